@@ -1,0 +1,8 @@
+//! The Keywright daemon, one way through the house:
+//! hotplug → presence → decision → serialization → token and registry; the bus stands above and only asks.
+//! Start reading in `docs/architecture.md`.
+#![forbid(unsafe_code)]
+
+pub mod hotplug;
+pub mod registry;
+pub mod token;

@@ -1,0 +1,2 @@
+//! What a station knows, on disk.
+pub mod records;

@@ -1,0 +1,56 @@
+//! Talking to one PIV token (NIST SP 800-73-4): transports, the PIV client, and the verbs that the product needs.
+
+use std::fmt;
+
+/// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
+pub trait Transport: Send {
+    /// Sends one command APDU and returns the whole response, the status word last.
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError>;
+
+    /// What may be sent in one piece.
+    fn limits(&self) -> Limits;
+}
+
+/// What a reader takes in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Extended-length APDUs are possible (CCID `dwFeatures` 0x40000).
+    pub extended: bool,
+    /// The longest command APDU, in bytes.
+    pub longest_command: usize,
+}
+
+/// Opens a token for one job; dropping the [`Transport`] lets it go.
+pub trait Connector: Send + Sync {
+    /// Claims the token.
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError>;
+}
+
+/// Why nothing could be exchanged with a token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// Pulled out, or its program ended.
+    #[error("the token was unplugged")]
+    Gone,
+    /// Another program has claimed it.
+    #[error("the token is in use by {holder}")]
+    Busy {
+        /// "pcscd" where its unit is active, else "another program".
+        holder: String,
+    },
+    /// This reader or token can never be used, and why.
+    #[error("the token cannot be used: {0}")]
+    Unusable(String),
+    /// It did not answer in time.
+    #[error("the token did not answer in time")]
+    Timeout,
+    /// It broke the protocol of its transport.
+    #[error("the token answered what its protocol does not allow: {0}")]
+    Protocol(String),
+}
+
+impl fmt::Debug for dyn Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
