@@ -3,6 +3,7 @@
 //! Start reading in `docs/architecture.md`.
 #![forbid(unsafe_code)]
 
+pub mod decision;
 pub mod hotplug;
 pub mod registry;
 pub mod token;
