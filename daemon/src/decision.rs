@@ -231,7 +231,9 @@ fn is_ambiguous(
         return true;
     }
     let Standing::Issuer { family, .. } = issuer.standing else { return false };
-    if matches!(other.standing, Standing::Issuer { .. }) && other.plugged == issuer.plugged {
+    if matches!(other.standing, Standing::Issuer { has_lock: true, .. })
+        && other.plugged == issuer.plugged
+    {
         return true;
     }
     keys.iter().filter(|key| key.label != issuer.label && key.label != other.label).any(|rival| {
