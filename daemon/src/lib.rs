@@ -6,4 +6,5 @@
 pub mod decision;
 pub mod hotplug;
 pub mod registry;
+pub mod serialization;
 pub mod token;

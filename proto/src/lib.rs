@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod error_name;
 pub mod id;
 pub mod role;
 
+pub use error_name::ErrorName;
 pub use id::Id;
 pub use role::{Kind, Role};
