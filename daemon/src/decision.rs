@@ -6,9 +6,10 @@
 use keywright_proto::{Id, Kind};
 
 /// When a Key was plugged in. Keys that were there at the start of the daemon have no order among themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Plugged {
     /// It was there when the daemon started.
+    #[default]
     AtStart,
     /// It was the n-th to be plugged in since.
     Later(u64),
