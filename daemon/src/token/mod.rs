@@ -1,6 +1,26 @@
 //! Talking to one PIV token (NIST SP 800-73-4): transports, the PIV client, and the verbs that the product needs.
 
+mod apdu;
+mod error;
+mod management_key;
+mod object;
+mod pin;
+mod piv;
+mod session;
+mod tlv;
+mod usage;
+mod verbs;
+
 use std::fmt;
+
+pub use error::TokenError;
+pub use management_key::{KeyType, ManagementKey};
+pub use object::{Container, Retired, Slot};
+pub use pin::{Pin, PinFormat, RecoveryCode};
+pub use piv::{Attempt, Metadata, MetadataAnswer, Object, PinStatus, Piv, PublicPoint};
+pub use session::Session;
+pub use usage::{Printed, Usage};
+pub use verbs::{Authorized, Details, Identity, KeyOrigin, PinState, PukOffer, Token};
 
 /// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
 pub trait Transport: Send {
