@@ -1,4 +1,6 @@
 //! Chains of the profile, judged by us, by OpenSSL and by rustls-webpki.
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

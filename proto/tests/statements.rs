@@ -1,4 +1,6 @@
 //! Statements, grants and confirmations: who is believed, and who is not.
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
