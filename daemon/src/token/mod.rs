@@ -7,11 +7,17 @@ mod management_key;
 mod object;
 mod pin;
 mod piv;
+#[cfg(test)]
+mod scripted;
 mod session;
+#[cfg(test)]
+mod simulated;
 mod tlv;
 mod usage;
 mod usb;
 mod verbs;
+#[cfg(test)]
+mod verbs_tests;
 #[cfg(feature = "virtual-reader")]
 mod vpcd;
 
