@@ -25,19 +25,15 @@ pub fn try_verify(chain: &str, roots: &str, crls: &str) -> Result<(), String> {
         fs::write(&path, text).unwrap();
         path.into_os_string().into_string().unwrap()
     };
-    openssl(&[
-        "verify",
-        "-x509_strict",
-        "-crl_check_all",
-        "-trusted",
-        &write("roots", roots),
-        "-untrusted",
-        &write("above", &above.concat()),
-        "-CRLfile",
-        &write("crls", crls),
-        &write("leaf", leaf),
-    ])
-    .map(drop)
+    let (roots, crls, leaf) = (write("roots", roots), write("crls", crls), write("leaf", leaf));
+    let mut verify = vec!["verify", "-x509_strict", "-crl_check_all", "-trusted", &roots];
+    verify.extend(["-CRLfile", &crls]);
+    let above_file = write("above", &above.concat());
+    if !above.is_empty() {
+        verify.extend(["-untrusted", &above_file]);
+    }
+    verify.push(&leaf);
+    openssl(&verify).map(drop)
 }
 
 /// The certificates of a PEM text, one by one.
@@ -130,18 +126,32 @@ fn openssl(arguments: &[&str]) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_chain_without_its_root_or_crl_is_refused() {
+    /// A root and its CRL, each by openssl.
+    fn root() -> (String, String) {
         let dir = TempDir::new().unwrap();
-        let path = dir.path().join("root");
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", "/dev/null"];
+        let file = |name: &str| dir.path().join(name).into_os_string().into_string().unwrap();
+        let (key, root, index, config) = (file("key"), file("root"), file("index"), file("config"));
         let request =
-            ["req", "-x509", "-nodes", "-subj", "/CN=root", "-out", path.to_str().unwrap()];
-        openssl(&[&request[..], &key].concat()).unwrap();
-        let root = fs::read_to_string(path).unwrap();
-        assert!(try_verify(&root, &root, "").unwrap_err().contains("CRL"));
-        assert_eq!(certificates(&root.repeat(2)).len(), 2);
-        assert_eq!(key_id(&root).len(), 32);
+            ["req", "-x509", "-nodes", "-subj", "/CN=root", "-keyout", &key, "-out", &root];
+        let usage = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        let extension = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
+        openssl(&[&request[..], &usage, &extension].concat()).unwrap();
+        fs::write(&index, "").unwrap();
+        let text = format!("[ca]\ndefault_ca=d\n[d]\ndatabase={index}\ndefault_md=sha256\n");
+        fs::write(&config, text).unwrap();
+        let sign = ["ca", "-gencrl", "-crldays", "1", "-config", &config];
+        let crl = openssl(&[&sign[..], &["-keyfile", &key, "-cert", &root]].concat()).unwrap();
+        (fs::read_to_string(root).unwrap(), crl)
+    }
+
+    #[test]
+    fn a_chain_passes_with_its_own_root_and_crl_only() {
+        let ((root_a, crl_a), (root_b, crl_b)) = (root(), root());
+        verify(&root_a, &root_a, &crl_a);
+        assert!(try_verify(&root_a, &root_b, &crl_a).is_err());
+        assert!(try_verify(&root_a, &root_a, &crl_b).unwrap_err().contains("CRL"));
+        assert_eq!(certificates(&[root_a.clone(), root_b.clone()].concat()).len(), 2);
+        assert_ne!(key_id(&root_a), key_id(&root_b));
     }
 
     #[test]
