@@ -227,14 +227,14 @@ impl Station {
 
     /// Does one thing on one token, on threads of its own. What the token says of its PIN, and
     /// whether something on it stays authorized, is shown before `done` is called.
-    pub(super) fn on_token<R: Send + 'static>(
+    pub(super) fn on_token<R>(
         &mut self,
         name: &str,
         device: Device,
         job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) where
-        R: Authorization,
+        R: Authorization + Send + 'static,
     {
         let (connector, thread) = (device.connector.clone(), format!("token-{}", device.port));
         let id = device.id.clone();
