@@ -153,3 +153,137 @@ fn split(mut response: Vec<u8>) -> Result<Answer, TokenError> {
 fn protocol(what: &str) -> TokenError {
     TransportError::Protocol(what.to_owned()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::{EXTENDED, SHORT, Scripted, Step};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn command(data: &[u8], answer: Expected) -> Command<'_> {
+        Command { instruction: 0xCB, p1: 0x3F, p2: 0xFF, data, answer }
+    }
+
+    #[test]
+    fn encoding() {
+        use Expected::{Nothing, Object, Short};
+        for (limits, data, answer, expected) in [
+            (EXTENDED, &[][..], Nothing, "00cb3fff"),
+            (EXTENDED, &[], Short, "00cb3fff00"),
+            (EXTENDED, &[], Object, "00cb3fff000000"),
+            (EXTENDED, &[1, 2], Nothing, "00cb3fff020102"),
+            (EXTENDED, &[1, 2], Short, "00cb3fff02010200"),
+            (EXTENDED, &[1, 2], Object, "00cb3fff00000201020000"),
+            (SHORT, &[], Object, "00cb3fff00"),
+            (SHORT, &[1, 2], Object, "00cb3fff02010200"),
+        ] {
+            let apdus = command(data, answer).encode(limits).unwrap();
+            let apdus: Vec<_> = apdus.iter().map(|apdu| hex::encode(&**apdu)).collect();
+            assert_eq!(apdus, [expected], "{limits:?} {data:?} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_a_command_holds_is_refused() {
+        let too_long = vec![0; 65_536];
+        let error = command(&too_long, Expected::Nothing).encode(EXTENDED).err();
+        assert!(matches!(error, Some(TokenError::Unsupported(_))));
+    }
+
+    /// Each row: what the token answers to one GET DATA, and what comes of it.
+    #[test]
+    fn answers() {
+        let fits = |steps: &[Step]| {
+            let mut token = Scripted::new(SHORT, steps.iter().cloned());
+            let answer = exchange(&mut token, &command(&[9], Expected::Object));
+            assert!(token.is_done(), "{steps:?}");
+            answer.map(|a| (hex::encode(&*a.data), a.status.to_u16())).map_err(|e| e.to_string())
+        };
+        const GET: &str = "00cb3fff010900";
+        let ok = |data: &str, status| Ok((data.to_owned(), status));
+        let broken = |what: &str| Err(TransportError::Protocol(what.to_owned()).to_string());
+        for (steps, expected) in [
+            (&[(GET, Ok("aabb9000"))][..], ok("aabb", 0x9000)),
+            (&[(GET, Ok("6f00"))], ok("", 0x6F00)),
+            (&[(GET, Ok("6983"))], ok("", 0x6983)),
+            // The right Le.
+            (&[(GET, Ok("6c02")), ("00cb3fff010902", Ok("aabb9000"))], ok("aabb", 0x9000)),
+            (&[(GET, Ok("6c02")), ("00cb3fff010902", Ok("6c02"))], ok("", 0x6C02)),
+            // GET RESPONSE.
+            (&[(GET, Ok("aa6101")), ("00c0000001", Ok("bb9000"))], ok("aabb", 0x9000)),
+            (&[(GET, Ok("6100")), ("00c0000000", Ok("bb6982"))], ok("bb", 0x6982)),
+            (
+                &[(GET, Ok("6105")), ("00c0000005", Ok("6c01")), ("00c0000001", Ok("bb9000"))],
+                ok("bb", 0x9000),
+            ),
+            // Wrong lengths.
+            (&[(GET, Ok(""))], broken("an answer without a status word")),
+            (&[(GET, Ok("90"))], broken("an answer without a status word")),
+            (
+                &[(GET, Ok("6101")), ("00c0000001", Ok(""))],
+                broken("an answer without a status word"),
+            ),
+            // Silence and unplug, at any APDU.
+            (&[(GET, Err(TransportError::Timeout))], Err(TransportError::Timeout.to_string())),
+            (
+                &[(GET, Ok("6101")), ("00c0000001", Err(TransportError::Gone))],
+                Err(TransportError::Gone.to_string()),
+            ),
+        ] {
+            assert_eq!(fits(steps), expected, "{steps:?}");
+        }
+    }
+
+    /// A token that always has more: nothing, or 256 bytes each time.
+    struct Endless(usize);
+
+    impl Transport for Endless {
+        fn transmit(&mut self, _: &[u8]) -> Result<Vec<u8>, TransportError> {
+            Ok([&vec![7; self.0][..], &[0x61, 0]].concat())
+        }
+
+        fn limits(&self) -> Limits {
+            SHORT
+        }
+    }
+
+    #[test]
+    fn endless_answers_end() {
+        for (piece, expected) in
+            [(0, "an answer that never ends"), (256, "an answer of more than 16 KiB")]
+        {
+            let error = exchange(&mut Endless(piece), &command(&[], Expected::Object)).err();
+            assert_eq!(error, Some(protocol(expected)), "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_chain_stops_where_it_is_refused() {
+        let data = vec![7; 300];
+        let mut token = Scripted::new(SHORT, [("10cb3fff..", Ok("6884"))]);
+        let answer = exchange(&mut token, &command(&data, Expected::Nothing)).unwrap();
+        assert_eq!(answer.status.to_u16(), 0x6884);
+    }
+
+    proptest! {
+        /// Every piece fits the reader, and together they are the data.
+        #[test]
+        fn pieces_add_up(
+            data in prop::collection::vec(any::<u8>(), 0..4000),
+            extended: bool,
+            longest_command in 261..3062_usize,
+        ) {
+            let limits = Limits { extended, longest_command };
+            let pieces = command(&data, Expected::Object).encode(limits).unwrap();
+            let mut sum = Vec::new();
+            for (n, piece) in pieces.iter().enumerate() {
+                prop_assert!(piece.len() <= longest_command);
+                let parsed = iso7816::Command::<4096>::try_from(piece).unwrap();
+                let is_last = n + 1 == pieces.len();
+                prop_assert_eq!(parsed.class().chain().last_or_only(), is_last);
+                sum.extend_from_slice(parsed.data());
+            }
+            prop_assert_eq!(sum, data);
+        }
+    }
+}
