@@ -5,7 +5,10 @@ use keywright_proto::{ErrorName, Id};
 use crate::{
     decision::Reason,
     registry::RegistryError,
-    serialization::wizard::{Refusal, Step, Who},
+    serialization::{
+        order::Failure,
+        wizard::{Refusal, Step, Who},
+    },
     token::TokenError,
 };
 
@@ -55,6 +58,14 @@ pub enum Error {
     /// The pair does not fit.
     #[error("{}", pair(.0))]
     Pair(Reason),
+    /// The closer look found that the candidate is in use.
+    #[error("{key} is in use: {what} was not made here; nothing was written, take another token")]
+    Foreign {
+        /// The Key, as people know it.
+        key: String,
+        /// What is in use.
+        what: &'static str,
+    },
     /// The root is not pinned here, and this job cannot pin it.
     #[error(
         "family {0} is not verified on this station; add a Lock with its Master Key here, which proves it"
@@ -88,6 +99,17 @@ pub enum Error {
     /// No tries are left.
     #[error("{0} takes no PIN any more; unblock it with its recovery code")]
     PinBlocked(String),
+    /// A token refused its recovery code.
+    #[error("{key} refused the recovery code{}; look it up and give it once more", code_tries(*.retries))]
+    CodeInvalid {
+        /// The Key, as people know it.
+        key: String,
+        /// How many tries are left, where the token says so.
+        retries: Option<u8>,
+    },
+    /// No tries of the recovery code are left.
+    #[error("{0} takes no recovery code any more; only a reset of its PIV application helps")]
+    CodeBlocked(String),
     /// Too many.
     #[error("{0}")]
     LimitExceeded(String),
@@ -114,6 +136,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the failure of a job means for a Key.
+    pub fn failed(key: &str, failure: Failure) -> Self {
+        match failure {
+            Failure::Foreign(what) => Self::Foreign { key: key.into(), what },
+            Failure::NotGenuine(_) => Self::NotGenuine(key.into()),
+            Failure::NoRoom => Self::LimitExceeded(format!("{key}: {failure}")),
+            Failure::Token { error: TokenError::ForeignManagementKey, .. } => {
+                Self::Unsupported(format!("{key}: {}", TokenError::ForeignManagementKey))
+            }
+            Failure::Token { error: error @ TokenError::Unsupported(_), .. } => {
+                Self::Unsupported(format!("{key}: {error}"))
+            }
+            Failure::Token { error, .. } => Self::Token { key: key.into(), source: error },
+            Failure::Profile(text) => Self::Unsupported(text),
+        }
+    }
+
     /// The D-Bus error name.
     pub fn name(&self) -> ErrorName {
         match self {
@@ -138,11 +177,12 @@ impl Error {
                 Reason::Cancelled => ErrorName::Cancelled,
                 Reason::NotAnIssuer | Reason::NoIssuer | Reason::Done => ErrorName::NotAnIssuer,
             },
+            Self::Foreign { .. } => ErrorName::ForeignCredentials,
             Self::Unverified(_) | Self::NotGenuine(_) => ErrorName::Unverified,
             Self::Unsupported(_) => ErrorName::Unsupported,
             Self::PinRequired(_) => ErrorName::PinRequired,
-            Self::PinInvalid { .. } | Self::LastTry { .. } => ErrorName::PinInvalid,
-            Self::PinBlocked(_) => ErrorName::PinBlocked,
+            Self::PinInvalid { .. } | Self::LastTry { .. } | Self::CodeInvalid { .. } => ErrorName::PinInvalid,
+            Self::PinBlocked(_) | Self::CodeBlocked(_) => ErrorName::PinBlocked,
             Self::LimitExceeded(_) => ErrorName::LimitExceeded,
             Self::Cancelled => ErrorName::Cancelled,
             Self::Token { .. } => ErrorName::TokenFailed,
@@ -171,6 +211,10 @@ fn tries(retries: u8) -> String {
         1 => "1 try is left".into(),
         n => format!("{n} tries are left"),
     }
+}
+
+fn code_tries(retries: Option<u8>) -> String {
+    retries.map(|retries| format!("; {}", tries(retries))).unwrap_or_default()
 }
 
 fn pair(reason: &Reason) -> &'static str {
