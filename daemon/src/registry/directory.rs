@@ -116,7 +116,7 @@ pub(super) fn create(
     sync(parent(dir))
 }
 
-/// Renames a damaged registry; every file is kept. Answers with its new name.
+/// Renames a damaged registry. No file is deleted; in `db`, sled has blanked segments that it could not read. Answers with its new name.
 pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // A rename onto a directory that holds something fails, so the next free name is looked for.
@@ -131,14 +131,19 @@ pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
     Ok(moved_to)
 }
 
-/// Gives the ballast's room back to the disk.
+/// Gives the ballast's room back to the disk, where there still is one.
 pub(super) fn drop_ballast(dir: &Path) -> Result<(), RegistryError> {
     let ballast = dir.join("ballast");
-    fs::remove_file(&ballast).map_err(|e| RegistryError::io("remove", ballast, e))
+    match fs::remove_file(&ballast) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(RegistryError::io("remove", ballast, e))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Files {
-    /// Opens what sled has opened too, on handles of our own: sled's `flush` leaves the disk's cache alone.
+    /// Opens what sled is going to open too, on handles of our own: sled's `flush` leaves the disk's cache alone.
     pub(super) fn open(dir: &Path) -> Result<Self, RegistryError> {
         let open = |name: &str| {
             let path = dir.join(name);
@@ -149,6 +154,8 @@ impl Files {
                 opened => opened.map_err(|e| RegistryError::io("open", path, e)),
             }
         };
+        // sled would write a new one, and not tell.
+        open("conf")?;
         Ok(Self { dir: dir.into(), db: open("db")?, mark: open("mark")? })
     }
 
@@ -174,7 +181,7 @@ impl Files {
     /// Refuses a commit of `bytes` that would leave the disk full: sled cannot take back a failed write.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), RegistryError> {
         let free = free(&self.dir)?;
-        if free < RESERVE.saturating_add(2 * bytes as u64) {
+        if free < RESERVE.saturating_add((bytes as u64).saturating_mul(2)) {
             return Err(RegistryError::DiskFull { dir: self.dir.clone() });
         }
         Ok(())

@@ -76,7 +76,7 @@ pub enum RegistryError {
         /// The registry's directory.
         dir: PathBuf,
     },
-    /// A record above [`super::codec::LIMIT`], or one that cannot be encoded.
+    /// A record above 4 MiB, or one that cannot be encoded.
     #[error("a record cannot be stored ({what}): make it smaller")]
     Unstorable {
         /// Why not.
