@@ -44,8 +44,19 @@ pub(super) struct Files {
     mark: File,
 }
 
-/// Takes the lock beside `dir`; the operating system releases it with the process, however that ends.
-pub(super) fn lock(dir: &Path) -> Result<File, RegistryError> {
+/// The right to use a registry. The operating system takes it back with the process, however that ends.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a process that is just being started may have it open too.
+        // There is nothing to be done about a failure, and closing releases the lock a moment later.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the lock beside `dir`.
+pub(super) fn lock(dir: &Path) -> Result<Lock, RegistryError> {
     let parent = parent(dir);
     fs::DirBuilder::new()
         .recursive(true)
@@ -60,7 +71,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, RegistryError> {
         .open(&path)
         .map_err(|e| RegistryError::io("open", &path, e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(RegistryError::InUse { dir: dir.into() }),
         Err(TryLockError::Error(e)) => Err(RegistryError::io("lock", path, e)),
     }

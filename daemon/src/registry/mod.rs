@@ -26,7 +26,6 @@ mod tests;
 mod view;
 
 use std::{
-    fs::File,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -48,7 +47,7 @@ struct Open {
     store: Store,
     numbers: Mutex<Reserved>,
     // Last: the lock goes when the database is closed.
-    _lock: File,
+    _lock: directory::Lock,
 }
 
 impl Registry {
