@@ -210,6 +210,14 @@ impl Files {
         if empty { Ok(()) } else { sync_all_in(&blobs) }
     }
 
+    /// Forces to the medium what a process that was killed may have left behind: what is read from now on
+    /// must not be lost with the power.
+    pub(super) fn settle(&self) -> Result<(), RegistryError> {
+        self.sync()?;
+        sync(&self.dir)?;
+        sync(parent(&self.dir))
+    }
+
     /// Notes a durable commit. Not synced: the file only has to outlive the process, and to be behind the
     /// database, never ahead of it. A database cut short is known by it.
     pub(super) fn mark(&self, number: u64) -> Result<(), RegistryError> {

@@ -92,6 +92,9 @@ pub(super) fn refused(dir: &Path, error: sled::Error) -> RegistryError {
             RegistryError::damaged(e.to_string())
         }
         sled::Error::Io(e) => RegistryError::io("use", dir, e),
+        sled::Error::Corruption { .. } => {
+            RegistryError::damaged("a page of the database does not match its checksum")
+        }
         other => RegistryError::damaged(other.to_string()),
     }
 }

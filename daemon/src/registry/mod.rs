@@ -85,8 +85,8 @@ impl Registry {
         self.0.store.commit(|view, changes| batch.collect(view, changes))
     }
 
-    /// Reads and counts everything, and follows the chain of the audit log. For a thread of its own, after the
-    /// start: with 100,000 Locks it takes about a second.
+    /// Reads and counts everything, and follows the chain of the audit log. For a thread of its own, at a time of
+    /// leisure: with 100,000 Locks it takes half a second and 50 MB.
     ///
     /// # Errors
     /// `Damaged`, naming what is lost or altered.
@@ -110,6 +110,7 @@ fn open_store(dir: &Path, migrations: &[Migration]) -> Result<Store, RegistryErr
         }
         opened => opened,
     }?;
+    files.settle()?;
     let store = Store::new(db, files);
     schema::migrate(&store, migrations)?;
     layout::SMALL.iter().try_for_each(|table| store.verify_table(*table as u8))?;

@@ -107,7 +107,7 @@ impl Store {
         written
     }
 
-    /// Reads every record and counts them. Takes about a second for a million.
+    /// Reads every record and counts them. With 100,000 Locks it takes half a second.
     pub(super) fn verify(&self) -> Result<(), RegistryError> {
         (Table::Numbers as u8..Table::Pieces as u8).try_for_each(|table| self.verify_table(table))
     }
