@@ -152,6 +152,24 @@ fn a_commit_that_the_disk_has_no_room_for_is_refused_before_it_begins() {
 }
 
 #[test]
+fn after_a_write_that_failed_half_way_nothing_uncertain_is_read() {
+    let place = Place::new();
+    let registry = place.open();
+    // What should be synced cannot be: the database has the batch, the disk perhaps not.
+    let blobs = place.dir().join("blobs");
+    std::fs::remove_dir(&blobs).unwrap();
+    std::fs::write(&blobs, "").unwrap();
+    let mut batch = Batch::new();
+    put_everything(&mut batch);
+    assert!(matches!(registry.commit(batch), Err(RegistryError::Io { .. })));
+    assert!(matches!(registry.families(), Err(RegistryError::Stopped { .. })));
+    assert!(matches!(registry.commit(Batch::new()), Err(RegistryError::Stopped { .. })));
+    drop(registry);
+    std::fs::remove_file(&blobs).unwrap();
+    place.open().verify().unwrap();
+}
+
+#[test]
 fn a_missing_ballast_is_put_back() {
     let place = Place::new();
     drop(place.open());
