@@ -4,12 +4,16 @@ use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
+#[cfg(feature = "virtual-reader")]
+use keywrightd::hotplug::{Event, virtual_reader::VirtualReader};
 use keywrightd::{
     bus::{Bus, Service, ServiceError},
     config::{Config, ConfigError},
+    hotplug::{Sink, StartError, udev::UdevSource},
     registry::{Registry, RegistryError},
     station::Station,
 };
@@ -49,6 +53,8 @@ enum Failure {
     Registry(#[from] RegistryError),
     #[error("{} is not a state directory of keywrightd: it holds other files; give another one", .0.display())]
     StateDirectory(PathBuf),
+    #[error(transparent)]
+    Hotplug(#[from] StartError),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error(transparent)]
@@ -59,8 +65,8 @@ impl Failure {
     /// 2 for what it was given, 1 for what happened.
     fn status(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Config(_) | Self::Registry(_) | Self::StateDirectory(_) => 2,
-            Self::System(_) | Self::Service(_) => 1,
+            Self::Hotplug(StartError::Monitor(_)) | Self::System(_) | Self::Service(_) => 1,
+            Self::Config(_) | Self::Registry(_) | Self::StateDirectory(_) | Self::Hotplug(_) => 2,
         })
     }
 }
@@ -96,7 +102,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let registry = open_registry(&arguments.state_dir)?;
     let (station, outputs) = Station::start(registry.clone(), config)?;
-    let mut service = Service::open(arguments.bus, station, registry, outputs).await?;
+    let mut service = Service::open(arguments.bus, station.clone(), registry, outputs).await?;
+    let sink: Sink = Arc::new(move |event| station.tell(move |station| station.hotplug(event)));
+    #[cfg(feature = "virtual-reader")]
+    let _reader =
+        arguments.virtual_reader.map(|socket| start_reader(&socket, &sink)).transpose()?;
+    let _source = UdevSource::start(sink)?;
     service.claim_name().await?;
     tokio::select! {
         ended = service.run() => match ended? {},
@@ -115,6 +126,18 @@ fn open_registry(state_dir: &Path) -> Result<Registry, Failure> {
         return Err(Failure::StateDirectory(state_dir.into()));
     }
     Ok(Registry::open(&state_dir.join("registry"))?)
+}
+
+/// Starts the virtual reader. What is there at the start is for udev to say: here, nothing ever is.
+#[cfg(feature = "virtual-reader")]
+fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError> {
+    let sink = Arc::clone(sink);
+    let plugs = move |event| {
+        if !matches!(event, Event::Settled) {
+            sink(event);
+        }
+    };
+    VirtualReader::start(socket, Arc::new(plugs))
 }
 
 fn start_log() {
