@@ -22,6 +22,13 @@ pub struct Filter {
     pub query: Option<String>,
 }
 
+impl Filter {
+    /// Whether an item of this family, id and name is meant.
+    pub fn admits(&self, family: Id, id: Id, name: &str) -> bool {
+        self.family.is_none_or(|wanted| wanted == family) && Query::new(self).matches(id, name)
+    }
+}
+
 /// A query, prepared for a hundred thousand names.
 pub(super) struct Query {
     text: Option<String>,
