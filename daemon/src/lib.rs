@@ -3,6 +3,13 @@
 //! Start reading in `docs/architecture.md`.
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod config;
+pub mod decision;
+pub mod error;
 pub mod hotplug;
+pub mod presence;
 pub mod registry;
+pub mod serialization;
+pub mod station;
 pub mod token;

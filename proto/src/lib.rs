@@ -5,8 +5,41 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod certificate;
+pub mod chain;
+pub mod confirmation;
+mod cose;
+pub mod crl;
+pub mod csr;
+pub mod error_name;
+pub mod grant;
 pub mod id;
+pub mod name;
+pub mod pem;
+pub mod profile;
+pub mod public_key;
+pub mod rights;
 pub mod role;
+pub mod statement;
+#[cfg(test)]
+mod test_keys;
+pub mod tree;
+pub mod unsigned;
+pub mod uri;
 
+pub use certificate::{Certificate, Claim};
+pub use chain::verify_chain;
+pub use confirmation::Confirmation;
+pub use crl::Crl;
+pub use csr::read_csr;
+pub use error_name::ErrorName;
+pub use grant::{Grant, VerifiedGrant, verify_grant};
 pub use id::Id;
+pub use name::check_name;
+pub use public_key::PublicKey;
+pub use rights::RightState;
 pub use role::{Kind, Role};
+pub use statement::{Statement, VerifiedStatement, next_version, verify_statement};
+pub use tree::{Effect, Leaf, Target, Tree};
+pub use unsigned::Unsigned;
+pub use uri::Uri;

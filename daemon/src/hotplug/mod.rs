@@ -3,7 +3,12 @@
 //! Two sources stand behind one channel: the kernel by way of udevd ([`udev`]) and, for tests and
 //! demos, a Unix socket on which card programs plug themselves in ([`virtual_reader`]).
 
-use std::{fmt, sync::Arc};
+mod seen;
+pub mod udev;
+#[cfg(feature = "virtual-reader")]
+pub mod virtual_reader;
+
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::token::Connector;
 
@@ -45,3 +50,22 @@ pub enum Event {
 
 /// Where events go. Called from the source's own thread; must not block.
 pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why a source could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no udev monitor.
+    #[error("udev cannot be listened to: {0}; is systemd-udevd running?")]
+    Monitor(#[source] io::Error),
+    /// Another program serves this socket.
+    #[error("{} is in use by another program; stop it or choose another path", .0.display())]
+    SocketInUse(PathBuf),
+    /// The socket cannot be made.
+    #[error("the virtual reader's socket {} cannot be made: {source}", .path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

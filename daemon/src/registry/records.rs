@@ -244,3 +244,29 @@ pub struct Audit {
     /// SHA-256 of the record before it.
     pub previous: [u8; 32],
 }
+
+/// A Lock's newest confirmation about a Key: what makes a right `active`, or ends `removing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The statement's version; none for a revocation.
+    pub version: Option<u64>,
+    /// What the Lock does now: allow, or deny.
+    pub allow: bool,
+    /// When the confirmation was made.
+    pub time: UnixTime,
+}
+
+/// A Lock without its certificate: what lists and searches read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockSummary {
+    /// Its family.
+    pub family: Id,
+    /// What people call it.
+    pub name: String,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key_hash: [u8; 32],
+    /// Heard of lately.
+    pub online: bool,
+    /// See [`Lock::last_seen`].
+    pub last_seen: UnixTime,
+}

@@ -1,6 +1,39 @@
 //! Talking to one PIV token (NIST SP 800-73-4): transports, the PIV client, and the verbs that the product needs.
 
+mod apdu;
+mod ccid;
+mod error;
+mod management_key;
+mod object;
+mod pin;
+mod piv;
+#[cfg(test)]
+mod scripted;
+mod session;
+#[cfg(test)]
+mod simulated;
+mod tlv;
+mod usage;
+mod usb;
+mod verbs;
+#[cfg(test)]
+mod verbs_tests;
+#[cfg(feature = "virtual-reader")]
+mod vpcd;
+
 use std::fmt;
+
+pub use error::TokenError;
+pub use management_key::{KeyType, ManagementKey};
+pub use object::{Container, Retired, Slot, random_guid};
+pub use pin::{Pin, PinFormat, RecoveryCode};
+pub use piv::{Attempt, Metadata, MetadataAnswer, Object, PinStatus, Piv, PublicPoint};
+pub use session::Session;
+pub use usage::{Printed, Usage};
+pub use usb::UsbConnector;
+pub use verbs::{Authorized, Details, Identity, KeyOrigin, PinState, PukOffer, Token};
+#[cfg(feature = "virtual-reader")]
+pub use vpcd::{ANSWER, VpcdConnector};
 
 /// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
 pub trait Transport: Send {

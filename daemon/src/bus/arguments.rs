@@ -1,0 +1,207 @@
+//! What callers give, checked: only what passes here is asked of the station or the registry.
+
+use std::collections::HashMap;
+
+use keywright_proto::{Id, Kind, bus};
+use zbus::{ObjectPath, Variant};
+
+use crate::{
+    error::Error,
+    queries::Page,
+    registry::Filter,
+    serialization::wizard::Who,
+    station::{LockChoice, view::Label},
+};
+
+/// The most Locks in one selection.
+pub const MOST_LOCKS: usize = 100_000;
+/// The longest page of a list; whoever asks for more gets this.
+pub const LONGEST_PAGE: u32 = 1_000;
+/// The longest certificate request, in bytes: room for RSA-4096 and a few extensions.
+pub const LONGEST_CSR: usize = 16 * 1024;
+
+/// Options and filters, as they come.
+pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
+
+/// The label of the Key at a path.
+///
+/// # Errors
+/// `NotFound`: no Key has such a path.
+pub fn key(path: &ObjectPath<'_>) -> Result<Label, Error> {
+    bus::key_label(path).map(Label::from).ok_or_else(|| Error::NotFound(format!("Key at {path}")))
+}
+
+/// The label of the Key at a path; none for `/`.
+///
+/// # Errors
+/// `NotFound`: no Key has such a path.
+pub fn key_or_none(path: &ObjectPath<'_>) -> Result<Option<Label>, Error> {
+    if path.as_str() == bus::NO_OBJECT { Ok(None) } else { key(path).map(Some) }
+}
+
+/// An id.
+///
+/// # Errors
+/// `InvalidArgument`, naming the argument.
+pub fn id(argument: &str, text: &str) -> Result<Id, Error> {
+    text.parse().map_err(|error| invalid(argument, error))
+}
+
+/// The family in an argument that may be empty.
+///
+/// # Errors
+/// `InvalidArgument`, naming the argument.
+pub fn id_or_none(argument: &str, text: &str) -> Result<Option<Id>, Error> {
+    if text.is_empty() { Ok(None) } else { id(argument, text).map(Some) }
+}
+
+/// Which part of a list: `after` is empty, or what the page before gave as `next`.
+///
+/// # Errors
+/// `InvalidArgument`: no such cursor, or a limit of 0.
+pub fn page(after: &str, limit: u32) -> Result<Page, Error> {
+    if limit == 0 {
+        return Err(invalid("limit", "it must be at least 1"));
+    }
+    Ok(Page { after: id_or_none("after", after)?, limit: limit.min(LONGEST_PAGE) })
+}
+
+/// The Locks of a selection, sorted.
+///
+/// # Errors
+/// `LimitExceeded`: too many. `InvalidArgument`: not ids, one twice, none at all, or some beside `all`.
+pub fn lock_choice(ids: &[&str], all: bool) -> Result<LockChoice, Error> {
+    if ids.len() > MOST_LOCKS {
+        return Err(Error::LimitExceeded(format!(
+            "{} Locks are more than the {MOST_LOCKS} that one Key can be given at once; select fewer, or all",
+            ids.len()
+        )));
+    }
+    match (all, ids) {
+        (true, []) => return Ok(LockChoice::All),
+        (true, _) => return Err(invalid("ids", "leave it empty where all Locks are selected")),
+        (false, []) => return Err(invalid("ids", "select at least one Lock")),
+        (false, _) => {}
+    }
+    let mut locks = ids.iter().map(|text| id("ids", text)).collect::<Result<Vec<_>, _>>()?;
+    locks.sort_unstable();
+    match locks.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(invalid("ids", format!("Lock {} is in it twice", pair[0]))),
+        None => Ok(LockChoice::These(locks)),
+    }
+}
+
+/// Whose PIN.
+///
+/// # Errors
+/// `InvalidArgument`: none of the three.
+pub fn who(word: &str) -> Result<Who, Error> {
+    Who::ALL.into_iter().find(|who| who.as_str() == word).ok_or_else(|| {
+        invalid("who", format!("{word:?} is none of issuer, candidate and candidate-new"))
+    })
+}
+
+/// What is to be made.
+///
+/// # Errors
+/// `InvalidArgument`: no such kind.
+pub fn kind(word: &str) -> Result<Kind, Error> {
+    word.parse().map_err(|error| invalid("kind", error))
+}
+
+/// A certificate request of acceptable length.
+///
+/// # Errors
+/// `InvalidArgument`: too long.
+pub fn csr(pem: String) -> Result<String, Error> {
+    if pem.len() > LONGEST_CSR {
+        return Err(invalid("csr_pem", format!("it is longer than {LONGEST_CSR} bytes")));
+    }
+    Ok(pem)
+}
+
+/// The options of StartSerialization: kind and name.
+///
+/// # Errors
+/// `InvalidArgument`: an unknown option, or one of the wrong type.
+pub fn start_options(options: Options<'_>) -> Result<(Option<Kind>, Option<String>), Error> {
+    let (mut chosen, mut name) = (None, None);
+    for (option, value) in options {
+        match option {
+            "kind" => chosen = Some(kind(&text(option, value)?)?),
+            "name" => name = Some(text(option, value)?),
+            _ => return Err(invalid(option, "there is no such option")),
+        }
+    }
+    Ok((chosen, name))
+}
+
+/// The options of a method that has none yet.
+///
+/// # Errors
+/// `InvalidArgument`: an unknown option.
+pub fn no_options(options: &Options<'_>) -> Result<(), Error> {
+    match options.keys().next() {
+        Some(option) => Err(invalid(option, "there is no such option")),
+        None => Ok(()),
+    }
+}
+
+/// The filter of ListKeys: family and query.
+///
+/// # Errors
+/// `InvalidArgument`: an unknown key, or a value of the wrong type.
+pub fn key_filter(filter: Options<'_>) -> Result<Filter, Error> {
+    let mut wanted = Filter::default();
+    for (key, value) in filter {
+        match key {
+            "family" => wanted.family = Some(id(key, &text(key, value)?)?),
+            "query" => wanted.query = Some(text(key, value)?),
+            _ => return Err(unknown_key(key)),
+        }
+    }
+    Ok(wanted)
+}
+
+/// The filter of ListLocks: family, query, and the serialization whose selection is wanted.
+///
+/// # Errors
+/// `InvalidArgument`: an unknown key, or a value of the wrong type. `NotFound`: no such serialization.
+pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, Option<u64>), Error> {
+    let (mut wanted, mut serialization) = (Filter::default(), None);
+    for (key, value) in filter {
+        match key {
+            "family" => wanted.family = Some(id(key, &text(key, value)?)?),
+            "query" => wanted.query = Some(text(key, value)?),
+            "serialization" => {
+                let path: ObjectPath<'_> = typed(key, value, "an object path")?;
+                let number = bus::serialization_number(&path);
+                let missing = || Error::NotFound(format!("serialization at {path}"));
+                serialization = Some(number.ok_or_else(missing)?);
+            }
+            _ => return Err(unknown_key(key)),
+        }
+    }
+    Ok((wanted, serialization))
+}
+
+/// An argument that cannot be used, and why.
+pub fn invalid(argument: &str, why: impl std::fmt::Display) -> Error {
+    Error::InvalidArgument(format!("{argument}: {why}; correct it and try again"))
+}
+
+fn unknown_key(key: &str) -> Error {
+    invalid(key, "there is no such filter")
+}
+
+fn text(argument: &str, value: Variant<'_>) -> Result<String, Error> {
+    typed(argument, value, "a string")
+}
+
+fn typed<'a, T: TryFrom<Variant<'a>>>(
+    argument: &str,
+    value: Variant<'a>,
+    wanted: &str,
+) -> Result<T, Error> {
+    T::try_from(value).map_err(|_| invalid(argument, format!("it must be {wanted}")))
+}

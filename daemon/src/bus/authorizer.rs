@@ -1,0 +1,112 @@
+//! Who may do what: polkit on the system bus, the daemon's own user on any other; denied when in doubt.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::timeout;
+use zbus::{
+    Connection, Variant,
+    fdo::DBusProxy,
+    message::{Flags, Header},
+    names::UniqueName,
+};
+
+use crate::{error::Error, station::Caller};
+
+/// How long polkit may take by itself.
+const POLKIT: Duration = Duration::from_secs(25);
+/// How long it may take where it may ask the person.
+const PERSON: Duration = Duration::from_secs(120);
+/// `CheckAuthorizationFlags`: AllowUserInteraction.
+const ALLOW_USER_INTERACTION: u32 = 1;
+
+/// Who decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// polkit.
+    Polkit,
+    /// Everything for this user, nothing for others.
+    OnlyUser(u32),
+}
+
+/// Answers whether the sender of a call may have it done.
+#[derive(Debug, Clone)]
+pub struct Authorizer {
+    connection: Connection,
+    policy: Policy,
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.PolicyKit1.Authority",
+    default_service = "org.freedesktop.PolicyKit1",
+    default_path = "/org/freedesktop/PolicyKit1/Authority"
+)]
+trait Authority {
+    fn check_authorization(
+        &self,
+        subject: &(&str, HashMap<&str, Variant<'_>>),
+        action: &str,
+        details: HashMap<&str, &str>,
+        flags: u32,
+        cancellation: &str,
+    ) -> zbus::Result<(bool, bool, HashMap<String, String>)>;
+}
+
+impl Authorizer {
+    /// For callers on this connection.
+    pub fn new(connection: &Connection, policy: Policy) -> Self {
+        Self { connection: connection.clone(), policy }
+    }
+
+    /// Who sent this call, if it may.
+    ///
+    /// # Errors
+    /// `NotAuthorized`: it may not, has no name, has left, or nobody could be asked.
+    pub async fn check(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
+        let denied = Error::NotAuthorized { action };
+        let Some(sender) = call.sender() else { return Err(denied) };
+        let caller = match self.caller(sender).await {
+            Ok(caller) => caller,
+            Err(error) => {
+                tracing::warn!(%sender, %error, "cannot tell whose call this is");
+                return Err(denied);
+            }
+        };
+        let allowed = match self.policy {
+            Policy::OnlyUser(uid) => caller.uid == uid,
+            Policy::Polkit => {
+                let interactive = call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
+                self.ask_polkit(sender, action, interactive).await
+            }
+        };
+        if allowed { Ok(caller) } else { Err(denied) }
+    }
+
+    async fn caller(&self, sender: &UniqueName<'_>) -> zbus::Result<Caller> {
+        let bus = DBusProxy::new(&self.connection).await?;
+        let uid = timeout(POLKIT, bus.get_connection_unix_user(sender.into()));
+        let uid = uid.await.map_err(|_| timed_out())??;
+        Ok(Caller { name: sender.to_string(), uid })
+    }
+
+    async fn ask_polkit(&self, sender: &UniqueName<'_>, action: &str, interactive: bool) -> bool {
+        let (flags, patience) =
+            if interactive { (ALLOW_USER_INTERACTION, PERSON) } else { (0, POLKIT) };
+        let asked = async {
+            let authority = AuthorityProxy::new(&self.connection).await?;
+            let subject =
+                ("system-bus-name", HashMap::from([("name", Variant::from(sender.as_str()))]));
+            authority.check_authorization(&subject, action, HashMap::new(), flags, "").await
+        };
+        match timeout(patience, asked).await.unwrap_or_else(|_| Err(timed_out())) {
+            Ok((authorized, _challenge, _details)) => authorized,
+            Err(error) => {
+                tracing::warn!(%sender, action, %error, "polkit did not answer: denied");
+                false
+            }
+        }
+    }
+}
+
+fn timed_out() -> zbus::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}

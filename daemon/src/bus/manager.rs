@@ -1,0 +1,318 @@
+//! `org.keywright1.Manager`: what is not about one Key or one serialization.
+
+use keywright_proto::bus::{
+    action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE},
+    key_path, serialization_path,
+};
+use tokio::sync::watch;
+use zbus::{ObjectPath, OwnedFd, interface, message::Header};
+
+use super::{
+    Context,
+    arguments::{self, Options},
+    error::Result,
+    object_path,
+    secret_fd::read_pin,
+};
+use crate::{
+    error::Error,
+    queries::{self, KeyRow, LockRow, RightRow},
+    station::view::DecisionView,
+};
+
+/// The object at `/org/keywright1`.
+pub struct Manager {
+    context: Context,
+    decisions: watch::Receiver<Vec<DecisionView>>,
+}
+
+impl Manager {
+    /// Shows these decisions.
+    pub fn new(context: Context, decisions: watch::Receiver<Vec<DecisionView>>) -> Self {
+        Self { context, decisions }
+    }
+
+    /// For what a later version does: who may not hear that either, does not.
+    async fn unsupported<T>(
+        &self,
+        call: &Header<'_>,
+        action: &'static str,
+        what: &str,
+    ) -> Result<T> {
+        self.context.authorize(call, action).await?;
+        Err(Error::Unsupported(format!("this version cannot {what} yet; install a newer one"))
+            .into())
+    }
+}
+
+// The names of arguments go into the introspection data, those of methods to come too.
+#[expect(unused_variables)]
+#[interface(name = "org.keywright1.Manager")]
+impl Manager {
+    /// The version of the daemon.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// Each pair of present Keys without an offer: the issuer or `/`, the other Key, and why: `same-family`,
+    /// `no-lock`, `not-an-issuer`, `no-issuer`, `foreign-credentials`, `revoked`, `unusable`,
+    /// `ambiguous-issuer`, `cancelled` or `done`.
+    #[zbus(property)]
+    fn decisions(&self) -> Vec<(ObjectPath<'static>, ObjectPath<'static>, String)> {
+        let path = |label: Option<&String>| object_path(label.map(|label| key_path(label)));
+        let decisions = self.decisions.borrow();
+        let pairs = decisions.iter().map(|decision| {
+            let reason = decision.reason.as_str().to_owned();
+            (path(decision.issuer.as_ref()), path(Some(&decision.other)), reason)
+        });
+        pairs.collect()
+    }
+
+    /// Starts a serialization by hand. Issuer `/` makes a blank Key a new Master. Options: `kind` s, `name` s.
+    /// Answers with the one that runs already, where there is one.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, NoLock,
+    /// AmbiguousIssuer, ForeignCredentials, Revoked, Unsupported, LimitExceeded, StoreFailed.
+    #[zbus(out_args("serialization"))]
+    async fn start_serialization(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        issuer: ObjectPath<'_>,
+        candidate: ObjectPath<'_>,
+        options: Options<'_>,
+    ) -> Result<ObjectPath<'static>> {
+        let caller = self.context.authorize(&call, SERIALIZE).await?;
+        let issuer = arguments::key_or_none(&issuer)?;
+        let candidate = arguments::key(&candidate)?;
+        let (kind, name) = arguments::start_options(options)?;
+        let started = self.context.station.ask(move |station, reply| {
+            station.start_serialization(caller, issuer, candidate, kind, name, reply);
+        });
+        Ok(object_path(Some(serialization_path(started.await?))))
+    }
+
+    /// Serializes a Key to a Lock: certifies the key in the Lock's PKCS#10 request. The chain is PEM, leaf
+    /// first, root last and included.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
+    /// PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
+    #[zbus(out_args("lock_id", "chain_pem"))]
+    async fn add_lock(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        issuer: ObjectPath<'_>,
+        name: String,
+        csr_pem: String,
+        pin: OwnedFd,
+    ) -> Result<(String, String)> {
+        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let issuer = arguments::key(&issuer)?;
+        let csr_pem = arguments::csr(csr_pem)?;
+        let pin = read_pin("pin", pin.into()).await?;
+        let added = self.context.station.ask(move |station, reply| {
+            station.add_lock(issuer, name, csr_pem, pin, reply);
+        });
+        let (lock, chain) = added.await?;
+        Ok((lock.to_string(), chain))
+    }
+
+    /// A page of the known Keys. Filter: `family` s, `query` s (in the name, or how the id begins). `after` is
+    /// empty, or what the page before gave as `next`; `next` is empty after the last page.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, StoreFailed.
+    #[zbus(out_args("keys", "next"))]
+    async fn list_keys(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<KeyRow>, String)> {
+        self.context.authorize(&call, INSPECT).await?;
+        let page = arguments::page(after, limit)?;
+        let filter = arguments::key_filter(filter)?;
+        Ok(self.context.read(move |registry| queries::keys(registry, &filter, page)).await?)
+    }
+
+    /// A page of the Locks. Filter: `family` s, `query` s, `serialization` o (its selection). For pages see
+    /// ListKeys; they may be shorter than asked for.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    #[zbus(out_args("locks", "next"))]
+    async fn list_locks(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<LockRow>, String)> {
+        self.context.authorize(&call, INSPECT).await?;
+        let page = arguments::page(after, limit)?;
+        let (filter, serialization) = arguments::lock_filter(filter)?;
+        let Some(number) = serialization else {
+            let found = self.context.read(move |registry| queries::locks(registry, &filter, page));
+            return Ok(found.await?);
+        };
+        let selected = self.context.station.ask(move |station, reply| {
+            station.selected_locks(number, page.after, page.limit, reply);
+        });
+        let ids = selected.await?;
+        let last = ids.last().filter(|_| ids.len() == page.limit as usize);
+        let next = last.map(ToString::to_string).unwrap_or_default();
+        let rows = self.context.read(move |registry| queries::locks_among(registry, &ids, &filter));
+        Ok((rows.await?, next))
+    }
+
+    /// A page of the rights of a Key: the Lock, its name, `pending`, `active` or `removing`, and since when, in
+    /// Unix seconds. For pages see ListLocks.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    #[zbus(out_args("rights", "next"))]
+    async fn list_rights(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        key_id: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<RightRow>, String)> {
+        self.context.authorize(&call, INSPECT).await?;
+        let key = arguments::id("key_id", key_id)?;
+        let page = arguments::page(after, limit)?;
+        Ok(self.context.read(move |registry| queries::rights(registry, key, page)).await?)
+    }
+
+    /// Changes the rights of a Key. Not in this version.
+    ///
+    /// Errors: NotAuthorized, Unsupported.
+    async fn change_rights(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        issuer: ObjectPath<'_>,
+        key_id: &str,
+        add: Vec<&str>,
+        remove: Vec<&str>,
+        pin: OwnedFd,
+    ) -> Result<()> {
+        self.unsupported(&call, MANAGE_KEYS, "change rights").await
+    }
+
+    /// Revokes a Key for good. Not in this version.
+    ///
+    /// Errors: NotAuthorized, Unsupported.
+    async fn revoke_key(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        issuer: ObjectPath<'_>,
+        key_id: &str,
+        reason: &str,
+        pin: OwnedFd,
+    ) -> Result<()> {
+        self.unsupported(&call, MANAGE_KEYS, "revoke Keys").await
+    }
+
+    /// Gives a Key another name here. A Master or Backup Key of its family must be present.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, StoreFailed.
+    async fn rename_key(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        id: &str,
+        name: String,
+    ) -> Result<()> {
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let id = arguments::id("id", id)?;
+        Ok(self.context.station.ask(move |s, reply| s.rename_key(id, name, reply)).await?)
+    }
+
+    /// Gives a Lock another name here. A Master or Backup Key of its family must be present.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, StoreFailed.
+    async fn rename_lock(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        id: &str,
+        name: String,
+    ) -> Result<()> {
+        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let id = arguments::id("id", id)?;
+        Ok(self.context.station.ask(move |s, reply| s.rename_lock(id, name, reply)).await?)
+    }
+
+    /// Makes a Sub Key whose private key lives in software. Not in this version.
+    ///
+    /// Errors: NotAuthorized, Unsupported.
+    #[zbus(out_args("key_id", "chain_pem"))]
+    async fn issue_soft_key(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        issuer: ObjectPath<'_>,
+        name: &str,
+        csr_pem: &str,
+        locks: Vec<&str>,
+        pin: OwnedFd,
+    ) -> Result<(String, String)> {
+        self.unsupported(&call, MANAGE_KEYS, "make Soft Keys").await
+    }
+
+    /// What a server needs to check the Keys of a family, PEM: its self-signed roots, and one CRL for each CA.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    #[zbus(out_args("roots_pem", "crls_pem"))]
+    async fn get_family_bundle(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        family: &str,
+    ) -> Result<(String, String)> {
+        self.context.authorize(&call, INSPECT).await?;
+        let family = arguments::id("family", family)?;
+        Ok(self.context.read(move |registry| queries::family_bundle(registry, family)).await?)
+    }
+
+    /// The newest statement on a Key with the inclusion proof for one Lock (`docs/formats.md`).
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    #[zbus(out_args("grant"))]
+    async fn get_grant(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        key_id: &str,
+        lock_id: &str,
+    ) -> Result<Vec<u8>> {
+        self.context.authorize(&call, INSPECT).await?;
+        let key = arguments::id("key_id", key_id)?;
+        let lock = arguments::id("lock_id", lock_id)?;
+        Ok(self.context.read(move |registry| queries::grant(registry, key, lock)).await?)
+    }
+
+    /// Takes in what a Lock confirmed, when it is carried by hand. Not in this version.
+    ///
+    /// Errors: NotAuthorized, Unsupported.
+    async fn apply_confirmation(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        confirmation: Vec<u8>,
+    ) -> Result<()> {
+        self.unsupported(&call, MANAGE_LOCKS, "take in confirmations").await
+    }
+
+    /// Writes the signed objects of a family, for another station. Not in this version.
+    ///
+    /// Errors: NotAuthorized, Unsupported.
+    async fn export_family(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        family: &str,
+        out: OwnedFd,
+    ) -> Result<()> {
+        self.unsupported(&call, MANAGE_KEYS, "export families").await
+    }
+
+    /// Reads what another station exported. Not in this version.
+    ///
+    /// Errors: NotAuthorized, Unsupported.
+    #[zbus(out_args("merged"))]
+    async fn import_family(&self, #[zbus(header)] call: Header<'_>, from: OwnedFd) -> Result<u32> {
+        self.unsupported(&call, MANAGE_KEYS, "import families").await
+    }
+}

@@ -1,0 +1,219 @@
+//! The D-Bus service `org.keywright1`: properties and signals show what the station puts out, methods
+//! check who asks and for what, and then only ask.
+
+pub mod arguments;
+pub mod authorizer;
+mod clients;
+mod error;
+#[cfg(test)]
+mod introspection_tests;
+pub mod key;
+pub mod manager;
+mod publisher;
+pub mod secret_fd;
+pub mod serialization;
+
+use std::{convert::Infallible, str::FromStr};
+
+use keywright_proto::bus::{NAME, NO_OBJECT};
+use tokio::{sync::mpsc, task::spawn_blocking};
+use zbus::{Connection, ObjectPath, connection, message::Header};
+
+use self::{
+    authorizer::{Authorizer, Policy},
+    publisher::{Published, Publisher},
+};
+use crate::{
+    error::Error,
+    registry::Registry,
+    station::{Caller, Handle, view::Output},
+};
+
+/// Which bus the service is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bus {
+    /// The system bus.
+    System,
+    /// The bus of this login session.
+    Session,
+    /// The bus at a D-Bus address.
+    Address(String),
+}
+
+/// The service could not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such bus, or it lets nobody in.
+    #[error("cannot reach the {bus} bus: {source}; is it running, and is the address right?")]
+    Unreachable {
+        /// The bus.
+        bus: Bus,
+        /// Why not.
+        source: zbus::Error,
+    },
+    /// Another daemon is there.
+    #[error(
+        "the name {NAME} is taken on the {0} bus: another keywrightd is running there; stop it first"
+    )]
+    NameTaken(Bus),
+    /// The bus broke off.
+    #[error("the {bus} bus failed: {source}; start the daemon again")]
+    Failed {
+        /// The bus.
+        bus: Bus,
+        /// How.
+        source: zbus::Error,
+    },
+    /// The station's thread is gone.
+    #[error("the daemon's own work has stopped; look for the reason above, and start it again")]
+    StationEnded,
+}
+
+/// What methods need to answer.
+#[derive(Clone)]
+pub struct Context {
+    /// Asks the station.
+    pub station: Handle,
+    /// Answers lists.
+    pub registry: Registry,
+    /// Says who may.
+    pub authorizer: Authorizer,
+}
+
+/// The service, on its bus.
+pub struct Service {
+    bus: Bus,
+    connection: Connection,
+    publisher: Publisher,
+    outputs: mpsc::UnboundedReceiver<Output>,
+}
+
+impl Service {
+    /// Connects, and shows everything that is known. The name comes later: see [`Service::claim_name`].
+    ///
+    /// # Errors
+    /// There is no such bus, it broke off, or the station has ended.
+    pub async fn open(
+        bus: Bus,
+        station: Handle,
+        registry: Registry,
+        outputs: mpsc::UnboundedReceiver<Output>,
+    ) -> Result<Self, ServiceError> {
+        let (builder, policy) = match &bus {
+            Bus::System => (connection::Builder::system(), Policy::Polkit),
+            Bus::Session => (connection::Builder::session(), own_user()),
+            Bus::Address(address) => (connection::Builder::address(address.as_str()), own_user()),
+        };
+        let connection = match builder.build().await {
+            Ok(connection) => connection,
+            Err(source) => return Err(ServiceError::Unreachable { bus, source }),
+        };
+        let authorizer = Authorizer::new(&connection, policy);
+        let context = Context { station, registry, authorizer };
+        let publisher = match Publisher::new(&connection, context).await {
+            Ok(publisher) => publisher,
+            Err(source) => return Err(ServiceError::Failed { bus, source }),
+        };
+        let mut service = Self { bus, connection, publisher, outputs };
+        while service.publish_next().await? != Published::Ready {}
+        Ok(service)
+    }
+
+    /// Takes the well-known name: from now on callers come.
+    ///
+    /// # Errors
+    /// Another daemon has it, or the bus broke off.
+    pub async fn claim_name(&self) -> Result<(), ServiceError> {
+        match self.connection.request_name(NAME).await {
+            Ok(()) => Ok(()),
+            Err(zbus::Error::NameTaken) => Err(ServiceError::NameTaken(self.bus.clone())),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// Publishes what the station puts out, until the bus breaks off or the station ends.
+    ///
+    /// # Errors
+    /// Always: which of the two it was.
+    pub async fn run(&mut self) -> Result<Infallible, ServiceError> {
+        let connection = self.connection.clone();
+        let closed = connection.closed();
+        tokio::pin!(closed);
+        loop {
+            tokio::select! {
+                published = self.publish_next() => published?,
+                () = &mut closed => {
+                    return Err(self.failed(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()));
+                }
+            };
+        }
+    }
+
+    /// Gives the name back: nobody is let in any more.
+    pub async fn release_name(&self) {
+        if let Err(error) = self.connection.release_name(NAME).await {
+            tracing::debug!(%error, "the bus is gone already");
+        }
+    }
+
+    async fn publish_next(&mut self) -> Result<Published, ServiceError> {
+        match self.publisher.publish_next(&mut self.outputs).await {
+            Ok(Published::Nothing) => Err(ServiceError::StationEnded),
+            Ok(published) => Ok(published),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    fn failed(&self, source: zbus::Error) -> ServiceError {
+        ServiceError::Failed { bus: self.bus.clone(), source }
+    }
+}
+
+impl Context {
+    /// Who sent this call, if it may.
+    async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
+        self.authorizer.check(call, action).await
+    }
+
+    /// Reads from the registry, on a thread that may wait for the disk.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Registry) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let registry = self.registry.clone();
+        // A query that panics has been reported by then; its caller cannot be told more.
+        spawn_blocking(move || query(&registry)).await.unwrap_or(Err(Error::Stopping))
+    }
+}
+
+impl FromStr for Bus {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "system" => Self::System,
+            "session" => Self::Session,
+            address => Self::Address(address.into()),
+        })
+    }
+}
+
+impl std::fmt::Display for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::Session => "session",
+            Self::Address(address) => address,
+        })
+    }
+}
+
+/// An object path; `/` where there is none.
+fn object_path(path: Option<String>) -> ObjectPath<'static> {
+    let path = path.and_then(|path| ObjectPath::try_from(path).ok());
+    path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT))
+}
+
+fn own_user() -> Policy {
+    Policy::OnlyUser(rustix::process::getuid().as_raw())
+}

@@ -1,0 +1,185 @@
+//! Puts on the bus what the station lets be shown, strictly in its order: objects, properties, answers.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+};
+
+use keywright_proto::bus::{MANAGER_PATH, key_path, serialization_path};
+use tokio::sync::{mpsc, watch};
+use zbus::{
+    Connection, OwnedVariant, Variant,
+    fdo::{self, Properties},
+    object_server::Interface,
+};
+
+use super::{
+    Context, clients::Clients, key::KeyObject, manager::Manager, serialization::SerializationObject,
+};
+use crate::station::view::{DecisionView, KeyView, Label, Output, SerializationView};
+
+/// The only one that adds, changes and removes objects.
+pub struct Publisher {
+    connection: Connection,
+    context: Context,
+    clients: Clients,
+    decisions: watch::Sender<Vec<DecisionView>>,
+    keys: HashMap<Label, watch::Sender<KeyView>>,
+    serializations: HashMap<u64, watch::Sender<SerializationView>>,
+}
+
+/// What has come out of the station.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// A change or an answer.
+    Something,
+    /// All that was known at the start is on the bus.
+    Ready,
+    /// The station has ended.
+    Nothing,
+}
+
+impl Publisher {
+    /// Shows the manager, and nothing else yet.
+    pub async fn new(connection: &Connection, context: Context) -> zbus::Result<Self> {
+        let (decisions, shown) = watch::channel(Vec::new());
+        let server = connection.object_server();
+        server.at(MANAGER_PATH, fdo::ObjectManager).await?;
+        server.at(MANAGER_PATH, Manager::new(context.clone(), shown)).await?;
+        Ok(Self {
+            connection: connection.clone(),
+            clients: Clients::new(connection, context.station.clone()),
+            context,
+            decisions,
+            keys: HashMap::new(),
+            serializations: HashMap::new(),
+        })
+    }
+
+    /// Publishes the next output.
+    ///
+    /// # Errors
+    /// The connection to the bus is broken.
+    pub async fn publish_next(
+        &mut self,
+        outputs: &mut mpsc::UnboundedReceiver<Output>,
+    ) -> zbus::Result<Published> {
+        match outputs.recv().await {
+            Some(Output::Ready) => Ok(Published::Ready),
+            Some(output) => self.publish(output).await.map(|()| Published::Something),
+            None => Ok(Published::Nothing),
+        }
+    }
+
+    async fn publish(&mut self, output: Output) -> zbus::Result<()> {
+        match output {
+            Output::Key(label, view) => self.key(label, *view).await,
+            Output::KeyGone(label) => {
+                self.keys.remove(&label);
+                self.remove::<KeyObject>(&key_path(&label)).await
+            }
+            Output::Serialization(number, view) => self.serialization(number, *view).await,
+            Output::SerializationGone(number) => {
+                self.serializations.remove(&number);
+                self.watch_owners();
+                self.remove::<SerializationObject>(&serialization_path(number)).await
+            }
+            Output::Decisions(decisions) => {
+                change::<Manager, _>(&self.connection, MANAGER_PATH, &self.decisions, decisions)
+                    .await
+            }
+            Output::Reply(answer) => {
+                answer();
+                Ok(())
+            }
+            Output::Ready => Ok(()),
+        }
+    }
+
+    async fn key(&mut self, label: Label, view: KeyView) -> zbus::Result<()> {
+        let path = key_path(&label);
+        if let Some(shown) = self.keys.get(&label) {
+            return change::<KeyObject, _>(&self.connection, &path, shown, view).await;
+        }
+        let (sender, shown) = watch::channel(view);
+        let object = KeyObject::new(self.context.clone(), label.clone(), shown);
+        self.keys.insert(label, sender);
+        self.connection.object_server().at(path, object).await?;
+        Ok(())
+    }
+
+    async fn serialization(&mut self, number: u64, view: SerializationView) -> zbus::Result<()> {
+        let path = serialization_path(number);
+        if let Some(shown) = self.serializations.get(&number) {
+            change::<SerializationObject, _>(&self.connection, &path, shown, view).await?;
+        } else {
+            let (sender, shown) = watch::channel(view);
+            let object = SerializationObject::new(self.context.clone(), number, shown);
+            self.serializations.insert(number, sender);
+            self.connection.object_server().at(path, object).await?;
+        }
+        self.watch_owners();
+        Ok(())
+    }
+
+    async fn remove<I: Interface>(&self, path: &str) -> zbus::Result<()> {
+        self.connection.object_server().remove::<I, _>(path).await?;
+        Ok(())
+    }
+
+    fn watch_owners(&mut self) {
+        let shown = self.serializations.values();
+        let owners: BTreeSet<_> = shown.filter_map(|view| view.borrow().owner.clone()).collect();
+        self.clients.watch(&owners);
+    }
+}
+
+/// Shows another view, and tells of all its changes in one signal: whoever listens never sees half of them.
+async fn change<I: Interface, V: PartialEq>(
+    connection: &Connection,
+    path: &str,
+    shown: &watch::Sender<V>,
+    view: V,
+) -> zbus::Result<()> {
+    if *shown.borrow() == view {
+        return Ok(());
+    }
+    let server = connection.object_server();
+    let object = server.interface::<_, I>(path).await?;
+    let emitter = object.signal_emitter();
+    let properties = async || object.get().await.get_all(server, connection, None, emitter).await;
+    let before = properties().await?;
+    shown.send_replace(view);
+    let after = properties().await?;
+    let changed = difference(&before, &after);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Properties::properties_changed(emitter, I::name(), changed, Cow::Borrowed(&[])).await
+}
+
+/// The properties whose value is another one now.
+fn difference<'a>(
+    before: &HashMap<String, OwnedVariant>,
+    after: &'a HashMap<String, OwnedVariant>,
+) -> HashMap<&'a str, Variant<'a>> {
+    let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(*value));
+    changed.map(|(name, value)| (name.as_str(), Variant::clone(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(values: &[(&str, u32)]) -> HashMap<String, OwnedVariant> {
+        values.iter().map(|(name, value)| ((*name).into(), OwnedVariant::from(*value))).collect()
+    }
+
+    #[test]
+    fn only_what_changed() {
+        let before = map(&[("Locks", 1), ("PendingLocks", 2)]);
+        assert!(difference(&before, &before).is_empty());
+        let after = map(&[("Locks", 2), ("PendingLocks", 2)]);
+        assert_eq!(difference(&before, &after), HashMap::from([("Locks", Variant::from(2_u32))]));
+    }
+}

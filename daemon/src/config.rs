@@ -1,0 +1,119 @@
+//! The configuration file, `/etc/keywright/keywrightd.toml`.
+
+use std::{
+    fs, io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+/// How long certificates and CRLs may be valid, in years.
+const YEARS: RangeInclusive<u32> = 1..=100;
+
+/// What an administrator may choose.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A Key whose PIN is the factory's has to get a new one.
+    pub require_new_pin: bool,
+    /// How long certificates are valid, in years: from 1 to 100.
+    pub certificate_years: u32,
+    /// When the next CRL is due, in years: from 1 to 100.
+    pub crl_years: u32,
+}
+
+/// A file that is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The operating system refused.
+    #[error("cannot read {}: {source}; mend that and start again", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Not TOML, an unknown field, or a value out of range.
+    #[error("{} is no configuration: {what}; correct it and start again", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        what: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { require_new_pin: true, certificate_years: 20, crl_years: 20 }
+    }
+}
+
+impl Config {
+    /// Reads a file; a field that is not in it keeps its default.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no configuration.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        let config = Self::parse(&text);
+        config.map_err(|what| ConfigError::Invalid { path: path.into(), what })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| one_line(&error, text))?;
+        for (field, years) in
+            [("certificate_years", config.certificate_years), ("crl_years", config.crl_years)]
+        {
+            if !YEARS.contains(&years) {
+                return Err(format!("{field} is {years}, not from 1 to 100"));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// The parser's own text draws the place over several lines.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', ", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_defaults() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        assert_eq!(
+            Config::parse("require_new_pin = false\ncertificate_years = 1\ncrl_years = 100"),
+            Ok(Config { require_new_pin: false, certificate_years: 1, crl_years: 100 })
+        );
+    }
+
+    #[test]
+    fn garbage_is_named_in_one_line() {
+        for (text, part) in [
+            ("crl_years = 20\nfoo = 1", "line 2: unknown field `foo`"),
+            ("crl_years = 0", "crl_years is 0"),
+            ("certificate_years = 101", "certificate_years is 101"),
+            ("crl_years = -1", "line 1"),
+            ("crl_years = \"20\"", "line 1"),
+            ("\u{0}\u{1}garbage", "line 1"),
+            ("require_new_pin", "line 1"),
+        ] {
+            let what = Config::parse(text).unwrap_err();
+            assert!(what.contains(part) && !what.contains('\n'), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Config::load(Path::new("/nowhere/keywrightd.toml")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/keywrightd.toml"));
+    }
+}

@@ -1,0 +1,171 @@
+//! One plug for one device, whatever the kernel repeats and however many interfaces the device has.
+
+use std::collections::HashMap;
+
+use super::DeviceId;
+
+/// A CCID interface that was announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The interface's path in sysfs: names it until it is removed.
+    pub path: String,
+    /// The physical port of its device: `usb-1-2.3`.
+    pub port: String,
+    /// The bus and the number of its device there; new at each plug.
+    pub address: (u8, u8),
+    /// The interface's number.
+    pub number: u8,
+}
+
+/// What an announcement means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A device was plugged in; talk to it through the interface that was announced.
+    Plugged(DeviceId),
+    /// A device was pulled out.
+    Unplugged(DeviceId),
+}
+
+/// The devices that are plugged in.
+#[derive(Debug, Default)]
+pub struct Seen {
+    present: HashMap<String, Present>,
+    plugs: u64,
+}
+
+#[derive(Debug)]
+struct Present {
+    id: DeviceId,
+    address: (u8, u8),
+    interface: String,
+}
+
+impl Seen {
+    /// An interface was announced. Its device may be there already (a repetition, or a second interface), or another
+    /// device than before may be in its port, where the removal went unheard.
+    pub fn added(&mut self, interface: &Interface) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(present) = self.present.get(&interface.port) {
+            if present.address == interface.address {
+                return changes;
+            }
+            changes.push(Change::Unplugged(present.id.clone()));
+        }
+        self.plugs += 1;
+        let id = DeviceId(format!("{}#{}", interface.port, self.plugs));
+        changes.push(Change::Plugged(id.clone()));
+        let present = Present { id, address: interface.address, interface: interface.path.clone() };
+        self.present.insert(interface.port.clone(), present);
+        changes
+    }
+
+    /// The interface with this path was removed. Its device is gone where it was reported with this interface.
+    pub fn removed(&mut self, path: &str) -> Option<Change> {
+        let port = self.present.iter().find(|(_, p)| p.interface == path).map(|(port, _)| port)?;
+        let port = port.clone();
+        self.present.remove(&port).map(|present| Change::Unplugged(present.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn interface(port: u8, device: u8, number: u8) -> Interface {
+        Interface {
+            path: format!("/sys/devices/usb1/1-{port}/1-{port}:1.{number}"),
+            port: format!("usb-1-{port}"),
+            address: (1, device),
+            number,
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Heard {
+        Added(u8, u8, u8),
+        Removed(u8, u8),
+    }
+    use Heard::{Added, Removed};
+
+    fn run(heard: &[Heard]) -> Vec<Change> {
+        let mut seen = Seen::default();
+        heard
+            .iter()
+            .flat_map(|heard| match *heard {
+                Added(port, device, number) => seen.added(&interface(port, device, number)),
+                Removed(port, number) => {
+                    seen.removed(&interface(port, 0, number).path).into_iter().collect()
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn one_event_for_one_plug() {
+        for (heard, expected) in [
+            (&[Added(1, 5, 0)][..], &["+usb-1-1#1"][..]),
+            // Repeated by the kernel, by udevadm trigger, or by the enumeration.
+            (&[Added(1, 5, 0), Added(1, 5, 0)], &["+usb-1-1#1"]),
+            // Two CCID interfaces are one Key.
+            (&[Added(1, 5, 0), Added(1, 5, 1)], &["+usb-1-1#1"]),
+            (
+                &[Added(1, 5, 0), Added(1, 5, 1), Removed(1, 1), Removed(1, 0)],
+                &["+usb-1-1#1", "-usb-1-1#1"],
+            ),
+            // Plugged in again.
+            (
+                &[Added(1, 5, 0), Removed(1, 0), Added(1, 6, 0)],
+                &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"],
+            ),
+            // The removal went unheard.
+            (&[Added(1, 5, 0), Added(1, 6, 0)], &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"]),
+            // Removed without having been there, and twice.
+            (&[Removed(1, 0)], &[]),
+            (&[Added(1, 5, 0), Removed(1, 0), Removed(1, 0)], &["+usb-1-1#1", "-usb-1-1#1"]),
+            // Two ports.
+            (
+                &[Added(1, 5, 0), Added(2, 6, 0), Removed(1, 0)],
+                &["+usb-1-1#1", "+usb-1-2#2", "-usb-1-1#1"],
+            ),
+        ] {
+            let changes: Vec<_> = run(heard)
+                .into_iter()
+                .map(|change| match change {
+                    Change::Plugged(id) => format!("+{}", id.0),
+                    Change::Unplugged(id) => format!("-{}", id.0),
+                })
+                .collect();
+            assert_eq!(changes, expected, "{heard:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn plugs_and_unplugs_alternate(
+            heard in prop::collection::vec(
+                prop_oneof![
+                    (0..3_u8, 0..4_u8, 0..2_u8).prop_map(|(p, d, n)| Added(p, d, n)),
+                    (0..3_u8, 0..2_u8).prop_map(|(p, n)| Removed(p, n)),
+                ],
+                0..60,
+            )
+        ) {
+            let mut present: HashMap<String, DeviceId> = HashMap::new();
+            let mut ever = std::collections::HashSet::new();
+            for change in run(&heard) {
+                match change {
+                    Change::Plugged(id) => {
+                        let port = id.0.split('#').next().unwrap().to_owned();
+                        prop_assert!(ever.insert(id.clone()), "an id is never used again");
+                        prop_assert_eq!(present.insert(port, id), None);
+                    }
+                    Change::Unplugged(id) => {
+                        let port = id.0.split('#').next().unwrap();
+                        prop_assert_eq!(present.remove(port), Some(id));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The virtual reader: a Unix stream socket on which card programs plug themselves in (vpcd protocol).
+//! For tests and demos; absent from packaged builds.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::{Device, DeviceId, Event, Sink, StartError};
+use crate::token::{ANSWER, VpcdConnector};
+
+/// The virtual reader. Dropping it ends its thread and removes the socket file; cards that are plugged in are not
+/// reported as gone.
+pub struct VirtualReader {
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl VirtualReader {
+    /// Listens on a socket and starts the thread "virtual-reader", which calls `sink` with [`Event::Settled`] and
+    /// then for each card program that connects or goes.
+    ///
+    /// # Errors
+    /// [`StartError::SocketInUse`], [`StartError::Socket`].
+    pub fn start(path: &Path, sink: Sink) -> Result<Self, StartError> {
+        let failed = |source| StartError::Socket { path: path.to_owned(), source };
+        let listener = listen(path)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let (stop, stopped) = UnixStream::pair().map_err(failed)?;
+        let thread = thread::Builder::new()
+            .name("virtual-reader".into())
+            .spawn(move || {
+                sink(Event::Settled);
+                let mut slots = Slots { sink, cards: Vec::new(), plugs: 0 };
+                if let Err(error) = slots.serve(&listener, &stopped) {
+                    tracing::error!(%error, "the virtual reader has stopped");
+                }
+            })
+            .map_err(failed)?;
+        Ok(VirtualReader { stop: Some(stop), thread: Some(thread), path: path.to_owned() })
+    }
+}
+
+impl Drop for VirtualReader {
+    fn drop(&mut self) {
+        // The thread sees the other end close.
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        // A file that is left behind is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+struct Slots {
+    sink: Sink,
+    cards: Vec<Card>,
+    plugs: u64,
+}
+
+struct Card {
+    id: DeviceId,
+    slot: usize,
+    /// For watching only: reading here would steal answers from a job.
+    watched: UnixStream,
+}
+
+impl Slots {
+    /// Waits for connections and hang-ups, without any timer, until `stopped` closes.
+    fn serve(&mut self, listener: &UnixListener, stopped: &UnixStream) -> io::Result<()> {
+        loop {
+            let mut waiting = vec![
+                PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+            ];
+            waiting.extend(
+                self.cards
+                    .iter()
+                    .map(|card| PollFd::from_borrowed_fd(card.watched.as_fd(), PollFlags::RDHUP)),
+            );
+            match poll(&mut waiting, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let ready: Vec<bool> = waiting.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let [stop, connection, ref gone @ ..] = ready[..] else { return Ok(()) };
+            if stop {
+                return Ok(());
+            }
+            self.unplug(gone);
+            if connection {
+                self.plug(listener)?;
+            }
+        }
+    }
+
+    fn unplug(&mut self, gone: &[bool]) {
+        let mut gone = gone.iter();
+        let sink = &self.sink;
+        self.cards.retain(|card| {
+            let stays = gone.next() != Some(&true);
+            if !stays {
+                sink(Event::Unplugged(card.id.clone()));
+            }
+            stays
+        });
+    }
+
+    fn plug(&mut self, listener: &UnixListener) -> io::Result<()> {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // It went before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let watched = stream.try_clone()?;
+        let connector = VpcdConnector::new(stream, ANSWER)?;
+        let slot = (1..)
+            .find(|slot| self.cards.iter().all(|card| card.slot != *slot))
+            .unwrap_or(usize::MAX);
+        self.plugs += 1;
+        let port = format!("virtual-{slot}");
+        let id = DeviceId(format!("{port}#{}", self.plugs));
+        self.cards.push(Card { id: id.clone(), slot, watched });
+        (self.sink)(Event::Plugged(Device {
+            id,
+            port,
+            model: format!("Virtual reader {slot}"),
+            usb_serial: None,
+            connector: Arc::new(connector),
+        }));
+        Ok(())
+    }
+}
+
+/// Binds; a socket file that nobody listens on is replaced.
+fn listen(path: &Path) -> Result<UnixListener, StartError> {
+    let failed = |source| StartError::Socket { path: path.to_owned(), source };
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        other => return other.map_err(failed),
+    }
+    let kind = std::fs::symlink_metadata(path).map_err(failed)?.file_type();
+    if !kind.is_socket() {
+        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket")));
+    }
+    // A datagram socket cannot connect to a stream socket, but learns whether there is one: the listener, if any, does
+    // not take it for a card.
+    let probe = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+    match probe {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(failed)?;
+            UnixListener::bind(path).map_err(failed)
+        }
+        _ => Err(StartError::SocketInUse(path.to_owned())),
+    }
+}

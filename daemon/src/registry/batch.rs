@@ -1,0 +1,175 @@
+//! Changes that belong together: written all or nothing.
+
+use keywright_proto::Id;
+
+use super::{
+    audit::{self, Event},
+    error::RegistryError,
+    keys::{put_key, put_membership},
+    layout::Table,
+    locks::put_lock,
+    records::{
+        Confirmation, Family, Intent, Issuer, Key, Leftover, Lock, LockEntry, Membership,
+        Statement, UnixTime,
+    },
+    statements::put_entries,
+    store::{Changes, View},
+};
+
+/// Changes for [`super::Registry::commit`], applied in the order they were given.
+#[derive(Default)]
+#[must_use = "a batch is written by Registry::commit"]
+pub struct Batch {
+    writes: Vec<Write>,
+    events: Vec<Event>,
+}
+
+enum Write {
+    Family(Id, Family),
+    Issuer(Id, Issuer),
+    Key(Id, Key),
+    Membership(Id, Id, Membership),
+    Lock(Id, Lock),
+    Statement(Id, Id, Statement, Vec<LockEntry>),
+    Confirmation(Id, Id, Confirmation),
+    Intent(Box<Intent>),
+    IntentEntries(u64, Vec<LockEntry>),
+    RemoveIntent(u64),
+    Leftover([u8; 16], Leftover),
+    RemoveLeftover([u8; 16]),
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a family; its count of Locks is the caller's to keep.
+    pub fn put_family(&mut self, id: Id, family: Family) -> &mut Self {
+        self.write(Write::Family(id, family))
+    }
+
+    /// Puts an issuing key, by the id of that key.
+    pub fn put_issuer(&mut self, ca: Id, issuer: Issuer) -> &mut Self {
+        self.write(Write::Issuer(ca, issuer))
+    }
+
+    /// Puts a Key.
+    pub fn put_key(&mut self, id: Id, key: Key) -> &mut Self {
+        self.write(Write::Key(id, key))
+    }
+
+    /// Puts what a family says of a Key.
+    pub fn put_membership(&mut self, key: Id, family: Id, membership: Membership) -> &mut Self {
+        self.write(Write::Membership(key, family, membership))
+    }
+
+    /// Puts a Lock. Its family has to be put first, or to be there.
+    pub fn put_lock(&mut self, id: Id, lock: Lock) -> &mut Self {
+        self.write(Write::Lock(id, lock))
+    }
+
+    /// Puts the newest statement on a Key in a family, with the Locks it lists (each at most once), in place of
+    /// the older one and its Locks.
+    pub fn put_statement(
+        &mut self,
+        key: Id,
+        family: Id,
+        statement: Statement,
+        entries: Vec<LockEntry>,
+    ) -> &mut Self {
+        self.write(Write::Statement(key, family, statement, entries))
+    }
+
+    /// Puts what a Lock confirmed about a Key.
+    pub fn put_confirmation(&mut self, key: Id, lock: Id, confirmation: Confirmation) -> &mut Self {
+        self.write(Write::Confirmation(key, lock, confirmation))
+    }
+
+    /// Puts a job, under its number. Its Locks stay as they are.
+    pub fn put_intent(&mut self, intent: Intent) -> &mut Self {
+        self.write(Write::Intent(Box::new(intent)))
+    }
+
+    /// Puts the Locks listed for a job (each at most once), in place of those that were there.
+    pub fn put_intent_entries(&mut self, number: u64, entries: Vec<LockEntry>) -> &mut Self {
+        self.write(Write::IntentEntries(number, entries))
+    }
+
+    /// Removes a job with its Locks.
+    pub fn remove_intent(&mut self, number: u64) -> &mut Self {
+        self.write(Write::RemoveIntent(number))
+    }
+
+    /// Puts what a job left on the token with this CHUID GUID.
+    pub fn put_leftover(&mut self, guid: [u8; 16], leftover: Leftover) -> &mut Self {
+        self.write(Write::Leftover(guid, leftover))
+    }
+
+    /// Removes it.
+    pub fn remove_leftover(&mut self, guid: [u8; 16]) -> &mut Self {
+        self.write(Write::RemoveLeftover(guid))
+    }
+
+    /// Appends an event to the log: a stable word, and what it was done to, as names and values.
+    pub fn audit(
+        &mut self,
+        time: UnixTime,
+        event: impl Into<String>,
+        fields: Vec<(String, String)>,
+    ) -> &mut Self {
+        self.events.push(Event { time, event: event.into(), fields });
+        self
+    }
+
+    pub(super) fn collect(
+        self,
+        view: &View<'_>,
+        changes: &mut Changes,
+    ) -> Result<(), RegistryError> {
+        self.writes.into_iter().try_for_each(|write| write.collect(view, changes))?;
+        audit::append(view, changes, self.events)
+    }
+
+    fn write(&mut self, write: Write) -> &mut Self {
+        self.writes.push(write);
+        self
+    }
+}
+
+impl Write {
+    fn collect(self, view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
+        match self {
+            Self::Family(id, family) => changes.put(Table::Families.of(id), &family),
+            Self::Issuer(ca, issuer) => changes.put(Table::Issuers.of(ca), &issuer),
+            Self::Key(id, key) => put_key(view, changes, id, &key),
+            Self::Membership(key, family, membership) => {
+                put_membership(changes, key, family, &membership)
+            }
+            Self::Lock(id, lock) => put_lock(view, changes, id, &lock),
+            Self::Statement(key, family, statement, entries) => {
+                changes.put(Table::Statements.of_two(key, family), &statement)?;
+                put_entries(view, changes, Table::StatementEntries.of_two(key, family), entries)
+            }
+            Self::Confirmation(key, lock, confirmation) => {
+                changes.put(Table::Confirmations.of_two(key, lock), &confirmation)
+            }
+            Self::Intent(intent) => changes.put(Table::Intents.at(intent.number), &intent),
+            Self::IntentEntries(number, entries) => {
+                put_entries(view, changes, Table::IntentEntries.at(number), entries)
+            }
+            Self::RemoveIntent(number) => {
+                changes.remove(Table::Intents.at(number));
+                changes.remove_all(view, Table::IntentEntries.at(number))
+            }
+            Self::Leftover(guid, leftover) => {
+                changes.put(Table::Leftovers.with(&[&guid]), &leftover)
+            }
+            Self::RemoveLeftover(guid) => {
+                changes.remove(Table::Leftovers.with(&[&guid]));
+                Ok(())
+            }
+        }
+    }
+}

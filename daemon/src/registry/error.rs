@@ -1,0 +1,101 @@
+//! What can go wrong with the registry, in words for the person who has to mend it.
+
+use std::{io, path::PathBuf};
+
+/// A registry that cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The operating system refused.
+    #[error("cannot {what} {}: {source}; mend that and start again", path.display())]
+    Io {
+        /// What was tried, as a verb: `open`, `write`.
+        what: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No room for a change. What was committed before is intact.
+    #[error("the disk that holds {} is full: free some space, then try again", dir.display())]
+    DiskFull {
+        /// The registry's directory.
+        dir: PathBuf,
+    },
+    /// Something that was stored is gone or altered. Found while opening, it becomes `Quarantined`.
+    #[error(
+        "the registry is damaged ({what}): stop the daemon and start it again, it will set the damaged registry aside"
+    )]
+    Damaged {
+        /// What is wrong.
+        what: String,
+    },
+    /// A damaged registry was set aside, whole.
+    #[error(
+        "the registry was damaged ({what}) and has been moved to {}: start again for an empty registry, \
+         and import what another station exported", moved_to.display()
+    )]
+    Quarantined {
+        /// What is wrong.
+        what: String,
+        /// Where all its files are now.
+        moved_to: PathBuf,
+    },
+    /// Written by a newer version of the program.
+    #[error(
+        "the registry in {} has format {found} and this program knows formats up to {known}: \
+         install the newer program again", dir.display()
+    )]
+    NewerSchema {
+        /// The registry's directory.
+        dir: PathBuf,
+        /// The number found.
+        found: u32,
+        /// The newest number known.
+        known: u32,
+    },
+    /// Another process has it open.
+    #[error(
+        "the registry in {} is in use by another process: stop the other daemon, \
+         or give this one another state directory", dir.display()
+    )]
+    InUse {
+        /// The registry's directory.
+        dir: PathBuf,
+    },
+    /// The directory holds something else.
+    #[error("{} is not a registry ({what}); nothing was changed: give another state directory", dir.display())]
+    NotARegistry {
+        /// The directory.
+        dir: PathBuf,
+        /// What was found.
+        what: &'static str,
+    },
+    /// An earlier commit failed half-way: what is on disk is certain again only after opening anew.
+    #[error("the registry in {} stopped after a failed write: start the daemon again", dir.display())]
+    Stopped {
+        /// The registry's directory.
+        dir: PathBuf,
+    },
+    /// A record above [`super::codec::LIMIT`], or one that cannot be encoded.
+    #[error("a record cannot be stored ({what}): make it smaller")]
+    Unstorable {
+        /// Why not.
+        what: String,
+    },
+}
+
+impl RegistryError {
+    pub(super) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+
+    pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { dir: path }
+            }
+            _ => Self::Io { what, path, source },
+        }
+    }
+}

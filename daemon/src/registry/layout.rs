@@ -1,0 +1,111 @@
+//! Where each record is: the first byte of a key names its table, fixed big-endian fields follow,
+//! so that a range of keys is a page.
+
+use keywright_proto::Id;
+
+/// The tables, all in one sled tree: only so is a commit atomic. Numbers are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Table {
+    /// → schema number, four bytes big-endian: readable whatever else changes.
+    Schema = 0x01,
+    /// → [`super::store::Head`]
+    Head = 0x02,
+    /// → the first serialization number not yet reserved
+    Numbers = 0x03,
+    /// family → [`super::records::Family`]
+    Families = 0x10,
+    /// issuing key → [`super::records::Issuer`]
+    Issuers = 0x11,
+    /// Key → [`super::records::Key`]
+    Keys = 0x20,
+    /// complement of last_seen, Key → nothing; newest first
+    KeysBySeen = 0x21,
+    /// Key, family → [`super::records::Membership`]
+    Memberships = 0x22,
+    /// family, Key → nothing
+    KeysByFamily = 0x23,
+    /// Lock → [`super::records::Lock`]
+    Locks = 0x30,
+    /// family, Lock → [`super::records::LockSummary`]
+    LocksByFamily = 0x31,
+    /// Key, family → [`super::records::Statement`]
+    Statements = 0x40,
+    /// Key, family, first Lock of the chunk → entries
+    StatementEntries = 0x41,
+    /// Key, Lock → [`super::records::Confirmation`]
+    Confirmations = 0x42,
+    /// number → [`super::records::Intent`]
+    Intents = 0x50,
+    /// number, first Lock of the chunk → entries
+    IntentEntries = 0x51,
+    /// GUID → [`super::records::Leftover`]
+    Leftovers = 0x52,
+    /// position → [`super::records::Audit`]
+    Audit = 0x60,
+    /// key of a large record, position → the rest of it
+    Pieces = 0xf0,
+}
+
+/// Tables small enough to be counted before the daemon is on the bus.
+pub(super) const SMALL: [Table; 5] =
+    [Table::Families, Table::Issuers, Table::Intents, Table::IntentEntries, Table::Leftovers];
+
+impl Table {
+    /// The key of the only record, or of all records as a prefix.
+    pub(super) fn key(self) -> Vec<u8> {
+        vec![self as u8]
+    }
+
+    /// The key, or prefix, of this and further fields.
+    pub(super) fn with(self, fields: &[&[u8]]) -> Vec<u8> {
+        let mut key = self.key();
+        fields.iter().for_each(|field| key.extend_from_slice(field));
+        key
+    }
+
+    pub(super) fn of(self, id: Id) -> Vec<u8> {
+        self.with(&[id.as_bytes()])
+    }
+
+    pub(super) fn of_two(self, first: Id, second: Id) -> Vec<u8> {
+        self.with(&[first.as_bytes(), second.as_bytes()])
+    }
+
+    pub(super) fn at(self, number: u64) -> Vec<u8> {
+        self.with(&[&number.to_be_bytes()])
+    }
+}
+
+/// The id at the end of a key.
+pub(super) fn last_id(key: &[u8]) -> Option<Id> {
+    key.last_chunk().copied().map(Id::from_bytes)
+}
+
+/// The number at the end of a key.
+pub(super) fn last_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk().copied().map(u64::from_be_bytes)
+}
+
+/// The first key after all keys with this prefix. A prefix begins with a table, so one exists.
+pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_after_the_prefix_and_nothing_else() {
+        assert_eq!(end_of(&[0x10, 0x07]), [0x10, 0x08]);
+        assert_eq!(end_of(&[0x10, 0xff, 0xff]), [0x11]);
+    }
+}

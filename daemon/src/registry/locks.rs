@@ -1,0 +1,123 @@
+//! Locks. Lists and searches read a summary each, and leave the certificates alone.
+
+use keywright_proto::Id;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Registry, codec,
+    error::RegistryError,
+    families::id_of,
+    layout::{Table, end_of},
+    page::{Filter, Page, Query, page, start_after},
+    records::{Lock, LockEntry, LockSummary},
+    store::{Changes, View},
+};
+
+impl Registry {
+    /// A Lock.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn lock(&self, lock: Id) -> Result<Option<Lock>, RegistryError> {
+        self.view()?.record(&Table::Locks.of(lock))
+    }
+
+    /// Locks after an id, in the order of ids.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn locks_page(
+        &self,
+        filter: &Filter,
+        after: Option<Id>,
+        limit: usize,
+    ) -> Result<Page<(Id, LockSummary)>, RegistryError> {
+        let view = self.view()?;
+        let query = Query::new(filter);
+        let families = match filter.family {
+            Some(family) => vec![family],
+            None => view
+                .all(Table::Families.key())
+                .map(|record| id_of(&record?.0))
+                .collect::<Result<_, _>>()?,
+        };
+        let mut ranges: Vec<_> = families
+            .into_iter()
+            .map(|family| {
+                let prefix = Table::LocksByFamily.of(family);
+                summaries(&view, start_after(&prefix, after), end_of(&prefix)).peekable()
+            })
+            .collect();
+        // Merged by id. An error counts as the least, so that it is met at once.
+        let merged = std::iter::from_fn(|| {
+            let least = ranges.iter_mut().enumerate().filter_map(|(number, range)| {
+                let id = range.peek()?.as_ref().ok().map(|(id, _)| *id);
+                Some((id, number))
+            });
+            let (_, number) = least.min()?;
+            ranges.get_mut(number)?.next()
+        });
+        let found = merged
+            .filter(|lock| lock.as_ref().map_or(true, |(id, lock)| query.matches(*id, &lock.name)));
+        page(found, limit)
+    }
+
+    /// Every Lock of a family, as entries that allow.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn lock_entries(&self, family: Id) -> Result<Vec<LockEntry>, RegistryError> {
+        let view = self.view()?;
+        let prefix = Table::LocksByFamily.of(family);
+        let end = end_of(&prefix);
+        summaries(&view, prefix, end)
+            .map(|lock| lock.map(|(id, summary)| entry(id, &summary)))
+            .collect()
+    }
+
+    /// One Lock of a family, as an entry that allows.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn lock_entry(&self, family: Id, lock: Id) -> Result<Option<LockEntry>, RegistryError> {
+        let summary: Option<LockSummary> =
+            self.view()?.record(&Table::LocksByFamily.of_two(family, lock))?;
+        Ok(summary.map(|summary| entry(lock, &summary)))
+    }
+}
+
+/// Puts a Lock and its summary.
+pub(super) fn put_lock(
+    view: &View<'_>,
+    changes: &mut Changes,
+    id: Id,
+    lock: &Lock,
+) -> Result<(), RegistryError> {
+    if let Some(old) = changes.record::<Lock>(view, &Table::Locks.of(id))? {
+        changes.remove(Table::LocksByFamily.of_two(old.family, id));
+    }
+    let summary = LockSummary {
+        family: lock.family,
+        name: lock.name.clone(),
+        key_hash: Sha256::digest(&lock.identity_key).into(),
+        online: lock.online,
+        last_seen: lock.last_seen,
+    };
+    changes.put(Table::LocksByFamily.of_two(lock.family, id), &summary)?;
+    changes.put(Table::Locks.of(id), lock)
+}
+
+fn summaries(
+    view: &View<'_>,
+    start: Vec<u8>,
+    end: Vec<u8>,
+) -> impl Iterator<Item = Result<(Id, LockSummary), RegistryError>> {
+    view.scan(start, end).map(|record| {
+        let (key, payload) = record?;
+        Ok((id_of(&key)?, codec::decode(&payload)?))
+    })
+}
+
+fn entry(lock: Id, summary: &LockSummary) -> LockEntry {
+    LockEntry { lock, key_hash: summary.key_hash, allow: true }
+}

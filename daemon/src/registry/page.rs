@@ -1,0 +1,66 @@
+//! Pages of long lists.
+
+use keywright_proto::Id;
+
+use super::error::RegistryError;
+
+/// A part of a list, in the order of ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page starts: give it as `after`. None: this was the last page.
+    pub next: Option<Id>,
+}
+
+/// Which items a list is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those of this family.
+    pub family: Option<Id>,
+    /// Only those with this in their name, in any case, or at the start of their id.
+    pub query: Option<String>,
+}
+
+impl Filter {
+    /// Whether an item of this family, id and name is meant.
+    pub fn admits(&self, family: Id, id: Id, name: &str) -> bool {
+        self.family.is_none_or(|wanted| wanted == family) && Query::new(self).matches(id, name)
+    }
+}
+
+/// A query, prepared for many names.
+pub(super) struct Query(Option<String>);
+
+impl Query {
+    pub(super) fn new(filter: &Filter) -> Self {
+        Self(filter.query.as_ref().map(|query| query.to_lowercase()))
+    }
+
+    pub(super) fn matches(&self, id: Id, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|query| {
+            name.to_lowercase().contains(query) || id.to_string().starts_with(query)
+        })
+    }
+}
+
+/// The first `limit` items; one more is looked for, to know whether there is a next page.
+pub(super) fn page<T>(
+    mut items: impl Iterator<Item = Result<(Id, T), RegistryError>>,
+    limit: usize,
+) -> Result<Page<(Id, T)>, RegistryError> {
+    let found = items.by_ref().take(limit).collect::<Result<Vec<_>, _>>()?;
+    let more = items.next().transpose()?.is_some();
+    let next = found.last().filter(|_| more).map(|(id, _)| *id);
+    Ok(Page { items: found, next })
+}
+
+/// The least key after an id in a table with a prefix: where a page starts.
+pub(super) fn start_after(prefix: &[u8], after: Option<Id>) -> Vec<u8> {
+    let mut start = prefix.to_vec();
+    if let Some(after) = after {
+        start.extend_from_slice(after.as_bytes());
+        start.push(0);
+    }
+    start
+}

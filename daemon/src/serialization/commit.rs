@@ -1,0 +1,175 @@
+//! The end of a write: what it made becomes what the station knows, in one durable step.
+
+use keywright_proto::{Id, Kind, PublicKey};
+
+use super::{
+    order::{Failure, Stop},
+    write::Write,
+};
+use crate::{
+    clock,
+    registry::{
+        Batch, Registry, RegistryError,
+        records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Scope, Statement},
+    },
+    token::Container,
+};
+
+impl Write {
+    /// Commits; answers the id of the Key.
+    pub(super) fn commit(&mut self) -> Result<Id, Stop> {
+        let (intent, now) = (&self.order.intent, clock::unix_seconds());
+        let (Some(family), Some(spki), Some(cose)) =
+            (intent.family, &intent.made.access_key, &intent.made.statement)
+        else {
+            return Err(Failure::Profile("the job is not complete".into()).into());
+        };
+        let key = PublicKey::from_spki_der(spki)
+            .map_err(|error| Failure::Profile(error.to_string()))?
+            .id();
+        let mut batch = Batch::new();
+        self.add_issuer(&mut batch, family, now)?;
+        batch.put_key(key, self.key_record(key, family, spki, now)?);
+        if let Some(certificate) = &intent.made.access_certificate {
+            let issuer = match &intent.made.issuing_key {
+                Some(own) => Id::of_spki(own),
+                None => self.order.chain.first().map_or(family, |ca| ca.public_key().id()),
+            };
+            let container = intent.made.container.unwrap_or(Container::AccessCertificate.number());
+            let role = intent.kind.role();
+            let certificate = certificate.clone();
+            batch.put_membership(key, family, Membership { role, certificate, issuer, container });
+        } else if let Some(own) = &self.order.membership {
+            let issuer = self.order.chain.first().map_or(family, |ca| ca.public_key().id());
+            let container = Container::AccessCertificate.number();
+            let certificate = own.der().to_vec();
+            let role = own.role().unwrap_or(intent.kind.role());
+            if self.tools.registry.memberships(key)?.iter().all(|(known, _)| *known != family) {
+                let membership = Membership { role, certificate, issuer, container };
+                batch.put_membership(key, family, membership);
+            }
+        }
+        let (scope, locks) = match intent.kind {
+            Kind::Sub => (intent.scope, self.order.locks.clone()),
+            _ => (Scope::All, Vec::<LockEntry>::new()),
+        };
+        let (version, salt_seed) = (intent.made.version, intent.made.salt_seed);
+        let statement = Statement { version, cose: cose.clone(), salt_seed, scope, issued: now };
+        batch.put_statement(key, family, statement, locks);
+        batch.audit(
+            now,
+            "key-made",
+            vec![
+                ("family".into(), family.to_string()),
+                ("key".into(), key.to_string()),
+                ("kind".into(), intent.kind.to_string()),
+                ("serialization".into(), intent.number.to_string()),
+            ],
+        );
+        for guid in [intent.candidate.guid, intent.candidate.guid_before].into_iter().flatten() {
+            batch.remove_leftover(guid);
+        }
+        batch.remove_intent(intent.number);
+        self.tools.registry.commit(batch)?;
+        Ok(key)
+    }
+
+    /// The new CA of a Master or Backup; a Master's is the root that is pinned: it was here, a person
+    /// gave its PIN, and its issuing key signed just now.
+    fn add_issuer(&self, batch: &mut Batch, family: Id, now: u64) -> Result<(), Stop> {
+        let made = &self.order.intent.made;
+        let (Some(issuing_key), Some(ca)) = (&made.issuing_key, &made.ca_certificate) else {
+            return Ok(());
+        };
+        let mut chain = vec![ca.clone()];
+        chain.extend(self.order.chain.iter().map(|ca| ca.der().to_vec()));
+        let crl = made.crl.clone().unwrap_or_default();
+        let issuer = Issuer { family, chain, crl, to_revoke: Vec::new() };
+        batch.put_issuer(Id::of_spki(issuing_key), issuer);
+        if self.order.intent.kind == Kind::Master {
+            batch.put_family(family, Family { root: ca.clone(), pinned: now, locks: 0 });
+            batch.audit(now, "family-pinned", vec![("family".into(), family.to_string())]);
+        }
+        Ok(())
+    }
+
+    fn key_record(&self, key: Id, family: Id, spki: &[u8], now: u64) -> Result<Key, Stop> {
+        let intent = &self.order.intent;
+        let candidate = &intent.candidate;
+        if let Some(known) = self.tools.registry.key(key)? {
+            return Ok(Key { name: intent.name.clone(), last_seen: now, ..known });
+        }
+        let guid = candidate.guid.or(candidate.guid_before);
+        // A GUID that stood in for a serial number is another one now.
+        let serial = match (candidate.guid_before, guid) {
+            (before, Some(guid))
+                if before.map(hex::encode).unwrap_or_default() == candidate.serial =>
+            {
+                hex::encode(guid)
+            }
+            _ => candidate.serial.clone(),
+        };
+        Ok(Key {
+            access_key: spki.to_vec(),
+            label: candidate.label.clone(),
+            name: intent.name.clone(),
+            family,
+            role: intent.kind.role(),
+            issuing_key: intent.made.issuing_key.clone(),
+            guid,
+            serial,
+            model: candidate.model.clone(),
+            last_seen: now,
+            revoked: false,
+            puk_tried: intent.made.puk_begun || self.order.puk_tried,
+        })
+    }
+}
+
+/// What a job that is given up leaves on the token, as a person should know it.
+pub fn left_behind(intent: &Intent) -> Vec<&'static str> {
+    let made = &intent.made;
+    let fresh = intent.candidate.access_key.is_none();
+    let left = [
+        (made.looked && fresh, "keys without any right"),
+        (made.pin_begun, "a new PIN"),
+        (made.management_key_begun, "a new management key"),
+        (made.puk_begun, "a new recovery code (PUK)"),
+    ];
+    left.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect()
+}
+
+/// Gives a job up: no right, no statement released, and what the issuer signed is revoked with its
+/// next CRL. What is left on the token is remembered, for the next job to reuse.
+pub fn roll_back(registry: &Registry, number: u64) -> Result<Option<Intent>, RegistryError> {
+    let Some(intent) = registry.intent(number)? else { return Ok(None) };
+    let mut batch = Batch::new();
+    if let Some(by) = &intent.issuer {
+        let ca = Id::of_spki(&by.issuing_key);
+        // A serial number may have been signed without the signature being saved.
+        if let (Some(mut issuer), true) = (registry.issuer(ca)?, intent.made.looked) {
+            issuer.to_revoke.extend(intent.made.serials.iter().cloned());
+            batch.put_issuer(ca, issuer);
+        }
+    }
+    if let (Some(guid), true) = (intent.candidate.guid, intent.made.looked) {
+        let leftover = Leftover {
+            access_key: intent.made.access_key.clone(),
+            issuing_key: intent.made.issuing_key.clone(),
+            puk_tried: intent.made.puk_begun,
+        };
+        // The new GUID is the first thing that is written: a token without it has nothing of ours.
+        batch.put_leftover(guid, leftover);
+    }
+    batch.audit(
+        clock::unix_seconds(),
+        "job-rolled-back",
+        vec![
+            ("kind".into(), intent.kind.to_string()),
+            ("serialization".into(), number.to_string()),
+        ],
+    );
+    batch.remove_intent(number);
+    registry.commit(batch)?;
+    Ok(Some(intent))
+}

@@ -1,0 +1,82 @@
+//! What the closer look allows: nothing on a token is overwritten that we did not make.
+
+use super::order::Failure;
+use crate::token::{Printed, Retired, Usage};
+
+/// Judges a token that looked blank. `ours` says that a job of this station began to write it.
+pub fn blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
+    let in_use = [
+        (usage.access_key && !ours, "slot 9A"),
+        (usage.issuing_key && !ours, "slot 9C"),
+        (usage.key_management, "slot 9D"),
+        (usage.card_authentication, "slot 9E"),
+        (!usage.retired.is_empty(), "a retired slot"),
+        (usage.printed == Printed::Other, "the object PRINTED"),
+    ];
+    match in_use.into_iter().find(|(used, _)| *used) {
+        Some((_, what)) => Err(Failure::Foreign(what)),
+        None => Ok(()),
+    }
+}
+
+/// The container for one more family's certificate: the first retired one that is free, the first
+/// of all being kept for the family's card.
+pub fn free_container(usage: &Usage) -> Result<Retired, Failure> {
+    Retired::all()
+        .filter(|retired| *retired != Retired::FAMILY_CARD)
+        .find(|retired| usage.retired.iter().all(|(used, _)| used != retired))
+        .ok_or(Failure::NoRoom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> Usage {
+        Usage {
+            access_key: false,
+            issuing_key: false,
+            key_management: false,
+            card_authentication: false,
+            printed: Printed::Factory,
+            retired: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_token_in_use_is_refused_whatever_is_used() {
+        let first = Retired::all().next().unwrap();
+        let used = [
+            Usage { access_key: true, ..empty() },
+            Usage { issuing_key: true, ..empty() },
+            Usage { key_management: true, ..empty() },
+            Usage { card_authentication: true, ..empty() },
+            Usage { printed: Printed::Other, ..empty() },
+            Usage { retired: vec![(first, vec![1])], ..empty() },
+        ];
+        for usage in &used {
+            assert!(matches!(blank(usage, false), Err(Failure::Foreign(_))), "{usage:?}");
+        }
+        assert!(blank(&empty(), false).is_ok());
+        assert!(blank(&Usage { printed: Printed::ManagementKey, ..empty() }, false).is_ok());
+    }
+
+    #[test]
+    fn what_a_job_of_ours_left_may_be_replaced_but_nothing_else() {
+        let left = Usage { access_key: true, issuing_key: true, ..empty() };
+        assert!(blank(&left, true).is_ok());
+        assert!(blank(&Usage { key_management: true, ..left }, true).is_err());
+    }
+
+    #[test]
+    fn the_family_card_keeps_its_container() {
+        let mut usage = empty();
+        let mut taken = Vec::new();
+        while let Ok(container) = free_container(&usage) {
+            taken.push(container);
+            usage.retired.push((container, vec![1]));
+        }
+        assert_eq!(taken.len(), Retired::all().count() - 1);
+        assert!(!taken.contains(&Retired::FAMILY_CARD));
+    }
+}

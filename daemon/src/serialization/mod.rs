@@ -1,0 +1,12 @@
+//! Making one Key with another: what the person is asked, and what is then written.
+
+mod commit;
+pub mod lock_certificate;
+mod look;
+pub mod order;
+mod papers;
+pub mod stage;
+pub mod wizard;
+pub mod write;
+
+pub use commit::{left_behind, roll_back};

@@ -1,0 +1,332 @@
+//! The write, in the order of contract section 3. Each step first looks whether it is done already,
+//! so an interrupted job runs through the same lines again.
+
+use std::sync::atomic::Ordering;
+
+use keywright_proto::{Kind, PublicKey, statement::next_version};
+use sha2::{Digest, Sha256};
+
+use super::{
+    look,
+    order::{Failure, Made, Order, Puk, Report, Side, Stop, Tools},
+    stage::Stage,
+    wizard::Who,
+};
+use crate::{
+    clock,
+    registry::Batch,
+    token::{Container, Pin, Session, Slot, Token, TokenError},
+};
+
+/// What a token signs to show that it holds a key; nothing else that is signed has this form.
+const CHALLENGE: &[u8] = b"Keywright challenge\0";
+
+/// A write that is running.
+pub(super) struct Write {
+    pub(super) order: Order,
+    pub(super) tools: Tools,
+    pub(super) candidate: Session,
+    pub(super) stage: Stage,
+    pub(super) done: u32,
+    issuer_authorized: bool,
+}
+
+/// Writes. Blocks; one thread for the job, and one for each token that it opens.
+pub fn write(order: Order, tools: Tools) -> Result<Made, Stop> {
+    begin(&order, &tools)?;
+    let candidate = open(&order.candidate, Who::Candidate)?;
+    let mut write = Write {
+        order,
+        tools,
+        candidate,
+        stage: Stage::Checking,
+        done: 0,
+        issuer_authorized: false,
+    };
+    let written = write.run();
+    if written.is_err() {
+        // Whatever stopped the job, nothing stays authorized; a token that is gone is so by itself.
+        let _ = write.candidate.run(Token::clear);
+    }
+    written
+}
+
+/// Puts the intent on disk, once.
+fn begin(order: &Order, tools: &Tools) -> Result<(), Stop> {
+    if tools.registry.intent(order.intent.number)?.is_none() {
+        let mut batch = Batch::new();
+        batch.put_intent(order.intent.clone());
+        batch.put_intent_entries(order.intent.number, order.locks.clone());
+        tools.registry.commit(batch)?;
+    }
+    Ok(())
+}
+
+/// Whether every signature of the issuer is in the intent: from here on the job rolls forward without it.
+pub fn issuer_is_done(intent: &crate::registry::records::Intent) -> bool {
+    let made = &intent.made;
+    intent.issuer.is_none() || made.statement.is_some()
+}
+
+pub(super) fn open(side: &Side, who: Who) -> Result<Session, Stop> {
+    Session::open(&side.connector, &format!("token-{}", side.port))
+        .map_err(|error| Stop::of(who, error))
+}
+
+impl Write {
+    fn run(&mut self) -> Result<Made, Stop> {
+        self.check()?;
+        self.keys()?;
+        self.issue()?;
+        self.certify()?;
+        self.put_certificates()?;
+        let puk = self.secrets()?;
+        self.enter(Stage::Verifying)?;
+        let candidate_authorized = self.on_candidate(Token::clear)?.0;
+        self.enter(Stage::Saving)?;
+        let key = self.commit()?;
+        let issuer_authorized = self.issuer_authorized;
+        Ok(Made { key, issuer_authorized, candidate_authorized, puk })
+    }
+
+    /// PIN and closer look. What is fixed for the job is on disk before anything is written.
+    fn check(&mut self) -> Result<(), Stop> {
+        self.enter(Stage::Checking)?;
+        let pin = self.pin();
+        self.on_candidate(move |token| token.verify_pin(&pin))?;
+        if !self.order.intent.made.looked {
+            let pin = self.pin();
+            let usage = self.on_candidate(move |token| token.closer_look(&pin))?;
+            if self.is_blank() {
+                look::blank(&usage, self.order.leftover)?;
+            }
+            self.order.intent.made.container = Some(if self.is_blank() {
+                Container::AccessCertificate.number()
+            } else if let Some(membership) = self.membership_container() {
+                membership
+            } else {
+                Container::Retired(look::free_container(&usage)?).number()
+            });
+        }
+        if self.writes_token() {
+            self.on_candidate(Token::authenticate_management)?;
+        }
+        if !self.order.intent.made.looked {
+            let made = &mut self.order.intent.made;
+            made.serials = vec![random_serial()?, random_serial()?];
+            getrandom::fill(&mut made.salt_seed).map_err(|_| no_randomness())?;
+            made.version = Some(
+                next_version(self.order.newest_version, clock::unix_millis())
+                    .map_err(|error| Failure::Profile(error.to_string()))?,
+            );
+            made.looked = true;
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// The keys, made on the token; one that was there before has to show that it is.
+    fn keys(&mut self) -> Result<(), Stop> {
+        self.enter(Stage::Keys)?;
+        if let Some(guid) = self.order.intent.candidate.guid.filter(|g| self.order.guid != Some(*g))
+        {
+            self.on_candidate(move |token| token.write_guid(&guid))?;
+        }
+        let known = self.order.intent.made.access_key.clone();
+        match known.or_else(|| self.order.intent.candidate.access_key.clone()) {
+            Some(access_key) => {
+                self.prove(Slot::Access, &access_key)?;
+                self.order.intent.made.access_key = Some(access_key);
+            }
+            None => {
+                let key = self.generate(Slot::Access)?;
+                self.order.intent.made.access_key = Some(key.spki_der().to_vec());
+            }
+        }
+        self.save()?;
+        if self.order.intent.kind == Kind::Sub {
+            return Ok(());
+        }
+        match self.order.intent.made.issuing_key.clone() {
+            Some(issuing_key) => self.prove(Slot::Issuing, &issuing_key)?,
+            None => {
+                let key = self.generate(Slot::Issuing)?;
+                self.order.intent.made.issuing_key = Some(key.spki_der().to_vec());
+                if self.order.intent.kind == Kind::Master {
+                    self.order.intent.family = Some(key.id());
+                }
+                self.save()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn generate(&mut self, slot: Slot) -> Result<PublicKey, Stop> {
+        self.step()?;
+        let point = self.on_candidate(move |token| token.generate(slot))?;
+        PublicKey::from_sec1_point(&point).map_err(|_| {
+            let error = TokenError::Malformed { command: "GENERATE ASYMMETRIC KEY PAIR" };
+            Failure::Token { who: Who::Candidate, error }.into()
+        })
+    }
+
+    /// Lets the candidate sign a challenge with a key that it is said to hold.
+    fn prove(&mut self, slot: Slot, spki: &[u8]) -> Result<(), Stop> {
+        self.step()?;
+        let key =
+            PublicKey::from_spki_der(spki).map_err(|error| Failure::Profile(error.to_string()))?;
+        let digest = challenge()?;
+        let pin = self.pin();
+        let signature = self.on_candidate(move |token| token.sign_with(slot, &pin, &digest))?;
+        key.verify_prehash(&digest, &signature)
+            .map_err(|_| Failure::NotGenuine(Who::Candidate).into())
+    }
+
+    /// Certificates go to the token, and are read back.
+    fn put_certificates(&mut self) -> Result<(), Stop> {
+        let made = self.order.intent.made.clone();
+        if let Some(ca) = made.ca_certificate {
+            self.put_certificate(Container::IssuingCertificate, ca)?;
+        }
+        if let (Some(access), None) = (made.access_certificate, &self.order.membership) {
+            let container = made.container.and_then(Container::of_number);
+            self.put_certificate(container.unwrap_or(Container::AccessCertificate), access)?;
+        }
+        Ok(())
+    }
+
+    fn put_certificate(&mut self, container: Container, der: Vec<u8>) -> Result<(), Stop> {
+        self.step()?;
+        self.on_candidate(move |token| token.write_certificate(container, &der))
+    }
+
+    /// PIN, management key, PUK, the PUK last.
+    fn secrets(&mut self) -> Result<Puk, Stop> {
+        self.enter(Stage::Secrets)?;
+        if let Some(new) = self.order.new_pin.take() {
+            self.order.intent.made.pin_begun = true;
+            self.save()?;
+            let (old, fresh) = (self.pin(), new.clone());
+            self.on_candidate(move |token| token.change_pin(&old, &fresh))?;
+            self.order.candidate.pin = new;
+        }
+        if !self.writes_token() {
+            return Ok(Puk::Left);
+        }
+        self.order.intent.made.management_key_begun = true;
+        self.save()?;
+        let pin = self.pin();
+        self.on_candidate(move |token| token.protect_management_key(&pin))?;
+        self.replace_puk()
+    }
+
+    fn replace_puk(&mut self) -> Result<Puk, Stop> {
+        let Some(code) = self.order.recovery_code.clone() else { return Ok(Puk::Left) };
+        let made = &self.order.intent.made;
+        if made.puk_replaced {
+            return Ok(Puk::Replaced);
+        }
+        let begun = made.puk_begun;
+        match self.order.factory_puk {
+            Some(false) if begun => return Ok(Puk::Unknown),
+            Some(false) => return Ok(Puk::Left),
+            // A silent token is asked once, and it is on disk that it was.
+            None if begun => return Ok(Puk::Unknown),
+            None if self.order.puk_tried => return Ok(Puk::Left),
+            None | Some(true) => {}
+        }
+        self.order.intent.made.puk_begun = true;
+        self.save()?;
+        let offer = self.on_candidate(move |token| token.offer_factory_puk(&code))?;
+        if offer != crate::token::PukOffer::Replaced {
+            return Ok(Puk::Left);
+        }
+        self.order.intent.made.puk_replaced = true;
+        self.save()?;
+        Ok(Puk::Replaced)
+    }
+
+    /// A blank token, or one that was when the job began.
+    pub(super) fn is_blank(&self) -> bool {
+        self.order.intent.candidate.access_key.is_none()
+    }
+
+    /// Whether anything is written to the candidate. A change of rights in its own family writes nothing.
+    fn writes_token(&self) -> bool {
+        self.is_blank() || self.order.membership.is_none()
+    }
+
+    fn membership_container(&self) -> Option<u32> {
+        self.order.membership.as_ref().map(|_| Container::AccessCertificate.number())
+    }
+
+    fn pin(&self) -> Pin {
+        self.order.candidate.pin.clone()
+    }
+
+    /// Does something on the candidate.
+    pub(super) fn on_candidate<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
+    ) -> Result<R, Stop> {
+        self.candidate.run(job).map_err(|error| Stop::of(Who::Candidate, error))
+    }
+
+    /// Notes that the issuer could not be cleared.
+    pub(super) fn issuer_stays_authorized(&mut self, authorized: bool) {
+        self.issuer_authorized = authorized;
+    }
+
+    /// Puts on disk how far the job has come.
+    pub(super) fn save(&self) -> Result<(), Stop> {
+        let mut batch = Batch::new();
+        batch.put_intent(self.order.intent.clone());
+        Ok(self.tools.registry.commit(batch)?)
+    }
+
+    /// Begins a stage.
+    pub(super) fn enter(&mut self, stage: Stage) -> Result<(), Stop> {
+        self.stage = stage;
+        self.step()
+    }
+
+    /// Between two commands: here a person's Cancel is heard.
+    pub(super) fn step(&mut self) -> Result<(), Stop> {
+        if self.tools.stop.load(Ordering::Relaxed) {
+            return Err(Stop::Cancelled);
+        }
+        let total = self.total();
+        (self.tools.report)(Report { stage: self.stage, done: self.done.min(total), total });
+        self.done += 1;
+        Ok(())
+    }
+
+    /// The steps of this kind of job: its seven stages, keys, signatures and certificates.
+    fn total(&self) -> u32 {
+        match self.order.intent.kind {
+            Kind::Sub => 7 + 1 + 2 + 1,
+            Kind::Backup => 7 + 2 + 4 + 2,
+            Kind::Master => 7 + 2 + 4 + 2,
+        }
+    }
+}
+
+/// A serial number for a certificate.
+pub fn random_serial() -> Result<Vec<u8>, Failure> {
+    let mut serial = vec![0; 16];
+    getrandom::fill(&mut serial).map_err(|_| no_randomness())?;
+    // Positive and of full length (RFC 5280, 4.1.2.2).
+    serial[0] = serial[0] & 0x7F | 0x40;
+    Ok(serial)
+}
+
+/// A digest that nobody can have had signed before.
+pub fn challenge() -> Result<[u8; 32], Failure> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| no_randomness())?;
+    Ok(Sha256::new().chain_update(CHALLENGE).chain_update(nonce).finalize().into())
+}
+
+fn no_randomness() -> Failure {
+    Failure::Profile("the system gives no random numbers".into())
+}

@@ -1,0 +1,354 @@
+//! Adding Locks, and what people call Keys and Locks.
+
+use keywright_proto::{
+    Certificate, Id, PublicKey, Role,
+    pem::{self, Label as Pem},
+    read_csr, verify_chain,
+};
+
+use super::{Reply, Station, keys::Key, serializations::checked, view::Label};
+use crate::{
+    clock,
+    decision::Reason,
+    error::Error,
+    hotplug::Device,
+    registry::{
+        Batch,
+        records::{self, Family, Issuer, Lock, Membership},
+    },
+    serialization::lock_certificate::{LockRequest, sign_lock},
+    token::{Container, Pin, Token},
+};
+
+/// An issuing Key that is plugged in, and what its signatures count under.
+#[derive(Clone)]
+struct Issuing {
+    device: Device,
+    family: Id,
+    /// Its CA certificates, its own first, the root last.
+    chain: Vec<Certificate>,
+    /// The family's root is not pinned here yet.
+    unpinned: bool,
+}
+
+impl Station {
+    /// AddLock.
+    pub fn add_lock(
+        &mut self,
+        issuer: Label,
+        name: String,
+        csr_pem: String,
+        pin: Pin,
+        reply: Reply<(Id, String)>,
+    ) {
+        let prepared = self.prepare_lock(&issuer, &name, &csr_pem);
+        let (issuing, identity_key) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return reply.answer(self, Err(error)),
+        };
+        let lock = identity_key.id();
+        match self.same_lock(lock, &identity_key, issuing.family) {
+            Ok(None) => {}
+            Ok(Some(chain)) => return reply.answer(self, Ok((lock, chain))),
+            Err(error) => return reply.answer(self, Err(error)),
+        }
+        let request = LockRequest {
+            key: identity_key.clone(),
+            chain: issuing.chain.clone(),
+            prove: issuing.unpinned,
+            made: clock::unix_seconds(),
+            years: self.config.certificate_years,
+        };
+        let job = move |token: &mut Token| sign_lock(token, &pin, &request);
+        self.on_token("lock", issuing.device.clone(), job, move |station, signed| {
+            let result = signed.and_then(|(_, certificate)| {
+                let called = station.key(&issuer).map(Key::called).unwrap_or_default();
+                let certificate = certificate.map_err(|why| Error::failed(&called, why))?;
+                station.keep_lock(&issuer, &issuing, &identity_key, name, certificate)
+            });
+            reply.answer(station, result.map(|chain| (lock, chain)));
+        });
+    }
+
+    fn prepare_lock(
+        &self,
+        issuer: &Label,
+        name: &str,
+        csr_pem: &str,
+    ) -> Result<(Issuing, PublicKey), Error> {
+        checked(name)?;
+        let key = read_csr(csr_pem).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let issuing = self.issuing(issuer)?;
+        self.may_try(issuer)?;
+        Ok((issuing, key))
+    }
+
+    /// The chain of a Lock that was added before: adding it again is no error.
+    fn same_lock(
+        &self,
+        lock: Id,
+        identity_key: &PublicKey,
+        family: Id,
+    ) -> Result<Option<String>, Error> {
+        let Some(known) = self.registry.lock(lock)? else { return Ok(None) };
+        if known.identity_key != identity_key.spki_der() || known.family != family {
+            return Err(Error::InvalidArgument(format!(
+                "this Lock belongs to family {} already; a Lock has one family",
+                known.family
+            )));
+        }
+        let issuer = self.registry.issuer(known.issuer)?;
+        let mut chain = vec![known.certificate];
+        chain.extend(issuer.map(|issuer| issuer.chain).unwrap_or_default());
+        chain_pem(&chain).map(Some)
+    }
+
+    /// A Master or Backup that is plugged in, with a chain to the pinned root, or to the root that
+    /// its own signature will pin.
+    fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
+        let key = self.key(label)?;
+        let (Some(family), Some(own)) = (key.claims.family, &key.claims.issuing) else {
+            return Err(Error::Pair(Reason::NotAnIssuer));
+        };
+        if key.state == crate::presence::State::Revoked {
+            return Err(Error::Pair(Reason::Revoked));
+        }
+        let (family, role) = family;
+        if !role.is_issuer() {
+            return Err(Error::Pair(Reason::NotAnIssuer));
+        }
+        let device = self.present_key(label)?.1.clone();
+        let (chain, unpinned) = self.chain_of(own, family)?;
+        Ok(Issuing { device, family, chain, unpinned })
+    }
+
+    /// The CA certificates from this one to the root, and whether that root has yet to be pinned.
+    pub(super) fn chain_of(
+        &self,
+        own: &Certificate,
+        family: Id,
+    ) -> Result<(Vec<Certificate>, bool), Error> {
+        let pinned = self.registry.family(family)?.map(|family| family.root);
+        let known = self.registry.issuer(own.public_key().id())?.map(|issuer| issuer.chain);
+        let ders = match (known, &pinned) {
+            (Some(chain), _) => chain,
+            (None, Some(root)) if *root == own.der() => vec![root.clone()],
+            (None, Some(root)) => vec![own.der().to_vec(), root.clone()],
+            (None, None) => vec![own.der().to_vec()],
+        };
+        let chain = ders
+            .iter()
+            .map(|der| Certificate::parse(der))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Error::Unverified(family))?;
+        // A Backup of an unknown family cannot show where its chain ends: its Master has to come first.
+        let root = pinned.as_deref().unwrap_or_else(|| own.der());
+        match verify_chain(&chain, root, None) {
+            Ok(proven) if proven == family && chain[0].public_key() == own.public_key() => {
+                Ok((chain, pinned.is_none()))
+            }
+            _ => Err(Error::Unverified(family)),
+        }
+    }
+
+    /// Puts a Lock into the registry, and the family's root where it was proven just now.
+    fn keep_lock(
+        &mut self,
+        label: &Label,
+        issuing: &Issuing,
+        identity_key: &PublicKey,
+        name: String,
+        certificate: Vec<u8>,
+    ) -> Result<String, Error> {
+        let (now, lock) = (clock::unix_seconds(), identity_key.id());
+        let ca = issuing.chain.first().map_or(issuing.family, |own| own.public_key().id());
+        let mut batch = Batch::new();
+        if issuing.unpinned {
+            self.pin_family(&mut batch, label, issuing, now)?;
+        }
+        let known = self.registry.family(issuing.family)?;
+        let root = issuing.chain.last().map(|root| root.der().to_vec()).unwrap_or_default();
+        let mut family = known.unwrap_or(Family { root, pinned: now, locks: 0 });
+        family.locks += 1;
+        batch.put_family(issuing.family, family);
+        let mut chain = vec![certificate.clone()];
+        chain.extend(issuing.chain.iter().map(|ca| ca.der().to_vec()));
+        batch.put_lock(
+            lock,
+            Lock {
+                identity_key: identity_key.spki_der().to_vec(),
+                name,
+                family: issuing.family,
+                certificate,
+                issuer: ca,
+                online: false,
+                last_seen: now,
+            },
+        );
+        batch.audit(
+            now,
+            "lock-added",
+            vec![("family".into(), issuing.family.to_string()), ("lock".into(), lock.to_string())],
+        );
+        self.registry.commit(batch)?;
+        self.refresh_family(issuing.family);
+        chain_pem(&chain)
+    }
+
+    /// A Master that was made elsewhere signed here: its family is believed from now on.
+    fn pin_family(
+        &self,
+        batch: &mut Batch,
+        label: &Label,
+        issuing: &Issuing,
+        now: u64,
+    ) -> Result<(), Error> {
+        let key = self.key(label)?;
+        let (Some(access), Some(own)) = (&key.claims.access, issuing.chain.first()) else {
+            return Err(Error::Unverified(issuing.family));
+        };
+        let chain = [access.clone(), own.clone()];
+        verify_chain(&chain, own.der(), None).map_err(|_| Error::Unverified(issuing.family))?;
+        let (id, role) = (access.public_key().id(), Role::Master);
+        batch.put_issuer(
+            own.public_key().id(),
+            Issuer {
+                family: issuing.family,
+                chain: vec![own.der().to_vec()],
+                // Its CRL comes with the first exchange with the station that made it.
+                crl: Vec::new(),
+                to_revoke: Vec::new(),
+            },
+        );
+        batch.put_key(
+            id,
+            records::Key {
+                access_key: access.public_key().spki_der().to_vec(),
+                label: label.clone(),
+                name: key.name.clone(),
+                family: issuing.family,
+                role,
+                issuing_key: Some(own.public_key().spki_der().to_vec()),
+                guid: key.guid,
+                serial: key.serial.clone(),
+                model: key.model.clone(),
+                last_seen: now,
+                revoked: false,
+                puk_tried: false,
+            },
+        );
+        batch.put_membership(
+            id,
+            issuing.family,
+            Membership {
+                role,
+                certificate: access.der().to_vec(),
+                issuer: own.public_key().id(),
+                container: Container::AccessCertificate.number(),
+            },
+        );
+        batch.audit(now, "family-pinned", vec![("family".into(), issuing.family.to_string())]);
+        Ok(())
+    }
+
+    /// Shows anew every Key of a family.
+    pub(super) fn refresh_family(&mut self, family: Id) {
+        let of_family: Vec<Label> = self
+            .keys
+            .iter()
+            .filter(|(_, key)| {
+                key.memberships.iter().any(|(member_of, _)| *member_of == family)
+                    || key.claims.family.is_some_and(|(claimed, _)| claimed == family)
+            })
+            .map(|(label, _)| label.clone())
+            .collect();
+        of_family.iter().for_each(|label| self.refresh(label));
+    }
+
+    /// RenameKey.
+    pub fn rename_key(&mut self, id: Id, name: String, reply: Reply<()>) {
+        let result = self.name_key(id, name);
+        reply.answer(self, result);
+    }
+
+    fn name_key(&mut self, id: Id, name: String) -> Result<(), Error> {
+        checked(&name)?;
+        let record = self.registry.key(id)?.ok_or_else(|| Error::NotFound(format!("Key {id}")))?;
+        let families = self.registry.memberships(id)?;
+        self.issuer_is_here(families.iter().map(|(family, _)| *family))?;
+        let label = record.label.clone();
+        let mut batch = Batch::new();
+        batch.put_key(id, records::Key { name, ..record });
+        batch.audit(clock::unix_seconds(), "key-renamed", vec![("key".into(), id.to_string())]);
+        self.registry.commit(batch)?;
+        self.refresh(&label);
+        Ok(())
+    }
+
+    /// RenameLock.
+    pub fn rename_lock(&mut self, id: Id, name: String, reply: Reply<()>) {
+        let result = self.name_lock(id, name);
+        reply.answer(self, result);
+    }
+
+    fn name_lock(&mut self, id: Id, name: String) -> Result<(), Error> {
+        checked(&name)?;
+        let lock = self.registry.lock(id)?.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?;
+        self.issuer_is_here([lock.family])?;
+        let mut batch = Batch::new();
+        batch.put_lock(id, Lock { name, ..lock });
+        batch.audit(clock::unix_seconds(), "lock-renamed", vec![("lock".into(), id.to_string())]);
+        Ok(self.registry.commit(batch)?)
+    }
+
+    /// A Master or Backup of one of the families is plugged in.
+    fn issuer_is_here(&self, families: impl IntoIterator<Item = Id>) -> Result<(), Error> {
+        let here: Vec<Id> = self
+            .keys
+            .values()
+            .filter(|key| key.is_present() && key.claims.issuing.is_some())
+            .filter_map(|key| key.claims.family.map(|(family, _)| family))
+            .collect();
+        if families.into_iter().any(|family| here.contains(&family)) {
+            return Ok(());
+        }
+        Err(Error::KeyAbsent("a Master or Backup Key of the family".into()))
+    }
+
+    /// GetCertificateChain.
+    pub fn certificate_chain(&mut self, label: Label, family: Option<Id>, reply: Reply<String>) {
+        let result = self.chain_text(&label, family);
+        reply.answer(self, result);
+    }
+
+    fn chain_text(&self, label: &Label, family: Option<Id>) -> Result<String, Error> {
+        let key = self.key(label)?;
+        let none = || Error::NotFound("certificate of this Key in that family".into());
+        let own = key.memberships.first().map(|(family, _)| *family);
+        let family = family.or(own).ok_or_else(none)?;
+        let known = match key.id {
+            Some(id) => self.registry.memberships(id)?,
+            None => Vec::new(),
+        };
+        if let Some((_, membership)) = known.into_iter().find(|(of, _)| *of == family) {
+            let issuer = self.registry.issuer(membership.issuer)?.ok_or_else(none)?;
+            let mut chain = vec![membership.certificate];
+            chain.extend(issuer.chain);
+            return chain_pem(&chain);
+        }
+        // Not known here: what the token itself holds.
+        match (&key.claims.access, key.claims.family) {
+            (Some(access), Some((claimed, _))) if claimed == family => {
+                let mut chain = vec![access.der().to_vec()];
+                chain.extend(key.claims.issuing.iter().map(|ca| ca.der().to_vec()));
+                chain_pem(&chain)
+            }
+            _ => Err(none()),
+        }
+    }
+}
+
+fn chain_pem(chain: &[Vec<u8>]) -> Result<String, Error> {
+    pem::to_pem(Pem::Certificate, chain)
+        .map_err(|_| Error::LimitExceeded("the certificates are too large for PEM".into()))
+}

@@ -1,0 +1,388 @@
+//! PINs: which are needed, each checked at once on its token, none ever sent twice by itself.
+
+use super::{Caller, Reply, Station, keys::Key, view::Label};
+use crate::{
+    error::Error,
+    hotplug::Device,
+    presence::State,
+    serialization::{
+        wizard::{Event, Who},
+        write::issuer_is_done,
+    },
+    token::{Authorized, Pin, PinState, RecoveryCode, Session, Token, TokenError, TransportError},
+};
+
+/// The PINs of a job that its tokens accepted. They are kept while the token stays plugged in.
+#[derive(Default, Clone)]
+pub struct Pins {
+    /// The issuer's.
+    pub issuer: Option<Pin>,
+    /// The candidate's, as it is.
+    pub candidate: Option<Pin>,
+    /// The one that the candidate is to get.
+    pub candidate_new: Option<Pin>,
+    /// Being checked right now.
+    checking: Option<Who>,
+}
+
+impl Pins {
+    /// A token left: what it accepted counts no more.
+    pub fn forget(&mut self, who: Who) {
+        match who {
+            Who::Issuer => self.issuer = None,
+            Who::Candidate => self.candidate = None,
+            Who::CandidateNew => self.candidate_new = None,
+        }
+    }
+
+    fn keep(&mut self, who: Who, pin: Pin) {
+        match who {
+            Who::Issuer => self.issuer = Some(pin),
+            Who::Candidate => self.candidate = Some(pin),
+            Who::CandidateNew => self.candidate_new = Some(pin),
+        }
+    }
+}
+
+impl Key {
+    /// A factory PIN, as far as the token says.
+    fn has_factory_pin(&self) -> bool {
+        self.details.pin == PinState::Default
+    }
+
+    /// Takes over what a token said of a PIN.
+    pub(super) fn note_refusal(&mut self, error: &TokenError) {
+        let retries = match error {
+            TokenError::PinRefused { retries } => *retries,
+            TokenError::PinBlocked => 0,
+            _ => return,
+        };
+        self.refused = true;
+        self.details.retries = Some(retries);
+        if retries == 0 {
+            self.details.pin = PinState::Blocked;
+        }
+    }
+}
+
+impl Station {
+    /// The PINs that a job needs from now on, those that were accepted already left out.
+    pub(super) fn pins_to_ask(&self, number: u64) -> Vec<Who> {
+        let Some(job) = self.serializations.get(&number) else { return Vec::new() };
+        let factory = self.keys.get(&job.candidate).is_some_and(Key::has_factory_pin);
+        let signs = job.issuer.is_some() && !job.intent.as_ref().is_some_and(issuer_is_done);
+        let mut needed = Vec::new();
+        if signs && job.pins.issuer.is_none() {
+            needed.push(Who::Issuer);
+        }
+        if job.pins.candidate.is_none() {
+            needed.push(Who::Candidate);
+        }
+        if factory && self.config.require_new_pin && job.pins.candidate_new.is_none() {
+            needed.push(Who::CandidateNew);
+        }
+        needed
+    }
+
+    /// A code for a candidate whose PUK may be the factory's.
+    pub(super) fn new_recovery_code(&self, number: u64) -> Result<Option<RecoveryCode>, Error> {
+        let candidate = self.serializations.get(&number).map(|job| &job.candidate);
+        let Some(key) = candidate.and_then(|label| self.keys.get(label)) else { return Ok(None) };
+        let wanted = match key.details.puk_is_factory {
+            Some(factory) => factory,
+            // A silent token is asked only while nobody can have set its PUK here.
+            None => key.state == State::Blank && !self.puk_tried(key)?,
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        RecoveryCode::random().map(Some).map_err(|error| {
+            Error::Unsupported(format!("the system gives no random numbers: {error}"))
+        })
+    }
+
+    /// After a restart the code of an interrupted job is lost: a new one, where the PUK is still to be replaced.
+    pub(super) fn renew_recovery_code(&mut self, number: u64) {
+        let Some(job) = self.serializations.get(&number) else { return };
+        let begun = job.intent.as_ref().is_some_and(|intent| intent.made.puk_begun);
+        if job.intent.is_none() || job.new_puk.is_some() || begun {
+            return;
+        }
+        match RecoveryCode::random() {
+            Ok(code) => {
+                if let Some(job) = self.serializations.get_mut(&number) {
+                    job.new_puk = Some(code.clone());
+                    job.recovery_code = Some(code);
+                }
+            }
+            Err(error) => tracing::error!(%error, "there is no new recovery code"),
+        }
+    }
+
+    /// The factory PUK was offered to this token before.
+    pub(super) fn puk_tried(&self, key: &Key) -> Result<bool, Error> {
+        let leftover = match key.guid {
+            Some(guid) => self.registry.leftover(guid)?.is_some_and(|left| left.puk_tried),
+            None => false,
+        };
+        let known = match key.id {
+            Some(id) => self.registry.key(id)?.is_some_and(|record| record.puk_tried),
+            None => false,
+        };
+        Ok(leftover || known)
+    }
+
+    /// ProvidePin.
+    pub fn provide_pin(
+        &mut self,
+        number: u64,
+        caller: Caller,
+        who: Who,
+        pin: Pin,
+        reply: Reply<()>,
+    ) {
+        match self.before_check(number, &caller, who, &pin) {
+            Err(error) => self.answered(number, &caller, Err(error), reply),
+            Ok(None) => {
+                let result = self.pin_accepted(number, who, pin);
+                self.answered(number, &caller, result, reply);
+            }
+            Ok(Some(device)) => {
+                if let Some(job) = self.serializations.get_mut(&number) {
+                    job.pins.checking = Some(who);
+                }
+                let given = pin.clone();
+                self.check_pin(device, given, move |station, result| {
+                    if let Some(job) = station.serializations.get_mut(&number) {
+                        job.pins.checking = None;
+                    }
+                    let result = result.and_then(|()| station.pin_accepted(number, who, pin));
+                    station.answered(number, &caller, result, reply);
+                });
+            }
+        }
+    }
+
+    /// What can be said of a PIN before a token is asked; the token that has to be.
+    fn before_check(
+        &mut self,
+        number: u64,
+        caller: &Caller,
+        who: Who,
+        pin: &Pin,
+    ) -> Result<Option<Device>, Error> {
+        let job = self.driven(number, caller)?;
+        job.wizard.check(Event::PinsComplete)?;
+        if !job.wizard.pins_needed().contains(&who) {
+            return Err(Error::InvalidArgument(format!(
+                "no {} PIN is needed now; PinsNeeded says which are",
+                who.as_str()
+            )));
+        }
+        if let Some(other) = job.pins.checking {
+            return Err(Error::InvalidArgument(format!(
+                "the {} PIN is being checked; wait for its answer",
+                other.as_str()
+            )));
+        }
+        let label = match who {
+            Who::Issuer => job.issuer.clone().unwrap_or_default(),
+            Who::Candidate => job.candidate.clone(),
+            Who::CandidateNew => {
+                pin.check_new().map_err(|error| Error::InvalidArgument(error.to_string()))?;
+                return Ok(None);
+            }
+        };
+        self.may_try(&label).map(Some)
+    }
+
+    /// The token of a Key that may be given a PIN: it is there, not blocked, and its last try is
+    /// spent only if it was re-plugged since the last refusal.
+    pub(super) fn may_try(&self, label: &Label) -> Result<Device, Error> {
+        let (key, device) = self.present_key(label)?;
+        match key.details.retries {
+            Some(0) => Err(Error::PinBlocked(key.called())),
+            Some(1) if key.refused => Err(Error::LastTry { key: key.called() }),
+            _ => Ok(device.clone()),
+        }
+    }
+
+    /// Shows a PIN to its token, and leaves nothing authorized there.
+    fn check_pin(
+        &mut self,
+        device: Device,
+        pin: Pin,
+        done: impl FnOnce(&mut Self, Result<(), Error>) + Send + 'static,
+    ) {
+        self.on_token(
+            "pin",
+            device,
+            move |token| {
+                token.verify_pin(&pin)?;
+                token.clear()
+            },
+            move |station, result| done(station, result.map(|_| ())),
+        );
+    }
+
+    /// Does one thing on one token, on threads of its own. What the token says of its PIN, and
+    /// whether something on it stays authorized, is shown before `done` is called.
+    pub(super) fn on_token<R>(
+        &mut self,
+        name: &str,
+        device: Device,
+        job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
+        done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
+    ) where
+        R: Authorization + Send + 'static,
+    {
+        let (connector, thread) = (device.connector.clone(), format!("token-{}", device.port));
+        let id = device.id.clone();
+        self.work(
+            format!("{name}-{}", device.port),
+            vec![device.id.clone()],
+            move || Session::open(&connector, &thread)?.run(job),
+            move |station, result| {
+                let result = result.and_then(|result| station.note(&id, result));
+                done(station, result);
+            },
+        );
+    }
+
+    fn note<R: Authorization>(
+        &mut self,
+        device: &crate::hotplug::DeviceId,
+        result: Result<R, TokenError>,
+    ) -> Result<R, Error> {
+        let Some((_, key)) = self.present_mut(device) else {
+            return result.map_err(|_| Error::KeyAbsent("the Key".into()));
+        };
+        match result {
+            Ok(done) => {
+                key.authorized |= done.authorized();
+                Ok(done)
+            }
+            Err(error) => {
+                key.note_refusal(&error);
+                Err(token_error(key, error))
+            }
+        }
+    }
+
+    fn pin_accepted(&mut self, number: u64, who: Who, pin: Pin) -> Result<(), Error> {
+        let require_new = self.config.require_new_pin;
+        let job = self
+            .serializations
+            .get_mut(&number)
+            .ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
+        // The Key may have left, or somebody may have cancelled, while the token was asked.
+        job.wizard.check(Event::PinsComplete)?;
+        if who == Who::Candidate
+            && pin.is_factory()
+            && require_new
+            && job.pins.candidate_new.is_none()
+        {
+            job.wizard.need_pin(Who::CandidateNew);
+        }
+        job.pins.keep(who, pin);
+        let complete = job.wizard.pin_accepted(who)?;
+        self.announce(number);
+        if complete {
+            self.start_write(number);
+        }
+        Ok(())
+    }
+
+    /// ChangePin.
+    pub fn change_pin(&mut self, label: Label, old: Pin, new: Pin, reply: Reply<()>) {
+        let device = new
+            .check_new()
+            .map_err(|error| Error::InvalidArgument(error.to_string()))
+            .and_then(|()| self.may_try(&label));
+        match device {
+            Err(error) => reply.answer(self, Err(error)),
+            Ok(device) => self.on_token(
+                "pin",
+                device,
+                move |token| {
+                    token.change_pin(&old, &new)?;
+                    Ok((token.clear()?, token.read_details()?))
+                },
+                move |station, result| station.pin_set(&label, result, reply),
+            ),
+        }
+    }
+
+    /// UnblockPin.
+    pub fn unblock_pin(&mut self, label: Label, code: RecoveryCode, new: Pin, reply: Reply<()>) {
+        let device = new
+            .check_new()
+            .map_err(|error| Error::InvalidArgument(error.to_string()))
+            .and_then(|()| Ok(self.present_key(&label)?.1.clone()));
+        match device {
+            Err(error) => reply.answer(self, Err(error)),
+            Ok(device) => self.on_token(
+                "pin",
+                device,
+                move |token| {
+                    token.unblock_pin(&code, &new)?;
+                    Ok((token.clear()?, token.read_details()?))
+                },
+                move |station, result| station.pin_set(&label, result, reply),
+            ),
+        }
+    }
+
+    fn pin_set(
+        &mut self,
+        label: &Label,
+        result: Result<(Authorized, crate::token::Details), Error>,
+        reply: Reply<()>,
+    ) {
+        let result = result.map(|(_, details)| {
+            if let Some(key) = self.keys.get_mut(label) {
+                key.refused = false;
+                key.details = details;
+            }
+        });
+        reply.answer(self, result);
+    }
+}
+
+/// A result that says whether the token stays authorized.
+pub trait Authorization {
+    /// It does.
+    fn authorized(&self) -> bool;
+}
+
+impl Authorization for Authorized {
+    fn authorized(&self) -> bool {
+        self.0
+    }
+}
+
+impl<T> Authorization for (Authorized, T) {
+    fn authorized(&self) -> bool {
+        self.0.0
+    }
+}
+
+/// What a token's error is, in words about this Key.
+pub(super) fn token_error(key: &Key, error: TokenError) -> Error {
+    let called = key.called();
+    match error {
+        TokenError::PinRefused { retries } => Error::PinInvalid { key: called, retries },
+        TokenError::CodeRefused { retries } => Error::CodeInvalid { key: called, retries },
+        TokenError::PinBlocked => Error::PinBlocked(called),
+        TokenError::CodeBlocked => Error::CodeBlocked(called),
+        TokenError::PinFormat => Error::InvalidArgument(error.to_string()),
+        TokenError::Transport(TransportError::Busy { holder }) => {
+            Error::KeyBusy { key: called, holder }
+        }
+        TokenError::Transport(TransportError::Gone) => Error::KeyAbsent(called),
+        TokenError::NoPiv | TokenError::Unsupported(_) | TokenError::ForeignManagementKey => {
+            Error::Unsupported(format!("{called}: {error}"))
+        }
+        source => Error::Token { key: called, source },
+    }
+}

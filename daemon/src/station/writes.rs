@@ -1,0 +1,527 @@
+//! From reviewed answers to a running write, and what becomes of the serialization when it ends.
+
+use keywright_proto::{Certificate, Id, Kind};
+
+use super::{
+    Station,
+    keys::Key,
+    pins::token_error,
+    serializations::Serialization,
+    view::{Detail, Label, Outcome},
+};
+use crate::{
+    clock,
+    decision::Past,
+    error::Error,
+    hotplug::DeviceId,
+    presence::Claims,
+    registry::records::{Intent, IntentCandidate, IntentIssuer, IntentMade, Scope},
+    serialization::{
+        left_behind,
+        order::{Made, Order, Puk, Report, Side, Stop, Tools},
+        roll_back,
+        wizard::{Event, Selection, Step, Who, Wizard},
+        write::{self, issuer_is_done},
+    },
+};
+
+impl Station {
+    /// Starts the write, or queues it behind others that use the same tokens.
+    pub(super) fn start_write(&mut self, number: u64) {
+        match self.order(number) {
+            Err(error) => self.give_up(number, &error),
+            Ok(order) => self.queue_write(number, order),
+        }
+    }
+
+    fn queue_write(&mut self, number: u64, order: Order) {
+        let Some(job) = self.serializations.get(&number) else { return };
+        let devices: Vec<DeviceId> = order
+            .issuer
+            .is_some()
+            .then_some(job.issuer.as_ref())
+            .flatten()
+            .into_iter()
+            .chain([&job.candidate])
+            .filter_map(|label| Some(self.keys.get(label)?.device.as_ref()?.id.clone()))
+            .collect();
+        let myself = self.myself.clone();
+        let report = move |report: Report| myself.tell(move |s| s.progress(number, report));
+        let (registry, stop) = (self.registry.clone(), job.stop.clone());
+        let tools = Tools { registry, report: Box::new(report), stop };
+        let used = devices.clone();
+        self.work(
+            format!("write-{number}"),
+            devices,
+            move || write::write(order, tools),
+            move |station, ended| match ended {
+                Ok(Ok(made)) => station.written(number, made),
+                Ok(Err(stop)) => station.stopped(number, stop, &used),
+                Err(error) => station.interrupted(number, &error, &used),
+            },
+        );
+    }
+
+    /// Everything that the write needs, from what was reviewed and what is known.
+    fn order(&mut self, number: u64) -> Result<Order, Error> {
+        let job = self
+            .serializations
+            .get(&number)
+            .ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
+        let (key, device) = self.present_key(&job.candidate)?;
+        let pin = job.pins.candidate.clone().ok_or(Error::PinRequired(Who::Candidate))?;
+        let candidate =
+            Side { connector: device.connector.clone(), port: device.port.clone(), pin };
+        let intent = match &job.intent {
+            Some(intent) => intent.clone(),
+            None => self.intent(number, job, key)?,
+        };
+        let issuer = match &job.issuer {
+            Some(label) if !issuer_is_done(&intent) => {
+                let (_, device) = self.present_key(label)?;
+                let pin = job.pins.issuer.clone().ok_or(Error::PinRequired(Who::Issuer))?;
+                Some(Side { connector: device.connector.clone(), port: device.port.clone(), pin })
+            }
+            _ => None,
+        };
+        let chain = self.issuer_chain(&intent)?;
+        let family = intent.family;
+        let access_key = intent.made.access_key.as_ref().or(intent.candidate.access_key.as_ref());
+        let newest = match (access_key, family) {
+            (Some(spki), Some(family)) => self.registry.statement(Id::of_spki(spki), family)?,
+            _ => None,
+        };
+        Ok(Order {
+            membership: self.membership(key, &intent, &chain)?,
+            locks: job.locks.clone(),
+            issuer,
+            chain,
+            candidate,
+            guid: key.guid,
+            leftover: match key.guid {
+                Some(guid) => self.registry.leftover(guid)?.is_some(),
+                None => false,
+            },
+            new_pin: job.pins.candidate_new.clone(),
+            recovery_code: job.new_puk.clone(),
+            factory_puk: key.details.puk_is_factory,
+            puk_tried: self.puk_tried(key)?,
+            newest_version: newest.and_then(|statement| statement.version),
+            certificate_years: self.config.certificate_years,
+            crl_years: self.config.crl_years,
+            intent,
+        })
+    }
+
+    fn intent(&self, number: u64, job: &Serialization, key: &Key) -> Result<Intent, Error> {
+        let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
+        let issuer = match &job.issuer {
+            None => None,
+            Some(label) => {
+                let issuer = self.key(label)?;
+                let (Some(access), Some(issuing)) =
+                    (issuer.claims.access_key(), issuer.claims.issuing_key())
+                else {
+                    return Err(Error::Pair(crate::decision::Reason::NotAnIssuer));
+                };
+                Some(IntentIssuer {
+                    label: label.clone(),
+                    access_key: access.spki_der().to_vec(),
+                    issuing_key: issuing.spki_der().to_vec(),
+                    port: issuer.port.clone(),
+                })
+            }
+        };
+        let family = match issuer {
+            Some(_) => Some(self.issuing_family(number)?),
+            None => None,
+        };
+        let blank = key.claims.access_key().is_none() || key.id.is_none();
+        let access_key = key.claims.access_key().filter(|_| !blank);
+        Ok(Intent {
+            number,
+            kind,
+            name: job.wizard.name().to_owned(),
+            started: clock::unix_seconds(),
+            family,
+            issuer,
+            candidate: IntentCandidate {
+                label: job.candidate.clone(),
+                access_key: access_key.map(|key| key.spki_der().to_vec()),
+                guid_before: key.guid,
+                guid: if blank { Some(random_guid()?) } else { None },
+                usb_serial: key.usb_serial.clone(),
+                port: key.port.clone(),
+                model: key.model.clone(),
+                serial: key.serial.clone(),
+            },
+            scope: match kind {
+                Kind::Sub => Scope::Listed(u32::try_from(job.locks.len()).unwrap_or(u32::MAX)),
+                Kind::Master | Kind::Backup => Scope::All,
+            },
+            made: IntentMade::default(),
+        })
+    }
+
+    /// The issuer's CA certificates; it counts only under a root that is pinned here.
+    fn issuer_chain(&self, intent: &Intent) -> Result<Vec<Certificate>, Error> {
+        let (Some(by), Some(family)) = (&intent.issuer, intent.family) else {
+            return Ok(Vec::new());
+        };
+        if let Some(issuer) = self.registry.issuer(Id::of_spki(&by.issuing_key))? {
+            return issuer
+                .chain
+                .iter()
+                .map(|der| Certificate::parse(der))
+                .collect::<Result<_, _>>()
+                .map_err(|_| Error::Unverified(family));
+        }
+        let own = self.key(&by.label)?.claims.issuing.clone().ok_or(Error::Unverified(family))?;
+        match self.chain_of(&own, family)? {
+            (chain, false) => Ok(chain),
+            (_, true) => Err(Error::Unverified(family)),
+        }
+    }
+
+    /// The access certificate that the candidate has of the issuer's family, if it is a real one.
+    fn membership(
+        &self,
+        key: &Key,
+        intent: &Intent,
+        chain: &[Certificate],
+    ) -> Result<Option<Certificate>, Error> {
+        let (Some(id), Some(family)) = (key.id, intent.family) else { return Ok(None) };
+        if intent.candidate.access_key.is_none() {
+            return Ok(None);
+        }
+        let known = self.registry.memberships(id)?.into_iter().find(|(of, _)| *of == family);
+        if let Some((_, membership)) = known {
+            return Ok(Certificate::parse(&membership.certificate).ok());
+        }
+        // Made at another station: its own certificate counts if this issuer signed it.
+        let Some(access) = &key.claims.access else { return Ok(None) };
+        let mut full = vec![access.clone()];
+        full.extend_from_slice(chain);
+        let root = chain.last().map(Certificate::der).unwrap_or_default();
+        let proven = keywright_proto::verify_chain(&full, root, None);
+        Ok((proven == Ok(family)).then(|| access.clone()))
+    }
+
+    fn progress(&mut self, number: u64, report: Report) {
+        if let Some(job) = self.serializations.get_mut(&number) {
+            job.stage = Some(report.stage);
+            job.progress = (report.done, report.total);
+        }
+    }
+
+    fn written(&mut self, number: u64, made: Made) {
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        let (issuer, candidate) = (job.issuer.clone(), job.candidate.clone());
+        job.progress.0 = job.progress.1;
+        job.intent = None;
+        job.result = Some(candidate.clone());
+        if made.puk != Puk::Replaced {
+            job.recovery_code = None;
+            job.new_puk = None;
+        }
+        tracing::info!(number, key = %made.key, "a Key was made");
+        if let (Some(label), true) = (&issuer, made.issuer_authorized)
+            && let Some(key) = self.keys.get_mut(label)
+        {
+            key.authorized = true;
+        }
+        if let Some(key) = self.keys.get_mut(&candidate) {
+            key.authorized |= made.candidate_authorized;
+        }
+        let outcome = self.success(number, made);
+        if let Some(job) = self.serializations.get_mut(&number) {
+            job.outcome = outcome;
+            if let Err(error) = job.wizard.happen(Event::Written) {
+                tracing::error!(number, %error, "a finished write was not expected");
+            }
+        }
+        self.ended(number, Past::Done);
+        self.reread(&candidate);
+        if let Some(family) = self.keys.get(&candidate).and_then(|key| key.claims.family) {
+            self.refresh_family(family.0);
+        }
+    }
+
+    fn success(&self, number: u64, made: Made) -> Outcome {
+        let mut outcome = Outcome::default();
+        let Some(job) = self.serializations.get(&number) else { return outcome };
+        let mut texts = Vec::new();
+        let replug: Vec<String> = [job.issuer.as_ref(), Some(&job.candidate)]
+            .into_iter()
+            .flatten()
+            .filter_map(|label| self.keys.get(label))
+            .filter(|key| key.authorized)
+            .map(Key::called)
+            .collect();
+        if !replug.is_empty() {
+            texts.push(format!(
+                "unplug {} now: the token stays authorized until then",
+                replug.join(" and ")
+            ));
+            outcome = outcome.with("replug", Detail::Flag(true));
+        }
+        match made.puk {
+            Puk::Replaced => {}
+            Puk::Left => texts.push("the PUK was not the factory's and stays as it was".into()),
+            Puk::Unknown => texts.push(
+                "whether the recovery code is in force could not be learnt; keep the old PUK too"
+                    .into(),
+            ),
+        }
+        outcome.text = texts.join("; ");
+        outcome
+    }
+
+    /// Takes over what is now on a Key, without asking the token again.
+    fn reread(&mut self, label: &Label) {
+        let known = self.keys.get(label).and_then(|_| {
+            let (id, record) = self.known_by_label(label)?;
+            let memberships = self.registry.memberships(id).ok()?;
+            let first = memberships.into_iter().find(|(family, _)| *family == record.family)?.1;
+            let issuing = match &record.issuing_key {
+                Some(spki) => self.registry.issuer(Id::of_spki(spki)).ok()?,
+                None => None,
+            };
+            Some((id, record, first, issuing))
+        });
+        let Some((id, record, first, issuing)) = known else { return };
+        let Some(key) = self.keys.get_mut(label) else { return };
+        let parse = |der: &Vec<u8>| Certificate::parse(der).ok();
+        // A member of several families keeps showing what it showed: the first family's.
+        if key.id.is_none() {
+            key.claims = Claims {
+                family: Some((record.family, record.role)),
+                access: parse(&first.certificate),
+                issuing: issuing.and_then(|issuer| issuer.chain.first().and_then(parse)),
+                foreign: false,
+            };
+        }
+        key.id = Some(id);
+        key.guid = record.guid;
+        key.serial = record.serial;
+        key.details.pin = crate::token::PinState::Set;
+        key.details.puk_is_factory = key.details.puk_is_factory.map(|_| false);
+        self.refresh(label);
+    }
+
+    fn known_by_label(&self, label: &Label) -> Option<(Id, crate::registry::records::Key)> {
+        let known = self.registry.known_keys(usize::MAX).ok()?;
+        known.into_iter().find(|(_, record)| record.label == *label)
+    }
+
+    fn stopped(&mut self, number: u64, stop: Stop, used: &[DeviceId]) {
+        tracing::warn!(number, ?stop, "a write stopped");
+        match stop {
+            Stop::Cancelled => {
+                if let Some(job) = self.serializations.get_mut(&number)
+                    && let Err(error) = job.wizard.happen(Event::Cancel)
+                {
+                    tracing::error!(number, %error, "a write was cancelled out of step");
+                }
+                self.ended(number, Past::Cancelled);
+                self.abandon(number);
+            }
+            Stop::Pin { who, error } => self.pin_lost(number, who, error),
+            Stop::Interrupted { who, error } => {
+                let error = match self.side(number, who) {
+                    Some(key) => token_error(key, error),
+                    None => Error::KeyAbsent("a Key of this job".into()),
+                };
+                self.interrupted(number, &error, used);
+            }
+            Stop::Store(error) => self.interrupted(number, &Error::Store(error), used),
+            Stop::Failed(failure) => {
+                let called = self.side(number, Who::Candidate).map(Key::called).unwrap_or_default();
+                self.give_up(number, &Error::failed(&called, failure));
+            }
+        }
+    }
+
+    fn side(&self, number: u64, who: Who) -> Option<&Key> {
+        let job = self.serializations.get(&number)?;
+        self.keys.get(match who {
+            Who::Issuer => job.issuer.as_ref()?,
+            Who::Candidate | Who::CandidateNew => &job.candidate,
+        })
+    }
+
+    /// A token refused in the write what it had accepted before: a person has to give it again.
+    fn pin_lost(&mut self, number: u64, who: Who, error: crate::token::TokenError) {
+        let Some(key) = self.side(number, who) else { return };
+        let answer = token_error(key, error.clone());
+        let device = key.device.as_ref().map(|device| device.id.clone());
+        if let Some((_, key)) = device.and_then(|device| self.present_mut(&device)) {
+            key.note_refusal(&error);
+        }
+        self.load_intent(number);
+        if let Some(job) = self.serializations.get_mut(&number)
+            && job.wizard.happen(Event::PinLost).is_ok()
+        {
+            job.pins.forget(who);
+            job.wizard.need_pin(who);
+            job.outcome =
+                Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));
+        }
+    }
+
+    /// The write was broken off: it is at awaiting-key until both Keys are back.
+    fn interrupted(&mut self, number: u64, error: &Error, used: &[DeviceId]) {
+        self.load_intent(number);
+        let text = format!("the write was interrupted: {error}; plug both Keys in again to go on");
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        if job.wizard.happen(Event::Interrupted).is_err() {
+            return;
+        }
+        job.owner = None;
+        job.pins = Default::default();
+        let name = match error {
+            Error::Store(_) => error.name(),
+            _ => keywright_proto::ErrorName::Interrupted,
+        };
+        let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();
+        job.outcome = Outcome { error: Some(name), text, details: Vec::new() }
+            .with("stage", Detail::Text(stage));
+        self.announce(number);
+        // A Key that came back while the write still ran has been announced already.
+        let replugged = used.iter().any(|device| self.present_mut(device).is_none());
+        if replugged {
+            self.resume_if_complete(number);
+        }
+    }
+
+    fn load_intent(&mut self, number: u64) {
+        let intent = self.registry.intent(number).unwrap_or_else(|error| {
+            tracing::error!(number, %error, "the intent of a job cannot be read");
+            None
+        });
+        if let Some(job) = self.serializations.get_mut(&number) {
+            job.intent = intent;
+        }
+    }
+
+    /// A job that cannot be done.
+    fn give_up(&mut self, number: u64, error: &Error) {
+        if let Some(job) = self.serializations.get_mut(&number) {
+            if let Err(refusal) = job.wizard.happen(Event::Abandoned) {
+                tracing::error!(number, %refusal, "a job failed out of step");
+            }
+            let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();
+            job.outcome = Outcome::failed(error).with("stage", Detail::Text(stage));
+        }
+        self.ended(number, Past::Cancelled);
+        self.abandon(number);
+    }
+
+    /// Rolls back what a job began, and says what is left.
+    pub(super) fn abandon(&mut self, number: u64) {
+        let rolled_back = match roll_back(&self.registry, number) {
+            Ok(intent) => intent,
+            Err(error) => {
+                tracing::error!(number, %error, "a job could not be rolled back");
+                if let Some(job) = self.serializations.get_mut(&number) {
+                    job.outcome = Outcome::failed(&Error::Store(error));
+                }
+                return;
+            }
+        };
+        let Some(intent) = rolled_back else { return };
+        let left = left_behind(&intent);
+        let candidate = intent.candidate.label.clone();
+        if let Some(job) = self.serializations.get_mut(&number) {
+            job.intent = None;
+            let text = if left.is_empty() {
+                "nothing was written".to_owned()
+            } else {
+                format!("left on the token, for the next job to replace: {}", left.join(", "))
+            };
+            job.outcome.text = match job.outcome.text.as_str() {
+                "" => text,
+                before => format!("{before}; {text}"),
+            };
+            job.outcome.details.push(("left", Detail::Text(left.join(","))));
+        }
+        // The token may have its new GUID, or not: what is there is read at the next plug.
+        if let Some(key) = self.keys.get_mut(&candidate)
+            && intent.made.looked
+            && intent.candidate.guid.is_some()
+        {
+            key.guid = intent.candidate.guid;
+        }
+        self.refresh(&candidate);
+        self.forget_if_unknown(&candidate);
+    }
+
+    /// Shows a job that was interrupted before the daemon started.
+    pub(super) fn take_up(&mut self, intent: Intent) {
+        let number = intent.number;
+        let locks = self.registry.intent_entries(number).unwrap_or_default();
+        let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
+        let wizard =
+            Wizard::resumed(intent.kind, intent.name.clone(), Selection { all: false, count });
+        let issuer = intent.issuer.as_ref().map(|issuer| issuer.label.clone());
+        let candidate = intent.candidate.label.clone();
+        self.keys.entry(candidate.clone()).or_insert_with(|| Key {
+            guid: intent.candidate.guid,
+            usb_serial: intent.candidate.usb_serial.clone(),
+            port: intent.candidate.port.clone(),
+            model: intent.candidate.model.clone(),
+            serial: intent.candidate.serial.clone(),
+            ..Key::default()
+        });
+        if let (Some(label), Some(by)) = (&issuer, &intent.issuer)
+            && let Some(key) = self.keys.get_mut(label)
+        {
+            key.port.clone_from(&by.port);
+        }
+        let mut job = Serialization::new(issuer, candidate, wizard);
+        job.locks = locks;
+        job.outcome = Outcome {
+            error: Some(keywright_proto::ErrorName::Interrupted),
+            text: "the write was interrupted; plug both Keys in to go on, or cancel it".into(),
+            details: Vec::new(),
+        };
+        job.intent = Some(intent);
+        self.serializations.insert(number, job);
+    }
+
+    /// The candidate of an interrupted job that this token is: by the GUID that the job gave it, by
+    /// its access key, or, before anything was written, as a blank token.
+    pub(super) fn interrupted_candidate(
+        &self,
+        claims: &Claims,
+        guid: Option<[u8; 16]>,
+    ) -> Option<Label> {
+        self.serializations
+            .values()
+            .filter(|job| {
+                job.wizard.step() == Step::AwaitingKey || job.wizard.step() == Step::Writing
+            })
+            .find_map(|job| {
+                // A write that still runs has its intent on disk only.
+                let intent = match &job.intent {
+                    Some(intent) => Some(intent.clone()),
+                    None => self.intent_of(&job.candidate),
+                }?;
+                let by_key = claims
+                    .access_key()
+                    .is_some_and(|key| intent.made.access_key.as_deref() == Some(key.spki_der()));
+                let by_guid = guid.is_some() && guid == intent.candidate.guid;
+                (by_key || by_guid).then(|| job.candidate.clone())
+            })
+    }
+
+    fn intent_of(&self, candidate: &Label) -> Option<Intent> {
+        let intents = self.registry.intents().ok()?;
+        intents.into_iter().find(|intent| intent.candidate.label == *candidate)
+    }
+}
+
+fn random_guid() -> Result<[u8; 16], Error> {
+    crate::token::random_guid()
+        .map_err(|_| Error::Unsupported("the system gives no random numbers".into()))
+}

@@ -1,0 +1,206 @@
+//! PINs and recovery codes (PUKs): their form, their factory values, and random ones.
+
+use std::fmt;
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// The length on the wire (SP 800-73-4 part 2, 2.4.3); shorter values are padded with FF.
+const PADDED: usize = 8;
+const SHORTEST: usize = 6;
+/// What tokens leave the factory with: YubiKey, Nitrokey and CanoKey the first, other PIV cards the rest.
+const FACTORY_PINS: [&[u8]; 4] = [b"123456", b"12345678", b"000000", b"00000000"];
+const FACTORY_CODE: &[u8; PADDED] = b"12345678";
+
+/// Why bytes are no PIN or no recovery code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PinFormat {
+    /// Shorter than 6 or longer than 8 bytes.
+    #[error("it must have 6 to 8 characters")]
+    Length,
+    /// FF is the padding.
+    #[error("it must not contain the byte FF")]
+    Padding,
+    /// A new PIN is of decimal digits: some tokens take nothing else.
+    #[error("a new PIN must consist of decimal digits")]
+    NotDigits,
+    /// A new PIN is a known factory value.
+    #[error("a new PIN must not be a factory value")]
+    Factory,
+}
+
+/// A PIN as a person gave it. Zeroized when dropped, never shown.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Pin(Secret);
+
+/// The value that unblocks a PIN (PIV: PUK). Zeroized when dropped, never shown.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct RecoveryCode(Secret);
+
+impl Pin {
+    /// A PIN to present to a token, of any characters.
+    ///
+    /// # Errors
+    /// [`PinFormat::Length`], [`PinFormat::Padding`].
+    pub fn new(bytes: &[u8]) -> Result<Self, PinFormat> {
+        Secret::new(bytes).map(Pin)
+    }
+
+    /// Whether tokens leave the factory with this PIN.
+    pub fn is_factory(&self) -> bool {
+        FACTORY_PINS.contains(&self.0.bytes())
+    }
+
+    /// Whether a token may get this as its new PIN: digits only (the strictest token's rule), no factory value.
+    ///
+    /// # Errors
+    /// [`PinFormat::NotDigits`], [`PinFormat::Factory`].
+    pub fn check_new(&self) -> Result<(), PinFormat> {
+        if !self.0.bytes().iter().all(u8::is_ascii_digit) {
+            return Err(PinFormat::NotDigits);
+        }
+        if self.is_factory() { Err(PinFormat::Factory) } else { Ok(()) }
+    }
+
+    pub(super) fn padded(&self) -> &[u8; PADDED] {
+        &self.0.padded
+    }
+}
+
+impl RecoveryCode {
+    /// A code that a person gave.
+    ///
+    /// # Errors
+    /// [`PinFormat::Length`], [`PinFormat::Padding`].
+    pub fn new(bytes: &[u8]) -> Result<Self, PinFormat> {
+        Secret::new(bytes).map(RecoveryCode)
+    }
+
+    /// The value that PIV tokens leave the factory with.
+    pub fn factory() -> Self {
+        RecoveryCode(Secret { padded: *FACTORY_CODE, length: PADDED })
+    }
+
+    /// Eight random digits; never the factory value.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        loop {
+            let mut digits = Zeroizing::new([0; PADDED]);
+            for digit in digits.iter_mut() {
+                *digit = b'0' + random_below_ten()?;
+            }
+            if *digits != *FACTORY_CODE {
+                return Ok(RecoveryCode(Secret { padded: *digits, length: PADDED }));
+            }
+        }
+    }
+
+    /// The characters, to hand out once.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    pub(super) fn padded(&self) -> &[u8; PADDED] {
+        &self.0.padded
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin")
+    }
+}
+
+impl fmt::Debug for RecoveryCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecoveryCode")
+    }
+}
+
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+struct Secret {
+    padded: [u8; PADDED],
+    length: usize,
+}
+
+impl Secret {
+    fn new(bytes: &[u8]) -> Result<Self, PinFormat> {
+        if !(SHORTEST..=PADDED).contains(&bytes.len()) {
+            return Err(PinFormat::Length);
+        }
+        if bytes.contains(&0xFF) {
+            return Err(PinFormat::Padding);
+        }
+        let mut padded = [0xFF; PADDED];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        Ok(Secret { padded, length: bytes.len() })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.padded[..self.length]
+    }
+}
+
+fn random_below_ten() -> Result<u8, getrandom::Error> {
+    loop {
+        let mut byte = [0];
+        getrandom::fill(&mut byte)?;
+        // 250 is a multiple of ten: every digit is equally likely.
+        if byte[0] < 250 {
+            return Ok(byte[0] % 10);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn form() {
+        for (bytes, expected) in [
+            (&b""[..], Err(PinFormat::Length)),
+            (b"12345", Err(PinFormat::Length)),
+            (b"123456789", Err(PinFormat::Length)),
+            (b"12345\xFF", Err(PinFormat::Padding)),
+            (b"246810", Ok(*b"246810\xFF\xFF")),
+            (b"2468101", Ok(*b"2468101\xFF")),
+            (b"24681012", Ok(*b"24681012")),
+            (b"pass-1", Ok(*b"pass-1\xFF\xFF")),
+        ] {
+            assert_eq!(Pin::new(bytes).map(|pin| *pin.padded()), expected, "{bytes:?}");
+            assert_eq!(RecoveryCode::new(bytes).map(|code| *code.padded()), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn new_pins() {
+        for (bytes, expected) in [
+            (&b"246810"[..], Ok(())),
+            (b"24681012", Ok(())),
+            (b"24681a", Err(PinFormat::NotDigits)),
+            (b"123456", Err(PinFormat::Factory)),
+            (b"12345678", Err(PinFormat::Factory)),
+            (b"000000", Err(PinFormat::Factory)),
+            (b"1234567", Ok(())),
+        ] {
+            assert_eq!(Pin::new(bytes).unwrap().check_new(), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn random_codes_are_digits_and_differ() {
+        let codes: Vec<_> = (0..50).map(|_| RecoveryCode::random().unwrap()).collect();
+        assert!(codes.iter().all(|c| c.as_bytes().len() == 8));
+        assert!(codes.iter().all(|c| c.as_bytes().iter().all(u8::is_ascii_digit)));
+        let different: std::collections::HashSet<_> = codes.iter().map(|c| *c.padded()).collect();
+        assert!(different.len() > 45);
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        assert_eq!(format!("{:?}", Pin::new(b"246810").unwrap()), "Pin");
+        assert_eq!(format!("{:?}", RecoveryCode::factory()), "RecoveryCode");
+    }
+}

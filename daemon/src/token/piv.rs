@@ -1,0 +1,518 @@
+//! The PIV client: one function a command of SP 800-73-4 part 2 and of Yubico's extensions that other firmware shares.
+//!
+//! What a token can do is learnt from its answers, never from its product or version.
+
+use iso7816::Status;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::apdu::{Answer, Command, Expected, exchange};
+use super::management_key::{KeyType, ManagementKey};
+use super::object::{Container, Slot};
+use super::pin::{Pin, RecoveryCode};
+use super::{TokenError, Transport, tlv};
+
+/// The whole application identifier: some firmware refuses a shorter one (SP 800-73-4 part 1, 2.2).
+const AID: [u8; 11] = [0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0, 1, 0];
+const PIN: u8 = 0x80;
+const PUK: u8 = 0x81;
+const MANAGEMENT: u8 = 0x9B;
+const ECC_P256: u8 = 0x11;
+/// Instructions outside the standard (developers.yubico.com/PIV/Introduction/Yubico_extensions.html).
+const SET_MANAGEMENT_KEY: u8 = 0xFF;
+const GET_METADATA: u8 = 0xF7;
+const GET_SERIAL: u8 = 0xF8;
+const GET_VERSION: u8 = 0xFD;
+const SIGN: &str = "GENERAL AUTHENTICATE (sign)";
+/// Version and serial number that piv-authenticator answers on every unit.
+const SAME_VERSION: [u8; 3] = [6, 6, 6];
+const SAME_SERIAL: [u8; 4] = [0x00, 0x52, 0xF7, 0x43];
+
+/// A public key on P-256 as SEC 1 writes it: 04, x, y.
+pub type PublicPoint = [u8; 65];
+
+/// What the token says of the PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinStatus {
+    /// It was verified and still is.
+    Verified,
+    /// It was not; so many tries are left.
+    Retries(u8),
+    /// No try is left.
+    Blocked,
+}
+
+/// A data object as GET DATA answers it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Object {
+    /// Nothing was ever written there, or the token has no such object.
+    Absent,
+    /// Readable only after the PIN.
+    Locked,
+    /// Its contents, without the outer tag 53.
+    Contents(Zeroizing<Vec<u8>>),
+}
+
+/// What a signature attempt says of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// The signature, in DER.
+    Signature(Vec<u8>),
+    /// The slot is empty (6985, 6400).
+    NoKey,
+    /// The slot is empty, or holds a key of another type (6A80).
+    OtherKeyOrNone,
+}
+
+/// What GET METADATA says of a PIN, code or key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Still the factory's value.
+    pub factory: Option<bool>,
+    /// Tries that are left.
+    pub retries: Option<u8>,
+}
+
+/// The answer to GET METADATA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetadataAnswer {
+    /// The token has no such command, or answers it with nothing.
+    Silent,
+    /// There is no key in this slot.
+    Empty,
+    /// What it says.
+    Known(Metadata),
+}
+
+/// A token with the PIV application.
+pub struct Piv {
+    transport: Box<dyn Transport>,
+    commands: u32,
+    just_verified: bool,
+}
+
+impl Piv {
+    /// Talks PIV over this transport. Sends nothing yet.
+    pub fn new(transport: Box<dyn Transport>) -> Self {
+        Piv { transport, commands: 0, just_verified: false }
+    }
+
+    /// How many commands were sent; GET RESPONSE and the pieces of a chain count as one with their command.
+    pub fn commands(&self) -> u32 {
+        self.commands
+    }
+
+    /// Whether the last command was a VERIFY that succeeded: what slot 9C wants before a signature.
+    pub fn just_verified(&self) -> bool {
+        self.just_verified
+    }
+
+    /// SELECT (part 2, 3.1.1).
+    ///
+    /// # Errors
+    /// [`TokenError::NoPiv`].
+    pub fn select(&mut self) -> Result<(), TokenError> {
+        let answer = self.send("SELECT", 0xA4, 0x04, 0, &AID, Expected::Short)?;
+        match answer.status {
+            Status::Success => Ok(()),
+            _ => Err(TokenError::NoPiv),
+        }
+    }
+
+    /// VERIFY (part 2, 3.2.1).
+    ///
+    /// # Errors
+    /// [`TokenError::PinRefused`], [`TokenError::PinBlocked`], [`TokenError::PinFormat`].
+    pub fn verify(&mut self, pin: &Pin) -> Result<(), TokenError> {
+        let answer = self.send("VERIFY", 0x20, 0, PIN, pin.padded(), Expected::Nothing)?;
+        self.just_verified = answer.status == Status::Success;
+        self.pin_answer("VERIFY", answer.status)
+    }
+
+    /// VERIFY without data: asks for the PIN's state and costs no try.
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`] where the token cannot be asked.
+    pub fn pin_status(&mut self) -> Result<PinStatus, TokenError> {
+        let answer = self.send("VERIFY (query)", 0x20, 0, PIN, &[], Expected::Nothing)?;
+        match answer.status {
+            Status::Success => Ok(PinStatus::Verified),
+            Status::RemainingRetries(0) | Status::OperationBlocked => Ok(PinStatus::Blocked),
+            Status::RemainingRetries(retries) => Ok(PinStatus::Retries(retries)),
+            status => Err(refused("VERIFY (query)", status)),
+        }
+    }
+
+    /// VERIFY with P1 = FF: forgets that the PIN was verified.
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`] where the token has no such thing.
+    pub fn clear_pin(&mut self) -> Result<(), TokenError> {
+        self.send("VERIFY (clear)", 0x20, 0xFF, PIN, &[], Expected::Nothing)?
+            .ok("VERIFY (clear)")
+            .map(drop)
+    }
+
+    /// CHANGE REFERENCE DATA of the PIN (part 2, 3.2.2).
+    ///
+    /// # Errors
+    /// As [`Piv::verify`]; the try counter is the old PIN's.
+    pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
+        let data = pair(old.padded(), new.padded());
+        let answer = self.send("CHANGE PIN", 0x24, 0, PIN, &*data, Expected::Nothing)?;
+        self.pin_answer("CHANGE PIN", answer.status)
+    }
+
+    /// CHANGE REFERENCE DATA of the PUK.
+    ///
+    /// # Errors
+    /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
+    pub fn change_puk(&mut self, old: &RecoveryCode, new: &RecoveryCode) -> Result<(), TokenError> {
+        let data = pair(old.padded(), new.padded());
+        let answer = self.send("CHANGE PUK", 0x24, 0, PUK, &*data, Expected::Nothing)?;
+        code_answer("CHANGE PUK", answer.status)
+    }
+
+    /// RESET RETRY COUNTER: a new PIN by the PUK (part 2, 3.2.3).
+    ///
+    /// # Errors
+    /// As [`Piv::change_puk`].
+    pub fn unblock(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
+        let data = pair(code.padded(), new.padded());
+        let answer = self.send("RESET RETRY COUNTER", 0x2C, 0, PIN, &*data, Expected::Nothing)?;
+        code_answer("RESET RETRY COUNTER", answer.status)
+    }
+
+    /// GENERAL AUTHENTICATE, first half of the mutual authentication (part 2, A.1): asks for a witness; `None` where
+    /// the token's management key is of another type. Costs no try.
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`].
+    pub fn witness(&mut self, kind: KeyType) -> Result<Option<Vec<u8>>, TokenError> {
+        const NAME: &str = "GENERAL AUTHENTICATE (witness)";
+        let answer = self.authenticate(NAME, kind.algorithm(), MANAGEMENT, &[(0x80, &[])])?;
+        if answer.status != Status::Success {
+            return Ok(None);
+        }
+        let witness = tlv::only(0x7C, &answer.data).and_then(|t| tlv::find(0x80, t));
+        match witness {
+            Some(witness) if witness.len() == kind.block() => Ok(Some(witness.to_vec())),
+            _ => Err(TokenError::Malformed { command: NAME }),
+        }
+    }
+
+    /// GENERAL AUTHENTICATE, second half: proves this key to the token and has the token prove it. False where the
+    /// token's key is another. Costs no try.
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] where the token accepted the key but does not know it itself.
+    pub fn answer_witness(
+        &mut self,
+        key: &ManagementKey,
+        witness: &[u8],
+    ) -> Result<bool, TokenError> {
+        const NAME: &str = "GENERAL AUTHENTICATE (mutual)";
+        let malformed = TokenError::Malformed { command: NAME };
+        let mut challenge = vec![0; key.kind().block()];
+        getrandom::fill(&mut challenge)?;
+        let plain = key.decrypt(witness).ok_or(malformed.clone())?;
+        let fields = [(0x80, &plain[..]), (0x81, &challenge)];
+        let answer = self.authenticate(NAME, key.kind().algorithm(), MANAGEMENT, &fields)?;
+        if answer.status != Status::Success {
+            return Ok(false);
+        }
+        let response = tlv::only(0x7C, &answer.data).and_then(|t| tlv::find(0x82, t));
+        let expected = key.encrypt(&challenge).ok_or(malformed.clone())?;
+        match response {
+            Some(response) if bool::from(response.ct_eq(&expected)) => Ok(true),
+            _ => Err(malformed),
+        }
+    }
+
+    /// GENERATE ASYMMETRIC KEY PAIR on P-256 (part 2, 3.3.2), stating when the PIN is wanted: once for 9A, always for
+    /// 9C. Repeated without it where the token refuses that.
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`], [`TokenError::Malformed`].
+    pub fn generate(&mut self, slot: Slot) -> Result<PublicPoint, TokenError> {
+        const NAME: &str = "GENERATE ASYMMETRIC KEY PAIR";
+        let policy = match slot {
+            Slot::Access => 2,
+            Slot::Issuing => 3,
+        };
+        let with_policy = [0xAC, 6, 0x80, 1, ECC_P256, 0xAA, 1, policy];
+        let mut answer =
+            self.send(NAME, 0x47, 0, slot.reference(), &with_policy, Expected::Short)?;
+        if matches!(answer.status, Status::IncorrectDataParameter | Status::WrongLength) {
+            let plain = [0xAC, 3, 0x80, 1, ECC_P256];
+            answer = self.send(NAME, 0x47, 0, slot.reference(), &plain, Expected::Short)?;
+        }
+        let data = answer.ok(NAME)?;
+        // 7F49 { 86 point }; the tag has two bytes.
+        data.strip_prefix(&[0x7F])
+            .and_then(|data| tlv::only(0x49, data))
+            .and_then(|template| tlv::find(0x86, template))
+            .and_then(|point| point.try_into().ok())
+            .filter(|point: &PublicPoint| point[0] == 0x04)
+            .ok_or(TokenError::Malformed { command: NAME })
+    }
+
+    /// GENERATE without an algorithm: asks whether the management key counts as authenticated, and changes nothing.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn management_authorized(&mut self) -> Result<bool, TokenError> {
+        let reference = Slot::Access.reference();
+        let answer =
+            self.send("GENERATE (query)", 0x47, 0, reference, &[0xAC, 0], Expected::Nothing)?;
+        Ok(answer.status != Status::SecurityStatusNotSatisfied)
+    }
+
+    /// GENERAL AUTHENTICATE: signs 32 bytes with a P-256 key (part 2, A.4).
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`] with status 6982 where the PIN is missing.
+    pub fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<Attempt, TokenError> {
+        match self.sign_raw(slot, ECC_P256, digest)? {
+            Attempt::Signature(signature) if tlv::only(0x30, &signature).is_none() => {
+                Err(TokenError::Malformed { command: SIGN })
+            }
+            attempt => Ok(attempt),
+        }
+    }
+
+    /// The same with any algorithm of SP 800-78-5 table 6, for keys that are not the product's.
+    ///
+    /// # Errors
+    /// As [`Piv::sign`].
+    pub fn sign_raw(
+        &mut self,
+        slot: Slot,
+        algorithm: u8,
+        data: &[u8],
+    ) -> Result<Attempt, TokenError> {
+        let fields = [(0x82, &[][..]), (0x81, data)];
+        let answer = self.authenticate(SIGN, algorithm, slot.reference(), &fields)?;
+        match answer.status {
+            Status::Success => tlv::only(0x7C, &answer.data)
+                .and_then(|template| tlv::find(0x82, template))
+                .map(|signature| Attempt::Signature(signature.to_vec()))
+                .ok_or(TokenError::Malformed { command: SIGN }),
+            Status::ConditionsOfUseNotSatisfied
+            | Status::UnspecifiedNonpersistentExecutionError
+            | Status::KeyReferenceNotFound
+            | Status::NotFound => Ok(Attempt::NoKey),
+            Status::IncorrectDataParameter | Status::IncorrectP1OrP2Parameter => {
+                Ok(Attempt::OtherKeyOrNone)
+            }
+            status => Err(refused(SIGN, status)),
+        }
+    }
+
+    /// GET DATA (part 2, 3.1.2).
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`], [`TokenError::Malformed`].
+    pub fn get_data(&mut self, container: Container) -> Result<Object, TokenError> {
+        const NAME: &str = "GET DATA";
+        let data = tlv::encode(0x5C, &container.tag());
+        let answer = self.send(NAME, 0xCB, 0x3F, 0xFF, &data, Expected::Object)?;
+        match answer.status {
+            Status::Success if answer.data.is_empty() => Ok(Object::Absent),
+            Status::Success => tlv::only(0x53, &answer.data)
+                .map(|contents| Object::Contents(contents.to_vec().into()))
+                .ok_or(TokenError::Malformed { command: NAME }),
+            Status::NotFound
+            | Status::IncorrectDataParameter
+            | Status::FunctionNotSupported
+            | Status::IncorrectP1OrP2Parameter
+            | Status::KeyReferenceNotFound => Ok(Object::Absent),
+            Status::SecurityStatusNotSatisfied => Ok(Object::Locked),
+            status => Err(refused(NAME, status)),
+        }
+    }
+
+    /// PUT DATA (part 2, 3.3.1). What comes back is re-encoded by some tokens: compare contents.
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`].
+    pub fn put_data(&mut self, container: Container, contents: &[u8]) -> Result<(), TokenError> {
+        let tag = tlv::encode(0x5C, &container.tag());
+        let data = Zeroizing::new([&tag[..], &tlv::encode(0x53, contents)].concat());
+        self.send("PUT DATA", 0xDB, 0x3F, 0xFF, &data, Expected::Nothing)?.ok("PUT DATA").map(drop)
+    }
+
+    /// SET MANAGEMENT KEY, without touch. P2 = FF: the one value that every firmware takes.
+    ///
+    /// # Errors
+    /// [`TokenError::Refused`].
+    pub fn set_management_key(&mut self, key: &ManagementKey) -> Result<(), TokenError> {
+        const NAME: &str = "SET MANAGEMENT KEY";
+        let kind = key.kind();
+        // At most 32 bytes: the cast is exact.
+        let header = [kind.algorithm(), MANAGEMENT, kind.length() as u8];
+        let data = Zeroizing::new([&header[..], key.bytes()].concat());
+        self.send(NAME, SET_MANAGEMENT_KEY, 0xFF, 0xFF, &data, Expected::Nothing)?
+            .ok(NAME)
+            .map(drop)
+    }
+
+    /// GET METADATA of the PIN.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn pin_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
+        self.metadata("GET METADATA (PIN)", PIN)
+    }
+
+    /// GET METADATA of the PUK.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn puk_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
+        self.metadata("GET METADATA (PUK)", PUK)
+    }
+
+    /// GET METADATA of a key.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn key_metadata(&mut self, slot: Slot) -> Result<MetadataAnswer, TokenError> {
+        self.metadata("GET METADATA (key)", slot.reference())
+    }
+
+    /// GET VERSION; `None` where the token has no such command.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn version(&mut self) -> Result<Option<[u8; 3]>, TokenError> {
+        let answer = self.send("GET VERSION", GET_VERSION, 0, 0, &[], Expected::Short)?;
+        Ok(match answer.status {
+            Status::Success => answer.data[..].try_into().ok(),
+            _ => None,
+        })
+    }
+
+    /// GET SERIAL: the token's serial number in decimal digits; `None` where it has none, or one that every unit has.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn serial(&mut self) -> Result<Option<String>, TokenError> {
+        let answer = self.send("GET SERIAL", GET_SERIAL, 0, 0, &[], Expected::Short)?;
+        let serial = <[u8; 4]>::try_from(&answer.data[..]);
+        Ok(match (answer.status, serial) {
+            (Status::Success, Ok(serial)) if serial != SAME_SERIAL && serial != [0; 4] => {
+                Some(u32::from_be_bytes(serial).to_string())
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether every unit of this product has the same serial number.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn serial_is_shared(&mut self) -> Result<bool, TokenError> {
+        Ok(self.version()? == Some(SAME_VERSION))
+    }
+
+    fn metadata(
+        &mut self,
+        name: &'static str,
+        reference: u8,
+    ) -> Result<MetadataAnswer, TokenError> {
+        let answer = self.send(name, GET_METADATA, 0, reference, &[], Expected::Object)?;
+        Ok(match answer.status {
+            Status::Success if !answer.data.is_empty() => {
+                let one = |bytes: Option<&[u8]>| bytes.and_then(|b| b.last().copied());
+                MetadataAnswer::Known(Metadata {
+                    factory: one(tlv::find(0x05, &answer.data)).map(|flag| flag != 0),
+                    retries: one(tlv::find(0x06, &answer.data)),
+                })
+            }
+            Status::KeyReferenceNotFound | Status::NotFound => MetadataAnswer::Empty,
+            _ => MetadataAnswer::Silent,
+        })
+    }
+
+    fn authenticate(
+        &mut self,
+        name: &'static str,
+        algorithm: u8,
+        reference: u8,
+        fields: &[(u8, &[u8])],
+    ) -> Result<Answer, TokenError> {
+        // Room for everything at once: a growing vector would leave copies behind.
+        let room = fields.iter().map(|(_, value)| value.len() + 10).sum();
+        let mut template = Zeroizing::new(Vec::with_capacity(room));
+        for (tag, value) in fields {
+            tlv::push(&mut template, *tag, value);
+        }
+        let data = tlv::encode(0x7C, &template);
+        self.send(name, 0x87, algorithm, reference, &data, Expected::Object)
+    }
+
+    /// What the answer to a command with the PIN means.
+    fn pin_answer(&mut self, command: &'static str, status: Status) -> Result<(), TokenError> {
+        match status {
+            Status::Success => Ok(()),
+            Status::RemainingRetries(0) | Status::OperationBlocked => Err(TokenError::PinBlocked),
+            Status::RemainingRetries(retries) => Err(TokenError::PinRefused { retries }),
+            // Some firmware says only "no": the counter has to be asked for.
+            Status::VerificationFailed => match self.pin_status()? {
+                PinStatus::Retries(retries) => Err(TokenError::PinRefused { retries }),
+                PinStatus::Blocked => Err(TokenError::PinBlocked),
+                PinStatus::Verified => Err(refused(command, status)),
+            },
+            Status::IncorrectDataParameter => Err(TokenError::PinFormat),
+            status => Err(refused(command, status)),
+        }
+    }
+
+    fn send(
+        &mut self,
+        name: &'static str,
+        instruction: u8,
+        p1: u8,
+        p2: u8,
+        data: &[u8],
+        answer: Expected,
+    ) -> Result<Answer, TokenError> {
+        self.commands += 1;
+        self.just_verified = false;
+        let command = Command { instruction, p1, p2, data, answer };
+        let answer = exchange(&mut *self.transport, &command);
+        match &answer {
+            Ok(answer) => {
+                tracing::debug!(command = name, status = %format_args!("{:04X}", answer.status.to_u16()));
+            }
+            Err(error) => tracing::debug!(command = name, %error),
+        }
+        answer
+    }
+}
+
+fn pair(first: &[u8; 8], second: &[u8; 8]) -> Zeroizing<[u8; 16]> {
+    let mut data = Zeroizing::new([0; 16]);
+    data[..8].copy_from_slice(first);
+    data[8..].copy_from_slice(second);
+    data
+}
+
+fn refused(command: &'static str, status: Status) -> TokenError {
+    TokenError::Refused { command, status: status.into() }
+}
+
+/// What the answer to a command with the PUK means.
+fn code_answer(command: &'static str, status: Status) -> Result<(), TokenError> {
+    match status {
+        Status::Success => Ok(()),
+        Status::RemainingRetries(0) | Status::OperationBlocked => Err(TokenError::CodeBlocked),
+        Status::RemainingRetries(retries) => {
+            Err(TokenError::CodeRefused { retries: Some(retries) })
+        }
+        Status::VerificationFailed => Err(TokenError::CodeRefused { retries: None }),
+        Status::IncorrectDataParameter => Err(TokenError::PinFormat),
+        status => Err(refused(command, status)),
+    }
+}

@@ -1,0 +1,443 @@
+//! The verbs against a simulated card.
+
+use std::sync::Arc;
+
+const GUID: [u8; 16] = [0x5A; 16];
+
+use super::management_key::{KeyType, ManagementKey, protected_key};
+use super::object::{Container, Slot, encode_certificate, encode_chuid};
+use super::pin::{Pin, RecoveryCode};
+use super::scripted::{EXTENDED, Scripted};
+use super::simulated::{Card, Habits, NITROKEY, PRINTED, SIGNATURE, Shared, YUBIKEY};
+use super::usage::{Printed, Usage};
+use super::verbs::{Authorized, Details, Identity, KeyOrigin, PinState, PukOffer, Token};
+use super::{Connector, Session, TokenError, TransportError};
+
+fn factory_pin() -> Pin {
+    Pin::new(b"123456").unwrap()
+}
+
+fn pin(digits: &str) -> Pin {
+    Pin::new(digits.as_bytes()).unwrap()
+}
+
+fn code(digits: &str) -> RecoveryCode {
+    RecoveryCode::new(digits.as_bytes()).unwrap()
+}
+
+fn open(card: &Shared) -> Token {
+    Token::open(card.plug()).unwrap()
+}
+
+/// Commands that a step cost, counted by the card and by the client.
+fn cost<R>(card: &Shared, token: &mut Token, step: impl FnOnce(&mut Token) -> R) -> (R, usize) {
+    card.commands();
+    let before = token.commands();
+    let result = step(token);
+    let counted = card.commands();
+    assert_eq!(usize::try_from(token.commands() - before).unwrap(), counted);
+    (result, counted)
+}
+
+#[test]
+fn a_token_without_piv() {
+    for answer in ["6a82", "6d00", "6999"] {
+        let token = Scripted::boxed(EXTENDED, [("00a40400..", Ok(answer))]);
+        assert_eq!(Token::open(token).err(), Some(TokenError::NoPiv));
+    }
+}
+
+#[test]
+fn identity_of_a_blank_and_of_a_used_token() {
+    for habits in [NITROKEY, YUBIKEY, Habits { extended: false, ..NITROKEY }] {
+        let card = Card::new(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        assert_eq!(card.commands(), 1);
+        let (identity, commands) = cost(&card, &mut token, Token::read_identity);
+        assert_eq!((identity.unwrap(), commands), (Identity::default(), 3));
+
+        let certificate = vec![0xDE; 900];
+        card.with(|card| {
+            let contents = encode_certificate(&certificate);
+            card.objects.insert(Container::AccessCertificate.tag(), contents.clone());
+            card.objects.insert(Container::IssuingCertificate.tag(), contents);
+            card.objects.insert(Container::Chuid.tag(), encode_chuid(&[7; 16]));
+        });
+        let identity = token.read_identity().unwrap();
+        assert_eq!(identity.guid, Some([7; 16]));
+        assert_eq!(identity.access_certificate.as_ref(), Some(&certificate));
+        assert_eq!(identity.issuing_certificate.as_ref(), Some(&certificate));
+    }
+}
+
+#[test]
+fn details() {
+    let card = Card::new(YUBIKEY, KeyType::Aes192);
+    card.with(|card| card.keys.insert(0x9A, 0x11));
+    let mut token = open(&card);
+    let (details, commands) = cost(&card, &mut token, Token::read_details);
+    let expected = Details {
+        pin: PinState::Default,
+        retries: Some(3),
+        puk_blocked: Some(false),
+        puk_is_factory: Some(true),
+        has_access_key: Some(true),
+        has_issuing_key: Some(false),
+        serial: Some("257".into()),
+    };
+    assert_eq!((details.unwrap(), commands), (expected, 5));
+    card.with(|card| (card.pin_tries, card.puk_tries, card.puk) = (0, 0, [1; 8]));
+    let details = token.read_details().unwrap();
+    assert_eq!((details.pin, details.retries), (PinState::Blocked, Some(0)));
+    assert_eq!((details.puk_blocked, details.puk_is_factory), (Some(true), Some(false)));
+
+    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let mut token = open(&card);
+    let (details, commands) = cost(&card, &mut token, Token::read_details);
+    let expected = Details { retries: Some(3), ..Details::default() };
+    assert_eq!((details.unwrap(), commands), (expected, 3));
+    card.with(|card| card.pin_tries = 0);
+    assert_eq!(token.read_details().unwrap().pin, PinState::Blocked);
+}
+
+#[test]
+fn pins() {
+    for habits in [NITROKEY, YUBIKEY] {
+        let card = Card::new(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        assert_eq!(cost(&card, &mut token, |t| t.verify_pin(&factory_pin())), (Ok(()), 1));
+        let refused = |retries| Err(TokenError::PinRefused { retries });
+        assert_eq!(token.verify_pin(&pin("999999")), refused(2));
+        assert_eq!(token.verify_pin(&pin("letter")), Err(TokenError::PinFormat));
+        assert_eq!(token.change_pin(&pin("999999"), &pin("246810")), refused(1));
+        assert_eq!(token.change_pin(&pin("999999"), &pin("246810")), Err(TokenError::PinBlocked));
+        assert_eq!(token.verify_pin(&factory_pin()), Err(TokenError::PinBlocked));
+
+        let unblock = |token: &mut Token, with| token.unblock_pin(&code(with), &pin("246810"));
+        let wrong = Err(TokenError::CodeRefused { retries: Some(2) });
+        assert_eq!(unblock(&mut token, "00000000"), wrong);
+        assert_eq!(unblock(&mut token, "12345678"), Ok(()));
+        let change = |t: &mut Token| t.change_pin(&pin("246810"), &pin("135791"));
+        assert_eq!(cost(&card, &mut token, change), (Ok(()), 1));
+        assert_eq!(token.verify_pin(&pin("135791")), Ok(()));
+    }
+}
+
+#[test]
+fn the_factory_code_is_offered_once() {
+    for (habits, retries) in [(NITROKEY, None), (YUBIKEY, Some(2))] {
+        let card = Card::new(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        let offer = |t: &mut Token| t.offer_factory_puk(&code("24681012"));
+        assert_eq!(cost(&card, &mut token, offer), (Ok(PukOffer::Replaced), 1));
+        card.with(|card| assert_eq!(card.puk, *b"24681012"));
+        assert_eq!(offer(&mut token), Ok(PukOffer::Left { retries }));
+        card.with(|card| card.puk_tries = 1);
+        assert!(matches!(offer(&mut token), Ok(PukOffer::Left { .. })));
+        let change = token.change_puk(&code("24681012"), &code("11223344"));
+        assert!(matches!(change, Err(TokenError::CodeRefused { .. } | TokenError::CodeBlocked)));
+    }
+}
+
+#[test]
+fn closer_look_at_a_blank_token() {
+    // Without a key history each of the 20 retired containers is read.
+    for (habits, expected) in [(NITROKEY, 6), (YUBIKEY, 26)] {
+        let card = Card::new(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        token.verify_pin(&factory_pin()).unwrap();
+        let (usage, commands) = cost(&card, &mut token, |t| t.closer_look(&factory_pin()));
+        let blank = Usage {
+            access_key: false,
+            issuing_key: false,
+            key_management: false,
+            card_authentication: false,
+            printed: Printed::Factory,
+            retired: vec![],
+        };
+        assert_eq!((usage.unwrap(), commands), (blank, expected));
+    }
+}
+
+#[test]
+fn closer_look_at_used_tokens() {
+    type Prepare = fn(&mut Card);
+    type Holds = fn(&Usage) -> bool;
+    let rows: [(Prepare, Holds); 9] = [
+        (|card| _ = card.keys.insert(0x9A, 0x11), |usage| usage.access_key),
+        (|card| _ = card.keys.insert(0x9C, 0x11), |usage| usage.issuing_key),
+        // RSA keys answer a P-256 signature as an empty slot does elsewhere.
+        (|card| _ = card.keys.insert(0x9A, 0x07), |usage| usage.access_key),
+        (|card| _ = card.keys.insert(0x9C, 0x07), |usage| usage.issuing_key),
+        (
+            |card| {
+                let tag = Container::KeyManagementCertificate.tag();
+                card.objects.insert(tag, encode_certificate(b"x"));
+            },
+            |usage| usage.key_management,
+        ),
+        (
+            |card| {
+                let tag = Container::CardAuthenticationCertificate.tag();
+                card.objects.insert(tag, vec![1, 1, 1]);
+            },
+            |usage| usage.card_authentication,
+        ),
+        (
+            |card| drop(card.objects.insert([0x5F, 0xC1, 0x1F], encode_certificate(b"card"))),
+            |usage| usage.retired.iter().map(|(_, der)| &der[..]).eq([b"card"]),
+        ),
+        (
+            |card| drop(card.objects.insert(PRINTED, card.management.protected().to_vec())),
+            |usage| usage.printed == Printed::ManagementKey,
+        ),
+        (
+            |card| drop(card.objects.insert(PRINTED, b"\x01\x04Name".to_vec())),
+            |usage| usage.printed == Printed::Other,
+        ),
+    ];
+    for habits in [NITROKEY, YUBIKEY] {
+        for (n, (prepare, holds)) in rows.iter().enumerate() {
+            let card = Card::new(habits, KeyType::Tdes);
+            assert!(!holds(&open(&card).closer_look(&factory_pin()).unwrap()), "row {n} blank");
+            card.with(prepare);
+            assert!(holds(&open(&card).closer_look(&factory_pin()).unwrap()), "row {n}");
+        }
+    }
+}
+
+#[test]
+fn management_keys() {
+    for (kind, commands) in
+        [(KeyType::Tdes, 2), (KeyType::Aes192, 3), (KeyType::Aes256, 4), (KeyType::Aes128, 5)]
+    {
+        let card = Card::new(NITROKEY, kind);
+        let mut token = open(&card);
+        let (origin, counted) = cost(&card, &mut token, Token::authenticate_management);
+        assert_eq!((origin, counted), (Ok(KeyOrigin::Factory), commands), "{kind:?}");
+
+        card.with(|card| {
+            card.management = ManagementKey::random(kind).unwrap();
+            card.objects.insert(PRINTED, card.management.protected().to_vec());
+        });
+        // Without the PIN it cannot be read; with it, it is found; where PRINTED is known, at once.
+        let mut token = open(&card);
+        assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
+        token.verify_pin(&factory_pin()).unwrap();
+        let found = cost(&card, &mut token, Token::authenticate_management);
+        assert_eq!(found, (Ok(KeyOrigin::Protected), commands + 3), "{kind:?}");
+        let again = cost(&card, &mut token, Token::authenticate_management);
+        assert_eq!(again, (Ok(KeyOrigin::Protected), commands), "{kind:?}");
+
+        card.with(|card| card.management = ManagementKey::random(kind).unwrap());
+        assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
+    }
+}
+
+#[test]
+fn writing_needs_the_management_key() {
+    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let mut token = open(&card);
+    card.commands();
+    assert_eq!(token.write_guid(&GUID), Err(TokenError::NotAuthenticated));
+    assert_eq!(token.generate(Slot::Access), Err(TokenError::NotAuthenticated));
+    let write = token.write_certificate(Container::AccessCertificate, b"x");
+    assert_eq!(write, Err(TokenError::NotAuthenticated));
+    let protect = token.protect_management_key(&factory_pin());
+    assert_eq!(protect, Err(TokenError::NotAuthenticated));
+    assert_eq!(card.commands(), 0);
+}
+
+#[test]
+fn what_does_not_read_back_is_an_error() {
+    let card = Card::new(Habits { stores: false, ..NITROKEY }, KeyType::Tdes);
+    let mut token = open(&card);
+    token.authenticate_management().unwrap();
+    assert!(matches!(token.write_guid(&GUID), Err(TokenError::ReadBack { .. })));
+    let write = token.write_certificate(Container::AccessCertificate, b"x");
+    assert!(matches!(write, Err(TokenError::ReadBack { .. })));
+    token.verify_pin(&factory_pin()).unwrap();
+    let protect = token.protect_management_key(&factory_pin());
+    assert!(matches!(protect, Err(TokenError::ReadBack { .. })));
+    card.with(|card| assert_eq!(card.management.bytes()[..8], [1, 2, 3, 4, 5, 6, 7, 8]));
+}
+
+/// All that a Sub Key's job asks of a blank token, with its cost.
+#[test]
+fn the_commands_of_a_whole_job() {
+    for (habits, generate, clear, stays) in [
+        (NITROKEY, 1, 4, Authorized(true)),
+        (YUBIKEY, 1, 4, Authorized(false)),
+        (Habits { takes_policy: false, ..NITROKEY }, 2, 4, Authorized(true)),
+        (Habits { extended: false, ..NITROKEY }, 1, 4, Authorized(true)),
+        (Habits { clears_pin: true, select_clears: true, ..NITROKEY }, 1, 4, Authorized(false)),
+    ] {
+        let card = Card::new(habits, KeyType::Tdes);
+        let token = &mut open(&card);
+        token.verify_pin(&factory_pin()).unwrap();
+        token.closer_look(&factory_pin()).unwrap();
+        assert_eq!(cost(&card, token, |t| t.authenticate_management().unwrap()).1, 2);
+        let ((), commands) = cost(&card, token, |t| t.write_guid(&GUID).unwrap());
+        assert_eq!(commands, 2);
+        assert_eq!(token.read_identity().unwrap().guid, Some(GUID));
+        let (point, commands) = cost(&card, token, |t| t.generate(Slot::Access).unwrap());
+        assert_eq!((commands, point), (generate, [4; 65]));
+        assert_eq!(token.generate(Slot::Issuing).unwrap(), [4; 65]);
+
+        let certificate = vec![0x30; 1800];
+        let write = |t: &mut Token| t.write_certificate(Container::AccessCertificate, &certificate);
+        assert_eq!(cost(&card, token, write), (Ok(()), 2));
+        let read = token.read_certificate(Container::AccessCertificate).unwrap();
+        assert_eq!(read.as_ref(), Some(&certificate));
+
+        let new = pin("246810");
+        token.change_pin(&factory_pin(), &new).unwrap();
+        assert_eq!(cost(&card, token, |t| t.protect_management_key(&new)), (Ok(()), 7));
+        assert_eq!(cost(&card, token, |t| t.protect_management_key(&new)), (Ok(()), 0));
+
+        let sign = |slot| move |t: &mut Token| t.sign_with(slot, &pin("246810"), &[1; 32]);
+        let signed = |(signature, commands): (Result<Vec<u8>, _>, _)| {
+            assert_eq!(hex::encode(signature.unwrap()), SIGNATURE);
+            commands
+        };
+        assert_eq!(signed(cost(&card, token, sign(Slot::Access))), 1);
+        assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 2);
+        assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 2);
+        token.verify_pin(&new).unwrap();
+        assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 1);
+
+        assert_eq!(cost(&card, token, Token::clear), (Ok(stays), clear));
+        assert_eq!(card.with(|card| card.authorized), stays.0);
+        assert!(!card.with(|card| card.verified));
+    }
+}
+
+#[test]
+fn clearing_without_the_management_key() {
+    let rows = [
+        (NITROKEY, Authorized(false), 2),
+        (Habits { clears_pin: false, ..NITROKEY }, Authorized(true), 3),
+        (Habits { clears_pin: false, ..YUBIKEY }, Authorized(false), 3),
+    ];
+    for (habits, expected, commands) in rows {
+        let card = Card::new(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        token.verify_pin(&factory_pin()).unwrap();
+        assert_eq!(cost(&card, &mut token, Token::clear), (Ok(expected), commands));
+        assert_eq!(card.with(|card| card.verified), expected.0);
+    }
+}
+
+#[test]
+fn a_key_that_would_not_be_under_the_pin_is_not_set() {
+    for habits in
+        [Habits { printed_under_pin: false, ..NITROKEY }, Habits { clears_pin: false, ..NITROKEY }]
+    {
+        let card = Card::new(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        token.authenticate_management().unwrap();
+        assert!(token.protect_management_key(&factory_pin()).is_err());
+        card.with(|card| assert_eq!(card.management.bytes()[..8], [1, 2, 3, 4, 5, 6, 7, 8]));
+    }
+}
+
+#[test]
+fn another_programs_printed_data_stays() {
+    let card = Card::new(NITROKEY, KeyType::Tdes);
+    card.with(|card| card.objects.insert(PRINTED, b"\x01\x04Name".to_vec()));
+    let mut token = open(&card);
+    token.authenticate_management().unwrap();
+    let protect = token.protect_management_key(&factory_pin());
+    assert!(matches!(protect, Err(TokenError::Unsupported(_))));
+    card.with(|card| assert_eq!(card.objects[&PRINTED], b"\x01\x04Name"));
+}
+
+/// A key that somebody left in PRINTED beside a factory management key is not put in force.
+#[test]
+fn a_key_that_lies_in_printed_is_not_used() {
+    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let planted = ManagementKey::random(KeyType::Tdes).unwrap();
+    card.with(|card| card.objects.insert(PRINTED, planted.protected().to_vec()));
+    let mut token = open(&card);
+    token.closer_look(&factory_pin()).unwrap();
+    assert_eq!(token.authenticate_management(), Ok(KeyOrigin::Factory));
+    token.protect_management_key(&factory_pin()).unwrap();
+    card.with(|card| assert_ne!(card.management.bytes(), planted.bytes()));
+}
+
+/// Pulled out at every command, before and after it took effect: the next run always ends with the key in force kept
+/// under the PIN, and at no moment is there no usable key.
+#[test]
+fn protecting_the_management_key_survives_every_interruption() {
+    for (habits, kind) in [(NITROKEY, KeyType::Tdes), (YUBIKEY, KeyType::Aes192)] {
+        let job = |token: &mut Token| {
+            token.authenticate_management()?;
+            token.protect_management_key(&factory_pin())
+        };
+        let mut interruptions = 0;
+        for last in 0.. {
+            let mut finished = false;
+            for takes_effect in [false, true] {
+                let card = Card::new(habits, kind);
+                let first = Token::open(card.plug_until(last, takes_effect))
+                    .and_then(|mut token| job(&mut token));
+                match first {
+                    Ok(()) => finished = true,
+                    Err(error) => {
+                        assert_eq!(error, TokenError::Transport(TransportError::Gone));
+                        interruptions += 1;
+                    }
+                }
+                let mut token = open(&card);
+                token.verify_pin(&factory_pin()).unwrap();
+                job(&mut token).unwrap();
+                card.with(|card| {
+                    let kept = protected_key(&card.objects[&PRINTED]).unwrap();
+                    assert_eq!(kept[..], *card.management.bytes(), "{last} {takes_effect}");
+                    assert_ne!(kept[..8], [1, 2, 3, 4, 5, 6, 7, 8]);
+                });
+            }
+            if finished {
+                break;
+            }
+        }
+        assert!(interruptions >= 2 * 10, "{interruptions}");
+    }
+}
+
+#[test]
+fn a_session_runs_on_its_own_thread_and_releases_the_token() {
+    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let connector: Arc<dyn Connector> = Arc::new(card.clone());
+    let session = Session::open(&connector, "token-test").unwrap();
+    let name = session.run(|_| Ok(std::thread::current().name().map(str::to_owned))).unwrap();
+    assert_eq!(name.as_deref(), Some("token-test"));
+    let refused = session.run(|token| token.verify_pin(&pin("999999")));
+    assert_eq!(refused, Err(TokenError::PinRefused { retries: 2 }));
+    assert_eq!(session.run(|token| token.verify_pin(&factory_pin())), Ok(()));
+    let held = Arc::strong_count(&card.0);
+    drop(session);
+    assert_eq!(Arc::strong_count(&card.0), held - 1, "the transport is closed");
+}
+
+#[test]
+fn a_session_tells_why_it_could_not_be_opened() {
+    struct Busy;
+    impl Connector for Busy {
+        fn open(&self) -> Result<Box<dyn super::Transport>, TransportError> {
+            Err(TransportError::Busy { holder: "pcscd".into() })
+        }
+    }
+    let connector: Arc<dyn Connector> = Arc::new(Busy);
+    let error = Session::open(&connector, "token-test").err().unwrap();
+    assert_eq!(error.to_string(), "the token is in use by pcscd");
+}
+
+#[test]
+fn a_session_survives_its_caller_but_not_a_panic() {
+    let connector: Arc<dyn Connector> = Arc::new(Card::new(NITROKEY, KeyType::Tdes));
+    let session = Session::open(&connector, "token-test").unwrap();
+    let ended: Result<(), _> = session.run(|_| panic!("expected by this test"));
+    assert_eq!(ended, Err(TokenError::SessionEnded));
+    assert_eq!(session.run(|_| Ok(())), Err(TokenError::SessionEnded));
+}

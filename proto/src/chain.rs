@@ -1,0 +1,98 @@
+//! Chains of certificates: from one that is shown, to the root that is pinned.
+
+use crate::{Certificate, Id, profile::MAX_CAS};
+
+/// Why a chain is not believed. Positions count from 0, the leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// No certificate at all.
+    #[error("the chain is empty")]
+    Empty,
+    /// More CA certificates than a chain may have.
+    #[error("the chain has more than {MAX_CAS} CA certificates")]
+    TooLong,
+    /// The last certificate is not, byte for byte, the pinned root.
+    #[error("the chain does not end at the pinned root of the family")]
+    NotPinned,
+    /// The pinned certificate is not the self-signed root of the family that it names.
+    #[error("the pinned certificate is not the root of its family")]
+    NotARoot,
+    /// An end entity stands where a CA has to be.
+    #[error("certificate {0} of the chain is not a CA certificate")]
+    NotACa(usize),
+    /// Its issuer's name or key identifier is not the next certificate's.
+    #[error("certificate {0} of the chain was not issued by the one after it")]
+    WrongIssuer(usize),
+    /// Its signature is not by the next certificate's key.
+    #[error("the signature of certificate {0} of the chain is wrong")]
+    BadSignature(usize),
+    /// Its pathLenConstraint is not below the next certificate's.
+    #[error("certificate {0} of the chain is a CA that its issuer was not allowed to make")]
+    PathLen(usize),
+    /// Its URI names another family than the root.
+    #[error("certificate {0} of the chain belongs to another family")]
+    OtherFamily(usize),
+    /// Not valid at the given time.
+    #[error("certificate {0} of the chain is not valid at this time")]
+    Expired(usize),
+}
+
+/// Verifies a chain, leaf first, root last and included; answers the family. The leaf may be a CA.
+///
+/// Uses and key identifiers were checked by [`Certificate::parse`]. `at` is a time in Unix seconds;
+/// none judges no time. Revocation is not judged here.
+///
+/// # Errors
+/// Says which certificate is wrong, and why.
+pub fn verify_chain(
+    leaf_first: &[Certificate],
+    pinned_root: &[u8],
+    at: Option<u64>,
+) -> Result<Id, ChainError> {
+    let (root, below) = leaf_first.split_last().ok_or(ChainError::Empty)?;
+    if root.der() != pinned_root {
+        return Err(ChainError::NotPinned);
+    }
+    if leaf_first.iter().filter(|certificate| certificate.is_ca()).count() > MAX_CAS {
+        return Err(ChainError::TooLong);
+    }
+    let family = root.family();
+    if !root.is_ca() || family != root.public_key().id() || issued(below.len(), root, root).is_err()
+    {
+        return Err(ChainError::NotARoot);
+    }
+    for (position, pair) in leaf_first.windows(2).enumerate() {
+        let [subject, issuer] = pair else { continue };
+        link(position, subject, issuer)?;
+    }
+    if let Some(position) = leaf_first.iter().position(|certificate| {
+        at.is_some_and(|at| at < certificate.not_before() || at > certificate.not_after())
+    }) {
+        return Err(ChainError::Expired(position));
+    }
+    Ok(family)
+}
+
+fn link(position: usize, subject: &Certificate, issuer: &Certificate) -> Result<(), ChainError> {
+    let Some(room) = issuer.path_len() else {
+        return Err(ChainError::NotACa(position + 1));
+    };
+    // Stricter than RFC 5280, 6.1.4: the lowest CA counts as well, so the limit holds for what a
+    // CA could still issue and not only for the chain that is shown.
+    if subject.path_len().is_some_and(|path_len| path_len >= room) {
+        return Err(ChainError::PathLen(position));
+    }
+    if subject.family() != issuer.family() {
+        return Err(ChainError::OtherFamily(position));
+    }
+    issued(position, subject, issuer)
+}
+
+fn issued(position: usize, subject: &Certificate, issuer: &Certificate) -> Result<(), ChainError> {
+    if subject.issuer_der() != issuer.subject_der()
+        || *subject.authority_key_identifier() != issuer.public_key().key_identifier()
+    {
+        return Err(ChainError::WrongIssuer(position));
+    }
+    subject.verify_signature(issuer.public_key()).map_err(|_| ChainError::BadSignature(position))
+}

@@ -1,0 +1,174 @@
+//! Grants: what one Lock gets of a statement, and how it judges it offline.
+
+use minicbor::{Decoder, Encoder};
+
+use crate::{
+    Certificate, Role,
+    chain::{ChainError, verify_chain},
+    profile::MAX_CAS,
+    statement::{MAX_STATEMENT, StatementError, VerifiedStatement, parse_chain, verify_statement},
+    tree::{Effect, Hash, Leaf, MAX_PATH, NotIncluded, Target},
+};
+
+/// The longest grant, in bytes.
+pub const MAX_GRANT: usize = 64 * 1024;
+
+/// A statement, with the one leaf that a Lock is to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The statement: a tagged COSE_Sign1.
+    pub statement: Vec<u8>,
+    /// The leaf.
+    pub leaf: Leaf,
+    /// Its index in the tree.
+    pub index: u64,
+    /// Its inclusion path.
+    pub path: Vec<Hash>,
+    /// The subject's access certificate (slot 9A) first, the root last, DER: exactly where the leaf
+    /// allows `*`, because only a Key with a CA certificate may have that. Empty elsewhere.
+    pub access_chain: Vec<Vec<u8>>,
+}
+
+/// A grant that a Lock may act on, once it has judged the version against what it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedGrant {
+    /// The statement.
+    pub statement: VerifiedStatement,
+    /// This Lock, or every Lock of the family.
+    pub target: Target,
+    /// What is said.
+    pub effect: Effect,
+}
+
+/// Why a grant is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// Not a grant in its one encoding, or over [`MAX_GRANT`].
+    #[error("not a Keywright grant, or longer than {MAX_GRANT} bytes")]
+    Malformed,
+    /// Its statement is not believed.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// The leaf is not the statement's.
+    #[error(transparent)]
+    NotIncluded(#[from] NotIncluded),
+    /// It is for another Lock.
+    #[error("the grant is for another Lock")]
+    OtherLock,
+    /// A statement without version that does not deny every Lock and nothing else.
+    #[error("a revocation denies every Lock, and nothing else")]
+    BadRevocation,
+    /// A `*` that allows, for a Key that is not shown to be a Master or Backup of the family.
+    #[error("only a Master or Backup of the family may be allowed at every Lock")]
+    NotAnIssuer,
+}
+
+impl Grant {
+    /// Its deterministic CBOR.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut e = Encoder::new(Vec::new());
+        // Writing to a Vec cannot fail.
+        let _ = self.write(&mut e);
+        e.into_writer()
+    }
+
+    fn write(
+        &self,
+        e: &mut Encoder<Vec<u8>>,
+    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+        e.array(5)?.bytes(&self.statement)?.bytes(&self.leaf.encode())?.u64(self.index)?;
+        e.array(self.path.len() as u64)?;
+        for hash in &self.path {
+            e.bytes(hash)?;
+        }
+        e.array(self.access_chain.len() as u64)?;
+        for certificate in &self.access_chain {
+            e.bytes(certificate)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a grant of at most [`MAX_GRANT`] bytes. Nothing is verified.
+    ///
+    /// # Errors
+    /// [`GrantError::Malformed`], also for an encoding that is not the deterministic one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, GrantError> {
+        if bytes.len() > MAX_GRANT {
+            return Err(GrantError::Malformed);
+        }
+        Self::read(bytes).filter(|grant| grant.encode() == bytes).ok_or(GrantError::Malformed)
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut d = Decoder::new(bytes);
+        (d.array().ok()?? == 5).then_some(())?;
+        let statement = d.bytes().ok()?;
+        (statement.len() <= MAX_STATEMENT).then_some(())?;
+        let leaf = Leaf::decode(d.bytes().ok()?)?;
+        let index = d.u64().ok()?;
+        let path = read_array(&mut d, MAX_PATH, |item| item.try_into().ok())?;
+        let access_chain = read_array(&mut d, MAX_CAS + 1, |item| Some(item.to_vec()))?;
+        Some(Self { statement: statement.to_vec(), leaf, index, path, access_chain })
+    }
+}
+
+fn read_array<T>(
+    d: &mut Decoder<'_>,
+    longest: usize,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> Option<Vec<T>> {
+    let length = usize::try_from(d.array().ok()??).ok().filter(|length| *length <= longest)?;
+    (0..length).map(|_| read(d.bytes().ok()?)).collect()
+}
+
+/// What a Lock does with a grant: verifies it with nothing but the pinned root certificate of its
+/// family (DER) and SHA-256 of its own identity key (DER SubjectPublicKeyInfo).
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn verify_grant(
+    bytes: &[u8],
+    pinned_root: &[u8],
+    lock_key_hash: &Hash,
+) -> Result<VerifiedGrant, GrantError> {
+    let grant = Grant::decode(bytes)?;
+    let statement = verify_statement(&grant.statement, pinned_root)?;
+    statement.tree.verify(&grant.leaf, grant.index, &grant.path)?;
+    let Leaf { target, effect, .. } = grant.leaf;
+    if matches!(target, Target::Lock(hash) if hash != *lock_key_hash) {
+        return Err(GrantError::OtherLock);
+    }
+    if statement.version.is_none()
+        && (target, effect, statement.tree.size) != (Target::All, Effect::Deny, 1)
+    {
+        return Err(GrantError::BadRevocation);
+    }
+    if (target, effect) == (Target::All, Effect::Allow) {
+        verify_issuer(&grant.access_chain, pinned_root, &statement)?;
+    } else if !grant.access_chain.is_empty() {
+        return Err(GrantError::Malformed);
+    }
+    Ok(VerifiedGrant { statement, target, effect })
+}
+
+/// Verifies that the statement's subject is a Master or Backup: its access certificate says so, and
+/// is signed by an issuing key of its own. The Master's is the root, a Backup's never is; a Sub
+/// Key's certificate says `sub`.
+fn verify_issuer(
+    access_chain: &[Vec<u8>],
+    pinned_root: &[u8],
+    statement: &VerifiedStatement,
+) -> Result<(), GrantError> {
+    let chain = parse_chain(access_chain)?;
+    verify_chain(&chain, pinned_root, None).map_err(|error| match error {
+        ChainError::Empty => GrantError::NotAnIssuer,
+        other => StatementError::from(other).into(),
+    })?;
+    let own_issuer = match chain.first().and_then(Certificate::role) {
+        Some(Role::Master) => chain.len() == 2,
+        Some(Role::Backup) => chain.len() > 2,
+        _ => false,
+    };
+    let subject = chain.first().is_some_and(|access| *access.public_key() == statement.subject);
+    if own_issuer && subject { Ok(()) } else { Err(GrantError::NotAnIssuer) }
+}

@@ -1,0 +1,210 @@
+//! Statements: what an issuing key (slot 9C) says about a Key and any number of Locks.
+
+use minicbor::{Decoder, Encoder};
+
+use crate::{
+    Certificate, PublicKey, Unsigned,
+    certificate::CertificateError,
+    chain::{ChainError, verify_chain},
+    cose::{self, Received},
+    profile::MAX_CAS,
+    tree::{Hash, MAX_LEAVES, TreeHead},
+};
+
+/// The longest statement, in bytes.
+pub const MAX_STATEMENT: usize = 16 * 1024;
+/// Versions are below this: the integers that every language holds exactly.
+pub const VERSION_LIMIT: u64 = 1 << 53;
+
+/// A statement to be made.
+#[derive(Debug, Clone)]
+pub struct Statement<'a> {
+    /// The Key: its access key (slot 9A).
+    pub subject: &'a PublicKey,
+    /// None: a revocation, final for this key. Else see [`next_version`].
+    pub version: Option<u64>,
+    /// The Locks.
+    pub tree: TreeHead,
+}
+
+/// A statement whose signature and chain were verified. Whether its signer was revoked since is
+/// not judged here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedStatement {
+    /// The Key: its access key (slot 9A).
+    pub subject: PublicKey,
+    /// None: a revocation.
+    pub version: Option<u64>,
+    /// The Locks.
+    pub tree: TreeHead,
+    /// Names the statement in confirmations: SHA-256 of what its signature covers. Unlike a hash
+    /// of the whole, it does not change with the signature's random part.
+    pub digest: Hash,
+    /// The signer's CA certificate first, the family's root last.
+    pub chain: Vec<Certificate>,
+}
+
+impl VerifiedStatement {
+    /// The issuing key that made it.
+    pub fn signer(&self) -> Option<&PublicKey> {
+        self.chain.first().map(Certificate::public_key)
+    }
+}
+
+/// Why a statement is not made or not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatementError {
+    /// Not a COSE_Sign1 of a statement in its one encoding, or over [`MAX_STATEMENT`].
+    #[error("not a Keywright statement, or longer than {MAX_STATEMENT} bytes")]
+    Malformed,
+    /// A certificate of its x5chain is not one of ours.
+    #[error("certificate {0} of the statement: {1}")]
+    Certificate(usize, CertificateError),
+    /// Its chain is not believed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Its signer is no CA of the family.
+    #[error("the statement's signer is not a CA; only a Master or Backup makes statements")]
+    NotACa,
+    /// The signature is wrong.
+    #[error("the statement's signature is wrong")]
+    BadSignature,
+    /// It was made for another family.
+    #[error("the statement names another family than its chain")]
+    OtherFamily,
+    /// Its version or tree is out of bounds.
+    #[error("the statement's version or number of leaves is out of bounds")]
+    OutOfBounds,
+    /// No version is left above the newest known one.
+    #[error(
+        "the newest known version is the last one possible; this Key's rights cannot be changed any more"
+    )]
+    NoVersionLeft,
+}
+
+/// The version of a Key's next statement: above every known one, and above Unix time in
+/// milliseconds, so that stations that never met hardly ever choose the same.
+///
+/// # Errors
+/// [`StatementError::NoVersionLeft`] where it would not be below [`VERSION_LIMIT`].
+pub fn next_version(newest_known: Option<u64>, now_ms: u64) -> Result<u64, StatementError> {
+    let above = newest_known.map_or(Some(0), |newest| newest.checked_add(1));
+    let version = above.map(|above| above.max(now_ms));
+    version.filter(|version| *version < VERSION_LIMIT).ok_or(StatementError::NoVersionLeft)
+}
+
+impl Statement<'_> {
+    /// The statement, to be signed by the issuing key whose CA certificate is first in `chain`; the
+    /// family's root is last.
+    ///
+    /// # Errors
+    /// A signer that is no CA, bounds that are not kept, or a chain that makes it too long.
+    pub fn unsigned(&self, chain: &[Certificate]) -> Result<Unsigned, StatementError> {
+        let [signer, ..] = chain else { return Err(ChainError::Empty.into()) };
+        let [.., root] = chain else { return Err(ChainError::Empty.into()) };
+        if chain.iter().any(|certificate| !certificate.is_ca()) {
+            return Err(StatementError::NotACa);
+        }
+        let payload = encode(self, root).ok_or(StatementError::OutOfBounds)?;
+        let chain: Vec<_> = chain.iter().map(|certificate| certificate.der().to_vec()).collect();
+        // What CBOR and the signature add is far below 512 bytes.
+        if chain.iter().map(Vec::len).sum::<usize>() + payload.len() + 512 > MAX_STATEMENT {
+            return Err(StatementError::OutOfBounds);
+        }
+        Ok(cose::unsigned(signer.public_key().clone(), cose::STATEMENT, &chain, payload))
+    }
+}
+
+/// Verifies a statement up to the family's pinned root certificate (DER). A root that comes with
+/// the statement counts for nothing.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn verify_statement(
+    bytes: &[u8],
+    pinned_root: &[u8],
+) -> Result<VerifiedStatement, StatementError> {
+    let received =
+        Received::parse(bytes, cose::STATEMENT, MAX_STATEMENT).ok_or(StatementError::Malformed)?;
+    let chain = parse_chain(&received.chain)?;
+    verify_chain(&chain, pinned_root, None)?;
+    let (Some(signer), Some(root)) = (chain.first(), chain.last()) else {
+        return Err(ChainError::Empty.into());
+    };
+    if !signer.is_ca() {
+        return Err(StatementError::NotACa);
+    }
+    received.verify(signer.public_key()).map_err(|_| StatementError::BadSignature)?;
+    let (subject, family, version, tree) =
+        decode(&received.payload).ok_or(StatementError::Malformed)?;
+    if family != root.public_key().hash() {
+        return Err(StatementError::OtherFamily);
+    }
+    let statement = Statement { subject: &subject, version, tree };
+    match encode(&statement, root) {
+        None => return Err(StatementError::OutOfBounds),
+        Some(payload) if payload != received.payload => return Err(StatementError::Malformed),
+        Some(_) => {}
+    }
+    Ok(VerifiedStatement { subject, version, tree, digest: received.digest, chain })
+}
+
+/// Reads certificates, one more than CAs at most (an access certificate may come first).
+pub(crate) fn parse_chain(chain: &[Vec<u8>]) -> Result<Vec<Certificate>, StatementError> {
+    if chain.len() > MAX_CAS + 1 {
+        return Err(ChainError::TooLong.into());
+    }
+    let certificates = chain.iter().enumerate().map(|(position, der)| {
+        Certificate::parse(der).map_err(|error| StatementError::Certificate(position, error))
+    });
+    certificates.collect()
+}
+
+/// Keys of the payload's map.
+const SUBJECT: u8 = 1;
+const FAMILY: u8 = 2;
+const VERSION: u8 = 3;
+const SIZE: u8 = 4;
+const ROOT: u8 = 5;
+
+/// The payload in deterministic CBOR; none where a bound is not kept.
+fn encode(statement: &Statement<'_>, root: &Certificate) -> Option<Vec<u8>> {
+    let Statement { subject, version, tree } = statement;
+    if version.is_some_and(|version| version >= VERSION_LIMIT)
+        || !(1..=MAX_LEAVES).contains(&tree.size)
+    {
+        return None;
+    }
+    let mut e = Encoder::new(Vec::new());
+    e.map(if version.is_some() { 5 } else { 4 }).ok()?;
+    e.u8(SUBJECT).ok()?.bytes(subject.spki_der()).ok()?;
+    e.u8(FAMILY).ok()?.bytes(&root.public_key().hash()).ok()?;
+    if let Some(version) = version {
+        e.u8(VERSION).ok()?.u64(*version).ok()?;
+    }
+    e.u8(SIZE).ok()?.u64(tree.size).ok()?;
+    e.u8(ROOT).ok()?.bytes(&tree.root).ok()?;
+    Some(e.into_writer())
+}
+
+/// Reads a payload; that it is the one encoding is for the caller to check.
+fn decode(payload: &[u8]) -> Option<(PublicKey, Hash, Option<u64>, TreeHead)> {
+    let mut d = Decoder::new(payload);
+    let entries = d.map().ok()??;
+    let key = |d: &mut Decoder<'_>, expected: u8| (d.u8().ok()? == expected).then_some(());
+    key(&mut d, SUBJECT)?;
+    let subject = PublicKey::from_spki_der(d.bytes().ok()?).ok()?;
+    key(&mut d, FAMILY)?;
+    let family = d.bytes().ok()?.try_into().ok()?;
+    let version = if entries == 5 {
+        key(&mut d, VERSION)?;
+        Some(d.u64().ok()?)
+    } else {
+        None
+    };
+    key(&mut d, SIZE)?;
+    let size = d.u64().ok()?;
+    key(&mut d, ROOT)?;
+    let root = d.bytes().ok()?.try_into().ok()?;
+    Some((subject, family, version, TreeHead { size, root }))
+}

@@ -1,0 +1,120 @@
+//! A family made with software keys: what tokens and a station would make together.
+#![allow(dead_code, missing_docs)]
+
+use keywright_proto::{
+    Certificate, Crl, Effect, Grant, Leaf, PublicKey, Role, Statement, Target, Tree, Unsigned, crl,
+    profile::{self, Validity},
+};
+use p256::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
+
+/// 2026-01-01 and 2060-01-01: the end needs GeneralizedTime.
+pub const VALIDITY: Validity = Validity { not_before: 1_767_225_600, not_after: 2_840_140_800 };
+/// A time in between.
+pub const NOW: u64 = 1_790_000_000;
+
+/// A private key; its signatures are deterministic (RFC 6979).
+#[derive(Clone)]
+pub struct Key(SigningKey);
+
+impl Key {
+    pub fn new(number: u8) -> Self {
+        Self(SigningKey::from_slice(&[number; 32]).unwrap())
+    }
+
+    pub fn public(&self) -> PublicKey {
+        PublicKey::from_sec1_point(self.0.verifying_key().to_sec1_point(false).as_bytes()).unwrap()
+    }
+
+    pub fn sign(&self, unsigned: Unsigned) -> Vec<u8> {
+        assert_eq!(*unsigned.signer(), self.public());
+        let signature = self.sign_digest(&unsigned.digest());
+        unsigned.assemble(&signature).unwrap()
+    }
+
+    pub fn sign_digest(&self, digest: &[u8; 32]) -> Vec<u8> {
+        let signature: Signature = self.0.sign_prehash(digest).unwrap();
+        signature.to_der().as_bytes().to_vec()
+    }
+}
+
+/// A CA with its issuing key and its chain, itself first.
+#[derive(Clone)]
+pub struct Ca {
+    pub key: Key,
+    pub chain: Vec<Certificate>,
+}
+
+impl Ca {
+    pub fn master(key: Key) -> Self {
+        let der = key.sign(profile::master_ca(&key.public(), &[1], VALIDITY).unwrap());
+        Self { key, chain: vec![Certificate::parse(&der).unwrap()] }
+    }
+
+    pub fn backup(&self, key: Key, serial: u8) -> Self {
+        let unsigned =
+            profile::backup_ca(&key.public(), self.certificate(), &[serial], VALIDITY).unwrap();
+        let certificate = Certificate::parse(&self.key.sign(unsigned)).unwrap();
+        Self { key, chain: [&[certificate][..], &self.chain].concat() }
+    }
+
+    /// Depth 1 is the Master; each further CA is a Backup made by the one before.
+    pub fn at_depth(depth: u8) -> Self {
+        (1..depth).fold(Self::master(Key::new(1)), |ca, n| ca.backup(Key::new(1 + n), 0x80 + n))
+    }
+
+    pub fn certificate(&self) -> &Certificate {
+        &self.chain[0]
+    }
+
+    pub fn root(&self) -> &[u8] {
+        self.chain.last().unwrap().der()
+    }
+
+    /// An end entity's chain, leaf first.
+    pub fn issue(&self, key: &Key, role: Role, serial: &[u8]) -> Vec<Certificate> {
+        let unsigned =
+            profile::end_entity(&key.public(), role, self.certificate(), serial, VALIDITY).unwrap();
+        let certificate = Certificate::parse(&self.key.sign(unsigned)).unwrap();
+        [&[certificate][..], &self.chain].concat()
+    }
+
+    pub fn crl(&self, number: u64, revoked: &[crl::Revoked]) -> Crl {
+        let unsigned =
+            crl::crl(self.certificate(), number, NOW - 10, VALIDITY.not_after, revoked).unwrap();
+        Crl::parse(&self.key.sign(unsigned)).unwrap()
+    }
+
+    pub fn statement(&self, subject: &Key, version: Option<u64>, tree: &Tree) -> Vec<u8> {
+        let subject = subject.public();
+        let statement = Statement { subject: &subject, version, tree: tree.head() };
+        self.key.sign(statement.unsigned(&self.chain).unwrap())
+    }
+
+    /// A grant on the leaf at `index`.
+    pub fn grant(
+        &self,
+        subject: &Key,
+        version: Option<u64>,
+        leaves: &[Leaf],
+        index: u64,
+        access_chain: &[Certificate],
+    ) -> Grant {
+        let tree = Tree::new(leaves.iter().copied()).unwrap();
+        Grant {
+            statement: self.statement(subject, version, &tree),
+            leaf: leaves[index as usize],
+            index,
+            path: tree.path(index).unwrap(),
+            access_chain: ders(access_chain),
+        }
+    }
+}
+
+pub fn ders(chain: &[Certificate]) -> Vec<Vec<u8>> {
+    chain.iter().map(|certificate| certificate.der().to_vec()).collect()
+}
+
+/// A leaf with a fixed seed.
+pub fn leaf(target: Target, effect: Effect) -> Leaf {
+    Leaf::new(&[9; 32], target, effect)
+}

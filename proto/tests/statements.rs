@@ -1,0 +1,282 @@
+//! Statements, grants and confirmations: who is believed, and who is not.
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Ca, Key, ders, leaf};
+use ct_merkle::mem_backed_tree::MemoryBackedTree;
+use keywright_proto::{
+    Confirmation, Effect, Grant, Leaf, Role, Statement, Target, Tree,
+    chain::ChainError,
+    confirmation::ConfirmationError,
+    grant::GrantError,
+    next_version,
+    statement::{MAX_STATEMENT, StatementError, VERSION_LIMIT},
+    tree::{BadSize, NotIncluded, TreeHead, salt},
+    verify_grant, verify_statement,
+};
+use sha2::Sha256;
+
+const ALLOW_ALL: (Target, Effect) = (Target::All, Effect::Allow);
+
+fn lock(number: u8) -> [u8; 32] {
+    Key::new(number).public().hash()
+}
+
+fn leaves(locks: std::ops::Range<u8>) -> Vec<Leaf> {
+    locks.map(|number| leaf(Target::Lock(lock(number)), Effect::Allow)).collect()
+}
+
+#[test]
+fn every_lock_of_a_statement_verifies_its_own_leaf_only() {
+    let subject = Key::new(30);
+    for depth in 1..=4 {
+        let ca = Ca::at_depth(depth);
+        let leaves = leaves(100..107);
+        for index in 0..7 {
+            let grant = ca.grant(&subject, Some(5), &leaves, index, &[]).encode();
+            let own = lock(100 + index as u8);
+            let verified = verify_grant(&grant, ca.root(), &own).unwrap();
+            assert_eq!(verified.effect, Effect::Allow);
+            assert_eq!(verified.target, Target::Lock(own));
+            assert_eq!(verified.statement.subject, subject.public());
+            assert_eq!(verified.statement.version, Some(5));
+            assert_eq!(verified.statement.signer(), Some(&ca.key.public()));
+            assert_eq!(verified.statement.chain, ca.chain);
+            assert_eq!(verify_grant(&grant, ca.root(), &lock(99)), Err(GrantError::OtherLock));
+        }
+    }
+}
+
+#[test]
+fn a_leaf_that_was_not_signed_is_not_believed() {
+    let ca = Ca::at_depth(1);
+    let good = ca.grant(&Key::new(30), Some(5), &leaves(100..107), 3, &[]);
+    let verify = |change: &dyn Fn(&mut Grant)| {
+        let mut grant = good.clone();
+        change(&mut grant);
+        verify_grant(&grant.encode(), ca.root(), &lock(103)).map(drop)
+    };
+    assert_eq!(verify(&|_| ()), Ok(()));
+    let not_included = Err(GrantError::NotIncluded(NotIncluded));
+    assert_eq!(verify(&|grant| grant.leaf.effect = Effect::Deny), not_included);
+    assert_eq!(verify(&|grant| grant.leaf.target = Target::All), not_included);
+    assert_eq!(verify(&|grant| grant.leaf.salt[0] ^= 1), not_included);
+    assert_eq!(verify(&|grant| grant.index = 2), not_included);
+    assert_eq!(verify(&|grant| grant.index = u64::MAX), not_included);
+    assert_eq!(verify(&|grant| grant.path[0][0] ^= 1), not_included);
+    assert_eq!(verify(&|grant| grant.path.truncate(2)), not_included);
+    assert_eq!(verify(&|grant| grant.path.push([0; 32])), not_included);
+    assert_eq!(verify(&|grant| grant.path = vec![[0; 32]; 21]), Err(GrantError::Malformed));
+    let chain = ders(&ca.chain);
+    assert_eq!(verify(&|grant| grant.access_chain = chain.clone()), Err(GrantError::Malformed));
+}
+
+/// Everybody who might be allowed everywhere, and whether he is.
+#[test]
+fn only_a_master_or_backup_is_allowed_everywhere() {
+    let master = Ca::at_depth(1);
+    let backup = Ca::at_depth(2);
+    let third = Ca::at_depth(3);
+    let key = Key::new(30);
+    let other = Ca::master(Key::new(77));
+    let not_an_issuer = Err(GrantError::NotAnIssuer);
+    let wrong_chain = |error| Err(GrantError::Statement(StatementError::Chain(error)));
+    for (what, signer, access_chain, expected) in [
+        ("a Master", &master, master.issue(&key, Role::Master, &[2]), Ok(())),
+        ("a Backup", &master, backup.issue(&key, Role::Backup, &[2]), Ok(())),
+        ("a Backup of a Backup", &backup, third.issue(&key, Role::Backup, &[2]), Ok(())),
+        ("a Sub Key", &master, master.issue(&key, Role::Sub, &[2]), not_an_issuer.clone()),
+        (
+            "a Sub Key of a Backup",
+            &master,
+            backup.issue(&key, Role::Sub, &[2]),
+            not_an_issuer.clone(),
+        ),
+        ("a Lock", &master, master.issue(&key, Role::Lock, &[2]), not_an_issuer.clone()),
+        (
+            "a Backup without CA",
+            &master,
+            master.issue(&key, Role::Backup, &[2]),
+            not_an_issuer.clone(),
+        ),
+        ("a second Master", &master, backup.issue(&key, Role::Master, &[2]), not_an_issuer.clone()),
+        ("a CA", &master, backup.chain.clone(), not_an_issuer.clone()),
+        ("nobody", &master, vec![], not_an_issuer.clone()),
+        ("another Key", &master, backup.issue(&Key::new(31), Role::Backup, &[2]), not_an_issuer),
+        (
+            "a Master of another family",
+            &master,
+            other.issue(&key, Role::Master, &[2]),
+            wrong_chain(ChainError::NotPinned),
+        ),
+    ] {
+        let all = [leaf(ALLOW_ALL.0, ALLOW_ALL.1)];
+        let grant = signer.grant(&key, Some(1), &all, 0, &access_chain).encode();
+        let verified = verify_grant(&grant, master.root(), &lock(1)).map(|grant| {
+            assert_eq!((grant.target, grant.effect), ALLOW_ALL);
+        });
+        assert_eq!(verified, expected, "{what}");
+    }
+}
+
+#[test]
+fn a_revocation_denies_everywhere_and_nothing_else() {
+    let ca = Ca::at_depth(2);
+    let key = Key::new(30);
+    let deny_all = leaf(Target::All, Effect::Deny);
+    let verify = |leaves: &[Leaf], version| {
+        let grant = ca.grant(&key, version, leaves, 0, &[]).encode();
+        verify_grant(&grant, ca.root(), &lock(100)).map(|grant| grant.effect)
+    };
+    assert_eq!(verify(&[deny_all], None), Ok(Effect::Deny));
+    assert_eq!(verify(&[deny_all], Some(3)), Ok(Effect::Deny));
+    let bad = Err(GrantError::BadRevocation);
+    assert_eq!(verify(&leaves(100..101), None), bad);
+    assert_eq!(verify(&[deny_all, deny_all], None), bad);
+    assert_eq!(verify(&[leaf(ALLOW_ALL.0, ALLOW_ALL.1)], None), bad);
+}
+
+#[test]
+fn only_a_ca_below_the_pinned_root_makes_statements() {
+    let ca = Ca::at_depth(2);
+    let subject = Key::new(30);
+    let tree = Tree::new(leaves(100..103)).unwrap();
+    let good = ca.statement(&subject, Some(1), &tree);
+    assert!(verify_statement(&good, ca.root()).is_ok());
+    let other = Ca::master(Key::new(77));
+    let not_pinned = StatementError::Chain(ChainError::NotPinned);
+    assert_eq!(verify_statement(&good, other.root()), Err(not_pinned));
+    // A Sub Key has no CA certificate to put first.
+    let sub_chain = ca.issue(&subject, Role::Sub, &[5]);
+    let subject = subject.public();
+    let statement = Statement { subject: &subject, version: Some(1), tree: tree.head() };
+    assert_eq!(statement.unsigned(&sub_chain).unwrap_err(), StatementError::NotACa);
+    assert_eq!(statement.unsigned(&[]).unwrap_err(), StatementError::Chain(ChainError::Empty));
+    // A thief's signature does not get in.
+    let unsigned = statement.unsigned(&ca.chain).unwrap();
+    let signature = Key::new(66).sign_digest(&unsigned.digest());
+    assert!(unsigned.assemble(&signature).is_err());
+    // Made under a chain that ends elsewhere, so the payload names another family.
+    let unsigned = statement.unsigned(&other.chain).unwrap();
+    let foreign = other.key.sign(unsigned);
+    assert!(verify_statement(&foreign, ca.root()).is_err());
+}
+
+#[test]
+fn statements_keep_their_bounds() {
+    let ca = Ca::at_depth(1);
+    let subject = Key::new(30).public();
+    let make = |version, size| {
+        let tree = TreeHead { size, root: [0; 32] };
+        Statement { subject: &subject, version, tree }.unsigned(&ca.chain).map(drop)
+    };
+    assert_eq!(make(Some(VERSION_LIMIT - 1), 1 << 20), Ok(()));
+    let out = Err(StatementError::OutOfBounds);
+    assert_eq!(make(Some(VERSION_LIMIT), 1), out);
+    assert_eq!(make(None, 0), out);
+    assert_eq!(make(None, (1 << 20) + 1), out);
+    let long = vec![0; MAX_STATEMENT + 1];
+    assert_eq!(verify_statement(&long, ca.root()), Err(StatementError::Malformed));
+}
+
+#[test]
+fn a_statement_of_the_longest_chain_fits_a_record() {
+    let ca = Ca::at_depth(4);
+    let tree = Tree::new(leaves(100..103)).unwrap();
+    let length = ca.statement(&Key::new(30), Some(1 << 52), &tree).len();
+    assert!(length < 4096, "{length} bytes");
+}
+
+#[test]
+fn versions_go_up() {
+    for (newest, now, next) in [
+        (None, 0, Ok(0)),
+        (None, 1_790_000_000_000, Ok(1_790_000_000_000)),
+        (Some(5), 3, Ok(6)),
+        (Some(5), 6, Ok(6)),
+        (Some(5), 9, Ok(9)),
+        (Some(VERSION_LIMIT - 2), 0, Ok(VERSION_LIMIT - 1)),
+        (Some(VERSION_LIMIT - 1), 0, Err(StatementError::NoVersionLeft)),
+        (Some(u64::MAX), 0, Err(StatementError::NoVersionLeft)),
+        (None, VERSION_LIMIT, Err(StatementError::NoVersionLeft)),
+    ] {
+        assert_eq!(next_version(newest, now), next, "{newest:?} {now}");
+    }
+}
+
+#[test]
+fn trees_are_those_of_rfc_9162() {
+    for size in (1..70).chain([255, 256, 257, 1000]) {
+        let leaves: Vec<_> = (0..size)
+            .map(|n: u64| {
+                let mut hash = [0; 32];
+                hash[..8].copy_from_slice(&n.to_be_bytes());
+                leaf(Target::Lock(hash), Effect::Allow)
+            })
+            .collect();
+        let tree = Tree::new(leaves.iter().copied()).unwrap();
+        let mut reference = MemoryBackedTree::<Sha256, Vec<u8>>::new();
+        leaves.iter().for_each(|leaf| reference.push(leaf.encode()));
+        assert_eq!(tree.head().root[..], reference.root().as_bytes()[..]);
+        assert_eq!(tree.head().size, size);
+        for index in (0..size).step_by(7).chain([size - 1]) {
+            let path = tree.path(index).unwrap();
+            let expected = reference.prove_inclusion(index as usize);
+            assert_eq!(path.concat(), expected.as_bytes());
+            assert_eq!(tree.head().verify(&leaves[index as usize], index, &path), Ok(()));
+        }
+        assert_eq!(tree.path(size), None);
+    }
+}
+
+#[test]
+fn a_tree_has_a_leaf_and_not_too_many() {
+    assert_eq!(Tree::new([]).unwrap_err(), BadSize);
+    let one = leaf(Target::All, Effect::Deny);
+    assert_eq!(Tree::new(std::iter::repeat_n(one, (1 << 20) + 1)).unwrap_err(), BadSize);
+    let huge = TreeHead { size: u64::MAX, root: [0; 32] };
+    assert_eq!(huge.verify(&one, 0, &[]), Err(NotIncluded));
+    assert_eq!(TreeHead { size: 0, root: [0; 32] }.verify(&one, 0, &[]), Err(NotIncluded));
+}
+
+#[test]
+fn salts_differ_by_seed_and_target() {
+    let targets = [Target::All, Target::Lock([0; 32]), Target::Lock([1; 32])];
+    let mut salts: Vec<_> = targets
+        .iter()
+        .flat_map(|target| [salt(&[1; 32], target), salt(&[2; 32], target)])
+        .collect();
+    assert_eq!(salts[0], salt(&[1; 32], &Target::All));
+    salts.sort_unstable();
+    salts.dedup();
+    assert_eq!(salts.len(), 6);
+}
+
+#[test]
+fn a_confirmation_is_believed_from_its_lock_only() {
+    let lock = Key::new(100);
+    let said = Confirmation {
+        statement: [7; 32],
+        effect: Effect::Allow,
+        newest_version: VERSION_LIMIT - 1,
+    };
+    let bytes = lock.sign(said.unsigned(&lock.public()).unwrap());
+    assert_eq!(Confirmation::verify(&bytes, &lock.public()), Ok(said));
+    assert_eq!(Confirmation::claimed_lock(&bytes), Ok(lock.public().hash()));
+    let other = Key::new(101).public();
+    assert_eq!(Confirmation::verify(&bytes, &other), Err(ConfirmationError::OtherLock));
+    let beyond = Confirmation { newest_version: VERSION_LIMIT, ..said };
+    assert_eq!(beyond.unsigned(&other).unwrap_err(), ConfirmationError::Malformed);
+    // Signed by an issuing key instead: as a statement it is none, as a confirmation it is not the
+    // Lock's.
+    let unsigned = said.unsigned(&lock.public()).unwrap();
+    assert!(unsigned.clone().assemble(&Key::new(1).sign_digest(&unsigned.digest())).is_err());
+    let ca = Ca::at_depth(1);
+    assert_eq!(verify_statement(&bytes, ca.root()), Err(StatementError::Malformed));
+    let tree = Tree::new([leaf(Target::All, Effect::Deny)]).unwrap();
+    let statement = ca.statement(&lock, Some(1), &tree);
+    let confused = Confirmation::verify(&statement, &ca.key.public());
+    assert_eq!(confused, Err(ConfirmationError::Malformed));
+}
