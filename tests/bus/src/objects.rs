@@ -90,11 +90,12 @@ impl Objects {
         self.serializations.iter().find(|job| job.path == *path)
     }
 
-    /// The serialization of this pair.
+    /// The live serialization of this pair.
     pub fn offer(&self, issuer: &OwnedObjectPath, candidate: &OwnedObjectPath) -> Option<&Object> {
-        self.serializations
-            .iter()
-            .find(|job| job.object("Issuer") == *issuer && job.object("Candidate") == *candidate)
+        self.serializations.iter().find(|job| {
+            let over = ["finished", "failed", "cancelled"].contains(&job.text("Step").as_str());
+            !over && job.object("Issuer") == *issuer && job.object("Candidate") == *candidate
+        })
     }
 }
 

@@ -18,6 +18,8 @@ pub const FACTORY_PIN: &str = "123456";
 pub const PIN: &str = "246802";
 /// A PIN that no Key here has.
 pub const WRONG_PIN: &str = "999999";
+/// A token's PUK from the factory.
+pub const FACTORY_PUK: &str = "12345678";
 
 /// A pipe that ends after these bytes.
 pub fn pipe(pin: impl AsRef<[u8]>) -> Fd<'static> {

@@ -68,25 +68,21 @@ impl Watch {
         self.until(&format!("{} at {step}", job.as_str()), check).await;
     }
 
-    /// Waits until the manager's decisions contain this one.
-    pub async fn until_decision(
-        &mut self,
-        issuer: Option<&OwnedObjectPath>,
-        other: &OwnedObjectPath,
-        reason: &str,
-    ) {
+    /// Waits until the manager's decisions give this reason for this pair, in either order; where
+    /// there is no issuer, `/` may stand for one of them.
+    pub async fn until_decision(&mut self, pair: [&OwnedObjectPath; 2], reason: &str) {
         let deadline = Instant::now() + LIMIT;
-        let issuer = issuer.map_or("/", |path| path.as_str());
+        let known = |path: &OwnedObjectPath| path.as_str() == "/" || pair.contains(&path);
         loop {
             let decisions = self.decisions().await;
-            let found = |(first, second, why): &Decision| {
-                first.as_str() == issuer && second == other && why == reason
+            let found = |(issuer, other, why): &Decision| {
+                why == reason && known(issuer) && pair.contains(&other)
             };
             if decisions.iter().any(found) {
                 return;
             }
             if timeout_at(deadline, self.next_signal()).await.is_err() {
-                panic!("no decision {reason} on {issuer} and {other}, but {decisions:?}");
+                panic!("no decision {reason:?} on {pair:?}, but {decisions:?}");
             }
         }
     }
