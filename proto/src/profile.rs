@@ -57,7 +57,7 @@ pub enum ProfileError {
     NotACa,
     /// Below this issuer there is no room for another CA.
     #[error(
-        "a chain has at most {MAX_CAS} CA certificates; make the Backup with a Key nearer to the Master"
+        "a chain has at most {MAX_CAS} CA certificates; let a Key nearer to the Master make this one"
     )]
     ChainTooLong,
     /// Empty, zero, or more than [`MAX_SERIAL`] bytes.

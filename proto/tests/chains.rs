@@ -21,6 +21,7 @@ use keywright_proto::{
     unsigned::AssembleError,
     verify_chain,
 };
+use proptest::prelude::*;
 use webpki::{
     CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, anchor_from_trusted_cert,
@@ -89,6 +90,37 @@ fn bad_arguments_make_no_certificate() {
     assert_eq!(made.unwrap_err(), ProfileError::NotACa);
     let made = profile::backup_ca(&key, leaf, &[1], VALIDITY);
     assert_eq!(made.unwrap_err(), ProfileError::NotACa);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever serial number and times are given, they come out again or are refused.
+    #[test]
+    fn serial_numbers_and_times_are_kept(
+        serial in proptest::collection::vec(any::<u8>(), 0..20),
+        not_before in 0..260_000_000_000u64,
+        length in 0..10_000_000_000u64,
+    ) {
+        let key = Key::new(1);
+        let validity = Validity { not_before, not_after: not_before + length };
+        match profile::master_ca(&key.public(), &serial, validity) {
+            Ok(unsigned) => {
+                let certificate = Certificate::parse(&key.sign(unsigned)).unwrap();
+                let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+                prop_assert_eq!(certificate.serial(), &serial[zeros..]);
+                prop_assert_eq!(certificate.not_before(), validity.not_before);
+                prop_assert_eq!(certificate.not_after(), validity.not_after);
+            }
+            Err(ProfileError::Serial) => {
+                prop_assert!(serial.len() > 16 || serial.iter().all(|byte| *byte == 0));
+            }
+            Err(error) => {
+                prop_assert_eq!(error, ProfileError::Validity);
+                prop_assert!(validity.not_after > 253_402_300_799);
+            }
+        }
+    }
 }
 
 #[test]
