@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use common::{Ca, Key, NOW, VALIDITY};
+use common::{Ca, Key, NOW, VALIDITY, signed_anew};
 use keywright_proto::{
     Certificate, Claim, Crl, Role, Uri,
-    certificate::CertificateError,
+    certificate::CertificateError::{self, Extension},
     chain::ChainError,
     crl::{self, CrlError, Revoked},
     pem::{Label, to_pem},
@@ -213,6 +213,68 @@ fn other_certificates_are_not_ours() {
     assert_eq!(Claim::read(&ours), None);
 }
 
+/// What a dishonest CA could sign.
+#[test]
+fn a_signature_does_not_make_up_for_the_profile() {
+    let ca = Ca::at_depth(2);
+    let key = Key::new(9);
+    let chain = ca.issue(&key, Role::Sub, &[0x55]);
+    let root = chain.last().unwrap().der();
+    let ski = key.public().key_identifier();
+    let aki = ca.key.public().key_identifier();
+    let changed = |bytes: [u8; 20]| bytes.map(|byte| byte ^ 1);
+    let id = key.public().id().to_string();
+    let uri = |role: &str, id: &str| format!("/{role}/{id}").into_bytes();
+    for (what, from, to, error) in [
+        ("version 2", vec![2, 1, 2], vec![2, 1, 1], CertificateError::Version),
+        ("a negative serial", vec![2, 1, 0x55], vec![2, 1, 0x85], CertificateError::Serial),
+        ("the serial 0", vec![2, 1, 0x55], vec![2, 1, 0], CertificateError::Serial),
+        ("SHA-384", vec![0x3d, 4, 3, 2], vec![0x3d, 4, 3, 3], CertificateError::Version),
+        ("another role", uri("sub", &id), uri("bus", &id), CertificateError::Uri),
+        ("another id", uri("sub", &id), uri("sub", &"0".repeat(32)), CertificateError::Mismatch),
+        ("another use", vec![3, 2, 7, 0x80], vec![3, 2, 6, 0x40], Extension("keyUsage")),
+        ("a server", vec![5, 7, 3, 2], vec![5, 7, 3, 1], Extension("extKeyUsage")),
+        ("another SKI", ski.to_vec(), changed(ski).to_vec(), Extension("subjectKeyIdentifier")),
+        (
+            "no SKI",
+            vec![0x55, 0x1d, 0x0e],
+            vec![0x55, 0x1d, 0x7e],
+            Extension("subjectKeyIdentifier"),
+        ),
+        (
+            "no AKI",
+            vec![0x55, 0x1d, 0x23],
+            vec![0x55, 0x1d, 0x7e],
+            Extension("authorityKeyIdentifier"),
+        ),
+    ] {
+        let der = signed_anew(chain[0].der(), &from, &to, &ca.key);
+        assert_eq!(Certificate::parse(&der), Err(error), "{what}");
+    }
+    let verify = |position: usize, from: &[u8], to: &[u8], key: &Key| {
+        let mut chain = chain.clone();
+        let der = signed_anew(chain[position].der(), from, to, key);
+        chain[position] = Certificate::parse(&der).unwrap();
+        verify_chain(&chain, root, None)
+    };
+    let family = chain[0].family().to_string().into_bytes();
+    let unchanged = verify(0, &family, &family, &ca.key);
+    assert!(unchanged.is_ok());
+    let other = verify(0, &family, &[b'0'; 32], &ca.key);
+    assert_eq!(other, Err(ChainError::OtherFamily(0)));
+    let other_aki = verify(0, &aki, &changed(aki), &ca.key);
+    assert_eq!(other_aki, Err(ChainError::WrongIssuer(0)));
+    let master = Key::new(1);
+    // basicConstraints with pathLenConstraint 2, as the Master may give, and more.
+    let path_len = |to| verify(1, &[1, 1, 0xff, 2, 1, 2], &[1, 1, 0xff, 2, 1, to], &master);
+    assert!(path_len(1).is_ok());
+    assert_eq!(path_len(3), Err(ChainError::PathLen(1)));
+    let name = Ca::at_depth(1).key.public().id().to_string();
+    let issuer = format!("CA {name}").into_bytes();
+    let other_name = verify(1, &issuer, format!("CB {name}").as_bytes(), &master);
+    assert_eq!(other_name, Err(ChainError::WrongIssuer(1)));
+}
+
 #[test]
 fn crls_say_what_they_were_made_with() {
     let ca = Ca::at_depth(2);
@@ -306,7 +368,12 @@ fn openssl_and_webpki_accept_every_chain_with_its_crls() {
         let crls: Vec<_> = cas.iter().map(|ca| ca.crl(1, &[])).collect();
         for role in KEY_ROLES.into_iter().chain([Role::Lock]) {
             let chain = cas[0].issue(&Key::new(9), role, &[0xfe; 16]);
-            assert!(verify_chain(&chain, cas[0].root(), Some(NOW)).is_ok());
+            let ours = match role {
+                Role::Master if depth > 1 => Err(ChainError::Role),
+                Role::Backup if depth == 1 => Err(ChainError::Role),
+                _ => Ok(cas[0].certificate().family()),
+            };
+            assert_eq!(verify_chain(&chain, cas[0].root(), Some(NOW)), ours, "{depth} {role}");
             let (accepted, said) = openssl_verify(&chain, &crls, "sslclient");
             assert!(accepted, "depth {depth}, {role}: {said}");
             assert_eq!(webpki_verify(&chain, &crls, KeyUsage::client_auth()), Ok(()));

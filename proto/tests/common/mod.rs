@@ -1,11 +1,14 @@
 //! A family made with software keys: what tokens and a station would make together.
 #![allow(dead_code, missing_docs)]
 
+use coset::{CoseSign1, TaggedCborSerializable};
+use der::{Any, Decode, Encode, asn1::BitString};
 use keywright_proto::{
     Certificate, Crl, Effect, Grant, Leaf, PublicKey, Role, Statement, Target, Tree, Unsigned, crl,
     profile::{self, Validity},
 };
 use p256::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
+use sha2::{Digest, Sha256};
 
 /// 2026-01-01 and 2060-01-01: the end needs GeneralizedTime.
 pub const VALIDITY: Validity = Validity { not_before: 1_767_225_600, not_after: 2_840_140_800 };
@@ -117,4 +120,28 @@ pub fn ders(chain: &[Certificate]) -> Vec<Vec<u8>> {
 /// A leaf with a fixed seed.
 pub fn leaf(target: Target, effect: Effect) -> Leaf {
     Leaf::new(&[9; 32], target, effect)
+}
+
+/// A certificate or CRL with the one place in its signed part changed from `from` to `to` (of equal
+/// length), signed anew by `key`: what a dishonest CA could make.
+pub fn signed_anew(der: &[u8], from: &[u8], to: &[u8], key: &Key) -> Vec<u8> {
+    let [tbs, algorithm, _] = <[Any; 3]>::try_from(Vec::<Any>::from_der(der).unwrap()).unwrap();
+    let mut tbs = tbs.to_der().unwrap();
+    let at: Vec<_> =
+        (0..=tbs.len() - from.len()).filter(|at| tbs[*at..].starts_with(from)).collect();
+    assert_eq!(at.len(), 1, "{from:02x?} is there {} times", at.len());
+    tbs.splice(at[0]..at[0] + from.len(), to.iter().copied());
+    let signature = key.sign_digest(&Sha256::digest(&tbs).into());
+    let signature = Any::encode_from(&BitString::from_bytes(&signature).unwrap()).unwrap();
+    vec![Any::from_der(&tbs).unwrap(), algorithm, signature].to_der().unwrap()
+}
+
+/// A COSE_Sign1, changed and signed anew by `key`.
+pub fn cose_signed_anew(bytes: &[u8], key: &Key, change: impl Fn(&mut CoseSign1)) -> Vec<u8> {
+    let mut message = CoseSign1::from_tagged_slice(bytes).unwrap();
+    message.protected.original_data = None;
+    change(&mut message);
+    let der = key.sign_digest(&Sha256::digest(message.tbs_data(b"")).into());
+    message.signature = Signature::from_der(&der).unwrap().to_bytes().to_vec();
+    message.to_tagged_vec().unwrap()
 }
