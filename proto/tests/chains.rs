@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use common::{Ca, Key, NOW, VALIDITY, signed_anew};
+use common::{Ca, Key, NOW, VALIDITY, extended, replaced, signed_anew};
+use der::{Decode, Encode};
 use keywright_proto::{
     Certificate, Claim, Crl, Role, Uri,
     certificate::CertificateError::{self, Extension},
@@ -25,6 +26,11 @@ use proptest::prelude::*;
 use webpki::{
     CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, anchor_from_trusted_cert,
+};
+use x509_cert::{
+    crl::RevokedCert,
+    ext::{ToExtension, pkix::CrlReason},
+    name::Name,
 };
 
 const KEY_ROLES: [Role; 4] = [Role::Master, Role::Backup, Role::Sub, Role::Soft];
@@ -248,12 +254,12 @@ fn a_signature_does_not_make_up_for_the_profile() {
             Extension("authorityKeyIdentifier"),
         ),
     ] {
-        let der = signed_anew(chain[0].der(), &from, &to, &ca.key);
+        let der = replaced(chain[0].der(), &ca.key, &from, &to);
         assert_eq!(Certificate::parse(&der), Err(error), "{what}");
     }
     let verify = |position: usize, from: &[u8], to: &[u8], key: &Key| {
         let mut chain = chain.clone();
-        let der = signed_anew(chain[position].der(), from, to, key);
+        let der = replaced(chain[position].der(), key, from, to);
         chain[position] = Certificate::parse(&der).unwrap();
         verify_chain(&chain, root, None)
     };
@@ -273,6 +279,54 @@ fn a_signature_does_not_make_up_for_the_profile() {
     let issuer = format!("CA {name}").into_bytes();
     let other_name = verify(1, &issuer, format!("CB {name}").as_bytes(), &master);
     assert_eq!(other_name, Err(ChainError::WrongIssuer(1)));
+    let uri = |family: &str| format!("spiffe://{family}").into_bytes();
+    let no_root = replaced(root, &master, &uri(&name), &uri(&"0".repeat(32)));
+    let no_root = Certificate::parse(&no_root).unwrap();
+    let pinned = verify_chain(std::slice::from_ref(&no_root), no_root.der(), None);
+    assert_eq!(pinned, Err(ChainError::NotARoot));
+}
+
+#[test]
+fn extensions_are_those_of_the_profile() {
+    let ca = Ca::at_depth(2);
+    let leaf = ca.issue(&Key::new(9), Role::Sub, &[0x55]).remove(0);
+    let names = [
+        "basicConstraints",
+        "keyUsage",
+        "subjectKeyIdentifier",
+        "authorityKeyIdentifier",
+        "subjectAltName",
+        "extKeyUsage",
+    ];
+    for (certificate, names) in [(&leaf, &names[..]), (ca.certificate(), &names[..5])] {
+        let parse = |change: &dyn Fn(&mut Vec<x509_cert::ext::Extension>)| {
+            Certificate::parse(&extended(certificate.der(), &ca.key, change)).map(drop)
+        };
+        assert_eq!(parse(&|_| ()), Ok(()));
+        for (at, name) in names.iter().enumerate() {
+            let error = Err(Extension(name));
+            assert_eq!(parse(&|list| drop(list.remove(at))), error);
+            assert_eq!(parse(&|list| list.push(list[at].clone())), error);
+            assert!(parse(&|list| list[at].critical ^= true).is_err(), "{name}");
+        }
+        let more = |oid: &str, critical| {
+            parse(&|list| {
+                let extn_id = oid.parse().unwrap();
+                list.push(x509_cert::ext::Extension { extn_id, critical, ..list[0].clone() });
+            })
+        };
+        assert_eq!(more("1.2.3.4", true), Err(CertificateError::UnknownCritical));
+        assert_eq!(more("1.2.3.4", false), Ok(()));
+        // extKeyUsage: there already, or not for a CA.
+        assert_eq!(more("2.5.29.37", false), Err(Extension("extKeyUsage")));
+    }
+    // Issuer and subject, after version, serial number and algorithm.
+    for name in [3, 5] {
+        let der = signed_anew(leaf.der(), &ca.key, |elements| {
+            elements[name] = der::Any::new(der::Tag::Sequence, []).unwrap();
+        });
+        assert_eq!(Certificate::parse(&der), Err(CertificateError::Name));
+    }
 }
 
 #[test]
@@ -301,6 +355,41 @@ fn crls_say_what_they_were_made_with() {
     assert_eq!(make(0, 1, &[0]), CrlError::Serial);
     assert_eq!(make(0, 1, &[1; 21]), CrlError::Serial);
     assert_eq!(Crl::parse(ca.root()).unwrap_err(), CrlError::NotACrl);
+}
+
+#[test]
+fn a_crl_is_believed_from_its_ca_only() {
+    let ca = Ca::at_depth(2);
+    let entry = Revoked { serial: vec![0x55], since: NOW };
+    let good = ca.crl(3, &[entry]);
+    let verify = |der: &[u8]| Crl::parse(der).and_then(|crl| crl.verify(ca.certificate()));
+    assert_eq!(verify(good.der()), Ok(()));
+    let not_by_this_ca = Err(CrlError::NotByThisCa);
+    let id = ca.key.public().id().to_string();
+    let named = |prefix: &str| format!("{prefix} {id}").into_bytes();
+    let renamed = replaced(good.der(), &ca.key, &named("CA"), &named("CB"));
+    assert_eq!(verify(&renamed), not_by_this_ca);
+    let aki = ca.key.public().key_identifier();
+    let other_aki = replaced(good.der(), &ca.key, &aki, &[0; 20]);
+    assert_eq!(verify(&other_aki), not_by_this_ca);
+    assert_eq!(verify(&replaced(good.der(), &Key::new(66), &aki, &aki)), not_by_this_ca);
+
+    let not_a_crl = Err(CrlError::NotACrl);
+    for (at, critical) in [(0, false), (1, false), (0, true), (1, true)] {
+        let der = extended(good.der(), &ca.key, |list| {
+            if critical { list[at].critical = true } else { drop(list.remove(at)) }
+        });
+        assert_eq!(verify(&der), not_a_crl);
+    }
+    let with_reason = signed_anew(good.der(), &ca.key, |elements| {
+        let mut entries = Vec::<RevokedCert>::from_der(&elements[5].to_der().unwrap()).unwrap();
+        let reason = (false, &CrlReason::RemoveFromCRL).to_extension(&Name::default(), &[]);
+        entries[0].crl_entry_extensions = Some(vec![reason.unwrap()]);
+        elements[5] = der::Any::from_der(&entries.to_der().unwrap()).unwrap();
+    });
+    assert_eq!(verify(&with_reason), not_a_crl);
+    let no_next_update = signed_anew(good.der(), &ca.key, |elements| drop(elements.remove(4)));
+    assert_eq!(verify(&no_next_update), not_a_crl);
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {

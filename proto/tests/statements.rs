@@ -296,6 +296,27 @@ fn a_tree_has_a_leaf_and_not_too_many() {
 }
 
 #[test]
+fn a_leaf_has_one_encoding() {
+    for leaf in [leaf(Target::All, Effect::Deny), leaf(Target::Lock([1; 32]), Effect::Allow)] {
+        let good = leaf.encode();
+        assert_eq!(Leaf::decode(&good), Some(leaf));
+        let changed = |at: std::ops::Range<usize>, to: &[u8]| {
+            let mut bytes = good.clone();
+            bytes.splice(at, to.iter().copied());
+            Leaf::decode(&bytes)
+        };
+        assert_eq!(changed(0..1, &[0x98, 3]), None, "a long length");
+        assert_eq!(changed(1..2, &[0x58, 16]), None, "a long length");
+        assert_eq!(changed(0..1, &[0x84]), None, "four entries");
+        assert_eq!(changed(1..3, &[0x4f]), None, "a short salt");
+        assert_eq!(changed(good.len()..good.len(), &[0]), None, "a byte too many");
+        assert_eq!(changed(good.len() - 1..good.len(), &[1]), None, "no bool");
+        assert_eq!(changed(18..good.len() - 1, b"\x61?"), None, "another target");
+        assert_eq!(changed(18..good.len() - 1, &[0x41, 1]), None, "a short hash");
+    }
+}
+
+#[test]
 fn salts_differ_by_seed_and_target() {
     let targets = [Target::All, Target::Lock([0; 32]), Target::Lock([1; 32])];
     let mut salts: Vec<_> = targets
@@ -323,6 +344,25 @@ fn a_confirmation_is_believed_from_its_lock_only() {
     assert_eq!(Confirmation::verify(&bytes, &other), Err(ConfirmationError::OtherLock));
     let beyond = Confirmation { newest_version: VERSION_LIMIT, ..said };
     assert_eq!(beyond.unsigned(&other).unwrap_err(), ConfirmationError::Malformed);
+    let changed = |change: &dyn Fn(&mut CoseSign1)| {
+        Confirmation::verify(&cose_signed_anew(&bytes, &lock, change), &lock.public())
+    };
+    assert_eq!(changed(&|_| ()), Ok(said));
+    let malformed = Err(ConfirmationError::Malformed);
+    assert_eq!(changed(&|message| message.payload.as_mut().unwrap().push(0)), malformed);
+    // The map's length in a longer form.
+    let longer = |message: &mut CoseSign1| {
+        message.payload.as_mut().unwrap().splice(0..1, [0xb8, 4]);
+    };
+    assert_eq!(changed(&longer), malformed);
+    let with_chain = |message: &mut CoseSign1| {
+        message
+            .protected
+            .header
+            .rest
+            .push((coset::Label::Int(33), coset::cbor::Value::Bytes(vec![1])));
+    };
+    assert_eq!(changed(&with_chain), malformed);
     // Signed by an issuing key instead: as a statement it is none, as a confirmation it is not the
     // Lock's.
     let unsigned = said.unsigned(&lock.public()).unwrap();
