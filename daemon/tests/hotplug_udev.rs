@@ -3,6 +3,8 @@
 //! The test runs itself once more under `umockdev-wrapper`, which redirects /sys and udev's netlink socket of that
 //! process to a directory. There it writes sysfs files and sends udevd's messages.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;

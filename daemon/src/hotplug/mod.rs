@@ -7,7 +7,8 @@ mod seen;
 pub mod udev;
 #[cfg(feature = "virtual-reader")]
 pub mod virtual_reader;
-#[cfg(all(test, feature = "virtual-reader"))]
+#[cfg(test)]
+#[cfg(feature = "virtual-reader")]
 mod virtual_reader_tests;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};

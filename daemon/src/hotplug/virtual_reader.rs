@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::{Device, DeviceId, Event, Sink, StartError};
-use crate::token::{ANSWER, VpcdConnector};
+use crate::token::{ANSWER_TIMEOUT, VpcdConnector};
 
 /// The virtual reader. Dropping it ends its thread and removes the socket file; cards that are plugged in are not
 /// reported as gone.
@@ -124,7 +124,7 @@ impl Slots {
             Err(error) => return Err(error),
         };
         let watched = stream.try_clone()?;
-        let connector = VpcdConnector::new(stream, ANSWER)?;
+        let connector = VpcdConnector::new(stream, ANSWER_TIMEOUT)?;
         let slot = (1..)
             .find(|slot| self.cards.iter().all(|card| card.slot != *slot))
             .unwrap_or(usize::MAX);

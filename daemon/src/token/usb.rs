@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rusb::{
     Context, Device, DeviceHandle, Direction, InterfaceDescriptor, TransferType, UsbContext,
 };
+use zeroize::Zeroizing;
 
 use super::ccid::{self, Exchange, HEADER, Next, Reader};
 use super::{Connector, Limits, Transport, TransportError};
@@ -73,7 +74,7 @@ impl UsbTransport {
     /// Sends one message and waits for its whole answer; cleans up after a failure.
     fn exchange(
         &mut self,
-        message: impl FnOnce(u8, u8) -> zeroize::Zeroizing<Vec<u8>>,
+        message: impl FnOnce(u8, u8) -> Zeroizing<Vec<u8>>,
     ) -> Result<Vec<u8>, TransportError> {
         self.sequence = self.sequence.wrapping_add(1);
         let message = message(self.sequence, self.reader.power);
@@ -112,8 +113,8 @@ impl UsbTransport {
 
     /// Reads one message. The header first: a message that fills its last packet may come without an empty one behind
     /// it, and a longer read would then wait for nothing.
-    fn read(&self, timeout: Duration) -> Result<Vec<u8>, TransportError> {
-        let mut message = Vec::new();
+    fn read(&self, timeout: Duration) -> Result<Zeroizing<Vec<u8>>, TransportError> {
+        let mut message = Zeroizing::new(Vec::new());
         let mut length = HEADER;
         while message.len() < length {
             let begin = message.len();
