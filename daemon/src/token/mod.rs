@@ -2,6 +2,7 @@
 
 mod apdu;
 mod ccid;
+mod ccid_transport;
 mod details;
 mod error;
 mod extensions;
