@@ -8,6 +8,7 @@ use super::{Context, arguments, error::Result, secret_fd::read_pin};
 use crate::{
     station::view::{KeyView, Label},
     token::PinState,
+    token::RecoveryCode,
 };
 
 /// The object of one Key.
@@ -162,7 +163,7 @@ impl KeyObject {
         new: OwnedFd,
     ) -> Result<()> {
         self.context.authorize(&call, MANAGE_KEYS).await?;
-        let code = read_pin("code", code.into()).await?;
+        let code = RecoveryCode::from(read_pin("code", code.into()).await?);
         let new = read_pin("new", new.into()).await?;
         let label = self.label.clone();
         let station = &self.context.station;
