@@ -11,14 +11,8 @@ const GARBAGE: [u8; 4096] = [0xA5; 4096];
 /// Panics unless the daemon ended with status 2 and one line that contains this.
 #[track_caller]
 fn assert_refused(output: &Output, about: &Path) {
-    assert_ended(output, 2, about);
-}
-
-/// One line that names what is wrong, and this exit status.
-#[track_caller]
-fn assert_ended(output: &Output, status: i32, about: &Path) {
     let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert_eq!(output.status.code(), Some(2), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains(about.to_str().unwrap()), "{said:?} does not name {}", about.display());
 }
@@ -116,11 +110,15 @@ async fn a_configuration_that_is_not_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bus_that_is_not_there_is_refused() {
+async fn a_bus_that_is_not_there_is_named() {
     let station = Station::start().await;
     let bus = station.dir.path().join("no-bus");
     let launch = Launch { bus: format!("unix:path={}", bus.display()), ..another(&station) };
-    assert_ended(&launch.run_to_end().await, 1, &bus);
+    let output = launch.run_to_end().await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(bus.to_str().unwrap()), "{said}");
 }
 
 #[tokio::test]
