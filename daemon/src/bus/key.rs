@@ -4,7 +4,11 @@ use keywright_proto::bus::action::{INSPECT, MANAGE_KEYS};
 use tokio::sync::watch;
 use zbus::{OwnedFd, interface, message::Header};
 
-use super::{Context, arguments, error::Result, secret_fd::{read_pin, read_recovery_code}};
+use super::{
+    Context, arguments,
+    error::Result,
+    secret_fd::{read_pin, read_recovery_code},
+};
 use crate::{
     station::view::{KeyView, Label},
     token::PinState,

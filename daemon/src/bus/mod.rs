@@ -12,6 +12,8 @@ pub mod manager;
 mod publisher;
 pub mod secret_fd;
 pub mod serialization;
+#[cfg(test)]
+mod tests;
 
 use std::{convert::Infallible, str::FromStr};
 
