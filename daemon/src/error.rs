@@ -181,7 +181,9 @@ impl Error {
             Self::Unverified(_) | Self::NotGenuine(_) => ErrorName::Unverified,
             Self::Unsupported(_) => ErrorName::Unsupported,
             Self::PinRequired(_) => ErrorName::PinRequired,
-            Self::PinInvalid { .. } | Self::LastTry { .. } | Self::CodeInvalid { .. } => ErrorName::PinInvalid,
+            Self::PinInvalid { .. } | Self::LastTry { .. } | Self::CodeInvalid { .. } => {
+                ErrorName::PinInvalid
+            }
             Self::PinBlocked(_) | Self::CodeBlocked(_) => ErrorName::PinBlocked,
             Self::LimitExceeded(_) => ErrorName::LimitExceeded,
             Self::Cancelled => ErrorName::Cancelled,
@@ -230,9 +232,7 @@ fn pair(reason: &Reason) -> &'static str {
             "the other Key holds keys or certificates that were not made here; nothing on it is overwritten, take another one"
         }
         Reason::Revoked => "one of the two Keys was revoked for good; take another one",
-        Reason::Unusable => {
-            "one of the two Keys cannot be used; `keywrightctl keys` says why"
-        }
+        Reason::Unusable => "one of the two Keys cannot be used; `keywrightctl keys` says why",
         Reason::AmbiguousIssuer => {
             "more than one Key could be the issuer; start the serialization with the one you mean"
         }

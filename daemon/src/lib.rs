@@ -3,8 +3,15 @@
 //! Start reading in `docs/architecture.md`.
 #![forbid(unsafe_code)]
 
+pub mod bus;
+pub mod clock;
+pub mod config;
 pub mod decision;
+pub mod error;
 pub mod hotplug;
+pub mod presence;
+pub mod queries;
 pub mod registry;
 pub mod serialization;
+pub mod station;
 pub mod token;

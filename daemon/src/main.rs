@@ -1,2 +1,155 @@
-//! placeholder
-fn main() {}
+//! `keywrightd`: reads its arguments, puts the parts together, and waits for the end.
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::Parser;
+#[cfg(feature = "virtual-reader")]
+use keywrightd::hotplug::{Event, virtual_reader::VirtualReader};
+use keywrightd::{
+    bus::{Bus, Service, ServiceError},
+    config::{Config, ConfigError},
+    hotplug::{Sink, StartError, udev::UdevSource},
+    registry::{Registry, RegistryError},
+    station::Station,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The configuration file that may be missing.
+const DEFAULT_CONFIG: &str = "/etc/keywright/keywrightd.toml";
+/// Where the log level is set, in the words of `tracing`: `debug`, `keywrightd=trace`…
+const LOG_VARIABLE: &str = "KEYWRIGHT_LOG";
+
+/// Makes Backup and Sub Keys from PIV security tokens.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The bus: system, session, or a D-Bus address.
+    #[arg(long, default_value = "system", value_name = "BUS")]
+    bus: Bus,
+    /// Where the registry is kept.
+    #[arg(long, default_value = "/var/lib/keywright", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// The configuration file [default: /etc/keywright/keywrightd.toml, if it exists].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A Unix socket on which card programs plug themselves in (vpcd protocol).
+    #[cfg(feature = "virtual-reader")]
+    #[arg(long, value_name = "SOCKET")]
+    virtual_reader: Option<PathBuf>,
+}
+
+/// Why the daemon ends without being asked to.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("{} is not a state directory of keywrightd: it holds other files; give another one", .0.display())]
+    StateDirectory(PathBuf),
+    #[error(transparent)]
+    Hotplug(#[from] StartError),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+impl Failure {
+    /// 2 for what it was given, 1 for what happened.
+    fn status(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Hotplug(StartError::Monitor(_)) | Self::System(_) | Self::Service(_) => 1,
+            Self::Config(_) | Self::Registry(_) | Self::StateDirectory(_) | Self::Hotplug(_) => 2,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log();
+    // Only the daemon's own user reads what it writes.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.map_err(Failure::from).and_then(|runtime| {
+        let ended = runtime.block_on(run(arguments));
+        // A query that still reads is not waited for.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("keywrightd: {failure}");
+            failure.status()
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let config = match &arguments.config {
+        Some(file) => Config::load(file)?,
+        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG))?,
+        None => Config::default(),
+    };
+    let registry = open_registry(&arguments.state_dir)?;
+    let (station, outputs) = Station::start(registry.clone(), config)?;
+    let mut service = Service::open(arguments.bus, station.clone(), registry, outputs).await?;
+    let sink: Sink = Arc::new(move |event| station.tell(move |station| station.hotplug(event)));
+    #[cfg(feature = "virtual-reader")]
+    let _reader =
+        arguments.virtual_reader.map(|socket| start_reader(&socket, &sink)).transpose()?;
+    let _source = UdevSource::start(sink)?;
+    service.claim_name().await?;
+    tokio::select! {
+        ended = service.run() => match ended? {},
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    service.release_name().await;
+    Ok(())
+}
+
+/// Opens the registry in the state directory, which may be missing or empty.
+fn open_registry(state_dir: &Path) -> Result<Registry, Failure> {
+    let mut names = state_dir.read_dir().into_iter().flatten().flatten().peekable();
+    let ours = |name: std::ffi::OsString| name.to_string_lossy().starts_with("registry");
+    if names.peek().is_some() && !names.any(|entry| ours(entry.file_name())) {
+        return Err(Failure::StateDirectory(state_dir.into()));
+    }
+    Ok(Registry::open(&state_dir.join("registry"))?)
+}
+
+/// Starts the virtual reader. What is there at the start is for udev to say: here, nothing ever is.
+#[cfg(feature = "virtual-reader")]
+fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError> {
+    let sink = Arc::clone(sink);
+    let plugs = move |event| {
+        if !matches!(event, Event::Settled) {
+            sink(event);
+        }
+    };
+    VirtualReader::start(socket, Arc::new(plugs))
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        // The journal has the time.
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+}

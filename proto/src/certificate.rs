@@ -5,15 +5,15 @@ use x509_cert::{
     TbsCertificate,
     certificate::Version,
     ext::pkix::{
-        AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages,
-        SubjectAltName, SubjectKeyIdentifier, name::GeneralName,
+        AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName,
+        SubjectKeyIdentifier, name::GeneralName,
     },
     serial_number::SerialNumber,
 };
 
 use crate::{
     Id, PublicKey, Role, Uri,
-    profile::extended_key_usage,
+    profile::{extended_key_usage, key_usage},
     public_key::BadSignature,
     unsigned::{ECDSA_WITH_SHA256, SignedDer},
 };
@@ -253,11 +253,7 @@ fn authority(tbs: &TbsCertificate) -> Result<[u8; 20], CertificateError> {
 fn check_use(tbs: &TbsCertificate, uri: &Uri) -> Result<Option<u8>, CertificateError> {
     let constraints: BasicConstraints = extension(tbs, true, "basicConstraints")?;
     let usage: KeyUsage = extension(tbs, true, "keyUsage")?;
-    let expected = match uri {
-        Uri::Ca { .. } => KeyUsages::DigitalSignature | KeyUsages::KeyCertSign | KeyUsages::CRLSign,
-        Uri::EndEntity { .. } => KeyUsages::DigitalSignature.into(),
-    };
-    if usage.0 != expected {
+    if usage != key_usage(uri) {
         return Err(CertificateError::Extension("keyUsage"));
     }
     let known = [BasicConstraints::OID, KeyUsage::OID];

@@ -1,6 +1,6 @@
 //! Chains of certificates: from one that is shown, to the root that is pinned.
 
-use crate::{Certificate, Id, profile::MAX_CAS};
+use crate::{Certificate, Id, Role, profile::MAX_CAS};
 
 /// Why a chain is not believed. Positions count from 0, the leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,10 @@ pub enum ChainError {
     /// Its URI names another family than the root.
     #[error("certificate {0} of the chain belongs to another family")]
     OtherFamily(usize),
+    /// A Master's access certificate that the root did not issue, or a Backup's that it did: each
+    /// has its own CA to issue it.
+    #[error("the leaf's role is master or backup, but it was not issued by a CA of its own")]
+    Role,
     /// Not valid at the given time.
     #[error("certificate {0} of the chain is not valid at this time")]
     Expired(usize),
@@ -64,6 +68,14 @@ pub fn verify_chain(
     for (position, pair) in leaf_first.windows(2).enumerate() {
         let [subject, issuer] = pair else { continue };
         link(position, subject, issuer)?;
+    }
+    let has_own_ca = match leaf_first.first().and_then(Certificate::role) {
+        Some(Role::Master) => below.len() == 1,
+        Some(Role::Backup) => below.len() > 1,
+        _ => true,
+    };
+    if !has_own_ca {
+        return Err(ChainError::Role);
     }
     if let Some(position) = leaf_first.iter().position(|certificate| {
         at.is_some_and(|at| at < certificate.not_before() || at > certificate.not_after())

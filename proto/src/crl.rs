@@ -141,6 +141,10 @@ impl Crl {
             .unwrap_or_default()
             .iter()
             .map(|entry| {
+                // A reason could mean the opposite (removeFromCRL); ours have none.
+                if entry.crl_entry_extensions.is_some() {
+                    return Err(CrlError::NotACrl);
+                }
                 let serial = positive(&entry.serial_number).ok_or(CrlError::Serial)?;
                 Ok(Revoked { serial, since: entry.revocation_date.to_unix_duration().as_secs() })
             })

@@ -19,7 +19,7 @@ pub enum CsrError {
     NotACsr,
     /// Another key than P-256.
     #[error(
-        "the request's key is not a P-256 key; make one with: openssl ecparam -name prime256v1 -genkey"
+        "the request's key is not P-256; make one with: openssl ecparam -name prime256v1 -genkey"
     )]
     UnsupportedKey,
     /// Not signed by its own key with ECDSA and SHA-256.

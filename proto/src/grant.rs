@@ -3,8 +3,8 @@
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Certificate, Role,
-    chain::{ChainError, verify_chain},
+    Role,
+    chain::verify_chain,
     profile::MAX_CAS,
     statement::{MAX_STATEMENT, StatementError, VerifiedStatement, parse_chain, verify_statement},
     tree::{Effect, Hash, Leaf, MAX_PATH, NotIncluded, Target},
@@ -152,23 +152,18 @@ pub fn verify_grant(
 }
 
 /// Verifies that the statement's subject is a Master or Backup: its access certificate says so, and
-/// is signed by an issuing key of its own. The Master's is the root, a Backup's never is; a Sub
-/// Key's certificate says `sub`.
+/// [`verify_chain`] takes that only from an issuing key of its own.
 fn verify_issuer(
     access_chain: &[Vec<u8>],
     pinned_root: &[u8],
     statement: &VerifiedStatement,
 ) -> Result<(), GrantError> {
     let chain = parse_chain(access_chain)?;
-    verify_chain(&chain, pinned_root, None).map_err(|error| match error {
-        ChainError::Empty => GrantError::NotAnIssuer,
-        other => StatementError::from(other).into(),
-    })?;
-    let own_issuer = match chain.first().and_then(Certificate::role) {
-        Some(Role::Master) => chain.len() == 2,
-        Some(Role::Backup) => chain.len() > 2,
-        _ => false,
-    };
-    let subject = chain.first().is_some_and(|access| *access.public_key() == statement.subject);
-    if own_issuer && subject { Ok(()) } else { Err(GrantError::NotAnIssuer) }
+    let access = chain.first().ok_or(GrantError::NotAnIssuer)?;
+    verify_chain(&chain, pinned_root, None).map_err(StatementError::from)?;
+    if access.role().is_some_and(Role::is_issuer) && *access.public_key() == statement.subject {
+        Ok(())
+    } else {
+        Err(GrantError::NotAnIssuer)
+    }
 }

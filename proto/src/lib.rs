@@ -5,13 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
-pub mod error_name;
 pub mod certificate;
 pub mod chain;
 pub mod confirmation;
 mod cose;
 pub mod crl;
 pub mod csr;
+pub mod error_name;
 pub mod grant;
 pub mod id;
 pub mod name;
@@ -27,12 +27,12 @@ pub mod tree;
 pub mod unsigned;
 pub mod uri;
 
-pub use error_name::ErrorName;
 pub use certificate::{Certificate, Claim};
 pub use chain::verify_chain;
 pub use confirmation::Confirmation;
 pub use crl::Crl;
 pub use csr::read_csr;
+pub use error_name::ErrorName;
 pub use grant::{Grant, VerifiedGrant, verify_grant};
 pub use id::Id;
 pub use name::check_name;

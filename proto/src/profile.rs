@@ -57,7 +57,7 @@ pub enum ProfileError {
     NotACa,
     /// Below this issuer there is no room for another CA.
     #[error(
-        "a chain has at most {MAX_CAS} CA certificates; make the Backup with a Key nearer to the Master"
+        "a chain has at most {MAX_CAS} CA certificates; let a Key nearer to the Master make this one"
     )]
     ChainTooLong,
     /// Empty, zero, or more than [`MAX_SERIAL`] bytes.
@@ -123,7 +123,15 @@ pub fn end_entity(
     make(key, uri, None, issued_by(subject, issuer)?, serial, validity)
 }
 
-/// What the key of an end entity may be used for.
+/// What the key of a CA or an end entity may be used for.
+pub(crate) fn key_usage(uri: &Uri) -> KeyUsage {
+    KeyUsage(match uri {
+        Uri::Ca { .. } => KeyUsages::DigitalSignature | KeyUsages::KeyCertSign | KeyUsages::CRLSign,
+        Uri::EndEntity { .. } => KeyUsages::DigitalSignature.into(),
+    })
+}
+
+/// The protocols that an end entity takes part in.
 pub(crate) fn extended_key_usage(role: Role) -> Vec<ObjectIdentifier> {
     match role {
         Role::Lock => vec![ID_KP_SERVER_AUTH, ID_KP_CLIENT_AUTH],
@@ -188,15 +196,11 @@ fn extensions(
     path_len: Option<u8>,
     signer: &PublicKey,
 ) -> der::Result<Vec<Extension>> {
-    let usage = match uri {
-        Uri::Ca { .. } => KeyUsages::DigitalSignature | KeyUsages::KeyCertSign | KeyUsages::CRLSign,
-        Uri::EndEntity { .. } => KeyUsages::DigitalSignature.into(),
-    };
     let constraints = BasicConstraints { ca: path_len.is_some(), path_len_constraint: path_len };
     let name = GeneralName::UniformResourceIdentifier(Ia5String::new(&uri.to_string())?);
     let mut extensions = vec![
         (true, &constraints).to_extension(&Name::default(), &[])?,
-        (true, &KeyUsage(usage)).to_extension(&Name::default(), &[])?,
+        (true, &key_usage(&uri)).to_extension(&Name::default(), &[])?,
         (false, &SubjectKeyIdentifier(OctetString::new(key.key_identifier())?))
             .to_extension(&Name::default(), &[])?,
         (false, &authority(signer)?).to_extension(&Name::default(), &[])?,

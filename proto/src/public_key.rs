@@ -154,11 +154,13 @@ mod tests {
         trailing.push(0);
         let mut off_curve = spki.clone();
         off_curve[90] ^= 1;
-        for bad in [&b""[..], &spki[..90], &trailing, &off_curve] {
-            assert_eq!(PublicKey::from_spki_der(bad), Err(PublicKeyError::NotP256Spki));
-        }
         let point = &spki[26..];
         let compressed = [&[2 + (point[64] & 1)], &point[1..33]].concat();
+        let head = [&[0x30, 0x39], &spki[2..23], &[0x03, 0x22, 0]].concat();
+        let compressed_spki = [&head[..], &compressed].concat();
+        for bad in [&b""[..], &spki[..90], &trailing, &off_curve, &compressed_spki] {
+            assert_eq!(PublicKey::from_spki_der(bad), Err(PublicKeyError::NotP256Spki));
+        }
         for bad in [&b""[..], &[0], &point[..64], &off_curve[26..], &compressed] {
             assert_eq!(PublicKey::from_sec1_point(bad), Err(PublicKeyError::NotAPoint));
         }

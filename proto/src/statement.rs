@@ -76,9 +76,7 @@ pub enum StatementError {
     #[error("the statement's version or number of leaves is out of bounds")]
     OutOfBounds,
     /// No version is left above the newest known one.
-    #[error(
-        "the newest known version is the last one possible; this Key's rights cannot be changed any more"
-    )]
+    #[error("no version is left; the rights of this Key cannot be changed any more")]
     NoVersionLeft,
 }
 

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use common::{Ca, Key, NOW, VALIDITY};
+use common::{Ca, Key, NOW, VALIDITY, extended, replaced, signed_anew};
+use der::{Decode, Encode};
 use keywright_proto::{
     Certificate, Claim, Crl, Role, Uri,
-    certificate::CertificateError,
+    certificate::CertificateError::{self, Extension},
     chain::ChainError,
     crl::{self, CrlError, Revoked},
     pem::{Label, to_pem},
@@ -21,9 +22,15 @@ use keywright_proto::{
     unsigned::AssembleError,
     verify_chain,
 };
+use proptest::prelude::*;
 use webpki::{
     CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptionsBuilder, anchor_from_trusted_cert,
+};
+use x509_cert::{
+    crl::RevokedCert,
+    ext::{ToExtension, pkix::CrlReason},
+    name::Name,
 };
 
 const KEY_ROLES: [Role; 4] = [Role::Master, Role::Backup, Role::Sub, Role::Soft];
@@ -89,6 +96,37 @@ fn bad_arguments_make_no_certificate() {
     assert_eq!(made.unwrap_err(), ProfileError::NotACa);
     let made = profile::backup_ca(&key, leaf, &[1], VALIDITY);
     assert_eq!(made.unwrap_err(), ProfileError::NotACa);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever serial number and times are given, they come out again or are refused.
+    #[test]
+    fn serial_numbers_and_times_are_kept(
+        serial in proptest::collection::vec(any::<u8>(), 0..20),
+        not_before in 0..260_000_000_000u64,
+        length in 0..10_000_000_000u64,
+    ) {
+        let key = Key::new(1);
+        let validity = Validity { not_before, not_after: not_before + length };
+        match profile::master_ca(&key.public(), &serial, validity) {
+            Ok(unsigned) => {
+                let certificate = Certificate::parse(&key.sign(unsigned)).unwrap();
+                let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+                prop_assert_eq!(certificate.serial(), &serial[zeros..]);
+                prop_assert_eq!(certificate.not_before(), validity.not_before);
+                prop_assert_eq!(certificate.not_after(), validity.not_after);
+            }
+            Err(ProfileError::Serial) => {
+                prop_assert!(serial.len() > 16 || serial.iter().all(|byte| *byte == 0));
+            }
+            Err(error) => {
+                prop_assert_eq!(error, ProfileError::Validity);
+                prop_assert!(validity.not_after > 253_402_300_799);
+            }
+        }
+    }
 }
 
 #[test]
@@ -181,6 +219,116 @@ fn other_certificates_are_not_ours() {
     assert_eq!(Claim::read(&ours), None);
 }
 
+/// What a dishonest CA could sign.
+#[test]
+fn a_signature_does_not_make_up_for_the_profile() {
+    let ca = Ca::at_depth(2);
+    let key = Key::new(9);
+    let chain = ca.issue(&key, Role::Sub, &[0x55]);
+    let root = chain.last().unwrap().der();
+    let ski = key.public().key_identifier();
+    let aki = ca.key.public().key_identifier();
+    let changed = |bytes: [u8; 20]| bytes.map(|byte| byte ^ 1);
+    let id = key.public().id().to_string();
+    let uri = |role: &str, id: &str| format!("/{role}/{id}").into_bytes();
+    for (what, from, to, error) in [
+        ("version 2", vec![2, 1, 2], vec![2, 1, 1], CertificateError::Version),
+        ("a negative serial", vec![2, 1, 0x55], vec![2, 1, 0x85], CertificateError::Serial),
+        ("the serial 0", vec![2, 1, 0x55], vec![2, 1, 0], CertificateError::Serial),
+        ("SHA-384", vec![0x3d, 4, 3, 2], vec![0x3d, 4, 3, 3], CertificateError::Version),
+        ("another role", uri("sub", &id), uri("bus", &id), CertificateError::Uri),
+        ("another id", uri("sub", &id), uri("sub", &"0".repeat(32)), CertificateError::Mismatch),
+        ("another use", vec![3, 2, 7, 0x80], vec![3, 2, 6, 0x40], Extension("keyUsage")),
+        ("a server", vec![5, 7, 3, 2], vec![5, 7, 3, 1], Extension("extKeyUsage")),
+        ("another SKI", ski.to_vec(), changed(ski).to_vec(), Extension("subjectKeyIdentifier")),
+        (
+            "no SKI",
+            vec![0x55, 0x1d, 0x0e],
+            vec![0x55, 0x1d, 0x7e],
+            Extension("subjectKeyIdentifier"),
+        ),
+        (
+            "no AKI",
+            vec![0x55, 0x1d, 0x23],
+            vec![0x55, 0x1d, 0x7e],
+            Extension("authorityKeyIdentifier"),
+        ),
+    ] {
+        let der = replaced(chain[0].der(), &ca.key, &from, &to);
+        assert_eq!(Certificate::parse(&der), Err(error), "{what}");
+    }
+    let verify = |position: usize, from: &[u8], to: &[u8], key: &Key| {
+        let mut chain = chain.clone();
+        let der = replaced(chain[position].der(), key, from, to);
+        chain[position] = Certificate::parse(&der).unwrap();
+        verify_chain(&chain, root, None)
+    };
+    let family = chain[0].family().to_string().into_bytes();
+    let unchanged = verify(0, &family, &family, &ca.key);
+    assert!(unchanged.is_ok());
+    let other = verify(0, &family, &[b'0'; 32], &ca.key);
+    assert_eq!(other, Err(ChainError::OtherFamily(0)));
+    let other_aki = verify(0, &aki, &changed(aki), &ca.key);
+    assert_eq!(other_aki, Err(ChainError::WrongIssuer(0)));
+    let master = Key::new(1);
+    // basicConstraints with pathLenConstraint 2, as the Master may give, and more.
+    let path_len = |to| verify(1, &[1, 1, 0xff, 2, 1, 2], &[1, 1, 0xff, 2, 1, to], &master);
+    assert!(path_len(1).is_ok());
+    assert_eq!(path_len(3), Err(ChainError::PathLen(1)));
+    let name = Ca::at_depth(1).key.public().id().to_string();
+    let issuer = format!("CA {name}").into_bytes();
+    let other_name = verify(1, &issuer, format!("CB {name}").as_bytes(), &master);
+    assert_eq!(other_name, Err(ChainError::WrongIssuer(1)));
+    let uri = |family: &str| format!("spiffe://{family}").into_bytes();
+    let no_root = replaced(root, &master, &uri(&name), &uri(&"0".repeat(32)));
+    let no_root = Certificate::parse(&no_root).unwrap();
+    let pinned = verify_chain(std::slice::from_ref(&no_root), no_root.der(), None);
+    assert_eq!(pinned, Err(ChainError::NotARoot));
+}
+
+#[test]
+fn extensions_are_those_of_the_profile() {
+    let ca = Ca::at_depth(2);
+    let leaf = ca.issue(&Key::new(9), Role::Sub, &[0x55]).remove(0);
+    let names = [
+        "basicConstraints",
+        "keyUsage",
+        "subjectKeyIdentifier",
+        "authorityKeyIdentifier",
+        "subjectAltName",
+        "extKeyUsage",
+    ];
+    for (certificate, names) in [(&leaf, &names[..]), (ca.certificate(), &names[..5])] {
+        let parse = |change: &dyn Fn(&mut Vec<x509_cert::ext::Extension>)| {
+            Certificate::parse(&extended(certificate.der(), &ca.key, change)).map(drop)
+        };
+        assert_eq!(parse(&|_| ()), Ok(()));
+        for (at, name) in names.iter().enumerate() {
+            let error = Err(Extension(name));
+            assert_eq!(parse(&|list| drop(list.remove(at))), error);
+            assert_eq!(parse(&|list| list.push(list[at].clone())), error);
+            assert!(parse(&|list| list[at].critical ^= true).is_err(), "{name}");
+        }
+        let more = |oid: &str, critical| {
+            parse(&|list| {
+                let extn_id = oid.parse().unwrap();
+                list.push(x509_cert::ext::Extension { extn_id, critical, ..list[0].clone() });
+            })
+        };
+        assert_eq!(more("1.2.3.4", true), Err(CertificateError::UnknownCritical));
+        assert_eq!(more("1.2.3.4", false), Ok(()));
+        // extKeyUsage: there already, or not for a CA.
+        assert_eq!(more("2.5.29.37", false), Err(Extension("extKeyUsage")));
+    }
+    // Issuer and subject, after version, serial number and algorithm.
+    for name in [3, 5] {
+        let der = signed_anew(leaf.der(), &ca.key, |elements| {
+            elements[name] = der::Any::new(der::Tag::Sequence, []).unwrap();
+        });
+        assert_eq!(Certificate::parse(&der), Err(CertificateError::Name));
+    }
+}
+
 #[test]
 fn crls_say_what_they_were_made_with() {
     let ca = Ca::at_depth(2);
@@ -207,6 +355,41 @@ fn crls_say_what_they_were_made_with() {
     assert_eq!(make(0, 1, &[0]), CrlError::Serial);
     assert_eq!(make(0, 1, &[1; 21]), CrlError::Serial);
     assert_eq!(Crl::parse(ca.root()).unwrap_err(), CrlError::NotACrl);
+}
+
+#[test]
+fn a_crl_is_believed_from_its_ca_only() {
+    let ca = Ca::at_depth(2);
+    let entry = Revoked { serial: vec![0x55], since: NOW };
+    let good = ca.crl(3, &[entry]);
+    let verify = |der: &[u8]| Crl::parse(der).and_then(|crl| crl.verify(ca.certificate()));
+    assert_eq!(verify(good.der()), Ok(()));
+    let not_by_this_ca = Err(CrlError::NotByThisCa);
+    let id = ca.key.public().id().to_string();
+    let named = |prefix: &str| format!("{prefix} {id}").into_bytes();
+    let renamed = replaced(good.der(), &ca.key, &named("CA"), &named("CB"));
+    assert_eq!(verify(&renamed), not_by_this_ca);
+    let aki = ca.key.public().key_identifier();
+    let other_aki = replaced(good.der(), &ca.key, &aki, &[0; 20]);
+    assert_eq!(verify(&other_aki), not_by_this_ca);
+    assert_eq!(verify(&replaced(good.der(), &Key::new(66), &aki, &aki)), not_by_this_ca);
+
+    let not_a_crl = Err(CrlError::NotACrl);
+    for (at, critical) in [(0, false), (1, false), (0, true), (1, true)] {
+        let der = extended(good.der(), &ca.key, |list| {
+            if critical { list[at].critical = true } else { drop(list.remove(at)) }
+        });
+        assert_eq!(verify(&der), not_a_crl);
+    }
+    let with_reason = signed_anew(good.der(), &ca.key, |elements| {
+        let mut entries = Vec::<RevokedCert>::from_der(&elements[5].to_der().unwrap()).unwrap();
+        let reason = (false, &CrlReason::RemoveFromCRL).to_extension(&Name::default(), &[]);
+        entries[0].crl_entry_extensions = Some(vec![reason.unwrap()]);
+        elements[5] = der::Any::from_der(&entries.to_der().unwrap()).unwrap();
+    });
+    assert_eq!(verify(&with_reason), not_a_crl);
+    let no_next_update = signed_anew(good.der(), &ca.key, |elements| drop(elements.remove(4)));
+    assert_eq!(verify(&no_next_update), not_a_crl);
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
@@ -274,7 +457,12 @@ fn openssl_and_webpki_accept_every_chain_with_its_crls() {
         let crls: Vec<_> = cas.iter().map(|ca| ca.crl(1, &[])).collect();
         for role in KEY_ROLES.into_iter().chain([Role::Lock]) {
             let chain = cas[0].issue(&Key::new(9), role, &[0xfe; 16]);
-            assert!(verify_chain(&chain, cas[0].root(), Some(NOW)).is_ok());
+            let ours = match role {
+                Role::Master if depth > 1 => Err(ChainError::Role),
+                Role::Backup if depth == 1 => Err(ChainError::Role),
+                _ => Ok(cas[0].certificate().family()),
+            };
+            assert_eq!(verify_chain(&chain, cas[0].root(), Some(NOW)), ours, "{depth} {role}");
             let (accepted, said) = openssl_verify(&chain, &crls, "sslclient");
             assert!(accepted, "depth {depth}, {role}: {said}");
             assert_eq!(webpki_verify(&chain, &crls, KeyUsage::client_auth()), Ok(()));

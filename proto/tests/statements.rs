@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Ca, Key, ders, leaf};
+use common::{Ca, Key, cose_signed_anew, ders, leaf};
+use coset::{CoseSign1, HeaderBuilder, iana};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use keywright_proto::{
     Confirmation, Effect, Grant, Leaf, Role, Statement, Target, Tree,
@@ -99,9 +100,14 @@ fn only_a_master_or_backup_is_allowed_everywhere() {
             "a Backup without CA",
             &master,
             master.issue(&key, Role::Backup, &[2]),
-            not_an_issuer.clone(),
+            wrong_chain(ChainError::Role),
         ),
-        ("a second Master", &master, backup.issue(&key, Role::Master, &[2]), not_an_issuer.clone()),
+        (
+            "a second Master",
+            &master,
+            backup.issue(&key, Role::Master, &[2]),
+            wrong_chain(ChainError::Role),
+        ),
         ("a CA", &master, backup.chain.clone(), not_an_issuer.clone()),
         ("nobody", &master, vec![], not_an_issuer.clone()),
         ("another Key", &master, backup.issue(&Key::new(31), Role::Backup, &[2]), not_an_issuer),
@@ -158,10 +164,58 @@ fn only_a_ca_below_the_pinned_root_makes_statements() {
     let unsigned = statement.unsigned(&ca.chain).unwrap();
     let signature = Key::new(66).sign_digest(&unsigned.digest());
     assert!(unsigned.assemble(&signature).is_err());
-    // Made under a chain that ends elsewhere, so the payload names another family.
-    let unsigned = statement.unsigned(&other.chain).unwrap();
-    let foreign = other.key.sign(unsigned);
-    assert!(verify_statement(&foreign, ca.root()).is_err());
+}
+
+/// What a dishonest issuer could sign.
+#[test]
+fn a_signature_does_not_make_up_for_the_format() {
+    let ca = Ca::at_depth(2);
+    let tree = Tree::new(leaves(100..103)).unwrap();
+    let good = ca.statement(&Key::new(30), Some(5), &tree);
+    let verify = |change: &dyn Fn(&mut CoseSign1)| {
+        verify_statement(&cose_signed_anew(&good, &ca.key, change), ca.root()).map(drop)
+    };
+    assert_eq!(verify(&|_| ()), Ok(()));
+    let replace = |from: &[u8], to: &[u8]| {
+        verify(&|message| {
+            let payload = message.payload.as_mut().unwrap();
+            let at = payload.windows(from.len()).position(|bytes| bytes == from).unwrap();
+            payload.splice(at..at + from.len(), to.iter().copied());
+        })
+    };
+    let malformed = Err(StatementError::Malformed);
+    let family = Key::new(1).public().hash();
+    assert_eq!(replace(&family, &[0; 32]), Err(StatementError::OtherFamily));
+    // Version 5, then size 3, then the root.
+    let end = [3, 5, 4, 3, 5, 0x58, 0x20];
+    assert_eq!(replace(&end, &[3, 5, 4, 4, 5, 0x58, 0x20]), Ok(()));
+    assert_eq!(replace(&end, &[3, 5, 4, 0, 5, 0x58, 0x20]), Err(StatementError::OutOfBounds));
+    let limit = [3, 0x1b, 0, 0x20, 0, 0, 0, 0, 0, 0, 4, 3, 5, 0x58, 0x20];
+    assert_eq!(replace(&end, &limit), Err(StatementError::OutOfBounds));
+    assert_eq!(replace(&end, &[3, 0x18, 5, 4, 3, 5, 0x58, 0x20]), malformed);
+    assert_eq!(replace(&end, &[4, 3, 3, 5, 5, 0x58, 0x20]), malformed);
+    assert_eq!(replace(&end, &[3, 5, 4, 3, 6, 0x58, 0x20]), malformed);
+    assert_eq!(replace(&[0xa5], &[0xa4]), malformed);
+    assert_eq!(verify(&|message| message.payload.as_mut().unwrap().push(0)), malformed);
+    assert_eq!(verify(&|message| message.payload = None), malformed);
+    let extra = HeaderBuilder::new().key_id(vec![1]).build();
+    assert_eq!(verify(&|message| message.unprotected = extra.clone()), malformed);
+    assert_eq!(verify(&|message| message.protected.header.key_id = vec![1]), malformed);
+    let es384 = Some(coset::Algorithm::Assigned(iana::Algorithm::ES384));
+    assert_eq!(verify(&|message| message.protected.header.alg = es384.clone()), malformed);
+    assert_eq!(verify(&|message| message.protected.header.content_type = None), malformed);
+    let empty = StatementError::Chain(ChainError::Empty);
+    assert_eq!(verify(&|message| message.protected.header.rest.clear()), Err(empty));
+    // The chain of an access key, which signs for itself.
+    let sub = Key::new(31);
+    let sub_chain = ders(&ca.issue(&sub, Role::Sub, &[5]));
+    let by_sub = cose_signed_anew(&good, &sub, |message| {
+        let chain = sub_chain.iter().cloned().map(coset::cbor::Value::Bytes).collect();
+        message.protected.header.rest[0].1 = coset::cbor::Value::Array(chain);
+    });
+    assert_eq!(verify_statement(&by_sub, ca.root()), Err(StatementError::NotACa));
+    let stolen_chain = cose_signed_anew(&good, &sub, |_| ());
+    assert_eq!(verify_statement(&stolen_chain, ca.root()), Err(StatementError::BadSignature));
 }
 
 #[test]
@@ -242,6 +296,27 @@ fn a_tree_has_a_leaf_and_not_too_many() {
 }
 
 #[test]
+fn a_leaf_has_one_encoding() {
+    for leaf in [leaf(Target::All, Effect::Deny), leaf(Target::Lock([1; 32]), Effect::Allow)] {
+        let good = leaf.encode();
+        assert_eq!(Leaf::decode(&good), Some(leaf));
+        let changed = |at: std::ops::Range<usize>, to: &[u8]| {
+            let mut bytes = good.clone();
+            bytes.splice(at, to.iter().copied());
+            Leaf::decode(&bytes)
+        };
+        assert_eq!(changed(0..1, &[0x98, 3]), None, "a long length");
+        assert_eq!(changed(1..2, &[0x58, 16]), None, "a long length");
+        assert_eq!(changed(0..1, &[0x84]), None, "four entries");
+        assert_eq!(changed(1..3, &[0x4f]), None, "a short salt");
+        assert_eq!(changed(good.len()..good.len(), &[0]), None, "a byte too many");
+        assert_eq!(changed(good.len() - 1..good.len(), &[1]), None, "no bool");
+        assert_eq!(changed(18..good.len() - 1, b"\x61?"), None, "another target");
+        assert_eq!(changed(18..good.len() - 1, &[0x41, 1]), None, "a short hash");
+    }
+}
+
+#[test]
 fn salts_differ_by_seed_and_target() {
     let targets = [Target::All, Target::Lock([0; 32]), Target::Lock([1; 32])];
     let mut salts: Vec<_> = targets
@@ -269,6 +344,25 @@ fn a_confirmation_is_believed_from_its_lock_only() {
     assert_eq!(Confirmation::verify(&bytes, &other), Err(ConfirmationError::OtherLock));
     let beyond = Confirmation { newest_version: VERSION_LIMIT, ..said };
     assert_eq!(beyond.unsigned(&other).unwrap_err(), ConfirmationError::Malformed);
+    let changed = |change: &dyn Fn(&mut CoseSign1)| {
+        Confirmation::verify(&cose_signed_anew(&bytes, &lock, change), &lock.public())
+    };
+    assert_eq!(changed(&|_| ()), Ok(said));
+    let malformed = Err(ConfirmationError::Malformed);
+    assert_eq!(changed(&|message| message.payload.as_mut().unwrap().push(0)), malformed);
+    // The map's length in a longer form.
+    let longer = |message: &mut CoseSign1| {
+        message.payload.as_mut().unwrap().splice(0..1, [0xb8, 4]);
+    };
+    assert_eq!(changed(&longer), malformed);
+    let with_chain = |message: &mut CoseSign1| {
+        message
+            .protected
+            .header
+            .rest
+            .push((coset::Label::Int(33), coset::cbor::Value::Bytes(vec![1])));
+    };
+    assert_eq!(changed(&with_chain), malformed);
     // Signed by an issuing key instead: as a statement it is none, as a confirmation it is not the
     // Lock's.
     let unsigned = said.unsigned(&lock.public()).unwrap();

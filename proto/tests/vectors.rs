@@ -90,8 +90,10 @@ fn make() -> BTreeMap<String, Vec<u8>> {
     let everywhere = [all(Effect::Allow)];
     let no_chain = backup.grant(&key("backup-9a"), Some(1), &everywhere, 0, nobody);
     let by_other = Ca::master(Key::new(99)).grant(&sub, Some(1), &some, 1, nobody);
-    let changed =
-        Grant { leaf: lock(Effect::Deny), ..master.grant(&sub, Some(1), &some, 1, nobody) };
+
+    let good = master.grant(&sub, Some(1), &some, 1, nobody);
+    let mut bad_signature = good.clone();
+    *bad_signature.statement.last_mut().unwrap() ^= 1;
     let mut cases = Vec::new();
     for (name, grant, refused) in [
         ("allow", master.grant(&sub, Some(1_790_000_000_000), &some, 1, nobody), None),
@@ -117,10 +119,21 @@ fn make() -> BTreeMap<String, Vec<u8>> {
             master.grant(&sub, None, &[lock(Effect::Allow)], 0, nobody),
             Some("without version it may only deny everywhere"),
         ),
-        ("changed-leaf", changed, Some("the leaf is not in the tree")),
+        ("bad-signature", bad_signature, Some("the statement's signature is wrong")),
+        ("other-encoding", good.clone(), Some("the index is not in its shortest form")),
+        (
+            "changed-leaf",
+            Grant { leaf: lock(Effect::Deny), ..good },
+            Some("the leaf is not in the tree"),
+        ),
         ("other-family", by_other, Some("the chain does not end at the pinned root")),
     ] {
-        let bytes = grant.encode();
+        let mut bytes = grant.encode();
+        if name == "other-encoding" {
+            // The index, before a path of two hashes.
+            let at = bytes.windows(3).position(|bytes| bytes == [1, 0x82, 0x58]).unwrap();
+            bytes.insert(at, 0x18);
+        }
         let file = format!("grant-{name}.hex");
         let statement = verify_statement(&grant.statement, master.root()).ok();
         cases.push(json!({

@@ -3,11 +3,13 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    Registry, codec,
+    Registry,
+    changes::Changes,
+    codec,
     error::RegistryError,
     layout::{Table, end_of, last_number},
     records::{Audit, UnixTime},
-    store::{Changes, View},
+    view::View,
 };
 
 impl Registry {

@@ -4,6 +4,7 @@ use keywright_proto::Id;
 
 use super::{
     audit::{self, Event},
+    changes::Changes,
     error::RegistryError,
     keys::{put_key, put_membership},
     layout::Table,
@@ -13,7 +14,7 @@ use super::{
         Statement, UnixTime,
     },
     statements::put_entries,
-    store::{Changes, View},
+    view::View,
 };
 
 /// Changes for [`super::Registry::commit`], applied in the order they were given.

@@ -9,7 +9,7 @@ use sled::IVec;
 use super::error::RegistryError;
 
 /// The largest record, in bytes of its encoding.
-pub const LIMIT: usize = 4 * 1024 * 1024;
+pub(super) const LIMIT: usize = 4 * 1024 * 1024;
 
 /// The version of every record written today. A field more or less is a new version: bincode cannot skip fields.
 pub(super) const VERSION: u8 = 1;
@@ -21,8 +21,14 @@ fn config() -> impl bincode::config::Config {
 }
 
 pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, RegistryError> {
-    bincode::serde::encode_to_vec(record, config())
-        .map_err(|error| RegistryError::Unstorable { what: error.to_string() })
+    let payload = bincode::serde::encode_to_vec(record, config())
+        .map_err(|error| RegistryError::Unstorable { what: error.to_string() })?;
+    // bincode keeps the limit only when it decodes.
+    if payload.len() <= LIMIT {
+        Ok(payload)
+    } else {
+        Err(RegistryError::Unstorable { what: format!("it has {} bytes", payload.len()) })
+    }
 }
 
 /// Decodes a whole record: bincode alone would accept bytes left over.
@@ -34,6 +40,13 @@ pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, RegistryE
     } else {
         Err(RegistryError::damaged("a record is longer than its contents"))
     }
+}
+
+/// The first field of a record that begins with a text; the rest is not looked at.
+pub(super) fn leading_text(payload: &[u8]) -> Result<&str, RegistryError> {
+    bincode::serde::borrow_decode_from_slice(payload, config())
+        .map(|(text, _)| text)
+        .map_err(|error| RegistryError::damaged(format!("unreadable record: {error}")))
 }
 
 /// The stored form of a payload.

@@ -44,8 +44,19 @@ pub(super) struct Files {
     mark: File,
 }
 
-/// Takes the lock beside `dir`; the operating system releases it with the process, however that ends.
-pub(super) fn lock(dir: &Path) -> Result<File, RegistryError> {
+/// The right to use a registry. The operating system takes it back with the process, however that ends.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a process that is just being started may have it open too.
+        // There is nothing to be done about a failure, and closing releases the lock a moment later.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the lock beside `dir`.
+pub(super) fn lock(dir: &Path) -> Result<Lock, RegistryError> {
     let parent = parent(dir);
     fs::DirBuilder::new()
         .recursive(true)
@@ -60,7 +71,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, RegistryError> {
         .open(&path)
         .map_err(|e| RegistryError::io("open", &path, e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(RegistryError::InUse { dir: dir.into() }),
         Err(TryLockError::Error(e)) => Err(RegistryError::io("lock", path, e)),
     }
@@ -116,7 +127,7 @@ pub(super) fn create(
     sync(parent(dir))
 }
 
-/// Renames a damaged registry; every file is kept. Answers with its new name.
+/// Renames a damaged registry. No file is deleted; in `db`, sled has blanked segments that it could not read. Answers with its new name.
 pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // A rename onto a directory that holds something fails, so the next free name is looked for.
@@ -131,14 +142,19 @@ pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
     Ok(moved_to)
 }
 
-/// Gives the ballast's room back to the disk.
+/// Gives the ballast's room back to the disk, where there still is one.
 pub(super) fn drop_ballast(dir: &Path) -> Result<(), RegistryError> {
     let ballast = dir.join("ballast");
-    fs::remove_file(&ballast).map_err(|e| RegistryError::io("remove", ballast, e))
+    match fs::remove_file(&ballast) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(RegistryError::io("remove", ballast, e))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Files {
-    /// Opens what sled has opened too, on handles of our own: sled's `flush` leaves the disk's cache alone.
+    /// Opens what sled is going to open too, on handles of our own: sled's `flush` leaves the disk's cache alone.
     pub(super) fn open(dir: &Path) -> Result<Self, RegistryError> {
         let open = |name: &str| {
             let path = dir.join(name);
@@ -149,6 +165,8 @@ impl Files {
                 opened => opened.map_err(|e| RegistryError::io("open", path, e)),
             }
         };
+        // sled would write a new one, and not tell.
+        open("conf")?;
         Ok(Self { dir: dir.into(), db: open("db")?, mark: open("mark")? })
     }
 
@@ -174,7 +192,7 @@ impl Files {
     /// Refuses a commit of `bytes` that would leave the disk full: sled cannot take back a failed write.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), RegistryError> {
         let free = free(&self.dir)?;
-        if free < RESERVE.saturating_add(2 * bytes as u64) {
+        if free < RESERVE.saturating_add((bytes as u64).saturating_mul(2)) {
             return Err(RegistryError::DiskFull { dir: self.dir.clone() });
         }
         Ok(())
@@ -190,6 +208,14 @@ impl Files {
             Err(e) => return Err(RegistryError::io("read", blobs, e)),
         };
         if empty { Ok(()) } else { sync_all_in(&blobs) }
+    }
+
+    /// Forces to the medium what a process that was killed may have left behind: what is read from now on
+    /// must not be lost with the power.
+    pub(super) fn settle(&self) -> Result<(), RegistryError> {
+        self.sync()?;
+        sync(&self.dir)?;
+        sync(parent(&self.dir))
     }
 
     /// Notes a durable commit. Not synced: the file only has to outlive the process, and to be behind the

@@ -23,13 +23,14 @@ pub enum RegistryError {
     },
     /// Something that was stored is gone or altered. Found while opening, it becomes `Quarantined`.
     #[error(
-        "the registry is damaged ({what}): stop the daemon and start it again, it will set the damaged registry aside"
+        "the registry is damaged ({what}): stop the daemon and move the registry's directory away, \
+         start again for an empty registry, and import what another station exported"
     )]
     Damaged {
         /// What is wrong.
         what: String,
     },
-    /// A damaged registry was set aside, whole.
+    /// A damaged registry was set aside.
     #[error(
         "the registry was damaged ({what}) and has been moved to {}: start again for an empty registry, \
          and import what another station exported", moved_to.display()
@@ -37,7 +38,7 @@ pub enum RegistryError {
     Quarantined {
         /// What is wrong.
         what: String,
-        /// Where all its files are now.
+        /// Where its files are now.
         moved_to: PathBuf,
     },
     /// Written by a newer version of the program.
@@ -76,7 +77,7 @@ pub enum RegistryError {
         /// The registry's directory.
         dir: PathBuf,
     },
-    /// A record above [`super::codec::LIMIT`], or one that cannot be encoded.
+    /// A record above 4 MiB, or one that cannot be encoded.
     #[error("a record cannot be stored ({what}): make it smaller")]
     Unstorable {
         /// Why not.

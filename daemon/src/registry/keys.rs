@@ -3,13 +3,15 @@
 use keywright_proto::Id;
 
 use super::{
-    Registry, codec,
+    Registry,
+    changes::Changes,
+    codec,
     error::RegistryError,
     families::id_of,
     layout::{Table, end_of},
     page::{Filter, Page, Query, page, start_after},
     records::{Key, Membership},
-    store::{Changes, View},
+    view::View,
 };
 
 impl Registry {

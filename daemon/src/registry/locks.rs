@@ -2,15 +2,18 @@
 
 use keywright_proto::Id;
 use sha2::{Digest, Sha256};
+use sled::IVec;
 
 use super::{
-    Registry, codec,
+    Registry,
+    changes::Changes,
+    codec,
     error::RegistryError,
     families::id_of,
     layout::{Table, end_of},
     page::{Filter, Page, Query, page, start_after},
     records::{Lock, LockEntry, LockSummary},
-    store::{Changes, View},
+    view::View,
 };
 
 impl Registry {
@@ -45,20 +48,21 @@ impl Registry {
             .into_iter()
             .map(|family| {
                 let prefix = Table::LocksByFamily.of(family);
-                summaries(&view, start_after(&prefix, after), end_of(&prefix)).peekable()
+                let range = view.scan(start_after(&prefix, after), end_of(&prefix));
+                range
+                    .map(|record| record.and_then(|(key, lock)| Ok((id_of(&key)?, lock))))
+                    .peekable()
             })
             .collect();
         // Merged by id. An error counts as the least, so that it is met at once.
         let merged = std::iter::from_fn(|| {
-            let least = ranges.iter_mut().enumerate().filter_map(|(number, range)| {
-                let id = range.peek()?.as_ref().ok().map(|(id, _)| *id);
-                Some((id, number))
+            let firsts = ranges.iter_mut().enumerate().filter_map(|(number, range)| {
+                Some((range.peek()?.as_ref().ok().map(|(id, _)| *id), number))
             });
-            let (_, number) = least.min()?;
+            let (_, number) = firsts.min()?;
             ranges.get_mut(number)?.next()
         });
-        let found = merged
-            .filter(|lock| lock.as_ref().map_or(true, |(id, lock)| query.matches(*id, &lock.name)));
+        let found = merged.filter_map(|record| summary_if(record, &query).transpose());
         page(found, limit)
     }
 
@@ -68,10 +72,11 @@ impl Registry {
     /// `Damaged` or `Io`, as for every read.
     pub fn lock_entries(&self, family: Id) -> Result<Vec<LockEntry>, RegistryError> {
         let view = self.view()?;
-        let prefix = Table::LocksByFamily.of(family);
-        let end = end_of(&prefix);
-        summaries(&view, prefix, end)
-            .map(|lock| lock.map(|(id, summary)| entry(id, &summary)))
+        view.all(Table::LocksByFamily.of(family))
+            .map(|record| {
+                let (key, payload) = record?;
+                Ok(entry(id_of(&key)?, &codec::decode(&payload)?))
+            })
             .collect()
     }
 
@@ -107,15 +112,17 @@ pub(super) fn put_lock(
     changes.put(Table::Locks.of(id), lock)
 }
 
-fn summaries(
-    view: &View<'_>,
-    start: Vec<u8>,
-    end: Vec<u8>,
-) -> impl Iterator<Item = Result<(Id, LockSummary), RegistryError>> {
-    view.scan(start, end).map(|record| {
-        let (key, payload) = record?;
-        Ok((id_of(&key)?, codec::decode(&payload)?))
-    })
+/// A Lock's summary, decoded only if its name or id is what is looked for.
+fn summary_if(
+    record: Result<(Id, IVec), RegistryError>,
+    query: &Query,
+) -> Result<Option<(Id, LockSummary)>, RegistryError> {
+    let (id, payload) = record?;
+    if query.is_empty() || query.matches(id, codec::leading_text(&payload)?) {
+        Ok(Some((id, codec::decode(&payload)?)))
+    } else {
+        Ok(None)
+    }
 }
 
 fn entry(lock: Id, summary: &LockSummary) -> LockEntry {

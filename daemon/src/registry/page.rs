@@ -29,19 +29,37 @@ impl Filter {
     }
 }
 
-/// A query, prepared for many names.
-pub(super) struct Query(Option<String>);
+/// A query, prepared for a hundred thousand names.
+pub(super) struct Query {
+    text: Option<String>,
+    /// As the start of an id, where it can be one: its hexadecimal digits as numbers.
+    digits: Option<Vec<u8>>,
+}
 
 impl Query {
     pub(super) fn new(filter: &Filter) -> Self {
-        Self(filter.query.as_ref().map(|query| query.to_lowercase()))
+        let text = filter.query.as_ref().map(|query| query.to_lowercase());
+        let digit = |digit: char| digit.to_digit(16).map(|digit| digit as u8);
+        let digits = text.as_ref().and_then(|text| text.chars().map(digit).collect());
+        Self { text, digits }
+    }
+
+    /// Nothing is asked: names need not be looked at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_none()
     }
 
     pub(super) fn matches(&self, id: Id, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|query| {
-            name.to_lowercase().contains(query) || id.to_string().starts_with(query)
+        self.text.as_ref().is_none_or(|text| {
+            self.digits.as_ref().is_some_and(|digits| starts_with(id, digits))
+                || name.to_lowercase().contains(text)
         })
     }
+}
+
+fn starts_with(id: Id, digits: &[u8]) -> bool {
+    let own = id.as_bytes().iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.len() <= 32 && own.zip(digits).all(|(own, digit)| own == *digit)
 }
 
 /// The first `limit` items; one more is looked for, to know whether there is a next page.

@@ -259,10 +259,10 @@ pub struct Confirmation {
 /// A Lock without its certificate: what lists and searches read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockSummary {
+    /// What people call it. First, because a search decodes only this.
+    pub name: String,
     /// Its family.
     pub family: Id,
-    /// What people call it.
-    pub name: String,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub key_hash: [u8; 32],
     /// Heard of lately.

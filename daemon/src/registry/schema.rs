@@ -3,11 +3,7 @@
 //! A change of any record is a new number: a step that rewrites the old records, and a frozen fixture of
 //! the new format under `tests/fixtures/`.
 
-use super::{
-    error::RegistryError,
-    layout::Table,
-    store::{Changes, Store, View},
-};
+use super::{changes::Changes, error::RegistryError, layout::Table, store::Store, view::View};
 
 /// Turns the records of one format into those of the next.
 pub(super) type Migration = fn(&View<'_>, &mut Changes) -> Result<(), RegistryError>;

@@ -3,12 +3,14 @@
 use keywright_proto::Id;
 
 use super::{
-    Registry, codec,
+    Registry,
+    changes::Changes,
+    codec,
     error::RegistryError,
     layout::{Table, end_of},
     page::{Page, page},
     records::{Confirmation, LockEntry, Scope, Statement},
-    store::{Changes, View},
+    view::View,
 };
 
 /// Entries in a chunk: with 49 bytes each it is one value of less than 7 KiB.

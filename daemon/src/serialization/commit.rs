@@ -10,9 +10,7 @@ use crate::{
     clock,
     registry::{
         Batch, Registry, RegistryError,
-        records::{
-            Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Scope, Statement,
-        },
+        records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Scope, Statement},
     },
     token::Container,
 };
@@ -29,7 +27,7 @@ impl Write {
         let key = PublicKey::from_spki_der(spki)
             .map_err(|error| Failure::Profile(error.to_string()))?
             .id();
-        let mut batch = self.tools.registry.batch();
+        let mut batch = Batch::new();
         self.add_issuer(&mut batch, family, now)?;
         batch.put_key(key, self.key_record(key, family, spki, now)?);
         if let Some(certificate) = &intent.made.access_certificate {
@@ -58,12 +56,16 @@ impl Write {
         let (version, salt_seed) = (intent.made.version, intent.made.salt_seed);
         let statement = Statement { version, cose: cose.clone(), salt_seed, scope, issued: now };
         batch.put_statement(key, family, statement, locks);
-        batch.audit(now, "key-made", vec![
-            ("family".into(), family.to_string()),
-            ("key".into(), key.to_string()),
-            ("kind".into(), intent.kind.to_string()),
-            ("serialization".into(), intent.number.to_string()),
-        ]);
+        batch.audit(
+            now,
+            "key-made",
+            vec![
+                ("family".into(), family.to_string()),
+                ("key".into(), key.to_string()),
+                ("kind".into(), intent.kind.to_string()),
+                ("serialization".into(), intent.number.to_string()),
+            ],
+        );
         for guid in [intent.candidate.guid, intent.candidate.guid_before].into_iter().flatten() {
             batch.remove_leftover(guid);
         }
@@ -100,7 +102,9 @@ impl Write {
         let guid = candidate.guid.or(candidate.guid_before);
         // A GUID that stood in for a serial number is another one now.
         let serial = match (candidate.guid_before, guid) {
-            (before, Some(guid)) if before.map(hex::encode).unwrap_or_default() == candidate.serial => {
+            (before, Some(guid))
+                if before.map(hex::encode).unwrap_or_default() == candidate.serial =>
+            {
                 hex::encode(guid)
             }
             _ => candidate.serial.clone(),
@@ -139,7 +143,7 @@ pub fn left_behind(intent: &Intent) -> Vec<&'static str> {
 /// next CRL. What is left on the token is remembered, for the next job to reuse.
 pub fn roll_back(registry: &Registry, number: u64) -> Result<Option<Intent>, RegistryError> {
     let Some(intent) = registry.intent(number)? else { return Ok(None) };
-    let mut batch = registry.batch();
+    let mut batch = Batch::new();
     if let Some(by) = &intent.issuer {
         let ca = Id::of_spki(&by.issuing_key);
         // A serial number may have been signed without the signature being saved.
@@ -157,10 +161,14 @@ pub fn roll_back(registry: &Registry, number: u64) -> Result<Option<Intent>, Reg
         // The new GUID is the first thing that is written: a token without it has nothing of ours.
         batch.put_leftover(guid, leftover);
     }
-    batch.audit(clock::unix_seconds(), "job-rolled-back", vec![
-        ("kind".into(), intent.kind.to_string()),
-        ("serialization".into(), number.to_string()),
-    ]);
+    batch.audit(
+        clock::unix_seconds(),
+        "job-rolled-back",
+        vec![
+            ("kind".into(), intent.kind.to_string()),
+            ("serialization".into(), number.to_string()),
+        ],
+    );
     batch.remove_intent(number);
     registry.commit(batch)?;
     Ok(Some(intent))

@@ -32,7 +32,11 @@ pub type Signed = (Authorized, Result<Vec<u8>, Failure>);
 ///
 /// # Errors
 /// As [`Token::sign_with`].
-pub fn sign_lock(token: &mut Token, pin: &Pin, request: &LockRequest) -> Result<Signed, TokenError> {
+pub fn sign_lock(
+    token: &mut Token,
+    pin: &Pin,
+    request: &LockRequest,
+) -> Result<Signed, TokenError> {
     let signed = attempt(token, pin, request);
     let cleared = token.clear();
     Ok((cleared?, signed?))

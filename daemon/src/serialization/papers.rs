@@ -47,8 +47,13 @@ impl Write {
                 let key = key(self.order.intent.made.issuing_key.as_deref())?;
                 let serial = self.serial(1);
                 Some(
-                    profile::backup_ca(&key, issuer, &serial, validity(self.order.intent.started, self.order.certificate_years))
-                        .map_err(profile_failure)?,
+                    profile::backup_ca(
+                        &key,
+                        issuer,
+                        &serial,
+                        validity(self.order.intent.started, self.order.certificate_years),
+                    )
+                    .map_err(profile_failure)?,
                 )
             }
         };
@@ -98,7 +103,11 @@ impl Write {
         let pin = self.order.candidate.pin.clone();
         if self.order.intent.made.ca_certificate.is_none() {
             let key = key(self.order.intent.made.issuing_key.as_deref())?;
-            let unsigned = profile::master_ca(&key, &self.serial(1), validity(self.order.intent.started, self.order.certificate_years));
+            let unsigned = profile::master_ca(
+                &key,
+                &self.serial(1),
+                validity(self.order.intent.started, self.order.certificate_years),
+            );
             let signed = self.sign_by_candidate(&pin, unsigned.map_err(profile_failure)?)?;
             self.order.intent.made.ca_certificate = Some(signed);
         }
@@ -138,8 +147,14 @@ impl Write {
     fn access_certificate(&self, issuer: &Certificate) -> Result<Unsigned, Stop> {
         let key = key(self.order.intent.made.access_key.as_deref())?;
         let role = self.order.intent.kind.role();
-        profile::end_entity(&key, role, issuer, &self.serial(0), validity(self.order.intent.started, self.order.certificate_years))
-            .map_err(profile_failure)
+        profile::end_entity(
+            &key,
+            role,
+            issuer,
+            &self.serial(0),
+            validity(self.order.intent.started, self.order.certificate_years),
+        )
+        .map_err(profile_failure)
     }
 
     fn statement(&self, chain: &[Certificate]) -> Result<Unsigned, Stop> {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     clock,
+    registry::Batch,
     token::{Container, Pin, Session, Slot, Token, TokenError},
 };
 
@@ -53,7 +54,7 @@ pub fn write(order: Order, tools: Tools) -> Result<Made, Stop> {
 /// Puts the intent on disk, once.
 fn begin(order: &Order, tools: &Tools) -> Result<(), Stop> {
     if tools.registry.intent(order.intent.number)?.is_none() {
-        let mut batch = tools.registry.batch();
+        let mut batch = Batch::new();
         batch.put_intent(order.intent.clone());
         batch.put_intent_entries(order.intent.number, order.locks.clone());
         tools.registry.commit(batch)?;
@@ -172,8 +173,8 @@ impl Write {
     /// Lets the candidate sign a challenge with a key that it is said to hold.
     fn prove(&mut self, slot: Slot, spki: &[u8]) -> Result<(), Stop> {
         self.step()?;
-        let key = PublicKey::from_spki_der(spki)
-            .map_err(|error| Failure::Profile(error.to_string()))?;
+        let key =
+            PublicKey::from_spki_der(spki).map_err(|error| Failure::Profile(error.to_string()))?;
         let digest = challenge()?;
         let pin = self.pin();
         let signature = self.on_candidate(move |token| token.sign_with(slot, &pin, &digest))?;
@@ -278,7 +279,7 @@ impl Write {
 
     /// Puts on disk how far the job has come.
     pub(super) fn save(&self) -> Result<(), Stop> {
-        let mut batch = self.tools.registry.batch();
+        let mut batch = Batch::new();
         batch.put_intent(self.order.intent.clone());
         Ok(self.tools.registry.commit(batch)?)
     }

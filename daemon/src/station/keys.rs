@@ -2,14 +2,17 @@
 
 use keywright_proto::{Id, PublicKey, Role};
 
-use super::{Station, view::{KeyView, Label}};
+use super::{
+    Station,
+    view::{KeyView, Label},
+};
 use crate::{
     clock,
     decision::{Plugged, Present},
     error::Error,
     hotplug::{Device, DeviceId},
     presence::{self, Claims, Known, State},
-    registry::{RegistryError, records},
+    registry::{Batch, RegistryError, records},
     token::{Details, Identity, Session, TokenError, TransportError},
 };
 
@@ -105,8 +108,9 @@ impl Key {
 /// A label that nobody has: random, so that nothing has to be remembered to keep it unique.
 fn new_label() -> Result<Label, Error> {
     let mut random = [0; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::Unsupported(format!("the system gives no random numbers: {error}")))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        Error::Unsupported(format!("the system gives no random numbers: {error}"))
+    })?;
     Ok(hex::encode(random))
 }
 
@@ -141,15 +145,16 @@ impl Station {
         let (shown, read) = (device.clone(), device.id.clone());
         let job = move || -> Result<Details, TokenError> {
             let session = Session::open(&connector, &format!("token-{}", shown.port));
-            let identity = session.as_ref().map_err(Clone::clone).and_then(|session| {
-                session.run(|token| token.read_identity())?
-            });
+            let identity = session
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|session| session.run(|token| token.read_identity()));
             // The offer need not wait for the rest.
             let failed = identity.as_ref().err().cloned();
             early.tell(move |station| station.identified(shown, plugged, identity));
             match failed {
                 Some(error) => Err(error),
-                None => session?.run(|token| token.read_details())?,
+                None => session?.run(|token| token.read_details()),
             }
         };
         self.work(format!("plug-{}", device.port), vec![id], job, move |station, details| {
@@ -222,13 +227,15 @@ impl Station {
         {
             return Ok(label);
         }
+        let blank = claims.access.is_none() && !claims.foreign;
         let again = self.keys.iter().find(|(_, key)| {
-            !key.is_present() && key.id.is_none() && key.is_same_blank(guid, device)
+            !key.is_present()
+                && match claims.access_key() {
+                    Some(access_key) => key.claims.access_key() == Some(access_key),
+                    None => blank && key.is_same_blank(guid, device),
+                }
         });
-        match again {
-            Some((label, _)) if claims.access.is_none() && !claims.foreign => Ok(label.clone()),
-            _ => new_label(),
-        }
+        again.map_or_else(new_label, |(label, _)| Ok(label.clone()))
     }
 
     /// A token told the rest.
@@ -256,8 +263,8 @@ impl Station {
         record.last_seen = key.last_seen;
         record.model.clone_from(&key.model);
         record.serial.clone_from(&key.serial);
-        let mut batch = self.registry.batch();
-        batch.put_key(id, &record)?;
+        let mut batch = Batch::new();
+        batch.put_key(id, record);
         self.registry.commit(batch)
     }
 
@@ -277,9 +284,9 @@ impl Station {
     /// Stops showing an absent Key that is neither known nor part of a job.
     pub(super) fn forget_if_unknown(&mut self, label: &Label) {
         let Some(key) = self.keys.get(label) else { return };
-        let known = key.id.is_some_and(|id| {
-            matches!(self.registry.key(id), Ok(Some(record)) if record.label == *label)
-        });
+        let known = key.id.is_some_and(
+            |id| matches!(self.registry.key(id), Ok(Some(record)) if record.label == *label),
+        );
         let in_job = self
             .serializations
             .values()
@@ -361,7 +368,7 @@ impl Station {
             .collect()
     }
 
-    fn has_lock(&self, claims: &Claims) -> bool {
+    pub(super) fn has_lock(&self, claims: &Claims) -> bool {
         let Some((family, _)) = claims.family else { return false };
         matches!(self.registry.family(family), Ok(Some(family)) if family.locks > 0)
     }

@@ -162,7 +162,7 @@ impl Station {
     ) -> Result<String, Error> {
         let (now, lock) = (clock::unix_seconds(), identity_key.id());
         let ca = issuing.chain.first().map_or(issuing.family, |own| own.public_key().id());
-        let mut batch = self.registry.batch();
+        let mut batch = Batch::new();
         if issuing.unpinned {
             self.pin_family(&mut batch, label, issuing, now)?;
         }
@@ -173,19 +173,23 @@ impl Station {
         batch.put_family(issuing.family, family);
         let mut chain = vec![certificate.clone()];
         chain.extend(issuing.chain.iter().map(|ca| ca.der().to_vec()));
-        batch.put_lock(lock, Lock {
-            identity_key: identity_key.spki_der().to_vec(),
-            name,
-            family: issuing.family,
-            certificate,
-            issuer: ca,
-            online: false,
-            last_seen: now,
-        });
-        batch.audit(now, "lock-added", vec![
-            ("family".into(), issuing.family.to_string()),
-            ("lock".into(), lock.to_string()),
-        ]);
+        batch.put_lock(
+            lock,
+            Lock {
+                identity_key: identity_key.spki_der().to_vec(),
+                name,
+                family: issuing.family,
+                certificate,
+                issuer: ca,
+                online: false,
+                last_seen: now,
+            },
+        );
+        batch.audit(
+            now,
+            "lock-added",
+            vec![("family".into(), issuing.family.to_string()), ("lock".into(), lock.to_string())],
+        );
         self.registry.commit(batch)?;
         self.refresh_family(issuing.family);
         chain_pem(&chain)
@@ -206,33 +210,43 @@ impl Station {
         let chain = [access.clone(), own.clone()];
         verify_chain(&chain, own.der(), None).map_err(|_| Error::Unverified(issuing.family))?;
         let (id, role) = (access.public_key().id(), Role::Master);
-        batch.put_issuer(own.public_key().id(), Issuer {
-            family: issuing.family,
-            chain: vec![own.der().to_vec()],
-            // Its CRL comes with the first exchange with the station that made it.
-            crl: Vec::new(),
-            to_revoke: Vec::new(),
-        });
-        batch.put_key(id, records::Key {
-            access_key: access.public_key().spki_der().to_vec(),
-            label: label.clone(),
-            name: key.name.clone(),
-            family: issuing.family,
-            role,
-            issuing_key: Some(own.public_key().spki_der().to_vec()),
-            guid: key.guid,
-            serial: key.serial.clone(),
-            model: key.model.clone(),
-            last_seen: now,
-            revoked: false,
-            puk_tried: false,
-        });
-        batch.put_membership(id, issuing.family, Membership {
-            role,
-            certificate: access.der().to_vec(),
-            issuer: own.public_key().id(),
-            container: Container::AccessCertificate.number(),
-        });
+        batch.put_issuer(
+            own.public_key().id(),
+            Issuer {
+                family: issuing.family,
+                chain: vec![own.der().to_vec()],
+                // Its CRL comes with the first exchange with the station that made it.
+                crl: Vec::new(),
+                to_revoke: Vec::new(),
+            },
+        );
+        batch.put_key(
+            id,
+            records::Key {
+                access_key: access.public_key().spki_der().to_vec(),
+                label: label.clone(),
+                name: key.name.clone(),
+                family: issuing.family,
+                role,
+                issuing_key: Some(own.public_key().spki_der().to_vec()),
+                guid: key.guid,
+                serial: key.serial.clone(),
+                model: key.model.clone(),
+                last_seen: now,
+                revoked: false,
+                puk_tried: false,
+            },
+        );
+        batch.put_membership(
+            id,
+            issuing.family,
+            Membership {
+                role,
+                certificate: access.der().to_vec(),
+                issuer: own.public_key().id(),
+                container: Container::AccessCertificate.number(),
+            },
+        );
         batch.audit(now, "family-pinned", vec![("family".into(), issuing.family.to_string())]);
         Ok(())
     }
@@ -263,7 +277,7 @@ impl Station {
         let families = self.registry.memberships(id)?;
         self.issuer_is_here(families.iter().map(|(family, _)| *family))?;
         let label = record.label.clone();
-        let mut batch = self.registry.batch();
+        let mut batch = Batch::new();
         batch.put_key(id, records::Key { name, ..record });
         batch.audit(clock::unix_seconds(), "key-renamed", vec![("key".into(), id.to_string())]);
         self.registry.commit(batch)?;
@@ -281,7 +295,7 @@ impl Station {
         checked(&name)?;
         let lock = self.registry.lock(id)?.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?;
         self.issuer_is_here([lock.family])?;
-        let mut batch = self.registry.batch();
+        let mut batch = Batch::new();
         batch.put_lock(id, Lock { name, ..lock });
         batch.audit(clock::unix_seconds(), "lock-renamed", vec![("lock".into(), id.to_string())]);
         Ok(self.registry.commit(batch)?)

@@ -180,8 +180,13 @@ impl Station {
                 self.send(Output::Key(label, Box::new(view)));
             }
         }
-        let gone: Vec<_> =
-            self.shown.keys.keys().filter(|label| !self.keys.contains_key(*label)).cloned().collect();
+        let gone: Vec<_> = self
+            .shown
+            .keys
+            .keys()
+            .filter(|label| !self.keys.contains_key(*label))
+            .cloned()
+            .collect();
         for label in gone {
             self.shown.keys.remove(&label);
             self.send(Output::KeyGone(label));

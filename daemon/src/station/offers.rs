@@ -2,8 +2,9 @@
 
 use super::{
     Station,
+    keys::Key,
     serializations::Serialization,
-    view::{DecisionView, Label, Output},
+    view::{DecisionView, Label, Outcome, Output},
 };
 use crate::{
     decision::{self, Past, Ruling, Verdict},
@@ -93,15 +94,14 @@ impl Station {
             }
             self.withdraw_if_unanswered(number);
         }
-        self.history.retain(|(issuer, candidate), _| {
-            issuer.as_ref() != Some(label) && candidate != label
-        });
+        self.history
+            .retain(|(issuer, candidate), _| issuer.as_ref() != Some(label) && candidate != label);
     }
 
     /// An offer that nobody touched goes when both its Keys have gone.
     fn withdraw_if_unanswered(&mut self, number: u64) {
         let Some(job) = self.serializations.get(&number) else { return };
-        let present = |label: &Label| self.keys.get(label).is_some_and(super::keys::Key::is_present);
+        let present = |label: &Label| self.keys.get(label).is_some_and(Key::is_present);
         let untouched = job.owner.is_none() && job.wizard.revision() == 0 && job.intent.is_none();
         if untouched && !present(&job.candidate) && !job.issuer.as_ref().is_some_and(present) {
             self.remove_serialization(number);
@@ -124,17 +124,18 @@ impl Station {
         }
     }
 
-    fn resume_if_complete(&mut self, number: u64) {
+    pub(super) fn resume_if_complete(&mut self, number: u64) {
         let Some(job) = self.serializations.get(&number) else { return };
-        let present = |label: &Label| self.keys.get(label).is_some_and(super::keys::Key::is_present);
+        let present = |label: &Label| self.keys.get(label).is_some_and(Key::is_present);
         if !present(&job.candidate) || !job.issuer.as_ref().is_none_or(present) {
             return;
         }
         let needed = self.pins_to_ask(number);
+        self.renew_recovery_code(number);
         if let Some(job) = self.serializations.get_mut(&number)
             && job.wizard.happen(Event::KeysBack).is_ok()
         {
-            job.outcome = Default::default();
+            job.outcome = Outcome::default();
             if job.wizard.step() == Step::Pins {
                 needed.into_iter().for_each(|who| job.wizard.need_pin(who));
             }
@@ -153,7 +154,7 @@ impl Station {
             .filter_map(|label| self.keys.get(label))
             .find(|key| !key.is_present() && key.port == port);
         let Some(missed) = missed else { return };
-        let outcome = super::view::Outcome::wrong_key(&missed.called(), port);
+        let outcome = Outcome::wrong_key(&missed.called(), port);
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome = outcome;
         }
@@ -167,7 +168,7 @@ impl Station {
 
     /// Stops showing what has ended, once nobody drives it and one of its Keys is gone.
     pub(super) fn drop_ended(&mut self) {
-        let present = |label: &Label| self.keys.get(label).is_some_and(super::keys::Key::is_present);
+        let present = |label: &Label| self.keys.get(label).is_some_and(Key::is_present);
         let ended: Vec<u64> = self
             .serializations
             .iter()

@@ -51,7 +51,7 @@ impl Key {
     }
 
     /// Takes over what a token said of a PIN.
-    fn note_refusal(&mut self, error: &TokenError) {
+    pub(super) fn note_refusal(&mut self, error: &TokenError) {
         let retries = match error {
             TokenError::PinRefused { retries } => *retries,
             TokenError::PinBlocked => 0,
@@ -96,9 +96,27 @@ impl Station {
         if !wanted {
             return Ok(None);
         }
-        RecoveryCode::random()
-            .map(Some)
-            .map_err(|error| Error::Unsupported(format!("the system gives no random numbers: {error}")))
+        RecoveryCode::random().map(Some).map_err(|error| {
+            Error::Unsupported(format!("the system gives no random numbers: {error}"))
+        })
+    }
+
+    /// After a restart the code of an interrupted job is lost: a new one, where the PUK is still to be replaced.
+    pub(super) fn renew_recovery_code(&mut self, number: u64) {
+        let Some(job) = self.serializations.get(&number) else { return };
+        let begun = job.intent.as_ref().is_some_and(|intent| intent.made.puk_begun);
+        if job.intent.is_none() || job.new_puk.is_some() || begun {
+            return;
+        }
+        match RecoveryCode::random() {
+            Ok(code) => {
+                if let Some(job) = self.serializations.get_mut(&number) {
+                    job.new_puk = Some(code.clone());
+                    job.recovery_code = Some(code);
+                }
+            }
+            Err(error) => tracing::error!(%error, "there is no new recovery code"),
+        }
     }
 
     /// The factory PUK was offered to this token before.
@@ -209,14 +227,14 @@ impl Station {
 
     /// Does one thing on one token, on threads of its own. What the token says of its PIN, and
     /// whether something on it stays authorized, is shown before `done` is called.
-    pub(super) fn on_token<R: Send + 'static>(
+    pub(super) fn on_token<R>(
         &mut self,
         name: &str,
         device: Device,
         job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) where
-        R: Authorization,
+        R: Authorization + Send + 'static,
     {
         let (connector, thread) = (device.connector.clone(), format!("token-{}", device.port));
         let id = device.id.clone();
@@ -296,13 +314,7 @@ impl Station {
     }
 
     /// UnblockPin.
-    pub fn unblock_pin(
-        &mut self,
-        label: Label,
-        code: RecoveryCode,
-        new: Pin,
-        reply: Reply<()>,
-    ) {
+    pub fn unblock_pin(&mut self, label: Label, code: RecoveryCode, new: Pin, reply: Reply<()>) {
         let device = new
             .check_new()
             .map_err(|error| Error::InvalidArgument(error.to_string()))
@@ -360,9 +372,7 @@ pub(super) fn token_error(key: &Key, error: TokenError) -> Error {
     let called = key.called();
     match error {
         TokenError::PinRefused { retries } => Error::PinInvalid { key: called, retries },
-        TokenError::CodeRefused { retries } => {
-            Error::CodeInvalid { key: called, retries }
-        }
+        TokenError::CodeRefused { retries } => Error::CodeInvalid { key: called, retries },
         TokenError::PinBlocked => Error::PinBlocked(called),
         TokenError::CodeBlocked => Error::CodeBlocked(called),
         TokenError::PinFormat => Error::InvalidArgument(error.to_string()),

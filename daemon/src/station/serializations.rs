@@ -19,7 +19,7 @@ use crate::{
     registry::records::{Intent, LockEntry},
     serialization::{
         stage::Stage,
-        wizard::{Event, Selection, Step, Wizard},
+        wizard::{Event, Refusal, Selection, Step, Who, Wizard},
     },
     token::RecoveryCode,
 };
@@ -60,6 +60,8 @@ pub struct Serialization {
     pub intent: Option<Intent>,
     /// The new PUK, until it is taken.
     pub recovery_code: Option<RecoveryCode>,
+    /// The same for the write, which needs it whether it was taken or not.
+    pub new_puk: Option<RecoveryCode>,
     /// Tells a running write to stop.
     pub stop: Arc<AtomicBool>,
     /// The finished Key.
@@ -81,6 +83,7 @@ impl Serialization {
             progress: (0, 0),
             intent: None,
             recovery_code: None,
+            new_puk: None,
             stop: Arc::default(),
             result: None,
         }
@@ -96,6 +99,12 @@ impl Serialization {
         !self.wizard.step().is_end()
             && self.issuer.as_deref() == issuer
             && self.candidate == candidate
+    }
+
+    /// One of its Keys left: what that token accepted counts no more.
+    pub fn key_left(&mut self, label: &Label) {
+        let who = if self.candidate == *label { Who::Candidate } else { Who::Issuer };
+        self.pins.forget(who);
     }
 
     /// What the bus shows.
@@ -492,6 +501,7 @@ impl Station {
         let job = self.job(number)?;
         job.wizard.save(revision, count, pins)?;
         job.locks = locks;
+        job.new_puk.clone_from(&code);
         job.recovery_code = code;
         Ok(())
     }
@@ -503,7 +513,9 @@ impl Station {
                 job.wizard.check(Event::PinsComplete)?;
             }
             job.recovery_code.take().ok_or_else(|| {
-                Error::NotFound("recovery code: it was taken before, or the PUK is not replaced".into())
+                Error::NotFound(
+                    "recovery code: it was taken before, or the PUK is not replaced".into(),
+                )
             })
         });
         self.answered(number, &caller, result, reply);
@@ -513,7 +525,7 @@ impl Station {
     pub fn finish(&mut self, number: u64, caller: Caller, reply: Reply<()>) {
         let result = self.driven(number, &caller).and_then(|job| match job.wizard.step() {
             step if step.is_end() => Ok(()),
-            at => Err(crate::serialization::wizard::Refusal::Step { at }.into()),
+            at => Err(Refusal::Step { at }.into()),
         });
         if result.is_ok() {
             self.remove_serialization(number);
@@ -552,6 +564,7 @@ impl Station {
     pub(super) fn ended(&mut self, number: u64, past: Past) {
         let Some(job) = self.serializations.get_mut(&number) else { return };
         job.pins = Pins::default();
+        job.new_puk = None;
         if past == Past::Cancelled {
             job.recovery_code = None;
         }

@@ -70,7 +70,8 @@ impl Station {
             .ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
         let (key, device) = self.present_key(&job.candidate)?;
         let pin = job.pins.candidate.clone().ok_or(Error::PinRequired(Who::Candidate))?;
-        let candidate = Side { connector: device.connector.clone(), port: device.port.clone(), pin };
+        let candidate =
+            Side { connector: device.connector.clone(), port: device.port.clone(), pin };
         let intent = match &job.intent {
             Some(intent) => intent.clone(),
             None => self.intent(number, job, key)?,
@@ -460,11 +461,8 @@ impl Station {
         let number = intent.number;
         let locks = self.registry.intent_entries(number).unwrap_or_default();
         let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
-        let wizard = Wizard::resumed(
-            intent.kind,
-            intent.name.clone(),
-            Selection { all: false, count },
-        );
+        let wizard =
+            Wizard::resumed(intent.kind, intent.name.clone(), Selection { all: false, count });
         let issuer = intent.issuer.as_ref().map(|issuer| issuer.label.clone());
         let candidate = intent.candidate.label.clone();
         self.keys.entry(candidate.clone()).or_insert_with(|| Key {
@@ -500,16 +498,18 @@ impl Station {
     ) -> Option<Label> {
         self.serializations
             .values()
-            .filter(|job| job.wizard.step() == Step::AwaitingKey || job.wizard.step() == Step::Writing)
+            .filter(|job| {
+                job.wizard.step() == Step::AwaitingKey || job.wizard.step() == Step::Writing
+            })
             .find_map(|job| {
                 // A write that still runs has its intent on disk only.
                 let intent = match &job.intent {
                     Some(intent) => Some(intent.clone()),
                     None => self.intent_of(&job.candidate),
                 }?;
-                let by_key = claims.access_key().is_some_and(|key| {
-                    intent.made.access_key.as_deref() == Some(key.spki_der())
-                });
+                let by_key = claims
+                    .access_key()
+                    .is_some_and(|key| intent.made.access_key.as_deref() == Some(key.spki_der()));
                 let by_guid = guid.is_some() && guid == intent.candidate.guid;
                 (by_key || by_guid).then(|| job.candidate.clone())
             })

@@ -25,7 +25,7 @@ use std::fmt;
 
 pub use error::TokenError;
 pub use management_key::{KeyType, ManagementKey};
-pub use object::{Container, Retired, Slot};
+pub use object::{Container, Retired, Slot, random_guid};
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use piv::{Attempt, Metadata, MetadataAnswer, Object, PinStatus, Piv, PublicPoint};
 pub use session::Session;

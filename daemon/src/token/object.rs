@@ -97,6 +97,20 @@ impl Container {
         }
     }
 
+    /// The tag as one number, as records keep it.
+    pub fn number(self) -> u32 {
+        let [a, b, c] = self.tag();
+        u32::from_be_bytes([0, a, b, c])
+    }
+
+    /// The container of certificates that has this number.
+    pub fn of_number(number: u32) -> Option<Self> {
+        [Self::AccessCertificate, Self::IssuingCertificate]
+            .into_iter()
+            .chain(Retired::all().map(Self::Retired))
+            .find(|container| container.number() == number)
+    }
+
     /// What a person calls it.
     pub fn name(self) -> &'static str {
         match self {
@@ -135,6 +149,18 @@ pub fn decode_certificate(contents: &[u8]) -> Option<Vec<u8>> {
         (Some(der), None | Some([0])) => Some(der.to_vec()),
         _ => Some(contents.to_vec()),
     }
+}
+
+/// A random GUID: version 4, variant 1 (RFC 9562, 5.4).
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn random_guid() -> Result<[u8; 16], getrandom::Error> {
+    let mut guid = [0; 16];
+    getrandom::fill(&mut guid)?;
+    guid[6] = guid[6] & 0x0F | 0x40;
+    guid[8] = guid[8] & 0x3F | 0x80;
+    Ok(guid)
 }
 
 /// The contents of a CHUID with this GUID (SP 800-73-4 part 1, table 9).

@@ -269,18 +269,12 @@ impl Token {
         Err(TokenError::Unsupported("its management key is of no type that PIV defines"))
     }
 
-    /// Gives the token a random GUID, and reads it back. 2 commands; needs the management key.
+    /// Gives the token this GUID, and reads it back. 2 commands; needs the management key.
     ///
     /// # Errors
     /// [`TokenError::ReadBack`], [`TokenError::NotAuthenticated`].
-    pub fn write_guid(&mut self) -> Result<[u8; 16], TokenError> {
-        let mut guid = [0; 16];
-        getrandom::fill(&mut guid)?;
-        // Version 4, variant 1 (RFC 9562, 5.4).
-        guid[6] = guid[6] & 0x0F | 0x40;
-        guid[8] = guid[8] & 0x3F | 0x80;
-        self.write(Container::Chuid, &encode_chuid(&guid))?;
-        Ok(guid)
+    pub fn write_guid(&mut self, guid: &[u8; 16]) -> Result<(), TokenError> {
+        self.write(Container::Chuid, &encode_chuid(guid))
     }
 
     /// Makes a P-256 key on the token, in place of the one that the slot may hold. 1 command (2 where the token knows

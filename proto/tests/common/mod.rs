@@ -1,11 +1,15 @@
 //! A family made with software keys: what tokens and a station would make together.
 #![allow(dead_code, missing_docs)]
 
+use coset::{CoseSign1, TaggedCborSerializable};
+use der::{Any, Decode, Encode, Tagged, asn1::BitString};
 use keywright_proto::{
     Certificate, Crl, Effect, Grant, Leaf, PublicKey, Role, Statement, Target, Tree, Unsigned, crl,
     profile::{self, Validity},
 };
 use p256::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
+use sha2::{Digest, Sha256};
+use x509_cert::ext::Extension;
 
 /// 2026-01-01 and 2060-01-01: the end needs GeneralizedTime.
 pub const VALIDITY: Validity = Validity { not_before: 1_767_225_600, not_after: 2_840_140_800 };
@@ -117,4 +121,48 @@ pub fn ders(chain: &[Certificate]) -> Vec<Vec<u8>> {
 /// A leaf with a fixed seed.
 pub fn leaf(target: Target, effect: Effect) -> Leaf {
     Leaf::new(&[9; 32], target, effect)
+}
+
+/// A certificate or CRL with the elements of its signed part changed, signed anew by `key`: what a
+/// dishonest CA could make.
+pub fn signed_anew(der: &[u8], key: &Key, change: impl Fn(&mut Vec<Any>)) -> Vec<u8> {
+    let [tbs, algorithm, _] = <[Any; 3]>::try_from(Vec::<Any>::from_der(der).unwrap()).unwrap();
+    let mut elements = Vec::<Any>::from_der(&tbs.to_der().unwrap()).unwrap();
+    change(&mut elements);
+    let tbs = elements.to_der().unwrap();
+    let signature = key.sign_digest(&Sha256::digest(&tbs).into());
+    let signature = Any::encode_from(&BitString::from_bytes(&signature).unwrap()).unwrap();
+    vec![Any::from_der(&tbs).unwrap(), algorithm, signature].to_der().unwrap()
+}
+
+/// The same with the one place that has these bytes changed to others of equal length.
+pub fn replaced(der: &[u8], key: &Key, from: &[u8], to: &[u8]) -> Vec<u8> {
+    signed_anew(der, key, |elements| {
+        let mut tbs = elements.to_der().unwrap();
+        let found = tbs.windows(from.len()).filter(|bytes| *bytes == from).count();
+        assert_eq!(found, 1, "{from:02x?}");
+        let at = tbs.windows(from.len()).position(|bytes| bytes == from).unwrap();
+        tbs[at..at + to.len()].copy_from_slice(to);
+        *elements = Vec::from_der(&tbs).unwrap();
+    })
+}
+
+/// The same with the extensions changed, which are the last element.
+pub fn extended(der: &[u8], key: &Key, change: impl Fn(&mut Vec<Extension>)) -> Vec<u8> {
+    signed_anew(der, key, |elements| {
+        let last = elements.pop().unwrap();
+        let mut extensions = Vec::from_der(last.value()).unwrap();
+        change(&mut extensions);
+        elements.push(Any::new(last.tag(), extensions.to_der().unwrap()).unwrap());
+    })
+}
+
+/// A COSE_Sign1, changed and signed anew by `key`.
+pub fn cose_signed_anew(bytes: &[u8], key: &Key, change: impl Fn(&mut CoseSign1)) -> Vec<u8> {
+    let mut message = CoseSign1::from_tagged_slice(bytes).unwrap();
+    message.protected.original_data = None;
+    change(&mut message);
+    let der = key.sign_digest(&Sha256::digest(message.tbs_data(b"")).into());
+    message.signature = Signature::from_der(&der).unwrap().to_bytes().to_vec();
+    message.to_tagged_vec().unwrap()
 }

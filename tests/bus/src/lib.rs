@@ -1,1 +1,32 @@
-//! placeholder
+//! The daemon on a private bus, with real PIV firmware behind its virtual reader, driven by a
+//! client that was written against the contract alone.
+//!
+//! A test starts a [`Station`], plugs Keys into it and calls its [`Client`]; it waits with
+//! [`Watch`], for signals and never for time. What the firmware never does, a [`card::Script`] does.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+pub mod api;
+pub mod bus;
+pub mod card;
+pub mod certs;
+pub mod client;
+pub mod daemon;
+pub mod job;
+pub mod key;
+pub mod objects;
+pub mod pins;
+pub mod programs;
+pub mod station;
+pub mod watch;
+
+pub use client::Client;
+pub use job::{Answers, Ended, Pins};
+pub use objects::{Object, Objects};
+pub use station::{Plugged, Station};
+pub use watch::Watch;

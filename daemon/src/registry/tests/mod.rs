@@ -1,16 +1,233 @@
 //! Tests of the registry as a whole.
 
-use super::*;
+mod damage;
+mod formats;
+mod kill;
+mod lists;
+mod samples;
+
+use std::path::PathBuf;
+
+use super::{records::*, *};
+use layout::Table;
+use samples::*;
+use tempfile::TempDir;
+
+/// A directory for a registry, gone at the end of the test.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.0.path().join("registry")
+    }
+
+    fn open(&self) -> Registry {
+        Registry::open(&self.dir()).unwrap()
+    }
+}
+
+/// One record of every kind, as `check_everything` reads them.
+fn put_everything(batch: &mut Batch) {
+    batch
+        .put_family(id(0), family())
+        .put_issuer(id(0), issuer(id(0)))
+        .put_key(id(1), key(1, id(0)))
+        .put_membership(id(1), id(0), membership(id(0)))
+        .put_lock(id(2), lock(2, id(0)))
+        .put_statement(id(1), id(0), statement(300), entries(0..300))
+        .put_confirmation(id(1), id(2), Confirmation { version: Some(3), allow: true, time: 4 })
+        .put_intent(intent(7))
+        .put_intent_entries(7, entries(0..300))
+        .put_leftover([9; 16], leftover())
+        .audit(5, "key-made", vec![("name".into(), "x".into()), ("id".into(), "y".into())])
+        .audit(6, "lock-added", vec![]);
+}
+
+fn check_everything(registry: &Registry) -> Result<(), RegistryError> {
+    assert_eq!(registry.family(id(0))?, Some(family()));
+    assert_eq!(registry.families()?, [(id(0), family())]);
+    assert_eq!(registry.issuer(id(0))?, Some(issuer(id(0))));
+    assert_eq!(registry.issuers_of(id(0))?, [(id(0), issuer(id(0)))]);
+    assert_eq!(registry.key(id(1))?, Some(key(1, id(0))));
+    assert_eq!(registry.known_keys(10)?, [(id(1), key(1, id(0)))]);
+    assert_eq!(registry.memberships(id(1))?, [(id(0), membership(id(0)))]);
+    assert_eq!(registry.lock(id(2))?, Some(lock(2, id(0))));
+    assert_eq!(registry.lock_entries(id(0))?.len(), 1);
+    assert_eq!(registry.statement(id(1), id(0))?, Some(statement(300)));
+    assert_eq!(registry.statement_entries(id(1), id(0))?, entries(0..300));
+    let confirmed = Confirmation { version: Some(3), allow: true, time: 4 };
+    assert_eq!(registry.confirmation(id(1), id(2))?, Some(confirmed));
+    assert_eq!(registry.intents()?, [intent(7)]);
+    assert_eq!(registry.intent(7)?, Some(intent(7)));
+    assert_eq!(registry.intent_entries(7)?, entries(0..300));
+    assert_eq!(registry.leftover([9; 16])?, Some(leftover()));
+    let tail = registry.audit_tail(1)?;
+    assert_eq!(tail.iter().map(|event| &*event.event).collect::<Vec<_>>(), ["lock-added"]);
+    let tail = registry.audit_tail(10)?;
+    assert_eq!(tail.len(), 2);
+    assert_eq!(tail[0].fields[0].0, "id", "fields are sorted");
+    registry.verify()
+}
 
 #[test]
-fn a_new_registry_opens_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path().join("registry");
-    let registry = Registry::open(&dir).unwrap();
-    let first = registry.take_serialization_number().unwrap();
-    assert!(matches!(Registry::open(&dir), Err(RegistryError::InUse { .. })));
-    drop(registry);
-    let registry = Registry::open(&dir).unwrap();
+fn everything_put_is_there_after_opening_again() {
+    let place = Place::new();
+    let mut batch = Batch::new();
+    put_everything(&mut batch);
+    place.open().commit(batch).unwrap();
+    check_everything(&place.open()).unwrap();
+}
+
+#[test]
+fn what_replaces_leaves_nothing_of_the_old() {
+    let place = Place::new();
+    let registry = place.open();
+    let mut batch = Batch::new();
+    put_everything(&mut batch);
+    registry.commit(batch).unwrap();
+    let mut batch = Batch::new();
+    let seen_later = Key { last_seen: 2_000_000_000, ..key(1, id(0)) };
+    batch
+        .put_family(id(9), family())
+        .put_key(id(1), seen_later.clone())
+        .put_lock(id(2), lock(2, id(9)))
+        .put_statement(id(1), id(0), statement(2), entries(0..2))
+        .remove_intent(7)
+        .remove_leftover([9; 16]);
+    registry.commit(batch).unwrap();
+    assert_eq!(registry.known_keys(10).unwrap(), [(id(1), seen_later)]);
+    assert_eq!(registry.lock_entry(id(0), id(2)).unwrap(), None);
+    assert!(registry.lock_entry(id(9), id(2)).unwrap().is_some());
+    assert_eq!(registry.statement_entries(id(1), id(0)).unwrap(), entries(0..2));
+    assert_eq!(registry.intents().unwrap(), []);
+    assert_eq!(registry.intent_entries(7).unwrap(), []);
+    assert_eq!(registry.leftover([9; 16]).unwrap(), None);
     registry.verify().unwrap();
-    assert!(registry.take_serialization_number().unwrap() > first);
+}
+
+#[test]
+fn a_large_record_is_stored_in_pieces_and_every_value_is_small() {
+    let place = Place::new();
+    let registry = place.open();
+    for size in [0, 7_000, 7_163, 7_164, 50_000, 1_000_000, 10] {
+        let mut issuer = issuer(id(0));
+        issuer.crl = (0..size).map(|byte| byte as u8).collect();
+        let mut batch = Batch::new();
+        put_everything(&mut batch);
+        batch.put_issuer(id(3), issuer.clone());
+        registry.commit(batch).unwrap();
+        assert_eq!(registry.issuer(id(3)).unwrap(), Some(issuer));
+        let stored = registry.0.store.stored_sizes();
+        assert!(stored.iter().all(|size| *size <= 8 * 1024), "{size}");
+    }
+    let pieces = registry.view().unwrap().all(Table::Pieces.key()).count();
+    assert_eq!(pieces, 0, "the pieces of replaced records are gone");
+    assert_eq!(std::fs::read_dir(place.dir().join("blobs")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_record_above_the_limit_is_refused_and_nothing_else_is_written() {
+    let place = Place::new();
+    let registry = place.open();
+    let mut batch = Batch::new();
+    batch.put_family(id(0), family());
+    batch.put_issuer(id(0), Issuer { crl: vec![0; codec::LIMIT], ..issuer(id(0)) });
+    assert!(matches!(registry.commit(batch), Err(RegistryError::Unstorable { .. })));
+    assert_eq!(registry.families().unwrap(), []);
+    registry.verify().unwrap();
+    registry.commit(Batch::new()).unwrap();
+}
+
+#[test]
+fn a_commit_that_the_disk_has_no_room_for_is_refused_before_it_begins() {
+    let place = Place::new();
+    let registry = place.open();
+    let refused = registry.0.store.files().check_room(usize::MAX);
+    assert!(matches!(refused, Err(RegistryError::DiskFull { .. })));
+    registry.0.store.files().check_room(0).unwrap();
+}
+
+#[test]
+fn after_a_write_that_failed_half_way_nothing_uncertain_is_read() {
+    let place = Place::new();
+    let registry = place.open();
+    // What should be synced cannot be: the database has the batch, the disk perhaps not.
+    let blobs = place.dir().join("blobs");
+    std::fs::remove_dir(&blobs).unwrap();
+    std::fs::write(&blobs, "").unwrap();
+    let mut batch = Batch::new();
+    put_everything(&mut batch);
+    assert!(matches!(registry.commit(batch), Err(RegistryError::Io { .. })));
+    assert!(matches!(registry.families(), Err(RegistryError::Stopped { .. })));
+    assert!(matches!(registry.commit(Batch::new()), Err(RegistryError::Stopped { .. })));
+    drop(registry);
+    std::fs::remove_file(&blobs).unwrap();
+    place.open().verify().unwrap();
+}
+
+#[test]
+fn a_missing_ballast_is_put_back() {
+    let place = Place::new();
+    drop(place.open());
+    std::fs::remove_file(place.dir().join("ballast")).unwrap();
+    drop(place.open());
+    assert_eq!(std::fs::metadata(place.dir().join("ballast")).unwrap().len(), 2 * 1024 * 1024);
+}
+
+#[test]
+fn numbers_are_never_given_twice() {
+    let place = Place::new();
+    let mut given = Vec::new();
+    for calls in [1, 64, 65, 3] {
+        let registry = place.open();
+        given.extend((0..calls).map(|_| registry.take_serialization_number().unwrap()));
+    }
+    assert!(given.is_sorted_by(|a, b| a < b), "{given:?}");
+    assert_eq!(given[0], 1);
+}
+
+#[test]
+fn a_second_opener_is_refused_and_the_first_goes_on() {
+    let place = Place::new();
+    let registry = place.open();
+    let refused = Registry::open(&place.dir()).err().unwrap();
+    assert!(matches!(refused, RegistryError::InUse { .. }));
+    let text = refused.to_string();
+    assert!(text.contains("in use by another process: stop the other daemon"), "{text}");
+    registry.commit(Batch::new()).unwrap();
+}
+
+#[test]
+fn a_program_that_opened_only_the_database_is_noticed() {
+    let place = Place::new();
+    drop(place.open());
+    let _db = engine::open_sled(&place.dir()).unwrap();
+    assert!(matches!(Registry::open(&place.dir()), Err(RegistryError::InUse { .. })));
+}
+
+#[test]
+fn a_reader_sees_a_statement_with_its_own_locks() {
+    let place = Place::new();
+    let registry = place.open();
+    let put = |locks| {
+        let mut batch = Batch::new();
+        batch.put_statement(id(1), id(0), statement(locks), entries(0..locks));
+        registry.commit(batch).unwrap();
+    };
+    put(1);
+    std::thread::scope(|scope| {
+        // The reader ends on an error: a count that is not the statement's own.
+        let reader = scope.spawn(|| {
+            (0..400).try_for_each(|_| registry.statement_entries(id(1), id(0)).map(drop))
+        });
+        while !reader.is_finished() {
+            put(600);
+            put(20);
+        }
+        reader.join().unwrap().unwrap();
+    });
 }

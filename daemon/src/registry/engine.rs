@@ -1,0 +1,100 @@
+//! sled as it has to be opened and called here.
+
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{codec, error::RegistryError, layout::Table, pieces::pieces, store::Head};
+
+/// sled's default is 1 GiB.
+const CACHE: u64 = 16 * 1024 * 1024;
+
+/// How long a database may take to let go of its file, once closed: sled's threads do that in their own time.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Opens sled as it has to be here. It panics on some damaged files.
+pub(super) fn open_sled(dir: &Path) -> Result<sled::Db, RegistryError> {
+    let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(CACHE);
+    let begun = Instant::now();
+    loop {
+        match guarded(dir, || config.open()) {
+            Err(RegistryError::InUse { .. }) if begun.elapsed() < CLOSING => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Flushes the first records of a new database.
+pub(super) fn initialize(dir: &Path, schema: u32) -> Result<(), RegistryError> {
+    let db = open_sled(dir)?;
+    let mut batch = sled::Batch::default();
+    let head = codec::encode(&Head::default())?;
+    let schema = schema.to_be_bytes().to_vec();
+    for (table, payload) in [(Table::Schema, schema), (Table::Head, head)] {
+        for (key, value) in pieces(&table.key(), &payload)? {
+            batch.insert(key, value);
+        }
+    }
+    guarded(dir, || db.apply_batch(batch).and_then(|()| db.flush()))?;
+    drop(db);
+    // Only a database with a snapshot notices flipped bits, and sled writes the first one when it opens again.
+    open_sled(dir).map(drop)
+}
+
+/// Opens a database with `open`, without a word on stderr if sled panics, in whatever thread: the error says it,
+/// in one line.
+pub(super) fn quietly<T>(
+    open: impl FnOnce() -> Result<T, RegistryError>,
+) -> Result<T, RegistryError> {
+    // The hook is the process's: two at a time would leave it silent for good.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let answer = catch_unwind(AssertUnwindSafe(open));
+    panic::set_hook(hook);
+    answer.unwrap_or_else(|_| Err(RegistryError::damaged("the database cannot be read")))
+}
+
+/// Calls sled, which panics on some damage that it finds.
+pub(super) fn guarded<T>(
+    dir: &Path,
+    call: impl FnOnce() -> sled::Result<T>,
+) -> Result<T, RegistryError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(answer) => answer.map_err(|error| refused(dir, error)),
+        Err(_) => Err(RegistryError::damaged("the database cannot be read")),
+    }
+}
+
+pub(super) fn refused(dir: &Path, error: sled::Error) -> RegistryError {
+    match error {
+        sled::Error::Io(e)
+            if e.kind() == io::ErrorKind::Other && e.to_string().contains("lock") =>
+        {
+            RegistryError::InUse { dir: dir.into() }
+        }
+        sled::Error::Io(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::InvalidData
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            RegistryError::damaged(e.to_string())
+        }
+        sled::Error::Io(e) => RegistryError::io("use", dir, e),
+        sled::Error::Corruption { .. } => {
+            RegistryError::damaged("a page of the database does not match its checksum")
+        }
+        other => RegistryError::damaged(other.to_string()),
+    }
+}

@@ -1,0 +1,98 @@
+//! Formats of other versions: the frozen first one, steps to a newer one, one that is too new.
+
+use std::path::Path;
+
+use super::{damage::copy, schema::Migration, *};
+
+/// Written once by `freeze`, never again: whoever has format 1 on disk has these bytes.
+#[test]
+fn the_first_format_is_read() {
+    let place = Place::new();
+    copy(&fixture(), &place.dir());
+    let registry = place.open();
+    check_everything(&registry).unwrap();
+    assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// Makes the fixture of the present format. For a new format: a new name, and a test of its own above.
+#[test]
+#[ignore = "run once for each format"]
+fn freeze() {
+    let place = Place::new();
+    let registry = place.open();
+    let mut batch = Batch::new();
+    put_everything(&mut batch);
+    registry.commit(batch).unwrap();
+    registry.take_serialization_number().unwrap();
+    drop(registry);
+    assert!(!fixture().exists(), "a fixture is frozen");
+    copy(&place.dir(), &fixture());
+    // Zeros only, and put back when a registry is opened.
+    std::fs::remove_file(fixture().join("ballast")).unwrap();
+}
+
+fn fixture() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/registry-v1")
+}
+
+const STEPS: &[Migration] = &[
+    |view, changes| {
+        let mut family: Family = view.record(&Table::Families.of(id(0)))?.unwrap();
+        family.locks += 1;
+        changes.put(Table::Families.of(id(0)), &family)
+    },
+    |view, changes| {
+        let mut family: Family = view.record(&Table::Families.of(id(0)))?.unwrap();
+        family.locks *= 10;
+        changes.put(Table::Families.of(id(0)), &family)
+    },
+];
+
+fn locks(registry: &Registry) -> u32 {
+    registry.family(id(0)).unwrap().unwrap().locks
+}
+
+#[test]
+fn each_step_is_taken_once_and_in_order() {
+    for known in [&STEPS[..1], STEPS] {
+        let place = Place::new();
+        let registry = place.open();
+        let mut batch = Batch::new();
+        batch.put_family(id(0), family());
+        registry.commit(batch).unwrap();
+        drop(registry);
+        locks(&Registry::open_with(&place.dir(), known).unwrap());
+        for _ in 0..2 {
+            let registry = Registry::open_with(&place.dir(), STEPS).unwrap();
+            assert_eq!(locks(&registry), 10);
+            registry.verify().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_step_that_fails_changes_nothing() {
+    let place = Place::new();
+    drop(place.open());
+    let failing: Migration = |_, changes| {
+        changes.put(Table::Families.of(id(0)), &family())?;
+        Err(RegistryError::Unstorable { what: "a test".into() })
+    };
+    let failed = Registry::open_with(&place.dir(), &[failing]);
+    assert!(matches!(failed, Err(RegistryError::Unstorable { .. })));
+    assert_eq!(place.open().families().unwrap(), []);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let place = Place::new();
+    drop(Registry::open_with(&place.dir(), STEPS).unwrap());
+    let refused = Registry::open(&place.dir()).err().unwrap();
+    assert!(matches!(refused, RegistryError::NewerSchema { found: 3, known: 1, .. }));
+    let text = refused.to_string();
+    assert!(
+        text.contains("has format 3 and this program knows formats up to 1: install"),
+        "{text}"
+    );
+    Registry::open_with(&place.dir(), STEPS).unwrap().verify().unwrap();
+}

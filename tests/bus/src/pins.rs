@@ -1,0 +1,63 @@
+//! PINs as the bus carries them: the bytes behind a file descriptor.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    os::fd::OwnedFd,
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags},
+    pipe::PipeFlags,
+};
+use zbus::Fd;
+
+/// A token's PIN from the factory.
+pub const FACTORY_PIN: &str = "123456";
+/// The PIN that the helpers give to every Key.
+pub const PIN: &str = "246802";
+/// A PIN that no Key here has.
+pub const WRONG_PIN: &str = "999999";
+/// A token's PUK from the factory.
+pub const FACTORY_PUK: &str = "12345678";
+
+/// A pipe that ends after these bytes.
+pub fn pipe(pin: impl AsRef<[u8]>) -> Fd<'static> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+    File::from(writer).write_all(pin.as_ref()).unwrap();
+    Fd::from(reader)
+}
+
+/// A pipe, and its other end: it ends when that is dropped.
+pub fn open_pipe() -> (Fd<'static>, OwnedFd) {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
+    (Fd::from(reader), writer)
+}
+
+/// A sealed memfd, its offset at the end: it is read from offset 0.
+pub fn memfd(pin: impl AsRef<[u8]>) -> Fd<'static> {
+    let mut file = unsealed(pin.as_ref());
+    file.seek(std::io::SeekFrom::End(0)).unwrap();
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
+    Fd::from(OwnedFd::from(file))
+}
+
+/// A memfd that its giver could still change.
+pub fn unsealed_memfd(pin: impl AsRef<[u8]>) -> Fd<'static> {
+    Fd::from(OwnedFd::from(unsealed(pin.as_ref())))
+}
+
+fn unsealed(pin: &[u8]) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create("pin", flags).unwrap());
+    file.write_all(pin).unwrap();
+    file
+}
+
+/// Reads what the daemon hands out, such as a recovery code.
+pub fn read(handed_out: zbus::OwnedFd) -> String {
+    let mut text = String::new();
+    File::from(OwnedFd::from(handed_out)).read_to_string(&mut text).unwrap();
+    text
+}

@@ -1,0 +1,174 @@
+//! A bus, a daemon, a watcher and a caller, and Keys that are plugged in and out.
+
+use std::{collections::HashSet, fs, os::unix::net::UnixListener, path::PathBuf, time::Duration};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use tempfile::TempDir;
+use zbus::OwnedObjectPath;
+
+use crate::{
+    Answers, Client, Objects, Watch,
+    bus::Bus,
+    card::{Card, Script},
+    certs,
+    daemon::{Daemon, Launch},
+    key::VirtualKey,
+    pins::{self, PIN},
+};
+
+/// Everything that one test needs. Fields are dropped in this order.
+pub struct Station {
+    /// A watcher.
+    pub watch: Watch,
+    /// A caller.
+    pub client: Client,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// With what it was started.
+    pub launch: Launch,
+    /// The bus.
+    pub bus: Bus,
+    /// Sockets and files.
+    pub dir: TempDir,
+}
+
+/// A Key that is plugged in; pulled out when dropped.
+pub struct Plugged {
+    /// The Key's object.
+    pub path: OwnedObjectPath,
+    /// What stands between the Key and the reader.
+    pub card: Card,
+    key: Option<VirtualKey>,
+}
+
+impl Plugged {
+    /// Pulls it out.
+    pub fn unplug(self) {}
+}
+
+impl Station {
+    /// Starts all of it, with an empty state directory.
+    pub async fn start() -> Self {
+        Self::prepared(|_| ()).await
+    }
+
+    /// The same; `prepare` may change how the daemon is started, and its files.
+    pub async fn prepared(prepare: impl FnOnce(&mut Launch)) -> Self {
+        let dir = TempDir::new().unwrap();
+        let bus = Bus::start(dir.path());
+        let mut launch = Launch {
+            bus: bus.address().into(),
+            state_dir: dir.path().join("state"),
+            reader: dir.path().join("reader"),
+            config: None,
+            log: dir.path().join("log"),
+        };
+        fs::create_dir(&launch.state_dir).unwrap();
+        prepare(&mut launch);
+        let client = Client::new(bus.connect().await);
+        let watch = Watch::start(bus.connect().await).await;
+        let daemon = launch.start(client.connection()).await;
+        Self { watch, client, daemon, launch, bus, dir }
+    }
+
+    /// Plugs in the Key of this name, from the factory when it is new, and waits for its object.
+    /// The name is its serial and that of the file of its memory.
+    pub async fn plug(&mut self, name: &str) -> Plugged {
+        self.plug_with(name, &[]).await
+    }
+
+    /// The same with more arguments for the virtual Key.
+    pub async fn plug_with(&mut self, name: &str, options: &[&str]) -> Plugged {
+        let before = present(&self.watch.objects().await);
+        let (card, key) = self.insert(name, options);
+        let path = self.appeared(&before).await;
+        Plugged { path, card, key: Some(key) }
+    }
+
+    /// Plugs in a card that only follows a script, and waits for its object.
+    pub async fn plug_script(&mut self, script: Script) -> Plugged {
+        let before = present(&self.watch.objects().await);
+        let card = Card::plug(&self.launch.reader, script);
+        let path = self.appeared(&before).await;
+        Plugged { path, card, key: None }
+    }
+
+    /// Pulls a Key out and waits until the daemon has seen it.
+    pub async fn unplug(&mut self, plugged: Plugged) -> OwnedObjectPath {
+        let Plugged { path, card, key } = plugged;
+        drop((card, key));
+        let gone = |objects: &Objects| (!present(objects).contains(&path)).then_some(());
+        self.watch.until("the Key gone", gone).await;
+        path
+    }
+
+    /// The file that holds the memory of the Key of this name.
+    pub fn memory(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.key"))
+    }
+
+    /// Plugs in without waiting for the daemon.
+    pub fn insert(&self, name: &str, options: &[&str]) -> (Card, VirtualKey) {
+        let socket = self.dir.path().join(format!("{name}.card"));
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        set_socket_timeout(&listener, Timeout::Recv, Some(Duration::from_secs(30))).unwrap();
+        let key = VirtualKey::plug(&socket, &self.memory(name), name, options);
+        (Card::in_front_of(&listener, &self.launch.reader), key)
+    }
+
+    async fn appeared(&mut self, before: &HashSet<OwnedObjectPath>) -> OwnedObjectPath {
+        let new = |objects: &Objects| present(objects).difference(before).next().cloned();
+        self.watch.until("the Key plugged in", new).await
+    }
+
+    /// Waits for what a Key is: `blank`, `master`…
+    pub async fn until_state(&mut self, key: &OwnedObjectPath, state: &str) {
+        let check = |objects: &Objects| (objects.key(key)?.text("State") == state).then_some(());
+        self.watch.until(&format!("{} {state}", key.as_str()), check).await;
+    }
+
+    /// Makes a Master Key of a Key from the factory.
+    pub async fn make_master(&mut self, key: &Plugged, name: &str) {
+        self.until_state(&key.path, "blank").await;
+        let job = self.client.start_master(&key.path, name).await;
+        self.finish(&job, &Answers::master(name)).await;
+        self.until_state(&key.path, "master").await;
+    }
+
+    /// Serializes a Key to a new Lock, and returns the Lock's id and chain.
+    pub async fn add_lock(&self, issuer: &Plugged, name: &str) -> (String, String) {
+        let manager = self.client.manager().await;
+        let request = certs::request(name);
+        manager.add_lock(&issuer.path, name, &request, pins::pipe(PIN)).await.unwrap()
+    }
+
+    /// Waits for the offer for this pair.
+    pub async fn offer(&mut self, issuer: &Plugged, candidate: &Plugged) -> OwnedObjectPath {
+        let find =
+            |objects: &Objects| Some(objects.offer(&issuer.path, &candidate.path)?.path.clone());
+        self.watch.until("an offer for the pair", find).await
+    }
+
+    /// Takes the offer for this pair and goes through with it.
+    pub async fn make(&mut self, issuer: &Plugged, candidate: &Plugged, answers: &Answers) {
+        let job = self.offer(issuer, candidate).await;
+        self.finish(&job, answers).await;
+        self.until_state(&candidate.path, answers.kind).await;
+    }
+
+    /// Answers everything and finishes.
+    ///
+    /// Panics when the serialization ends in any other way.
+    pub async fn finish(&mut self, job: &OwnedObjectPath, answers: &Answers) {
+        let ended = self.client.answer_all(&mut self.watch, job, answers).await;
+        ended.assert_finished();
+        self.client.serialization(job).await.finish().await.unwrap();
+        let gone = |objects: &Objects| objects.serialization(job).is_none().then_some(());
+        self.watch.until("the object removed by Finish", gone).await;
+    }
+}
+
+fn present(objects: &Objects) -> HashSet<OwnedObjectPath> {
+    objects.present().map(|key| key.path.clone()).collect()
+}

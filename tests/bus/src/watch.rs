@@ -1,0 +1,142 @@
+//! Waiting for the daemon's signals, never for time.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+use zbus::{
+    Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant,
+    fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy},
+    message::Type,
+};
+
+use crate::{
+    api::{Decision, MANAGER_PATH, NAME},
+    objects::Objects,
+};
+
+/// Far longer than anything takes: whoever waits this long has found a defect.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A watcher with its own connection, as a front-end has one.
+pub struct Watch {
+    connection: Connection,
+    signals: MessageStream,
+}
+
+impl Watch {
+    /// Watches from now on, whether the daemon runs or not.
+    pub async fn start(connection: Connection) -> Self {
+        let signals = MessageStream::from(&connection);
+        let dbus = DBusProxy::new(&connection).await.unwrap();
+        let signal = || MatchRule::builder().msg_type(Type::Signal);
+        let ours = signal().path_namespace(MANAGER_PATH).build().unwrap();
+        let owner = signal().sender("org.freedesktop.DBus").add_arg(NAME);
+        dbus.add_match_rule(ours).await.unwrap();
+        dbus.add_match_rule(owner.build().unwrap()).await.unwrap();
+        Self { connection, signals }
+    }
+
+    /// What the daemon's objects say now; nothing where no daemon runs.
+    pub async fn objects(&self) -> Objects {
+        let builder = ObjectManagerProxy::builder(&self.connection);
+        let manager = builder.destination(NAME).path(MANAGER_PATH);
+        let managed = manager.build().await.unwrap().get_managed_objects().await;
+        managed.map(Objects::new).unwrap_or_default()
+    }
+
+    /// Waits until `check` finds what it wants, and returns that. `what` is for people.
+    ///
+    /// Panics with the last state when it does not come.
+    pub async fn until<T>(&mut self, what: &str, check: impl Fn(&Objects) -> Option<T>) -> T {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let objects = self.objects().await;
+            if let Some(found) = check(&objects) {
+                return found;
+            }
+            if timeout_at(deadline, self.next_signal()).await.is_err() {
+                panic!("no signal brought: {what}. What was there at last:\n{objects:?}");
+            }
+        }
+    }
+
+    /// Waits until a serialization is at this step.
+    pub async fn until_step(&mut self, job: &OwnedObjectPath, step: &str) {
+        let check =
+            |objects: &Objects| objects.serialization(job)?.text("Step").eq(step).then_some(());
+        self.until(&format!("{} at {step}", job.as_str()), check).await;
+    }
+
+    /// Waits until the manager's decisions give this reason for this pair, in either order; where
+    /// there is no issuer, `/` may stand for one of them.
+    pub async fn until_decision(&mut self, pair: [&OwnedObjectPath; 2], reason: &str) {
+        let deadline = Instant::now() + LIMIT;
+        let known = |path: &OwnedObjectPath| path.as_str() == "/" || pair.contains(&path);
+        loop {
+            let decisions = self.decisions().await;
+            let found = |(issuer, other, why): &Decision| {
+                why == reason && known(issuer) && pair.contains(&other)
+            };
+            if decisions.iter().any(found) {
+                return;
+            }
+            if timeout_at(deadline, self.next_signal()).await.is_err() {
+                panic!("no decision {reason:?} on {pair:?}, but {decisions:?}");
+            }
+        }
+    }
+
+    /// The manager's decisions now.
+    pub async fn decisions(&self) -> Vec<Decision> {
+        let properties = PropertiesProxy::builder(&self.connection);
+        let properties = properties.destination(NAME).path(MANAGER_PATH);
+        let interface = "org.keywright1.Manager".try_into().unwrap();
+        let value = properties.build().await.unwrap().get(interface, "Decisions").await;
+        value.map(|value| value.try_into().expect("a(oos)")).unwrap_or_default()
+    }
+
+    /// Every Step that was announced for a serialization since the last call, up to and with `last`.
+    ///
+    /// Panics when that does not come.
+    pub async fn steps_until(&mut self, job: &OwnedObjectPath, last: &str) -> Vec<String> {
+        let deadline = Instant::now() + LIMIT;
+        let mut steps = Vec::new();
+        while steps.last().is_none_or(|step| step != last) {
+            let signal = timeout_at(deadline, self.next_signal()).await;
+            let signal = signal.unwrap_or_else(|_| panic!("no {last}, only {steps:?}"));
+            steps.extend(announced_step(&signal, job));
+        }
+        steps
+    }
+
+    async fn next_signal(&mut self) -> Message {
+        loop {
+            let message = self.signals.next().await.expect("the bus runs").unwrap();
+            if message.message_type() == Type::Signal {
+                return message;
+            }
+        }
+    }
+}
+
+/// The Step in a PropertiesChanged of this object, or in the InterfacesAdded that brought it.
+fn announced_step(signal: &Message, job: &OwnedObjectPath) -> Option<String> {
+    type Properties = HashMap<String, OwnedVariant>;
+    let header = signal.header();
+    let step = |mut properties: Properties| String::try_from(properties.remove("Step")?).ok();
+    match header.member()?.as_str() {
+        "PropertiesChanged" if header.path()? == &**job => {
+            let (_, changed, _): (String, Properties, Vec<String>) =
+                signal.body().deserialize().ok()?;
+            step(changed)
+        }
+        "InterfacesAdded" => {
+            let (path, mut interfaces): (OwnedObjectPath, HashMap<String, Properties>) =
+                signal.body().deserialize().ok()?;
+            let ours = path == *job;
+            interfaces.remove("org.keywright1.Serialization").filter(|_| ours).and_then(step)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,230 @@
+//! PINs: asked for, refused, blocked, replaced. A PIN that a token refused is never sent again.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use keywright_bus_tests::{
+    Answers, Objects, Plugged, Station,
+    api::Options,
+    client::assert_refused,
+    pins::{self, FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
+};
+use zbus::OwnedObjectPath;
+
+const NEW_PIN: &str = "135791";
+
+/// A station where a Master with a Lock and a blank Key are at the step `pins` of a Sub Key.
+async fn at_pins() -> (Station, Plugged, Plugged, OwnedObjectPath) {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Master").await;
+    station.add_lock(&master, "gate").await;
+    let candidate = station.plug("candidate").await;
+    let job = station.offer(&master, &candidate).await;
+    let answers = Answers::sub("Sub", &[]);
+    station.client.answer_until(&mut station.watch, &job, &answers, "pins").await;
+    (station, master, candidate, job)
+}
+
+async fn provide(
+    station: &Station,
+    job: &OwnedObjectPath,
+    who: &str,
+    pin: &str,
+) -> zbus::Result<()> {
+    let job = station.client.serialization(job).await;
+    job.provide_pin(who, pins::pipe(pin), Options::new()).await
+}
+
+async fn change(station: &Station, key: &Plugged, old: &str, new: &str) -> zbus::Result<()> {
+    station.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
+}
+
+async fn retries(station: &Station, key: &Plugged) -> i32 {
+    station.watch.objects().await.key(&key.path).unwrap().get("PinRetries")
+}
+
+async fn until_pin(station: &mut Station, key: &Plugged, state: &str) {
+    let check = |objects: &Objects| (objects.key(&key.path)?.text("Pin") == state).then_some(());
+    station.watch.until(&format!("Pin {state}"), check).await;
+}
+
+/// How often a PIN was sent to the token since the last call: VERIFY and CHANGE REFERENCE DATA
+/// with data. One command is one try.
+fn tries(key: &Plugged) -> usize {
+    let commands = key.card.take_commands();
+    let tries = |command: &&Vec<u8>| matches!(command[..], [_, 0x20 | 0x24, 0, 0x80, _, ..]);
+    // An empty VERIFY has no Lc, or is only followed by Le.
+    commands.iter().filter(tries).filter(|command| command.len() > 8).count()
+}
+
+/// Two refusals, so that one try is left.
+async fn spend_all_but_one(station: &Station, key: &Plugged) {
+    for left in [2, 1] {
+        assert_refused(change(station, key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
+        assert_eq!(retries(station, key).await, left);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_pin_is_sent_once_and_known_before_the_reply() {
+    let (mut station, master, _candidate, job) = at_pins().await;
+    tries(&master);
+    assert_refused(provide(&station, &job, "issuer", WRONG_PIN).await, "PinInvalid");
+    assert_eq!(retries(&station, &master).await, 2, "signalled before the reply");
+    assert_eq!(tries(&master), 1);
+    station.finish(&job, &Answers::sub("Sub", &[])).await;
+    assert_eq!(retries(&station, &master).await, 3);
+}
+
+#[tokio::test]
+async fn the_last_try_is_spent_only_after_plugging_again() {
+    let (mut station, master, _candidate, job) = at_pins().await;
+    for left in [2, 1] {
+        assert_refused(provide(&station, &job, "issuer", WRONG_PIN).await, "PinInvalid");
+        assert_eq!(retries(&station, &master).await, left);
+    }
+    tries(&master);
+    // The right one, but nobody can know that before it is tried.
+    let withheld = provide(&station, &job, "issuer", PIN).await;
+    assert!(withheld.is_err());
+    assert_eq!(tries(&master), 0);
+    station.unplug(master).await;
+    station.watch.until_step(&job, "awaiting-key").await;
+    let _master = station.plug("master").await;
+    station.watch.until_step(&job, "pins").await;
+    station.finish(&job, &Answers::sub("Sub", &[])).await;
+}
+
+#[tokio::test]
+async fn a_factory_pin_must_be_replaced_by_another() {
+    let (mut station, master, candidate, job) = at_pins().await;
+    provide(&station, &job, "issuer", PIN).await.unwrap();
+    provide(&station, &job, "candidate", FACTORY_PIN).await.unwrap();
+    let grown = |objects: &Objects| {
+        (objects.serialization(&job)?.words("PinsNeeded") == ["candidate-new"]).then_some(())
+    };
+    station.watch.until("candidate-new needed", grown).await;
+    for bad in [FACTORY_PIN, "12345", "123456789", "12ab\0", ""] {
+        let refused = provide(&station, &job, "candidate-new", bad).await;
+        assert_refused(refused, "InvalidArgument");
+    }
+    assert_refused(provide(&station, &job, "nobody", PIN).await, "InvalidArgument");
+    provide(&station, &job, "candidate-new", NEW_PIN).await.unwrap();
+    station.watch.until_step(&job, "finished").await;
+    station.client.serialization(&job).await.finish().await.unwrap();
+    station.unplug(master).await;
+    change(&station, &candidate, NEW_PIN, PIN).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pin_of_ones_own_is_kept() {
+    let mut station = Station::start().await;
+    let key = station.plug("key").await;
+    station.until_state(&key.path, "blank").await;
+    change(&station, &key, FACTORY_PIN, NEW_PIN).await.unwrap();
+    let job = station.client.start_master(&key.path, "Master").await;
+    let mut answers = Answers::master("Master");
+    answers.pins.candidate = NEW_PIN.into();
+    answers.pins.candidate_new = "is not asked for".into();
+    station.finish(&job, &answers).await;
+    change(&station, &key, NEW_PIN, PIN).await.unwrap();
+}
+
+#[tokio::test]
+async fn pins_come_in_sealed_memfds_as_well_and_in_nothing_else() {
+    let (station, master, _candidate, job) = at_pins().await;
+    let proxy = station.client.serialization(&job).await;
+    let directory = std::fs::File::open(station.dir.path()).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    tries(&master);
+    for fd in [
+        pins::unsealed_memfd(PIN),
+        pins::memfd("123"),
+        pins::memfd("123456789"),
+        pins::pipe([0xFF; 100_000].get(..60_000).unwrap()),
+        zbus::Fd::from(std::os::fd::OwnedFd::from(directory)),
+        zbus::Fd::from(std::os::fd::OwnedFd::from(file)),
+    ] {
+        assert_refused(proxy.provide_pin("issuer", fd, Options::new()).await, "InvalidArgument");
+    }
+    let (endless, _writer) = pins::open_pipe();
+    assert_refused(proxy.provide_pin("issuer", endless, Options::new()).await, "InvalidArgument");
+    assert_eq!(tries(&master), 0);
+    proxy.provide_pin("issuer", pins::memfd(PIN), Options::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blocked_pin_is_unblocked_with_the_recovery_code() {
+    let mut station = Station::start().await;
+    let key = station.plug("key").await;
+    station.until_state(&key.path, "blank").await;
+    let job = station.client.start_master(&key.path, "Master").await;
+    let answers = Answers::master("Master");
+    station.client.answer_all(&mut station.watch, &job, &answers).await.assert_finished();
+    let proxy = station.client.serialization(&job).await;
+    let code = pins::read(proxy.take_recovery_code().await.unwrap());
+    assert_eq!(code.len(), 8);
+    assert_ne!(code, FACTORY_PUK);
+    assert!(proxy.take_recovery_code().await.is_err(), "it is handed out once");
+    proxy.finish().await.unwrap();
+
+    spend_all_but_one(&station, &key).await;
+    station.unplug(key).await;
+    let key = station.plug("key").await;
+    station.until_state(&key.path, "master").await;
+    assert_refused(change(&station, &key, WRONG_PIN, NEW_PIN).await, "PinBlocked");
+    until_pin(&mut station, &key, "blocked").await;
+
+    let object = station.client.key(&key.path).await;
+    let wrong = object.unblock_pin(pins::pipe("00000000"), pins::pipe(NEW_PIN)).await;
+    assert_refused(wrong, "PinInvalid");
+    object.unblock_pin(pins::pipe(&code), pins::pipe(NEW_PIN)).await.unwrap();
+    until_pin(&mut station, &key, "set").await;
+    change(&station, &key, NEW_PIN, PIN).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_factory_puk_opens_nothing_any_more() {
+    let mut station = Station::start().await;
+    let key = station.plug("key").await;
+    station.make_master(&key, "Master").await;
+    let object = station.client.key(&key.path).await;
+    let refused = object.unblock_pin(pins::pipe(FACTORY_PUK), pins::pipe(NEW_PIN)).await;
+    assert_refused(refused, "PinInvalid");
+    change(&station, &key, PIN, NEW_PIN).await.unwrap();
+}
+
+#[tokio::test]
+async fn change_pin_counts_its_refusals_and_takes_only_pins() {
+    let mut station = Station::start().await;
+    let key = station.plug("key").await;
+    station.make_master(&key, "Master").await;
+    tries(&key);
+    for bad in ["12345", "123456789", ""] {
+        assert_refused(change(&station, &key, PIN, bad).await, "InvalidArgument");
+        assert_refused(change(&station, &key, bad, PIN).await, "InvalidArgument");
+    }
+    assert_eq!(tries(&key), 0);
+    assert_refused(change(&station, &key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
+    assert_eq!((tries(&key), retries(&station, &key).await), (1, 2));
+    change(&station, &key, PIN, NEW_PIN).await.unwrap();
+    assert_eq!(retries(&station, &key).await, 3);
+}
+
+#[tokio::test]
+async fn nothing_stays_authorized_after_a_job() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Master").await;
+    station.add_lock(&master, "gate").await;
+    let clears = |command: &Vec<u8>| command.starts_with(&[0x00, 0x20, 0xFF, 0x80]);
+    assert!(master.card.take_commands().iter().any(clears), "the PIN state is cleared");
+    station.unplug(master).await;
+    let master = station.plug("master").await;
+    let authorized =
+        |objects: &Objects| (!objects.key(&master.path)?.get::<bool>("Authorized")).then_some(());
+    station.watch.until("Authorized false after plugging again", authorized).await;
+    let manager = station.client.manager().await;
+    let request = keywright_bus_tests::certs::request("barn");
+    let wrong = manager.add_lock(&master.path, "barn", &request, pins::pipe(WRONG_PIN)).await;
+    assert_refused(wrong, "PinInvalid");
+}

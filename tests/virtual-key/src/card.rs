@@ -1,0 +1,107 @@
+//! What stands between a reader and the firmware's PIV application: selecting it, command chaining
+//! and GET RESPONSE (ISO 7816-4, 5.3), with the limits and status words of the product.
+
+use std::{thread, time::Duration};
+
+use iso7816::{
+    Data, Instruction, Status,
+    command::{Command, CommandView},
+};
+use piv_authenticator::{Authenticator, Client, constants::PIV_AID};
+
+/// The longest command data and the longest answer, in bytes, as in the product.
+const LONGEST: usize = 7609;
+/// The management key's slot, whose use is no use of a private key.
+const MANAGEMENT_KEY: u8 = 0x9B;
+
+/// A card with one application.
+pub struct Card<T> {
+    piv: Authenticator<T>,
+    selected: bool,
+    /// The pieces received so far of a chained command.
+    pieces: Option<Box<Command<LONGEST>>>,
+    /// What of the last answer has not been fetched yet.
+    unread: Vec<u8>,
+    private_key_delay: Duration,
+}
+
+impl<T: Client> Card<T> {
+    /// A card that takes the given time longer for each use of a private key.
+    pub fn new(piv: Authenticator<T>, private_key_delay: Duration) -> Self {
+        Self { piv, selected: false, pieces: None, unread: Vec::new(), private_key_delay }
+    }
+
+    /// Executes one command APDU; the answer ends with the status word.
+    pub fn transmit(&mut self, command: &[u8]) -> Vec<u8> {
+        let answer = match CommandView::try_from(command) {
+            Ok(command) => self.receive(command),
+            Err(_) => Err(Status::UnspecifiedCheckingError),
+        };
+        answer.unwrap_or_else(|status| {
+            self.unread.clear();
+            self.pieces = None;
+            u16::from(status).to_be_bytes().into()
+        })
+    }
+
+    fn receive(&mut self, command: CommandView<'_>) -> Result<Vec<u8>, Status> {
+        let expected = command.expected();
+        if command.instruction() == Instruction::GetResponse {
+            if self.unread.is_empty() {
+                return Err(Status::UnspecifiedCheckingError);
+            }
+            return Ok(self.next_piece(expected));
+        }
+        let not_the_last = command.class().chain().not_the_last();
+        if self.pieces.is_none() && !not_the_last {
+            self.unread = self.execute(command)?;
+            return Ok(self.next_piece(expected));
+        }
+        let whole = match self.pieces.take() {
+            None => Box::new(command.to_owned().map_err(|_| Status::WrongLength)?),
+            Some(mut pieces) => {
+                pieces.extend_from_command_view(command).map_err(|_| Status::NotEnoughMemory)?;
+                pieces
+            }
+        };
+        if not_the_last {
+            self.pieces = Some(whole);
+            return Ok(u16::from(Status::Success).to_be_bytes().into());
+        }
+        self.unread = self.execute(whole.as_view())?;
+        Ok(self.next_piece(expected))
+    }
+
+    fn execute(&mut self, command: CommandView<'_>) -> Result<Vec<u8>, Status> {
+        if command.instruction() == Instruction::Select && command.p1 & 0x04 != 0 {
+            // Another application would be a deselect, which this firmware ignores.
+            self.selected = PIV_AID.matches(command.data());
+        }
+        if !self.selected {
+            return Err(Status::NotFound);
+        }
+        let mut answer = Box::new(Data::<LONGEST>::new());
+        self.piv.respond(command, &mut *answer)?;
+        let uses_private_key = match command.instruction() {
+            Instruction::GenerateAsymmetricKeyPair => true,
+            Instruction::GeneralAuthenticate => command.p2 != MANAGEMENT_KEY,
+            _ => false,
+        };
+        if uses_private_key {
+            thread::sleep(self.private_key_delay);
+        }
+        Ok(answer.to_vec())
+    }
+
+    /// At most `expected` bytes of what is unread, with 61xx where more remain.
+    fn next_piece(&mut self, expected: usize) -> Vec<u8> {
+        let rest = self.unread.split_off(expected.min(self.unread.len()));
+        let mut piece = std::mem::replace(&mut self.unread, rest);
+        let status = match self.unread.len() {
+            0 => 0x9000,
+            left => 0x6100 | u16::try_from(left).ok().filter(|left| *left < 256).unwrap_or(0),
+        };
+        piece.extend(status.to_be_bytes());
+        piece
+    }
+}
