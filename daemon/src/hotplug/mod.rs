@@ -7,6 +7,9 @@ mod seen;
 pub mod udev;
 #[cfg(feature = "virtual-reader")]
 pub mod virtual_reader;
+#[cfg(test)]
+#[cfg(feature = "virtual-reader")]
+mod virtual_reader_tests;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 

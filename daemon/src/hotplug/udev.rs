@@ -1,5 +1,6 @@
 //! Plugs and unplugs as udevd announces them: one thread owns the monitor, because udev's types cannot leave it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
@@ -88,7 +89,7 @@ async fn run(mut monitor: AsyncMonitorSocket, sink: &Sink, mut stopped: oneshot:
     let mut seen = Seen::default();
     // The monitor listens already: what is plugged in from here on is seen twice rather than never.
     match present() {
-        Ok(devices) => devices.iter().for_each(|device| added(&mut seen, device, sink)),
+        Ok(interfaces) => interfaces.iter().for_each(|i| added(&mut seen, i, sink)),
         Err(error) => tracing::warn!(%error, "the present USB devices could not be listed"),
     }
     sink(Event::Settled);
@@ -115,12 +116,23 @@ async fn run(mut monitor: AsyncMonitorSocket, sink: &Sink, mut stopped: oneshot:
     }
 }
 
+/// The interfaces of all devices whose rules have run; any other is announced when they have.
 fn present() -> io::Result<Vec<udev::Device>> {
     let mut enumerator = Enumerator::new()?;
     enumerator.match_subsystem(SUBSYSTEM)?;
+    // Holds back devices with a node, so not interfaces: those go by their device.
     enumerator.match_is_initialized()?;
-    enumerator.match_attribute("bInterfaceClass", CCID_CLASS)?;
-    Ok(enumerator.scan_devices()?.collect())
+    let (devices, interfaces): (Vec<_>, Vec<_>) =
+        enumerator.scan_devices()?.partition(|d| d.devtype().is_some_and(|kind| kind == DEVICE));
+    let ready: HashSet<&Path> = devices.iter().map(udev::Device::syspath).collect();
+    let is_ready =
+        |i: &udev::Device| usb_device(i).is_some_and(|device| ready.contains(device.syspath()));
+    Ok(interfaces.into_iter().filter(is_ready).collect())
+}
+
+/// The device that an interface belongs to.
+fn usb_device(interface: &udev::Device) -> Option<udev::Device> {
+    interface.parent_with_subsystem_devtype(SUBSYSTEM, DEVICE).ok()?
 }
 
 fn added(seen: &mut Seen, device: &udev::Device, sink: &Sink) {
@@ -157,7 +169,7 @@ fn describe(interface: &udev::Device) -> Option<(Interface, Facts)> {
     if attribute(interface, "bInterfaceClass")? != CCID_CLASS {
         return None;
     }
-    let device = interface.parent_with_subsystem_devtype(SUBSYSTEM, DEVICE).ok()??;
+    let device = usb_device(interface)?;
     let number = |name| attribute(&device, name)?.parse().ok();
     Some((
         Interface {

@@ -13,7 +13,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::{Device, DeviceId, Event, Sink, StartError};
-use crate::token::{ANSWER, VpcdConnector};
+use crate::token::{ANSWER_TIMEOUT, VpcdConnector};
+
+/// A connection has no physical place: the reader is one port for all its cards.
+const PORT: &str = "virtual";
 
 /// The virtual reader. Dropping it ends its thread and removes the socket file; cards that are plugged in are not
 /// reported as gone.
@@ -68,7 +71,6 @@ struct Slots {
 
 struct Card {
     id: DeviceId,
-    slot: usize,
     /// For watching only: reading here would steal answers from a job.
     watched: UnixStream,
 }
@@ -124,18 +126,14 @@ impl Slots {
             Err(error) => return Err(error),
         };
         let watched = stream.try_clone()?;
-        let connector = VpcdConnector::new(stream, ANSWER)?;
-        let slot = (1..)
-            .find(|slot| self.cards.iter().all(|card| card.slot != *slot))
-            .unwrap_or(usize::MAX);
+        let connector = VpcdConnector::new(stream, ANSWER_TIMEOUT)?;
         self.plugs += 1;
-        let port = format!("virtual-{slot}");
-        let id = DeviceId(format!("{port}#{}", self.plugs));
-        self.cards.push(Card { id: id.clone(), slot, watched });
+        let id = DeviceId(format!("{PORT}#{}", self.plugs));
+        self.cards.push(Card { id: id.clone(), watched });
         (self.sink)(Event::Plugged(Device {
             id,
-            port,
-            model: format!("Virtual reader {slot}"),
+            port: PORT.into(),
+            model: "Virtual reader".into(),
             usb_serial: None,
             connector: Arc::new(connector),
         }));

@@ -8,7 +8,7 @@ use super::{
     wizard::Who,
     write::{challenge, random_serial},
 };
-use crate::token::{Authorized, Pin, Slot, Token, TokenError};
+use crate::token::{Cleared, Pin, Slot, Token, TokenError};
 
 /// What is to be signed.
 #[derive(Clone)]
@@ -25,8 +25,8 @@ pub struct LockRequest {
     pub years: u32,
 }
 
-/// The signed certificate, DER, or why there is none; and whether the token stays authorized.
-pub type Signed = (Authorized, Result<Vec<u8>, Failure>);
+/// The signed certificate, DER, or why there is none; and what the token answered when it was cleared.
+pub type Signed = (Cleared, Result<Vec<u8>, Failure>);
 
 /// Signs. 5 commands, 2 more where the key has to prove itself first.
 ///

@@ -73,7 +73,7 @@ impl Write {
         }
         self.order.intent.made.statement = Some(statement);
         self.save()?;
-        self.issuer_stays_authorized(cleared?.0);
+        self.issuer_stays_authorized(cleared?.authorized);
         Ok(())
     }
 

@@ -82,7 +82,7 @@ impl Write {
         self.put_certificates()?;
         let puk = self.secrets()?;
         self.enter(Stage::Verifying)?;
-        let candidate_authorized = self.on_candidate(Token::clear)?.0;
+        let candidate_authorized = self.on_candidate(Token::clear)?.authorized;
         self.enter(Stage::Saving)?;
         let key = self.commit()?;
         let issuer_authorized = self.issuer_authorized;

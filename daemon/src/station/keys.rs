@@ -13,7 +13,7 @@ use crate::{
     hotplug::{Device, DeviceId},
     presence::{self, Claims, Known, State},
     registry::{Batch, RegistryError, records},
-    token::{Details, Identity, Session, TokenError, TransportError},
+    token::{Details, Identity, PinState, Session, TokenError, TransportError},
 };
 
 /// A Key on the bus.
@@ -29,6 +29,8 @@ pub struct Key {
     pub claims: Claims,
     /// The access key, once it has one of ours: its id.
     pub id: Option<Id>,
+    /// It is in the registry.
+    pub known: bool,
     /// What people call it.
     pub name: String,
     /// Its families, the first one first.
@@ -93,6 +95,13 @@ impl Key {
             locks: self.rights.0,
             pending_locks: self.rights.1,
             last_seen: self.last_seen,
+        }
+    }
+
+    /// Where the token does not say, a Key of this station has a PIN of its own: its job saw to that.
+    pub fn assume_pin(&mut self) {
+        if self.details.pin == PinState::Unknown && self.known {
+            self.details.pin = PinState::Set;
         }
     }
 
@@ -222,7 +231,7 @@ impl Station {
         {
             return Ok(record.label);
         }
-        if let Some(label) = self.interrupted_candidate(claims, guid)
+        if let Some(label) = self.interrupted_candidate(device, claims, guid)
             && absent(&label)
         {
             return Ok(label);
@@ -245,6 +254,7 @@ impl Station {
             key.serial.clone_from(serial);
         }
         key.details = details;
+        key.assume_pin();
         if let Some(id) = key.id
             && let Err(error) = self.remember_plug(id, &label)
         {
@@ -409,6 +419,7 @@ struct Facts {
 
 impl Facts {
     fn apply(self, key: &mut Key) {
+        key.known = self.name.is_some();
         if let Some(name) = self.name {
             key.name = name;
         }

@@ -9,7 +9,9 @@ use crate::{
         wizard::{Event, Who},
         write::issuer_is_done,
     },
-    token::{Authorized, Pin, PinState, RecoveryCode, Session, Token, TokenError, TransportError},
+    token::{
+        Cleared, Details, Pin, PinState, RecoveryCode, Session, Token, TokenError, TransportError,
+    },
 };
 
 /// The PINs of a job that its tokens accepted. They are kept while the token stays plugged in.
@@ -48,6 +50,14 @@ impl Key {
     /// A factory PIN, as far as the token says.
     fn has_factory_pin(&self) -> bool {
         self.details.pin == PinState::Default
+    }
+
+    /// Takes over what a token answered when it was cleared. What stays authorized does until it is re-plugged.
+    fn note_cleared(&mut self, cleared: Cleared) {
+        self.authorized |= cleared.authorized;
+        if cleared.retries.is_some() {
+            self.details.retries = cleared.retries;
+        }
     }
 
     /// Takes over what a token said of a PIN.
@@ -234,7 +244,7 @@ impl Station {
         job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) where
-        R: Authorization + Send + 'static,
+        R: WithCleared + Send + 'static,
     {
         let (connector, thread) = (device.connector.clone(), format!("token-{}", device.port));
         let id = device.id.clone();
@@ -249,7 +259,7 @@ impl Station {
         );
     }
 
-    fn note<R: Authorization>(
+    fn note<R: WithCleared>(
         &mut self,
         device: &crate::hotplug::DeviceId,
         result: Result<R, TokenError>,
@@ -259,7 +269,7 @@ impl Station {
         };
         match result {
             Ok(done) => {
-                key.authorized |= done.authorized();
+                key.note_cleared(done.cleared());
                 Ok(done)
             }
             Err(error) => {
@@ -336,34 +346,35 @@ impl Station {
     fn pin_set(
         &mut self,
         label: &Label,
-        result: Result<(Authorized, crate::token::Details), Error>,
+        result: Result<(Cleared, Details), Error>,
         reply: Reply<()>,
     ) {
         let result = result.map(|(_, details)| {
             if let Some(key) = self.keys.get_mut(label) {
                 key.refused = false;
                 key.details = details;
+                key.assume_pin();
             }
         });
         reply.answer(self, result);
     }
 }
 
-/// A result that says whether the token stays authorized.
-pub trait Authorization {
-    /// It does.
-    fn authorized(&self) -> bool;
+/// A result that comes with what the token answered when it was cleared.
+pub trait WithCleared {
+    /// What it answered.
+    fn cleared(&self) -> Cleared;
 }
 
-impl Authorization for Authorized {
-    fn authorized(&self) -> bool {
-        self.0
+impl WithCleared for Cleared {
+    fn cleared(&self) -> Cleared {
+        *self
     }
 }
 
-impl<T> Authorization for (Authorized, T) {
-    fn authorized(&self) -> bool {
-        self.0.0
+impl<T> WithCleared for (Cleared, T) {
+    fn cleared(&self) -> Cleared {
+        self.0
     }
 }
 

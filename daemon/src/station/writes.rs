@@ -13,7 +13,7 @@ use crate::{
     clock,
     decision::Past,
     error::Error,
-    hotplug::DeviceId,
+    hotplug::{Device, DeviceId},
     presence::Claims,
     registry::records::{Intent, IntentCandidate, IntentIssuer, IntentMade, Scope},
     serialization::{
@@ -493,6 +493,7 @@ impl Station {
     /// its access key, or, before anything was written, as a blank token.
     pub(super) fn interrupted_candidate(
         &self,
+        device: &Device,
         claims: &Claims,
         guid: Option<[u8; 16]>,
     ) -> Option<Label> {
@@ -511,7 +512,13 @@ impl Station {
                     .access_key()
                     .is_some_and(|key| intent.made.access_key.as_deref() == Some(key.spki_der()));
                 let by_guid = guid.is_some() && guid == intent.candidate.guid;
-                (by_key || by_guid).then(|| job.candidate.clone())
+                // Before anything was written it is the blank token that it was.
+                let was = &intent.candidate;
+                let untouched = claims.access.is_none()
+                    && !claims.foreign
+                    && (guid, &device.usb_serial, &device.port)
+                        == (was.guid_before, &was.usb_serial, &was.port);
+                (by_key || by_guid || untouched).then(|| job.candidate.clone())
             })
     }
 

@@ -211,6 +211,11 @@ impl Exchange {
     }
 }
 
+/// Whether this message ends an abort (6.1.13): the slot status under its number. Anything else is older.
+pub fn ends_abort(message: &[u8], aborted: u8) -> bool {
+    matches!(*message, [SLOT_STATUS, _, _, _, _, 0, sequence, ..] if sequence == aborted)
+}
+
 fn protocol(what: &str) -> TransportError {
     TransportError::Protocol(what.into())
 }

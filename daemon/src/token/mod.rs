@@ -2,7 +2,11 @@
 
 mod apdu;
 mod ccid;
+mod ccid_transport;
+mod details;
 mod error;
+mod extensions;
+mod management;
 mod management_key;
 mod object;
 mod pin;
@@ -23,17 +27,20 @@ mod vpcd;
 
 use std::fmt;
 
+pub use details::{Details, PinState};
 pub use error::TokenError;
+pub use extensions::{Metadata, MetadataAnswer};
+pub use management::KeyOrigin;
 pub use management_key::{KeyType, ManagementKey};
 pub use object::{Container, Retired, Slot, random_guid};
 pub use pin::{Pin, PinFormat, RecoveryCode};
-pub use piv::{Attempt, Metadata, MetadataAnswer, Object, PinStatus, Piv, PublicPoint};
+pub use piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
 pub use session::Session;
 pub use usage::{Printed, Usage};
 pub use usb::UsbConnector;
-pub use verbs::{Authorized, Details, Identity, KeyOrigin, PinState, PukOffer, Token};
+pub use verbs::{Cleared, Identity, PukOffer, Token};
 #[cfg(feature = "virtual-reader")]
-pub use vpcd::{ANSWER, VpcdConnector};
+pub use vpcd::{ANSWER_TIMEOUT, VpcdConnector};
 
 /// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
 pub trait Transport: Send {

@@ -151,18 +151,6 @@ pub fn decode_certificate(contents: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// A random GUID: version 4, variant 1 (RFC 9562, 5.4).
-///
-/// # Errors
-/// The system has no random numbers.
-pub fn random_guid() -> Result<[u8; 16], getrandom::Error> {
-    let mut guid = [0; 16];
-    getrandom::fill(&mut guid)?;
-    guid[6] = guid[6] & 0x0F | 0x40;
-    guid[8] = guid[8] & 0x3F | 0x80;
-    Ok(guid)
-}
-
 /// The contents of a CHUID with this GUID (SP 800-73-4 part 1, table 9).
 pub fn encode_chuid(guid: &[u8; 16]) -> Vec<u8> {
     let mut contents = Vec::with_capacity(64);
@@ -172,6 +160,19 @@ pub fn encode_chuid(guid: &[u8; 16]) -> Vec<u8> {
     tlv::push(&mut contents, SIGNATURE, &[]);
     tlv::push(&mut contents, ERROR_DETECTION, &[]);
     contents
+}
+
+/// A random GUID, to be recorded before it is written: an interrupted job is resumed by it.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn random_guid() -> Result<[u8; 16], getrandom::Error> {
+    let mut guid = [0; 16];
+    getrandom::fill(&mut guid)?;
+    // Version 4, variant 1 (RFC 9562, 5.4).
+    guid[6] = guid[6] & 0x0F | 0x40;
+    guid[8] = guid[8] & 0x3F | 0x80;
+    Ok(guid)
 }
 
 /// The GUID in a CHUID; `None` where there is none or it is all zeros, which names nothing.
@@ -240,6 +241,13 @@ mod tests {
         ] {
             assert_eq!(decode_key_history(&hex::decode(contents).unwrap()), expected, "{contents}");
         }
+    }
+
+    #[test]
+    fn random_guids_are_version_4_and_differ() {
+        let (a, b) = (random_guid().unwrap(), random_guid().unwrap());
+        assert_ne!(a, b);
+        assert_eq!((a[6] >> 4, a[8] >> 6), (4, 2));
     }
 
     #[test]

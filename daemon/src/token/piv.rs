@@ -1,4 +1,4 @@
-//! The PIV client: one function a command of SP 800-73-4 part 2 and of Yubico's extensions that other firmware shares.
+//! The PIV client: one function a command of SP 800-73-4 part 2.
 //!
 //! What a token can do is learnt from its answers, never from its product or version.
 
@@ -14,20 +14,11 @@ use super::{TokenError, Transport, tlv};
 
 /// The whole application identifier: some firmware refuses a shorter one (SP 800-73-4 part 1, 2.2).
 const AID: [u8; 11] = [0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0, 1, 0];
-const PIN: u8 = 0x80;
-const PUK: u8 = 0x81;
-const MANAGEMENT: u8 = 0x9B;
+pub(super) const PIN: u8 = 0x80;
+pub(super) const PUK: u8 = 0x81;
+pub(super) const MANAGEMENT: u8 = 0x9B;
 const ECC_P256: u8 = 0x11;
-/// Instructions outside the standard (developers.yubico.com/PIV/Introduction/Yubico_extensions.html).
-const SET_MANAGEMENT_KEY: u8 = 0xFF;
-const GET_METADATA: u8 = 0xF7;
-const GET_SERIAL: u8 = 0xF8;
-const GET_VERSION: u8 = 0xFD;
 const SIGN: &str = "GENERAL AUTHENTICATE (sign)";
-/// Version and serial number that piv-authenticator answers on every unit.
-const SAME_VERSION: [u8; 3] = [6, 6, 6];
-const SAME_SERIAL: [u8; 4] = [0x00, 0x52, 0xF7, 0x43];
-
 /// A public key on P-256 as SEC 1 writes it: 04, x, y.
 pub type PublicPoint = [u8; 65];
 
@@ -62,26 +53,6 @@ pub enum Attempt {
     NoKey,
     /// The slot is empty, or holds a key of another type (6A80).
     OtherKeyOrNone,
-}
-
-/// What GET METADATA says of a PIN, code or key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metadata {
-    /// Still the factory's value.
-    pub factory: Option<bool>,
-    /// Tries that are left.
-    pub retries: Option<u8>,
-}
-
-/// The answer to GET METADATA.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MetadataAnswer {
-    /// The token has no such command, or answers it with nothing.
-    Silent,
-    /// There is no key in this slot.
-    Empty,
-    /// What it says.
-    Known(Metadata),
 }
 
 /// A token with the PIV application.
@@ -342,99 +313,6 @@ impl Piv {
         self.send("PUT DATA", 0xDB, 0x3F, 0xFF, &data, Expected::Nothing)?.ok("PUT DATA").map(drop)
     }
 
-    /// SET MANAGEMENT KEY, without touch. P2 = FF: the one value that every firmware takes.
-    ///
-    /// # Errors
-    /// [`TokenError::Refused`].
-    pub fn set_management_key(&mut self, key: &ManagementKey) -> Result<(), TokenError> {
-        const NAME: &str = "SET MANAGEMENT KEY";
-        let kind = key.kind();
-        // At most 32 bytes: the cast is exact.
-        let header = [kind.algorithm(), MANAGEMENT, kind.length() as u8];
-        let data = Zeroizing::new([&header[..], key.bytes()].concat());
-        self.send(NAME, SET_MANAGEMENT_KEY, 0xFF, 0xFF, &data, Expected::Nothing)?
-            .ok(NAME)
-            .map(drop)
-    }
-
-    /// GET METADATA of the PIN.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
-    pub fn pin_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
-        self.metadata("GET METADATA (PIN)", PIN)
-    }
-
-    /// GET METADATA of the PUK.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
-    pub fn puk_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
-        self.metadata("GET METADATA (PUK)", PUK)
-    }
-
-    /// GET METADATA of a key.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
-    pub fn key_metadata(&mut self, slot: Slot) -> Result<MetadataAnswer, TokenError> {
-        self.metadata("GET METADATA (key)", slot.reference())
-    }
-
-    /// GET VERSION; `None` where the token has no such command.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
-    pub fn version(&mut self) -> Result<Option<[u8; 3]>, TokenError> {
-        let answer = self.send("GET VERSION", GET_VERSION, 0, 0, &[], Expected::Short)?;
-        Ok(match answer.status {
-            Status::Success => answer.data[..].try_into().ok(),
-            _ => None,
-        })
-    }
-
-    /// GET SERIAL: the token's serial number in decimal digits; `None` where it has none, or one that every unit has.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
-    pub fn serial(&mut self) -> Result<Option<String>, TokenError> {
-        let answer = self.send("GET SERIAL", GET_SERIAL, 0, 0, &[], Expected::Short)?;
-        let serial = <[u8; 4]>::try_from(&answer.data[..]);
-        Ok(match (answer.status, serial) {
-            (Status::Success, Ok(serial)) if serial != SAME_SERIAL && serial != [0; 4] => {
-                Some(u32::from_be_bytes(serial).to_string())
-            }
-            _ => None,
-        })
-    }
-
-    /// Whether every unit of this product has the same serial number.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
-    pub fn serial_is_shared(&mut self) -> Result<bool, TokenError> {
-        Ok(self.version()? == Some(SAME_VERSION))
-    }
-
-    fn metadata(
-        &mut self,
-        name: &'static str,
-        reference: u8,
-    ) -> Result<MetadataAnswer, TokenError> {
-        let answer = self.send(name, GET_METADATA, 0, reference, &[], Expected::Object)?;
-        Ok(match answer.status {
-            Status::Success if !answer.data.is_empty() => {
-                let one = |bytes: Option<&[u8]>| bytes.and_then(|b| b.last().copied());
-                MetadataAnswer::Known(Metadata {
-                    factory: one(tlv::find(0x05, &answer.data)).map(|flag| flag != 0),
-                    retries: one(tlv::find(0x06, &answer.data)),
-                })
-            }
-            Status::KeyReferenceNotFound | Status::NotFound => MetadataAnswer::Empty,
-            _ => MetadataAnswer::Silent,
-        })
-    }
-
     fn authenticate(
         &mut self,
         name: &'static str,
@@ -458,18 +336,20 @@ impl Piv {
             Status::Success => Ok(()),
             Status::RemainingRetries(0) | Status::OperationBlocked => Err(TokenError::PinBlocked),
             Status::RemainingRetries(retries) => Err(TokenError::PinRefused { retries }),
-            // Some firmware says only "no": the counter has to be asked for.
-            Status::VerificationFailed => match self.pin_status()? {
-                PinStatus::Retries(retries) => Err(TokenError::PinRefused { retries }),
-                PinStatus::Blocked => Err(TokenError::PinBlocked),
-                PinStatus::Verified => Err(refused(command, status)),
-            },
+            // Some firmware says only "no": the counter has to be asked for, and is told only while no PIN is verified.
+            Status::VerificationFailed => {
+                match self.clear_pin().and_then(|()| self.pin_status())? {
+                    PinStatus::Retries(retries) => Err(TokenError::PinRefused { retries }),
+                    PinStatus::Blocked => Err(TokenError::PinBlocked),
+                    PinStatus::Verified => Err(refused(command, status)),
+                }
+            }
             Status::IncorrectDataParameter => Err(TokenError::PinFormat),
             status => Err(refused(command, status)),
         }
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         name: &'static str,
         instruction: u8,

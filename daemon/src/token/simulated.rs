@@ -71,7 +71,8 @@ pub struct Card {
 }
 
 impl Card {
-    pub fn new(habits: Habits, kind: KeyType) -> Shared {
+    /// As it comes from the factory.
+    pub fn blank(habits: Habits, kind: KeyType) -> Shared {
         let objects = if habits.key_history {
             let printed = hex::decode("010e4e6974726f6b657920332050495602000409fe00").unwrap();
             HashMap::from([(PRINTED, printed)])

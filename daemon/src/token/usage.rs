@@ -1,9 +1,10 @@
 //! The closer look: what a token that looks blank is used for already. After the PIN, before any write.
 
+use super::extensions::MetadataAnswer;
 use super::management_key::protected_key;
 use super::object::{Container, Retired, Slot, decode_key_history};
 use super::pin::Pin;
-use super::piv::{Attempt, MetadataAnswer, Object};
+use super::piv::{Attempt, Object};
 use super::verbs::Token;
 use super::{TokenError, tlv};
 
@@ -83,8 +84,11 @@ impl Token {
         for (algorithm, length) in OTHER_KEYS {
             self.present_for(slot, pin)?;
             // Ones are below every modulus.
-            if let Attempt::Signature(_) = self.piv.sign_raw(slot, algorithm, &vec![1; length])? {
-                return Ok(true);
+            match self.piv.sign_raw(slot, algorithm, &vec![1; length]) {
+                Ok(Attempt::Signature(_)) => return Ok(true),
+                // An algorithm that the token does not know, in whatever words it says so.
+                Ok(_) | Err(TokenError::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(false)

@@ -1,21 +1,16 @@
 //! A token on USB: CCID over libusb. Only the CCID interface is claimed, and only for one job.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusb::{
     Context, Device, DeviceHandle, Direction, InterfaceDescriptor, TransferType, UsbContext,
 };
 
-use super::ccid::{self, Exchange, HEADER, Next, Reader};
-use super::{Connector, Limits, Transport, TransportError};
+use super::ccid::Reader;
+use super::ccid_transport::{CcidTransport, Pipe};
+use super::{Connector, Transport, TransportError};
 
-/// How long one message may take. A token that needs longer asks for more time before that.
-const ONE_MESSAGE: Duration = Duration::from_secs(10);
-/// How long one command may take, however often the token asks for more time.
-const ONE_COMMAND: Duration = Duration::from_secs(60);
-/// How long a token that is let go, or that failed, is waited for.
-const CLEANING_UP: Duration = Duration::from_secs(1);
 /// Class request ABORT (CCID 5.3.1): to the interface, host to device.
 const ABORT_REQUEST: (u8, u8) = (0x21, 0x01);
 
@@ -38,24 +33,22 @@ impl Connector for UsbConnector {
             .iter()
             .find(|d| d.bus_number() == self.bus && d.address() == self.device)
             .ok_or(TransportError::Gone)?;
-        let mut transport = UsbTransport::claim(&device, self.interface)?;
-        transport.exchange(ccid::power_on)?;
-        Ok(Box::new(transport))
+        let (claimed, reader) = Claimed::claim(&device, self.interface)?;
+        Ok(Box::new(CcidTransport::open(claimed, reader)?))
     }
 }
 
-struct UsbTransport {
+/// The claimed interface.
+struct Claimed {
     handle: DeviceHandle<Context>,
     interface: u8,
     input: u8,
     output: u8,
     packet: usize,
-    reader: Reader,
-    sequence: u8,
 }
 
-impl UsbTransport {
-    fn claim(device: &Device<Context>, interface: u8) -> Result<Self, TransportError> {
+impl Claimed {
+    fn claim(device: &Device<Context>, interface: u8) -> Result<(Self, Reader), TransportError> {
         let configuration = device.active_config_descriptor().map_err(failure)?;
         let descriptor = configuration
             .interfaces()
@@ -67,113 +60,41 @@ impl UsbTransport {
         let (output, _) = bulk_endpoint(&descriptor, Direction::Out)?;
         let handle = device.open().map_err(failure)?;
         handle.claim_interface(interface).map_err(failure)?;
-        Ok(UsbTransport { handle, interface, input, output, packet, reader, sequence: 0 })
+        Ok((Claimed { handle, interface, input, output, packet }, reader))
+    }
+}
+
+impl Pipe for Claimed {
+    fn packet(&self) -> usize {
+        self.packet
     }
 
-    /// Sends one message and waits for its whole answer; cleans up after a failure.
-    fn exchange(
-        &mut self,
-        message: impl FnOnce(u8, u8) -> zeroize::Zeroizing<Vec<u8>>,
-    ) -> Result<Vec<u8>, TransportError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let message = message(self.sequence, self.reader.power);
-        let answer = self.send_and_wait(&message);
-        match answer {
-            Ok(_) | Err(TransportError::Gone) => {}
-            Err(_) => self.abort(),
-        }
-        answer
+    fn write(&mut self, bytes: &[u8], timeout: Duration) -> Result<usize, TransportError> {
+        self.handle.write_bulk(self.output, bytes, timeout).map_err(failure)
     }
 
-    fn send_and_wait(&mut self, message: &[u8]) -> Result<Vec<u8>, TransportError> {
-        let deadline = Instant::now() + ONE_COMMAND;
-        let mut exchange = Exchange::new(self.sequence);
-        self.write(message)?;
-        while Instant::now() < deadline {
-            let received = self.read(ONE_MESSAGE)?;
-            match exchange.receive(&received)? {
-                Next::Read => {}
-                Next::Send(message) => {
-                    self.sequence = exchange.sequence();
-                    self.write(&message)?;
-                }
-                Next::Done(answer) => return Ok(answer),
-            }
-        }
-        Err(TransportError::Timeout)
+    fn read(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize, TransportError> {
+        self.handle.read_bulk(self.input, buffer, timeout).map_err(failure)
     }
 
-    fn write(&self, message: &[u8]) -> Result<(), TransportError> {
-        match self.handle.write_bulk(self.output, message, ONE_MESSAGE).map_err(failure)? {
-            written if written == message.len() => Ok(()),
-            _ => Err(TransportError::Timeout),
-        }
-    }
-
-    /// Reads one message. The header first: a message that fills its last packet may come without an empty one behind
-    /// it, and a longer read would then wait for nothing.
-    fn read(&self, timeout: Duration) -> Result<Vec<u8>, TransportError> {
-        let mut message = Vec::new();
-        let mut length = HEADER;
-        while message.len() < length {
-            let begin = message.len();
-            let packets = (length - begin).div_ceil(self.packet);
-            message.resize(begin + packets * self.packet, 0);
-            let read = self
-                .handle
-                .read_bulk(self.input, &mut message[begin..], timeout)
-                .map_err(failure)?;
-            message.truncate(begin + read);
-            if message.is_empty() {
-                // The empty packet behind the message before.
-                continue;
-            }
-            length = ccid::message_length(&message, self.reader.longest_message)?;
-        }
-        Ok(message)
-    }
-
-    /// Brings reader and host together again (CCID 5.3.1): the class request, its bulk twin, then whatever the reader
-    /// still says. Nothing more can be done where that fails.
-    fn abort(&mut self) {
+    fn request_abort(&mut self, sequence: u8, timeout: Duration) -> Result<(), TransportError> {
         let (kind, request) = ABORT_REQUEST;
-        let value = u16::from_be_bytes([self.sequence, 0]);
+        // The slot, 0, in the low byte.
+        let value = u16::from_be_bytes([sequence, 0]);
         let index = u16::from(self.interface);
-        let asked = self.handle.write_control(kind, request, value, index, &[], CLEANING_UP);
-        let _ = self.handle.clear_halt(self.output);
-        let _ = self.handle.clear_halt(self.input);
-        let abort = ccid::abort(self.sequence);
-        if asked.is_err() || self.handle.write_bulk(self.output, &abort, CLEANING_UP).is_err() {
-            return;
-        }
-        let deadline = Instant::now() + CLEANING_UP;
-        let mut exchange = Exchange::new(self.sequence);
-        while Instant::now() < deadline {
-            let Ok(received) = self.read(CLEANING_UP) else { return };
-            if let Ok(Next::Done(_)) = exchange.receive(&received) {
-                return;
-            }
-        }
+        self.handle.write_control(kind, request, value, index, &[], timeout).map_err(failure)?;
+        Ok(())
+    }
+
+    fn clear_halts(&mut self) -> Result<(), TransportError> {
+        self.handle.clear_halt(self.output).map_err(failure)?;
+        self.handle.clear_halt(self.input).map_err(failure)
     }
 }
 
-impl Transport for UsbTransport {
-    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
-        self.exchange(|sequence, _| ccid::transfer(sequence, command))
-    }
-
-    fn limits(&self) -> Limits {
-        self.reader.limits()
-    }
-}
-
-impl Drop for UsbTransport {
+impl Drop for Claimed {
     fn drop(&mut self) {
-        // Best effort: the token may be gone, and the kernel releases the interface with the handle.
-        let message = ccid::power_off(self.sequence.wrapping_add(1));
-        if self.handle.write_bulk(self.output, &message, CLEANING_UP).is_ok() {
-            let _ = self.read(CLEANING_UP);
-        }
+        // The token may be gone, and the kernel releases the interface with the handle.
         let _ = self.handle.release_interface(self.interface);
     }
 }

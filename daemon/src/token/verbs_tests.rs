@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-const GUID: [u8; 16] = [0x5A; 16];
-
+use super::details::{Details, PinState};
+use super::management::KeyOrigin;
 use super::management_key::{KeyType, ManagementKey, protected_key};
 use super::object::{Container, Slot, encode_certificate, encode_chuid};
 use super::pin::{Pin, RecoveryCode};
 use super::scripted::{EXTENDED, Scripted};
 use super::simulated::{Card, Habits, NITROKEY, PRINTED, SIGNATURE, Shared, YUBIKEY};
 use super::usage::{Printed, Usage};
-use super::verbs::{Authorized, Details, Identity, KeyOrigin, PinState, PukOffer, Token};
+use super::verbs::{Identity, PukOffer, Token};
 use super::{Connector, Session, TokenError, TransportError};
+
+/// Whether something stays authorized after clearing.
+fn authorized(token: &mut Token) -> Result<bool, TokenError> {
+    token.clear().map(|cleared| cleared.authorized)
+}
 
 fn factory_pin() -> Pin {
     Pin::new(b"123456").unwrap()
@@ -50,7 +55,7 @@ fn a_token_without_piv() {
 #[test]
 fn identity_of_a_blank_and_of_a_used_token() {
     for habits in [NITROKEY, YUBIKEY, Habits { extended: false, ..NITROKEY }] {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let mut token = open(&card);
         assert_eq!(card.commands(), 1);
         let (identity, commands) = cost(&card, &mut token, Token::read_identity);
@@ -72,7 +77,7 @@ fn identity_of_a_blank_and_of_a_used_token() {
 
 #[test]
 fn details() {
-    let card = Card::new(YUBIKEY, KeyType::Aes192);
+    let card = Card::blank(YUBIKEY, KeyType::Aes192);
     card.with(|card| card.keys.insert(0x9A, 0x11));
     let mut token = open(&card);
     let (details, commands) = cost(&card, &mut token, Token::read_details);
@@ -91,7 +96,7 @@ fn details() {
     assert_eq!((details.pin, details.retries), (PinState::Blocked, Some(0)));
     assert_eq!((details.puk_blocked, details.puk_is_factory), (Some(true), Some(false)));
 
-    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
     let mut token = open(&card);
     let (details, commands) = cost(&card, &mut token, Token::read_details);
     let expected = Details { retries: Some(3), ..Details::default() };
@@ -103,7 +108,7 @@ fn details() {
 #[test]
 fn pins() {
     for habits in [NITROKEY, YUBIKEY] {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let mut token = open(&card);
         assert_eq!(cost(&card, &mut token, |t| t.verify_pin(&factory_pin())), (Ok(()), 1));
         let refused = |retries| Err(TokenError::PinRefused { retries });
@@ -123,10 +128,23 @@ fn pins() {
     }
 }
 
+/// The tries are told also where the PIN counts as verified, which hides them on some firmware.
+#[test]
+fn a_refused_change_after_a_verified_pin() {
+    for (habits, commands) in [(NITROKEY, 3), (YUBIKEY, 1)] {
+        let card = Card::blank(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        token.verify_pin(&factory_pin()).unwrap();
+        let change = |t: &mut Token| t.change_pin(&pin("999999"), &pin("246810"));
+        let refused = Err(TokenError::PinRefused { retries: 2 });
+        assert_eq!(cost(&card, &mut token, change), (refused, commands));
+    }
+}
+
 #[test]
 fn the_factory_code_is_offered_once() {
     for (habits, retries) in [(NITROKEY, None), (YUBIKEY, Some(2))] {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let mut token = open(&card);
         let offer = |t: &mut Token| t.offer_factory_puk(&code("24681012"));
         assert_eq!(cost(&card, &mut token, offer), (Ok(PukOffer::Replaced), 1));
@@ -143,7 +161,7 @@ fn the_factory_code_is_offered_once() {
 fn closer_look_at_a_blank_token() {
     // Without a key history each of the 20 retired containers is read.
     for (habits, expected) in [(NITROKEY, 6), (YUBIKEY, 26)] {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let mut token = open(&card);
         token.verify_pin(&factory_pin()).unwrap();
         let (usage, commands) = cost(&card, &mut token, |t| t.closer_look(&factory_pin()));
@@ -198,7 +216,7 @@ fn closer_look_at_used_tokens() {
     ];
     for habits in [NITROKEY, YUBIKEY] {
         for (n, (prepare, holds)) in rows.iter().enumerate() {
-            let card = Card::new(habits, KeyType::Tdes);
+            let card = Card::blank(habits, KeyType::Tdes);
             assert!(!holds(&open(&card).closer_look(&factory_pin()).unwrap()), "row {n} blank");
             card.with(prepare);
             assert!(holds(&open(&card).closer_look(&factory_pin()).unwrap()), "row {n}");
@@ -211,7 +229,7 @@ fn management_keys() {
     for (kind, commands) in
         [(KeyType::Tdes, 2), (KeyType::Aes192, 3), (KeyType::Aes256, 4), (KeyType::Aes128, 5)]
     {
-        let card = Card::new(NITROKEY, kind);
+        let card = Card::blank(NITROKEY, kind);
         let mut token = open(&card);
         let (origin, counted) = cost(&card, &mut token, Token::authenticate_management);
         assert_eq!((origin, counted), (Ok(KeyOrigin::Factory), commands), "{kind:?}");
@@ -236,10 +254,10 @@ fn management_keys() {
 
 #[test]
 fn writing_needs_the_management_key() {
-    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
     let mut token = open(&card);
     card.commands();
-    assert_eq!(token.write_guid(&GUID), Err(TokenError::NotAuthenticated));
+    assert_eq!(token.write_guid(&[1; 16]), Err(TokenError::NotAuthenticated));
     assert_eq!(token.generate(Slot::Access), Err(TokenError::NotAuthenticated));
     let write = token.write_certificate(Container::AccessCertificate, b"x");
     assert_eq!(write, Err(TokenError::NotAuthenticated));
@@ -250,10 +268,10 @@ fn writing_needs_the_management_key() {
 
 #[test]
 fn what_does_not_read_back_is_an_error() {
-    let card = Card::new(Habits { stores: false, ..NITROKEY }, KeyType::Tdes);
+    let card = Card::blank(Habits { stores: false, ..NITROKEY }, KeyType::Tdes);
     let mut token = open(&card);
     token.authenticate_management().unwrap();
-    assert!(matches!(token.write_guid(&GUID), Err(TokenError::ReadBack { .. })));
+    assert!(matches!(token.write_guid(&[1; 16]), Err(TokenError::ReadBack { .. })));
     let write = token.write_certificate(Container::AccessCertificate, b"x");
     assert!(matches!(write, Err(TokenError::ReadBack { .. })));
     token.verify_pin(&factory_pin()).unwrap();
@@ -266,20 +284,19 @@ fn what_does_not_read_back_is_an_error() {
 #[test]
 fn the_commands_of_a_whole_job() {
     for (habits, generate, clear, stays) in [
-        (NITROKEY, 1, 4, Authorized(true)),
-        (YUBIKEY, 1, 4, Authorized(false)),
-        (Habits { takes_policy: false, ..NITROKEY }, 2, 4, Authorized(true)),
-        (Habits { extended: false, ..NITROKEY }, 1, 4, Authorized(true)),
-        (Habits { clears_pin: true, select_clears: true, ..NITROKEY }, 1, 4, Authorized(false)),
+        (NITROKEY, 1, 4, true),
+        (YUBIKEY, 1, 4, false),
+        (Habits { takes_policy: false, ..NITROKEY }, 2, 4, true),
+        (Habits { extended: false, ..NITROKEY }, 1, 4, true),
+        (Habits { clears_pin: true, select_clears: true, ..NITROKEY }, 1, 4, false),
     ] {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let token = &mut open(&card);
         token.verify_pin(&factory_pin()).unwrap();
         token.closer_look(&factory_pin()).unwrap();
         assert_eq!(cost(&card, token, |t| t.authenticate_management().unwrap()).1, 2);
-        let ((), commands) = cost(&card, token, |t| t.write_guid(&GUID).unwrap());
-        assert_eq!(commands, 2);
-        assert_eq!(token.read_identity().unwrap().guid, Some(GUID));
+        assert_eq!(cost(&card, token, |t| t.write_guid(&[7; 16])), (Ok(()), 2));
+        assert_eq!(token.read_identity().unwrap().guid, Some([7; 16]));
         let (point, commands) = cost(&card, token, |t| t.generate(Slot::Access).unwrap());
         assert_eq!((commands, point), (generate, [4; 65]));
         assert_eq!(token.generate(Slot::Issuing).unwrap(), [4; 65]);
@@ -306,8 +323,8 @@ fn the_commands_of_a_whole_job() {
         token.verify_pin(&new).unwrap();
         assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 1);
 
-        assert_eq!(cost(&card, token, Token::clear), (Ok(stays), clear));
-        assert_eq!(card.with(|card| card.authorized), stays.0);
+        assert_eq!(cost(&card, token, authorized), (Ok(stays), clear));
+        assert_eq!(card.with(|card| card.authorized), stays);
         assert!(!card.with(|card| card.verified));
     }
 }
@@ -315,17 +332,28 @@ fn the_commands_of_a_whole_job() {
 #[test]
 fn clearing_without_the_management_key() {
     let rows = [
-        (NITROKEY, Authorized(false), 2),
-        (Habits { clears_pin: false, ..NITROKEY }, Authorized(true), 3),
-        (Habits { clears_pin: false, ..YUBIKEY }, Authorized(false), 3),
+        (NITROKEY, false, 2),
+        (Habits { clears_pin: false, ..NITROKEY }, true, 3),
+        (Habits { clears_pin: false, ..YUBIKEY }, false, 3),
     ];
     for (habits, expected, commands) in rows {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let mut token = open(&card);
         token.verify_pin(&factory_pin()).unwrap();
-        assert_eq!(cost(&card, &mut token, Token::clear), (Ok(expected), commands));
-        assert_eq!(card.with(|card| card.verified), expected.0);
+        assert_eq!(cost(&card, &mut token, authorized), (Ok(expected), commands));
+        assert_eq!(card.with(|card| card.verified), expected);
     }
+}
+
+/// A second, failed authentication does not hide the first.
+#[test]
+fn what_may_be_authorized_is_asked_for() {
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
+    let mut token = open(&card);
+    token.authenticate_management().unwrap();
+    card.with(|card| card.management = ManagementKey::random(KeyType::Tdes).unwrap());
+    assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
+    assert_eq!(authorized(&mut token), Ok(true));
 }
 
 #[test]
@@ -333,7 +361,7 @@ fn a_key_that_would_not_be_under_the_pin_is_not_set() {
     for habits in
         [Habits { printed_under_pin: false, ..NITROKEY }, Habits { clears_pin: false, ..NITROKEY }]
     {
-        let card = Card::new(habits, KeyType::Tdes);
+        let card = Card::blank(habits, KeyType::Tdes);
         let mut token = open(&card);
         token.authenticate_management().unwrap();
         assert!(token.protect_management_key(&factory_pin()).is_err());
@@ -343,7 +371,7 @@ fn a_key_that_would_not_be_under_the_pin_is_not_set() {
 
 #[test]
 fn another_programs_printed_data_stays() {
-    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
     card.with(|card| card.objects.insert(PRINTED, b"\x01\x04Name".to_vec()));
     let mut token = open(&card);
     token.authenticate_management().unwrap();
@@ -355,7 +383,7 @@ fn another_programs_printed_data_stays() {
 /// A key that somebody left in PRINTED beside a factory management key is not put in force.
 #[test]
 fn a_key_that_lies_in_printed_is_not_used() {
-    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
     let planted = ManagementKey::random(KeyType::Tdes).unwrap();
     card.with(|card| card.objects.insert(PRINTED, planted.protected().to_vec()));
     let mut token = open(&card);
@@ -378,7 +406,7 @@ fn protecting_the_management_key_survives_every_interruption() {
         for last in 0.. {
             let mut finished = false;
             for takes_effect in [false, true] {
-                let card = Card::new(habits, kind);
+                let card = Card::blank(habits, kind);
                 let first = Token::open(card.plug_until(last, takes_effect))
                     .and_then(|mut token| job(&mut token));
                 match first {
@@ -407,7 +435,7 @@ fn protecting_the_management_key_survives_every_interruption() {
 
 #[test]
 fn a_session_runs_on_its_own_thread_and_releases_the_token() {
-    let card = Card::new(NITROKEY, KeyType::Tdes);
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
     let connector: Arc<dyn Connector> = Arc::new(card.clone());
     let session = Session::open(&connector, "token-test").unwrap();
     let name = session.run(|_| Ok(std::thread::current().name().map(str::to_owned))).unwrap();
@@ -435,7 +463,7 @@ fn a_session_tells_why_it_could_not_be_opened() {
 
 #[test]
 fn a_session_survives_its_caller_but_not_a_panic() {
-    let connector: Arc<dyn Connector> = Arc::new(Card::new(NITROKEY, KeyType::Tdes));
+    let connector: Arc<dyn Connector> = Arc::new(Card::blank(NITROKEY, KeyType::Tdes));
     let session = Session::open(&connector, "token-test").unwrap();
     let ended: Result<(), _> = session.run(|_| panic!("expected by this test"));
     assert_eq!(ended, Err(TokenError::SessionEnded));

@@ -16,7 +16,7 @@ const RESET: u8 = 2;
 const GET_ATR: u8 = 4;
 /// How long an answer may take. The protocol has no "more time"; the slowest command of a software card takes
 /// milliseconds.
-pub const ANSWER: Duration = Duration::from_secs(10);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// As much as the real product behind the card program takes over USB.
 const LIMITS: Limits = Limits { extended: true, longest_command: 3072 - 10 };
 

@@ -1,0 +1,255 @@
+//! The virtual reader with card programs that are threads of the test.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use super::virtual_reader::VirtualReader;
+use super::{Device, DeviceId, Event, StartError};
+use crate::token::{Connector, TransportError, VpcdConnector};
+
+/// An event that has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+const ATR: &[u8] = &[0x3B, 0x80, 0x80, 0x01, 0x01];
+
+struct Heard(mpsc::Receiver<Event>);
+
+impl Heard {
+    fn next(&self) -> Event {
+        self.0.recv_timeout(PATIENCE).expect("an event in time")
+    }
+
+    fn plugged(&self) -> Device {
+        match self.next() {
+            Event::Plugged(device) => device,
+            other => panic!("{other:?} instead of a plug"),
+        }
+    }
+
+    fn unplugged(&self) -> DeviceId {
+        match self.next() {
+            Event::Unplugged(id) => id,
+            other => panic!("{other:?} instead of an unplug"),
+        }
+    }
+}
+
+fn start(path: &Path) -> (VirtualReader, Heard) {
+    let (events, heard) = mpsc::channel();
+    let events = Mutex::new(events);
+    let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
+    let reader = VirtualReader::start(path, sink).unwrap();
+    let heard = Heard(heard);
+    assert!(matches!(heard.next(), Event::Settled));
+    (reader, heard)
+}
+
+/// A card: each message that comes in is handed to `answer`; `None` ends it.
+fn card(mut stream: UnixStream, mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) {
+    thread::spawn(move || {
+        let mut length = [0; 2];
+        while stream.read_exact(&mut length).is_ok() {
+            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut message).unwrap();
+            let Some(reply) = answer(&message) else { return };
+            stream.write_all(&reply).unwrap();
+        }
+    });
+}
+
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
+/// What a well-behaved card answers: its ATR, and 9000.
+fn well_behaved(message: &[u8]) -> Option<Vec<u8>> {
+    match message {
+        [4] => Some(framed(ATR)),
+        [_] => Some(vec![]),
+        _ => Some(framed(&[0x90, 0])),
+    }
+}
+
+#[test]
+fn plugs_and_unplugs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reader");
+    let (reader, heard) = start(&path);
+
+    let one = UnixStream::connect(&path).unwrap();
+    let first = heard.plugged();
+    let two = UnixStream::connect(&path).unwrap();
+    let second = heard.plugged();
+    assert_eq!((first.port.as_str(), second.port.as_str()), ("virtual-1", "virtual-2"));
+    assert_eq!(first.usb_serial, None);
+
+    // Unplugged while idle; the slot that is free is used again, the name is not.
+    drop(one);
+    assert_eq!(heard.unplugged(), first.id);
+    let _one = UnixStream::connect(&path).unwrap();
+    let again = heard.plugged();
+    assert_eq!(again.port, "virtual-1");
+    assert_ne!(again.id, first.id);
+
+    // A card that only ends its side is gone too.
+    two.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(heard.unplugged(), second.id);
+
+    drop(reader);
+    assert_eq!(heard.0.try_recv().err(), Some(mpsc::TryRecvError::Disconnected));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_job_and_the_watch_do_not_disturb_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reader");
+    let (_reader, heard) = start(&path);
+    card(UnixStream::connect(&path).unwrap(), well_behaved);
+    let device = heard.plugged();
+    for _ in 0..3 {
+        let mut transport = device.connector.open().unwrap();
+        for _ in 0..100 {
+            assert_eq!(transport.transmit(&[0, 0xA4, 4, 0]), Ok(vec![0x90, 0]));
+        }
+        // One job at a time.
+        let busy = device.connector.open().err();
+        assert_eq!(busy, Some(TransportError::Busy { holder: "another job".into() }));
+    }
+}
+
+#[test]
+fn one_unplug_for_a_card_that_goes_in_the_middle_of_a_job() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reader");
+    let (_reader, heard) = start(&path);
+    let mut apdus = 0;
+    card(UnixStream::connect(&path).unwrap(), move |message| {
+        apdus += usize::from(message.len() > 1);
+        if apdus == 3 { None } else { well_behaved(message) }
+    });
+    let device = heard.plugged();
+    let mut transport = device.connector.open().unwrap();
+    assert!(transport.transmit(&[0, 1, 0, 0]).is_ok());
+    assert!(transport.transmit(&[0, 2, 0, 0]).is_ok());
+    assert_eq!(transport.transmit(&[0, 3, 0, 0]), Err(TransportError::Gone));
+    assert_eq!(transport.transmit(&[0, 4, 0, 0]), Err(TransportError::Gone));
+    assert_eq!(heard.unplugged(), device.id);
+    drop(transport);
+    assert_eq!(device.connector.open().err(), Some(TransportError::Gone));
+    // The next event is another card's, not a second unplug.
+    let _next = UnixStream::connect(&path).unwrap();
+    assert_eq!(heard.plugged().port, "virtual-1");
+}
+
+#[test]
+fn a_socket_file_without_a_listener_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reader");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let (_reader, heard) = start(&path);
+    let _card = UnixStream::connect(&path).unwrap();
+    assert_eq!(heard.plugged().port, "virtual-1");
+}
+
+#[test]
+fn a_socket_in_use_is_refused_and_not_disturbed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reader");
+    let (_reader, heard) = start(&path);
+    let second = VirtualReader::start(&path, Arc::new(|_| {}));
+    assert!(matches!(second.err(), Some(StartError::SocketInUse(in_use)) if in_use == path));
+    // The first reader took the question for no card.
+    let _card = UnixStream::connect(&path).unwrap();
+    assert_eq!(heard.plugged().id, DeviceId("virtual-1#1".into()));
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reader");
+    std::fs::write(&path, "precious").unwrap();
+    let started = VirtualReader::start(&path, Arc::new(|_| {}));
+    assert!(matches!(started.err(), Some(StartError::Socket { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    let nowhere = VirtualReader::start(&directory.path().join("no/reader"), Arc::new(|_| {}));
+    assert!(matches!(nowhere.err(), Some(StartError::Socket { .. })));
+}
+
+type Answer = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// A card behind a connector with a short patience.
+fn connect(answer: Answer) -> VpcdConnector {
+    let (ours, cards) = UnixStream::pair().unwrap();
+    card(cards, answer);
+    VpcdConnector::new(ours, Duration::from_secs(1)).unwrap()
+}
+
+#[test]
+fn cards_that_misbehave_when_opened() {
+    let rows: [(Answer, &str); 5] = [
+        (|_| Some(vec![]), "did not answer in time"),
+        (|_| None, "was unplugged"),
+        (|m| Some(if m == [4] { framed(b"garbage") } else { vec![] }), "an ATR that is none"),
+        (|m| Some(if m == [4] { framed(&[]) } else { vec![] }), "an ATR that is none"),
+        (|m| Some(if m == [4] { framed(&[0x3B; 34]) } else { vec![] }), "an ATR that is none"),
+    ];
+    for (answer, expected) in rows {
+        let error = connect(answer).open().err().unwrap().to_string();
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn cards_that_misbehave_in_a_job() {
+    let rows: [(Answer, &str); 3] = [
+        // Silence.
+        (|m| if m.len() > 1 { Some(vec![]) } else { well_behaved(m) }, "did not answer in time"),
+        // Less than it announced.
+        (|m| if m.len() > 1 { Some(vec![0, 9, 1]) } else { well_behaved(m) }, "in time"),
+        // Gone.
+        (|m| if m.len() > 1 { None } else { well_behaved(m) }, "was unplugged"),
+    ];
+    for (answer, expected) in rows {
+        let mut transport = connect(answer).open().unwrap();
+        for _ in 0..2 {
+            let error = transport.transmit(&[0, 1, 0, 0]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+        }
+    }
+}
+
+/// An answer that comes after its job has given up is not taken for the next job's.
+#[test]
+fn a_late_answer_is_thrown_away() {
+    let (ours, mut card) = UnixStream::pair().unwrap();
+    let connector = VpcdConnector::new(ours, Duration::from_secs(1)).unwrap();
+    let respond = |card: &mut UnixStream, until: &[u8], reply: &[u8]| {
+        let mut message = Vec::new();
+        while message != until {
+            let mut length = [0; 2];
+            card.read_exact(&mut length).unwrap();
+            message = vec![0; usize::from(u16::from_be_bytes(length))];
+            card.read_exact(&mut message).unwrap();
+        }
+        card.write_all(reply).unwrap();
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| respond(&mut card, &[4], &framed(ATR)));
+        let mut transport = connector.open().unwrap();
+        assert_eq!(transport.transmit(&[0, 1, 0, 0]), Err(TransportError::Timeout));
+    });
+    respond(&mut card, &[0, 1, 0, 0], &framed(&[0x6F, 0]));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            respond(&mut card, &[4], &framed(ATR));
+            respond(&mut card, &[0, 2, 0, 0], &framed(&[0x90, 0]));
+        });
+        let mut transport = connector.open().unwrap();
+        assert_eq!(transport.transmit(&[0, 2, 0, 0]), Ok(vec![0x90, 0]));
+    });
+}

@@ -1,0 +1,91 @@
+//! What is shown of a token beside its identity: PIN state, keys, serial number.
+
+use super::TokenError;
+use super::extensions::MetadataAnswer;
+use super::object::Slot;
+use super::piv::PinStatus;
+use super::verbs::Token;
+
+/// What the token says of its PIN.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PinState {
+    /// Still the factory's.
+    Default,
+    /// A person's.
+    Set,
+    /// No try is left.
+    Blocked,
+    /// The token does not say.
+    #[default]
+    Unknown,
+}
+
+/// What is shown of a token beside its identity. Readable without the PIN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The PIN's state.
+    pub pin: PinState,
+    /// PIN tries that are left.
+    pub retries: Option<u8>,
+    /// No try of the recovery code (PUK) is left.
+    pub puk_blocked: Option<bool>,
+    /// The recovery code is still the factory's.
+    pub puk_is_factory: Option<bool>,
+    /// Slot 9A holds a key.
+    pub has_access_key: Option<bool>,
+    /// Slot 9C holds a key.
+    pub has_issuing_key: Option<bool>,
+    /// The serial number, in decimal digits, where it is the unit's own.
+    pub serial: Option<String>,
+}
+
+impl Token {
+    /// PIN and recovery code state, keys and serial number. At most 5 commands: a token that answers GET METADATA is
+    /// asked for the PIN, the PUK, 9A, 9C and its serial number; any other for its try counter, version and serial
+    /// number.
+    ///
+    /// # Errors
+    /// [`TokenError::Transport`].
+    pub fn read_details(&mut self) -> Result<Details, TokenError> {
+        let MetadataAnswer::Known(pin) = self.piv.pin_metadata()? else {
+            return self.read_details_without_metadata();
+        };
+        let puk = match self.piv.puk_metadata()? {
+            MetadataAnswer::Known(puk) => puk,
+            _ => Default::default(),
+        };
+        Ok(Details {
+            pin: match (pin.retries, pin.factory) {
+                (Some(0), _) => PinState::Blocked,
+                (_, Some(true)) => PinState::Default,
+                (_, Some(false)) => PinState::Set,
+                (_, None) => PinState::Unknown,
+            },
+            retries: pin.retries,
+            puk_blocked: puk.retries.map(|retries| retries == 0),
+            puk_is_factory: puk.factory,
+            has_access_key: has_key(self.piv.key_metadata(Slot::Access)?),
+            has_issuing_key: has_key(self.piv.key_metadata(Slot::Issuing)?),
+            serial: self.piv.serial()?,
+        })
+    }
+
+    fn read_details_without_metadata(&mut self) -> Result<Details, TokenError> {
+        let (pin, retries) = match self.piv.pin_status() {
+            Ok(PinStatus::Blocked) => (PinState::Blocked, Some(0)),
+            Ok(PinStatus::Retries(retries)) => (PinState::Unknown, Some(retries)),
+            Ok(PinStatus::Verified) | Err(TokenError::Refused { .. }) => (PinState::Unknown, None),
+            Err(error) => return Err(error),
+        };
+        let serial = if self.piv.serial_is_shared()? { None } else { self.piv.serial()? };
+        Ok(Details { pin, retries, serial, ..Details::default() })
+    }
+}
+
+fn has_key(answer: MetadataAnswer) -> Option<bool> {
+    match answer {
+        MetadataAnswer::Known(_) => Some(true),
+        MetadataAnswer::Empty => Some(false),
+        MetadataAnswer::Silent => None,
+    }
+}

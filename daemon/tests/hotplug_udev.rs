@@ -1,0 +1,210 @@
+//! The udev source against a mocked sysfs and udevd (umockdev): real libudev, no kernel bus.
+//!
+//! The test runs itself once more under `umockdev-wrapper`, which redirects /sys and udev's netlink socket of that
+//! process to a directory. There it writes sysfs files and sends udevd's messages.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use keywrightd::hotplug::udev::UdevSource;
+use keywrightd::hotplug::{Device, DeviceId, Event};
+
+const TEST: &str = "one_event_for_one_plug";
+/// An event that has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// MurmurHash2 of the names: what udevd's header carries for the socket filter.
+const USB: u32 = 0x0577_C5E5;
+const USB_DEVICE: u32 = 0x27F8_F50C;
+const USB_INTERFACE: u32 = 0xB102_4765;
+/// A CCID interface, a keyboard's.
+const CCID: &str = "0b";
+const HID: &str = "03";
+
+#[test]
+fn one_event_for_one_plug() {
+    if let Some(directory) = std::env::var_os("UMOCKDEV_DIR") {
+        return scenario(&TestBed { root: directory.into() });
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let status = Command::new("umockdev-wrapper")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", TEST, "--nocapture"])
+        .env("UMOCKDEV_DIR", directory.path())
+        .status()
+        .expect("umockdev-wrapper cannot be run; install the package umockdev");
+    assert!(status.success(), "the scenario under umockdev-wrapper failed; see above");
+}
+
+fn scenario(bed: &TestBed) {
+    // There at start: a Key with two CCID interfaces and a keyboard, a mouse, and a Key whose rules have not run yet.
+    bed.make("1-1", 5, &[(CCID, 0), (HID, 1), (CCID, 2)]);
+    bed.make("1-9", 6, &[(HID, 0)]);
+    bed.make("1-4", 7, &[(CCID, 0)]);
+    bed.rules_have_not_run("1-4", 7);
+
+    let (events, heard) = mpsc::channel();
+    let events = Mutex::new(events);
+    let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
+    let source = UdevSource::start(sink).unwrap();
+    let next = || heard.recv_timeout(PATIENCE).expect("an event in time");
+
+    let first = plugged(next());
+    assert_eq!(first.port, "usb-1-1");
+    assert_eq!(first.model, "Key at 1-1");
+    assert_eq!(first.usb_serial.as_deref(), Some("S5"));
+    assert!(matches!(next(), Event::Settled));
+
+    // Whatever is repeated is not an event; the Key whose rules have now run is.
+    for action in ["bind", "change", "add", "add"] {
+        bed.say(action, "1-1:1.0", "usb_interface");
+        bed.say(action, "1-1:1.2", "usb_interface");
+        bed.say(action, "1-1", "usb_device");
+    }
+    bed.say("add", "1-9:1.0", "usb_interface");
+    bed.say("add", "1-4:1.0", "usb_interface");
+    let second = plugged(next());
+    assert_eq!(second.port, "usb-1-4");
+
+    // Behind a hub, without product name and serial number.
+    bed.make("1-2.3", 8, &[(CCID, 0)]);
+    fs::remove_file(bed.sysfs("1-2.3").join("product")).unwrap();
+    fs::remove_file(bed.sysfs("1-2.3").join("serial")).unwrap();
+    bed.say("add", "1-2.3:1.0", "usb_interface");
+    let third = plugged(next());
+    assert_eq!((third.port.as_str(), third.model.as_str()), ("usb-1-2.3", "USB token"));
+    assert_eq!(third.usb_serial, None);
+
+    // Pulled out: the kernel speaks of each interface, and of the device.
+    bed.remove("1-1", &[0, 1, 2]);
+    assert_eq!(unplugged(next()), first.id);
+
+    // Plugged in again: the same port, another plug.
+    bed.make("1-1", 9, &[(CCID, 0)]);
+    bed.say("add", "1-1:1.0", "usb_interface");
+    bed.say("bind", "1-1", "usb_device");
+    let again = plugged(next());
+    assert_eq!(again.port, first.port);
+    assert_ne!(again.id, first.id);
+
+    // Its removal goes unheard and another Key comes to its port.
+    fs::remove_dir_all(bed.sysfs("1-1")).unwrap();
+    bed.make("1-1", 10, &[(CCID, 0)]);
+    bed.say("add", "1-1:1.0", "usb_interface");
+    assert_eq!(unplugged(next()), again.id);
+    assert_eq!(plugged(next()).usb_serial.as_deref(), Some("S10"));
+
+    // The thread ends with the source: afterwards nobody holds the other end of the channel.
+    drop(source);
+    assert_eq!(heard.try_recv().err(), Some(mpsc::TryRecvError::Disconnected));
+}
+
+fn plugged(event: Event) -> Device {
+    match event {
+        Event::Plugged(device) => device,
+        other => panic!("{other:?} instead of a plug"),
+    }
+}
+
+fn unplugged(event: Event) -> DeviceId {
+    match event {
+        Event::Unplugged(id) => id,
+        other => panic!("{other:?} instead of an unplug"),
+    }
+}
+
+/// What umockdev redirects /sys and the udev monitor to.
+struct TestBed {
+    root: PathBuf,
+}
+
+impl TestBed {
+    fn sysfs(&self, device: &str) -> PathBuf {
+        self.root.join("sys/devices/usb1").join(device)
+    }
+
+    /// Makes a USB device with interfaces of these classes and numbers, as the kernel does.
+    fn make(&self, name: &str, devnum: u8, interfaces: &[(&str, u8)]) {
+        let device = self.sysfs(name);
+        let number = devnum.to_string();
+        let (product, serial) = (format!("Key at {name}"), format!("S{devnum}"));
+        self.make_node(
+            &device,
+            "DEVTYPE=usb_device\n",
+            &[("busnum", "1"), ("devnum", &number), ("product", &product), ("serial", &serial)],
+        );
+        for (class, interface) in interfaces {
+            let path = device.join(format!("{name}:1.{interface}"));
+            let interface = format!("{interface:02x}");
+            let attributes = [("bInterfaceClass", *class), ("bInterfaceNumber", &interface)];
+            self.make_node(&path, "DEVTYPE=usb_interface\n", &attributes);
+        }
+    }
+
+    /// umockdev has no place for udevd's database. A device with a node that is not in it has its rules before it; one
+    /// without a node never has.
+    fn rules_have_not_run(&self, name: &str, devnum: u8) {
+        let node = format!("MAJOR=189\nMINOR={devnum}\nDEVNAME=bus/usb/001/{devnum:03}\n");
+        let uevent = format!("DEVTYPE=usb_device\n{node}");
+        fs::write(self.sysfs(name).join("uevent"), uevent).unwrap();
+    }
+
+    fn make_node(&self, path: &Path, uevent: &str, attributes: &[(&str, &str)]) {
+        let bus = self.root.join("sys/bus/usb");
+        fs::create_dir_all(path).unwrap();
+        fs::create_dir_all(bus.join("devices")).unwrap();
+        fs::write(path.join("uevent"), uevent).unwrap();
+        for (name, value) in attributes {
+            fs::write(path.join(name), format!("{value}\n")).unwrap();
+        }
+        let up = "../".repeat(path.strip_prefix(&self.root).unwrap().components().count() - 1);
+        symlink(format!("{up}bus/usb"), path.join("subsystem")).unwrap();
+        let link = bus.join("devices").join(path.file_name().unwrap());
+        let _ = fs::remove_file(&link);
+        let target = path.strip_prefix(self.root.join("sys")).unwrap();
+        symlink(Path::new("../../..").join(target), link).unwrap();
+    }
+
+    fn remove(&self, name: &str, interfaces: &[u8]) {
+        fs::remove_dir_all(self.sysfs(name)).unwrap();
+        for interface in interfaces {
+            let interface = format!("{name}:1.{interface}");
+            self.say("unbind", &interface, "usb_interface");
+            self.say("remove", &interface, "usb_interface");
+        }
+        self.say("remove", name, "usb_device");
+    }
+
+    /// Sends what udevd sends to every monitor (systemd, sd-device/device-monitor.c): a header with hashes for the
+    /// socket filter, then the properties.
+    fn say(&self, action: &str, name: &str, devtype: &str) {
+        let device = name.split(':').next().unwrap();
+        let path = if device == name { name.to_owned() } else { format!("{device}/{name}") };
+        let properties = format!(
+            "ACTION={action}\0DEVPATH=/devices/usb1/{path}\0SUBSYSTEM=usb\0DEVTYPE={devtype}\0SEQNUM=1\0"
+        );
+        let devtype_hash: u32 = if devtype == "usb_device" { USB_DEVICE } else { USB_INTERFACE };
+        let mut message = b"libudev\0".to_vec();
+        message.extend_from_slice(&0xFEED_CAFE_u32.to_be_bytes());
+        for field in [40, 40, u32::try_from(properties.len()).unwrap()] {
+            message.extend_from_slice(&field.to_ne_bytes());
+        }
+        for hash in [USB, devtype_hash, 0, 0] {
+            message.extend_from_slice(&hash.to_be_bytes());
+        }
+        message.extend_from_slice(properties.as_bytes());
+        let socket = UnixDatagram::unbound().unwrap();
+        let monitors = fs::read_dir(&self.root).unwrap().map(|entry| entry.unwrap().path());
+        let is_monitor = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("event"))
+        };
+        let sent = monitors.filter(is_monitor).map(|path| socket.send_to(&message, path).unwrap());
+        assert_ne!(sent.count(), 0, "nobody listens to udevd");
+    }
+}
