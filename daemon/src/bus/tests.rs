@@ -42,6 +42,7 @@ pub struct Stage {
     daemon: Connection,
     caller: Connection,
     polkit: Arc<Mutex<Polkit>>,
+    looked_up: mpsc::UnboundedReceiver<String>,
     asked: mpsc::UnboundedReceiver<Question>,
     _state: tempfile::TempDir,
 }
@@ -53,10 +54,17 @@ struct Polkit {
     asked: Vec<(String, String, u32)>,
 }
 
-struct Driver;
+/// The bus driver. Tells whose presence it was asked about.
+struct Driver(mpsc::UnboundedSender<String>);
 
 #[interface(name = "org.freedesktop.DBus")]
 impl Driver {
+    fn name_has_owner(&self, name: String) -> bool {
+        let present = name == CALLER.0;
+        self.0.send(name).unwrap();
+        present
+    }
+
     fn get_connection_unix_user(&self, name: &str) -> fdo::Result<u32> {
         let unknown = || fdo::Error::NameHasNoOwner(name.into());
         (name == CALLER.0).then_some(CALLER.1).ok_or_else(unknown)
@@ -86,11 +94,12 @@ impl Stage {
     /// With polkit allowing everything, and an empty registry.
     pub async fn open(policy: Policy) -> Self {
         let polkit = Arc::new(Mutex::new(Polkit { allows: true, asked: Vec::new() }));
+        let (lookups, looked_up) = mpsc::unbounded_channel();
         let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
         let daemon = connection::Builder::unix_stream(one).server(Guid::generate()).p2p();
         let caller = connection::Builder::unix_stream(other)
             .p2p()
-            .serve_at("/org/freedesktop/DBus", Driver)
+            .serve_at("/org/freedesktop/DBus", Driver(lookups))
             .serve_at("/org/freedesktop/PolicyKit1/Authority", Authority(Arc::clone(&polkit)));
         let (daemon, caller) = tokio::try_join!(daemon.build(), caller.build()).unwrap();
         caller.set_unique_name(CALLER.0).unwrap();
@@ -101,7 +110,7 @@ impl Stage {
             registry: Registry::open(&state.path().join("registry")).unwrap(),
             authorizer: Authorizer::new(&daemon, policy),
         };
-        Self { context, daemon, caller, polkit, asked, _state: state }
+        Self { context, daemon, caller, polkit, looked_up, asked, _state: state }
     }
 
     /// The publisher and the way to it.
@@ -218,6 +227,30 @@ async fn each_step_is_announced_and_answers_come_after() {
     assert_eq!(answered.try_recv(), Ok(()));
     outbox.publish(&mut publisher, Output::SerializationGone(3)).await;
     assert_eq!(member(&next_signal(&mut signals).await), "InterfacesRemoved");
+}
+
+#[tokio::test]
+async fn an_owner_that_leaves_is_reported() {
+    let mut stage = Stage::open(Policy::Polkit).await;
+    let (mut publisher, mut outbox) = stage.publisher().await;
+    let owned_by = |owner: &str| {
+        let view = SerializationView { owner: Some(owner.into()), ..a_serialization() };
+        Output::Serialization(3, Box::new(view))
+    };
+    outbox.publish(&mut publisher, owned_by(CALLER.0)).await;
+    assert_eq!(stage.looked_up.recv().await.as_deref(), Some(CALLER.0));
+    assert!(stage.asked.try_recv().is_err(), "it is still there");
+    let left = Message::signal("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged")
+        .sender("org.freedesktop.DBus")
+        .build(&(CALLER.0, CALLER.0, ""))
+        .unwrap();
+    stage.caller.send(&left).await.unwrap();
+    assert!(stage.asked.recv().await.is_some());
+
+    // One that had left before anybody watched.
+    outbox.publish(&mut publisher, owned_by(":1.9")).await;
+    assert!(stage.asked.recv().await.is_some());
+    assert_eq!(stage.looked_up.recv().await.as_deref(), Some(":1.9"));
 }
 
 #[tokio::test]
