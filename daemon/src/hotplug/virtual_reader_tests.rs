@@ -228,6 +228,7 @@ fn cards_that_misbehave_in_a_job() {
 fn a_late_answer_is_thrown_away() {
     let (ours, mut card) = UnixStream::pair().unwrap();
     let connector = VpcdConnector::new(ours, Duration::from_secs(1)).unwrap();
+    card.set_read_timeout(Some(PATIENCE)).unwrap();
     let respond = |card: &mut UnixStream, until: &[u8], reply: &[u8]| {
         let mut message = Vec::new();
         while message != until {
