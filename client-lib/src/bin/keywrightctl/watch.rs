@@ -8,7 +8,7 @@ use keywright_client::{
 use crate::{failure::Failure, output::Output, terminal, times};
 
 /// Cells of a progress bar.
-const BAR: u32 = 20;
+const BAR: u64 = 20;
 
 /// Shows what is there, then what happens, until somebody stops it.
 pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
@@ -122,7 +122,7 @@ fn outcome(job: &Serialization) -> String {
 /// How far a write is.
 pub fn bar(stage: &Stage, progress: Progress) -> String {
     let Progress { done, total } = progress;
-    let full = if total == 0 { 0 } else { BAR * done.min(total) / total };
+    let full = (BAR * u64::from(done)).checked_div(u64::from(total)).unwrap_or_default();
     let cells: String = (0..BAR).map(|cell| if cell < full { '#' } else { '.' }).collect();
     format!("[{cells}] {done}/{total} {stage}")
 }
