@@ -79,6 +79,7 @@ async fn a_wizard_goes_through_every_step_in_order() {
                 assert_eq!(review.warnings[0].0, "other-slots");
                 wizard.save(review.revision).await.unwrap();
             }
+            Situation::Pins { needed } if needed.is_empty() => {} // the write begins
             Situation::Pins { needed } => {
                 let pin = if needed[0] == Who::CandidateNew { "975310" } else { "123456" };
                 wizard.provide_pin(&needed[0], &Pin::from(pin.to_owned())).await.unwrap();

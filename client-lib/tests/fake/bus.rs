@@ -30,6 +30,7 @@ impl PrivateBus {
   <listen>unix:path={}</listen>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
     <allow own="*"/>
   </policy>
 </busconfig>"#,
