@@ -454,3 +454,71 @@ fn word_of_kind<S: Serializer>(kind: &Option<Kind>, to: S) -> std::result::Resul
 fn words_of_kinds<S: Serializer>(kinds: &[Kind], to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_seq(kinds.iter().map(|kind| kind.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `PinRetries` as `pin_retries`.
+    fn snake(name: &str) -> String {
+        let mut snake = String::new();
+        for c in name.chars() {
+            if c.is_ascii_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.push(c.to_ascii_lowercase());
+        }
+        snake
+    }
+
+    fn fields(value: &impl Serialize) -> Vec<String> {
+        let serde_json::Value::Object(object) = serde_json::to_value(value).unwrap() else {
+            panic!("not an object")
+        };
+        let mut fields: Vec<String> = object.keys().cloned().collect();
+        fields.sort();
+        fields
+    }
+
+    fn contract(names: &str) -> Vec<String> {
+        let mut names: Vec<String> = names.split_whitespace().map(snake).collect();
+        names.push("path".into());
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn json_has_the_names_of_the_properties() {
+        let key = "Id Name State Memberships Present Model Serial Port Pin PinRetries Authorized \
+            Locks PendingLocks LastSeen";
+        assert_eq!(fields(&Key::at("/k")), contract(key));
+        let job = "Issuer Candidate Result Kinds Kind Name Selected AllLocks Step Steps Revision \
+            PinsNeeded Progress Owner Stage Outcome OutcomeDetails";
+        assert_eq!(fields(&Serialization::at("/s")), contract(job));
+    }
+
+    fn set(properties: &[(&str, Variant<'_>)]) -> Result<Serialization> {
+        let owned = |(name, value): &(&str, Variant<'_>)| {
+            ((*name).to_owned(), value.try_to_owned().unwrap())
+        };
+        let mut job = Serialization::at("/s");
+        job.set(properties.iter().map(owned).collect()).map(|()| job)
+    }
+
+    #[test]
+    fn words_of_a_newer_daemon_are_kept_and_wrong_types_are_not() {
+        let job = set(&[("Step", "dancing".into()), ("NewProperty", 1_u32.into())]).unwrap();
+        assert_eq!(job.step, Step::Other("dancing".into()));
+        let wrong = set(&[("Revision", "7".into())]);
+        assert!(matches!(wrong, Err(Error::Malformed { what }) if what == "property Revision"));
+    }
+
+    #[test]
+    fn an_outcome_is_named_whole_or_by_its_last_part() {
+        for name in ["org.keywright1.Error.WrongKey", "WrongKey"] {
+            let job = set(&[("Outcome", (name, "another Key").into())]).unwrap();
+            assert_eq!(job.outcome.unwrap().name, ErrorName::WrongKey, "{name}");
+        }
+        assert_eq!(set(&[("Outcome", ("", "").into())]).unwrap().outcome, None);
+    }
+}

@@ -274,3 +274,90 @@ impl From<RightRowWire> for RightRow {
         Self { lock_id, name, state, since }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zbus::Variant;
+
+    use super::*;
+
+    const KEY: &str = "/org/keywright1/keys/a";
+
+    fn properties(retries: i32) -> Properties {
+        let value = Variant::from(retries).try_to_owned().unwrap();
+        HashMap::from([("PinRetries".to_owned(), value)])
+    }
+
+    fn added(retries: i32) -> Signal {
+        let (path, interface) = (KEY.to_owned(), bus::KEY.to_owned());
+        Signal::Added { path, interface, properties: properties(retries) }
+    }
+
+    fn changed(retries: i32) -> Signal {
+        let (path, interface) = (KEY.to_owned(), bus::KEY.to_owned());
+        Signal::Changed { path, interface, properties: properties(retries) }
+    }
+
+    fn removed() -> Signal {
+        Signal::Removed { path: KEY.to_owned(), interfaces: vec![bus::KEY.to_owned()] }
+    }
+
+    fn whole(retries: Option<i32>, later: Vec<Signal>) -> Change {
+        let objects = retries.map(|retries| {
+            let interface = zbus::names::OwnedInterfaceName::try_from(bus::KEY).unwrap();
+            let path = OwnedObjectPath::try_from(KEY).unwrap();
+            (path, HashMap::from([(interface, properties(retries))]))
+        });
+        let objects = objects.into_iter().collect();
+        Change::Whole(Snapshot { objects, manager: Properties::new() }, later)
+    }
+
+    /// What the changes mean: a letter an event, with the tries left.
+    fn events(changes: Vec<Change>) -> Vec<String> {
+        let (mut state, mut events) = (State::default(), Vec::new());
+        for change in changes {
+            state.apply(change, &mut events).unwrap();
+        }
+        let text = |event| match event {
+            Event::KeyAdded { key } => format!("added {}", key.pin_retries),
+            Event::KeyChanged { key } => format!("changed {}", key.pin_retries),
+            Event::KeyRemoved { .. } => "removed".into(),
+            Event::DaemonGone => "gone".into(),
+            Event::DaemonBack => "back".into(),
+            other => format!("{other:?}"),
+        };
+        events.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn each_difference_is_told_once() {
+        let heard = |signals: Vec<Signal>| {
+            let mut changes = vec![whole(Some(3), Vec::new())];
+            changes.extend(signals.into_iter().map(Change::Signal));
+            events(changes)
+        };
+        assert_eq!(heard(vec![]), ["back", "added 3"]);
+        assert_eq!(heard(vec![added(3), changed(3)]), ["back", "added 3"]);
+        assert_eq!(heard(vec![changed(2), changed(2)]), ["back", "added 3", "changed 2"]);
+        assert_eq!(heard(vec![removed(), removed()]), ["back", "added 3", "removed"]);
+        assert_eq!(heard(vec![removed(), changed(1)]), ["back", "added 3", "removed"]);
+    }
+
+    #[test]
+    fn what_was_signalled_while_asking_is_part_of_the_whole() {
+        assert_eq!(events(vec![whole(Some(3), vec![changed(2)])]), ["back", "added 2"]);
+        assert_eq!(events(vec![whole(Some(3), vec![removed()])]), ["back"]);
+        assert_eq!(events(vec![whole(None, vec![added(1)])]), ["back", "added 1"]);
+    }
+
+    #[test]
+    fn a_daemon_that_comes_back_tells_only_what_is_new() {
+        let again = |retries| {
+            let first = whole(Some(3), Vec::new());
+            events(vec![first, Change::Gone, Change::Gone, whole(retries, Vec::new())])
+        };
+        assert_eq!(again(Some(3)), ["back", "added 3", "gone", "back"]);
+        assert_eq!(again(Some(1)), ["back", "added 3", "gone", "back", "changed 1"]);
+        assert_eq!(again(None), ["back", "added 3", "gone", "back", "removed"]);
+    }
+}

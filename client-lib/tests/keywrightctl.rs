@@ -127,6 +127,7 @@ async fn answers_of_somebody_else_are_not_taken_over() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     station.fake.world().job.step = "review";
+    station.fake.world().job.kind = "sub".into();
     let ran = station.run(SUB).await;
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert_eq!(station.fake.calls().iter().filter(|call| *call == "Back").count(), 3);

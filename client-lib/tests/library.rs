@@ -23,6 +23,10 @@ async fn pair() -> (Client, Fake, Connection) {
     (Client::over(client.unwrap()).await.unwrap(), fake, daemon)
 }
 
+async fn connect(bus: &PrivateBus) -> Connection {
+    Builder::address(bus.address()).build().await.unwrap()
+}
+
 #[tokio::test]
 async fn pages_are_put_together() {
     let (client, _fake, _daemon) = pair().await;
@@ -124,7 +128,7 @@ async fn refusals_keep_their_name_and_text() {
 #[tokio::test]
 async fn a_watch_outlives_the_daemon() {
     let bus = PrivateBus::start();
-    let client = Client::over(bus.connect().await).await.unwrap();
+    let client = Client::over(connect(&bus).await).await.unwrap();
     assert!(matches!(client.version().await, Err(Error::NotRunning(_))));
     let mut watch = Watch::start(&client).await.unwrap();
     assert!(!watch.state().running);
@@ -156,10 +160,10 @@ async fn a_stranger_cannot_speak_for_the_daemon() {
     let bus = PrivateBus::start();
     let fake = Fake::default();
     let daemon = fake.serve(Builder::address(bus.address()), true).await;
-    let client = Client::over(bus.connect().await).await.unwrap();
+    let client = Client::over(connect(&bus).await).await.unwrap();
     let mut watch = Watch::start(&client).await.unwrap();
 
-    let stranger = bus.connect().await;
+    let stranger = connect(&bus).await;
     let to = client.connection().unique_name().unwrap().to_owned();
     let blocked = HashMap::from([("Pin", Variant::from("blocked"))]);
     stranger

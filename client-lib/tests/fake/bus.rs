@@ -6,7 +6,6 @@ use std::{
 };
 
 use tempfile::TempDir;
-use zbus::{Connection, connection::Builder};
 
 /// A `dbus-daemon` of our own, on which everything is allowed.
 pub struct PrivateBus {
@@ -52,10 +51,6 @@ impl PrivateBus {
 
     pub fn address(&self) -> &str {
         &self.address
-    }
-
-    pub async fn connect(&self) -> Connection {
-        Builder::address(self.address()).build().await.unwrap()
     }
 }
 

@@ -12,7 +12,7 @@ use super::{BLANK, Fake, Key, Refusal, changed, secret};
 #[derive(Clone, Default)]
 pub struct State {
     issuer: String,
-    kind: String,
+    pub kind: String,
     name: String,
     pub step: &'static str,
     selected: u32,

@@ -7,13 +7,14 @@ use crate::{
     failure::Failure,
 };
 
-/// Answers every step until the job has ended; the job as it ended, if that was well.
+/// Answers every step, from the one given on, until the job has ended; the job as it ended, if
+/// that was well.
 pub async fn drive<A: Answers>(
     wizard: &mut Wizard,
+    mut situation: Situation,
     answers: &mut A,
 ) -> Result<Serialization, Failure> {
     loop {
-        let situation = wizard.next_step().await?;
         match &situation {
             Situation::Finished { outcome, .. } => {
                 answers.tell(&situation);
@@ -43,6 +44,7 @@ pub async fn drive<A: Answers>(
                 }
             }
         }
+        situation = wizard.next_step().await?;
     }
 }
 

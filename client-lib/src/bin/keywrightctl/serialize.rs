@@ -70,11 +70,13 @@ impl Prepared {
         };
         let mut wizard = client.wizard(&path).await?;
         wizard.claim().await?;
-        if !is_new {
-            rewind(&mut wizard, &self.args).await?;
-        }
+        let first = if is_new {
+            wizard.next_step().await?
+        } else {
+            rewind(&mut wizard, &self.args).await?
+        };
         let mut answers = FromArgs { prepared: self, locks };
-        let job = drive(&mut wizard, &mut answers).await?;
+        let job = drive(&mut wizard, first, &mut answers).await?;
         let key = wizard.state().keys.get(&job.result);
         output.show(&Done { serialization: &job, key }, || wizard::result(&job, key))
     }
@@ -160,23 +162,20 @@ fn candidate(state: &State, kind: Kind, issuer: Option<&str>) -> Result<String, 
 
 /// Back to the first question: somebody may have answered some of them otherwise. Once saved,
 /// what was saved has to be what is asked for.
-async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<(), Failure> {
-    let job = wizard.serialization().clone();
-    let saved = matches!(job.step, Step::Pins | Step::Writing | Step::AwaitingKey);
-    if saved {
-        let review = Review {
-            kind: job.kind.map(|kind| kind.to_string()).unwrap_or_default(),
-            name: job.name,
-            ..Review::default()
-        };
-        return as_asked(&review, args);
-    }
-    let behind = job.steps.iter().position(|step| *step == job.step).unwrap_or_default();
-    for _ in 0..behind {
-        wizard.next_step().await?;
+async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation, Failure> {
+    loop {
+        let situation = wizard.next_step().await?;
+        let job = wizard.serialization();
+        if matches!(job.step, Step::Pins | Step::Writing | Step::AwaitingKey) {
+            let kind = job.kind.map(|kind| kind.to_string()).unwrap_or_default();
+            as_asked(&Review { kind, name: job.name.clone(), ..Review::default() }, args)?;
+        }
+        let is_first = job.steps.first() == Some(&job.step);
+        if is_first || !matches!(job.step, Step::Name | Step::Locks | Step::Review) {
+            return Ok(situation);
+        }
         wizard.back().await?;
     }
-    Ok(())
 }
 
 /// Whether this is what the command line says.

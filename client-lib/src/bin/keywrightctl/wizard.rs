@@ -31,7 +31,8 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let mut wizard = client.wizard(&path).await?;
     wizard.claim().await?;
     let mut person = Person { client: client.clone() };
-    let result = drive(&mut wizard, &mut person).await;
+    let first = wizard.next_step().await?;
+    let result = drive(&mut wizard, first, &mut person).await;
     let job = match result {
         Ok(job) => job,
         Err(failure) => {
