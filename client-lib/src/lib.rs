@@ -18,7 +18,7 @@ pub mod wizard;
 mod words;
 
 pub use client::{Bus, Client};
-pub use error::{DaemonError, Error, ErrorName};
+pub use error::{DaemonError, Error, ErrorName, Result};
 pub use events::{Event, Watch};
 pub use model::{Decision, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State};
 pub use pin::Pin;
@@ -26,3 +26,8 @@ pub use wizard::{Situation, Wizard};
 
 /// What a [`Client`] takes and returns of the shared vocabulary.
 pub use keywright_proto::{Kind, bus};
+
+/// Compiles the guide's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/front-ends.md")]
+struct FrontEnds;
