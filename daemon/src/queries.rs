@@ -222,3 +222,7 @@ fn cursor(next: Option<Id>) -> String {
 fn damaged(what: impl std::fmt::Display) -> Error {
     RegistryError::Damaged { what: what.to_string() }.into()
 }
+
+#[cfg(test)]
+#[path = "queries_tests.rs"]
+mod tests;

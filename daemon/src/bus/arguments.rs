@@ -205,3 +205,94 @@ fn typed<'a, T: TryFrom<Variant<'a>>>(
 ) -> Result<T, Error> {
     T::try_from(value).map_err(|_| invalid(argument, format!("it must be {wanted}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use keywright_proto::ErrorName;
+
+    use super::*;
+
+    const ONE: &str = "00000000000000000000000000000001";
+    const TWO: &str = "00000000000000000000000000000002";
+
+    fn refused<T: std::fmt::Debug>(answer: Result<T, Error>) -> (ErrorName, String) {
+        let error = answer.unwrap_err();
+        (error.name(), error.to_string())
+    }
+
+    #[test]
+    fn pages() {
+        assert_eq!(page("", 7).unwrap(), Page { after: None, limit: 7 });
+        assert_eq!(page(ONE, 1000).unwrap(), Page { after: ONE.parse().ok(), limit: 1000 });
+        assert_eq!(page("", 1001).unwrap().limit, 1000);
+        assert_eq!(page("", u32::MAX).unwrap().limit, 1000);
+        for (after, limit, named) in [("", 0, "limit"), ("x", 1, "after"), (&ONE[1..], 1, "after")]
+        {
+            let (name, text) = refused(page(after, limit));
+            assert!(name == ErrorName::InvalidArgument && text.starts_with(named), "{text}");
+        }
+    }
+
+    #[test]
+    fn selections() {
+        let ids = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(lock_choice(&[], true).unwrap(), LockChoice::All);
+        assert_eq!(lock_choice(&[TWO, ONE], false).unwrap(), LockChoice::These(ids(&[ONE, TWO])));
+        for (given, all, part) in [
+            (&[][..], false, "at least one"),
+            (&[ONE][..], true, "leave it empty"),
+            (&[ONE, TWO, ONE][..], false, "twice"),
+            (&[ONE, ""][..], false, "32 lower-case"),
+        ] {
+            let (name, text) = refused(lock_choice(given, all));
+            assert!(name == ErrorName::InvalidArgument && text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_most_locks() {
+        let texts: Vec<_> = (0..=MOST_LOCKS).map(|number| format!("{number:032x}")).collect();
+        let ids: Vec<_> = texts.iter().map(String::as_str).collect();
+        assert!(lock_choice(&ids[..MOST_LOCKS], false).is_ok());
+        assert_eq!(refused(lock_choice(&ids, false)).0, ErrorName::LimitExceeded);
+    }
+
+    #[test]
+    fn options_and_filters() {
+        let one = |name: &'static str, value: Variant<'static>| Options::from([(name, value)]);
+        let text = |value: &'static str| Variant::from(value);
+        let name = start_options(one("name", text("Anna"))).unwrap();
+        assert_eq!(name, (None, Some("Anna".into())));
+        let kind = start_options(one("kind", text("master"))).unwrap();
+        assert_eq!(kind, (Some(Kind::Master), None));
+        assert_eq!(key_filter(one("family", text(ONE))).unwrap().family, ONE.parse().ok());
+        assert_eq!(key_filter(one("query", text("an"))).unwrap().query.as_deref(), Some("an"));
+        let path = ObjectPath::try_from(bus::serialization_path(7)).unwrap();
+        assert_eq!(lock_filter(one("serialization", path.into())).unwrap().1, Some(7));
+        for (named, refusal) in [
+            ("kind", refused(start_options(one("kind", text("soft"))))),
+            ("name", refused(start_options(one("name", true.into())))),
+            ("locks", refused(start_options(one("locks", true.into())))),
+            ("force", refused(no_options(&one("force", true.into())))),
+            ("family", refused(key_filter(one("family", text("mine"))))),
+            ("serialization", refused(key_filter(one("serialization", text("/"))))),
+            ("serialization", refused(lock_filter(one("serialization", text("/"))))),
+            ("query", refused(lock_filter(one("query", 7_u32.into())))),
+        ] {
+            assert_eq!(refusal.0, ErrorName::InvalidArgument);
+            assert!(refusal.1.starts_with(&format!("{named}: ")), "{}", refusal.1);
+        }
+    }
+
+    #[test]
+    fn words_and_sizes() {
+        assert_eq!(who("candidate-new").unwrap(), Who::CandidateNew);
+        assert_eq!(refused(who("")).0, ErrorName::InvalidArgument);
+        assert!(csr("x".repeat(LONGEST_CSR)).is_ok());
+        assert_eq!(refused(csr("x".repeat(LONGEST_CSR + 1))).0, ErrorName::InvalidArgument);
+        let path = |text: &'static str| ObjectPath::try_from(text).unwrap();
+        assert_eq!(key_or_none(&path("/")).unwrap(), None);
+        assert_eq!(refused(key(&path("/"))).0, ErrorName::NotFound);
+        assert_eq!(refused(key(&path("/org/keywright1/keys/a/b"))).0, ErrorName::NotFound);
+    }
+}

@@ -1,1 +1,256 @@
+//! `docs/org.keywright1.xml` is what the live objects say of themselves, and `docs/dbus.md` says the same for
+//! people. `KEYWRIGHT_WRITE_DOCS=1 cargo test -p keywrightd introspection` writes both anew.
 
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
+
+use keywright_proto::ErrorName;
+use tokio::sync::watch;
+use zbus::object_server::Interface;
+
+use super::{
+    authorizer::Policy,
+    key::KeyObject,
+    manager::Manager,
+    serialization::SerializationObject,
+    tests::{Stage, a_key, a_serialization},
+};
+
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+
+const HEAD: &str = r#"<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">
+<node>
+"#;
+
+const INTRODUCTION: &str = "\
+# The D-Bus API `org.keywright1`
+
+Written from `org.keywright1.xml`, which a test compares with the live objects; do not edit by hand.
+
+The daemon is on the system bus. Everything is registered before it takes the name; what is in properties is
+complete for whoever comes late, and properties that change together are in one `PropertiesChanged`. Secrets cross
+the bus only as file descriptors: a pipe, or a memfd sealed against writing and read from its beginning. Their bytes
+are the PIN exactly, 6 to 8 of them, to be there within 5 s.
+
+Paths: `/org/keywright1` (also `org.freedesktop.DBus.ObjectManager`), `/org/keywright1/keys/…`,
+`/org/keywright1/serializations/…`. The last parts are opaque.
+
+Arguments of the wrong D-Bus type are refused by the standard error `org.freedesktop.DBus.Error.InvalidArgs`, calls to
+objects that are not there by `org.freedesktop.DBus.Error.UnknownObject`. All other errors are
+`org.keywright1.Error.…`; each text says what happened, to what, and what to do next.
+";
+
+/// A method or a property, as its XML says.
+struct Member {
+    is_method: bool,
+    name: String,
+    /// Of a property; of a method, what goes in.
+    takes: String,
+    answers: String,
+    meaning: String,
+    errors: Vec<String>,
+}
+
+impl Member {
+    fn signature(&self) -> String {
+        let Self { takes, answers, .. } = self;
+        if self.is_method { format!("({takes}) → ({answers})") } else { takes.clone() }
+    }
+}
+
+#[tokio::test]
+async fn the_committed_description_is_true() {
+    let xml = live_xml().await;
+    let markdown = markdown(&xml);
+    for (file, text) in [("org.keywright1.xml", &xml), ("dbus.md", &markdown)] {
+        let path = Path::new(DOCS).join(file);
+        if std::env::var_os("KEYWRIGHT_WRITE_DOCS").is_some() {
+            fs::write(&path, text).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == *text,
+            "{} is out of date: KEYWRIGHT_WRITE_DOCS=1 cargo test -p keywrightd introspection",
+            path.display()
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_method_names_its_errors() {
+    for (interface, members) in interfaces(&live_xml().await) {
+        for method in members.iter().filter(|member| member.is_method) {
+            let name = format!("{interface}.{}", method.name);
+            assert_eq!(method.errors.first().map(String::as_str), Some("NotAuthorized"), "{name}");
+            for error in &method.errors {
+                assert!(error.parse::<ErrorName>().is_ok(), "{name}: {error}");
+            }
+            let different: BTreeSet<_> = method.errors.iter().collect();
+            assert_eq!(different.len(), method.errors.len(), "{name} names an error twice");
+        }
+        assert!(members.iter().all(|member| !member.meaning.is_empty()), "{interface}");
+    }
+}
+
+#[tokio::test]
+async fn signatures_are_those_of_the_contract() {
+    let interfaces = interfaces(&live_xml().await);
+    let mut live: Vec<_> = interfaces
+        .iter()
+        .flat_map(|(name, members)| {
+            let last = name.rsplit('.').next().unwrap_or_default();
+            members
+                .iter()
+                .map(move |member| format!("{last}.{} {}", member.name, member.signature()))
+        })
+        .collect();
+    live.sort();
+    let mut contract: Vec<_> = CONTRACT.iter().map(|line| (*line).to_owned()).collect();
+    contract.sort();
+    assert_eq!(live, contract);
+}
+
+/// Section 4 of the contract.
+const CONTRACT: &[&str] = &[
+    "Manager.Version s",
+    "Manager.Decisions a(oos)",
+    "Manager.StartSerialization (ooa{sv}) → (o)",
+    "Manager.AddLock (ossh) → (ss)",
+    "Manager.ListKeys (a{sv}su) → (a(sssst)s)",
+    "Manager.ListLocks (a{sv}su) → (a(sssbt)s)",
+    "Manager.ListRights (ssu) → (a(ssst)s)",
+    "Manager.ChangeRights (osasash) → ()",
+    "Manager.RevokeKey (ossh) → ()",
+    "Manager.RenameKey (ss) → ()",
+    "Manager.RenameLock (ss) → ()",
+    "Manager.IssueSoftKey (ossash) → (ss)",
+    "Manager.GetFamilyBundle (s) → (ss)",
+    "Manager.GetGrant (ss) → (ay)",
+    "Manager.ApplyConfirmation (ay) → ()",
+    "Manager.ExportFamily (sh) → ()",
+    "Manager.ImportFamily (h) → (u)",
+    "Key.Id s",
+    "Key.Name s",
+    "Key.State s",
+    "Key.Memberships a(ss)",
+    "Key.Present b",
+    "Key.Model s",
+    "Key.Serial s",
+    "Key.Port s",
+    "Key.Pin s",
+    "Key.PinRetries i",
+    "Key.Authorized b",
+    "Key.Locks u",
+    "Key.PendingLocks u",
+    "Key.LastSeen t",
+    "Key.GetCertificateChain (s) → (s)",
+    "Key.ChangePin (hh) → ()",
+    "Key.UnblockPin (hh) → ()",
+    "Serialization.Issuer o",
+    "Serialization.Candidate o",
+    "Serialization.Result o",
+    "Serialization.Kinds as",
+    "Serialization.Kind s",
+    "Serialization.Name s",
+    "Serialization.Selected u",
+    "Serialization.AllLocks b",
+    "Serialization.Step s",
+    "Serialization.Steps as",
+    "Serialization.Revision u",
+    "Serialization.PinsNeeded as",
+    "Serialization.Progress (uu)",
+    "Serialization.Owner s",
+    "Serialization.Stage s",
+    "Serialization.Outcome (ss)",
+    "Serialization.OutcomeDetails a{sv}",
+    "Serialization.Claim () → ()",
+    "Serialization.Release () → ()",
+    "Serialization.SetKind (s) → ()",
+    "Serialization.SetName (s) → ()",
+    "Serialization.Back () → ()",
+    "Serialization.SelectLocks (asb) → ()",
+    "Serialization.Review () → (a{sv}u)",
+    "Serialization.Save (u) → ()",
+    "Serialization.ProvidePin (sha{sv}) → ()",
+    "Serialization.TakeRecoveryCode () → (h)",
+    "Serialization.Finish () → ()",
+    "Serialization.Cancel () → ()",
+];
+
+async fn live_xml() -> String {
+    let context = Stage::open(Policy::Polkit).await.context;
+    let key = watch::channel(a_key()).1;
+    let serialization = watch::channel(a_serialization()).1;
+    let mut xml = HEAD.to_owned();
+    Manager::new(context.clone(), watch::channel(Vec::new()).1).introspect_to_writer(&mut xml, 2);
+    KeyObject::new(context.clone(), "a".into(), key).introspect_to_writer(&mut xml, 2);
+    SerializationObject::new(context, 1, serialization).introspect_to_writer(&mut xml, 2);
+    xml.push_str("</node>\n");
+    xml.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Reads the XML as zbus writes it: one element a line, a comment before what it is about.
+fn interfaces(xml: &str) -> Vec<(String, Vec<Member>)> {
+    let mut interfaces: Vec<(String, Vec<Member>)> = Vec::new();
+    let (mut comment, mut in_comment) = (String::new(), false);
+    for line in xml.lines().map(str::trim) {
+        let attribute = |name: &str| {
+            let start = line.find(&format!(" {name}=\""))? + name.len() + 3;
+            Some(line[start..].split('"').next()?.to_owned())
+        };
+        if line.starts_with("<!--") {
+            (comment, in_comment) = (String::new(), true);
+        } else if line == "-->" {
+            in_comment = false;
+        } else if in_comment {
+            comment.push_str(if line.is_empty() { "\n" } else { line });
+            comment.push(' ');
+        } else if line.starts_with("<interface ") {
+            interfaces.push((attribute("name").unwrap(), Vec::new()));
+        } else if line.starts_with("<method ") || line.starts_with("<property ") {
+            let (meaning, errors) = comment.split_once("Errors:").unwrap_or((&comment, ""));
+            interfaces.last_mut().unwrap().1.push(Member {
+                is_method: line.starts_with("<method "),
+                name: attribute("name").unwrap(),
+                takes: attribute("type").unwrap_or_default(),
+                answers: String::new(),
+                meaning: meaning.split_whitespace().collect::<Vec<_>>().join(" "),
+                errors: errors
+                    .split(',')
+                    .map(|error| error.trim().trim_end_matches('.').to_owned())
+                    .filter(|error| !error.is_empty())
+                    .collect(),
+            });
+            comment.clear();
+        } else if line.starts_with("<arg ") {
+            let method = interfaces.last_mut().unwrap().1.last_mut().unwrap();
+            match attribute("direction").as_deref() {
+                Some("in") => method.takes.push_str(&attribute("type").unwrap()),
+                _ => method.answers.push_str(&attribute("type").unwrap()),
+            }
+        }
+    }
+    interfaces
+}
+
+fn markdown(xml: &str) -> String {
+    let mut text = INTRODUCTION.to_owned();
+    for (interface, members) in interfaces(xml) {
+        write!(text, "\n## `{interface}`\n\n").unwrap();
+        for (methods, head) in [
+            (false, "| property | type | meaning |\n| --- | --- | --- |\n"),
+            (true, "\n| method | signature | meaning | errors |\n| --- | --- | --- | --- |\n"),
+        ] {
+            text.push_str(head);
+            for member in members.iter().filter(|member| member.is_method == methods) {
+                let Member { name, meaning, errors, .. } = member;
+                write!(text, "| {name} | `{}` | {meaning} |", member.signature()).unwrap();
+                if methods {
+                    write!(text, " {} |", errors.join(", ")).unwrap();
+                }
+                text.push('\n');
+            }
+        }
+    }
+    text
+}

@@ -4,11 +4,14 @@ use keywright_proto::bus::action::{INSPECT, MANAGE_KEYS};
 use tokio::sync::watch;
 use zbus::{OwnedFd, interface, message::Header};
 
-use super::{Context, arguments, error::Result, secret_fd::read_pin};
+use super::{
+    Context, arguments,
+    error::Result,
+    secret_fd::{read_pin, read_recovery_code},
+};
 use crate::{
     station::view::{KeyView, Label},
     token::PinState,
-    token::RecoveryCode,
 };
 
 /// The object of one Key.
@@ -163,7 +166,7 @@ impl KeyObject {
         new: OwnedFd,
     ) -> Result<()> {
         self.context.authorize(&call, MANAGE_KEYS).await?;
-        let code = RecoveryCode::from(read_pin("code", code.into()).await?);
+        let code = read_recovery_code("code", code.into()).await?;
         let new = read_pin("new", new.into()).await?;
         let label = self.label.clone();
         let station = &self.context.station;

@@ -12,12 +12,14 @@ pub mod manager;
 mod publisher;
 pub mod secret_fd;
 pub mod serialization;
+#[cfg(test)]
+mod tests;
 
 use std::{convert::Infallible, str::FromStr};
 
 use keywright_proto::bus::{NAME, NO_OBJECT};
 use tokio::{sync::mpsc, task::spawn_blocking};
-use zbus::{Connection, ObjectPath, connection, message::Header};
+use zbus::{Connection, ObjectPath, connection, fdo::RequestNameFlags, message::Header};
 
 use self::{
     authorizer::{Authorizer, Policy},
@@ -124,8 +126,10 @@ impl Service {
     /// # Errors
     /// Another daemon has it, or the bus broke off.
     pub async fn claim_name(&self) -> Result<(), ServiceError> {
-        match self.connection.request_name(NAME).await {
-            Ok(()) => Ok(()),
+        // zbus' own choice of flags would let the next daemon take the name away.
+        let alone = RequestNameFlags::DO_NOT_QUEUE;
+        match self.connection.request_name_with_flags(NAME, alone).await {
+            Ok(_) => Ok(()),
             Err(zbus::Error::NameTaken) => Err(ServiceError::NameTaken(self.bus.clone())),
             Err(source) => Err(self.failed(source)),
         }

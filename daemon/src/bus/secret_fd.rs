@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::arguments::invalid;
 use crate::{
     error::Error,
-    token::{Pin, RecoveryCode},
+    token::{Pin, PinFormat, RecoveryCode},
 };
 
 /// How long whoever holds the other end of a pipe may take.
@@ -28,6 +28,22 @@ type Buffer = Zeroizing<[u8; ROOM]>;
 /// # Errors
 /// `InvalidArgument`: something else than the two, no end within 5 s, or not 6 to 8 bytes.
 pub async fn read_pin(argument: &str, fd: OwnedFd) -> Result<Pin, Error> {
+    read(argument, fd, Pin::new).await
+}
+
+/// Reads a recovery code that a person gave, in the same way.
+///
+/// # Errors
+/// As for [`read_pin`].
+pub async fn read_recovery_code(argument: &str, fd: OwnedFd) -> Result<RecoveryCode, Error> {
+    read(argument, fd, RecoveryCode::new).await
+}
+
+async fn read<T>(
+    argument: &str,
+    fd: OwnedFd,
+    form: impl FnOnce(&[u8]) -> Result<T, PinFormat>,
+) -> Result<T, Error> {
     let mut buffer = Buffer::new([0; ROOM]);
     let stat = fstat(&fd).map_err(|error| invalid(argument, error))?;
     let length = match FileType::from_raw_mode(stat.st_mode) {
@@ -35,7 +51,7 @@ pub async fn read_pin(argument: &str, fd: OwnedFd) -> Result<Pin, Error> {
         FileType::RegularFile => read_memfd(argument, &fd, &mut buffer)?,
         _ => return Err(neither(argument)),
     };
-    Pin::new(&buffer[..length]).map_err(|error| invalid(argument, error))
+    form(&buffer[..length]).map_err(|error| invalid(argument, error))
 }
 
 /// A pipe for a recovery code; opened before the code is asked for, which is there only once.

@@ -106,13 +106,6 @@ impl RecoveryCode {
     }
 }
 
-/// Both have one form on the wire; which one bytes are depends on what a person was asked for.
-impl From<Pin> for RecoveryCode {
-    fn from(pin: Pin) -> Self {
-        RecoveryCode(pin.0.clone())
-    }
-}
-
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pin")

@@ -7,7 +7,7 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     sync::{Arc, Mutex},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 /// What the card does with a command.
@@ -32,6 +32,7 @@ pub type Script = Box<dyn FnMut(usize, &[u8]) -> Reaction + Send>;
 pub struct Card {
     reader: UnixStream,
     shared: Arc<Mutex<Shared>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -76,11 +77,11 @@ impl Card {
         let shared = Arc::new(Mutex::new(Shared { script, count: 0, commands: Vec::new() }));
         let (stream, known) = (reader.try_clone().unwrap(), shared.clone());
         // It ends with the connection, be it the reader's, the Key's or ours that is closed.
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             let _ = serve(&stream, &known, key);
             let _ = stream.shutdown(Shutdown::Both);
         });
-        Self { reader, shared }
+        Self { reader, shared, thread: Some(thread) }
     }
 
     /// Sets another script and counts from 1 again.
@@ -112,6 +113,11 @@ impl Card {
 impl Drop for Card {
     fn drop(&mut self) {
         let _ = self.reader.shutdown(Shutdown::Both);
+        // A command that the Key is executing is executed to its end: a test decides where a token
+        // is when it loses power, and not the moment.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

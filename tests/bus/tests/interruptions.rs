@@ -73,6 +73,8 @@ impl Bench {
     ) -> bool {
         let name = format!("{kind} {n}");
         let answers = self.answers(kind, &name);
+        // First, so that the candidate finds the same port free when it comes back.
+        self.plug_master_for(kind).await;
         let candidate = self.station.plug(&name).await;
         let job = self.start(&candidate, &answers).await;
         self.answer_all_but_the_last(&job, &answers).await;
@@ -112,17 +114,21 @@ impl Bench {
         }
     }
 
-    async fn start(&mut self, candidate: &Plugged, answers: &Answers) -> OwnedObjectPath {
-        if answers.kind == "master" {
+    /// The Master is there, unless it is another Master that is made.
+    async fn plug_master_for(&mut self, kind: &str) {
+        if kind == "master" {
             self.unplug_master().await;
-            self.station.until_state(&candidate.path, "blank").await;
-            self.station.client.start_master(&candidate.path, &answers.name).await
-        } else {
-            if self.master.is_none() {
-                self.master = Some(self.station.plug("master").await);
-            }
-            self.station.offer(self.master.as_ref().unwrap(), candidate).await
+        } else if self.master.is_none() {
+            self.master = Some(self.station.plug("master").await);
         }
+    }
+
+    async fn start(&mut self, candidate: &Plugged, answers: &Answers) -> OwnedObjectPath {
+        if let Some(master) = &self.master {
+            return self.station.offer(master, candidate).await;
+        }
+        self.station.until_state(&candidate.path, "blank").await;
+        self.station.client.start_master(&candidate.path, &answers.name).await
     }
 
     async fn unplug_master(&mut self) {

@@ -42,11 +42,6 @@ async fn retries(station: &Station, key: &Plugged) -> i32 {
     station.watch.objects().await.key(&key.path).unwrap().get("PinRetries")
 }
 
-async fn until_pin(station: &mut Station, key: &Plugged, state: &str) {
-    let check = |objects: &Objects| (objects.key(&key.path)?.text("Pin") == state).then_some(());
-    station.watch.until(&format!("Pin {state}"), check).await;
-}
-
 /// How often a PIN was sent to the token since the last call: VERIFY and CHANGE REFERENCE DATA
 /// with data. One command is one try.
 fn tries(key: &Plugged) -> usize {
@@ -72,7 +67,10 @@ async fn a_refused_pin_is_sent_once_and_known_before_the_reply() {
     assert_eq!(retries(&station, &master).await, 2, "signalled before the reply");
     assert_eq!(tries(&master), 1);
     station.finish(&job, &Answers::sub("Sub", &[])).await;
-    assert_eq!(retries(&station, &master).await, 3);
+    let restored = |objects: &Objects| {
+        (objects.key(&master.path)?.get::<i32>("PinRetries") == 3).then_some(())
+    };
+    station.watch.until("3 tries after the right PIN", restored).await;
 }
 
 #[tokio::test]
@@ -172,13 +170,16 @@ async fn a_blocked_pin_is_unblocked_with_the_recovery_code() {
     let key = station.plug("key").await;
     station.until_state(&key.path, "master").await;
     assert_refused(change(&station, &key, WRONG_PIN, NEW_PIN).await, "PinBlocked");
-    until_pin(&mut station, &key, "blocked").await;
+    let blocked =
+        |objects: &Objects| (objects.key(&key.path)?.text("Pin") == "blocked").then_some(());
+    station.watch.until("the PIN blocked", blocked).await;
 
     let object = station.client.key(&key.path).await;
     let wrong = object.unblock_pin(pins::pipe("00000000"), pins::pipe(NEW_PIN)).await;
     assert_refused(wrong, "PinInvalid");
     object.unblock_pin(pins::pipe(&code), pins::pipe(NEW_PIN)).await.unwrap();
-    until_pin(&mut station, &key, "set").await;
+    let open = |objects: &Objects| (objects.key(&key.path)?.text("Pin") != "blocked").then_some(());
+    station.watch.until("the PIN not blocked", open).await;
     change(&station, &key, NEW_PIN, PIN).await.unwrap();
 }
 

@@ -110,11 +110,15 @@ async fn a_configuration_that_is_not_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bus_that_is_not_there_is_refused() {
+async fn a_bus_that_is_not_there_is_named() {
     let station = Station::start().await;
     let bus = station.dir.path().join("no-bus");
     let launch = Launch { bus: format!("unix:path={}", bus.display()), ..another(&station) };
-    assert_refused(&launch.run_to_end().await, &bus);
+    let output = launch.run_to_end().await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(bus.to_str().unwrap()), "{said}");
 }
 
 #[tokio::test]

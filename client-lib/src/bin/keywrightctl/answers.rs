@@ -1,0 +1,38 @@
+//! Who answers the wizard's questions: the command line, or a person.
+
+use keywright_client::{Kind, Pin, Situation, model::Key, model::Review, model::Who};
+
+use crate::failure::Failure;
+
+/// Which Locks a Sub Key gets.
+#[derive(Debug)]
+pub enum Selection {
+    /// Every Lock that the family has now.
+    All,
+    /// These, by id.
+    Listed(Vec<String>),
+}
+
+/// The answers to the wizard's questions, in the order of its steps.
+pub trait Answers {
+    /// What to make.
+    async fn kind(&mut self, kinds: &[Kind]) -> Result<Kind, Failure>;
+    /// What to call it.
+    async fn name(&mut self) -> Result<String, Failure>;
+    /// Which Locks it may access, of the issuer's.
+    async fn locks(&mut self, issuer: Option<&Key>) -> Result<Selection, Failure>;
+    /// Whether this is what is meant; an error stops before anything is written.
+    async fn confirm(&mut self, review: &Review) -> Result<(), Failure>;
+    /// The PIN of this Key.
+    async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure>;
+    /// Whether somebody keeps the recovery code.
+    fn keeps_recovery_code(&self) -> bool;
+    /// Keeps it.
+    async fn keep(&mut self, code: Pin) -> Result<(), Failure>;
+    /// Whether, after this refusal, the same question can be asked once more.
+    fn again(&mut self, failure: &Failure, wizard: &keywright_client::Wizard) -> bool;
+    /// Tells of a situation that needs no answer.
+    fn tell(&mut self, situation: &Situation);
+    /// Tells something in words.
+    fn note(&mut self, text: &str);
+}

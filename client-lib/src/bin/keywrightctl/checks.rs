@@ -1,0 +1,298 @@
+//! What `doctor` checks: each a pure function of what was found, independent of the others.
+
+use keywright_client::{
+    Key, State, bus,
+    model::{KeyState, PinState},
+};
+use serde::Serialize;
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// Works, but ought to be looked at.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// What one check says about one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The check's name.
+    pub check: &'static str,
+    /// How it went.
+    pub result: Health,
+    /// What was found.
+    pub text: String,
+    /// A command, or what to do by hand; empty where nothing is to be done.
+    pub mend: String,
+}
+
+/// What could be found out. An error is a text for people.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Whether the bus could be reached.
+    pub bus: Option<Result<(), String>>,
+    /// The daemon's version.
+    pub version: Option<Result<String, String>>,
+    /// Whether the bus could start the daemon.
+    pub activatable: bool,
+    /// The polkit actions that are known; None on a bus without polkit.
+    pub polkit: Option<Result<Vec<String>, String>>,
+    /// What the daemon shows.
+    pub state: Option<State>,
+}
+
+type Check = fn(&Facts) -> Vec<Finding>;
+
+/// Every check, in the order in which they are shown.
+pub const CHECKS: &[Check] = &[the_bus, the_daemon, polkit, keys, pins];
+
+fn finding(
+    check: &'static str,
+    result: Health,
+    text: impl Into<String>,
+    mend: impl Into<String>,
+) -> Finding {
+    Finding { check, result, text: text.into(), mend: mend.into() }
+}
+
+fn the_bus(facts: &Facts) -> Vec<Finding> {
+    match &facts.bus {
+        Some(Ok(())) => vec![finding("bus", Health::Ok, "the bus can be reached", "")],
+        Some(Err(text)) => {
+            vec![finding("bus", Health::Fail, text, "systemctl status dbus.service")]
+        }
+        None => Vec::new(),
+    }
+}
+
+fn the_daemon(facts: &Facts) -> Vec<Finding> {
+    match &facts.version {
+        Some(Ok(version)) => {
+            let text = format!("keywrightd {version} answers");
+            let mut findings = vec![finding("daemon", Health::Ok, text, "")];
+            if !facts.activatable {
+                findings.push(finding(
+                    "daemon",
+                    Health::Warn,
+                    "the bus would not start it when it is needed",
+                    "install its package, or org.keywright1.service of systemd/",
+                ));
+            }
+            findings
+        }
+        Some(Err(text)) => {
+            vec![finding("daemon", Health::Fail, text, "systemctl status keywrightd.service")]
+        }
+        None => Vec::new(),
+    }
+}
+
+fn polkit(facts: &Facts) -> Vec<Finding> {
+    use bus::action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE};
+    match &facts.polkit {
+        None => Vec::new(),
+        Some(Err(text)) => {
+            let text = format!("polkit does not answer, so the daemon allows nothing: {text}");
+            vec![finding("polkit", Health::Fail, text, "systemctl status polkit.service")]
+        }
+        Some(Ok(known)) => {
+            let missing: Vec<&str> = [INSPECT, SERIALIZE, MANAGE_KEYS, MANAGE_LOCKS]
+                .into_iter()
+                .filter(|action| !known.iter().any(|name| name == action))
+                .collect();
+            if missing.is_empty() {
+                return vec![finding("polkit", Health::Ok, "polkit knows every action", "")];
+            }
+            let text = format!("polkit does not know {}", missing.join(", "));
+            let mend = "pkaction --action-id org.keywright1.serialize; \
+                        install the package's .policy file again";
+            vec![finding("polkit", Health::Fail, text, mend)]
+        }
+    }
+}
+
+/// Present Keys; without any, that is said.
+fn present(facts: &Facts) -> impl Iterator<Item = &Key> {
+    facts.state.iter().flat_map(|state| state.keys.values()).filter(|key| key.present)
+}
+
+fn keys(facts: &Facts) -> Vec<Finding> {
+    if facts.state.is_some() && present(facts).next().is_none() {
+        let mend = "plug one in; if it stays unseen: pcsc_scan, lsusb";
+        return vec![finding("key", Health::Ok, "no Key is plugged in", mend)];
+    }
+    present(facts).map(key).collect()
+}
+
+fn key(key: &Key) -> Finding {
+    let label = key.label();
+    let (result, text, mend) = match key.state {
+        KeyState::Blank => (Health::Ok, "blank", "keywrightctl wizard"),
+        KeyState::Master | KeyState::Backup if key.locks + key.pending_locks == 0 => {
+            (Health::Warn, "has no Lock yet, so it is offered nothing", "keywrightctl lock add")
+        }
+        KeyState::Master | KeyState::Backup => (Health::Ok, "can make Keys", ""),
+        KeyState::Sub => (Health::Ok, "may access its Locks", ""),
+        KeyState::Foreign => (
+            Health::Warn,
+            "is in use for something else; nothing on it is ever overwritten",
+            "use another, or reset its PIV application with its maker's tool",
+        ),
+        KeyState::Revoked => (Health::Warn, "was revoked, for good", "use another"),
+        KeyState::Unusable => (
+            Health::Fail,
+            "cannot be used: no PIV application, PIN and PUK blocked, or another program has it",
+            "systemctl stop pcscd.socket pcscd.service, then plug it in again",
+        ),
+        KeyState::Other(_) => (Health::Warn, "is in a state unknown here", "update this program"),
+    };
+    let mut text = format!("{label} ({}) {text}", key.state);
+    if key.state == KeyState::Blank {
+        text = format!("{label} can be made into a Key");
+    }
+    if key.authorized {
+        let text = format!("{label} is still authorized; whoever can open it could use it");
+        return finding("key", Health::Warn, text, "unplug it and plug it in again");
+    }
+    finding("key", result, text, mend)
+}
+
+fn pins(facts: &Facts) -> Vec<Finding> {
+    let ours = |key: &&Key| !matches!(key.state, KeyState::Foreign | KeyState::Unusable);
+    present(facts).filter(ours).filter_map(pin).collect()
+}
+
+fn pin(key: &Key) -> Option<Finding> {
+    let label = key.label();
+    let name = if key.id.is_empty() { &key.path } else { &key.id };
+    let is_blank = key.state == KeyState::Blank;
+    let (result, text, mend) = match (&key.pin, key.pin_retries) {
+        (PinState::Blocked, _) | (_, 0) => (
+            Health::Fail,
+            format!("the PIN of {label} is blocked"),
+            format!("keywrightctl key unblock {name}"),
+        ),
+        // A blank Key gets its own PIN when it is made.
+        (PinState::Default, _) if !is_blank => (
+            Health::Fail,
+            format!("{label} has its factory PIN: whoever finds it can use it"),
+            format!("keywrightctl key pin {name}"),
+        ),
+        (_, 1) => (
+            Health::Warn,
+            format!("{label} takes one more wrong PIN before it is blocked"),
+            "plug it in again and give the right PIN".into(),
+        ),
+        _ => return None,
+    };
+    Some(finding("pin", result, text, mend))
+}
+
+#[cfg(test)]
+mod tests {
+    use keywright_client::KeyRow;
+
+    use super::*;
+
+    fn here(role: &str) -> Key {
+        let row = KeyRow {
+            id: "ab".repeat(16),
+            name: "K".into(),
+            role: role.into(),
+            family: "f".into(),
+            last_seen: 1,
+        };
+        let mut key = Key::from_row(&row);
+        key.path = "/k".into();
+        key.present = true;
+        key.pin = PinState::Set;
+        key.pin_retries = 3;
+        key.locks = 1;
+        key
+    }
+
+    fn with(key: Key) -> Facts {
+        let mut state = State::default();
+        state.keys.insert(key.path.clone(), key);
+        Facts { state: Some(state), ..Facts::default() }
+    }
+
+    fn worst(findings: &[Finding]) -> (Health, String) {
+        let worst = findings.iter().max_by_key(|finding| finding.result as u8).unwrap();
+        (worst.result, worst.mend.clone())
+    }
+
+    #[test]
+    fn every_state_of_a_key_has_its_health_and_next_step() {
+        for (state, health, mend) in [
+            ("blank", Health::Ok, "wizard"),
+            ("master", Health::Ok, ""),
+            ("backup", Health::Ok, ""),
+            ("sub", Health::Ok, ""),
+            ("foreign", Health::Warn, "another"),
+            ("revoked", Health::Warn, "another"),
+            ("unusable", Health::Fail, "pcscd"),
+            ("new-word", Health::Warn, "update"),
+        ] {
+            let (found, step) = worst(&keys(&with(here(state))));
+            assert_eq!(found, health, "{state}");
+            assert!(step.contains(mend), "{state}: {step}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_without_a_lock_and_an_authorized_key_are_noticed() {
+        let mut key = here("master");
+        key.locks = 0;
+        assert_eq!(worst(&keys(&with(key.clone()))).0, Health::Warn);
+        key.pending_locks = 1;
+        assert_eq!(worst(&keys(&with(key.clone()))).0, Health::Ok);
+        key.authorized = true;
+        assert!(worst(&keys(&with(key))).1.contains("plug"));
+    }
+
+    #[test]
+    fn pins_are_judged() {
+        for (role, pin, retries, health) in [
+            ("sub", PinState::Set, 3, None),
+            ("sub", PinState::Set, 1, Some(Health::Warn)),
+            ("sub", PinState::Set, 0, Some(Health::Fail)),
+            ("sub", PinState::Blocked, -1, Some(Health::Fail)),
+            ("sub", PinState::Default, 3, Some(Health::Fail)),
+            ("blank", PinState::Default, 3, None),
+            ("foreign", PinState::Blocked, 0, None),
+        ] {
+            let mut key = here(role);
+            (key.pin, key.pin_retries) = (pin.clone(), retries);
+            let found = pins(&with(key)).first().map(|finding| finding.result);
+            assert_eq!(found, health, "{role} {pin} {retries}");
+        }
+    }
+
+    #[test]
+    fn a_station_is_judged() {
+        use bus::action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE};
+        let all = [INSPECT, SERIALIZE, MANAGE_KEYS, MANAGE_LOCKS].map(String::from).to_vec();
+        let facts = |polkit| Facts { polkit: Some(polkit), ..Facts::default() };
+        assert_eq!(worst(&polkit(&facts(Ok(all.clone())))).0, Health::Ok);
+        assert_eq!(worst(&polkit(&facts(Ok(all[1..].to_vec())))).0, Health::Fail);
+        assert_eq!(worst(&polkit(&facts(Err("no".into())))).0, Health::Fail);
+        assert!(polkit(&Facts::default()).is_empty());
+
+        let version = |version, activatable| Facts {
+            version: Some(version),
+            activatable,
+            ..Facts::default()
+        };
+        assert_eq!(worst(&the_daemon(&version(Ok("1".into()), true))).0, Health::Ok);
+        assert_eq!(worst(&the_daemon(&version(Ok("1".into()), false))).0, Health::Warn);
+        assert_eq!(worst(&the_daemon(&version(Err("no".into()), true))).0, Health::Fail);
+        let lost = Facts { bus: Some(Err("no".into())), ..Facts::default() };
+        assert_eq!(worst(&the_bus(&lost)).0, Health::Fail);
+    }
+}

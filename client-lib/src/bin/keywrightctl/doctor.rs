@@ -1,0 +1,84 @@
+//! `doctor`: finds out the facts, has them judged, and says what to mend.
+
+use std::collections::HashMap;
+
+use keywright_client::{Bus, Client, bus};
+use zbus::{Connection, fdo::DBusProxy};
+
+use crate::{
+    checks::{CHECKS, Facts, Finding, Health},
+    failure::Failure,
+    output::Output,
+};
+
+/// Runs every check. Exit status 1 where one fails.
+pub async fn run(bus: &Bus, output: &mut Output) -> Result<(), Failure> {
+    let facts = facts(bus).await;
+    let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
+    output.show(&findings, || text(&findings))?;
+    if findings.iter().any(|finding| finding.result == Health::Fail) {
+        return Err(Failure::Said);
+    }
+    Ok(())
+}
+
+async fn facts(bus: &Bus) -> Facts {
+    let mut facts = Facts::default();
+    let client = match Client::connect(bus).await {
+        Ok(client) => client,
+        Err(error) => {
+            facts.bus = Some(Err(error.to_string()));
+            return facts;
+        }
+    };
+    facts.bus = Some(Ok(()));
+    facts.activatable = activatable(client.connection()).await.unwrap_or_default();
+    facts.version = Some(client.version().await.map_err(|error| error.to_string()));
+    // Elsewhere the daemon asks no polkit: it serves its own user only.
+    if *bus == Bus::System {
+        let actions = actions(client.connection()).await;
+        facts.polkit = Some(actions.map_err(|error| error.to_string()));
+    }
+    facts.state = client.state().await.ok();
+    facts
+}
+
+async fn activatable(connection: &Connection) -> zbus::Result<bool> {
+    let names = DBusProxy::new(connection).await?.list_activatable_names().await?;
+    Ok(names.iter().any(|name| name.as_str() == bus::NAME))
+}
+
+/// An action as polkit describes it: id, description, message, vendor, vendor URL, icon, the
+/// three defaults, annotations.
+type Action =
+    (String, String, String, String, String, String, u32, u32, u32, HashMap<String, String>);
+
+async fn actions(connection: &Connection) -> zbus::Result<Vec<String>> {
+    let reply = connection
+        .call_method(
+            Some("org.freedesktop.PolicyKit1"),
+            "/org/freedesktop/PolicyKit1/Authority",
+            Some("org.freedesktop.PolicyKit1.Authority"),
+            "EnumerateActions",
+            &"",
+        )
+        .await?;
+    let actions: Vec<Action> = reply.body().deserialize()?;
+    Ok(actions.into_iter().map(|action| action.0).collect())
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let word = match finding.result {
+            Health::Ok => "ok  ",
+            Health::Warn => "warn",
+            Health::Fail => "FAIL",
+        };
+        text.push_str(&format!("{word}  {}\n", finding.text));
+        if !finding.mend.is_empty() {
+            text.push_str(&format!("      -> {}\n", finding.mend));
+        }
+    }
+    text
+}

@@ -1,0 +1,97 @@
+//! `family …`: what a family publishes.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use keywright_client::{Client, ErrorName};
+use serde::Serialize;
+
+use crate::{args::FamilyCommand, failure::Failure, lock::usage, lookup, output::Output};
+
+/// What `--json` prints of a bundle.
+#[derive(Serialize)]
+struct Bundle<'a> {
+    roots_pem: &'a str,
+    crls_pem: &'a str,
+}
+
+/// Runs one of the commands.
+pub async fn run(
+    client: &Client,
+    command: FamilyCommand,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    match command {
+        FamilyCommand::Bundle { id, roots, crls } => {
+            let family = family(client, id.as_deref()).await?;
+            let (roots_pem, crls_pem) = client.family_bundle(&family).await?;
+            if let (Some(roots), Some(crls)) = (&roots, &crls) {
+                fs::write(roots, &roots_pem).map_err(usage(roots))?;
+                fs::write(crls, &crls_pem).map_err(usage(crls))?;
+            }
+            let bundle = Bundle { roots_pem: &roots_pem, crls_pem: &crls_pem };
+            output.show(&bundle, || match (&roots, &crls) {
+                (Some(roots), Some(crls)) => {
+                    format!("roots in {}, CRLs in {}", roots.display(), crls.display())
+                }
+                _ => format!("{roots_pem}{crls_pem}"),
+            })
+        }
+        FamilyCommand::Export { file, family: id } => {
+            let family = family(client, id.as_deref()).await?;
+            export(client, &family, &file).await?;
+            output.show(&serde_json::json!({ "family": family }), || {
+                format!("family {family} is in {}", file.display())
+            })
+        }
+        FamilyCommand::Import { file } => {
+            let input = fs::File::open(&file).map_err(usage(&file))?;
+            let merged = client.import_family(&input).await?;
+            output.show(&serde_json::json!({ "merged": merged }), || {
+                format!("{merged} objects were new here")
+            })
+        }
+    }
+}
+
+async fn export(client: &Client, family: &str, file: &Path) -> Result<(), Failure> {
+    let out = fs::File::create_new(file).map_err(usage(file))?;
+    let result = client.export_family(family, &out).await;
+    if result.is_err() {
+        // Best effort: half an export is of no use to anybody.
+        let _ = fs::remove_file(file);
+    }
+    Ok(result?)
+}
+
+/// The family that is meant: by its id or some digits of it, by a Key of it, or the only one.
+async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Failure> {
+    let keys = lookup::keys(client).await?;
+    let of = |key: &keywright_client::Key| {
+        key.memberships.iter().map(|m| m.family.clone()).collect::<Vec<_>>()
+    };
+    let families: BTreeSet<String> = match wanted {
+        None => keys.iter().flat_map(of).collect(),
+        Some(wanted) => {
+            let begins = |family: &String| wanted.len() >= 4 && family.starts_with(wanted);
+            let direct: BTreeSet<String> = keys.iter().flat_map(of).filter(begins).collect();
+            if direct.is_empty() {
+                of(lookup::one(wanted, &keys)?).into_iter().collect()
+            } else {
+                direct
+            }
+        }
+    };
+    let mut families: Vec<String> = families.into_iter().collect();
+    match (families.pop(), families.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(Failure::named(
+            &ErrorName::NotFound,
+            "no family is known here; `keywrightctl wizard` makes a Master Key",
+        )),
+        (Some(last), false) => {
+            families.push(last);
+            let text = "several families fit; give more of the id of one of these:";
+            Err(Failure::refused(format!("{text}\n  {}", families.join("\n  "))))
+        }
+    }
+}

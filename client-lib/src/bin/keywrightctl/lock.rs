@@ -1,0 +1,88 @@
+//! `lock …`: Locks.
+
+use std::{fs, io::Write, path::Path};
+
+use keywright_client::{Client, client::LockFilter};
+use serde::Serialize;
+
+use crate::{
+    args::{Issuer, LockCommand},
+    failure::Failure,
+    key::signer,
+    lookup,
+    output::Output,
+};
+
+/// Larger requests than this are not requests.
+const LARGEST_CSR: u64 = 64 * 1024;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Done<'a> {
+    id: &'a str,
+    name: &'a str,
+}
+
+/// Runs one of the commands.
+pub async fn run(
+    client: &Client,
+    command: LockCommand,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    match command {
+        LockCommand::Add { name, csr, out, issuer } => {
+            add(client, &name, &csr, &out, &issuer, output).await
+        }
+        LockCommand::Rename { id, name } => {
+            let locks = client.list_locks(&LockFilter::default()).await?;
+            let lock = lookup::one(&id, &locks)?;
+            client.rename_lock(&lock.id, &name).await?;
+            output.show(&Done { id: &lock.id, name: &name }, || {
+                format!("{} is called {name} now", lock.name)
+            })
+        }
+    }
+}
+
+async fn add(
+    client: &Client,
+    name: &str,
+    csr: &Path,
+    out: &Path,
+    issuer: &Issuer,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let request = read_csr(csr)?;
+    // Opened before a Key signs: a certificate without a place to go would be lost work.
+    let mut file = fs::File::options().create(true).append(true).open(out).map_err(usage(out))?;
+    if file.metadata().map_err(usage(out))?.len() > 0 {
+        let text = "holds something already, which is never overwritten";
+        return Err(Failure::Usage(format!("{}: {text}", out.display())));
+    }
+    let signer = signer(client, issuer).await?;
+    let (id, chain) = client.add_lock(&signer.key.path, name, &request, &signer.pin).await?;
+    file.write_all(chain.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        Failure::refused(format!(
+            "the Lock is added, but its certificate could not be written to {}: {error}; \
+             add it again to get it once more",
+            out.display()
+        ))
+    })?;
+    output.show(&Done { id: &id, name }, || {
+        format!("Lock {name} is added, id {id}; its certificates are in {}", out.display())
+    })
+}
+
+fn read_csr(path: &Path) -> Result<String, Failure> {
+    let length = fs::metadata(path).map_err(usage(path))?.len();
+    if length > LARGEST_CSR {
+        let text = format!("{}: {length} bytes is no PKCS#10 request", path.display());
+        return Err(Failure::Usage(text));
+    }
+    fs::read_to_string(path).map_err(usage(path))
+}
+
+/// A file problem as wrong usage.
+pub fn usage(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::Usage(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,215 @@
+//! From what a person types to the one Key or Lock that is meant.
+
+use keywright_client::{Client, ErrorName, Key, LockRow, client::LockFilter, model::KeyState};
+
+use crate::failure::Failure;
+
+/// Digits of an id that are shown; [`SHORTEST`] or more are enough to type.
+const SHOWN: usize = 8;
+/// Fewer digits would too easily be a name.
+const SHORTEST: usize = 4;
+
+/// What has an id and a name.
+pub trait Named {
+    /// What it is called in texts, and the command that lists them.
+    const WHAT: (&'static str, &'static str);
+    /// 32 hex digits, or nothing.
+    fn id(&self) -> &str;
+    /// A person's label.
+    fn name(&self) -> &str;
+}
+
+impl Named for Key {
+    const WHAT: (&'static str, &'static str) = ("Key", "keywrightctl keys");
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for LockRow {
+    const WHAT: (&'static str, &'static str) = ("Lock", "keywrightctl locks");
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The id as tables show it: enough digits to type, none where there is no id.
+pub fn short(id: &str) -> String {
+    id.chars().take(SHOWN).collect()
+}
+
+/// The only one that fits: by its whole id, its name, or 4 or more leading digits of its id.
+pub fn one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failure> {
+    let (what, list) = T::WHAT;
+    if let Some(exact) = all.iter().find(|item| item.id() == wanted && !wanted.is_empty()) {
+        return Ok(exact);
+    }
+    let digits = wanted.len() >= SHORTEST && wanted.bytes().all(|b| b.is_ascii_hexdigit());
+    let prefix = wanted.to_ascii_lowercase();
+    let fitting: Vec<&T> = all
+        .iter()
+        .filter(|item| {
+            (!wanted.is_empty() && item.name() == wanted)
+                || (digits && item.id().starts_with(&prefix))
+        })
+        .collect();
+    match fitting.as_slice() {
+        [only] => Ok(only),
+        [] => Err(Failure::named(
+            &ErrorName::NotFound,
+            format!("no {what} is called {wanted:?} or has an id that begins so; see `{list}`"),
+        )),
+        several => Err(ambiguous(what, wanted, several.iter().map(|t| (t.name(), t.id())))),
+    }
+}
+
+fn ambiguous<'a>(
+    what: &str,
+    wanted: &str,
+    fitting: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Failure {
+    let mut text = format!("several {what}s fit {wanted:?}; give more of the id of one of these:");
+    for (name, id) in fitting {
+        text.push_str(&format!("\n  {id}  {name}"));
+    }
+    Failure::refused(text)
+}
+
+/// Every Key: those with an object first, then those that only `ListKeys` tells of.
+pub async fn keys(client: &Client) -> Result<Vec<Key>, Failure> {
+    let state = client.state().await?;
+    let mut keys: Vec<Key> = state.keys.into_values().collect();
+    keys.sort_by_key(|key| !key.present);
+    for row in client.list_keys().await? {
+        if !keys.iter().any(|key| key.id == row.id) {
+            keys.push(Key::from_row(&row));
+        }
+    }
+    Ok(keys)
+}
+
+/// The Key that is meant, with its object.
+pub async fn key_object(client: &Client, wanted: &str) -> Result<Key, Failure> {
+    let keys = keys(client).await?;
+    let key = match keys.iter().find(|key| key.path == wanted) {
+        Some(key) => key,
+        None => one(wanted, &keys)?,
+    };
+    if key.path.is_empty() {
+        let text = format!("{} is not plugged in; plug it in and try again", key.label());
+        return Err(Failure::named(&ErrorName::KeyAbsent, text));
+    }
+    Ok(key.clone())
+}
+
+/// The present Key that signs: the one named, or the only one that can.
+pub async fn issuer(client: &Client, wanted: Option<&str>) -> Result<Key, Failure> {
+    match wanted {
+        Some(wanted) => key_object(client, wanted).await,
+        None => only_issuer(client.state().await?.keys.into_values()),
+    }
+}
+
+fn only_issuer(keys: impl Iterator<Item = Key>) -> Result<Key, Failure> {
+    let mut issuers: Vec<Key> = keys
+        .filter(|key| key.present && matches!(key.state, KeyState::Master | KeyState::Backup))
+        .collect();
+    match (issuers.pop(), issuers.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(last), false) => {
+            issuers.push(last);
+            let mut text = String::from("several Keys could sign; choose one with --issuer:");
+            for key in &issuers {
+                text.push_str(&format!("\n  {}  {}", key.id, key.label()));
+            }
+            Err(Failure::named(&ErrorName::AmbiguousIssuer, text))
+        }
+        (None, _) => Err(Failure::named(
+            &ErrorName::KeyAbsent,
+            "no Master or Backup Key is plugged in; plug in the one that shall sign",
+        )),
+    }
+}
+
+/// The ids of the Locks that are meant. Whole ids are taken as they are; only other words make
+/// it necessary to read the list.
+pub async fn lock_ids(client: &Client, wanted: &[String]) -> Result<Vec<String>, Failure> {
+    let mut known: Option<Vec<LockRow>> = None;
+    let mut ids = Vec::with_capacity(wanted.len());
+    for word in wanted {
+        if word.parse::<keywright_proto::Id>().is_ok() {
+            ids.push(word.clone());
+            continue;
+        }
+        if known.is_none() {
+            known = Some(client.list_locks(&LockFilter::default()).await?);
+        }
+        ids.push(one(word, known.as_deref().unwrap_or_default())?.id.clone());
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(id: &str, name: &str) -> LockRow {
+        LockRow {
+            id: format!("{id:0<32}"),
+            name: name.into(),
+            family: String::new(),
+            online: false,
+            last_seen: 0,
+        }
+    }
+
+    #[test]
+    fn one_fits_or_the_list_is_shown() {
+        let locks = [
+            lock("abcd1", "Front door"),
+            lock("abcd2", "Back door"),
+            lock("beef", "Gate"),
+            lock("cafe", "Gate"),
+            lock("fade", "beef"),
+        ];
+        let full = locks[0].id.clone();
+        let cases: [(&str, Result<usize, &str>); 11] = [
+            (&full, Ok(0)),
+            ("abcd1", Ok(0)),
+            ("ABCD2", Ok(1)),
+            ("Back door", Ok(1)),
+            ("cafe", Ok(3)),
+            ("abcd", Err("several")),
+            ("Gate", Err("several")),
+            ("beef", Err("several")), // a name here, a prefix there
+            ("abc", Err("no Lock")),
+            ("door", Err("no Lock")),
+            ("", Err("no Lock")),
+        ];
+        for (wanted, expected) in cases {
+            match (one(wanted, &locks), expected) {
+                (Ok(found), Ok(index)) => assert_eq!(found, &locks[index], "{wanted:?}"),
+                (Err(failure), Err(text)) => {
+                    let line = failure.line().unwrap();
+                    assert!(line.contains(text), "{wanted:?}: {line}");
+                }
+                (found, expected) => panic!("{wanted:?}: {found:?} is not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_of_those_that_fit_names_each() {
+        let locks = [lock("abcd1", "Front door"), lock("abcd2", "Back door")];
+        let line = one("abcd", &locks).unwrap_err().line().unwrap();
+        for lock in &locks {
+            assert!(line.contains(&lock.id) && line.contains(&lock.name), "{line}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Everything that goes to standard output passes here.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Standard output, for people or for programs.
+pub struct Output {
+    json: bool,
+    to: Box<dyn Write>,
+}
+
+impl Output {
+    /// The process's own.
+    pub fn stdout(json: bool) -> Self {
+        Self::new(json, Box::new(io::stdout().lock()))
+    }
+
+    fn new(json: bool, to: Box<dyn Write>) -> Self {
+        Self { json, to }
+    }
+
+    /// Whether programs read it.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// The value as one JSON line, or what people read of it.
+    pub fn show<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        human: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            let line = serde_json::to_string(value)
+                .map_err(|error| Failure::refused(format!("cannot print JSON: {error}")))?;
+            self.write(&line)
+        } else {
+            self.text(&human())
+        }
+    }
+
+    /// Text for people, with a line end. Names come from other people: control characters in
+    /// them must not reach a terminal.
+    pub fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.write(&printable(text))
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        write!(self.to, "{text}{end}").and_then(|()| self.to.flush()).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+                _ => Failure::refused(format!("cannot write to standard output: {error}")),
+            }
+        })
+    }
+}
+
+/// The text with control characters replaced, line ends kept.
+pub fn printable(text: &str) -> String {
+    let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    text.chars().map(replace).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Failing(io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    fn shown(json: bool) -> String {
+        let to = Shared::default();
+        let mut output = Output::new(json, Box::new(to.clone()));
+        output.show(&["a"], || "A \x1b[31mred\tname".into()).unwrap();
+        String::from_utf8(to.0.take()).unwrap()
+    }
+
+    #[test]
+    fn people_and_programs_read_different_things() {
+        assert_eq!(shown(true), "[\"a\"]\n");
+        assert_eq!(shown(false), "A \u{fffd}[31mred\u{fffd}name\n");
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_error_but_a_full_disk_is() {
+        let fail = |kind| Output::new(false, Box::new(Failing(kind))).text("x").unwrap_err();
+        assert!(matches!(fail(io::ErrorKind::BrokenPipe), Failure::NobodyReads));
+        assert!(matches!(fail(io::ErrorKind::StorageFull), Failure::Refused { .. }));
+    }
+}

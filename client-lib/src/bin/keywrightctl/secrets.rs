@@ -1,0 +1,195 @@
+//! PINs and recovery codes between files, the terminal and memory.
+
+use std::{
+    fs::{File, OpenOptions, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use keywright_client::Pin;
+use zeroize::Zeroizing;
+
+use crate::{failure::Failure, terminal};
+
+/// No PIN or recovery code is longer; a longer file is a mistake.
+const LONGEST: usize = 256;
+
+/// The PIN in a file; one line end at its end is not part of it.
+pub fn read_file(path: &Path) -> Result<Pin, Failure> {
+    let usage = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
+    let mut file = File::open(path).map_err(|error| usage(error.to_string()))?;
+    let mut bytes = Zeroizing::new([0; LONGEST + 1]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(usage(error.to_string())),
+        }
+    }
+    let secret = bytes[..length].strip_suffix(b"\n").unwrap_or(&bytes[..length]);
+    match secret.len() {
+        0 => Err(usage("the file is empty; it has to hold the PIN and nothing else".into())),
+        1..=LONGEST => Ok(Pin::new(secret)),
+        _ => Err(usage("too long for a PIN; the file has to hold the PIN and nothing else".into())),
+    }
+}
+
+/// The PINs in files that were named, so that a bad file is found before anything begins.
+pub fn read_optional(path: Option<&Path>) -> Result<Option<Pin>, Failure> {
+    path.map(read_file).transpose()
+}
+
+/// The PIN in the file, or else what a person types; `option` is what names the file.
+pub async fn file_or_ask(
+    path: Option<&Path>,
+    question: &str,
+    option: &str,
+) -> Result<Pin, Failure> {
+    match path {
+        Some(path) => read_file(path),
+        None if terminal::is_there() => terminal::ask_secret(question).await,
+        None => Err(Failure::Usage(format!("no terminal to ask for it: give {option}"))),
+    }
+}
+
+/// A new PIN: from the file, or typed twice.
+pub async fn file_or_ask_new(path: Option<&Path>, question: &str) -> Result<Pin, Failure> {
+    match path {
+        Some(_) => file_or_ask(path, question, "--new-pin-file").await,
+        None if terminal::is_there() => ask_new(question).await,
+        None => Err(Failure::Usage("no terminal to ask for it: give --new-pin-file".into())),
+    }
+}
+
+/// A new PIN, typed twice until both are the same.
+pub async fn ask_new(question: &str) -> Result<Pin, Failure> {
+    loop {
+        let pin = terminal::ask_secret(question).await?;
+        if terminal::ask_secret("Once more: ").await? == pin {
+            return Ok(pin);
+        }
+        terminal::say("These were different. Try again.");
+    }
+}
+
+/// A file that will hold a recovery code: made before anything begins, so that the code, which is
+/// handed out only once, has somewhere to go.
+#[derive(Debug)]
+pub struct RecoveryFile {
+    path: PathBuf,
+    file: File,
+    /// An empty file that was not there before is taken away when it stays unused.
+    is_new: bool,
+    used: bool,
+}
+
+impl RecoveryFile {
+    /// Creates the file with mode 0600, or takes an empty one.
+    pub fn prepare(path: &Path) -> Result<Self, Failure> {
+        let usage = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600);
+        let (file, is_new) = match options.clone().create_new(true).open(path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (options.open(path).map_err(|error| usage(error.to_string()))?, false)
+            }
+            Err(error) => return Err(usage(error.to_string())),
+        };
+        let metadata = file.metadata().map_err(|error| usage(error.to_string()))?;
+        if !metadata.is_file() || metadata.len() > 0 {
+            return Err(usage("holds something already, which is never overwritten".into()));
+        }
+        file.set_permissions(Permissions::from_mode(0o600))
+            .map_err(|error| usage(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), file, is_new, used: false })
+    }
+
+    /// Writes the code, with a line end, through to the disk.
+    pub fn write(&mut self, code: &Pin) -> Result<(), Failure> {
+        self.used = true;
+        let mut line = Zeroizing::new(Vec::with_capacity(code.as_bytes().len() + 1));
+        line.extend_from_slice(code.as_bytes());
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.sync_all()).map_err(|error| {
+            Failure::refused(format!(
+                "the Key is made, but its recovery code could not be written to {}: {error}",
+                self.path.display()
+            ))
+        })
+    }
+}
+
+impl Drop for RecoveryFile {
+    fn drop(&mut self) {
+        if self.is_new && !self.used {
+            // Best effort: an empty file left over does no harm.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_not_part_of_the_pin() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pin");
+        for (content, pin) in [
+            ("123456\n", Some("123456")),
+            ("123456", Some("123456")),
+            ("123456\n\n", Some("123456\n")),
+            (" 123456 ", Some(" 123456 ")),
+            ("", None),
+            ("\n", None),
+            (&"1".repeat(257), None),
+        ] {
+            fs::write(&path, content).unwrap();
+            match (read_file(&path), pin) {
+                (Ok(found), Some(pin)) => assert_eq!(found.as_bytes(), pin.as_bytes()),
+                (Err(Failure::Usage(_)), None) => {}
+                (found, pin) => panic!("{content:?}: {found:?} is not {pin:?}"),
+            }
+        }
+        assert!(matches!(read_file(dir.path()), Err(Failure::Usage(_))), "a directory");
+        assert!(matches!(read_file(&dir.path().join("none")), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn a_recovery_code_is_for_its_owner_and_overwrites_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("code");
+        let mut file = RecoveryFile::prepare(&path).unwrap();
+        file.write(&Pin::new(*b"87654321")).unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"87654321\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(RecoveryFile::prepare(&path), Err(Failure::Usage(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"87654321\n");
+    }
+
+    #[test]
+    fn an_empty_file_is_taken_and_narrowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("code");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        drop(RecoveryFile::prepare(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_was_not_needed_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("code");
+        drop(RecoveryFile::prepare(&path).unwrap());
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,189 @@
+//! `watch`: what happens, line by line.
+
+use keywright_client::{
+    Client, Decision, Error, Event, Key, Serialization, State, Watch,
+    model::{KeyState, Progress, Stage, Step},
+};
+
+use crate::{failure::Failure, output::Output, terminal, times};
+
+/// Cells of a progress bar.
+const BAR: u64 = 20;
+
+/// Shows what is there, then what happens, until somebody stops it.
+pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
+    match client.version().await {
+        // Without a daemon there is nothing to see yet; it comes with the next plug.
+        Err(Error::NotRunning(text)) => {
+            terminal::say(&format!("the daemon does not run ({text}); waiting for it"));
+        }
+        result => drop(result?),
+    }
+    let mut watch = Watch::start(client).await?;
+    for event in now(watch.state()) {
+        show(output, watch.state(), &event)?;
+    }
+    loop {
+        let event = watch.next().await?;
+        show(output, watch.state(), &event)?;
+    }
+}
+
+/// The state as the events that would have led to it.
+fn now(state: &State) -> Vec<Event> {
+    let mut events = Vec::new();
+    events.extend(state.keys.values().cloned().map(|key| Event::KeyAdded { key }));
+    let jobs = state.serializations.values().cloned();
+    events.extend(jobs.map(|serialization| Event::OfferAdded { serialization }));
+    if !state.decisions.is_empty() {
+        events.push(Event::DecisionsChanged { decisions: state.decisions.clone() });
+    }
+    events
+}
+
+fn show(output: &mut Output, state: &State, event: &Event) -> Result<(), Failure> {
+    if !output.is_json() && line(state, event).is_empty() {
+        return Ok(());
+    }
+    output.show(event, || format!("{}  {}", times::now(), line(state, event)))
+}
+
+/// An event for people; empty where it would tell them nothing.
+fn line(state: &State, event: &Event) -> String {
+    match event {
+        Event::KeyAdded { key } if key.present => format!("plugged in: {}", what(key)),
+        Event::KeyAdded { .. } => String::new(),
+        Event::KeyChanged { key } if key.present => format!("Key: {}", what(key)),
+        Event::KeyChanged { key } | Event::KeyRemoved { key } => {
+            format!("unplugged: {}", key.label())
+        }
+        Event::OfferAdded { serialization } => format!("offer: {}", offer(state, serialization)),
+        Event::StepChanged { serialization } => step(serialization),
+        Event::Progress { serialization } => bar(&serialization.stage, serialization.progress),
+        Event::OfferChanged { serialization } => outcome(serialization),
+        Event::OfferRemoved { serialization } => {
+            format!("offer ended: {}", offer(state, serialization))
+        }
+        Event::DecisionsChanged { decisions } => {
+            decisions.iter().map(|d| decision(state, d)).collect::<Vec<_>>().join("\n          ")
+        }
+        Event::DaemonGone => "the daemon left; it comes back with the next plug".into(),
+        Event::DaemonBack => "the daemon is there".into(),
+    }
+}
+
+/// A Key with its state, unless the label tells it already.
+fn what(key: &Key) -> String {
+    match key.state {
+        KeyState::Blank => key.label(),
+        _ => format!("{} ({})", key.label(), key.state),
+    }
+}
+
+fn label(state: &State, path: &str) -> String {
+    state.keys.get(path).map_or_else(|| path.to_owned(), Key::label)
+}
+
+fn offer(state: &State, job: &Serialization) -> String {
+    let kinds: Vec<&str> = job.kinds.iter().map(|kind| kind.as_str()).collect();
+    let candidate = label(state, &job.candidate);
+    match job.issuer.as_str() {
+        "/" => format!("{candidate} can become a Master Key"),
+        issuer => {
+            let issuer = label(state, issuer);
+            format!("{candidate} beside {issuer} can become: {}", kinds.join(" or "))
+        }
+    }
+}
+
+fn step(job: &Serialization) -> String {
+    let name = if job.name.is_empty() { "new Key" } else { &job.name };
+    let text = match &job.step {
+        Step::Kind => "waits for its kind",
+        Step::Name => "waits for its name",
+        Step::Locks => "waits for its Locks",
+        Step::Review => "waits for a last look",
+        Step::Pins => "waits for PINs",
+        Step::Writing => "is being written; leave both Keys plugged in",
+        Step::Finished => "is finished",
+        Step::Cancelled => "was cancelled",
+        Step::Failed => "failed",
+        Step::AwaitingKey => "waits for a Key that was unplugged",
+        Step::Other(word) => word,
+    };
+    let why = outcome(job);
+    if why.is_empty() { format!("{name} {text}") } else { format!("{name} {text}: {why}") }
+}
+
+fn outcome(job: &Serialization) -> String {
+    job.outcome.as_ref().map(|outcome| outcome.text.clone()).unwrap_or_default()
+}
+
+/// How far a write is.
+pub fn bar(stage: &Stage, progress: Progress) -> String {
+    let Progress { done, total } = progress;
+    let full = (BAR * u64::from(done)).checked_div(u64::from(total)).unwrap_or_default();
+    let cells: String = (0..BAR).map(|cell| if cell < full { '#' } else { '.' }).collect();
+    format!("[{cells}] {done}/{total} {stage}")
+}
+
+/// A pair without an offer, for people: why, and what to do.
+pub fn decision(state: &State, decision: &Decision) -> String {
+    let other = label(state, &decision.other);
+    let pair = match decision.issuer.as_str() {
+        "/" => other,
+        issuer => format!("{other} beside {}", label(state, issuer)),
+    };
+    let why = match decision.reason.as_str() {
+        "same-family" => "both are issuers of one family; there is nothing to make",
+        "no-lock" => "the issuer has no Lock yet; add one with `keywrightctl lock add`",
+        "not-an-issuer" => "a Sub Key cannot make Keys; plug in a Master or Backup Key",
+        "no-issuer" => "nobody can issue; `keywrightctl wizard` makes a Master Key",
+        "foreign-credentials" => {
+            "the token is in use for something else, and nothing on it is ever overwritten; \
+             use another, or reset its PIV application with its maker's tool"
+        }
+        "revoked" => "the Key was revoked, for good; use another",
+        "unusable" => "the token cannot be used; `keywrightctl doctor` says why",
+        "ambiguous-issuer" => {
+            "issuers of two families are there; unplug one, or `keywrightctl serialize --issuer`"
+        }
+        "cancelled" => "it was cancelled; plug one of the Keys in again for a new offer",
+        "done" => "it is done; plug one of the Keys in again for a new offer",
+        other => other,
+    };
+    format!("no offer for {pair}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_never_overflows() {
+        let bar = |done, total| super::bar(&Stage::Keys, Progress { done, total });
+        assert_eq!(bar(0, 0), "[....................] 0/0 keys");
+        assert_eq!(bar(5, 10), "[##########..........] 5/10 keys");
+        assert_eq!(bar(11, 10), "[####################] 11/10 keys");
+    }
+
+    #[test]
+    fn every_reason_of_the_contract_says_what_to_do() {
+        for reason in [
+            "same-family",
+            "no-lock",
+            "not-an-issuer",
+            "no-issuer",
+            "foreign-credentials",
+            "revoked",
+            "unusable",
+            "ambiguous-issuer",
+            "cancelled",
+            "done",
+        ] {
+            let pair = Decision { issuer: "/".into(), other: "/k".into(), reason: reason.into() };
+            let text = decision(&State::default(), &pair);
+            assert!(!text.ends_with(&format!(": {reason}")), "{text}");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! `wizard`: the wizard's way, with a person who answers.
+
+use std::collections::BTreeSet;
+
+use keywright_client::{
+    Client, ErrorName, Event, Key, Kind, Pin, Serialization, Situation, State, Watch, Wizard,
+    client::LockFilter,
+    model::{KeyState, Review, Who},
+};
+
+use crate::{
+    answers::{Answers, Selection},
+    drive::drive,
+    failure::Failure,
+    lookup::short,
+    output::Output,
+    secrets,
+    table::Table,
+    terminal::{self, ask, confirm, say},
+    watch,
+};
+
+/// Finds a pair, asks, and makes the Key.
+pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
+    if !terminal::is_there() {
+        let text = "no terminal to ask at; `keywrightctl serialize` asks nothing";
+        return Err(Failure::Usage(text.into()));
+    }
+    client.version().await?;
+    let path = choose(client).await?;
+    let mut wizard = client.wizard(&path).await?;
+    wizard.claim().await?;
+    let mut person = Person { client: client.clone() };
+    let first = wizard.next_step().await?;
+    let result = drive(&mut wizard, first, &mut person).await;
+    let job = match result {
+        Ok(job) => job,
+        Err(failure) => {
+            // Nothing was said about giving up: the offer stays, for another try.
+            let _ = wizard.release().await;
+            return Err(failure);
+        }
+    };
+    let key = wizard.state().keys.get(&job.result);
+    output.show(&job, || self::result(&job, key))
+}
+
+/// The serialization to drive: an offer, or a new Master, waited for where there is none.
+async fn choose(client: &Client) -> Result<String, Failure> {
+    let mut watch = Watch::start(client).await?;
+    let mut said = String::new();
+    loop {
+        let offers: Vec<&Serialization> =
+            watch.state().serializations.values().filter(|job| job.is_live()).collect();
+        match offers.as_slice() {
+            [] => {
+                if let Some(path) = new_master(client, watch.state()).await? {
+                    return Ok(path);
+                }
+                let text = why_none(watch.state());
+                if text != said {
+                    say(&text);
+                    said = text;
+                }
+            }
+            [only] => {
+                say(&pair(watch.state(), only));
+                return Ok(only.path.clone());
+            }
+            several => return one_of(watch.state(), several).await,
+        }
+        while !matters(&watch.next().await?) {}
+    }
+}
+
+fn matters(event: &Event) -> bool {
+    match event {
+        Event::OfferAdded { .. } | Event::DecisionsChanged { .. } => true,
+        Event::KeyAdded { key } => key.present,
+        Event::KeyRemoved { .. } | Event::DaemonGone | Event::DaemonBack => true,
+        _ => false,
+    }
+}
+
+/// A blank Key without anybody to issue can become a new Master.
+async fn new_master(client: &Client, state: &State) -> Result<Option<String>, Failure> {
+    let present: Vec<&Key> = state.keys.values().filter(|key| key.present).collect();
+    let [key] = present.as_slice() else { return Ok(None) };
+    if key.state != KeyState::Blank {
+        return Ok(None);
+    }
+    say(&format!("Only a {} is plugged in.", key.label()));
+    if !confirm("Make it the Master Key of a new family?").await? {
+        return Ok(None);
+    }
+    let path = client.start_serialization(None, &key.path, Some(Kind::Master), None).await?;
+    Ok(Some(path))
+}
+
+fn why_none(state: &State) -> String {
+    let mut text = String::new();
+    for decision in &state.decisions {
+        text.push_str(&format!("{}\n", watch::decision(state, decision)));
+    }
+    text.push_str("Plug in a Master or Backup Key and the Key to be made. Waiting; Ctrl-C ends.");
+    text
+}
+
+fn pair(state: &State, job: &Serialization) -> String {
+    let label = |path: &str| state.keys.get(path).map_or_else(|| path.into(), Key::label);
+    if job.issuer == "/" {
+        format!("{}: a new Master Key", label(&job.candidate))
+    } else {
+        format!("{}, by {}", label(&job.candidate), label(&job.issuer))
+    }
+}
+
+async fn one_of(state: &State, offers: &[&Serialization]) -> Result<String, Failure> {
+    say("Several Keys can be made:");
+    for (number, job) in (1..).zip(offers) {
+        say(&format!("  {number}  {}", pair(state, job)));
+    }
+    loop {
+        let answer = ask("Which? ").await?;
+        match answer.parse::<usize>().ok().and_then(|number| offers.get(number.checked_sub(1)?)) {
+            Some(job) => return Ok(job.path.clone()),
+            None => say("Please give one of the numbers."),
+        }
+    }
+}
+
+/// A person at the terminal.
+struct Person {
+    client: Client,
+}
+
+impl Answers for Person {
+    async fn kind(&mut self, kinds: &[Kind]) -> Result<Kind, Failure> {
+        if let [only] = kinds {
+            say(&format!("It becomes a {only} Key."));
+            return Ok(*only);
+        }
+        say("  backup  a peer of the Master: equal rights on every Lock, may make Keys");
+        say("  sub     may access the Locks that you choose");
+        loop {
+            match ask("Backup or sub? ").await?.to_lowercase().parse() {
+                Ok(kind) if kinds.contains(&kind) => return Ok(kind),
+                _ => say("Please give one of these words."),
+            }
+        }
+    }
+
+    async fn name(&mut self) -> Result<String, Failure> {
+        ask("Its name: ").await
+    }
+
+    async fn locks(&mut self, issuer: Option<&Key>) -> Result<Selection, Failure> {
+        let family = issuer.and_then(|key| key.memberships.first()).map(|m| m.family.clone());
+        let locks = self.client.list_locks(&LockFilter { family, ..LockFilter::default() }).await?;
+        let mut table = Table::new(["", "LOCK", "ID"]);
+        for (number, lock) in (1..).zip(&locks) {
+            table.row([format!("{number:>3}"), lock.name.clone(), short(&lock.id)]);
+        }
+        say(table.to_string().trim_end());
+        loop {
+            let answer = ask("Which Locks? Numbers, or all: ").await?;
+            if answer.eq_ignore_ascii_case("all") {
+                return Ok(Selection::All);
+            }
+            match numbers(&answer, locks.len()) {
+                Some(chosen) => {
+                    return Ok(Selection::Listed(
+                        chosen.into_iter().map(|index| locks[index].id.clone()).collect(),
+                    ));
+                }
+                None => say("Please give numbers of the list, such as 1,3 or 2-5."),
+            }
+        }
+    }
+
+    async fn confirm(&mut self, review: &Review) -> Result<(), Failure> {
+        say(&summary(review));
+        if confirm("Write it?").await? {
+            return Ok(());
+        }
+        Err(Failure::named(&ErrorName::Cancelled, "not written, as you answered"))
+    }
+
+    async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
+        ask_pin(who, key).await
+    }
+
+    fn keeps_recovery_code(&self) -> bool {
+        true
+    }
+
+    async fn keep(&mut self, code: Pin) -> Result<(), Failure> {
+        say("");
+        say(&format!("Recovery code: {}", String::from_utf8_lossy(code.as_bytes())));
+        say("It unblocks this Key's PIN. It is shown only now and stored nowhere: write it down.");
+        ask("Press Enter when you have it. ").await?;
+        Ok(())
+    }
+
+    fn again(&mut self, failure: &Failure, wizard: &Wizard) -> bool {
+        let again = [
+            ErrorName::PinInvalid,
+            ErrorName::InvalidArgument,
+            ErrorName::NotFound,
+            ErrorName::StaleRevision,
+            ErrorName::LimitExceeded,
+            ErrorName::KeyBusy,
+        ];
+        let again = again.iter().any(|name| failure.is(name));
+        if again {
+            say(&failure.line().unwrap_or_default());
+        }
+        // Said with every refusal, because it is the number that matters then.
+        if failure.is(&ErrorName::PinInvalid) {
+            for key in [wizard.issuer(), wizard.candidate()].into_iter().flatten() {
+                if key.pin_retries >= 0 {
+                    say(&format!("{}: {} tries left", key.label(), key.pin_retries));
+                }
+            }
+        }
+        again
+    }
+
+    fn tell(&mut self, situation: &Situation) {
+        tell(situation);
+    }
+
+    fn note(&mut self, text: &str) {
+        say(text);
+    }
+}
+
+/// Numbers and ranges of a list with so many lines, as indices; None where one is not in it.
+fn numbers(answer: &str, lines: usize) -> Option<BTreeSet<usize>> {
+    let mut chosen = BTreeSet::new();
+    for part in answer.split([',', ' ']).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if first == 0 || first > last || last > lines {
+            return None;
+        }
+        chosen.extend(first - 1..last);
+    }
+    (!chosen.is_empty()).then_some(chosen)
+}
+
+/// What will be written, for people.
+pub fn summary(review: &Review) -> String {
+    let mut text = format!("{} Key {:?}", review.kind, review.name);
+    if review.locks > 0 {
+        text.push_str(&format!(", for {} Locks", review.locks));
+    }
+    if review.pending > 0 {
+        text.push_str(&format!(" ({} of them not confirmed yet)", review.pending));
+    }
+    for (_, warning) in &review.warnings {
+        text.push_str(&format!("\n  note: {warning}"));
+    }
+    text
+}
+
+/// Whose PIN, for people.
+pub fn whose(who: &Who, key: Option<&Key>) -> String {
+    let label = key.map_or_else(|| "the Key".to_owned(), Key::label);
+    match who {
+        Who::CandidateNew => format!("new PIN for {label}"),
+        _ => format!("PIN of {label}"),
+    }
+}
+
+/// Asks for a PIN; a new one twice.
+pub async fn ask_pin(who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
+    let tries = match key {
+        Some(key) if *who != Who::CandidateNew && key.pin_retries >= 0 => {
+            format!(" ({} tries left)", key.pin_retries)
+        }
+        _ => String::new(),
+    };
+    let question = format!("The {}{tries}: ", whose(who, key));
+    match who {
+        Who::CandidateNew => secrets::ask_new(&question).await,
+        _ => terminal::ask_secret(&question).await,
+    }
+}
+
+/// Tells of what happens without anybody's answer.
+pub fn tell(situation: &Situation) {
+    match situation {
+        Situation::Writing { stage, progress } => {
+            terminal::say_over(&watch::bar(stage, *progress), false);
+        }
+        Situation::AwaitingKey { outcome } => {
+            let text =
+                outcome.as_ref().map_or("A Key was unplugged; plug it in again.", |o| &o.text);
+            say(text);
+        }
+        Situation::Finished { .. } => terminal::say_over("written and verified", true),
+        _ => {}
+    }
+}
+
+/// What was made, for people.
+pub fn result(job: &Serialization, key: Option<&Key>) -> String {
+    let kind = job.kind.map(|kind| kind.to_string()).unwrap_or_default();
+    let id = key.map(|key| key.id.as_str()).unwrap_or_default();
+    format!("{} is a {kind} Key now, id {id}", job.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_lines_of_the_list() {
+        for (answer, expected) in [
+            ("1", Some(vec![0])),
+            ("3, 1 1", Some(vec![0, 2])),
+            ("2-4", Some(vec![1, 2, 3])),
+            ("0", None),
+            ("5", None),
+            ("4-2", None),
+            ("one", None),
+            ("", None),
+        ] {
+            let found = numbers(answer, 4).map(|set| set.into_iter().collect::<Vec<_>>());
+            assert_eq!(found, expected, "{answer:?}");
+        }
+    }
+}

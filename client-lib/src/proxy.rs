@@ -1,0 +1,201 @@
+//! The D-Bus interfaces as the contract writes them. [`crate::Client`] and [`crate::Wizard`] are
+//! the typed way; these are for what they leave out.
+//!
+//! Calls that may need an administrator's password are marked so that polkit may ask for it.
+
+use std::collections::HashMap;
+
+use zbus::{Fd, ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, Variant, proxy};
+
+/// A row of `ListKeys`: id, name, role, family, last seen (Unix seconds).
+pub type KeyRowWire = (String, String, String, String, u64);
+/// A row of `ListLocks`: id, name, family, online, last seen (Unix seconds).
+pub type LockRowWire = (String, String, String, bool, u64);
+/// A row of `ListRights`: Lock id, Lock name, state, since (Unix seconds).
+pub type RightRowWire = (String, String, String, u64);
+/// An `a{sv}` argument.
+pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
+
+/// `org.keywright1.Manager`.
+#[proxy(
+    interface = "org.keywright1.Manager",
+    default_service = "org.keywright1",
+    default_path = "/org/keywright1"
+)]
+pub trait Manager {
+    /// The daemon's version.
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// Present pairs without an offer: issuer or `/`, the other Key, the reason.
+    #[zbus(property)]
+    fn decisions(&self) -> zbus::Result<Vec<(OwnedObjectPath, OwnedObjectPath, String)>>;
+
+    /// Starts a serialization by hand.
+    #[zbus(allow_interactive_auth)]
+    fn start_serialization(
+        &self,
+        issuer: &ObjectPath<'_>,
+        candidate: &ObjectPath<'_>,
+        options: Options<'_>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Serializes a Key to a Lock.
+    #[zbus(allow_interactive_auth)]
+    fn add_lock(
+        &self,
+        issuer: &ObjectPath<'_>,
+        name: &str,
+        csr_pem: &str,
+        pin: Fd<'_>,
+    ) -> zbus::Result<(String, String)>;
+
+    /// One page of the known Keys.
+    fn list_keys(
+        &self,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> zbus::Result<(Vec<KeyRowWire>, String)>;
+
+    /// One page of the known Locks.
+    fn list_locks(
+        &self,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> zbus::Result<(Vec<LockRowWire>, String)>;
+
+    /// One page of a Key's rights.
+    fn list_rights(
+        &self,
+        key_id: &str,
+        after: &str,
+        limit: u32,
+    ) -> zbus::Result<(Vec<RightRowWire>, String)>;
+
+    /// Gives and takes rights.
+    #[zbus(allow_interactive_auth)]
+    fn change_rights(
+        &self,
+        issuer: &ObjectPath<'_>,
+        key_id: &str,
+        add: &[&str],
+        remove: &[&str],
+        pin: Fd<'_>,
+    ) -> zbus::Result<()>;
+
+    /// Revokes a Key for good.
+    #[zbus(allow_interactive_auth)]
+    fn revoke_key(
+        &self,
+        issuer: &ObjectPath<'_>,
+        key_id: &str,
+        reason: &str,
+        pin: Fd<'_>,
+    ) -> zbus::Result<()>;
+
+    /// Renames a Key on this station.
+    #[zbus(allow_interactive_auth)]
+    fn rename_key(&self, id: &str, name: &str) -> zbus::Result<()>;
+
+    /// Renames a Lock on this station.
+    #[zbus(allow_interactive_auth)]
+    fn rename_lock(&self, id: &str, name: &str) -> zbus::Result<()>;
+
+    /// Issues a Soft Key.
+    #[zbus(allow_interactive_auth)]
+    fn issue_soft_key(
+        &self,
+        issuer: &ObjectPath<'_>,
+        name: &str,
+        csr_pem: &str,
+        locks: &[&str],
+        pin: Fd<'_>,
+    ) -> zbus::Result<(String, String)>;
+
+    /// A family's roots and CRLs, PEM.
+    fn get_family_bundle(&self, family: &str) -> zbus::Result<(String, String)>;
+
+    /// A statement with its inclusion proof.
+    fn get_grant(&self, key_id: &str, lock_id: &str) -> zbus::Result<Vec<u8>>;
+
+    /// Takes a Lock's confirmation that was carried by hand.
+    #[zbus(allow_interactive_auth)]
+    fn apply_confirmation(&self, confirmation: &[u8]) -> zbus::Result<()>;
+
+    /// Writes a family's signed objects.
+    #[zbus(allow_interactive_auth)]
+    fn export_family(&self, family: &str, out: Fd<'_>) -> zbus::Result<()>;
+
+    /// Merges another station's export.
+    #[zbus(allow_interactive_auth)]
+    fn import_family(&self, input: Fd<'_>) -> zbus::Result<u32>;
+}
+
+/// `org.keywright1.Key`. Its properties come by [`crate::Watch`].
+#[proxy(interface = "org.keywright1.Key", default_service = "org.keywright1")]
+pub trait Key {
+    /// PEM, leaf first; an empty family is the Key's own.
+    fn get_certificate_chain(&self, family: &str) -> zbus::Result<String>;
+
+    /// Changes the PIN.
+    #[zbus(allow_interactive_auth)]
+    fn change_pin(&self, old: Fd<'_>, new: Fd<'_>) -> zbus::Result<()>;
+
+    /// Sets a new PIN with the recovery code (the PUK).
+    #[zbus(allow_interactive_auth)]
+    fn unblock_pin(&self, code: Fd<'_>, new: Fd<'_>) -> zbus::Result<()>;
+}
+
+/// `org.keywright1.Serialization`. Its properties come by [`crate::Watch`].
+#[proxy(interface = "org.keywright1.Serialization", default_service = "org.keywright1")]
+pub trait Serialization {
+    /// Become the one who drives.
+    #[zbus(allow_interactive_auth)]
+    fn claim(&self) -> zbus::Result<()>;
+
+    /// Let another drive.
+    #[zbus(allow_interactive_auth)]
+    fn release(&self) -> zbus::Result<()>;
+
+    /// Answers `kind`.
+    #[zbus(allow_interactive_auth)]
+    fn set_kind(&self, kind: &str) -> zbus::Result<()>;
+
+    /// Answers `name`.
+    #[zbus(allow_interactive_auth)]
+    fn set_name(&self, name: &str) -> zbus::Result<()>;
+
+    /// One step back.
+    #[zbus(allow_interactive_auth)]
+    fn back(&self) -> zbus::Result<()>;
+
+    /// Answers `locks`: replaces the selection.
+    #[zbus(allow_interactive_auth)]
+    fn select_locks(&self, ids: &[&str], all: bool) -> zbus::Result<()>;
+
+    /// What will be written, and its revision.
+    #[zbus(allow_interactive_auth)]
+    fn review(&self) -> zbus::Result<(HashMap<String, OwnedVariant>, u32)>;
+
+    /// Answers `review`.
+    #[zbus(allow_interactive_auth)]
+    fn save(&self, revision: u32) -> zbus::Result<()>;
+
+    /// Answers `pins`, one at a time.
+    #[zbus(allow_interactive_auth)]
+    fn provide_pin(&self, who: &str, pin: Fd<'_>, options: Options<'_>) -> zbus::Result<()>;
+
+    /// The recovery code, once.
+    #[zbus(allow_interactive_auth)]
+    fn take_recovery_code(&self) -> zbus::Result<OwnedFd>;
+
+    /// Removes the finished object.
+    #[zbus(allow_interactive_auth)]
+    fn finish(&self) -> zbus::Result<()>;
+
+    /// Gives up.
+    #[zbus(allow_interactive_auth)]
+    fn cancel(&self) -> zbus::Result<()>;
+}

@@ -1,0 +1,363 @@
+//! How [`State`] follows the bus: pure rules, no I/O, except [`fetch`] which asks for the whole.
+
+use std::collections::HashMap;
+
+use keywright_proto::bus;
+use zbus::{
+    Connection, OwnedObjectPath,
+    fdo::ManagedObjects,
+    message::Message,
+    names::{BusName, InterfaceName},
+};
+
+use crate::{
+    error::Result,
+    events::Event,
+    model::{Decision, Key, KeyRow, LockRow, Properties, RightRow, Serialization, State, take},
+    proxy::{KeyRowWire, LockRowWire, RightRowWire},
+};
+
+/// Everything that the daemon shows, as it came.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) objects: ManagedObjects,
+    pub(crate) manager: Properties,
+}
+
+/// One thing that was heard.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// The daemon left the bus.
+    Gone,
+    /// The whole, and what was signalled while it was asked for: that may be newer.
+    Whole(Snapshot, Vec<Signal>),
+    /// One signal.
+    Signal(Signal),
+}
+
+/// A signal about one object, as it came.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    Added { path: String, interface: String, properties: Properties },
+    Changed { path: String, interface: String, properties: Properties },
+    Removed { path: String, interfaces: Vec<String> },
+}
+
+/// Asks the daemon for everything. `destination` is its well-known name, which starts it where
+/// the bus can, or its unique name, which does not.
+pub(crate) async fn fetch(connection: &Connection, destination: &str) -> Result<Snapshot> {
+    let destination = BusName::try_from(destination)?;
+    let objects = connection
+        .call_method(
+            Some(&destination),
+            bus::MANAGER_PATH,
+            Some("org.freedesktop.DBus.ObjectManager"),
+            "GetManagedObjects",
+            &(),
+        )
+        .await?;
+    let manager = connection
+        .call_method(
+            Some(&destination),
+            bus::MANAGER_PATH,
+            Some("org.freedesktop.DBus.Properties"),
+            "GetAll",
+            &InterfaceName::try_from(bus::MANAGER)?,
+        )
+        .await?;
+    Ok(Snapshot { objects: objects.body().deserialize()?, manager: manager.body().deserialize()? })
+}
+
+/// The signal in a message; none where it is about something else.
+pub(crate) fn signal(message: &Message) -> Result<Option<Signal>> {
+    let header = message.header();
+    let (Some(member), Some(path)) = (header.member(), header.path()) else {
+        return Ok(None);
+    };
+    let body = message.body();
+    Ok(match member.as_str() {
+        "InterfacesAdded" => {
+            let (path, interfaces): (OwnedObjectPath, HashMap<String, Properties>) =
+                body.deserialize()?;
+            let path = path.to_string();
+            // An object has one interface of ours, beside the standard ones.
+            interfaces
+                .into_iter()
+                .find(|(interface, _)| [bus::KEY, bus::SERIALIZATION].contains(&interface.as_str()))
+                .map(|(interface, properties)| Signal::Added { path, interface, properties })
+        }
+        "InterfacesRemoved" => {
+            let (path, interfaces): (OwnedObjectPath, Vec<String>) = body.deserialize()?;
+            Some(Signal::Removed { path: path.to_string(), interfaces })
+        }
+        "PropertiesChanged" => {
+            // The contract sends values; invalidated names are not used.
+            let (interface, properties, _): (String, Properties, Vec<String>) =
+                body.deserialize()?;
+            Some(Signal::Changed { path: path.to_string(), interface, properties })
+        }
+        _ => None,
+    })
+}
+
+impl State {
+    /// The state that a snapshot shows.
+    pub(crate) fn from_snapshot(snapshot: Snapshot) -> Result<Self> {
+        let mut state = Self { running: true, ..Self::default() };
+        let mut ignored = Vec::new();
+        for (path, interfaces) in snapshot.objects {
+            for (interface, properties) in interfaces {
+                let (path, interface) = (path.to_string(), interface.to_string());
+                state.hear(Signal::Added { path, interface, properties }, &mut ignored)?;
+            }
+        }
+        state.hear_decisions(snapshot.manager, &mut ignored)?;
+        Ok(state)
+    }
+
+    /// Takes a change in and adds what it means to `events`: each difference once.
+    pub(crate) fn apply(&mut self, change: Change, events: &mut Vec<Event>) -> Result<()> {
+        match change {
+            Change::Gone => {
+                if std::mem::take(&mut self.running) {
+                    events.push(Event::DaemonGone);
+                }
+                Ok(())
+            }
+            Change::Signal(signal) => self.hear(signal, events),
+            Change::Whole(snapshot, later) => {
+                let mut new = Self::from_snapshot(snapshot)?;
+                let mut ignored = Vec::new();
+                for signal in later {
+                    new.hear(signal, &mut ignored)?;
+                }
+                let old = std::mem::replace(self, new);
+                self.differences(&old, events);
+                Ok(())
+            }
+        }
+    }
+
+    fn hear(&mut self, signal: Signal, events: &mut Vec<Event>) -> Result<()> {
+        match signal {
+            Signal::Added { path, interface, properties } => match interface.as_str() {
+                bus::KEY => {
+                    let mut key = Key::at(&path);
+                    key.set(properties)?;
+                    events.extend(key_event(self.keys.get(&path), &key));
+                    self.keys.insert(path, key);
+                }
+                bus::SERIALIZATION => {
+                    let mut job = Serialization::at(&path);
+                    job.set(properties)?;
+                    events.extend(job_event(self.serializations.get(&path), &job));
+                    self.serializations.insert(path, job);
+                }
+                _ => {}
+            },
+            Signal::Changed { path, interface, properties } => match interface.as_str() {
+                bus::MANAGER => self.hear_decisions(properties, events)?,
+                bus::KEY => {
+                    if let Some(key) = self.keys.get_mut(&path) {
+                        let old = key.clone();
+                        key.set(properties)?;
+                        events.extend(key_event(Some(&old), key));
+                    }
+                }
+                bus::SERIALIZATION => {
+                    if let Some(job) = self.serializations.get_mut(&path) {
+                        let old = job.clone();
+                        job.set(properties)?;
+                        events.extend(job_event(Some(&old), job));
+                    }
+                }
+                _ => {}
+            },
+            Signal::Removed { path, interfaces } => {
+                if interfaces.iter().any(|name| name == bus::KEY)
+                    && let Some(key) = self.keys.remove(&path)
+                {
+                    events.push(Event::KeyRemoved { key });
+                }
+                if interfaces.iter().any(|name| name == bus::SERIALIZATION)
+                    && let Some(serialization) = self.serializations.remove(&path)
+                {
+                    events.push(Event::OfferRemoved { serialization });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_decisions(&mut self, properties: Properties, events: &mut Vec<Event>) -> Result<()> {
+        for (name, value) in properties {
+            if name == "Decisions" {
+                let rows: Vec<(OwnedObjectPath, OwnedObjectPath, String)> = take(&name, value)?;
+                let decisions: Vec<_> = rows.into_iter().map(Decision::from).collect();
+                if decisions != self.decisions {
+                    self.decisions.clone_from(&decisions);
+                    events.push(Event::DecisionsChanged { decisions });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn differences(&self, old: &Self, events: &mut Vec<Event>) {
+        if !old.running {
+            events.push(Event::DaemonBack);
+        }
+        for (path, serialization) in &old.serializations {
+            if !self.serializations.contains_key(path) {
+                events.push(Event::OfferRemoved { serialization: serialization.clone() });
+            }
+        }
+        for (path, key) in &old.keys {
+            if !self.keys.contains_key(path) {
+                events.push(Event::KeyRemoved { key: key.clone() });
+            }
+        }
+        for (path, key) in &self.keys {
+            events.extend(key_event(old.keys.get(path), key));
+        }
+        for (path, job) in &self.serializations {
+            events.extend(job_event(old.serializations.get(path), job));
+        }
+        if old.decisions != self.decisions {
+            events.push(Event::DecisionsChanged { decisions: self.decisions.clone() });
+        }
+    }
+}
+
+fn key_event(old: Option<&Key>, new: &Key) -> Option<Event> {
+    match old {
+        None => Some(Event::KeyAdded { key: new.clone() }),
+        Some(old) if old != new => Some(Event::KeyChanged { key: new.clone() }),
+        Some(_) => None,
+    }
+}
+
+/// One event for what changed together: the step tells most, then the progress.
+fn job_event(old: Option<&Serialization>, new: &Serialization) -> Option<Event> {
+    let serialization = new.clone();
+    match old {
+        None => Some(Event::OfferAdded { serialization }),
+        Some(old) if old == new => None,
+        Some(old) if old.step != new.step => Some(Event::StepChanged { serialization }),
+        Some(old) if old.progress != new.progress || old.stage != new.stage => {
+            Some(Event::Progress { serialization })
+        }
+        Some(_) => Some(Event::OfferChanged { serialization }),
+    }
+}
+
+impl From<(OwnedObjectPath, OwnedObjectPath, String)> for Decision {
+    fn from((issuer, other, reason): (OwnedObjectPath, OwnedObjectPath, String)) -> Self {
+        Self { issuer: issuer.to_string(), other: other.to_string(), reason }
+    }
+}
+
+impl From<KeyRowWire> for KeyRow {
+    fn from((id, name, role, family, last_seen): KeyRowWire) -> Self {
+        Self { id, name, role, family, last_seen }
+    }
+}
+
+impl From<LockRowWire> for LockRow {
+    fn from((id, name, family, online, last_seen): LockRowWire) -> Self {
+        Self { id, name, family, online, last_seen }
+    }
+}
+
+impl From<RightRowWire> for RightRow {
+    fn from((lock_id, name, state, since): RightRowWire) -> Self {
+        Self { lock_id, name, state, since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::Variant;
+
+    use super::*;
+
+    const KEY: &str = "/org/keywright1/keys/a";
+
+    fn properties(retries: i32) -> Properties {
+        let value = Variant::from(retries).try_to_owned().unwrap();
+        HashMap::from([("PinRetries".to_owned(), value)])
+    }
+
+    fn added(retries: i32) -> Signal {
+        let (path, interface) = (KEY.to_owned(), bus::KEY.to_owned());
+        Signal::Added { path, interface, properties: properties(retries) }
+    }
+
+    fn changed(retries: i32) -> Signal {
+        let (path, interface) = (KEY.to_owned(), bus::KEY.to_owned());
+        Signal::Changed { path, interface, properties: properties(retries) }
+    }
+
+    fn removed() -> Signal {
+        Signal::Removed { path: KEY.to_owned(), interfaces: vec![bus::KEY.to_owned()] }
+    }
+
+    fn whole(retries: Option<i32>, later: Vec<Signal>) -> Change {
+        let objects = retries.map(|retries| {
+            let interface = zbus::names::OwnedInterfaceName::try_from(bus::KEY).unwrap();
+            let path = OwnedObjectPath::try_from(KEY).unwrap();
+            (path, HashMap::from([(interface, properties(retries))]))
+        });
+        let objects = objects.into_iter().collect();
+        Change::Whole(Snapshot { objects, manager: Properties::new() }, later)
+    }
+
+    /// What the changes mean: a letter an event, with the tries left.
+    fn events(changes: Vec<Change>) -> Vec<String> {
+        let (mut state, mut events) = (State::default(), Vec::new());
+        for change in changes {
+            state.apply(change, &mut events).unwrap();
+        }
+        let text = |event| match event {
+            Event::KeyAdded { key } => format!("added {}", key.pin_retries),
+            Event::KeyChanged { key } => format!("changed {}", key.pin_retries),
+            Event::KeyRemoved { .. } => "removed".into(),
+            Event::DaemonGone => "gone".into(),
+            Event::DaemonBack => "back".into(),
+            other => format!("{other:?}"),
+        };
+        events.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn each_difference_is_told_once() {
+        let heard = |signals: Vec<Signal>| {
+            let mut changes = vec![whole(Some(3), Vec::new())];
+            changes.extend(signals.into_iter().map(Change::Signal));
+            events(changes)
+        };
+        assert_eq!(heard(vec![]), ["back", "added 3"]);
+        assert_eq!(heard(vec![added(3), changed(3)]), ["back", "added 3"]);
+        assert_eq!(heard(vec![changed(2), changed(2)]), ["back", "added 3", "changed 2"]);
+        assert_eq!(heard(vec![removed(), removed()]), ["back", "added 3", "removed"]);
+        assert_eq!(heard(vec![removed(), changed(1)]), ["back", "added 3", "removed"]);
+    }
+
+    #[test]
+    fn what_was_signalled_while_asking_is_part_of_the_whole() {
+        assert_eq!(events(vec![whole(Some(3), vec![changed(2)])]), ["back", "added 2"]);
+        assert_eq!(events(vec![whole(Some(3), vec![removed()])]), ["back"]);
+        assert_eq!(events(vec![whole(None, vec![added(1)])]), ["back", "added 1"]);
+    }
+
+    #[test]
+    fn a_daemon_that_comes_back_tells_only_what_is_new() {
+        let again = |retries| {
+            let first = whole(Some(3), Vec::new());
+            events(vec![first, Change::Gone, Change::Gone, whole(retries, Vec::new())])
+        };
+        assert_eq!(again(Some(3)), ["back", "added 3", "gone", "back"]);
+        assert_eq!(again(Some(1)), ["back", "added 3", "gone", "back", "changed 1"]);
+        assert_eq!(again(None), ["back", "added 3", "gone", "back", "removed"]);
+    }
+}

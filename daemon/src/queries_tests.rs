@@ -1,0 +1,177 @@
+//! Lists and grants over a small registry: a Master, a Sub Key and five Locks.
+
+use keywright_proto::{ErrorName, Role};
+
+use super::*;
+use crate::registry::{
+    Batch,
+    records::{Family, Issuer, Key, Lock, Membership},
+};
+
+const FAMILY: Id = Id::from_bytes([0xfa; 16]);
+const MASTER: Id = Id::from_bytes([0xaa; 16]);
+const SUB: Id = Id::from_bytes([0x5b; 16]);
+const ISSUED: u64 = 1_000;
+const CONFIRMED: u64 = 2_000;
+
+fn lock_id(number: u8) -> Id {
+    Id::from_bytes([number; 16])
+}
+
+fn key(name: &str, role: Role) -> Key {
+    Key {
+        access_key: name.into(),
+        label: name.into(),
+        name: name.into(),
+        family: FAMILY,
+        role,
+        issuing_key: None,
+        guid: None,
+        serial: String::new(),
+        model: String::new(),
+        last_seen: 7,
+        revoked: false,
+        puk_tried: false,
+    }
+}
+
+fn entry(number: u8, allow: bool) -> LockEntry {
+    LockEntry { lock: lock_id(number), key_hash: [number; 32], allow }
+}
+
+fn statement(scope: Scope) -> Statement {
+    Statement { version: Some(5), cose: b"cose".into(), salt_seed: [3; 32], scope, issued: ISSUED }
+}
+
+/// The Sub Key may access Lock 1 (confirmed) and 2, and may no more access Lock 3.
+fn registry() -> (Registry, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&dir.path().join("registry")).unwrap();
+    let mut batch = Batch::new();
+    let root = b"root".to_vec();
+    batch.put_family(FAMILY, Family { root: root.clone(), pinned: 1, locks: 5 });
+    let chain = vec![root];
+    let crl = b"crl".to_vec();
+    batch.put_issuer(FAMILY, Issuer { family: FAMILY, chain, crl, to_revoke: Vec::new() });
+    for (id, name, role) in [(MASTER, "Mia", Role::Master), (SUB, "Sam", Role::Sub)] {
+        let certificate = name.into();
+        batch.put_key(id, key(name, role));
+        let membership = Membership { role, certificate, issuer: FAMILY, container: 0x5f_c105 };
+        batch.put_membership(id, FAMILY, membership);
+    }
+    for number in 1..=5 {
+        batch.put_lock(
+            lock_id(number),
+            Lock {
+                identity_key: vec![number],
+                name: format!("gate {number}"),
+                family: FAMILY,
+                certificate: Vec::new(),
+                issuer: FAMILY,
+                online: false,
+                last_seen: 9,
+            },
+        );
+    }
+    let entries = vec![entry(1, true), entry(2, true), entry(3, false)];
+    batch.put_statement(MASTER, FAMILY, statement(Scope::All), Vec::new());
+    batch.put_statement(SUB, FAMILY, statement(Scope::Listed(3)), entries);
+    let confirmation = Confirmation { version: Some(5), allow: true, time: CONFIRMED };
+    batch.put_confirmation(SUB, lock_id(1), confirmation);
+    registry.commit(batch).unwrap();
+    (registry, dir)
+}
+
+fn first(limit: u32) -> Page {
+    Page { after: None, limit }
+}
+
+fn after(cursor: &str, limit: u32) -> Page {
+    Page { after: Some(cursor.parse().unwrap()), limit }
+}
+
+#[test]
+fn keys_and_locks_come_in_pages() {
+    let (registry, _dir) = registry();
+    let (rows, next) = keys(&registry, &Filter::default(), first(1)).unwrap();
+    let expected = (SUB.to_string(), "Sam".into(), "sub".into(), FAMILY.to_string(), 7);
+    assert_eq!((rows, &next), (vec![expected], &SUB.to_string()));
+    let (rows, next) = keys(&registry, &Filter::default(), after(&next, 1)).unwrap();
+    assert_eq!((rows[0].1.as_str(), next.as_str()), ("Mia", ""));
+
+    let (rows, next) = locks(&registry, &Filter::default(), first(3)).unwrap();
+    assert_eq!((rows.len(), next), (3, lock_id(3).to_string()));
+    let wanted = Filter { family: None, query: Some("GATE 4".into()) };
+    let (rows, next) = locks(&registry, &wanted, first(3)).unwrap();
+    assert_eq!((rows[0].1.as_str(), rows.len(), next.as_str()), ("gate 4", 1, ""));
+    let ids = [lock_id(2), lock_id(4), lock_id(9)];
+    assert_eq!(locks_among(&registry, &ids, &Filter::default()).unwrap().len(), 2);
+    assert_eq!(locks_among(&registry, &ids, &wanted).unwrap().len(), 1);
+}
+
+#[test]
+fn rights_have_a_state_and_an_age() {
+    let (registry, _dir) = registry();
+    let right = |number: u8, state: &str, since| {
+        (lock_id(number).to_string(), format!("gate {number}"), state.to_owned(), since)
+    };
+    let (rows, next) = rights(&registry, SUB, first(10)).unwrap();
+    let all =
+        [right(1, "active", CONFIRMED), right(2, "pending", ISSUED), right(3, "removing", ISSUED)];
+    assert_eq!((rows.as_slice(), next.as_str()), (&all[..], ""));
+
+    let (rows, next) = rights(&registry, SUB, first(2)).unwrap();
+    assert_eq!((rows.as_slice(), &next), (&all[..2], &lock_id(2).to_string()));
+    let (rows, next) = rights(&registry, SUB, after(&next, 2)).unwrap();
+    assert_eq!((rows.as_slice(), next.as_str()), (&all[2..], ""));
+
+    let (rows, next) = rights(&registry, MASTER, first(4)).unwrap();
+    assert_eq!((rows.len(), rows[0].2.as_str()), (4, "pending"));
+    let (rows, next) = rights(&registry, MASTER, after(&next, 4)).unwrap();
+    assert_eq!((rows, next.as_str()), (vec![right(5, "pending", ISSUED)], ""));
+}
+
+#[test]
+fn a_grant_proves_one_lock() {
+    let (registry, _dir) = registry();
+    let leaves = [entry(1, true), entry(2, true), entry(3, false)]
+        .map(|entry| Leaf::new(&[3; 32], Target::Lock(entry.key_hash), effect(entry.allow)));
+    let head = Tree::new(leaves).unwrap().head();
+    for number in 1..=3_u8 {
+        let given = Grant::decode(&grant(&registry, SUB, lock_id(number)).unwrap()).unwrap();
+        assert_eq!(
+            (given.statement.as_slice(), given.index),
+            (&b"cose"[..], u64::from(number - 1))
+        );
+        assert_eq!(given.leaf, leaves[usize::from(number - 1)]);
+        head.verify(&given.leaf, given.index, &given.path).unwrap();
+        assert!(given.access_chain.is_empty());
+    }
+    let everywhere = Grant::decode(&grant(&registry, MASTER, lock_id(5)).unwrap()).unwrap();
+    assert_eq!(everywhere.leaf, Leaf::new(&[3; 32], Target::All, Effect::Allow));
+    assert_eq!(everywhere.access_chain, [b"Mia".to_vec(), b"root".to_vec()]);
+}
+
+#[test]
+fn a_bundle_is_pem() {
+    let (registry, _dir) = registry();
+    let (roots, crls) = family_bundle(&registry, FAMILY).unwrap();
+    assert_eq!(pem::from_pem(pem::Label::Certificate, &roots).unwrap(), [b"root".to_vec()]);
+    assert_eq!(pem::from_pem(pem::Label::Crl, &crls).unwrap(), [b"crl".to_vec()]);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let (registry, _dir) = registry();
+    let nobody = Id::from_bytes([0; 16]);
+    for (error, part) in [
+        (rights(&registry, nobody, first(1)).unwrap_err(), "Key"),
+        (grant(&registry, nobody, lock_id(1)).unwrap_err(), "Key"),
+        (grant(&registry, SUB, nobody).unwrap_err(), "Lock"),
+        (grant(&registry, SUB, lock_id(4)).unwrap_err(), "right of Key"),
+        (family_bundle(&registry, nobody).unwrap_err(), "family"),
+    ] {
+        assert_eq!(error.name(), ErrorName::NotFound);
+        assert!(error.to_string().starts_with(&format!("there is no {part}")), "{error}");
+    }
+}
