@@ -124,7 +124,7 @@ until_true test -S "$work/bus"
 "$programs/keywrightd" --bus "$bus" --state-dir "$work/state" --virtual-reader "$work/reader" \
     2>"$work/daemon.log" & daemon=$!
 until_true ctl keys
-ctl watch >"$work/watch.log" 2>&1 & watcher=$!
+"$programs/keywrightctl" --bus "$bus" watch >"$work/watch.log" 2>&1 & watcher=$!
 
 heading 'A blank Key becomes a Master Key'
 say 'Its private keys are made on the token and never leave it. Factory PIN, PUK and management key are' \
