@@ -64,7 +64,8 @@ fn a_token_is_what_its_two_certificates_say_together() {
     let lock = member(&issuing, &ca, &access, Role::Lock);
     let (other_ca, _) = master(&Holder::new(3), &Holder::new(4));
     let garbage: &[u8] = b"not a certificate";
-    let rows: &[(Option<&[u8]>, Option<&[u8]>, State)] = &[
+    type Row<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, State);
+    let rows: &[Row] = &[
         (None, None, State::Blank),
         (Some(&own), Some(&ca), State::Master),
         (Some(&backup), Some(&ca), State::Backup),
