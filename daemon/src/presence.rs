@@ -149,3 +149,7 @@ pub fn standing(state: State, claims: &Claims, has_lock: bool) -> Standing {
         (State::Foreign | State::Master | State::Backup, _) => Standing::Foreign,
     }
 }
+
+#[cfg(test)]
+#[path = "presence_tests.rs"]
+mod tests;

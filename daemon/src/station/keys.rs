@@ -147,7 +147,7 @@ impl Station {
         } else {
             Plugged::AtStart
         };
-        self.reading += 1;
+        self.reading.insert(device.id.clone());
         tracing::debug!(?device, "plugged in");
         let (connector, id) = (device.connector.clone(), device.id.clone());
         let early = self.myself.clone();
@@ -167,6 +167,8 @@ impl Station {
             }
         };
         self.work(format!("plug-{}", device.port), vec![id], job, move |station, details| {
+            // Where the job was lost its token has said nothing, and nobody waits for it any more.
+            station.reading.remove(&read);
             if let Ok(Ok(details)) = details {
                 station.detailed(&read, details);
             }
@@ -180,7 +182,10 @@ impl Station {
         plugged: Plugged,
         identity: Result<Identity, TokenError>,
     ) {
-        self.reading -= 1;
+        if !self.reading.remove(&device.id) {
+            // It was pulled out before it had answered: it never came up.
+            return;
+        }
         let (claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
             Err(TokenError::Transport(TransportError::Gone)) => return,
@@ -280,6 +285,7 @@ impl Station {
 
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
+        self.reading.remove(device);
         let Some((label, key)) = self.present_mut(device) else { return };
         tracing::debug!(label, "unplugged");
         key.device = None;
@@ -404,7 +410,7 @@ impl Station {
 
     /// Whether some token that is plugged in has not said yet what it is.
     pub(super) fn is_reading(&self) -> bool {
-        self.reading > 0 || !self.settled
+        !self.reading.is_empty() || !self.settled
     }
 }
 

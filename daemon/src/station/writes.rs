@@ -23,6 +23,7 @@ use crate::{
         wizard::{Event, Selection, Step, Who, Wizard},
         write::{self, issuer_is_done},
     },
+    token::PinState,
 };
 
 impl Station {
@@ -233,6 +234,7 @@ impl Station {
         if let Some(key) = self.keys.get_mut(&candidate) {
             key.authorized |= made.candidate_authorized;
         }
+        self.reread(&candidate, made.key);
         let outcome = self.success(number, made);
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome = outcome;
@@ -241,7 +243,6 @@ impl Station {
             }
         }
         self.ended(number, Past::Done);
-        self.reread(&candidate);
         if let Some(family) = self.keys.get(&candidate).and_then(|key| key.claims.family) {
             self.refresh_family(family.0);
         }
@@ -278,25 +279,31 @@ impl Station {
     }
 
     /// Takes over what is now on a Key, without asking the token again.
-    fn reread(&mut self, label: &Label) {
-        let known = self.keys.get(label).and_then(|_| {
-            let (id, record) = self.known_by_label(label)?;
-            let memberships = self.registry.memberships(id).ok()?;
-            let first = memberships.into_iter().find(|(family, _)| *family == record.family)?.1;
-            let issuing = match &record.issuing_key {
-                Some(spki) => self.registry.issuer(Id::of_spki(spki)).ok()?,
+    fn reread(&mut self, label: &Label, id: Id) {
+        let known = || {
+            let record = self.registry.key(id)?;
+            let first = self.registry.memberships(id)?;
+            let issuing = match record.as_ref().and_then(|record| record.issuing_key.as_ref()) {
+                Some(spki) => self.registry.issuer(Id::of_spki(spki))?,
                 None => None,
             };
-            Some((id, record, first, issuing))
-        });
-        let Some((id, record, first, issuing)) = known else { return };
+            Ok::<_, crate::registry::RegistryError>((record, first, issuing))
+        };
+        let (record, memberships, issuing) = match known() {
+            Ok((Some(record), memberships, issuing)) => (record, memberships, issuing),
+            Ok((None, ..)) => return,
+            Err(error) => return tracing::error!(%error, "a new Key cannot be read"),
+        };
         let Some(key) = self.keys.get_mut(label) else { return };
         let parse = |der: &Vec<u8>| Certificate::parse(der).ok();
         // A member of several families keeps showing what it showed: the first family's.
         if key.id.is_none() {
             key.claims = Claims {
                 family: Some((record.family, record.role)),
-                access: parse(&first.certificate),
+                access: memberships
+                    .iter()
+                    .find(|(family, _)| *family == record.family)
+                    .and_then(|(_, first)| parse(&first.certificate)),
                 issuing: issuing.and_then(|issuer| issuer.chain.first().and_then(parse)),
                 foreign: false,
             };
@@ -304,14 +311,11 @@ impl Station {
         key.id = Some(id);
         key.guid = record.guid;
         key.serial = record.serial;
-        key.details.pin = crate::token::PinState::Set;
+        if self.config.require_new_pin {
+            key.details.pin = PinState::Set;
+        }
         key.details.puk_is_factory = key.details.puk_is_factory.map(|_| false);
         self.refresh(label);
-    }
-
-    fn known_by_label(&self, label: &Label) -> Option<(Id, crate::registry::records::Key)> {
-        let known = self.registry.known_keys(usize::MAX).ok()?;
-        known.into_iter().find(|(_, record)| record.label == *label)
     }
 
     fn stopped(&mut self, number: u64, stop: Stop, used: &[DeviceId]) {
@@ -372,7 +376,14 @@ impl Station {
     /// The write was broken off: it is at awaiting-key until both Keys are back.
     fn interrupted(&mut self, number: u64, error: &Error, used: &[DeviceId]) {
         self.load_intent(number);
-        let text = format!("the write was interrupted: {error}; plug both Keys in again to go on");
+        let text = match error {
+            Error::KeyAbsent(key) => format!(
+                "the write was interrupted: {key} was unplugged; plug it in again to go on, or cancel"
+            ),
+            other => format!(
+                "the write was interrupted: {other}; to go on, unplug both Keys and plug them in again"
+            ),
+        };
         let Some(job) = self.serializations.get_mut(&number) else { return };
         if job.wizard.happen(Event::Interrupted).is_err() {
             return;
