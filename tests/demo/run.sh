@@ -26,21 +26,20 @@ ctl() { "$programs/keywrightctl" --bus "$bus" "$@"; }
 
 # Whatever happens, nothing that was started here goes on, and no file stays.
 clean_up() {
-    local status=$?
+    local status=$? log process
     trap - EXIT
-    if [ $status -ne 0 ]; then
-        printf '\nThe demo failed (status %s). The daemon wrote:\n' $status >&2
-        cat "$work/daemon.log" >&2 || true
-    fi
+    set +e
+    log=$(cat "$work/daemon.log")
     for process in "${plugged[@]}" ${watcher:-} ${daemon:-} ${bus_daemon:-}; do
-        kill "$process" 2>/dev/null || true
-        wait "$process" 2>/dev/null || true
-    done
+        kill "$process"
+        wait "$process"
+    done 2>/dev/null
     rm -rf "$work"
+    [ $status -eq 0 ] || printf '\nThe demo failed (status %s). The daemon wrote:\n%s\n' $status "$log" >&2
     exit $status
 }
 trap clean_up EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 
 # until_true COMMAND…: returns as soon as the command succeeds, fails after 10 s.
 until_true() {
