@@ -110,15 +110,22 @@ async fn until_rest(key: &Plugged) -> Vec<Exchange> {
     }
 }
 
-/// All commands of a whole Sub and a whole Backup Key, from the plug of both tokens on.
+/// All commands of a whole Sub and a whole Backup Key, from the plug of both tokens on. The goal is
+/// about the job: what a plug costs has goals of its own.
 pub async fn whole_jobs() -> (Vec<Row>, Vec<(&'static str, Vec<Line>)>) {
     let jobs = [("Sub", Answers::sub("Sub", &[]), 40.0), ("Backup", Answers::backup("B"), 60.0)];
     let (mut rows, mut lists) = (Vec::new(), Vec::new());
     for (title, answers, limit) in jobs {
         let lines = whole_job(&answers).await;
-        let count = lines.len() as u64;
-        let what = format!("commands of a whole {title} Key, both tokens, plugs included");
+        let plugs = lines.iter().filter(|line| line.phase == Phase::Plug).count() as u64;
+        let count = lines.len() as u64 - plugs;
+        let what = format!("commands of a whole {title} Key, both tokens, offer to finished");
         rows.push(Row::count(what, Goal::at_most(limit), count));
+        rows.push(Row::count(
+            format!("{title} Key: commands of the plugs before"),
+            Goal::NONE,
+            plugs,
+        ));
         lists.push((title, lines));
     }
     (rows, lists)
@@ -152,7 +159,8 @@ async fn whole_job(answers: &Answers) -> Vec<Line> {
     for (who, exchanges, log) in
         [(Who::Issuer, master, &logs[0]), (Who::Candidate, blank, &logs[1])]
     {
-        commands.extend(token_log::named(&exchanges, log).into_iter().map(|command| (who, command)));
+        commands
+            .extend(token_log::named(&exchanges, log).into_iter().map(|command| (who, command)));
     }
     commands.sort_by_key(|(_, command)| command.came);
     let phase = |came: Instant| match (first_pin, write) {
@@ -174,9 +182,10 @@ async fn plug_logged(station: &mut Station, name: &str, log: &Path) -> Plugged {
 fn explain(placed: Vec<(Phase, Who, String)>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (phase, who, name) in placed {
-        let same = |line: &&Line| line.phase == phase && line.who == who && line.name == name;
-        let nth = lines.iter().filter(same).count();
-        let why = why(phase, who, &name, nth);
+        let there = || lines.iter().filter(|line| line.phase == phase && line.who == who);
+        let nth = there().filter(|line| line.name == name).count();
+        let before = there().next_back().map_or("", |line| &line.name);
+        let why = why(phase, who, &name, nth, before);
         lines.push(Line { phase, who, name, why });
     }
     lines

@@ -30,40 +30,60 @@ pub async fn measure(
 ) -> (Vec<Row>, Plugged) {
     let ids = all_locks(station).await;
     assert_eq!(ids.len(), SIZES[2], "the registry was filled");
-    let mut rows = Vec::new();
-    let mut medians = Vec::new();
-    let mut last = None;
+    let mut memory = vec![("opened, and all Locks listed", peak(station))];
+    let (mut rows, mut medians, mut last) = (Vec::new(), Vec::new(), None);
     for size in SIZES {
         let mut times = Vec::new();
-        let before = token_log::successes(&log(station, "master"), "AUTHENTICATE 9C");
+        let before = signatures(station);
         for number in 0..repeats {
             let selected = &ids[..size];
             let name = format!("sub {size} {number}");
-            let (key, time) = make_sub(station, master, &name, selected).await;
+            let (key, time, peaks) = make_sub(station, master, &name, selected).await;
             times.push(time);
+            if size == SIZES[2] {
+                memory.extend(peaks);
+            }
             if let Some(before) = last.replace(key) {
                 station.unplug(before).await;
             }
         }
-        let signed = token_log::successes(&log(station, "master"), "AUTHENTICATE 9C") - before;
+        let signed = signatures(station) - before;
         let samples: Samples = times.into_iter().collect();
         medians.push(samples.median());
-        rows.push(Row::times(
-            format!("last PIN to finished, {} Locks, signatures at {SIGNATURE} ms", thousands(size)),
-            Goal::NONE,
-            &samples,
-        ));
-        rows.push(Row::count(
-            format!("issuer signatures, {} Locks", thousands(size)),
-            Goal::at_most(2.0),
-            signed.div_ceil(repeats as u64),
-        ));
+        let size = thousands(size);
+        let what = format!("last PIN to finished, Locks: {size}, signatures at {SIGNATURE} ms");
+        rows.push(Row::times(what, Goal::NONE, &samples));
+        let signed = signed.div_ceil(repeats as u64);
+        let what = format!("issuer signatures, Locks: {size}");
+        rows.push(Row::count(what, Goal::at_most(2.0), signed));
     }
     rows.push(Row::ratio("100,000 Locks to 1", Goal::at_most(3.0), medians[2], medians[0]));
-    let memory = process::memory(station.daemon.pid());
-    let goal = Goal::at_most(100.0);
-    rows.push(Row::memory("peak RSS (VmHWM) after these jobs", goal, memory.peak));
+    rows.extend(memory_rows(&memory));
     (rows, last.expect("a Sub Key was made"))
+}
+
+/// The peak of all parts, and of each at the first time.
+fn memory_rows(peaks: &[(&'static str, u64)]) -> Vec<Row> {
+    let all = peaks.iter().map(|(_, peak)| *peak).max().unwrap_or_default();
+    let mut rows = vec![Row::memory("peak RSS (VmHWM), 100,000 Locks", Goal::at_most(100.0), all)];
+    for (number, (part, peak)) in peaks.iter().enumerate() {
+        if !peaks[..number].iter().any(|(before, _)| before == part) {
+            rows.push(Row::memory(format!("of it: {part}"), Goal::NONE, *peak));
+        }
+    }
+    rows
+}
+
+/// The peak since the last call.
+fn peak(station: &Station) -> u64 {
+    let pid = station.daemon.pid();
+    let peak = process::memory(pid).peak;
+    process::reset_peak(pid);
+    peak
+}
+
+fn signatures(station: &Station) -> u64 {
+    token_log::successes(&log(station, "master"), "AUTHENTICATE 9C")
 }
 
 /// Plugs in the Master again, as a token with slow signatures.
@@ -86,25 +106,27 @@ async fn make_sub(
     master: &Plugged,
     name: &str,
     locks: &[String],
-) -> (Plugged, Duration) {
+) -> (Plugged, Duration, Vec<(&'static str, u64)>) {
     let blank = plug_slow(station, name).await;
     let job = station.offer(master, &blank).await;
     let ids: Vec<_> = locks.iter().map(String::as_str).collect();
     let answers = Answers::sub(name, &ids);
+    let mut peaks = vec![("plug and offer", peak(station))];
+    station.client.answer_until(&mut station.watch, &job, &answers, "review").await;
+    peaks.push(("selecting them by their ids", peak(station)));
     station.client.answer_until(&mut station.watch, &job, &answers, "pins").await;
+    peaks.push(("Review and Save", peak(station)));
     let mut offers = Offers::listen(&station.bus.connect().await).await;
     let time = provide_pins(station, &mut offers, &job).await;
+    peaks.push(("PINs and write", peak(station)));
     station.client.serialization(&job).await.finish().await.unwrap();
     station.until_state(&blank.path, "sub").await;
-    (blank, time)
+    peaks.push(("Finish", peak(station)));
+    (blank, time, peaks)
 }
 
 /// Gives all three PINs; the time runs from the call with the last one.
-async fn provide_pins(
-    station: &Station,
-    offers: &mut Offers,
-    job: &OwnedObjectPath,
-) -> Duration {
+async fn provide_pins(station: &Station, offers: &mut Offers, job: &OwnedObjectPath) -> Duration {
     let serialization = station.client.serialization(job).await;
     let objects = station.watch.objects().await;
     let needed = objects.serialization(job).unwrap().words("PinsNeeded");

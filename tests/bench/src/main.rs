@@ -80,8 +80,7 @@ const LOCKS: u32 = 100_000;
 async fn main() -> io::Result<()> {
     let options = Options::parse();
     let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
-    let wanted =
-        |subject| options.subjects.is_empty() || options.subjects.contains(&subject);
+    let wanted = |subject| options.subjects.is_empty() || options.subjects.contains(&subject);
     let (mut rows, mut lists) = (Vec::new(), Vec::new());
     if wanted(Subject::Plug) {
         rows.extend(plug::measure(effort.plugs).await);

@@ -71,6 +71,7 @@ fn changed_step(signal: &Message, job: &OwnedObjectPath) -> Option<String> {
     if header.member()?.as_str() != "PropertiesChanged" || *header.path()? != **job {
         return None;
     }
-    let (_, mut changed, _): (String, Properties, Vec<String>) = signal.body().deserialize().ok()?;
+    let (_, mut changed, _): (String, Properties, Vec<String>) =
+        signal.body().deserialize().ok()?;
     String::try_from(changed.remove("Step")?).ok()
 }

@@ -29,10 +29,16 @@ pub fn memory(pid: Pid) -> Memory {
     }
 }
 
+/// Forgets the peak: from now on VmHWM is that of what follows (proc(5), `clear_refs`).
+pub fn reset_peak(pid: Pid) {
+    fs::write(format!("/proc/{}/clear_refs", pid.as_raw_nonzero()), "5").unwrap();
+}
+
 /// Context switches of all threads, by thread id and name.
 pub fn switches(pid: Pid) -> Switches {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
-    let statuses = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok());
+    let statuses =
+        tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok());
     statuses
         .map(|status| {
             let id = field(&status, "Pid").try_into().unwrap();

@@ -24,9 +24,7 @@ pub struct Command {
 /// Whether this is a command of its own: no GET RESPONSE, and no piece with more to follow.
 pub fn is_command(message: &[u8]) -> bool {
     match message {
-        [class, instruction, ..] => {
-            *instruction != INS_GET_RESPONSE && class & CLA_CHAINED == 0
-        }
+        [class, instruction, ..] => *instruction != INS_GET_RESPONSE && class & CLA_CHAINED == 0,
         _ => false,
     }
 }
