@@ -3,14 +3,17 @@
 //! Serialized (serde), a field has the name of its D-Bus property in snake_case. Object paths are
 //! opaque strings. Times are Unix seconds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+};
 
-use keywright_proto::Kind;
+use keywright_proto::{ErrorName, Kind, Role};
 use serde::{Serialize, Serializer};
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::{
-    error::{Error, ErrorName, Result},
+    error::{Error, Result},
     words::words,
 };
 
@@ -114,8 +117,9 @@ words! {
 pub struct Membership {
     /// The family's id.
     pub family: String,
-    /// `master`, `backup` or `sub`.
-    pub role: String,
+    /// None for a role that only a newer daemon knows.
+    #[serde(serialize_with = "word")]
+    pub role: Option<Role>,
 }
 
 /// `org.keywright1.Key`.
@@ -154,7 +158,7 @@ pub struct Serialization {
     #[serde(serialize_with = "words_of_kinds")]
     pub kinds: Vec<Kind>,
     /// None until chosen.
-    #[serde(serialize_with = "word_of_kind")]
+    #[serde(serialize_with = "word")]
     pub kind: Option<Kind>,
     pub name: String,
     pub selected: u32,
@@ -183,8 +187,11 @@ pub struct Progress {
 /// How a serialization ended, or why it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
-    /// The error's name, as the contract lists it.
-    pub name: ErrorName,
+    /// Which of the contract's errors; none where it ended well, or for a newer daemon's name.
+    #[serde(skip)]
+    pub error: Option<ErrorName>,
+    /// The error's name as it came; empty where it ended well.
+    pub name: String,
     /// What happened and what to do next; English.
     pub text: String,
 }
@@ -206,7 +213,9 @@ pub struct Decision {
 pub struct KeyRow {
     pub id: String,
     pub name: String,
-    pub role: String,
+    /// None for a role that only a newer daemon knows.
+    #[serde(serialize_with = "word")]
+    pub role: Option<Role>,
     pub family: String,
     pub last_seen: u64,
 }
@@ -237,7 +246,8 @@ pub struct RightRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the contract's entries, by their names")]
 pub struct Review {
-    pub kind: String,
+    #[serde(serialize_with = "word")]
+    pub kind: Option<Kind>,
     pub name: String,
     pub locks: u32,
     pub pending: u32,
@@ -284,11 +294,11 @@ impl Key {
 
     /// What `ListKeys` tells of a Key without an object.
     pub fn from_row(row: &KeyRow) -> Self {
-        let membership = Membership { family: row.family.clone(), role: row.role.clone() };
+        let membership = Membership { family: row.family.clone(), role: row.role };
         Self {
             id: row.id.clone(),
             name: row.name.clone(),
-            state: row.role.as_str().into(),
+            state: row.role.map_or("", Role::as_str).into(),
             memberships: vec![membership],
             last_seen: row.last_seen,
             ..Self::at("")
@@ -306,7 +316,7 @@ impl Key {
                     let pairs: Vec<(String, String)> = take(name, value)?;
                     self.memberships = pairs
                         .into_iter()
-                        .map(|(family, role)| Membership { family, role })
+                        .map(|(family, role)| Membership { family, role: role.parse().ok() })
                         .collect();
                 }
                 "Present" => self.present = take(name, value)?,
@@ -387,8 +397,8 @@ impl Serialization {
                 "Owner" => self.owner = take(name, value)?,
                 "Stage" => self.stage = take::<String>(name, value)?.into(),
                 "Outcome" => {
-                    let (error, text): (String, String) = take(name, value)?;
-                    self.outcome = outcome(&error, text);
+                    let (error, text) = take(name, value)?;
+                    self.outcome = outcome(error, text);
                 }
                 "OutcomeDetails" => {
                     let details: HashMap<String, OwnedVariant> = take(name, value)?;
@@ -407,13 +417,12 @@ impl Serialization {
     }
 }
 
-/// An outcome, unless both parts are empty. The name comes whole or as its last part.
-fn outcome(error: &str, text: String) -> Option<Outcome> {
-    if error.is_empty() && text.is_empty() {
+/// An outcome, unless both parts are empty.
+fn outcome(name: String, text: String) -> Option<Outcome> {
+    if name.is_empty() && text.is_empty() {
         return None;
     }
-    let name = ErrorName::from_full_name(error).unwrap_or_else(|| error.into());
-    Some(Outcome { name, text })
+    Some(Outcome { error: name.parse().ok(), name, text })
 }
 
 /// A property's value as its type in the contract.
@@ -447,8 +456,15 @@ fn plain(value: &Variant<'_>) -> String {
     }
 }
 
-fn word_of_kind<S: Serializer>(kind: &Option<Kind>, to: S) -> std::result::Result<S::Ok, S::Error> {
-    to.serialize_str(kind.map_or("", Kind::as_str))
+/// The word on the bus; empty for none.
+fn word<T: Display, S: Serializer>(
+    word: &Option<T>,
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match word {
+        Some(word) => to.collect_str(word),
+        None => to.serialize_str(""),
+    }
 }
 
 fn words_of_kinds<S: Serializer>(kinds: &[Kind], to: S) -> std::result::Result<S::Ok, S::Error> {
@@ -514,11 +530,14 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_is_named_whole_or_by_its_last_part() {
-        for name in ["org.keywright1.Error.WrongKey", "WrongKey"] {
-            let job = set(&[("Outcome", (name, "another Key").into())]).unwrap();
-            assert_eq!(job.outcome.unwrap().name, ErrorName::WrongKey, "{name}");
-        }
-        assert_eq!(set(&[("Outcome", ("", "").into())]).unwrap().outcome, None);
+    fn an_outcome_of_a_newer_daemon_keeps_its_name() {
+        let outcome =
+            |name: &str, text: &str| set(&[("Outcome", (name, text).into())]).unwrap().outcome;
+        let known = outcome(ErrorName::WrongKey.full(), "another Key").unwrap();
+        assert_eq!(known.error, Some(ErrorName::WrongKey));
+        let newer = outcome("org.keywright1.Error.TooWarm", "let it cool").unwrap();
+        assert_eq!((newer.error, newer.name.as_str()), (None, "org.keywright1.Error.TooWarm"));
+        assert_eq!(outcome("", "unplug it now").unwrap().error, None);
+        assert_eq!(outcome("", ""), None);
     }
 }

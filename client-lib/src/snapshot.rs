@@ -259,7 +259,7 @@ impl From<(OwnedObjectPath, OwnedObjectPath, String)> for Decision {
 
 impl From<KeyRowWire> for KeyRow {
     fn from((id, name, role, family, last_seen): KeyRowWire) -> Self {
-        Self { id, name, role, family, last_seen }
+        Self { id, name, role: role.parse().ok(), family, last_seen }
     }
 }
 

@@ -138,12 +138,12 @@ async fn every_refusal_is_status_1_with_its_name_and_text() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     for name in ErrorName::ALL {
-        station.fake.refuse("SetKind", name.as_str(), "what happened; what to do");
+        station.fake.refuse("SetKind", *name, "what happened; what to do");
         let ran = station.run(SUB).await;
         assert_eq!(ran.status, 1, "{name}: {}", ran.stderr);
         assert_eq!(
             ran.stderr,
-            format!("keywrightctl: {}: what happened; what to do\n", name.full_name())
+            format!("keywrightctl: {}: what happened; what to do\n", name.full())
         );
         assert_eq!(ran.stdout, "");
     }
@@ -153,7 +153,7 @@ async fn every_refusal_is_status_1_with_its_name_and_text() {
 async fn a_pin_that_was_refused_is_not_sent_again() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
-    station.fake.refuse("ProvidePin", "PinInvalid", "2 tries left; give the right one");
+    station.fake.refuse("ProvidePin", ErrorName::PinInvalid, "2 tries left; give the right one");
     let ran = station.run(SUB).await;
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("Error.PinInvalid: 2 tries left"), "{}", ran.stderr);
@@ -165,7 +165,7 @@ async fn a_pin_that_was_refused_is_not_sent_again() {
 async fn a_job_that_fails_is_status_1_with_its_outcome() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
-    let name = ErrorName::TokenFailed.full_name();
+    let name = ErrorName::TokenFailed.full().to_owned();
     station.fake.world().outcome = Some((name, "the token was mute; plug it in again".into()));
     let ran = station.run(SUB).await;
     assert_eq!(ran.status, 1);

@@ -1,6 +1,6 @@
 //! One way through a serialization, whoever answers.
 
-use keywright_client::{Outcome, Serialization, Situation, Wizard, error::ErrorName, model::Who};
+use keywright_client::{ErrorName, Outcome, Serialization, Situation, Wizard, model::Who};
 
 use crate::{
     answers::{Answers, Selection},
@@ -26,14 +26,14 @@ pub async fn drive<A: Answers>(
                 return Ok(wizard.serialization().clone());
             }
             Situation::Cancelled { outcome } => {
-                return Err(ended(outcome.as_ref(), &ErrorName::Cancelled, "it was cancelled"));
+                return Err(ended(outcome.as_ref(), ErrorName::Cancelled, "it was cancelled"));
             }
             Situation::Failed { outcome } => {
-                return Err(ended(outcome.as_ref(), &ErrorName::TokenFailed, "it failed"));
+                return Err(ended(outcome.as_ref(), ErrorName::TokenFailed, "it failed"));
             }
             Situation::Unknown(step) => {
                 let text = format!("this program is too old for the step {step:?}; update it");
-                return Err(Failure::named(&ErrorName::Unsupported, text));
+                return Err(Failure::named(ErrorName::Unsupported, text));
             }
             Situation::Writing { .. } | Situation::AwaitingKey { .. } => answers.tell(&situation),
             _ => {
@@ -96,9 +96,11 @@ async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Res
     }
 }
 
-fn ended(outcome: Option<&Outcome>, otherwise: &ErrorName, text: &str) -> Failure {
+fn ended(outcome: Option<&Outcome>, otherwise: ErrorName, text: &str) -> Failure {
     match outcome {
-        Some(outcome) => Failure::named(&outcome.name, &outcome.text),
+        Some(outcome) => {
+            Failure::Refused { name: Some(outcome.name.clone()), text: outcome.text.clone() }
+        }
         None => Failure::named(otherwise, format!("{text}; plug the Key in again to start anew")),
     }
 }

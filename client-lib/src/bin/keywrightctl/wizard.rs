@@ -183,7 +183,7 @@ impl Answers for Person {
         if confirm("Write it?").await? {
             return Ok(());
         }
-        Err(Failure::named(&ErrorName::Cancelled, "not written, as you answered"))
+        Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }
 
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
@@ -211,12 +211,12 @@ impl Answers for Person {
             ErrorName::LimitExceeded,
             ErrorName::KeyBusy,
         ];
-        let again = again.iter().any(|name| failure.is(name));
+        let again = again.into_iter().any(|name| failure.is(name));
         if again {
             say(&failure.line().unwrap_or_default());
         }
         // Said with every refusal, because it is the number that matters then.
-        if failure.is(&ErrorName::PinInvalid) {
+        if failure.is(ErrorName::PinInvalid) {
             for key in [wizard.issuer(), wizard.candidate()].into_iter().flatten() {
                 if key.pin_retries >= 0 {
                     say(&format!("{}: {} tries left", key.label(), key.pin_retries));
@@ -251,7 +251,8 @@ fn numbers(answer: &str, lines: usize) -> Option<BTreeSet<usize>> {
 
 /// What will be written, for people.
 pub fn summary(review: &Review) -> String {
-    let mut text = format!("{} Key {:?}", review.kind, review.name);
+    let kind = review.kind.map_or("new", Kind::as_str);
+    let mut text = format!("{kind} Key {:?}", review.name);
     if review.locks > 0 {
         text.push_str(&format!(", for {} Locks", review.locks));
     }
