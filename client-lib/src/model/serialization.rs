@@ -1,58 +1,16 @@
-//! Owned snapshots of what the daemon shows.
-//!
-//! Serialized (serde), a field has the name of its D-Bus property in snake_case. Object paths are
-//! opaque strings. Times are Unix seconds.
+//! A serialization as the daemon shows it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt::Display,
-};
+use std::collections::{BTreeMap, HashMap};
 
-use keywright_proto::{ErrorName, Kind, Role};
+use keywright_proto::{ErrorName, Kind};
 use serde::{Serialize, Serializer};
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
+    model::{Properties, take, word},
     words::words,
 };
-
-/// The properties of an object, or those that changed.
-pub(crate) type Properties = HashMap<String, OwnedVariant>;
-
-words! {
-    /// What a present Key is; `daemon` decides it from the token's certificates.
-    KeyState {
-        /// Nothing of anybody on it.
-        Blank = "blank",
-        /// Root of a family.
-        Master = "master",
-        /// A peer of a Master.
-        Backup = "backup",
-        /// A Key for some Locks.
-        Sub = "sub",
-        /// In use for something else.
-        Foreign = "foreign",
-        /// Never admitted again.
-        Revoked = "revoked",
-        /// Cannot be used.
-        Unusable = "unusable",
-    }
-}
-
-words! {
-    /// What is known of a PIN.
-    PinState {
-        /// As the factory set it.
-        Default = "default",
-        /// A person set it.
-        Set = "set",
-        /// No tries left.
-        Blocked = "blocked",
-        /// The token does not tell.
-        Unknown = "unknown",
-    }
-}
 
 words! {
     /// A step of the wizard.
@@ -112,39 +70,6 @@ words! {
     }
 }
 
-/// A family that a Key belongs to, and as what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Membership {
-    /// The family's id.
-    pub family: String,
-    /// None for a role that only a newer daemon knows.
-    #[serde(serialize_with = "word")]
-    pub role: Option<Role>,
-}
-
-/// `org.keywright1.Key`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's properties, by their names")]
-pub struct Key {
-    /// The object's path; empty for a Key known only from `ListKeys`.
-    pub path: String,
-    pub id: String,
-    pub name: String,
-    pub state: KeyState,
-    pub memberships: Vec<Membership>,
-    pub present: bool,
-    pub model: String,
-    pub serial: String,
-    pub port: String,
-    pub pin: PinState,
-    /// Tries left; -1 where the token does not tell.
-    pub pin_retries: i32,
-    pub authorized: bool,
-    pub locks: u32,
-    pub pending_locks: u32,
-    pub last_seen: u64,
-}
-
 /// `org.keywright1.Serialization`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the contract's properties, by their names")]
@@ -196,52 +121,6 @@ pub struct Outcome {
     pub text: String,
 }
 
-/// A present pair without an offer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Decision {
-    /// The possible issuer's path, or `/`.
-    pub issuer: String,
-    /// The other Key's path.
-    pub other: String,
-    /// Why there is no offer: a word of the contract, section 2.
-    pub reason: String,
-}
-
-/// A Key in `ListKeys`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
-pub struct KeyRow {
-    pub id: String,
-    pub name: String,
-    /// None for a role that only a newer daemon knows.
-    #[serde(serialize_with = "word")]
-    pub role: Option<Role>,
-    pub family: String,
-    pub last_seen: u64,
-}
-
-/// A Lock in `ListLocks`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
-pub struct LockRow {
-    pub id: String,
-    pub name: String,
-    pub family: String,
-    pub online: bool,
-    pub last_seen: u64,
-}
-
-/// A right in `ListRights`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
-pub struct RightRow {
-    pub lock_id: String,
-    pub name: String,
-    /// `pending`, `active` or `removing`.
-    pub state: String,
-    pub since: u64,
-}
-
 /// What `Review` shows before `Save`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the contract's entries, by their names")]
@@ -255,94 +134,6 @@ pub struct Review {
     pub warnings: Vec<(String, String)>,
     /// What `Save` has to carry.
     pub revision: u32,
-}
-
-/// Everything that the daemon shows, as of one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct State {
-    /// Whether the daemon is on the bus. Where it is not, the rest is what it showed last.
-    pub running: bool,
-    /// By path.
-    pub keys: BTreeMap<String, Key>,
-    /// By path.
-    pub serializations: BTreeMap<String, Serialization>,
-    /// Present pairs without an offer.
-    pub decisions: Vec<Decision>,
-}
-
-impl Key {
-    /// A Key of which nothing is known but its path.
-    pub(crate) fn at(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            id: String::new(),
-            name: String::new(),
-            state: KeyState::Other(String::new()),
-            memberships: Vec::new(),
-            present: false,
-            model: String::new(),
-            serial: String::new(),
-            port: String::new(),
-            pin: PinState::Unknown,
-            pin_retries: -1,
-            authorized: false,
-            locks: 0,
-            pending_locks: 0,
-            last_seen: 0,
-        }
-    }
-
-    /// What `ListKeys` tells of a Key without an object.
-    pub fn from_row(row: &KeyRow) -> Self {
-        let membership = Membership { family: row.family.clone(), role: row.role };
-        Self {
-            id: row.id.clone(),
-            name: row.name.clone(),
-            state: row.role.map_or("", Role::as_str).into(),
-            memberships: vec![membership],
-            last_seen: row.last_seen,
-            ..Self::at("")
-        }
-    }
-
-    pub(crate) fn set(&mut self, properties: Properties) -> Result<()> {
-        for (property, value) in properties {
-            let name = property.as_str();
-            match name {
-                "Id" => self.id = take(name, value)?,
-                "Name" => self.name = take(name, value)?,
-                "State" => self.state = take::<String>(name, value)?.into(),
-                "Memberships" => {
-                    let pairs: Vec<(String, String)> = take(name, value)?;
-                    self.memberships = pairs
-                        .into_iter()
-                        .map(|(family, role)| Membership { family, role: role.parse().ok() })
-                        .collect();
-                }
-                "Present" => self.present = take(name, value)?,
-                "Model" => self.model = take(name, value)?,
-                "Serial" => self.serial = take(name, value)?,
-                "Port" => self.port = take(name, value)?,
-                "Pin" => self.pin = take::<String>(name, value)?.into(),
-                "PinRetries" => self.pin_retries = take(name, value)?,
-                "Authorized" => self.authorized = take(name, value)?,
-                "Locks" => self.locks = take(name, value)?,
-                "PendingLocks" => self.pending_locks = take(name, value)?,
-                "LastSeen" => self.last_seen = take(name, value)?,
-                _ => {} // of a newer daemon
-            }
-        }
-        Ok(())
-    }
-
-    /// What a person knows the Key by: its name, or what it is and where.
-    pub fn label(&self) -> String {
-        match (self.name.as_str(), self.model.as_str()) {
-            ("", "") => format!("{} Key", self.state),
-            ("", model) => format!("{} {model} at {}", self.state, self.port),
-            (name, _) => name.to_owned(),
-        }
-    }
 }
 
 impl Serialization {
@@ -425,14 +216,6 @@ fn outcome(name: String, text: String) -> Option<Outcome> {
     Some(Outcome { error: name.parse().ok(), name, text })
 }
 
-/// A property's value as its type in the contract.
-pub(crate) fn take<T>(name: &str, value: OwnedVariant) -> Result<T>
-where
-    T: TryFrom<OwnedVariant>,
-{
-    T::try_from(value).map_err(|_| Error::malformed(format_args!("property {name}")))
-}
-
 fn path(name: &str, value: OwnedVariant) -> Result<String> {
     Ok(take::<OwnedObjectPath>(name, value)?.to_string())
 }
@@ -456,17 +239,6 @@ fn plain(value: &Variant<'_>) -> String {
     }
 }
 
-/// The word on the bus; empty for none.
-fn word<T: Display, S: Serializer>(
-    word: &Option<T>,
-    to: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    match word {
-        Some(word) => to.collect_str(word),
-        None => to.serialize_str(""),
-    }
-}
-
 fn words_of_kinds<S: Serializer>(kinds: &[Kind], to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_seq(kinds.iter().map(|kind| kind.as_str()))
 }
@@ -474,44 +246,7 @@ fn words_of_kinds<S: Serializer>(kinds: &[Kind], to: S) -> std::result::Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// `PinRetries` as `pin_retries`.
-    fn snake(name: &str) -> String {
-        let mut snake = String::new();
-        for c in name.chars() {
-            if c.is_ascii_uppercase() && !snake.is_empty() {
-                snake.push('_');
-            }
-            snake.push(c.to_ascii_lowercase());
-        }
-        snake
-    }
-
-    fn fields(value: &impl Serialize) -> Vec<String> {
-        let serde_json::Value::Object(object) = serde_json::to_value(value).unwrap() else {
-            panic!("not an object")
-        };
-        let mut fields: Vec<String> = object.keys().cloned().collect();
-        fields.sort();
-        fields
-    }
-
-    fn contract(names: &str) -> Vec<String> {
-        let mut names: Vec<String> = names.split_whitespace().map(snake).collect();
-        names.push("path".into());
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn json_has_the_names_of_the_properties() {
-        let key = "Id Name State Memberships Present Model Serial Port Pin PinRetries Authorized \
-            Locks PendingLocks LastSeen";
-        assert_eq!(fields(&Key::at("/k")), contract(key));
-        let job = "Issuer Candidate Result Kinds Kind Name Selected AllLocks Step Steps Revision \
-            PinsNeeded Progress Owner Stage Outcome OutcomeDetails";
-        assert_eq!(fields(&Serialization::at("/s")), contract(job));
-    }
+    use crate::error::Error;
 
     fn set(properties: &[(&str, Variant<'_>)]) -> Result<Serialization> {
         let owned = |(name, value): &(&str, Variant<'_>)| {
