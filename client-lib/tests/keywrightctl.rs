@@ -170,6 +170,40 @@ async fn a_job_that_fails_is_status_1_with_its_outcome() {
     let ran = station.run(SUB).await;
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("Error.TokenFailed: the token was mute"), "{}", ran.stderr);
+    assert_eq!(station.fake.calls().last().unwrap(), "Finish", "nothing lingers");
+}
+
+#[tokio::test]
+async fn a_code_that_may_not_count_is_kept_with_a_word_about_it() {
+    for (fails, puk, word) in [
+        (true, None, "is not in force"),
+        (true, Some("unknown"), "is not known"),
+        (false, Some("left"), "is not in force"),
+        (false, None, ""),
+    ] {
+        let station = Station::new().await;
+        station.fake.offer(&station.daemon).await;
+        let outcome = (ErrorName::TokenFailed.full().to_owned(), "mute".to_owned());
+        station.fake.world().outcome = fails.then_some(outcome);
+        station.fake.world().puk = puk;
+        let ran = station.run(&format!("{SUB} --recovery-code-file @code")).await;
+        assert_eq!(ran.status, i32::from(fails), "{}", ran.stderr);
+        assert_eq!(std::fs::read(station.file("code")).unwrap(), b"87654321\n");
+        assert!(ran.stderr.contains(word), "{fails} {puk:?}: {}", ran.stderr);
+        let said = ran.stderr.contains("in force");
+        assert_eq!(said, !word.is_empty(), "{fails} {puk:?}: {}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+async fn no_code_is_nothing_to_speak_of() {
+    let station = Station::new().await;
+    station.fake.offer(&station.daemon).await;
+    station.fake.refuse("TakeRecoveryCode", ErrorName::NotFound, "there is none");
+    let ran = station.run(&format!("{SUB} --recovery-code-file @code")).await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("code"), "{}", ran.stderr);
+    assert!(!station.file("code").exists(), "an empty file would look like a code");
 }
 
 #[tokio::test]

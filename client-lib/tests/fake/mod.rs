@@ -58,6 +58,8 @@ pub struct World {
     pub calls: Vec<String>,
     /// How the write ends, instead of well.
     pub outcome: Option<(String, String)>,
+    /// What its outcome says of the PUK, where it says something.
+    pub puk: Option<&'static str>,
     pub job: job::State,
 }
 

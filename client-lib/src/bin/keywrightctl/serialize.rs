@@ -7,7 +7,7 @@ use keywright_client::{
 use serde::Serialize;
 
 use crate::{
-    answers::{Answers, Selection},
+    answers::{Answers, InForce, Selection},
     args,
     drive::drive,
     failure::Failure,
@@ -242,10 +242,29 @@ impl Answers for FromArgs {
         self.prepared.recovery.is_some()
     }
 
-    async fn keep(&mut self, code: Pin) -> Result<(), Failure> {
+    fn keep(&mut self, code: Pin) -> Result<(), Failure> {
         match &mut self.prepared.recovery {
             Some(file) => file.write(&code),
             None => Ok(()),
+        }
+    }
+
+    fn ended(&mut self, code: InForce) {
+        let Some(file) = self.prepared.recovery.as_ref().filter(|file| file.is_used()) else {
+            return;
+        };
+        let path = file.path().display();
+        match code {
+            InForce::Yes => {}
+            InForce::No => terminal::say(&format!(
+                "the recovery code in {path} is not in force: the Key keeps the PUK it had"
+            )),
+            InForce::Later => terminal::say(&format!(
+                "keep {path}: its recovery code comes into force when the job goes on to its end"
+            )),
+            InForce::Unknown => terminal::say(&format!(
+                "keep {path} and the PUK from before: which of them is in force is not known"
+            )),
         }
     }
 
