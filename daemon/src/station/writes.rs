@@ -268,11 +268,17 @@ impl Station {
         }
         match made.puk {
             Puk::Replaced => {}
-            Puk::Left => texts.push("the PUK was not the factory's and stays as it was".into()),
-            Puk::Unknown => texts.push(
-                "whether the recovery code is in force could not be learnt; keep the old PUK too"
-                    .into(),
-            ),
+            Puk::Left => {
+                texts.push("the PUK was not the factory's and stays as it was".into());
+                outcome = outcome.with("puk", Detail::Text("left".into()));
+            }
+            Puk::Unknown => {
+                texts.push(
+                    "whether the recovery code is in force could not be learnt; keep the old PUK too"
+                        .into(),
+                );
+                outcome = outcome.with("puk", Detail::Text("unknown".into()));
+            }
         }
         outcome.text = texts.join("; ");
         outcome
@@ -455,6 +461,9 @@ impl Station {
                 before => format!("{before}; {text}"),
             };
             job.outcome.details.push(("left", Detail::Text(left.join(","))));
+            if intent.made.puk_begun {
+                job.outcome.details.push(("puk", Detail::Text("unknown".into())));
+            }
         }
         // The token may have its new GUID, or not: what is there is read at the next plug.
         if let Some(key) = self.keys.get_mut(&candidate)
