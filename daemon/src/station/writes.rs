@@ -233,6 +233,8 @@ impl Station {
         if let Some(key) = self.keys.get_mut(&candidate) {
             key.authorized |= made.candidate_authorized;
         }
+        // From here on it is called by its new name.
+        self.reread(&candidate);
         let outcome = self.success(number, made);
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome = outcome;
@@ -241,7 +243,6 @@ impl Station {
             }
         }
         self.ended(number, Past::Done);
-        self.reread(&candidate);
         if let Some(family) = self.keys.get(&candidate).and_then(|key| key.claims.family) {
             self.refresh_family(family.0);
         }
