@@ -87,7 +87,7 @@ words! {
         NotAnIssuer = "NotAnIssuer",
         /// The issuer has no Lock yet.
         NoLock = "NoLock",
-        /// Issuers of two families are present.
+        /// More than one Key could be the issuer.
         AmbiguousIssuer = "AmbiguousIssuer",
         /// The token is in use for something else.
         ForeignCredentials = "ForeignCredentials",
