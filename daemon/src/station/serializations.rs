@@ -540,8 +540,8 @@ impl Station {
             Err(error) => Err(error),
             Ok(_) => self.call_off(number),
         };
-        self.announce(number);
-        reply.answer(self, result);
+        // It claims: whoever cancels can read what is left on the tokens before it goes.
+        self.answered(number, &caller, result, reply);
     }
 
     fn call_off(&mut self, number: u64) -> Result<(), Error> {
@@ -554,6 +554,8 @@ impl Station {
         let was_end = job.wizard.step().is_end();
         job.wizard.cancel()?;
         if !was_end {
+            // What would have let it go on counts no more.
+            self.job(number)?.outcome = Outcome::default();
             self.ended(number, Past::Cancelled);
             self.abandon(number);
         }
