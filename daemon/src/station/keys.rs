@@ -148,6 +148,7 @@ impl Station {
             Plugged::AtStart
         };
         self.reading += 1;
+        self.attached.insert(device.id.clone());
         tracing::debug!(?device, "plugged in");
         let (connector, id) = (device.connector.clone(), device.id.clone());
         let early = self.myself.clone();
@@ -166,11 +167,18 @@ impl Station {
                 None => session?.run(|token| token.read_details()),
             }
         };
-        self.work(format!("plug-{}", device.port), vec![id], job, move |station, details| {
-            if let Ok(Ok(details)) = details {
-                station.detailed(&read, details);
-            }
-        });
+        let name = format!("plug-{}", device.port);
+        self.work(
+            name,
+            vec![id],
+            |_| Ok(()),
+            job,
+            move |station, details| {
+                if let Ok(Ok(details)) = details {
+                    station.detailed(&read, details);
+                }
+            },
+        );
     }
 
     /// A token told what it is.
@@ -181,6 +189,10 @@ impl Station {
         identity: Result<Identity, TokenError>,
     ) {
         self.reading -= 1;
+        // Pulled out after it answered, and before this was heard.
+        if !self.attached.contains(&device.id) {
+            return;
+        }
         let (claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
             Err(TokenError::Transport(TransportError::Gone)) => return,
@@ -280,6 +292,7 @@ impl Station {
 
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
+        self.attached.remove(device);
         let Some((label, key)) = self.present_mut(device) else { return };
         tracing::debug!(label, "unplugged");
         key.device = None;
@@ -322,15 +335,18 @@ impl Station {
 
     fn known(&self, label: &Label, key: &Key) -> Result<Facts, RegistryError> {
         let record = match key.id {
-            Some(id) => self.registry.key(id)?.filter(|record| record.label == *label),
+            Some(id) => self.registry.key(id)?,
             None => None,
         };
+        // A token with copied certificates may have been there first and have its label.
+        let revoked = record.as_ref().is_some_and(|record| record.revoked);
+        let record = record.filter(|record| record.label == *label);
         let leftover = match key.guid {
             Some(guid) => self.registry.leftover(guid)?.is_some(),
             None => false,
         };
         let (Some(id), Some(record)) = (key.id, record) else {
-            let known = Known { leftover, ..Known::default() };
+            let known = Known { leftover, revoked, ..Known::default() };
             return Ok(Facts { known, ..Facts::default() });
         };
         let mut memberships: Vec<_> = self
@@ -347,7 +363,7 @@ impl Station {
         Ok(Facts {
             known: Known {
                 leftover: false,
-                revoked: record.revoked,
+                revoked,
                 role: memberships.iter().map(|(_, role)| *role).max(),
             },
             name: Some(record.name),

@@ -45,6 +45,8 @@ pub struct Station {
     config: Config,
     myself: Handle,
     outbox: mpsc::UnboundedSender<Output>,
+    /// The tokens that are plugged in, shown already or not.
+    attached: BTreeSet<DeviceId>,
     keys: BTreeMap<Label, Key>,
     serializations: BTreeMap<u64, Serialization>,
     /// Pairs that were cancelled or are done, until one of the two is re-plugged.
@@ -85,6 +87,7 @@ impl Station {
             config,
             myself: handle.clone(),
             outbox,
+            attached: BTreeSet::new(),
             keys: BTreeMap::new(),
             serializations: BTreeMap::new(),
             history: BTreeMap::new(),
@@ -201,17 +204,25 @@ impl Station {
         }
     }
 
-    /// Lets a job run on its own thread as soon as its tokens are free, and takes what it brings back.
+    /// Lets a job run on its own thread as soon as its tokens are free, if it still may then, and
+    /// takes what it brings back.
     fn work<R: Send + 'static>(
         &mut self,
         name: String,
         tokens: Vec<DeviceId>,
+        may: impl FnOnce(&Self) -> Result<(), Error> + Send + 'static,
         job: impl FnOnce() -> R + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) {
         let start: Start = Box::new({
             let tokens = tokens.clone();
-            move |station| station.run(name, tokens, job, done)
+            move |station| match may(station) {
+                Ok(()) => station.run(name, tokens, job, done),
+                Err(error) => {
+                    station.leases.release(&tokens);
+                    done(station, Err(error));
+                }
+            }
         });
         self.leases.queue(tokens, start);
         self.start_waiting();
