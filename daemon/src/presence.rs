@@ -50,6 +50,8 @@ pub struct Claims {
     pub issuing: Option<Certificate>,
     /// Something that is not ours is on it.
     pub foreign: bool,
+    /// A certificate on it is none that any station makes.
+    pub alien: bool,
 }
 
 impl Claims {
@@ -79,7 +81,8 @@ pub struct Known {
 pub fn claims(identity: &Identity) -> Claims {
     let access = identity.access_certificate.as_deref().map(Certificate::parse);
     let issuing = identity.issuing_certificate.as_deref().map(Certificate::parse);
-    let foreign = Claims { foreign: true, ..Claims::default() };
+    let alien = matches!(access, Some(Err(_))) || matches!(issuing, Some(Err(_)));
+    let foreign = Claims { foreign: true, alien, ..Claims::default() };
     match (access, issuing) {
         (None, None) => Claims::default(),
         (Some(Ok(access)), None) => match member(&access) {
@@ -98,7 +101,7 @@ pub fn claims(identity: &Identity) -> Claims {
                     family: Some((family, role)),
                     access: Some(access),
                     issuing: Some(issuing),
-                    foreign: false,
+                    ..Claims::default()
                 }
             }
             _ => foreign,
@@ -122,7 +125,8 @@ pub fn state(claims: &Claims, known: Known) -> State {
     if known.revoked {
         return State::Revoked;
     }
-    if known.leftover {
+    // A job that was given up may have got as far as half of its certificates, but to no other.
+    if known.leftover && !claims.alien {
         return State::Blank;
     }
     if claims.foreign {

@@ -1,6 +1,6 @@
 //! The end of a write: what it made becomes what the station knows, in one durable step.
 
-use keywright_proto::{Id, Kind, PublicKey};
+use keywright_proto::{Certificate, Id, Kind, PublicKey};
 
 use super::{
     order::{Failure, Stop},
@@ -14,6 +14,9 @@ use crate::{
     },
     token::Container,
 };
+
+/// What is left on a token that no job of ours was given up on.
+const NOTHING: Leftover = Leftover { access_key: None, issuing_key: None, puk_tried: false };
 
 impl Write {
     /// Commits; answers the id of the Key.
@@ -126,6 +129,13 @@ impl Write {
     }
 }
 
+/// An issuing Key that was made at another station, as this one begins to know it: its CRL comes
+/// with the first exchange with that station.
+pub fn new_issuer(family: Id, chain: &[Certificate]) -> Issuer {
+    let chain = chain.iter().map(|ca| ca.der().to_vec()).collect();
+    Issuer { family, chain, crl: Vec::new(), to_revoke: Vec::new() }
+}
+
 /// What a job that is given up leaves on the token, as a person should know it.
 pub fn left_behind(intent: &Intent) -> Vec<&'static str> {
     let made = &intent.made;
@@ -153,10 +163,16 @@ pub fn roll_back(registry: &Registry, number: u64) -> Result<Option<Intent>, Reg
         }
     }
     if let (Some(guid), true) = (intent.candidate.guid, intent.made.looked) {
+        // What an earlier job left is there under another GUID now.
+        let before = match intent.candidate.guid_before {
+            Some(guid) => registry.leftover(guid)?,
+            None => None,
+        };
+        let before = before.unwrap_or(NOTHING);
         let leftover = Leftover {
-            access_key: intent.made.access_key.clone(),
-            issuing_key: intent.made.issuing_key.clone(),
-            puk_tried: intent.made.puk_begun,
+            access_key: intent.made.access_key.clone().or(before.access_key),
+            issuing_key: intent.made.issuing_key.clone().or(before.issuing_key),
+            puk_tried: intent.made.puk_begun || before.puk_tried,
         };
         // The new GUID is the first thing that is written: a token without it has nothing of ours.
         batch.put_leftover(guid, leftover);

@@ -9,4 +9,4 @@ pub mod stage;
 pub mod wizard;
 pub mod write;
 
-pub use commit::{left_behind, roll_back};
+pub use commit::{left_behind, new_issuer, roll_back};

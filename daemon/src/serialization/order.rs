@@ -155,6 +155,23 @@ pub enum Failure {
     Profile(String),
 }
 
+/// A write that stopped, and what stays authorized until it is re-plugged.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Why.
+    pub stop: Stop,
+    /// The issuer does.
+    pub issuer_authorized: bool,
+    /// The candidate does.
+    pub candidate_authorized: bool,
+}
+
+impl From<Stop> for Stopped {
+    fn from(stop: Stop) -> Self {
+        Self { stop, issuer_authorized: false, candidate_authorized: false }
+    }
+}
+
 impl From<RegistryError> for Stop {
     fn from(error: RegistryError) -> Self {
         Self::Store(error)

@@ -11,7 +11,7 @@ use super::{
     order::{Failure, Stop},
     stage::Stage,
     wizard::Who,
-    write::{Write, open},
+    write::{Write, open, stays_authorized},
 };
 use crate::token::{Pin, Session, Slot, Token};
 
@@ -64,7 +64,8 @@ impl Write {
         let (session, pin) = (open(side, Who::Issuer)?, side.pin.clone());
         let signed = self.sign_by_issuer(&session, &pin, certificate, statement);
         // Nothing stays authorized, whatever became of the signatures.
-        let cleared = session.run(Token::clear).map_err(|error| Stop::of(Who::Issuer, error));
+        let cleared = session.run(Token::clear);
+        self.issuer_stays_authorized(stays_authorized(&cleared));
         let (certificate, statement) = signed?;
         match (self.order.intent.kind, certificate) {
             (Kind::Sub, Some(access)) => self.order.intent.made.access_certificate = Some(access),
@@ -73,8 +74,7 @@ impl Write {
         }
         self.order.intent.made.statement = Some(statement);
         self.save()?;
-        self.issuer_stays_authorized(cleared?.authorized);
-        Ok(())
+        cleared.map(drop).map_err(|error| Stop::of(Who::Issuer, error))
     }
 
     fn sign_by_issuer(

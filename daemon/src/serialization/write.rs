@@ -3,19 +3,20 @@
 
 use std::sync::atomic::Ordering;
 
-use keywright_proto::{Kind, PublicKey, statement::next_version};
+use keywright_proto::{Id, Kind, PublicKey, statement::next_version};
 use sha2::{Digest, Sha256};
 
 use super::{
+    commit::new_issuer,
     look,
-    order::{Failure, Made, Order, Puk, Report, Side, Stop, Tools},
+    order::{Failure, Made, Order, Puk, Report, Side, Stop, Stopped, Tools},
     stage::Stage,
     wizard::Who,
 };
 use crate::{
     clock,
     registry::Batch,
-    token::{Container, Pin, Session, Slot, Token, TokenError},
+    token::{Cleared, Container, Pin, Session, Slot, Token, TokenError, TransportError},
 };
 
 /// What a token signs to show that it holds a key; nothing else that is signed has this form.
@@ -32,7 +33,7 @@ pub(super) struct Write {
 }
 
 /// Writes. Blocks; one thread for the job, and one for each token that it opens.
-pub fn write(order: Order, tools: Tools) -> Result<Made, Stop> {
+pub fn write(order: Order, tools: Tools) -> Result<Made, Stopped> {
     begin(&order, &tools)?;
     let candidate = open(&order.candidate, Who::Candidate)?;
     let mut write = Write {
@@ -44,17 +45,34 @@ pub fn write(order: Order, tools: Tools) -> Result<Made, Stop> {
         issuer_authorized: false,
     };
     let written = write.run();
-    if written.is_err() {
-        // Whatever stopped the job, nothing stays authorized; a token that is gone is so by itself.
-        let _ = write.candidate.run(Token::clear);
+    written.map_err(|stop| {
+        // Whatever stopped the job, nothing may stay authorized.
+        let cleared = write.candidate.run(Token::clear);
+        let candidate_authorized = stays_authorized(&cleared);
+        Stopped { stop, issuer_authorized: write.issuer_authorized, candidate_authorized }
+    })
+}
+
+/// Whether a token that was to be cleared has to be re-plugged. One that is gone forgets by itself.
+pub(super) fn stays_authorized(cleared: &Result<Cleared, TokenError>) -> bool {
+    match cleared {
+        Ok(cleared) => cleared.authorized,
+        Err(TokenError::Transport(TransportError::Gone)) => false,
+        Err(_) => true,
     }
-    written
 }
 
 /// Puts the intent on disk, once.
 fn begin(order: &Order, tools: &Tools) -> Result<(), Stop> {
     if tools.registry.intent(order.intent.number)?.is_none() {
         let mut batch = Batch::new();
+        // What it signs is to be found under it, and revoked by it.
+        if let (Some(by), Some(family)) = (&order.intent.issuer, order.intent.family) {
+            let ca = Id::of_spki(&by.issuing_key);
+            if tools.registry.issuer(ca)?.is_none() {
+                batch.put_issuer(ca, new_issuer(family, &order.chain));
+            }
+        }
         batch.put_intent(order.intent.clone());
         batch.put_intent_entries(order.intent.number, order.locks.clone());
         tools.registry.commit(batch)?;
@@ -111,14 +129,18 @@ impl Write {
         if self.writes_token() {
             self.on_candidate(Token::authenticate_management)?;
         }
-        if !self.order.intent.made.looked {
-            let made = &mut self.order.intent.made;
-            made.serials = vec![random_serial()?, random_serial()?];
-            getrandom::fill(&mut made.salt_seed).map_err(|_| no_randomness())?;
+        let made = &mut self.order.intent.made;
+        // While the job waited for its Keys another one may have been about the same Key.
+        let newest = self.order.newest_version;
+        if made.statement.is_none() && made.version <= newest.or(Some(0)) {
             made.version = Some(
-                next_version(self.order.newest_version, clock::unix_millis())
+                next_version(newest, clock::unix_millis())
                     .map_err(|error| Failure::Profile(error.to_string()))?,
             );
+        }
+        if !made.looked {
+            made.serials = vec![random_serial()?, random_serial()?];
+            getrandom::fill(&mut made.salt_seed).map_err(|_| no_randomness())?;
             made.looked = true;
             self.save()?;
         }
@@ -164,10 +186,15 @@ impl Write {
     fn generate(&mut self, slot: Slot) -> Result<PublicKey, Stop> {
         self.step()?;
         let point = self.on_candidate(move |token| token.generate(slot))?;
-        PublicKey::from_sec1_point(&point).map_err(|_| {
+        let key = PublicKey::from_sec1_point(&point).map_err(|_| {
             let error = TokenError::Malformed { command: "GENERATE ASYMMETRIC KEY PAIR" };
-            Failure::Token { who: Who::Candidate, error }.into()
-        })
+            Failure::Token { who: Who::Candidate, error }
+        })?;
+        // A key that somebody else has was not made just now.
+        if self.tools.registry.key(key.id())?.is_some() {
+            return Err(Failure::NotGenuine(Who::Candidate).into());
+        }
+        Ok(key)
     }
 
     /// Lets the candidate sign a challenge with a key that it is said to hold.
@@ -221,7 +248,6 @@ impl Write {
     }
 
     fn replace_puk(&mut self) -> Result<Puk, Stop> {
-        let Some(code) = self.order.recovery_code.clone() else { return Ok(Puk::Left) };
         let made = &self.order.intent.made;
         if made.puk_replaced {
             return Ok(Puk::Replaced);
@@ -235,6 +261,7 @@ impl Write {
             None if self.order.puk_tried => return Ok(Puk::Left),
             None | Some(true) => {}
         }
+        let Some(code) = self.order.recovery_code.clone() else { return Ok(Puk::Left) };
         self.order.intent.made.puk_begun = true;
         self.save()?;
         let offer = self.on_candidate(move |token| token.offer_factory_puk(&code))?;

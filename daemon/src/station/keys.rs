@@ -166,13 +166,20 @@ impl Station {
                 None => session?.run(|token| token.read_details()),
             }
         };
-        self.work(format!("plug-{}", device.port), vec![id], job, move |station, details| {
-            // Where the job was lost its token has said nothing, and nobody waits for it any more.
-            station.reading.remove(&read);
-            if let Ok(Ok(details)) = details {
-                station.detailed(&read, details);
-            }
-        });
+        let name = format!("plug-{}", device.port);
+        self.work(
+            name,
+            vec![id],
+            |_| Ok(()),
+            job,
+            move |station, details| {
+                // Where the job was lost its token has said nothing, and nobody waits for it any more.
+                station.reading.remove(&read);
+                if let Ok(Ok(details)) = details {
+                    station.detailed(&read, details);
+                }
+            },
+        );
     }
 
     /// A token told what it is.
@@ -328,15 +335,18 @@ impl Station {
 
     fn known(&self, label: &Label, key: &Key) -> Result<Facts, RegistryError> {
         let record = match key.id {
-            Some(id) => self.registry.key(id)?.filter(|record| record.label == *label),
+            Some(id) => self.registry.key(id)?,
             None => None,
         };
+        // A token with copied certificates may have been there first and have its label.
+        let revoked = record.as_ref().is_some_and(|record| record.revoked);
+        let record = record.filter(|record| record.label == *label);
         let leftover = match key.guid {
             Some(guid) => self.registry.leftover(guid)?.is_some(),
             None => false,
         };
         let (Some(id), Some(record)) = (key.id, record) else {
-            let known = Known { leftover, ..Known::default() };
+            let known = Known { leftover, revoked, ..Known::default() };
             return Ok(Facts { known, ..Facts::default() });
         };
         let mut memberships: Vec<_> = self
@@ -353,7 +363,7 @@ impl Station {
         Ok(Facts {
             known: Known {
                 leftover: false,
-                revoked: record.revoked,
+                revoked,
                 role: memberships.iter().map(|(_, role)| *role).max(),
             },
             name: Some(record.name),

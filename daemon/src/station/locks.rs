@@ -16,7 +16,10 @@ use crate::{
         Batch,
         records::{self, Family, Issuer, Lock, Membership},
     },
-    serialization::lock_certificate::{LockRequest, sign_lock},
+    serialization::{
+        lock_certificate::{LockRequest, sign_lock},
+        new_issuer,
+    },
     token::{Container, Pin, Token},
 };
 
@@ -60,7 +63,11 @@ impl Station {
             years: self.config.certificate_years,
         };
         let job = move |token: &mut Token| sign_lock(token, &pin, &request);
-        self.on_token("lock", issuing.device.clone(), job, move |station, signed| {
+        let may = {
+            let issuer = issuer.clone();
+            move |station: &Self| station.may_try(&issuer).map(drop)
+        };
+        self.on_token("lock", issuing.device.clone(), may, job, move |station, signed| {
             let result = signed.and_then(|(_, certificate)| {
                 let called = station.key(&issuer).map(Key::called).unwrap_or_default();
                 let certificate = certificate.map_err(|why| Error::failed(&called, why))?;
@@ -118,6 +125,7 @@ impl Station {
             return Err(Error::Pair(Reason::NotAnIssuer));
         }
         let device = self.present_key(label)?.1.clone();
+        self.is_free(label, None)?;
         let (chain, unpinned) = self.chain_of(own, family)?;
         Ok(Issuing { device, family, chain, unpinned })
     }
@@ -161,10 +169,16 @@ impl Station {
         certificate: Vec<u8>,
     ) -> Result<String, Error> {
         let (now, lock) = (clock::unix_seconds(), identity_key.id());
+        // Another call may have added it while the token signed.
+        if let Some(chain) = self.same_lock(lock, identity_key, issuing.family)? {
+            return Ok(chain);
+        }
         let ca = issuing.chain.first().map_or(issuing.family, |own| own.public_key().id());
         let mut batch = Batch::new();
         if issuing.unpinned {
             self.pin_family(&mut batch, label, issuing, now)?;
+        } else if self.registry.issuer(ca)?.is_none() {
+            batch.put_issuer(ca, new_issuer(issuing.family, &issuing.chain));
         }
         let known = self.registry.family(issuing.family)?;
         let root = issuing.chain.last().map(|root| root.der().to_vec()).unwrap_or_default();

@@ -201,17 +201,25 @@ impl Station {
         }
     }
 
-    /// Lets a job run on its own thread as soon as its tokens are free, and takes what it brings back.
+    /// Lets a job run on its own thread as soon as its tokens are free, if it still may then, and
+    /// takes what it brings back.
     fn work<R: Send + 'static>(
         &mut self,
         name: String,
         tokens: Vec<DeviceId>,
+        may: impl FnOnce(&Self) -> Result<(), Error> + Send + 'static,
         job: impl FnOnce() -> R + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) {
         let start: Start = Box::new({
             let tokens = tokens.clone();
-            move |station| station.run(name, tokens, job, done)
+            move |station| match may(station) {
+                Ok(()) => station.run(name, tokens, job, done),
+                Err(error) => {
+                    station.leases.release(&tokens);
+                    done(station, Err(error));
+                }
+            }
         });
         self.leases.queue(tokens, start);
         self.start_waiting();

@@ -65,7 +65,12 @@ impl Station {
                 .filter(|job| !job.wizard.step().is_end())
                 .map(|job| (job.issuer.as_deref(), job.candidate.as_str(), Past::Live)),
         );
-        decision::decide(&self.present(), &history).iter().filter_map(pick).collect()
+        let half_made = |label: &str| self.is_half_made(label, None);
+        decision::decide(&self.present(), &history)
+            .iter()
+            .filter(|ruling| !ruling.issuer.is_some_and(half_made) && !half_made(ruling.other))
+            .filter_map(pick)
+            .collect()
     }
 
     /// Makes a new serialization and shows it.

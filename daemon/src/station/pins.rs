@@ -2,11 +2,12 @@
 
 use super::{Caller, Reply, Station, keys::Key, view::Label};
 use crate::{
+    decision::Plugged,
     error::Error,
     hotplug::Device,
     presence::State,
     serialization::{
-        wizard::{Event, Who},
+        wizard::{Event, Step, Who},
         write::issuer_is_done,
     },
     token::{
@@ -28,13 +29,14 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// A token left: what it accepted counts no more.
-    pub fn forget(&mut self, who: Who) {
-        match who {
-            Who::Issuer => self.issuer = None,
-            Who::Candidate => self.candidate = None,
-            Who::CandidateNew => self.candidate_new = None,
-        }
+    /// A token left: what it accepted counts no more. Says whether there was something.
+    pub fn forget(&mut self, who: Who) -> bool {
+        let pin = match who {
+            Who::Issuer => &mut self.issuer,
+            Who::Candidate => &mut self.candidate,
+            Who::CandidateNew => &mut self.candidate_new,
+        };
+        pin.take().is_some()
     }
 
     fn keep(&mut self, who: Who, pin: Pin) {
@@ -114,8 +116,13 @@ impl Station {
     /// After a restart the code of an interrupted job is lost: a new one, where the PUK is still to be replaced.
     pub(super) fn renew_recovery_code(&mut self, number: u64) {
         let Some(job) = self.serializations.get(&number) else { return };
-        let begun = job.intent.as_ref().is_some_and(|intent| intent.made.puk_begun);
-        if job.intent.is_none() || job.new_puk.is_some() || begun {
+        let Some(intent) = &job.intent else { return };
+        let wanted = match self.keys.get(&job.candidate).and_then(|key| key.details.puk_is_factory)
+        {
+            Some(factory) => factory,
+            None => intent.candidate.access_key.is_none() && !intent.made.puk_begun,
+        };
+        if job.new_puk.is_some() || !wanted {
             return;
         }
         match RecoveryCode::random() {
@@ -157,16 +164,20 @@ impl Station {
                 let result = self.pin_accepted(number, who, pin);
                 self.answered(number, &caller, result, reply);
             }
-            Ok(Some(device)) => {
+            Ok(Some((label, device))) => {
                 if let Some(job) = self.serializations.get_mut(&number) {
                     job.pins.checking = Some(who);
                 }
-                let given = pin.clone();
-                self.check_pin(device, given, move |station, result| {
+                let (given, id) = (pin.clone(), device.id.clone());
+                self.check_pin(label, device, given, move |station, result| {
                     if let Some(job) = station.serializations.get_mut(&number) {
                         job.pins.checking = None;
                     }
-                    let result = result.and_then(|()| station.pin_accepted(number, who, pin));
+                    let result = result.and_then(|()| match station.present_mut(&id) {
+                        Some(_) => station.pin_accepted(number, who, pin),
+                        // What a token accepted counts only while it stays.
+                        None => Err(Error::KeyAbsent("the Key".into())),
+                    });
                     station.answered(number, &caller, result, reply);
                 });
             }
@@ -180,7 +191,7 @@ impl Station {
         caller: &Caller,
         who: Who,
         pin: &Pin,
-    ) -> Result<Option<Device>, Error> {
+    ) -> Result<Option<(Label, Device)>, Error> {
         let job = self.driven(number, caller)?;
         job.wizard.check(Event::PinsComplete)?;
         if !job.wizard.pins_needed().contains(&who) {
@@ -195,15 +206,20 @@ impl Station {
                 other.as_str()
             )));
         }
+        let (issuer, candidate) = (job.issuer.clone(), job.candidate.clone());
+        for label in issuer.iter().chain([&candidate]) {
+            self.is_free(label, Some(number))?;
+        }
         let label = match who {
-            Who::Issuer => job.issuer.clone().unwrap_or_default(),
-            Who::Candidate => job.candidate.clone(),
+            Who::Issuer => issuer.unwrap_or_default(),
+            Who::Candidate => candidate,
             Who::CandidateNew => {
                 pin.check_new().map_err(|error| Error::InvalidArgument(error.to_string()))?;
                 return Ok(None);
             }
         };
-        self.may_try(&label).map(Some)
+        let device = self.may_try(&label)?;
+        Ok(Some((label, device)))
     }
 
     /// The token of a Key that may be given a PIN: it is there, not blocked, and its last try is
@@ -212,7 +228,10 @@ impl Station {
         let (key, device) = self.present_key(label)?;
         match key.details.retries {
             Some(0) => Err(Error::PinBlocked(key.called())),
-            Some(1) if key.refused => Err(Error::LastTry { key: key.called() }),
+            // Of a Key that was there at the start nobody knows when it was refused.
+            Some(1) if key.refused || key.plugged == Plugged::AtStart => {
+                Err(Error::LastTry { key: key.called() })
+            }
             _ => Ok(device.clone()),
         }
     }
@@ -220,6 +239,7 @@ impl Station {
     /// Shows a PIN to its token, and leaves nothing authorized there.
     fn check_pin(
         &mut self,
+        label: Label,
         device: Device,
         pin: Pin,
         done: impl FnOnce(&mut Self, Result<(), Error>) + Send + 'static,
@@ -227,6 +247,7 @@ impl Station {
         self.on_token(
             "pin",
             device,
+            move |station| station.may_try(&label).map(drop),
             move |token| {
                 token.verify_pin(&pin)?;
                 token.clear()
@@ -236,11 +257,13 @@ impl Station {
     }
 
     /// Does one thing on one token, on threads of its own. What the token says of its PIN, and
-    /// whether something on it stays authorized, is shown before `done` is called.
+    /// whether something on it stays authorized, is shown before `done` is called. `may` is asked
+    /// when it is this job's turn: those before it may have spent tries.
     pub(super) fn on_token<R>(
         &mut self,
         name: &str,
         device: Device,
+        may: impl FnOnce(&Self) -> Result<(), Error> + Send + 'static,
         job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) where
@@ -251,6 +274,7 @@ impl Station {
         self.work(
             format!("{name}-{}", device.port),
             vec![device.id.clone()],
+            may,
             move || Session::open(&connector, &thread)?.run(job),
             move |station, result| {
                 let result = result.and_then(|result| station.note(&id, result));
@@ -314,6 +338,10 @@ impl Station {
             Ok(device) => self.on_token(
                 "pin",
                 device,
+                {
+                    let label = label.clone();
+                    move |station| station.may_try(&label).map(drop)
+                },
                 move |token| {
                     token.change_pin(&old, &new)?;
                     Ok((token.clear()?, token.read_details()?))
@@ -334,12 +362,23 @@ impl Station {
             Ok(device) => self.on_token(
                 "pin",
                 device,
+                |_| Ok(()),
                 move |token| {
                     token.unblock_pin(&code, &new)?;
                     Ok((token.clear()?, token.read_details()?))
                 },
                 move |station, result| station.pin_set(&label, result, reply),
             ),
+        }
+    }
+
+    /// The PIN of a Key is another one now: jobs that were given the old one ask again.
+    pub(super) fn pin_changed(&mut self, label: &Label) {
+        for job in self.serializations.values_mut().filter(|job| job.involves(label)) {
+            let who = job.who(label);
+            if job.wizard.step() != Step::Writing && job.pins.forget(who) {
+                job.wizard.need_pin(who);
+            }
         }
     }
 
@@ -355,6 +394,7 @@ impl Station {
                 key.details = details;
                 key.assume_pin();
             }
+            self.pin_changed(label);
         });
         reply.answer(self, result);
     }

@@ -103,8 +103,12 @@ impl Serialization {
 
     /// One of its Keys left: what that token accepted counts no more.
     pub fn key_left(&mut self, label: &Label) {
-        let who = if self.candidate == *label { Who::Candidate } else { Who::Issuer };
-        self.pins.forget(who);
+        self.pins.forget(self.who(label));
+    }
+
+    /// Which of its two Keys this is.
+    pub fn who(&self, label: &Label) -> Who {
+        if self.candidate == *label { Who::Candidate } else { Who::Issuer }
     }
 
     /// What the bus shows.
@@ -159,6 +163,16 @@ impl Station {
         if let Some(name) = &name {
             checked(name)?;
         }
+        let live = self
+            .serializations
+            .iter()
+            .find(|(_, job)| job.is_live_for(issuer.as_deref(), &candidate))
+            .map(|(number, _)| *number);
+        if let Some(number) = live
+            && self.is_half_made(&candidate, None)
+        {
+            return Ok(number);
+        }
         let kinds = self.kinds_for(issuer.as_ref(), &candidate)?;
         if let Some(kind) = kind
             && !kinds.contains(&kind)
@@ -167,13 +181,12 @@ impl Station {
                 "option \"kind\": a {kind} Key cannot be made of this pair; leave the option out, and Kinds says what can"
             )));
         }
-        let live = self
-            .serializations
-            .iter()
-            .find(|(_, job)| job.is_live_for(issuer.as_deref(), &candidate));
         let number = match live {
-            Some((number, _)) => return Ok(*number),
+            Some(number) => return Ok(number),
             None => {
+                for label in issuer.iter().chain([&candidate]) {
+                    self.is_free(label, None)?;
+                }
                 let mut wizard = Wizard::new(kinds);
                 // A new Master is no choice: the question is answered by asking for it.
                 if let Some(kind) = kind.or(issuer.is_none().then_some(Kind::Master)) {
@@ -195,7 +208,7 @@ impl Station {
     }
 
     /// What may be made of a pair that a person names. Role errors come first.
-    fn kinds_for(
+    pub(super) fn kinds_for(
         &self,
         issuer: Option<&Label>,
         candidate: &Label,
@@ -231,6 +244,24 @@ impl Station {
         self.present_key(issuer)?;
         self.present_key(candidate)?;
         Ok(kinds)
+    }
+
+    /// A half-made Key is for its own job alone, until that is done or rolled back.
+    pub(super) fn is_free(&self, label: &Label, own: Option<u64>) -> Result<(), Error> {
+        if !self.is_half_made(label, own) {
+            return Ok(());
+        }
+        let called = self.key(label).map(super::keys::Key::called).unwrap_or_default();
+        let holder = "a serialization that has to be finished or cancelled first".into();
+        Err(Error::KeyBusy { key: called, holder })
+    }
+
+    /// The write of another job that makes this Key has begun and not ended.
+    pub(super) fn is_half_made(&self, label: &str, own: Option<u64>) -> bool {
+        self.serializations.iter().any(|(number, job)| {
+            let begun = job.intent.is_some() || job.wizard.step() == Step::Writing;
+            begun && job.candidate == label && !job.wizard.step().is_end() && own != Some(*number)
+        })
     }
 
     /// Fills in what is known already: a Key whose rights are changed keeps its name and its Locks.
@@ -567,9 +598,6 @@ impl Station {
         let Some(job) = self.serializations.get_mut(&number) else { return };
         job.pins = Pins::default();
         job.new_puk = None;
-        if past == Past::Cancelled {
-            job.recovery_code = None;
-        }
         self.history.insert((job.issuer.clone(), job.candidate.clone()), past);
     }
 }

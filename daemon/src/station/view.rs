@@ -168,6 +168,14 @@ impl Outcome {
         }
     }
 
+    /// Says one thing more.
+    pub fn add(&mut self, text: &str) {
+        if !self.text.is_empty() {
+            self.text.push_str("; ");
+        }
+        self.text.push_str(text);
+    }
+
     /// The same with one more detail.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: Detail) -> Self {

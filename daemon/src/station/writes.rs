@@ -1,5 +1,7 @@
 //! From reviewed answers to a running write, and what becomes of the serialization when it ends.
 
+use std::sync::atomic::Ordering;
+
 use keywright_proto::{Certificate, Id, Kind};
 
 use super::{
@@ -18,7 +20,7 @@ use crate::{
     registry::records::{Intent, IntentCandidate, IntentIssuer, IntentMade, Scope},
     serialization::{
         left_behind,
-        order::{Made, Order, Puk, Report, Side, Stop, Tools},
+        order::{Made, Order, Puk, Report, Side, Stop, Stopped, Tools},
         roll_back,
         wizard::{Event, Selection, Step, Who, Wizard},
         write::{self, issuer_is_done},
@@ -29,6 +31,7 @@ use crate::{
 impl Station {
     /// Starts the write, or queues it behind others that use the same tokens.
     pub(super) fn start_write(&mut self, number: u64) {
+        self.renew_recovery_code(number);
         match self.order(number) {
             Err(error) => self.give_up(number, &error),
             Ok(order) => self.queue_write(number, order),
@@ -37,13 +40,16 @@ impl Station {
 
     fn queue_write(&mut self, number: u64, order: Order) {
         let Some(job) = self.serializations.get(&number) else { return };
-        let devices: Vec<DeviceId> = order
+        let labels: Vec<Label> = order
             .issuer
             .is_some()
-            .then_some(job.issuer.as_ref())
+            .then_some(job.issuer.clone())
             .flatten()
             .into_iter()
-            .chain([&job.candidate])
+            .chain([job.candidate.clone()])
+            .collect();
+        let devices: Vec<DeviceId> = labels
+            .iter()
             .filter_map(|label| Some(self.keys.get(label)?.device.as_ref()?.id.clone()))
             .collect();
         let myself = self.myself.clone();
@@ -54,10 +60,11 @@ impl Station {
         self.work(
             format!("write-{number}"),
             devices,
+            move |station| labels.iter().try_for_each(|label| station.may_try(label).map(drop)),
             move || write::write(order, tools),
             move |station, ended| match ended {
-                Ok(Ok(made)) => station.written(number, made),
-                Ok(Err(stop)) => station.stopped(number, stop, &used),
+                Ok(Ok(made)) => station.written(number, made, &used),
+                Ok(Err(stopped)) => station.stopped(number, stopped, &used),
                 Err(error) => station.interrupted(number, &error, &used),
             },
         );
@@ -116,6 +123,16 @@ impl Station {
 
     fn intent(&self, number: u64, job: &Serialization, key: &Key) -> Result<Intent, Error> {
         let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
+        // Since the offer another job may have made something of one of them.
+        for label in job.issuer.iter().chain([&job.candidate]) {
+            self.is_free(label, Some(number))?;
+        }
+        if !self.kinds_for(job.issuer.as_ref(), &job.candidate)?.contains(&kind) {
+            return Err(Error::InvalidArgument(format!(
+                "a {kind} Key cannot be made of {} any more; start anew",
+                key.called()
+            )));
+        }
         let issuer = match &job.issuer {
             None => None,
             Some(label) => {
@@ -215,25 +232,18 @@ impl Station {
         }
     }
 
-    fn written(&mut self, number: u64, made: Made) {
+    fn written(&mut self, number: u64, made: Made, used: &[DeviceId]) {
         let Some(job) = self.serializations.get_mut(&number) else { return };
-        let (issuer, candidate) = (job.issuer.clone(), job.candidate.clone());
+        let candidate = job.candidate.clone();
         job.progress.0 = job.progress.1;
         job.intent = None;
         job.result = Some(candidate.clone());
-        if made.puk != Puk::Replaced {
+        // One that may be in force is not withheld.
+        if made.puk == Puk::Left {
             job.recovery_code = None;
-            job.new_puk = None;
         }
         tracing::info!(number, key = %made.key, "a Key was made");
-        if let (Some(label), true) = (&issuer, made.issuer_authorized)
-            && let Some(key) = self.keys.get_mut(label)
-        {
-            key.authorized = true;
-        }
-        if let Some(key) = self.keys.get_mut(&candidate) {
-            key.authorized |= made.candidate_authorized;
-        }
+        self.note_authorized(number, [made.issuer_authorized, made.candidate_authorized], used);
         self.reread(&candidate, made.key);
         let outcome = self.success(number, made);
         if let Some(job) = self.serializations.get_mut(&number) {
@@ -242,46 +252,59 @@ impl Station {
                 tracing::error!(number, %error, "a finished write was not expected");
             }
         }
+        self.ask_for_replug(number);
         self.ended(number, Past::Done);
+        self.pin_changed(&candidate);
         if let Some(family) = self.keys.get(&candidate).and_then(|key| key.claims.family) {
             self.refresh_family(family.0);
         }
     }
 
+    /// What a person should know of a finished write: what became of the PUK.
     fn success(&self, number: u64, made: Made) -> Outcome {
-        let mut outcome = Outcome::default();
-        let Some(job) = self.serializations.get(&number) else { return outcome };
-        let mut texts = Vec::new();
-        let replug: Vec<String> = [job.issuer.as_ref(), Some(&job.candidate)]
+        let known = self.serializations.get(&number).is_some_and(|job| job.new_puk.is_some());
+        let (word, text) = match made.puk {
+            Puk::Replaced if known => return Outcome::default(),
+            Puk::Replaced => (
+                "replaced",
+                "the recovery code that was handed out before the interruption is in force; if nobody took it, it is lost",
+            ),
+            Puk::Left => ("left", "the PUK was not the factory's and stays as it was"),
+            Puk::Unknown => (
+                "unknown",
+                "whether the recovery code is in force could not be learnt; keep the old PUK too",
+            ),
+        };
+        Outcome { text: text.into(), ..Outcome::default() }.with("puk", Detail::Text(word.into()))
+    }
+
+    /// Shows which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.
+    fn note_authorized(&mut self, number: u64, stays: [bool; 2], used: &[DeviceId]) {
+        let Some(job) = self.serializations.get(&number) else { return };
+        for (label, stays) in [job.issuer.as_ref(), Some(&job.candidate)].into_iter().zip(stays) {
+            if let Some(key) = label.and_then(|label| self.keys.get_mut(label))
+                && key.device.as_ref().is_some_and(|device| used.contains(&device.id))
+            {
+                key.authorized |= stays;
+            }
+        }
+    }
+
+    /// Asks for a re-plug of what stays authorized.
+    fn ask_for_replug(&mut self, number: u64) {
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        let called: Vec<String> = [job.issuer.as_ref(), Some(&job.candidate)]
             .into_iter()
             .flatten()
             .filter_map(|label| self.keys.get(label))
             .filter(|key| key.authorized)
             .map(Key::called)
             .collect();
-        if !replug.is_empty() {
-            texts.push(format!(
-                "unplug {} now: the token stays authorized until then",
-                replug.join(" and ")
-            ));
-            outcome = outcome.with("replug", Detail::Flag(true));
+        if !called.is_empty() {
+            let called = called.join(" and ");
+            job.outcome.add(&format!("unplug {called} now: the token stays authorized until then"));
+            job.outcome.details.push(("replug", Detail::Flag(true)));
         }
-        match made.puk {
-            Puk::Replaced => {}
-            Puk::Left => {
-                texts.push("the PUK was not the factory's and stays as it was".into());
-                outcome = outcome.with("puk", Detail::Text("left".into()));
-            }
-            Puk::Unknown => {
-                texts.push(
-                    "whether the recovery code is in force could not be learnt; keep the old PUK too"
-                        .into(),
-                );
-                outcome = outcome.with("puk", Detail::Text("unknown".into()));
-            }
-        }
-        outcome.text = texts.join("; ");
-        outcome
     }
 
     /// Takes over what is now on a Key, without asking the token again.
@@ -311,7 +334,7 @@ impl Station {
                     .find(|(family, _)| *family == record.family)
                     .and_then(|(_, first)| parse(&first.certificate)),
                 issuing: issuing.and_then(|issuer| issuer.chain.first().and_then(parse)),
-                foreign: false,
+                ..Claims::default()
             };
         }
         key.id = Some(id);
@@ -324,9 +347,22 @@ impl Station {
         self.refresh(label);
     }
 
-    fn stopped(&mut self, number: u64, stop: Stop, used: &[DeviceId]) {
-        tracing::warn!(number, ?stop, "a write stopped");
+    fn stopped(&mut self, number: u64, stopped: Stopped, used: &[DeviceId]) {
+        tracing::warn!(number, ?stopped, "a write stopped");
+        let stays = [stopped.issuer_authorized, stopped.candidate_authorized];
+        self.note_authorized(number, stays, used);
+        self.take_stop(number, stopped.stop, used);
+        self.ask_for_replug(number);
+    }
+
+    fn take_stop(&mut self, number: u64, stop: Stop, used: &[DeviceId]) {
+        let job = self.serializations.get(&number);
+        let called_off = job.is_some_and(|job| job.stop.load(Ordering::Relaxed));
         match stop {
+            // A Cancel that was answered holds, even where something else was noticed first.
+            Stop::Pin { .. } | Stop::Interrupted { .. } if called_off => {
+                self.take_stop(number, Stop::Cancelled, used);
+            }
             Stop::Cancelled => {
                 if let Some(job) = self.serializations.get_mut(&number)
                     && let Err(error) = job.wizard.happen(Event::Cancel)
@@ -377,6 +413,15 @@ impl Station {
             job.outcome =
                 Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));
         }
+        // One of the Keys may have left, or have come back, while the write ran.
+        let needed = self.pins_to_ask(number);
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        needed.into_iter().for_each(|who| job.wizard.need_pin(who));
+        let present = |label: &Label| self.keys.get(label).is_some_and(Key::is_present);
+        let here = present(&job.candidate) && job.issuer.as_ref().is_none_or(present);
+        if !here && let Err(error) = job.wizard.happen(Event::KeyLeft) {
+            tracing::error!(number, %error, "a Key left out of step");
+        }
     }
 
     /// The write was broken off: it is at awaiting-key until both Keys are back.
@@ -416,9 +461,15 @@ impl Station {
             tracing::error!(number, %error, "the intent of a job cannot be read");
             None
         });
-        if let Some(job) = self.serializations.get_mut(&number) {
-            job.intent = intent;
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        // Once it has a key of this job it has its GUID too: no other blank token is taken for it.
+        if let Some(intent) = &intent
+            && let (Some(guid), Some(_)) = (intent.candidate.guid, &intent.made.access_key)
+            && let Some(key) = self.keys.get_mut(&job.candidate)
+        {
+            key.guid = Some(guid);
         }
+        job.intent = intent;
     }
 
     /// A job that cannot be done.
@@ -446,6 +497,12 @@ impl Station {
                 return;
             }
         };
+        // A recovery code that may be in force is still to be had; any other is worth nothing.
+        if !rolled_back.as_ref().is_some_and(|intent| intent.made.puk_begun)
+            && let Some(job) = self.serializations.get_mut(&number)
+        {
+            job.recovery_code = None;
+        }
         let Some(intent) = rolled_back else { return };
         let left = left_behind(&intent);
         let candidate = intent.candidate.label.clone();
@@ -456,10 +513,7 @@ impl Station {
             } else {
                 format!("left on the token, for the next job to replace: {}", left.join(", "))
             };
-            job.outcome.text = match job.outcome.text.as_str() {
-                "" => text,
-                before => format!("{before}; {text}"),
-            };
+            job.outcome.add(&text);
             job.outcome.details.push(("left", Detail::Text(left.join(","))));
             if intent.made.puk_begun {
                 job.outcome.details.push(("puk", Detail::Text("unknown".into())));
@@ -485,6 +539,7 @@ impl Station {
             Wizard::resumed(intent.kind, intent.name.clone(), Selection { all: false, count });
         let issuer = intent.issuer.as_ref().map(|issuer| issuer.label.clone());
         let candidate = intent.candidate.label.clone();
+        self.touched.insert(candidate.clone());
         self.keys.entry(candidate.clone()).or_insert_with(|| Key {
             guid: intent.candidate.guid,
             usb_serial: intent.candidate.usb_serial.clone(),
@@ -534,7 +589,8 @@ impl Station {
                 let by_guid = guid.is_some() && guid == intent.candidate.guid;
                 // Before anything was written it is the blank token that it was.
                 let was = &intent.candidate;
-                let untouched = claims.access.is_none()
+                let untouched = intent.made.access_key.is_none()
+                    && claims.access.is_none()
                     && !claims.foreign
                     && (guid, &device.usb_serial, &device.port)
                         == (was.guid_before, &was.usb_serial, &was.port);
