@@ -147,7 +147,7 @@ impl Station {
         } else {
             Plugged::AtStart
         };
-        self.reading += 1;
+        self.reading.insert(device.id.clone());
         self.attached.insert(device.id.clone());
         tracing::debug!(?device, "plugged in");
         let (connector, id) = (device.connector.clone(), device.id.clone());
@@ -174,6 +174,8 @@ impl Station {
             |_| Ok(()),
             job,
             move |station, details| {
+                // Where the look itself was lost nobody waits for it any more.
+                station.reading.remove(&read);
                 if let Ok(Ok(details)) = details {
                     station.detailed(&read, details);
                 }
@@ -188,7 +190,7 @@ impl Station {
         plugged: Plugged,
         identity: Result<Identity, TokenError>,
     ) {
-        self.reading -= 1;
+        self.reading.remove(&device.id);
         // Pulled out after it answered, and before this was heard.
         if !self.attached.contains(&device.id) {
             return;
@@ -267,7 +269,12 @@ impl Station {
         }
         key.details = details;
         key.assume_pin();
-        if let Some(id) = key.id
+        if key.details.pin == PinState::Blocked && key.details.puk_blocked == Some(true) {
+            key.trouble = Some("its PIN and its recovery code are blocked".into());
+            self.refresh(&label);
+        }
+        let id = self.keys.get(&label).and_then(|key| key.id);
+        if let Some(id) = id
             && let Err(error) = self.remember_plug(id, &label)
         {
             tracing::warn!(%error, "when this Key was last seen cannot be noted");
@@ -293,6 +300,7 @@ impl Station {
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
         self.attached.remove(device);
+        self.reading.remove(device);
         let Some((label, key)) = self.present_mut(device) else { return };
         tracing::debug!(label, "unplugged");
         key.device = None;
@@ -376,7 +384,11 @@ impl Station {
     fn locks_of(&self, key: Id, family: Id) -> Result<u32, RegistryError> {
         Ok(match self.registry.statement(key, family)?.map(|statement| statement.scope) {
             Some(records::Scope::All) => self.registry.family(family)?.map_or(0, |f| f.locks),
-            Some(records::Scope::Listed(count)) => count,
+            Some(records::Scope::Listed(_)) => {
+                let entries = self.registry.statement_entries(key, family)?;
+                let allowed = entries.iter().filter(|entry| entry.allow).count();
+                u32::try_from(allowed).unwrap_or(u32::MAX)
+            }
             None => 0,
         })
     }
@@ -420,7 +432,7 @@ impl Station {
 
     /// Whether some token that is plugged in has not said yet what it is.
     pub(super) fn is_reading(&self) -> bool {
-        self.reading > 0 || !self.settled
+        !self.reading.is_empty() || !self.settled
     }
 }
 

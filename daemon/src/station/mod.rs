@@ -52,8 +52,8 @@ pub struct Station {
     /// Pairs that were cancelled or are done, until one of the two is re-plugged.
     history: BTreeMap<(Option<Label>, Label), Past>,
     leases: Leases,
-    /// How many tokens are being looked at for the first time since their plug.
-    reading: usize,
+    /// The tokens that are being looked at for the first time since their plug.
+    reading: BTreeSet<DeviceId>,
     /// How many plugs there were.
     plugs: u64,
     /// Whether everything that was plugged in at the start has been reported.
@@ -92,7 +92,7 @@ impl Station {
             serializations: BTreeMap::new(),
             history: BTreeMap::new(),
             leases: Leases::default(),
-            reading: 0,
+            reading: BTreeSet::new(),
             plugs: 0,
             settled: false,
             touched: BTreeSet::new(),
