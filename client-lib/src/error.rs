@@ -2,10 +2,8 @@
 
 use std::{fmt, io};
 
-use keywright_proto::bus;
+use keywright_proto::{ErrorName, bus};
 use zbus::{DBusError, fdo};
-
-use crate::words::words;
 
 /// The result of everything here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -52,79 +50,23 @@ pub struct BusError {
     pub text: String,
 }
 
-/// An error by its name in the contract, with the daemon's text.
+/// A refusal by its name, with the daemon's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct DaemonError {
-    /// Which.
-    pub name: ErrorName,
+    /// Which of the contract's; none for a name that only a newer daemon knows.
+    pub error: Option<ErrorName>,
+    /// The whole D-Bus error name.
+    pub name: String,
     /// What happened, to what, and what to do next; English.
     pub text: String,
 }
 
-words! {
-    /// The last part of `org.keywright1.Error.*`.
-    ErrorName {
-        /// The caller may not do this.
-        NotAuthorized = "NotAuthorized",
-        /// An argument is out of its range.
-        InvalidArgument = "InvalidArgument",
-        /// The call does not fit the step.
-        InvalidStep = "InvalidStep",
-        /// What was reviewed is not what would be saved.
-        StaleRevision = "StaleRevision",
-        /// No such Key, Lock or family.
-        NotFound = "NotFound",
-        /// Another front-end drives this serialization.
-        NotOwner = "NotOwner",
-        /// Another program holds the token, or another job.
-        KeyBusy = "KeyBusy",
-        /// The Key is not plugged in.
-        KeyAbsent = "KeyAbsent",
-        /// Another Key is plugged in than the one meant.
-        WrongKey = "WrongKey",
-        /// The Key cannot make Keys.
-        NotAnIssuer = "NotAnIssuer",
-        /// The issuer has no Lock yet.
-        NoLock = "NoLock",
-        /// Issuers of two families are present.
-        AmbiguousIssuer = "AmbiguousIssuer",
-        /// The token is in use for something else.
-        ForeignCredentials = "ForeignCredentials",
-        /// The Key was revoked.
-        Revoked = "Revoked",
-        /// The Key's family is not pinned here yet.
-        Unverified = "Unverified",
-        /// The token or this daemon cannot do that.
-        Unsupported = "Unsupported",
-        /// A PIN is needed first.
-        PinRequired = "PinRequired",
-        /// The token refused the PIN.
-        PinInvalid = "PinInvalid",
-        /// The token takes no PIN any more.
-        PinBlocked = "PinBlocked",
-        /// The job was cut off.
-        Interrupted = "Interrupted",
-        /// The registry could not be written.
-        StoreFailed = "StoreFailed",
-        /// The token failed.
-        TokenFailed = "TokenFailed",
-        /// Too many of something.
-        LimitExceeded = "LimitExceeded",
-        /// Somebody cancelled.
-        Cancelled = "Cancelled",
-    }
-}
-
-impl ErrorName {
-    /// The whole D-Bus error name.
-    pub fn full_name(&self) -> String {
-        format!("{}{self}", bus::ERROR_PREFIX)
-    }
-
+impl DaemonError {
     /// From a whole D-Bus error name, if it is one of Keywright's.
-    pub fn from_full_name(name: &str) -> Option<Self> {
-        name.strip_prefix(bus::ERROR_PREFIX).map(Self::from)
+    fn from_reply(name: &str, text: &str) -> Option<Self> {
+        let ours = name.starts_with(bus::ERROR_PREFIX);
+        ours.then(|| Self { error: name.parse().ok(), name: name.into(), text: text.into() })
     }
 }
 
@@ -140,7 +82,7 @@ impl Error {
     /// The D-Bus error's whole name, where there was one.
     pub fn dbus_name(&self) -> Option<String> {
         match self {
-            Self::Daemon(error) => Some(error.name.full_name()),
+            Self::Daemon(error) => Some(error.name.clone()),
             Self::NotRunning(_) => Some("org.freedesktop.DBus.Error.ServiceUnknown".into()),
             Self::Bus(error) => error.name.clone(),
             Self::Gone { .. } => Some("org.freedesktop.DBus.Error.UnknownObject".into()),
@@ -168,10 +110,13 @@ impl Error {
 impl From<zbus::Error> for Error {
     fn from(error: zbus::Error) -> Self {
         match error {
-            zbus::Error::MethodError(name, text, _) => match ErrorName::from_full_name(&name) {
-                Some(name) => DaemonError { name, text: text.unwrap_or_default() }.into(),
-                None => Self::bus(Some(name.to_string()), text.unwrap_or_else(|| name.to_string())),
-            },
+            zbus::Error::MethodError(name, text, _) => {
+                let text = text.unwrap_or_else(|| name.to_string());
+                match DaemonError::from_reply(&name, &text) {
+                    Some(error) => error.into(),
+                    None => Self::bus(Some(name.to_string()), text),
+                }
+            }
             zbus::Error::FDO(error) => (*error).into(),
             zbus::Error::Connection(error, address) => {
                 Self::bus(None, format!("cannot reach the bus at {address}: {error}"))
@@ -214,16 +159,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_the_contract_is_known() {
-        let all = "NotAuthorized InvalidArgument InvalidStep StaleRevision NotFound NotOwner \
-            KeyBusy KeyAbsent WrongKey NotAnIssuer NoLock AmbiguousIssuer ForeignCredentials \
-            Revoked Unverified Unsupported PinRequired PinInvalid PinBlocked Interrupted \
-            StoreFailed TokenFailed LimitExceeded Cancelled";
-        let known: Vec<String> = ErrorName::ALL.iter().map(ToString::to_string).collect();
-        assert_eq!(known, all.split_whitespace().collect::<Vec<_>>());
-        for name in ErrorName::ALL {
-            assert_eq!(ErrorName::from_full_name(&name.full_name()).as_ref(), Some(name));
+    fn the_daemons_errors_are_known_by_their_prefix() {
+        let error = |name: &str| DaemonError::from_reply(name, "text");
+        for known in ErrorName::ALL {
+            assert_eq!(error(known.full()).unwrap().error, Some(*known));
         }
+        let newer = error("org.keywright1.Error.TooWarm").unwrap();
+        assert_eq!((newer.error, newer.name.as_str()), (None, "org.keywright1.Error.TooWarm"));
+        // The last part alone is nobody's name, and others have the same last parts.
+        assert_eq!(error("NotFound"), None);
+        assert_eq!(error("org.freedesktop.DBus.Error.NotFound"), None);
     }
 
     #[test]

@@ -18,14 +18,14 @@ pub mod wizard;
 mod words;
 
 pub use client::{Bus, Client};
-pub use error::{DaemonError, Error, ErrorName, Result};
+pub use error::{DaemonError, Error, Result};
 pub use events::{Event, Watch};
 pub use model::{Decision, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State};
 pub use pin::Pin;
 pub use wizard::{Situation, Wizard};
 
 /// What a [`Client`] takes and returns of the shared vocabulary.
-pub use keywright_proto::{Kind, bus};
+pub use keywright_proto::{ErrorName, Kind, Role, bus};
 
 /// Compiles the guide's example.
 #[cfg(doctest)]

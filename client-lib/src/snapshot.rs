@@ -13,8 +13,7 @@ use zbus::{
 use crate::{
     error::Result,
     events::Event,
-    model::{Decision, Key, KeyRow, LockRow, Properties, RightRow, Serialization, State, take},
-    proxy::{KeyRowWire, LockRowWire, RightRowWire},
+    model::{Decision, Key, Properties, Serialization, State, take},
 };
 
 /// Everything that the daemon shows, as it came.
@@ -254,24 +253,6 @@ fn job_event(old: Option<&Serialization>, new: &Serialization) -> Option<Event> 
 impl From<(OwnedObjectPath, OwnedObjectPath, String)> for Decision {
     fn from((issuer, other, reason): (OwnedObjectPath, OwnedObjectPath, String)) -> Self {
         Self { issuer: issuer.to_string(), other: other.to_string(), reason }
-    }
-}
-
-impl From<KeyRowWire> for KeyRow {
-    fn from((id, name, role, family, last_seen): KeyRowWire) -> Self {
-        Self { id, name, role, family, last_seen }
-    }
-}
-
-impl From<LockRowWire> for LockRow {
-    fn from((id, name, family, online, last_seen): LockRowWire) -> Self {
-        Self { id, name, family, online, last_seen }
-    }
-}
-
-impl From<RightRowWire> for RightRow {
-    fn from((lock_id, name, state, since): RightRowWire) -> Self {
-        Self { lock_id, name, state, since }
     }
 }
 

@@ -294,7 +294,7 @@ impl Wizard {
 
 fn set_review(review: &mut Review, name: &str, value: OwnedVariant) -> Result<()> {
     match name {
-        "kind" => review.kind = take(name, value)?,
+        "kind" => review.kind = take::<String>(name, value)?.parse().ok(),
         "name" => review.name = take(name, value)?,
         "locks" => review.locks = take(name, value)?,
         "pending" => review.pending = take(name, value)?,

@@ -138,12 +138,12 @@ async fn every_refusal_is_status_1_with_its_name_and_text() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     for name in ErrorName::ALL {
-        station.fake.refuse("SetKind", name.as_str(), "what happened; what to do");
+        station.fake.refuse("SetKind", *name, "what happened; what to do");
         let ran = station.run(SUB).await;
         assert_eq!(ran.status, 1, "{name}: {}", ran.stderr);
         assert_eq!(
             ran.stderr,
-            format!("keywrightctl: {}: what happened; what to do\n", name.full_name())
+            format!("keywrightctl: {}: what happened; what to do\n", name.full())
         );
         assert_eq!(ran.stdout, "");
     }
@@ -153,7 +153,7 @@ async fn every_refusal_is_status_1_with_its_name_and_text() {
 async fn a_pin_that_was_refused_is_not_sent_again() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
-    station.fake.refuse("ProvidePin", "PinInvalid", "2 tries left; give the right one");
+    station.fake.refuse("ProvidePin", ErrorName::PinInvalid, "2 tries left; give the right one");
     let ran = station.run(SUB).await;
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("Error.PinInvalid: 2 tries left"), "{}", ran.stderr);
@@ -165,11 +165,45 @@ async fn a_pin_that_was_refused_is_not_sent_again() {
 async fn a_job_that_fails_is_status_1_with_its_outcome() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
-    let name = ErrorName::TokenFailed.full_name();
+    let name = ErrorName::TokenFailed.full().to_owned();
     station.fake.world().outcome = Some((name, "the token was mute; plug it in again".into()));
     let ran = station.run(SUB).await;
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("Error.TokenFailed: the token was mute"), "{}", ran.stderr);
+    assert_eq!(station.fake.calls().last().unwrap(), "Finish", "nothing lingers");
+}
+
+#[tokio::test]
+async fn a_code_that_may_not_count_is_kept_with_a_word_about_it() {
+    for (fails, puk, word) in [
+        (true, None, "is not in force"),
+        (true, Some("unknown"), "is not known"),
+        (false, Some("left"), "is not in force"),
+        (false, None, ""),
+    ] {
+        let station = Station::new().await;
+        station.fake.offer(&station.daemon).await;
+        let outcome = (ErrorName::TokenFailed.full().to_owned(), "mute".to_owned());
+        station.fake.world().outcome = fails.then_some(outcome);
+        station.fake.world().puk = puk;
+        let ran = station.run(&format!("{SUB} --recovery-code-file @code")).await;
+        assert_eq!(ran.status, i32::from(fails), "{}", ran.stderr);
+        assert_eq!(std::fs::read(station.file("code")).unwrap(), b"87654321\n");
+        assert!(ran.stderr.contains(word), "{fails} {puk:?}: {}", ran.stderr);
+        let said = ran.stderr.contains("in force");
+        assert_eq!(said, !word.is_empty(), "{fails} {puk:?}: {}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+async fn no_code_is_nothing_to_speak_of() {
+    let station = Station::new().await;
+    station.fake.offer(&station.daemon).await;
+    station.fake.refuse("TakeRecoveryCode", ErrorName::NotFound, "there is none");
+    let ran = station.run(&format!("{SUB} --recovery-code-file @code")).await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("code"), "{}", ran.stderr);
+    assert!(!station.file("code").exists(), "an empty file would look like a code");
 }
 
 #[tokio::test]

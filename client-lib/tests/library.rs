@@ -115,11 +115,11 @@ async fn a_wizard_goes_through_every_step_in_order() {
 async fn refusals_keep_their_name_and_text() {
     let (client, fake, daemon) = pair().await;
     fake.offer(&daemon).await;
-    fake.refuse("SetKind", "NotOwner", "another program drives it; close that");
+    fake.refuse("SetKind", ErrorName::NotOwner, "another program drives it; close that");
     let wizard = Wizard::attach(&client, JOB).await.unwrap();
     let error = wizard.set_kind(Kind::Sub).await.unwrap_err();
     let daemon = error.daemon().unwrap();
-    assert_eq!(daemon.name, ErrorName::NotOwner);
+    assert_eq!(daemon.error, Some(ErrorName::NotOwner));
     assert_eq!(error.to_string(), "another program drives it; close that");
     let gone = Wizard::attach(&client, "/org/keywright1/serializations/99").await;
     assert!(matches!(gone, Err(Error::Gone { .. })));

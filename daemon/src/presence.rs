@@ -155,19 +155,5 @@ pub fn standing(state: State, claims: &Claims, has_lock: bool) -> Standing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_somebody_put_on_a_token_of_a_given_up_job_is_not_ours() {
-        let leftover = Known { leftover: true, ..Known::default() };
-        assert_eq!(state(&claims(&Identity::default()), leftover), State::Blank);
-        let certificate = Some(b"of another program".to_vec());
-        for identity in [
-            Identity { access_certificate: certificate.clone(), ..Identity::default() },
-            Identity { issuing_certificate: certificate, ..Identity::default() },
-        ] {
-            assert_eq!(state(&claims(&identity), leftover), State::Foreign, "{identity:?}");
-        }
-    }
-}
+#[path = "presence_tests.rs"]
+mod tests;

@@ -21,6 +21,8 @@ pub struct State {
     progress: (u32, u32),
     stage: &'static str,
     outcome: (String, String),
+    /// The detail `puk` of the outcome.
+    puk: Option<&'static str>,
     result: String,
     owner: String,
 }
@@ -45,6 +47,10 @@ impl State {
         self.issuer == "/"
     }
 
+    fn details(&self) -> HashMap<&'static str, Variant<'_>> {
+        self.puk.map(|puk| ("puk", Variant::from(puk))).into_iter().collect()
+    }
+
     fn changes(&self) -> HashMap<&'static str, Variant<'_>> {
         HashMap::from([
             ("Kind", Variant::from(self.kind.as_str())),
@@ -56,6 +62,7 @@ impl State {
             ("Progress", Variant::from(self.progress)),
             ("Stage", Variant::from(self.stage)),
             ("Outcome", Variant::from(self.outcome.clone())),
+            ("OutcomeDetails", Variant::from(self.details())),
             ("Result", Variant::from(ObjectPath::try_from(self.result.as_str()).unwrap())),
             ("Owner", Variant::from(self.owner.as_str())),
         ])
@@ -89,20 +96,18 @@ impl Job {
             .await;
         }
         let failed = self.0.world().outcome.clone();
+        let puk = self.0.world().puk;
         if failed.is_none() {
             // The Key got its id: same path, other properties.
             let server = connection.object_server();
             server.remove::<Key, _>(BLANK).await.unwrap();
             server.at(BLANK, Key::sub()).await.unwrap();
         }
-        self.change(connection, |job| match failed {
-            Some(outcome) => {
-                job.step = "failed";
-                job.outcome = outcome;
-            }
-            None => {
-                job.step = "finished";
-                job.result = BLANK.into();
+        self.change(connection, |job| {
+            job.puk = puk;
+            match failed {
+                Some(outcome) => (job.step, job.outcome) = ("failed", outcome),
+                None => (job.step, job.result) = ("finished", BLANK.into()),
             }
         })
         .await;
@@ -181,7 +186,9 @@ impl Job {
     }
     #[zbus(property)]
     fn outcome_details(&self) -> HashMap<String, OwnedVariant> {
-        HashMap::new()
+        let owned =
+            |(name, value): (&str, Variant<'_>)| (name.into(), value.try_to_owned().unwrap());
+        self.state().details().into_iter().map(owned).collect()
     }
 
     fn claim(&self) -> Result<(), Refusal> {

@@ -8,14 +8,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use keywright_proto::bus as names;
+use keywright_proto::{ErrorName, bus as names};
 use zbus::{
     Connection, Fd, ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, Variant,
     connection::Builder,
     fdo::ObjectManager,
     interface,
     message::{Header, Message},
-    names::ErrorName,
 };
 
 pub use job::Job;
@@ -34,7 +33,7 @@ pub const LOCKS: [(&str, &str); 3] = [
 /// A refusal by name.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    pub name: String,
+    pub name: &'static str,
     pub text: String,
 }
 
@@ -42,8 +41,8 @@ impl zbus::DBusError for Refusal {
     fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
         Message::error(call, self.name()).build(&self.text)
     }
-    fn name(&self) -> ErrorName<'_> {
-        ErrorName::try_from(self.name.as_str()).unwrap()
+    fn name(&self) -> zbus::names::ErrorName<'_> {
+        zbus::names::ErrorName::from_static_str_unchecked(self.name)
     }
     fn description(&self) -> Option<&str> {
         Some(&self.text)
@@ -59,6 +58,8 @@ pub struct World {
     pub calls: Vec<String>,
     /// How the write ends, instead of well.
     pub outcome: Option<(String, String)>,
+    /// What its outcome says of the PUK, where it says something.
+    pub puk: Option<&'static str>,
     pub job: job::State,
 }
 
@@ -72,9 +73,9 @@ impl Fake {
     }
 
     /// Has a member refused from now on.
-    pub fn refuse(&self, member: &'static str, error: &str, text: &str) {
-        let name = format!("{}{error}", names::ERROR_PREFIX);
-        self.world().refuse.insert(member, Refusal { name, text: text.into() });
+    pub fn refuse(&self, member: &'static str, error: ErrorName, text: &str) {
+        let refusal = Refusal { name: error.full(), text: text.into() };
+        self.world().refuse.insert(member, refusal);
     }
 
     pub fn calls(&self) -> Vec<String> {

@@ -282,7 +282,7 @@ impl SerializationObject {
         self.ask(caller, Station::finish).await
     }
 
-    /// Gives it up. Once more does no harm; root may always.
+    /// Gives it up, and claims it. Once more does no harm; root may always.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StoreFailed.
     async fn cancel(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {

@@ -148,7 +148,6 @@ impl Station {
             Plugged::AtStart
         };
         self.reading.insert(device.id.clone());
-        self.attached.insert(device.id.clone());
         tracing::debug!(?device, "plugged in");
         let (connector, id) = (device.connector.clone(), device.id.clone());
         let early = self.myself.clone();
@@ -174,7 +173,7 @@ impl Station {
             |_| Ok(()),
             job,
             move |station, details| {
-                // Where the look itself was lost nobody waits for it any more.
+                // Where the job was lost its token has said nothing, and nobody waits for it any more.
                 station.reading.remove(&read);
                 if let Ok(Ok(details)) = details {
                     station.detailed(&read, details);
@@ -190,9 +189,8 @@ impl Station {
         plugged: Plugged,
         identity: Result<Identity, TokenError>,
     ) {
-        self.reading.remove(&device.id);
-        // Pulled out after it answered, and before this was heard.
-        if !self.attached.contains(&device.id) {
+        if !self.reading.remove(&device.id) {
+            // It was pulled out before it had answered: it never came up.
             return;
         }
         let (claims, guid, trouble) = match &identity {
@@ -299,7 +297,6 @@ impl Station {
 
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
-        self.attached.remove(device);
         self.reading.remove(device);
         let Some((label, key)) = self.present_mut(device) else { return };
         tracing::debug!(label, "unplugged");

@@ -45,8 +45,6 @@ pub struct Station {
     config: Config,
     myself: Handle,
     outbox: mpsc::UnboundedSender<Output>,
-    /// The tokens that are plugged in, shown already or not.
-    attached: BTreeSet<DeviceId>,
     keys: BTreeMap<Label, Key>,
     serializations: BTreeMap<u64, Serialization>,
     /// Pairs that were cancelled or are done, until one of the two is re-plugged.
@@ -87,7 +85,6 @@ impl Station {
             config,
             myself: handle.clone(),
             outbox,
-            attached: BTreeSet::new(),
             keys: BTreeMap::new(),
             serializations: BTreeMap::new(),
             history: BTreeMap::new(),

@@ -84,6 +84,8 @@ impl Station {
         tracing::info!(number, ?issuer, candidate, "a serialization is offered");
         self.serializations.insert(number, Serialization::new(issuer, candidate, wizard));
         self.propose(number);
+        // Whoever hears of it finds its Keys there.
+        self.put_keys();
         self.announce(number);
         Ok(number)
     }

@@ -593,8 +593,8 @@ impl Station {
             Err(error) => Err(error),
             Ok(_) => self.call_off(number),
         };
-        self.announce(number);
-        reply.answer(self, result);
+        // It claims: whoever cancels can read what is left on the tokens before it goes.
+        self.answered(number, &caller, result, reply);
     }
 
     fn call_off(&mut self, number: u64) -> Result<(), Error> {
@@ -608,8 +608,13 @@ impl Station {
             return Ok(job.wizard.cancel()?);
         }
         job.wizard.check(Event::Cancel)?;
+        // What would have let it go on counts no more.
+        let before = std::mem::take(&mut job.outcome);
         // What cannot be rolled back is not called off.
-        self.abandon(number)?;
+        if let Err(error) = self.abandon(number) {
+            self.job(number)?.outcome = before;
+            return Err(error);
+        }
         self.job(number)?.wizard.cancel()?;
         self.ended(number, Past::Cancelled);
         Ok(())

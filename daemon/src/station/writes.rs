@@ -25,6 +25,7 @@ use crate::{
         wizard::{Event, Selection, Step, Who, Wizard},
         write::{self, issuer_is_done},
     },
+    token::PinState,
 };
 
 impl Station {
@@ -248,6 +249,7 @@ impl Station {
         }
         tracing::info!(number, key = %made.key, "a Key was made");
         self.note_authorized(number, [made.issuer_authorized, made.candidate_authorized], used);
+        self.reread(&candidate, made.key);
         let outcome = self.success(number, made);
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome = outcome;
@@ -257,7 +259,6 @@ impl Station {
         }
         self.ask_for_replug(number);
         self.ended(number, Past::Done);
-        self.reread(&candidate);
         self.pin_changed(&candidate);
         if let Some(family) = self.keys.get(&candidate).and_then(|key| key.claims.family) {
             self.refresh_family(family.0);
@@ -276,7 +277,13 @@ impl Station {
                 "whether the recovery code is in force could not be learnt; keep the old PUK too"
             }
         };
-        Outcome { text: text.into(), ..Outcome::default() }
+        let outcome = Outcome { text: text.into(), ..Outcome::default() };
+        let word = match made.puk {
+            Puk::Replaced => return outcome,
+            Puk::Left => "left",
+            Puk::Unknown => "unknown",
+        };
+        outcome.with("puk", Detail::Text(word.into()))
     }
 
     /// Shows which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.
@@ -309,25 +316,31 @@ impl Station {
     }
 
     /// Takes over what is now on a Key, without asking the token again.
-    fn reread(&mut self, label: &Label) {
-        let known = self.keys.get(label).and_then(|_| {
-            let (id, record) = self.known_by_label(label)?;
-            let memberships = self.registry.memberships(id).ok()?;
-            let first = memberships.into_iter().find(|(family, _)| *family == record.family)?.1;
-            let issuing = match &record.issuing_key {
-                Some(spki) => self.registry.issuer(Id::of_spki(spki)).ok()?,
+    fn reread(&mut self, label: &Label, id: Id) {
+        let known = || {
+            let record = self.registry.key(id)?;
+            let first = self.registry.memberships(id)?;
+            let issuing = match record.as_ref().and_then(|record| record.issuing_key.as_ref()) {
+                Some(spki) => self.registry.issuer(Id::of_spki(spki))?,
                 None => None,
             };
-            Some((id, record, first, issuing))
-        });
-        let Some((id, record, first, issuing)) = known else { return };
+            Ok::<_, crate::registry::RegistryError>((record, first, issuing))
+        };
+        let (record, memberships, issuing) = match known() {
+            Ok((Some(record), memberships, issuing)) => (record, memberships, issuing),
+            Ok((None, ..)) => return,
+            Err(error) => return tracing::error!(%error, "a new Key cannot be read"),
+        };
         let Some(key) = self.keys.get_mut(label) else { return };
         let parse = |der: &Vec<u8>| Certificate::parse(der).ok();
         // A member of several families keeps showing what it showed: the first family's.
         if key.id.is_none() {
             key.claims = Claims {
                 family: Some((record.family, record.role)),
-                access: parse(&first.certificate),
+                access: memberships
+                    .iter()
+                    .find(|(family, _)| *family == record.family)
+                    .and_then(|(_, first)| parse(&first.certificate)),
                 issuing: issuing.and_then(|issuer| issuer.chain.first().and_then(parse)),
                 ..Claims::default()
             };
@@ -335,14 +348,11 @@ impl Station {
         key.id = Some(id);
         key.guid = record.guid;
         key.serial = record.serial;
-        key.details.pin = crate::token::PinState::Set;
+        if self.config.require_new_pin {
+            key.details.pin = PinState::Set;
+        }
         key.details.puk_is_factory = key.details.puk_is_factory.map(|_| false);
         self.refresh(label);
-    }
-
-    fn known_by_label(&self, label: &Label) -> Option<(Id, crate::registry::records::Key)> {
-        let known = self.registry.known_keys(usize::MAX).ok()?;
-        known.into_iter().find(|(_, record)| record.label == *label)
     }
 
     fn stopped(&mut self, number: u64, stopped: Stopped, used: &[DeviceId]) {
@@ -425,7 +435,14 @@ impl Station {
     /// The write was broken off: it is at awaiting-key until both Keys are back.
     fn interrupted(&mut self, number: u64, error: &Error, used: &[DeviceId]) {
         self.load_intent(number);
-        let text = format!("the write was interrupted: {error}; plug both Keys in again to go on");
+        let text = match error {
+            Error::KeyAbsent(key) => format!(
+                "the write was interrupted: {key} was unplugged; plug it in again to go on, or cancel"
+            ),
+            other => format!(
+                "the write was interrupted: {other}; to go on, unplug both Keys and plug them in again"
+            ),
+        };
         let Some(job) = self.serializations.get_mut(&number) else { return };
         if job.wizard.happen(Event::Interrupted).is_err() {
             return;
@@ -507,6 +524,9 @@ impl Station {
             };
             job.outcome.add(&text);
             job.outcome.details.push(("left", Detail::Text(left.join(","))));
+            if intent.made.puk_begun {
+                job.outcome.details.push(("puk", Detail::Text("unknown".into())));
+            }
         }
         // The token may have its new GUID, or not: what is there is read at the next plug.
         if let Some(key) = self.keys.get_mut(&candidate)

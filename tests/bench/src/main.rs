@@ -1,2 +1,139 @@
-//! placeholder
-fn main() {}
+//! `keywright-bench`: speed and memory of the daemon in one table, measured through the bus on a
+//! private `dbus-daemon`, with real PIV firmware behind the virtual reader.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that cannot go on ends with what was in its way"
+)]
+
+mod commands;
+mod idle;
+mod job;
+mod lists;
+mod loader;
+mod machine;
+mod offers;
+mod plug;
+mod process;
+mod reasons;
+mod startup;
+mod table;
+mod token_log;
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use clap::Parser;
+use keywright_bus_tests::Station;
+use table::Row;
+
+/// Measures the daemon that was built beside this program.
+#[derive(Parser)]
+struct Options {
+    /// Print Markdown, as in docs/benchmarks.md.
+    #[arg(long)]
+    markdown: bool,
+    /// Fewer repetitions, and 10 s of idleness instead of 60.
+    #[arg(long)]
+    quick: bool,
+    /// Only these subjects.
+    #[arg(value_enum)]
+    subjects: Vec<Subject>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// From the plug to the offer.
+    Plug,
+    /// Commands to tokens.
+    Commands,
+    /// Start and rest with a small registry.
+    Small,
+    /// Jobs, lists, start and rest with 100,000 Locks.
+    Large,
+}
+
+/// How often, and how long.
+struct Effort {
+    plugs: usize,
+    starts: usize,
+    jobs: usize,
+    pages: usize,
+    window: Duration,
+}
+
+impl Effort {
+    const FULL: Self =
+        Self { plugs: 200, starts: 50, jobs: 5, pages: 1_000, window: Duration::from_secs(60) };
+    const QUICK: Self =
+        Self { plugs: 30, starts: 10, jobs: 2, pages: 100, window: Duration::from_secs(10) };
+}
+
+/// Locks of the large registry.
+const LOCKS: u32 = 100_000;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> io::Result<()> {
+    let options = Options::parse();
+    let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
+    let wanted = |subject| options.subjects.is_empty() || options.subjects.contains(&subject);
+    let (mut rows, mut lists) = (Vec::new(), Vec::new());
+    if wanted(Subject::Plug) {
+        rows.extend(plug::measure(effort.plugs).await);
+    }
+    if wanted(Subject::Commands) {
+        rows.extend(commands::measure().await);
+        let (counts, named) = commands::whole_jobs().await;
+        rows.extend(counts);
+        lists = named;
+    }
+    if wanted(Subject::Large) {
+        rows.extend(large(&effort).await);
+    }
+    if wanted(Subject::Small) {
+        rows.extend(small(&effort).await);
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}\n", machine::describe())?;
+    let table = if options.markdown { table::markdown(&rows) } else { table::plain(&rows) };
+    write!(out, "{table}")?;
+    for (title, lines) in &lists {
+        write!(out, "\n{}", commands::list(title, lines, options.markdown))?;
+    }
+    Ok(())
+}
+
+/// A registry with a Master and a Lock; both Keys of an offer are plugged in at rest.
+async fn small(effort: &Effort) -> Vec<Row> {
+    let mut station = Station::start().await;
+    let master = plug::with_lock(&mut station).await;
+    station.unplug(master).await;
+    let name = "start to name, small registry";
+    let mut rows = vec![startup::measure(&mut station, name, 30.0, effort.starts).await];
+    rows.extend(idle::measure(&station, "idle, just started", effort.window).await);
+    let master = station.plug("master").await;
+    let blank = station.plug("blank").await;
+    station.offer(&master, &blank).await;
+    rows.extend(idle::measure(&station, "idle, two Keys and an offer", effort.window).await);
+    rows
+}
+
+async fn large(effort: &Effort) -> Vec<Row> {
+    let mut station = Station::start().await;
+    let master = plug::with_lock(&mut station).await;
+    station.unplug(master).await;
+    assert!(station.daemon.stop().await.success(), "SIGTERM ends it in order");
+    loader::fill(&station.launch.state_dir, LOCKS);
+    station.daemon.restart(station.client.connection()).await;
+    let name = "start to name, 100,000 Locks";
+    let start = startup::measure(&mut station, name, 100.0, effort.starts / 2).await;
+    let master = job::plug_master(&mut station).await;
+    let (mut rows, sub) = job::measure(&mut station, &master, effort.jobs).await;
+    rows.extend(lists::measure(&station, &sub, effort.pages).await);
+    rows.push(start);
+    rows
+}

@@ -8,6 +8,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 /// What the card does with a command.
@@ -30,15 +31,27 @@ pub type Script = Box<dyn FnMut(usize, &[u8]) -> Reaction + Send>;
 
 /// A card in a reader; pulled out when dropped.
 pub struct Card {
+    plugged: Instant,
     reader: UnixStream,
     shared: Arc<Mutex<Shared>>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// A message from the reader, and what the card did with it.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// A command APDU, or one byte: a control code of vpcd.
+    pub message: Vec<u8>,
+    /// When it came.
+    pub came: Instant,
+    /// How long the virtual Key took over it; zero where it was not passed on.
+    pub took: Duration,
+}
+
 struct Shared {
     script: Script,
     count: usize,
-    commands: Vec<Vec<u8>>,
+    exchanges: Vec<Exchange>,
 }
 
 /// The answer to "power on, tell your ATR" of a [`Card`] without a virtual Key.
@@ -61,8 +74,13 @@ impl Card {
     /// Plugs the virtual Key that is about to connect to `listener` into the reader, through this
     /// card. Nothing is scripted yet: everything is passed on.
     pub fn in_front_of(listener: &UnixListener, reader: &Path) -> Self {
+        Self::scripted_in_front_of(listener, reader, Box::new(|_, _| Reaction::Forward))
+    }
+
+    /// The same, with a script from the first command on.
+    pub fn scripted_in_front_of(listener: &UnixListener, reader: &Path, script: Script) -> Self {
         let (mut key, _) = listener.accept().unwrap();
-        Self::run(reader, Box::new(|_, _| Reaction::Forward), move |message| {
+        Self::run(reader, script, move |message| {
             send(&mut key, message)?;
             if is_answered(message) { receive(&mut key).map(Some) } else { Ok(None) }
         })
@@ -73,15 +91,21 @@ impl Card {
         script: Script,
         key: impl FnMut(&[u8]) -> io::Result<Option<Vec<u8>>> + Send + 'static,
     ) -> Self {
+        let plugged = Instant::now();
         let reader = UnixStream::connect(reader).unwrap();
-        let shared = Arc::new(Mutex::new(Shared { script, count: 0, commands: Vec::new() }));
+        let shared = Arc::new(Mutex::new(Shared { script, count: 0, exchanges: Vec::new() }));
         let (stream, known) = (reader.try_clone().unwrap(), shared.clone());
         // It ends with the connection, be it the reader's, the Key's or ours that is closed.
         let thread = thread::spawn(move || {
             let _ = serve(&stream, &known, key);
             let _ = stream.shutdown(Shutdown::Both);
         });
-        Self { reader, shared, thread: Some(thread) }
+        Self { plugged, reader, shared, thread: Some(thread) }
+    }
+
+    /// When it began to connect to the reader.
+    pub fn plugged(&self) -> Instant {
+        self.plugged
     }
 
     /// Sets another script and counts from 1 again.
@@ -103,7 +127,13 @@ impl Card {
 
     /// All commands since it was plugged in or since this was last called.
     pub fn take_commands(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.shared.lock().unwrap().commands)
+        let exchanges = self.take_exchanges().into_iter().map(|exchange| exchange.message);
+        exchanges.filter(|message| message.len() > 1).collect()
+    }
+
+    /// The same with their times, and with the control codes.
+    pub fn take_exchanges(&self) -> Vec<Exchange> {
+        std::mem::take(&mut self.shared.lock().unwrap().exchanges)
     }
 
     /// Pulls it out.
@@ -128,18 +158,26 @@ fn serve(
 ) -> io::Result<()> {
     loop {
         let message = receive(&mut reader)?;
-        let reaction = if message.len() == 1 {
-            Reaction::Forward
-        } else {
+        let came = Instant::now();
+        let reaction = {
             let mut shared = shared.lock().unwrap();
-            shared.count += 1;
-            shared.commands.push(message.clone());
-            let n = shared.count;
-            (shared.script)(n, &message)
+            let took = Duration::ZERO;
+            shared.exchanges.push(Exchange { message: message.clone(), came, took });
+            if message.len() == 1 {
+                Reaction::Forward
+            } else {
+                shared.count += 1;
+                let n = shared.count;
+                (shared.script)(n, &message)
+            }
         };
         match reaction {
             Reaction::Forward => {
-                if let Some(answer) = key(&message)? {
+                let answer = key(&message)?;
+                if let Some(exchange) = shared.lock().unwrap().exchanges.last_mut() {
+                    exchange.took = came.elapsed();
+                }
+                if let Some(answer) = answer {
                     send(&mut reader, &answer)?;
                 }
             }

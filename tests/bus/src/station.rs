@@ -9,7 +9,7 @@ use zbus::OwnedObjectPath;
 use crate::{
     Answers, Client, Objects, Watch,
     bus::Bus,
-    card::{Card, Script},
+    card::{Card, Reaction, Script},
     certs,
     daemon::{Daemon, Launch},
     key::VirtualKey,
@@ -109,12 +109,22 @@ impl Station {
 
     /// Plugs in without waiting for the daemon.
     pub fn insert(&self, name: &str, options: &[&str]) -> (Card, VirtualKey) {
+        self.insert_scripted(name, options, Box::new(|_, _| Reaction::Forward))
+    }
+
+    /// The same, with a script from the first command on.
+    pub fn insert_scripted(
+        &self,
+        name: &str,
+        options: &[&str],
+        script: Script,
+    ) -> (Card, VirtualKey) {
         let socket = self.dir.path().join(format!("{name}.card"));
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
         set_socket_timeout(&listener, Timeout::Recv, Some(Duration::from_secs(30))).unwrap();
         let key = VirtualKey::plug(&socket, &self.memory(name), name, options);
-        (Card::in_front_of(&listener, &self.launch.reader), key)
+        (Card::scripted_in_front_of(&listener, &self.launch.reader, script), key)
     }
 
     async fn appeared(&mut self, before: &HashSet<OwnedObjectPath>) -> OwnedObjectPath {

@@ -110,6 +110,25 @@ impl Watch {
         steps
     }
 
+    /// The objects that came, one after the other, since the last call, up to and with this one.
+    ///
+    /// Panics when it does not come.
+    pub async fn added_until(&mut self, last: &OwnedObjectPath) -> Vec<OwnedObjectPath> {
+        let deadline = Instant::now() + LIMIT;
+        let mut added = Vec::new();
+        while added.last() != Some(last) {
+            let signal = timeout_at(deadline, self.next_signal()).await;
+            let signal = signal.unwrap_or_else(|_| panic!("no {last:?}, only {added:?}"));
+            if signal.header().member().is_some_and(|member| member == "InterfacesAdded") {
+                let body = signal.body();
+                let path: (OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>) =
+                    body.deserialize().unwrap();
+                added.push(path.0);
+            }
+        }
+        added
+    }
+
     async fn next_signal(&mut self) -> Message {
         loop {
             let message = self.signals.next().await.expect("the bus runs").unwrap();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use keywright_bus_tests::{
-    Answers, Objects, Plugged, Station,
+    Answers, Objects, Plugged, Station, Watch,
     api::Options,
     card::{Card, Reaction, Script},
     certs,
@@ -68,6 +68,16 @@ async fn the_first_lock_brings_the_offer() {
     let job = station.offer(&master, &blank).await;
     assert_eq!(kinds(&station, &job).await, ["backup", "sub"]);
     assert!(station.watch.decisions().await.is_empty(), "an offered pair has no decision");
+}
+
+#[tokio::test]
+async fn an_offer_comes_after_its_keys() {
+    let mut station = Station::start().await;
+    let issuer = master(&mut station, "master").await;
+    let mut watch = Watch::start(station.bus.connect().await).await;
+    let blank = station.plug("blank").await;
+    let job = station.offer(&issuer, &blank).await;
+    assert_eq!(watch.added_until(&job).await, [blank.path.clone(), job]);
 }
 
 #[tokio::test]

@@ -213,6 +213,9 @@ impl Bench {
         }
         self.station.client.serialization(job).await.cancel().await.unwrap();
         self.station.watch.until_step(job, "cancelled").await;
+        let objects = self.station.watch.objects().await;
+        let (error, text): (String, String) = objects.serialization(job).unwrap().get("Outcome");
+        assert_eq!(error, "", "cut at {n}: {text}");
         let id = self.station.watch.objects().await.key(&candidate.path).unwrap().text("Id");
         if !id.is_empty() {
             let rights = self.station.client.manager().await.list_rights(&id, "", 10).await;

@@ -139,6 +139,19 @@ async fn a_finished_key_has_the_properties_that_were_asked_for() {
 }
 
 #[tokio::test]
+async fn the_outcome_calls_the_new_key_by_its_name() {
+    let (mut station, master, _) = with_master(&["gate"]).await;
+    let sub = station.plug("sub").await;
+    let job = station.offer(&master, &sub).await;
+    let answers = Answers::sub("Bob's Key", &[]);
+    station.client.answer_all(&mut station.watch, &job, &answers).await.assert_finished();
+    let objects = station.watch.objects().await;
+    let (_, text): (String, String) = objects.serialization(&job).unwrap().get("Outcome");
+    // This firmware stays authorized, so both Keys are to be unplugged.
+    assert!(text.contains("\"Bob's Key\"") && !text.contains("blank"), "{text}");
+}
+
+#[tokio::test]
 async fn lists_come_in_pages_and_can_be_searched() {
     let (station, _master, mut ids) = with_master(&["north gate", "south gate", "barn"]).await;
     let manager = station.client.manager().await;

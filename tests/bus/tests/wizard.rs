@@ -266,6 +266,29 @@ async fn cancel_can_be_repeated_and_the_pair_is_offered_again_when_plugged_again
 }
 
 #[tokio::test]
+async fn a_cancelled_job_stays_for_who_cancelled_it_though_its_key_is_gone() {
+    let mut offer = Offer::new().await;
+    offer.unplug_candidate().await;
+    offer.station.watch.until_step(&offer.job, "awaiting-key").await;
+    let job = offer.proxy().await;
+    job.cancel().await.unwrap();
+    assert_eq!(offer.step().await, "cancelled");
+    job.cancel().await.unwrap();
+    job.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancelled_job_goes_with_who_cancelled_it_when_its_key_is_gone() {
+    let mut offer = Offer::new().await;
+    offer.unplug_candidate().await;
+    let other = Client::new(offer.station.bus.connect().await);
+    other.serialization(&offer.job).await.cancel().await.unwrap();
+    other.connection().clone().close().await.unwrap();
+    let gone = |objects: &Objects| objects.serialization(&offer.job).is_none().then_some(());
+    offer.station.watch.until("the cancelled job gone", gone).await;
+}
+
+#[tokio::test]
 async fn a_manual_start_is_allowed_on_a_cancelled_pair_and_finds_a_live_one() {
     let mut offer = Offer::new().await;
     let pair = [offer.master().path.clone(), offer.candidate.as_ref().unwrap().path.clone()];

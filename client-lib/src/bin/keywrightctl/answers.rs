@@ -13,6 +13,19 @@ pub enum Selection {
     Listed(Vec<String>),
 }
 
+/// Whether a recovery code unblocks the PIN of the Key that it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InForce {
+    /// It does.
+    Yes,
+    /// The token keeps the PUK that it had.
+    No,
+    /// It will, once the job goes on to its end.
+    Later,
+    /// The job broke off just there.
+    Unknown,
+}
+
 /// The answers to the wizard's questions, in the order of its steps.
 pub trait Answers {
     /// What to make.
@@ -27,8 +40,10 @@ pub trait Answers {
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure>;
     /// Whether somebody keeps the recovery code.
     fn keeps_recovery_code(&self) -> bool;
-    /// Keeps it.
-    async fn keep(&mut self, code: Pin) -> Result<(), Failure>;
+    /// Keeps it, at once: it is handed out only now, and comes into force with the write's end.
+    fn keep(&mut self, code: Pin) -> Result<(), Failure>;
+    /// The job is over, or left as it is: what has become of the code.
+    fn ended(&mut self, code: InForce);
     /// Whether, after this refusal, the same question can be asked once more.
     fn again(&mut self, failure: &Failure, wizard: &keywright_client::Wizard) -> bool;
     /// Tells of a situation that needs no answer.

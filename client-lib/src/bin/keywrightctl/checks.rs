@@ -203,11 +203,12 @@ mod tests {
         let row = KeyRow {
             id: "ab".repeat(16),
             name: "K".into(),
-            role: role.into(),
+            role: role.parse().ok(),
             family: "f".into(),
             last_seen: 1,
         };
         let mut key = Key::from_row(&row);
+        key.state = role.into();
         key.path = "/k".into();
         key.present = true;
         key.pin = PinState::Set;

@@ -1,41 +1,74 @@
 //! One way through a serialization, whoever answers.
 
-use keywright_client::{Outcome, Serialization, Situation, Wizard, error::ErrorName, model::Who};
+use keywright_client::{
+    ErrorName, Outcome, Serialization, Situation, Wizard,
+    model::{Step, Who},
+};
 
 use crate::{
-    answers::{Answers, Selection},
+    answers::{Answers, InForce, Selection},
     failure::Failure,
 };
 
 /// Answers every step, from the one given on, until the job has ended; the job as it ended, if
-/// that was well.
+/// that was well. However it ends, whoever answers is told whether the recovery code counts.
 pub async fn drive<A: Answers>(
+    wizard: &mut Wizard,
+    first: Situation,
+    answers: &mut A,
+) -> Result<Serialization, Failure> {
+    let result = to_the_end(wizard, first, answers).await;
+    let job = wizard.serialization();
+    answers.ended(in_force(job));
+    if !job.is_live() {
+        // Ours has ended: nothing lingers. One that somebody else drives, or removed, is theirs.
+        let _ = wizard.finish().await;
+    }
+    result.map(|()| wizard.serialization().clone())
+}
+
+async fn to_the_end<A: Answers>(
     wizard: &mut Wizard,
     mut situation: Situation,
     answers: &mut A,
-) -> Result<Serialization, Failure> {
+) -> Result<(), Failure> {
+    let mut is_written = false;
     loop {
         match &situation {
             Situation::Finished { outcome, .. } => {
+                if !is_written {
+                    // It was written before this program came.
+                    take_recovery_code(wizard, answers).await?;
+                }
                 answers.tell(&situation);
                 if let Some(outcome) = outcome {
                     answers.note(&outcome.text);
                 }
-                take_recovery_code(wizard, answers).await?;
-                wizard.finish().await?;
-                return Ok(wizard.serialization().clone());
+                return Ok(());
             }
             Situation::Cancelled { outcome } => {
-                return Err(ended(outcome.as_ref(), &ErrorName::Cancelled, "it was cancelled"));
+                return Err(ended(outcome.as_ref(), ErrorName::Cancelled, "it was cancelled"));
             }
             Situation::Failed { outcome } => {
-                return Err(ended(outcome.as_ref(), &ErrorName::TokenFailed, "it failed"));
+                return Err(ended(outcome.as_ref(), ErrorName::TokenFailed, "it failed"));
             }
             Situation::Unknown(step) => {
                 let text = format!("this program is too old for the step {step:?}; update it");
-                return Err(Failure::named(&ErrorName::Unsupported, text));
+                return Err(Failure::named(ErrorName::Unsupported, text));
             }
-            Situation::Writing { .. } | Situation::AwaitingKey { .. } => answers.tell(&situation),
+            Situation::Writing { .. } => {
+                // Before the PUK, which is replaced last: a daemon that dies afterwards takes no
+                // code with it. And not at `pins`: whoever gives up there leaves the code to the
+                // one who goes on.
+                if !std::mem::replace(&mut is_written, true) {
+                    take_recovery_code(wizard, answers).await?;
+                }
+                answers.tell(&situation);
+            }
+            Situation::AwaitingKey { .. } => {
+                is_written = false;
+                answers.tell(&situation);
+            }
             _ => {
                 while let Err(failure) = answer(&situation, wizard, answers).await {
                     if !answers.again(&failure, wizard) {
@@ -82,23 +115,40 @@ async fn answer<A: Answers>(
     Ok(())
 }
 
+/// The code, if there is one: a PUK that a person has set stays, and without a code.
 async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Result<(), Failure> {
     if !answers.keeps_recovery_code() {
         return Ok(());
     }
     match wizard.take_recovery_code().await {
-        Ok(code) => answers.keep(code).await,
+        Ok(code) => answers.keep(code),
         Err(error) => {
-            // The Key is made all the same: its PUK was not a factory one, or was taken before.
-            answers.note(&format!("no recovery code: {error}"));
+            let is_none = error.daemon().is_some_and(|e| e.error == Some(ErrorName::NotFound));
+            if !is_none {
+                answers.note(&format!("the recovery code could not be taken: {error}"));
+            }
             Ok(())
         }
     }
 }
 
-fn ended(outcome: Option<&Outcome>, otherwise: &ErrorName, text: &str) -> Failure {
+/// What the daemon says of the PUK, for the code that it handed out.
+fn in_force(job: &Serialization) -> InForce {
+    match (job.outcome_details.get("puk").map(String::as_str), &job.step) {
+        (Some("left"), _) => InForce::No,
+        (Some(_), _) => InForce::Unknown,
+        (None, Step::Finished) => InForce::Yes,
+        // Without a word of the PUK nothing was begun that could have replaced it.
+        (None, Step::Failed | Step::Cancelled) => InForce::No,
+        (None, _) => InForce::Later,
+    }
+}
+
+fn ended(outcome: Option<&Outcome>, otherwise: ErrorName, text: &str) -> Failure {
     match outcome {
-        Some(outcome) => Failure::named(&outcome.name, &outcome.text),
+        Some(outcome) => {
+            Failure::Refused { name: Some(outcome.name.clone()), text: outcome.text.clone() }
+        }
         None => Failure::named(otherwise, format!("{text}; plug the Key in again to start anew")),
     }
 }

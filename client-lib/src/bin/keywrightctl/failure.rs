@@ -29,13 +29,13 @@ impl Failure {
     }
 
     /// Refused here, with the name that the daemon would give it.
-    pub fn named(name: &ErrorName, text: impl Into<String>) -> Self {
-        Self::Refused { name: Some(name.full_name()), text: text.into() }
+    pub fn named(name: ErrorName, text: impl Into<String>) -> Self {
+        Self::Refused { name: Some(name.full().into()), text: text.into() }
     }
 
     /// Whether it carries this name.
-    pub fn is(&self, wanted: &ErrorName) -> bool {
-        matches!(self, Self::Refused { name: Some(name), .. } if *name == wanted.full_name())
+    pub fn is(&self, wanted: ErrorName) -> bool {
+        matches!(self, Self::Refused { name: Some(name), .. } if *name == wanted.full())
     }
 
     /// What to print on standard error.

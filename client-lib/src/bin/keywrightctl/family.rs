@@ -85,7 +85,7 @@ async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Failure
     match (families.pop(), families.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => Err(Failure::named(
-            &ErrorName::NotFound,
+            ErrorName::NotFound,
             "no family is known here; `keywrightctl wizard` makes a Master Key",
         )),
         (Some(last), false) => {

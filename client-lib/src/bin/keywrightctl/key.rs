@@ -110,7 +110,7 @@ async fn revoke(
         }
         let question = format!("Revoke {} ({})? This is for good.", key.label(), key.id);
         if !terminal::confirm(&question).await? {
-            return Err(Failure::named(&ErrorName::Cancelled, "not revoked, as you answered"));
+            return Err(Failure::named(ErrorName::Cancelled, "not revoked, as you answered"));
         }
     }
     let signer = signer(client, issuer).await?;

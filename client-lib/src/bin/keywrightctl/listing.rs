@@ -109,7 +109,7 @@ fn rights_table(key: &Key, rights: &[RightRow]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use keywright_client::KeyRow;
+    use keywright_client::{KeyRow, Role};
 
     use super::*;
 
@@ -117,7 +117,7 @@ mod tests {
         Key::from_row(&KeyRow {
             id: "0123456789abcdef0123456789abcdef".into(),
             name: name.into(),
-            role: "sub".into(),
+            role: Some(Role::Sub),
             family: "fe".into(),
             last_seen: 0,
         })

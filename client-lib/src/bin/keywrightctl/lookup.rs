@@ -62,7 +62,7 @@ pub fn one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failure> {
     match fitting.as_slice() {
         [only] => Ok(only),
         [] => Err(Failure::named(
-            &ErrorName::NotFound,
+            ErrorName::NotFound,
             format!("no {what} is called {wanted:?} or has an id that begins so; see `{list}`"),
         )),
         several => Err(ambiguous(what, wanted, several.iter().map(|t| (t.name(), t.id())))),
@@ -103,7 +103,7 @@ pub async fn key_object(client: &Client, wanted: &str) -> Result<Key, Failure> {
     };
     if key.path.is_empty() {
         let text = format!("{} is not plugged in; plug it in and try again", key.label());
-        return Err(Failure::named(&ErrorName::KeyAbsent, text));
+        return Err(Failure::named(ErrorName::KeyAbsent, text));
     }
     Ok(key.clone())
 }
@@ -128,10 +128,10 @@ fn only_issuer(keys: impl Iterator<Item = Key>) -> Result<Key, Failure> {
             for key in &issuers {
                 text.push_str(&format!("\n  {}  {}", key.id, key.label()));
             }
-            Err(Failure::named(&ErrorName::AmbiguousIssuer, text))
+            Err(Failure::named(ErrorName::AmbiguousIssuer, text))
         }
         (None, _) => Err(Failure::named(
-            &ErrorName::KeyAbsent,
+            ErrorName::KeyAbsent,
             "no Master or Backup Key is plugged in; plug in the one that shall sign",
         )),
     }

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    io::{self, Read},
+    os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -108,15 +108,32 @@ impl RecoveryFile {
         Ok(Self { path: path.to_owned(), file, is_new, used: false })
     }
 
-    /// Writes the code, with a line end, through to the disk.
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it holds a code.
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// Writes the code, with a line end, through to the disk. A later code of the same job takes
+    /// the place of the one before, which never came into force.
     pub fn write(&mut self, code: &Pin) -> Result<(), Failure> {
         self.used = true;
         let mut line = Zeroizing::new(Vec::with_capacity(code.as_bytes().len() + 1));
         line.extend_from_slice(code.as_bytes());
         line.push(b'\n');
-        self.file.write_all(&line).and_then(|()| self.file.sync_all()).map_err(|error| {
+        let written = || {
+            self.file.set_len(0)?;
+            self.file.write_all_at(&line, 0)?;
+            self.file.sync_all()
+        };
+        written().map_err(|error| {
             Failure::refused(format!(
-                "the Key is made, but its recovery code could not be written to {}: {error}",
+                "the recovery code could not be written to {}: {error}; \
+                 the Key is being made all the same, and its PUK will be unknown",
                 self.path.display()
             ))
         })
@@ -167,6 +184,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         let mut file = RecoveryFile::prepare(&path).unwrap();
+        file.write(&Pin::new(*b"1234567890")).unwrap();
         file.write(&Pin::new(*b"87654321")).unwrap();
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"87654321\n");

@@ -7,7 +7,7 @@ use keywright_client::{
 use serde::Serialize;
 
 use crate::{
-    answers::{Answers, Selection},
+    answers::{Answers, InForce, Selection},
     args,
     drive::drive,
     failure::Failure,
@@ -147,7 +147,7 @@ fn candidate(state: &State, kind: Kind, issuer: Option<&str>) -> Result<String, 
     match fitting.as_slice() {
         [only] => Ok(only.path.clone()),
         [] => Err(Failure::named(
-            &ErrorName::KeyAbsent,
+            ErrorName::KeyAbsent,
             "no blank Key is plugged in; plug in the one that shall be made",
         )),
         several => {
@@ -167,8 +167,7 @@ async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation
         let situation = wizard.next_step().await?;
         let job = wizard.serialization();
         if matches!(job.step, Step::Pins | Step::Writing | Step::AwaitingKey) {
-            let kind = job.kind.map(|kind| kind.to_string()).unwrap_or_default();
-            as_asked(&Review { kind, name: job.name.clone(), ..Review::default() }, args)?;
+            as_asked(job.kind, &job.name, args)?;
         }
         let is_first = job.steps.first() == Some(&job.step);
         if is_first || !matches!(job.step, Step::Name | Step::Locks | Step::Review) {
@@ -179,16 +178,16 @@ async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation
 }
 
 /// Whether this is what the command line says.
-fn as_asked(review: &Review, args: &args::Serialize) -> Result<(), Failure> {
-    if review.kind == args.kind.as_str() && review.name == args.name {
+fn as_asked(kind: Option<Kind>, name: &str, args: &args::Serialize) -> Result<(), Failure> {
+    if kind == Some(args.kind) && name == args.name {
         return Ok(());
     }
     let text = format!(
-        "this pair is being made into a {} Key named {:?} already; \
+        "this pair is being made into a {} Key named {name:?} already; \
          go on with that in `keywrightctl wizard`, or cancel it there",
-        review.kind, review.name
+        kind.map_or("new", Kind::as_str)
     );
-    Err(Failure::named(&ErrorName::InvalidStep, text))
+    Err(Failure::named(ErrorName::InvalidStep, text))
 }
 
 /// The command line answers; a person only what it leaves open, and only without `--yes`.
@@ -215,12 +214,12 @@ impl Answers for FromArgs {
     }
 
     async fn confirm(&mut self, review: &Review) -> Result<(), Failure> {
-        as_asked(review, &self.prepared.args)?;
+        as_asked(review.kind, &review.name, &self.prepared.args)?;
         terminal::say(&wizard::summary(review));
         if self.prepared.args.yes || terminal::confirm("Write it?").await? {
             return Ok(());
         }
-        Err(Failure::named(&ErrorName::Cancelled, "not written, as you answered"))
+        Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }
 
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
@@ -234,7 +233,7 @@ impl Answers for FromArgs {
             None if !self.prepared.args.yes => wizard::ask_pin(who, key).await,
             None => {
                 let text = format!("the {} is needed; give {option}", wizard::whose(who, key));
-                Err(Failure::named(&ErrorName::PinRequired, text))
+                Err(Failure::named(ErrorName::PinRequired, text))
             }
         }
     }
@@ -243,10 +242,29 @@ impl Answers for FromArgs {
         self.prepared.recovery.is_some()
     }
 
-    async fn keep(&mut self, code: Pin) -> Result<(), Failure> {
+    fn keep(&mut self, code: Pin) -> Result<(), Failure> {
         match &mut self.prepared.recovery {
             Some(file) => file.write(&code),
             None => Ok(()),
+        }
+    }
+
+    fn ended(&mut self, code: InForce) {
+        let Some(file) = self.prepared.recovery.as_ref().filter(|file| file.is_used()) else {
+            return;
+        };
+        let path = file.path().display();
+        match code {
+            InForce::Yes => {}
+            InForce::No => terminal::say(&format!(
+                "the recovery code in {path} is not in force: the Key keeps the PUK it had"
+            )),
+            InForce::Later => terminal::say(&format!(
+                "keep {path}: its recovery code comes into force when the job goes on to its end"
+            )),
+            InForce::Unknown => terminal::say(&format!(
+                "keep {path} and the PUK from before: which of them is in force is not known"
+            )),
         }
     }
 

@@ -146,7 +146,7 @@ pub fn decision(state: &State, decision: &Decision) -> String {
         "revoked" => "the Key was revoked, for good; use another",
         "unusable" => "the token cannot be used; `keywrightctl doctor` says why",
         "ambiguous-issuer" => {
-            "issuers of two families are there; unplug one, or `keywrightctl serialize --issuer`"
+            "more than one Key could be its issuer; unplug one, or `keywrightctl serialize --issuer`"
         }
         "cancelled" => "it was cancelled; plug one of the Keys in again for a new offer",
         "done" => "it is done; plug one of the Keys in again for a new offer",

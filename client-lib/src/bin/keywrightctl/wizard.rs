@@ -9,7 +9,7 @@ use keywright_client::{
 };
 
 use crate::{
-    answers::{Answers, Selection},
+    answers::{Answers, InForce, Selection},
     drive::drive,
     failure::Failure,
     lookup::short,
@@ -30,10 +30,16 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let path = choose(client).await?;
     let mut wizard = client.wizard(&path).await?;
     wizard.claim().await?;
-    let mut person = Person { client: client.clone() };
+    let mut person = Person { client: client.clone(), code: None };
     let first = wizard.next_step().await?;
-    let result = drive(&mut wizard, first, &mut person).await;
-    let job = match result {
+    let driven = tokio::select! {
+        driven = drive(&mut wizard, first, &mut person) => driven,
+        _ = tokio::signal::ctrl_c() => {
+            person.ended(InForce::Later);
+            Err(Failure::refused("stopped here; what was begun stays with the daemon"))
+        }
+    };
+    let job = match driven {
         Ok(job) => job,
         Err(failure) => {
             // Nothing was said about giving up: the offer stays, for another try.
@@ -132,6 +138,8 @@ async fn one_of(state: &State, offers: &[&Serialization]) -> Result<String, Fail
 /// A person at the terminal.
 struct Person {
     client: Client,
+    /// Shown when all else is said, so that it does not scroll away.
+    code: Option<Pin>,
 }
 
 impl Answers for Person {
@@ -183,7 +191,7 @@ impl Answers for Person {
         if confirm("Write it?").await? {
             return Ok(());
         }
-        Err(Failure::named(&ErrorName::Cancelled, "not written, as you answered"))
+        Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }
 
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
@@ -194,12 +202,24 @@ impl Answers for Person {
         true
     }
 
-    async fn keep(&mut self, code: Pin) -> Result<(), Failure> {
-        say("");
-        say(&format!("Recovery code: {}", String::from_utf8_lossy(code.as_bytes())));
-        say("It unblocks this Key's PIN. It is shown only now and stored nowhere: write it down.");
-        ask("Press Enter when you have it. ").await?;
+    fn keep(&mut self, code: Pin) -> Result<(), Failure> {
+        self.code = Some(code);
         Ok(())
+    }
+
+    fn ended(&mut self, code: InForce) {
+        let Some(shown) = self.code.take() else { return };
+        let text = match code {
+            InForce::No => return,
+            InForce::Yes => "It unblocks this Key's PIN.",
+            InForce::Later => "It unblocks this Key's PIN once the job has gone on to its end.",
+            InForce::Unknown => {
+                "It may unblock this Key's PIN; the PUK from before may still be in force instead."
+            }
+        };
+        say("");
+        say(&format!("Recovery code: {}", String::from_utf8_lossy(shown.as_bytes())));
+        say(&format!("{text} It is shown only now and stored nowhere: write it down."));
     }
 
     fn again(&mut self, failure: &Failure, wizard: &Wizard) -> bool {
@@ -211,12 +231,12 @@ impl Answers for Person {
             ErrorName::LimitExceeded,
             ErrorName::KeyBusy,
         ];
-        let again = again.iter().any(|name| failure.is(name));
+        let again = again.into_iter().any(|name| failure.is(name));
         if again {
             say(&failure.line().unwrap_or_default());
         }
         // Said with every refusal, because it is the number that matters then.
-        if failure.is(&ErrorName::PinInvalid) {
+        if failure.is(ErrorName::PinInvalid) {
             for key in [wizard.issuer(), wizard.candidate()].into_iter().flatten() {
                 if key.pin_retries >= 0 {
                     say(&format!("{}: {} tries left", key.label(), key.pin_retries));
@@ -251,7 +271,8 @@ fn numbers(answer: &str, lines: usize) -> Option<BTreeSet<usize>> {
 
 /// What will be written, for people.
 pub fn summary(review: &Review) -> String {
-    let mut text = format!("{} Key {:?}", review.kind, review.name);
+    let kind = review.kind.map_or("new", Kind::as_str);
+    let mut text = format!("{kind} Key {:?}", review.name);
     if review.locks > 0 {
         text.push_str(&format!(", for {} Locks", review.locks));
     }

@@ -1,0 +1,38 @@
+# Two commands do everything on a bare Debian 12 machine with Rust: `make demo` and `make test`.
+
+# What is missing of these is installed: the build (udev, libusb; libclang for the virtual Key's firmware) and the
+# tests (a message bus, openssl, a mocked udev).
+PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libclang-14-dev \
+            dbus-daemon openssl umockdev git ca-certificates
+
+# The daemon for tests has a reader into which virtual Keys are plugged; a packaged daemon has none.
+FEATURES := --features keywrightd/virtual-reader
+PROGRAMS := -p keywrightd -p keywright-client -p keywright-virtual-key
+CARGO    := cargo
+ARGS     :=
+
+.PHONY: help demo test bench docs-xml deps
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: deps ## a Master, three Locks, a Sub and a Backup Key, before your eyes; ARGS=--interactive lets you answer
+	@$(CARGO) build --locked $(PROGRAMS) $(FEATURES)
+	@tests/demo/run.sh $(ARGS)
+
+# `cargo test` builds every program before it runs the first test.
+test: deps ## format, lints, and every test, the demo among them
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast
+
+bench: deps ## measure; the table goes to standard output
+	$(CARGO) build --locked --release $(PROGRAMS) $(FEATURES)
+	$(CARGO) run --locked --release -p keywright-bench -- $(ARGS)
+
+docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the live objects
+	KEYWRIGHT_WRITE_DOCS=1 $(CARGO) test --locked -p keywrightd introspection
+
+deps: ## install the Debian packages that are missing (asks sudo where it has to)
+	@tests/install-packages $(PACKAGES)

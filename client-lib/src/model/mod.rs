@@ -1,0 +1,111 @@
+//! Owned snapshots of what the daemon shows.
+//!
+//! Serialized (serde), a field has the name of its D-Bus property in snake_case. Object paths are
+//! opaque strings. Times are Unix seconds.
+
+mod key;
+mod rows;
+mod serialization;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+};
+
+use serde::{Serialize, Serializer};
+use zbus::OwnedVariant;
+
+use crate::error::{Error, Result};
+
+pub use key::{Key, KeyState, Membership, PinState};
+pub use rows::{KeyRow, LockRow, RightRow};
+pub use serialization::{Outcome, Progress, Review, Serialization, Stage, Step, Who};
+
+/// The properties of an object, or those that changed.
+pub(crate) type Properties = HashMap<String, OwnedVariant>;
+
+/// Everything that the daemon shows, as of one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// Whether the daemon is on the bus. Where it is not, the rest is what it showed last.
+    pub running: bool,
+    /// By path.
+    pub keys: BTreeMap<String, Key>,
+    /// By path.
+    pub serializations: BTreeMap<String, Serialization>,
+    /// Present pairs without an offer.
+    pub decisions: Vec<Decision>,
+}
+
+/// A present pair without an offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The possible issuer's path, or `/`.
+    pub issuer: String,
+    /// The other Key's path.
+    pub other: String,
+    /// Why there is no offer: a word of the contract, section 2.
+    pub reason: String,
+}
+
+/// A property's value as its type in the contract.
+pub(crate) fn take<T>(name: &str, value: OwnedVariant) -> Result<T>
+where
+    T: TryFrom<OwnedVariant>,
+{
+    T::try_from(value).map_err(|_| Error::malformed(format_args!("property {name}")))
+}
+
+/// The word on the bus; empty for none.
+fn word<T: Display, S: Serializer>(
+    word: &Option<T>,
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match word {
+        Some(word) => to.collect_str(word),
+        None => to.serialize_str(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `PinRetries` as `pin_retries`.
+    fn snake(name: &str) -> String {
+        let mut snake = String::new();
+        for c in name.chars() {
+            if c.is_ascii_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.push(c.to_ascii_lowercase());
+        }
+        snake
+    }
+
+    fn fields(value: &impl Serialize) -> Vec<String> {
+        let serde_json::Value::Object(object) = serde_json::to_value(value).unwrap() else {
+            panic!("not an object")
+        };
+        let mut fields: Vec<String> = object.keys().cloned().collect();
+        fields.sort();
+        fields
+    }
+
+    fn contract(names: &str) -> Vec<String> {
+        let mut names: Vec<String> = names.split_whitespace().map(snake).collect();
+        names.push("path".into());
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn json_has_the_names_of_the_properties() {
+        let key = "Id Name State Memberships Present Model Serial Port Pin PinRetries Authorized \
+            Locks PendingLocks LastSeen";
+        assert_eq!(fields(&Key::at("/k")), contract(key));
+        let job = "Issuer Candidate Result Kinds Kind Name Selected AllLocks Step Steps Revision \
+            PinsNeeded Progress Owner Stage Outcome OutcomeDetails";
+        assert_eq!(fields(&Serialization::at("/s")), contract(job));
+    }
+}

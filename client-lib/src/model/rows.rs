@@ -1,0 +1,62 @@
+//! The rows of the Manager's lists.
+
+use keywright_proto::Role;
+use serde::Serialize;
+
+use crate::{
+    model::word,
+    proxy::{KeyRowWire, LockRowWire, RightRowWire},
+};
+
+/// A Key in `ListKeys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the contract's columns, by their names")]
+pub struct KeyRow {
+    pub id: String,
+    pub name: String,
+    /// None for a role that only a newer daemon knows.
+    #[serde(serialize_with = "word")]
+    pub role: Option<Role>,
+    pub family: String,
+    pub last_seen: u64,
+}
+
+/// A Lock in `ListLocks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the contract's columns, by their names")]
+pub struct LockRow {
+    pub id: String,
+    pub name: String,
+    pub family: String,
+    pub online: bool,
+    pub last_seen: u64,
+}
+
+/// A right in `ListRights`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the contract's columns, by their names")]
+pub struct RightRow {
+    pub lock_id: String,
+    pub name: String,
+    /// `pending`, `active` or `removing`.
+    pub state: String,
+    pub since: u64,
+}
+
+impl From<KeyRowWire> for KeyRow {
+    fn from((id, name, role, family, last_seen): KeyRowWire) -> Self {
+        Self { id, name, role: role.parse().ok(), family, last_seen }
+    }
+}
+
+impl From<LockRowWire> for LockRow {
+    fn from((id, name, family, online, last_seen): LockRowWire) -> Self {
+        Self { id, name, family, online, last_seen }
+    }
+}
+
+impl From<RightRowWire> for RightRow {
+    fn from((lock_id, name, state, since): RightRowWire) -> Self {
+        Self { lock_id, name, state, since }
+    }
+}

@@ -1,0 +1,130 @@
+//! What tokens claim, with certificates as jobs make them and as nobody should.
+
+use keywright_proto::{
+    Unsigned,
+    profile::{self, Validity},
+};
+use p256::{
+    ecdsa::{DerSignature, SigningKey, signature::hazmat::PrehashSigner},
+    pkcs8::EncodePublicKey,
+};
+
+use super::*;
+
+const VALIDITY: Validity = Validity { not_before: 1_700_000_000, not_after: 2_000_000_000 };
+
+struct Holder(SigningKey);
+
+impl Holder {
+    fn new(seed: u8) -> Self {
+        Self(SigningKey::from_slice(&[seed; 32]).unwrap())
+    }
+
+    fn public(&self) -> PublicKey {
+        let der = self.0.verifying_key().to_public_key_der().unwrap();
+        PublicKey::from_spki_der(der.as_bytes()).unwrap()
+    }
+
+    fn sign(&self, unsigned: Unsigned) -> Vec<u8> {
+        let signature: DerSignature = self.0.sign_prehash(&unsigned.digest()).unwrap();
+        unsigned.assemble(signature.as_bytes()).unwrap()
+    }
+}
+
+/// The root of a family and its own access certificate.
+fn master(issuing: &Holder, access: &Holder) -> (Vec<u8>, Vec<u8>) {
+    let ca = issuing.sign(profile::master_ca(&issuing.public(), &[1], VALIDITY).unwrap());
+    let access = member(issuing, &ca, access, Role::Master);
+    (ca, access)
+}
+
+fn member(issuing: &Holder, ca: &[u8], access: &Holder, role: Role) -> Vec<u8> {
+    let ca = Certificate::parse(ca).unwrap();
+    issuing.sign(profile::end_entity(&access.public(), role, &ca, &[2], VALIDITY).unwrap())
+}
+
+fn identity(access: Option<&[u8]>, issuing: Option<&[u8]>) -> Identity {
+    Identity {
+        guid: None,
+        access_certificate: access.map(<[u8]>::to_vec),
+        issuing_certificate: issuing.map(<[u8]>::to_vec),
+    }
+}
+
+fn state_of(access: Option<&[u8]>, issuing: Option<&[u8]>) -> State {
+    state(&claims(&identity(access, issuing)), Known::default())
+}
+
+#[test]
+fn a_token_is_what_its_two_certificates_say_together() {
+    let (issuing, access) = (Holder::new(1), Holder::new(2));
+    let (ca, own) = master(&issuing, &access);
+    let sub = member(&issuing, &ca, &access, Role::Sub);
+    let backup = member(&issuing, &ca, &access, Role::Backup);
+    let lock = member(&issuing, &ca, &access, Role::Lock);
+    let (other_ca, _) = master(&Holder::new(3), &Holder::new(4));
+    let garbage: &[u8] = b"not a certificate";
+    type Row<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, State);
+    let rows: &[Row] = &[
+        (None, None, State::Blank),
+        (Some(&own), Some(&ca), State::Master),
+        (Some(&backup), Some(&ca), State::Backup),
+        (Some(&sub), None, State::Sub),
+        // A Sub Key holds no issuing key, an issuer both certificates, of one family.
+        (Some(&sub), Some(&ca), State::Foreign),
+        (Some(&own), None, State::Foreign),
+        (None, Some(&ca), State::Foreign),
+        (Some(&own), Some(&other_ca), State::Foreign),
+        (Some(&ca), Some(&ca), State::Foreign),
+        (Some(&own), Some(&own), State::Foreign),
+        (Some(&lock), None, State::Foreign),
+        (Some(garbage), None, State::Foreign),
+        (None, Some(garbage), State::Foreign),
+        (Some(&own), Some(garbage), State::Foreign),
+        (Some(garbage), Some(&ca), State::Foreign),
+    ];
+    for (n, (access, issuing, expected)) in rows.iter().enumerate() {
+        assert_eq!(state_of(*access, *issuing), *expected, "row {n}");
+    }
+}
+
+#[test]
+fn what_the_station_knows_counts_before_what_is_claimed() {
+    let (issuing, access) = (Holder::new(1), Holder::new(2));
+    let (ca, _) = master(&issuing, &access);
+    let sub = member(&issuing, &ca, &access, Role::Sub);
+    let claims = claims(&identity(Some(&sub), None));
+    let with = |known| state(&claims, known);
+    assert_eq!(with(Known { revoked: true, ..Known::default() }), State::Revoked);
+    assert_eq!(with(Known { leftover: true, ..Known::default() }), State::Blank);
+    assert_eq!(with(Known { role: Some(Role::Master), ..Known::default() }), State::Master);
+    assert_eq!(with(Known { role: Some(Role::Soft), ..Known::default() }), State::Sub);
+    // An absent Key shows what is known of it.
+    let absent = Known { role: Some(Role::Backup), ..Known::default() };
+    assert_eq!(state(&Claims::default(), absent), State::Backup);
+}
+
+#[test]
+fn the_decision_sees_issuers_with_their_family() {
+    let (issuing, access) = (Holder::new(1), Holder::new(2));
+    let (ca, own) = master(&issuing, &access);
+    let claims = claims(&identity(Some(&own), Some(&ca)));
+    let family = issuing.public().id();
+    assert_eq!(standing(State::Master, &claims, true), Standing::Issuer { family, has_lock: true });
+    // A Key that is a Master by memory only has nothing to sign with.
+    assert_eq!(standing(State::Master, &Claims::default(), true), Standing::Foreign);
+    assert_eq!(standing(State::Unusable, &claims, true), Standing::Unusable);
+}
+
+#[test]
+fn what_somebody_put_on_a_token_of_a_given_up_job_is_not_ours() {
+    let leftover = Known { leftover: true, ..Known::default() };
+    assert_eq!(state(&claims(&Identity::default()), leftover), State::Blank);
+    let certificate = Some(b"of another program".to_vec());
+    for identity in [
+        Identity { access_certificate: certificate.clone(), ..Identity::default() },
+        Identity { issuing_certificate: certificate, ..Identity::default() },
+    ] {
+        assert_eq!(state(&claims(&identity), leftover), State::Foreign, "{identity:?}");
+    }
+}

@@ -1,0 +1,47 @@
+//! The daemon at rest: memory, and threads that should sleep.
+
+use std::time::Duration;
+
+use keywright_bus_tests::Station;
+use tokio::time::sleep;
+
+use crate::{
+    process,
+    table::{Goal, Row},
+};
+
+/// sled's own threads, which cannot be turned off: by the name it gives them.
+const STORE_THREAD: &str = "sled-io";
+/// After the last thing that was asked of it.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Watches for `window` a daemon of which nothing is asked.
+pub async fn measure(station: &Station, what: &str, window: Duration) -> Vec<Row> {
+    let pid = station.daemon.pid();
+    sleep(SETTLE).await;
+    let before = process::switches(pid);
+    sleep(window).await;
+    let after = process::switches(pid);
+    let memory = process::memory(pid);
+    let (mut store, mut others, mut woken) = (0, 0, Vec::new());
+    for (thread, count) in &after {
+        let more = count - before.get(thread).copied().unwrap_or_default();
+        if thread.1.starts_with(STORE_THREAD) {
+            store += more;
+        } else {
+            others += more;
+            if more > 0 {
+                woken.push(format!("{} {more}", thread.1));
+            }
+        }
+    }
+    let seconds = window.as_secs();
+    let named = if woken.is_empty() { String::new() } else { format!(": {}", woken.join(", ")) };
+    let rows = [
+        Row::memory("RSS (VmRSS)", Goal::at_most(12.0), memory.resident),
+        Row::memory("PSS (smaps_rollup)", Goal::NONE, memory.proportional),
+        Row::count(format!("wake-ups in {seconds} s{named}"), Goal::at_most(0.0), others),
+        Row::count(format!("wake-ups of sled's I/O threads in {seconds} s"), Goal::NONE, store),
+    ];
+    rows.into_iter().map(|row| row.of(what)).collect()
+}

@@ -1,0 +1,52 @@
+//! Pages of long lists, through the bus.
+
+use std::time::{Duration, Instant};
+
+use keywright_bus_tests::{Plugged, Station, api::Options};
+use zbus::Variant;
+
+use crate::table::{Goal, Row, Samples};
+
+/// Rows a page.
+const PAGE: u32 = 100;
+/// What is searched for: many, few and no names have it, and one id may begin with it.
+const QUERIES: [&str; 4] = ["gate", "gate 04999", "no such lock", "0a1b"];
+
+/// Reads `pages` pages of each list, and searches as often, on a station with 100,000 Locks and a
+/// Sub Key for all of them.
+pub async fn measure(station: &Station, sub: &Plugged, pages: usize) -> Vec<Row> {
+    let id = station.watch.objects().await.key(&sub.path).unwrap().text("Id");
+    let manager = station.client.manager().await;
+    let mut locks = Vec::new();
+    let mut after = String::new();
+    for _ in 0..pages {
+        let start = Instant::now();
+        let (_, next) = manager.list_locks(Options::new(), &after, PAGE).await.unwrap();
+        locks.push(start.elapsed());
+        after = next;
+    }
+    let mut rights = Vec::new();
+    after.clear();
+    for _ in 0..pages {
+        let start = Instant::now();
+        let (rows, next) = manager.list_rights(&id, &after, PAGE).await.unwrap();
+        rights.push(start.elapsed());
+        assert_eq!(rows.len(), PAGE as usize, "a right for every Lock");
+        after = next;
+    }
+    let mut searches = Vec::new();
+    for query in QUERIES.iter().cycle().take(pages) {
+        let filter = Options::from([("query", Variant::from(*query))]);
+        let start = Instant::now();
+        manager.list_locks(filter, "", PAGE).await.unwrap();
+        searches.push(start.elapsed());
+    }
+    let row = |what: &str, limit, times: Vec<Duration>| {
+        Row::times(what, Goal::p99(limit), &times.into_iter().collect::<Samples>())
+    };
+    vec![
+        row("ListLocks, a page of 100 of 100,000", 5.0, locks),
+        row("ListRights, a page of 100 of 100,000", 5.0, rights),
+        row("ListLocks with query, 100,000 Locks", 150.0, searches),
+    ]
+}
