@@ -298,7 +298,7 @@ impl Wizard {
         if !self.kinds.contains(&kind) {
             return Err(Refusal::Kind(kind));
         }
-        if self.kind != Some(kind) {
+        if self.kind.is_some_and(|before| before != kind) {
             self.selection = Selection::default();
         }
         self.kind = Some(kind);

@@ -267,7 +267,12 @@ impl Station {
         }
         key.details = details;
         key.assume_pin();
-        if let Some(id) = key.id
+        if key.details.pin == PinState::Blocked && key.details.puk_blocked == Some(true) {
+            key.trouble = Some("its PIN and its recovery code are blocked".into());
+            self.refresh(&label);
+        }
+        let id = self.keys.get(&label).and_then(|key| key.id);
+        if let Some(id) = id
             && let Err(error) = self.remember_plug(id, &label)
         {
             tracing::warn!(%error, "when this Key was last seen cannot be noted");
@@ -376,7 +381,11 @@ impl Station {
     fn locks_of(&self, key: Id, family: Id) -> Result<u32, RegistryError> {
         Ok(match self.registry.statement(key, family)?.map(|statement| statement.scope) {
             Some(records::Scope::All) => self.registry.family(family)?.map_or(0, |f| f.locks),
-            Some(records::Scope::Listed(count)) => count,
+            Some(records::Scope::Listed(_)) => {
+                let entries = self.registry.statement_entries(key, family)?;
+                let allowed = entries.iter().filter(|entry| entry.allow).count();
+                u32::try_from(allowed).unwrap_or(u32::MAX)
+            }
             None => 0,
         })
     }

@@ -275,7 +275,8 @@ impl Station {
         };
         let (Some(id), Some((family, _))) = (key.id, issuer.claims.family) else { return };
         let name = key.name.clone();
-        let entries = self.registry.statement_entries(id, family).unwrap_or_default();
+        let mut entries = self.registry.statement_entries(id, family).unwrap_or_default();
+        entries.retain(|entry| entry.allow);
         let Some(job) = self.serializations.get_mut(&number) else { return };
         if job.wizard.name().is_empty() {
             job.wizard.propose_name(name);
@@ -461,7 +462,7 @@ impl Station {
         if job.wizard.selection().all && job.locks.is_empty() {
             return Ok(self.registry.lock_entries(self.issuing_family(number)?)?);
         }
-        Ok(job.locks.clone())
+        Ok(job.locks.iter().filter(|entry| entry.allow).copied().collect())
     }
 
     /// Review.
@@ -527,6 +528,7 @@ impl Station {
             return Err(Error::Pair(decision::Reason::NoLock));
         }
         let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
+        let locks = self.with_removals(number, locks)?;
         let pins = self.pins_to_ask(number);
         let code = self.new_recovery_code(number)?;
         let job = self.job(number)?;
@@ -535,6 +537,26 @@ impl Station {
         job.new_puk.clone_from(&code);
         job.recovery_code = code;
         Ok(())
+    }
+
+    /// The selected Locks, and those that the Key had before: a Lock that is left out has to hear so.
+    fn with_removals(
+        &self,
+        number: u64,
+        mut locks: Vec<LockEntry>,
+    ) -> Result<Vec<LockEntry>, Error> {
+        let candidate = self.serializations.get(&number).map(|job| &job.candidate);
+        let id = candidate.and_then(|label| self.keys.get(label)?.id);
+        let (Some(id), false) = (id, locks.is_empty()) else { return Ok(locks) };
+        let before = self.registry.statement_entries(id, self.issuing_family(number)?)?;
+        let selected = locks.len();
+        for entry in before {
+            if locks[..selected].binary_search_by_key(&entry.lock, |entry| entry.lock).is_err() {
+                locks.push(LockEntry { allow: false, ..entry });
+            }
+        }
+        locks.sort_unstable_by_key(|entry| entry.lock);
+        Ok(locks)
     }
 
     /// TakeRecoveryCode.
@@ -582,14 +604,19 @@ impl Station {
             job.stop.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        let was_end = job.wizard.step().is_end();
-        job.wizard.cancel()?;
-        if !was_end {
-            // What would have let it go on counts no more.
-            self.job(number)?.outcome = Outcome::default();
-            self.ended(number, Past::Cancelled);
-            self.abandon(number);
+        if job.wizard.step().is_end() {
+            return Ok(job.wizard.cancel()?);
         }
+        job.wizard.check(Event::Cancel)?;
+        // What would have let it go on counts no more.
+        let before = std::mem::take(&mut job.outcome);
+        // What cannot be rolled back is not called off.
+        if let Err(error) = self.abandon(number) {
+            self.job(number)?.outcome = before;
+            return Err(error);
+        }
+        self.job(number)?.wizard.cancel()?;
+        self.ended(number, Past::Cancelled);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock,
-    decision::Past,
+    decision::{Past, Reason},
     error::Error,
     hotplug::{Device, DeviceId},
     presence::Claims,
@@ -33,6 +33,7 @@ impl Station {
     pub(super) fn start_write(&mut self, number: u64) {
         self.renew_recovery_code(number);
         match self.order(number) {
+            Err(error @ Error::Store(_)) => self.interrupted(number, &error, &[]),
             Err(error) => self.give_up(number, &error),
             Ok(order) => self.queue_write(number, order),
         }
@@ -77,6 +78,10 @@ impl Station {
             .get(&number)
             .ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
         let (key, device) = self.present_key(&job.candidate)?;
+        // Somebody used the token while the job waited for it.
+        if key.claims.alien {
+            return Err(Error::Pair(Reason::ForeignCredentials));
+        }
         let pin = job.pins.candidate.clone().ok_or(Error::PinRequired(Who::Candidate))?;
         let candidate =
             Side { connector: device.connector.clone(), port: device.port.clone(), pin };
@@ -140,7 +145,7 @@ impl Station {
                 let (Some(access), Some(issuing)) =
                     (issuer.claims.access_key(), issuer.claims.issuing_key())
                 else {
-                    return Err(Error::Pair(crate::decision::Reason::NotAnIssuer));
+                    return Err(Error::Pair(Reason::NotAnIssuer));
                 };
                 Some(IntentIssuer {
                     label: label.clone(),
@@ -370,7 +375,7 @@ impl Station {
                     tracing::error!(number, %error, "a write was cancelled out of step");
                 }
                 self.ended(number, Past::Cancelled);
-                self.abandon(number);
+                self.abandon_or_say(number);
             }
             Stop::Pin { who, error } => self.pin_lost(number, who, error),
             Stop::Interrupted { who, error } => {
@@ -482,28 +487,29 @@ impl Station {
             job.outcome = Outcome::failed(error).with("stage", Detail::Text(stage));
         }
         self.ended(number, Past::Cancelled);
-        self.abandon(number);
+        self.abandon_or_say(number);
+    }
+
+    fn abandon_or_say(&mut self, number: u64) {
+        if let Err(error) = self.abandon(number)
+            && let Some(job) = self.serializations.get_mut(&number)
+        {
+            job.outcome = Outcome::failed(&error);
+        }
     }
 
     /// Rolls back what a job began, and says what is left.
-    pub(super) fn abandon(&mut self, number: u64) {
-        let rolled_back = match roll_back(&self.registry, number) {
-            Ok(intent) => intent,
-            Err(error) => {
-                tracing::error!(number, %error, "a job could not be rolled back");
-                if let Some(job) = self.serializations.get_mut(&number) {
-                    job.outcome = Outcome::failed(&Error::Store(error));
-                }
-                return;
-            }
-        };
+    pub(super) fn abandon(&mut self, number: u64) -> Result<(), Error> {
+        let rolled_back = roll_back(&self.registry, number).inspect_err(|error| {
+            tracing::error!(number, %error, "a job could not be rolled back");
+        })?;
         // A recovery code that may be in force is still to be had; any other is worth nothing.
         if !rolled_back.as_ref().is_some_and(|intent| intent.made.puk_begun)
             && let Some(job) = self.serializations.get_mut(&number)
         {
             job.recovery_code = None;
         }
-        let Some(intent) = rolled_back else { return };
+        let Some(intent) = rolled_back else { return Ok(()) };
         let left = left_behind(&intent);
         let candidate = intent.candidate.label.clone();
         if let Some(job) = self.serializations.get_mut(&number) {
@@ -528,13 +534,15 @@ impl Station {
         }
         self.refresh(&candidate);
         self.forget_if_unknown(&candidate);
+        Ok(())
     }
 
     /// Shows a job that was interrupted before the daemon started.
     pub(super) fn take_up(&mut self, intent: Intent) {
         let number = intent.number;
         let locks = self.registry.intent_entries(number).unwrap_or_default();
-        let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
+        let selected = locks.iter().filter(|entry| entry.allow).count();
+        let count = u32::try_from(selected).unwrap_or(u32::MAX);
         let wizard =
             Wizard::resumed(intent.kind, intent.name.clone(), Selection { all: false, count });
         let issuer = intent.issuer.as_ref().map(|issuer| issuer.label.clone());

@@ -271,3 +271,32 @@ async fn cut_and_cancel(
     station.until_state(&key.path, "blank").await;
     key
 }
+
+#[tokio::test]
+async fn a_lock_that_is_left_out_of_new_rights_hears_so() {
+    let (mut station, master) = with_lock().await;
+    let (barn, _) = station.add_lock(&master, "barn").await;
+    let sub = station.plug("sub").await;
+    station.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    let manager = station.client.manager().await;
+    let job = manager.start_serialization(&master.path, &sub.path, Options::new()).await.unwrap();
+    let mut answers = Answers::sub("Sub", &[&barn]);
+    answers.pins.candidate = PIN.into();
+    station.finish(&job, &answers).await;
+
+    let objects = station.watch.objects().await;
+    let key = objects.key(&sub.path).unwrap();
+    assert_eq!(key.get::<u32>("PendingLocks"), 1);
+    let id = key.text("Id");
+    let (rights, _) = manager.list_rights(&id, "", 10).await.unwrap();
+    let states = |(lock, name, state, _): &(String, String, String, u64)| {
+        assert_eq!(*lock == barn, name == "barn");
+        (name.clone(), state.clone())
+    };
+    let mut states: Vec<_> = rights.iter().map(states).collect();
+    states.sort();
+    let expected = [("barn", "pending"), ("gate", "removing")];
+    assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
+    let gate = rights.iter().find(|(_, name, ..)| name == "gate").unwrap();
+    manager.get_grant(&id, &gate.0).await.unwrap();
+}
