@@ -360,7 +360,11 @@ impl Station {
     fn locks_of(&self, key: Id, family: Id) -> Result<u32, RegistryError> {
         Ok(match self.registry.statement(key, family)?.map(|statement| statement.scope) {
             Some(records::Scope::All) => self.registry.family(family)?.map_or(0, |f| f.locks),
-            Some(records::Scope::Listed(count)) => count,
+            Some(records::Scope::Listed(_)) => {
+                let entries = self.registry.statement_entries(key, family)?;
+                let allowed = entries.iter().filter(|entry| entry.allow).count();
+                u32::try_from(allowed).unwrap_or(u32::MAX)
+            }
             None => 0,
         })
     }

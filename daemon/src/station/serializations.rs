@@ -244,7 +244,8 @@ impl Station {
         };
         let (Some(id), Some((family, _))) = (key.id, issuer.claims.family) else { return };
         let name = key.name.clone();
-        let entries = self.registry.statement_entries(id, family).unwrap_or_default();
+        let mut entries = self.registry.statement_entries(id, family).unwrap_or_default();
+        entries.retain(|entry| entry.allow);
         let Some(job) = self.serializations.get_mut(&number) else { return };
         if job.wizard.name().is_empty() {
             job.wizard.propose_name(name);
@@ -430,7 +431,18 @@ impl Station {
         if job.wizard.selection().all && job.locks.is_empty() {
             return Ok(self.registry.lock_entries(self.issuing_family(number)?)?);
         }
-        Ok(job.locks.clone())
+        Ok(job.locks.iter().filter(|entry| entry.allow).cloned().collect())
+    }
+
+    /// The Locks of the Key's newest statement that are not among these. They have to be denied: a
+    /// Lock of which the next statement said nothing would go on admitting the Key.
+    fn dropped(&self, number: u64, selected: &[LockEntry]) -> Result<Vec<LockEntry>, Error> {
+        let candidate = self.serializations.get(&number).map(|job| &job.candidate);
+        let key = candidate.and_then(|candidate| self.keys.get(candidate));
+        let Some(id) = key.and_then(|key| key.id) else { return Ok(Vec::new()) };
+        let mut known = self.registry.statement_entries(id, self.issuing_family(number)?)?;
+        known.retain(|known| selected.binary_search_by_key(&known.lock, |e| e.lock).is_err());
+        Ok(known)
     }
 
     /// Review.
@@ -444,7 +456,16 @@ impl Station {
     }
 
     fn summary(&mut self, number: u64) -> Result<Summary, Error> {
-        let warnings = self.warnings(number);
+        let mut warnings = self.warnings(number);
+        if self.job(number)?.wizard.kind() == Some(Kind::Sub) {
+            let dropped = self.dropped(number, &self.selection(number)?)?;
+            let count = dropped.iter().filter(|entry| entry.allow).count();
+            if count > 0 {
+                let text =
+                    format!("{count} of the Locks of this Key are not selected; it loses them");
+                warnings.push(("rights-removed".into(), text));
+            }
+        }
         let job = self.job(number)?;
         let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
         let (selected, issuer) = (job.wizard.selection().count, job.issuer.clone());
@@ -490,12 +511,17 @@ impl Station {
         let job = self.driven(number, caller)?;
         job.wizard.check(Event::Save)?;
         let kind = job.wizard.kind();
-        let locks = if kind == Some(Kind::Sub) { self.selection(number)? } else { Vec::new() };
-        too_many(locks.len())?;
+        let mut locks = if kind == Some(Kind::Sub) { self.selection(number)? } else { Vec::new() };
         if kind == Some(Kind::Sub) && locks.is_empty() {
             return Err(Error::Pair(decision::Reason::NoLock));
         }
         let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
+        if kind == Some(Kind::Sub) {
+            let dropped = self.dropped(number, &locks)?;
+            locks.extend(dropped.into_iter().map(|entry| LockEntry { allow: false, ..entry }));
+            locks.sort_by_key(|entry| entry.lock);
+        }
+        too_many(locks.len())?;
         let pins = self.pins_to_ask(number);
         let code = self.new_recovery_code(number)?;
         let job = self.job(number)?;

@@ -461,7 +461,8 @@ impl Station {
     pub(super) fn take_up(&mut self, intent: Intent) {
         let number = intent.number;
         let locks = self.registry.intent_entries(number).unwrap_or_default();
-        let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
+        let count = locks.iter().filter(|entry| entry.allow).count();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         let wizard =
             Wizard::resumed(intent.kind, intent.name.clone(), Selection { all: false, count });
         let issuer = intent.issuer.as_ref().map(|issuer| issuer.label.clone());
