@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use keywright_proto::{Id, Kind, check_name};
+use keywright_proto::{Certificate, Id, Kind, check_name};
 
 use super::{
     Caller, Reply, Station,
@@ -511,6 +511,11 @@ impl Station {
         let job = self.driven(number, caller)?;
         job.wizard.check(Event::Save)?;
         let kind = job.wizard.kind();
+        if kind == Some(Kind::Backup) && self.is_last_issuer(number) {
+            return Err(Error::LimitExceeded(
+                "a chain has at most 4 CA certificates; let a Key nearer to the Master make this one, or make it a Sub Key".into(),
+            ));
+        }
         let mut locks = if kind == Some(Kind::Sub) { self.selection(number)? } else { Vec::new() };
         if kind == Some(Kind::Sub) && locks.is_empty() {
             return Err(Error::Pair(decision::Reason::NoLock));
@@ -530,6 +535,13 @@ impl Station {
         job.new_puk.clone_from(&code);
         job.recovery_code = code;
         Ok(())
+    }
+
+    /// Its issuer's CA certificate is the last one that a chain may have.
+    fn is_last_issuer(&self, number: u64) -> bool {
+        let issuer = self.serializations.get(&number).and_then(|job| job.issuer.as_ref());
+        let ca = issuer.and_then(|label| self.keys.get(label)?.claims.issuing.as_ref());
+        ca.and_then(Certificate::path_len) == Some(0)
     }
 
     /// TakeRecoveryCode.

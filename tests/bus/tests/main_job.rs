@@ -5,6 +5,7 @@ use keywright_bus_tests::{
     Answers, Object, Objects, Plugged, Station, Watch,
     api::{LockRow, Options, RightRow},
     certs,
+    client::assert_refused,
     pins::PIN,
 };
 use zbus::Variant;
@@ -126,6 +127,27 @@ async fn a_backup_key_makes_keys_without_the_master() {
     station.make(&backup, &sub, &Answers::sub("Sub", &[])).await;
     check_key(&station, &sub, "sub").await;
     assert_eq!(rights(&station, &sub).await.len(), 2, "all Locks were selected");
+}
+
+#[tokio::test]
+async fn the_last_ca_of_a_chain_is_told_so_before_anything_is_written() {
+    let (mut station, mut issuer, _) = with_master(&["gate"]).await;
+    for name in ["second", "third", "fourth"] {
+        let backup = station.plug(name).await;
+        station.make(&issuer, &backup, &Answers::backup(name)).await;
+        station.unplug(issuer).await;
+        issuer = backup;
+    }
+    let fifth = station.plug("fifth").await;
+    let job = station.offer(&issuer, &fifth).await;
+    let backup = Answers::backup("Fifth");
+    station.client.answer_until(&mut station.watch, &job, &backup, "review").await;
+    assert_refused(station.client.answer(&station.watch, &job, &backup).await, "LimitExceeded");
+    let serialization = station.client.serialization(&job).await;
+    serialization.back().await.unwrap();
+    serialization.back().await.unwrap();
+    station.finish(&job, &Answers::sub("Fifth", &[])).await;
+    check_key(&station, &fifth, "sub").await;
 }
 
 #[tokio::test]
