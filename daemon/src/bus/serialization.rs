@@ -234,7 +234,7 @@ impl SerializationObject {
 
     /// Answers step `review`: what was reviewed at this revision is what will be written.
     ///
-    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StaleRevision, StoreFailed.
+    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StaleRevision, NoLock, LimitExceeded, StoreFailed.
     async fn save(&self, #[zbus(header)] call: Header<'_>, revision: u32) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
         self.ask(caller, move |s, number, caller, reply| s.save(number, caller, revision, reply))

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use keywright_proto::{Id, Kind, check_name};
+use keywright_proto::{Certificate, Id, Kind, check_name};
 
 use super::{
     Caller, Reply, Station,
@@ -465,6 +465,17 @@ impl Station {
         Ok(job.locks.iter().filter(|entry| entry.allow).copied().collect())
     }
 
+    /// The Locks of the Key's newest statement that are not among these. They have to be denied: a
+    /// Lock of which the next statement said nothing would go on admitting the Key.
+    fn dropped(&self, number: u64, selected: &[LockEntry]) -> Result<Vec<LockEntry>, Error> {
+        let candidate = self.serializations.get(&number).map(|job| &job.candidate);
+        let key = candidate.and_then(|candidate| self.keys.get(candidate));
+        let Some(id) = key.and_then(|key| key.id) else { return Ok(Vec::new()) };
+        let mut known = self.registry.statement_entries(id, self.issuing_family(number)?)?;
+        known.retain(|known| selected.binary_search_by_key(&known.lock, |e| e.lock).is_err());
+        Ok(known)
+    }
+
     /// Review.
     pub fn review(&mut self, number: u64, caller: Caller, reply: Reply<Summary>) {
         let result = self.driven(number, &caller).and_then(|job| {
@@ -476,7 +487,16 @@ impl Station {
     }
 
     fn summary(&mut self, number: u64) -> Result<Summary, Error> {
-        let warnings = self.warnings(number);
+        let mut warnings = self.warnings(number);
+        if self.job(number)?.wizard.kind() == Some(Kind::Sub) {
+            let dropped = self.dropped(number, &self.selection(number)?)?;
+            let count = dropped.iter().filter(|entry| entry.allow).count();
+            if count > 0 {
+                let text =
+                    format!("{count} of the Locks of this Key are not selected; it loses them");
+                warnings.push(("rights-removed".into(), text));
+            }
+        }
         let job = self.job(number)?;
         let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
         let (selected, issuer) = (job.wizard.selection().count, job.issuer.clone());
@@ -522,13 +542,22 @@ impl Station {
         let job = self.driven(number, caller)?;
         job.wizard.check(Event::Save)?;
         let kind = job.wizard.kind();
-        let locks = if kind == Some(Kind::Sub) { self.selection(number)? } else { Vec::new() };
-        too_many(locks.len())?;
+        if kind == Some(Kind::Backup) && self.is_last_issuer(number) {
+            return Err(Error::LimitExceeded(
+                "a chain has at most 4 CA certificates; let a Key nearer to the Master make this one, or make it a Sub Key".into(),
+            ));
+        }
+        let mut locks = if kind == Some(Kind::Sub) { self.selection(number)? } else { Vec::new() };
         if kind == Some(Kind::Sub) && locks.is_empty() {
             return Err(Error::Pair(decision::Reason::NoLock));
         }
         let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
-        let locks = self.with_removals(number, locks)?;
+        if kind == Some(Kind::Sub) {
+            let dropped = self.dropped(number, &locks)?;
+            locks.extend(dropped.into_iter().map(|entry| LockEntry { allow: false, ..entry }));
+            locks.sort_by_key(|entry| entry.lock);
+        }
+        too_many(locks.len())?;
         let pins = self.pins_to_ask(number);
         let code = self.new_recovery_code(number)?;
         let job = self.job(number)?;
@@ -539,24 +568,11 @@ impl Station {
         Ok(())
     }
 
-    /// The selected Locks, and those that the Key had before: a Lock that is left out has to hear so.
-    fn with_removals(
-        &self,
-        number: u64,
-        mut locks: Vec<LockEntry>,
-    ) -> Result<Vec<LockEntry>, Error> {
-        let candidate = self.serializations.get(&number).map(|job| &job.candidate);
-        let id = candidate.and_then(|label| self.keys.get(label)?.id);
-        let (Some(id), false) = (id, locks.is_empty()) else { return Ok(locks) };
-        let before = self.registry.statement_entries(id, self.issuing_family(number)?)?;
-        let selected = locks.len();
-        for entry in before {
-            if locks[..selected].binary_search_by_key(&entry.lock, |entry| entry.lock).is_err() {
-                locks.push(LockEntry { allow: false, ..entry });
-            }
-        }
-        locks.sort_unstable_by_key(|entry| entry.lock);
-        Ok(locks)
+    /// Its issuer's CA certificate is the last one that a chain may have.
+    fn is_last_issuer(&self, number: u64) -> bool {
+        let issuer = self.serializations.get(&number).and_then(|job| job.issuer.as_ref());
+        let ca = issuer.and_then(|label| self.keys.get(label)?.claims.issuing.as_ref());
+        ca.and_then(Certificate::path_len) == Some(0)
     }
 
     /// TakeRecoveryCode.

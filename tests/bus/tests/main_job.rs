@@ -5,6 +5,7 @@ use keywright_bus_tests::{
     Answers, Object, Objects, Plugged, Station, Watch,
     api::{LockRow, Options, RightRow},
     certs,
+    client::assert_refused,
     pins::PIN,
 };
 use zbus::Variant;
@@ -87,6 +88,34 @@ async fn a_sub_key_for_two_locks_and_a_backup_key() {
 }
 
 #[tokio::test]
+async fn a_lock_that_is_not_selected_again_is_denied() {
+    let (mut station, master, ids) = with_master(&["gate", "barn"]).await;
+    let sub = station.plug("sub").await;
+    station.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    let manager = station.client.manager().await;
+    let start = manager.start_serialization(&master.path, &sub.path, Options::new()).await;
+    let job = start.unwrap();
+    let mut answers = Answers::sub("Sub", &[&ids[0]]);
+    answers.pins.candidate = PIN.into();
+    station.client.answer_until(&mut station.watch, &job, &answers, "review").await;
+    let (mut summary, _) = station.client.serialization(&job).await.review().await.unwrap();
+    let warnings: Vec<(String, String)> = summary.remove("warnings").unwrap().try_into().unwrap();
+    assert_eq!(warnings.iter().map(|(word, _)| &**word).collect::<Vec<_>>(), ["rights-removed"]);
+    station.finish(&job, &answers).await;
+
+    let mut states: Vec<_> =
+        rights(&station, &sub).await.into_iter().map(|row| (row.1, row.2)).collect();
+    states.sort();
+    assert_eq!(states, [("barn".into(), "removing".into()), ("gate".into(), "pending".into())]);
+    let objects = station.watch.objects().await;
+    let key = objects.key(&sub.path).unwrap();
+    assert_eq!(key.get::<u32>("PendingLocks"), 1);
+    // The Lock can be told: its leaf says no.
+    let grant = manager.get_grant(&key.text("Id"), &ids[1]).await.unwrap();
+    assert!(!grant.is_empty());
+}
+
+#[tokio::test]
 async fn a_backup_key_makes_keys_without_the_master() {
     let (mut station, master, _) = with_master(&["gate"]).await;
     let backup = station.plug("backup").await;
@@ -98,6 +127,27 @@ async fn a_backup_key_makes_keys_without_the_master() {
     station.make(&backup, &sub, &Answers::sub("Sub", &[])).await;
     check_key(&station, &sub, "sub").await;
     assert_eq!(rights(&station, &sub).await.len(), 2, "all Locks were selected");
+}
+
+#[tokio::test]
+async fn the_last_ca_of_a_chain_is_told_so_before_anything_is_written() {
+    let (mut station, mut issuer, _) = with_master(&["gate"]).await;
+    for name in ["second", "third", "fourth"] {
+        let backup = station.plug(name).await;
+        station.make(&issuer, &backup, &Answers::backup(name)).await;
+        station.unplug(issuer).await;
+        issuer = backup;
+    }
+    let fifth = station.plug("fifth").await;
+    let job = station.offer(&issuer, &fifth).await;
+    let backup = Answers::backup("Fifth");
+    station.client.answer_until(&mut station.watch, &job, &backup, "review").await;
+    assert_refused(station.client.answer(&station.watch, &job, &backup).await, "LimitExceeded");
+    let serialization = station.client.serialization(&job).await;
+    serialization.back().await.unwrap();
+    serialization.back().await.unwrap();
+    station.finish(&job, &Answers::sub("Fifth", &[])).await;
+    check_key(&station, &fifth, "sub").await;
 }
 
 #[tokio::test]
