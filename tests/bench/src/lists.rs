@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use keywright_bus_tests::{Plugged, Station, api::Options};
-use zbus::Variant;
+use keywright_bus_tests::{Answers, Plugged, Station, api::Options};
+use zbus::{ObjectPath, Variant};
 
 use crate::table::{Goal, Row, Samples};
 
@@ -41,12 +41,33 @@ pub async fn measure(station: &Station, sub: &Plugged, pages: usize) -> Vec<Row>
         manager.list_locks(filter, "", PAGE).await.unwrap();
         searches.push(start.elapsed());
     }
-    let row = |what: &str, limit, times: Vec<Duration>| {
-        Row::times(what, Goal::p99(limit), &times.into_iter().collect::<Samples>())
-    };
     vec![
         row("ListLocks, a page of 100 of 100,000", 5.0, locks),
         row("ListRights, a page of 100 of 100,000", 5.0, rights),
         row("ListLocks with query, 100,000 Locks", 150.0, searches),
     ]
+}
+
+/// Reads `pages` pages of what a serialization for all 100,000 Locks has selected.
+pub async fn measure_selection(station: &mut Station, master: &Plugged, pages: usize) -> Row {
+    let blank = station.plug("selection").await;
+    let job = station.offer(master, &blank).await;
+    let all = Answers::sub("Selection", &[]);
+    station.client.answer_until(&mut station.watch, &job, &all, "review").await;
+    let manager = station.client.manager().await;
+    let (mut times, mut after) = (Vec::new(), String::new());
+    for _ in 0..pages {
+        let path = ObjectPath::try_from(job.as_str()).unwrap();
+        let filter = Options::from([("serialization", Variant::from(path))]);
+        let start = Instant::now();
+        let (_, next) = manager.list_locks(filter, &after, PAGE).await.unwrap();
+        times.push(start.elapsed());
+        after = next;
+    }
+    station.client.serialization(&job).await.cancel().await.unwrap();
+    row("ListLocks with serialization, 100 of 100,000", 5.0, times)
+}
+
+fn row(what: &str, limit: f64, times: Vec<Duration>) -> Row {
+    Row::times(what, Goal::p99(limit), &times.into_iter().collect::<Samples>())
 }

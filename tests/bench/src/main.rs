@@ -134,6 +134,7 @@ async fn large(effort: &Effort) -> Vec<Row> {
     let master = job::plug_master(&mut station).await;
     let (mut rows, sub) = job::measure(&mut station, &master, effort.jobs).await;
     rows.extend(lists::measure(&station, &sub, effort.pages).await);
+    rows.push(lists::measure_selection(&mut station, &master, effort.pages / 10).await);
     rows.push(start);
     rows
 }
