@@ -1,5 +1,7 @@
 //! What `doctor` checks: each a pure function of what was found, independent of the others.
 
+use std::iter;
+
 use keywright_client::{
     Key, State, bus,
     model::{KeyState, PinState},
@@ -126,7 +128,14 @@ fn keys(facts: &Facts) -> Vec<Finding> {
         let mend = "plug one in; if it stays unseen: pcsc_scan, lsusb";
         return vec![finding("key", Health::Ok, "no Key is plugged in", mend)];
     }
-    present(facts).map(key).collect()
+    present(facts).flat_map(|found| iter::once(key(found)).chain(authorized(found))).collect()
+}
+
+/// Beside what the Key is: a token keeps this until it is re-plugged.
+fn authorized(key: &Key) -> Option<Finding> {
+    let text = format!("{} is still authorized; whoever can open it could use it", key.label());
+    let mend = "unplug it and plug it in again";
+    key.authorized.then(|| finding("key", Health::Warn, text, mend))
 }
 
 fn key(key: &Key) -> Finding {
@@ -154,10 +163,6 @@ fn key(key: &Key) -> Finding {
     let mut text = format!("{label} ({}) {text}", key.state);
     if key.state == KeyState::Blank {
         text = format!("{label} can be made into a Key");
-    }
-    if key.authorized {
-        let text = format!("{label} is still authorized; whoever can open it could use it");
-        return finding("key", Health::Warn, text, "unplug it and plug it in again");
     }
     finding("key", result, text, mend)
 }
