@@ -101,6 +101,7 @@ async fn a_family_is_made_by_script() {
     certs::verify(&chain, roots, bundle["crls_pem"].as_str().unwrap());
     let doctor = station.ctl(&["doctor"]).await.done().stdout;
     assert!(doctor.contains("Holiday (sub) may access its Locks"), "{doctor}");
+    assert!(doctor.contains("both are issuers of one family"), "{doctor}");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use keywright_client::{
 };
 use serde::Serialize;
 
+use crate::watch;
+
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,7 +53,7 @@ pub struct Facts {
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// Every check, in the order in which they are shown.
-pub const CHECKS: &[Check] = &[the_bus, the_daemon, polkit, keys, pins];
+pub const CHECKS: &[Check] = &[the_bus, the_daemon, polkit, keys, pins, decisions];
 
 fn finding(
     check: &'static str,
@@ -196,6 +198,15 @@ fn pin(key: &Key) -> Option<Finding> {
         _ => return None,
     };
     Some(finding("pin", result, text, mend))
+}
+
+/// Why a pair has no offer: nothing is broken, but a person may wait for one.
+fn decisions(facts: &Facts) -> Vec<Finding> {
+    let of = |state: &State| -> Vec<Finding> {
+        let rows = state.decisions.iter();
+        rows.map(|row| finding("decision", Health::Ok, watch::decision(state, row), "")).collect()
+    };
+    facts.state.as_ref().map(of).unwrap_or_default()
 }
 
 #[cfg(test)]
