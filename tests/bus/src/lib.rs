@@ -16,6 +16,7 @@ pub mod bus;
 pub mod card;
 pub mod certs;
 pub mod client;
+pub mod command;
 pub mod daemon;
 pub mod job;
 pub mod key;

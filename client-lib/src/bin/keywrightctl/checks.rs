@@ -1,10 +1,14 @@
 //! What `doctor` checks: each a pure function of what was found, independent of the others.
 
+use std::iter;
+
 use keywright_client::{
     Key, State, bus,
     model::{KeyState, PinState},
 };
 use serde::Serialize;
+
+use crate::watch;
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,7 +53,7 @@ pub struct Facts {
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// Every check, in the order in which they are shown.
-pub const CHECKS: &[Check] = &[the_bus, the_daemon, polkit, keys, pins];
+pub const CHECKS: &[Check] = &[the_bus, the_daemon, polkit, keys, pins, decisions];
 
 fn finding(
     check: &'static str,
@@ -126,7 +130,14 @@ fn keys(facts: &Facts) -> Vec<Finding> {
         let mend = "plug one in; if it stays unseen: pcsc_scan, lsusb";
         return vec![finding("key", Health::Ok, "no Key is plugged in", mend)];
     }
-    present(facts).map(key).collect()
+    present(facts).flat_map(|found| iter::once(key(found)).chain(authorized(found))).collect()
+}
+
+/// Beside what the Key is: a token keeps this until it is re-plugged.
+fn authorized(key: &Key) -> Option<Finding> {
+    let text = format!("{} is still authorized; whoever can open it could use it", key.label());
+    let mend = "unplug it and plug it in again";
+    key.authorized.then(|| finding("key", Health::Warn, text, mend))
 }
 
 fn key(key: &Key) -> Finding {
@@ -154,10 +165,6 @@ fn key(key: &Key) -> Finding {
     let mut text = format!("{label} ({}) {text}", key.state);
     if key.state == KeyState::Blank {
         text = format!("{label} can be made into a Key");
-    }
-    if key.authorized {
-        let text = format!("{label} is still authorized; whoever can open it could use it");
-        return finding("key", Health::Warn, text, "unplug it and plug it in again");
     }
     finding("key", result, text, mend)
 }
@@ -191,6 +198,15 @@ fn pin(key: &Key) -> Option<Finding> {
         _ => return None,
     };
     Some(finding("pin", result, text, mend))
+}
+
+/// Why a pair has no offer: nothing is broken, but a person may wait for one.
+fn decisions(facts: &Facts) -> Vec<Finding> {
+    let of = |state: &State| -> Vec<Finding> {
+        let rows = state.decisions.iter();
+        rows.map(|row| finding("decision", Health::Ok, watch::decision(state, row), "")).collect()
+    };
+    facts.state.as_ref().map(of).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ impl Answers for FromArgs {
         };
         match given {
             Some(pin) => Ok(pin.clone()),
-            None if !self.prepared.args.yes => wizard::ask_pin(who, key).await,
+            None if !self.prepared.args.yes => wizard::ask_pin(who, key, true).await,
             None => {
                 let text = format!("the {} is needed; give {option}", wizard::whose(who, key));
                 Err(Failure::named(ErrorName::PinRequired, text))

@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use keywright_client::Pin;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::{failure::Failure, output::printable};
 
@@ -53,7 +54,32 @@ pub async fn confirm(question: &str) -> Result<bool, Failure> {
 /// Asks for a secret, without echo.
 pub async fn ask_secret(question: &str) -> Result<Pin, Failure> {
     let question = printable(question);
-    Ok(Pin::from(blocking(move || rpassword::prompt_password(question)).await?))
+    let answer = blocking(move || {
+        let _silent = Silent::new()?;
+        rpassword::prompt_password(question)
+    });
+    Ok(Pin::from(answer.await?))
+}
+
+/// No echo while this lives. rpassword hides what is typed only after it has shown its question:
+/// somebody who types fast, or a program, would have the first digits on the screen.
+struct Silent(Termios);
+
+impl Silent {
+    fn new() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // A terminal that is gone has nothing to put back.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -30,7 +30,7 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let path = choose(client).await?;
     let mut wizard = client.wizard(&path).await?;
     wizard.claim().await?;
-    let mut person = Person { client: client.clone(), code: None };
+    let mut person = Person { client: client.clone(), code: None, refused: false };
     let first = wizard.next_step().await?;
     let driven = tokio::select! {
         driven = drive(&mut wizard, first, &mut person) => driven,
@@ -140,6 +140,8 @@ struct Person {
     client: Client,
     /// Shown when all else is said, so that it does not scroll away.
     code: Option<Pin>,
+    /// The last PIN was.
+    refused: bool,
 }
 
 impl Answers for Person {
@@ -195,7 +197,8 @@ impl Answers for Person {
     }
 
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
-        ask_pin(who, key).await
+        let known = !std::mem::take(&mut self.refused);
+        ask_pin(who, key, known).await
     }
 
     fn keeps_recovery_code(&self) -> bool {
@@ -222,7 +225,7 @@ impl Answers for Person {
         say(&format!("{text} It is shown only now and stored nowhere: write it down."));
     }
 
-    fn again(&mut self, failure: &Failure, wizard: &Wizard) -> bool {
+    fn again(&mut self, failure: &Failure, _: &Wizard) -> bool {
         let again = [
             ErrorName::PinInvalid,
             ErrorName::InvalidArgument,
@@ -235,14 +238,8 @@ impl Answers for Person {
         if again {
             say(&failure.line().unwrap_or_default());
         }
-        // Said with every refusal, because it is the number that matters then.
-        if failure.is(ErrorName::PinInvalid) {
-            for key in [wizard.issuer(), wizard.candidate()].into_iter().flatten() {
-                if key.pin_retries >= 0 {
-                    say(&format!("{}: {} tries left", key.label(), key.pin_retries));
-                }
-            }
-        }
+        // The refusal has said how many tries are left; what was seen of the Key may be older.
+        self.refused = failure.is(ErrorName::PinInvalid);
         again
     }
 
@@ -294,10 +291,10 @@ pub fn whose(who: &Who, key: Option<&Key>) -> String {
     }
 }
 
-/// Asks for a PIN; a new one twice.
-pub async fn ask_pin(who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
+/// Asks for a PIN, with the tries left where they are known for sure; for a new one twice.
+pub async fn ask_pin(who: &Who, key: Option<&Key>, known: bool) -> Result<Pin, Failure> {
     let tries = match key {
-        Some(key) if *who != Who::CandidateNew && key.pin_retries >= 0 => {
+        Some(key) if known && *who != Who::CandidateNew && key.pin_retries >= 0 => {
             format!(" ({} tries left)", key.pin_retries)
         }
         _ => String::new(),

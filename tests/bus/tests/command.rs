@@ -1,0 +1,196 @@
+//! `keywrightctl` against the daemon, with real firmware.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use keywright_bus_tests::{
+    Objects, Plugged, Station, certs,
+    pins::{FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
+};
+
+/// A station with PIN files and one Key from the factory.
+async fn station() -> (Station, Plugged) {
+    let mut station = Station::start().await;
+    station.write("pin", &format!("{PIN}\n"));
+    station.write("factory", FACTORY_PIN);
+    station.write("csr", &certs::request("gate"));
+    let key = station.plug("master").await;
+    station.until_state(&key.path, "blank").await;
+    (station, key)
+}
+
+const MASTER: &[&str] = &[
+    "--json",
+    "serialize",
+    "--kind",
+    "master",
+    "--name",
+    "Root",
+    "--candidate-pin-file",
+    "@factory",
+    "--new-pin-file",
+    "@pin",
+    "--recovery-code-file",
+    "@code",
+    "--yes",
+];
+const LOCK: &[&str] = &[
+    "--json",
+    "lock",
+    "add",
+    "gate",
+    "--csr",
+    "@csr",
+    "--out",
+    "@chain",
+    "--issuer-pin-file",
+    "@pin",
+];
+
+fn make<'a>(kind: &'a str, name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["serialize", "--kind", kind, "--name", name, "--issuer-pin-file", "@pin"];
+    let pins = ["--candidate-pin-file", "@factory", "--new-pin-file", "@pin", "--yes"];
+    [&fixed[..], &pins, more].concat()
+}
+
+#[tokio::test]
+async fn a_family_is_made_by_script() {
+    let (mut station, master) = station().await;
+    let json = station.ctl(MASTER).await.json();
+    assert_eq!(json["serialization"]["step"], "finished");
+    assert_eq!((&json["key"]["state"], &json["key"]["name"]), (&"master".into(), &"Root".into()));
+    station.until_state(&master.path, "master").await;
+    let mode = fs::metadata(station.file("code")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let none = |objects: &Objects| objects.serializations.is_empty().then_some(());
+    station.watch.until("nothing lingering", none).await;
+
+    let lock = station.ctl(LOCK).await.json();
+    assert_eq!(lock["name"], "gate");
+    let bundle = station.ctl(&["--json", "family", "bundle"]).await.json();
+    let (roots, crls) =
+        (bundle["roots_pem"].as_str().unwrap(), bundle["crls_pem"].as_str().unwrap());
+    certs::verify(&fs::read_to_string(station.file("chain")).unwrap(), roots, crls);
+
+    let sub = station.plug("sub").await;
+    station.offer(&master, &sub).await;
+    station.ctl(&make("sub", "Travel", &["--lock", "gate"])).await.done();
+    station.until_state(&sub.path, "sub").await;
+    let backup = station.plug("backup").await;
+    station.offer(&master, &backup).await;
+    station.ctl(&make("backup", "Spare", &[])).await.done();
+    station.until_state(&backup.path, "backup").await;
+
+    let keys = station.ctl(&["--json", "keys"]).await.json();
+    let mut named: Vec<_> = keys.as_array().unwrap().iter().map(|key| &key["name"]).collect();
+    named.sort_by_key(|name| name.as_str());
+    assert_eq!(named, ["Root", "Spare", "Travel"]);
+    let rights = station.ctl(&["--json", "locks", "--key", "Travel"]).await.json();
+    assert_eq!((&rights[0]["lock_id"], &rights[0]["state"]), (&lock["id"], &"pending".into()));
+    let locks = station.ctl(&["--json", "locks"]).await.json();
+    assert_eq!((&locks[0]["id"], &locks[0]["online"]), (&lock["id"], &false.into()));
+    let decisions = station.ctl(&["--json", "decisions"]).await.json();
+    let reasons = decisions.as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap());
+    assert!(reasons.clone().any(|reason| reason == "same-family"), "{decisions}");
+    let said = station.ctl(&["decisions"]).await.done().stdout;
+    assert!(said.contains("both are issuers of one family"), "{said}");
+
+    station.ctl(&["key", "rename", "Travel", "Holiday"]).await.done();
+    let chain = station.ctl(&["key", "certificate", "Holiday"]).await.done().stdout;
+    let bundle = station.ctl(&["--json", "family", "bundle"]).await.json();
+    certs::verify(&chain, roots, bundle["crls_pem"].as_str().unwrap());
+    let doctor = station.ctl(&["doctor"]).await.done().stdout;
+    assert!(doctor.contains("Holiday (sub) may access its Locks"), "{doctor}");
+    assert!(doctor.contains("both are issuers of one family"), "{doctor}");
+}
+
+#[tokio::test]
+async fn a_pin_is_changed_and_unblocked_with_the_code_that_was_kept() {
+    let (mut station, key) = station().await;
+    station.ctl(MASTER).await.done();
+    station.until_state(&key.path, "master").await;
+    for (name, pin) in [("new", "135791"), ("wrong", WRONG_PIN)] {
+        station.write(name, pin);
+    }
+    let pin = |old| ["key", "pin", "Root", "--old-pin-file", old, "--new-pin-file", "@new"];
+    station.ctl(&pin("@pin")).await.done();
+    for left in [2, 1] {
+        let refused = station.ctl(&pin("@wrong")).await;
+        assert_eq!(refused.status, 1);
+        assert!(refused.stderr.contains("Error.PinInvalid: "), "{left}: {}", refused.stderr);
+    }
+    station.unplug(key).await;
+    let key = station.plug("master").await;
+    station.until_state(&key.path, "master").await;
+    let blocked = station.ctl(&pin("@wrong")).await;
+    assert!(blocked.stderr.contains("Error.PinBlocked: "), "{}", blocked.stderr);
+    let doctor = station.ctl(&["doctor"]).await;
+    assert_eq!(doctor.status, 1, "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("keywrightctl key unblock"), "{}", doctor.stdout);
+
+    let code = fs::read_to_string(station.file("code")).unwrap();
+    assert_ne!(code.trim(), FACTORY_PUK);
+    let unblock =
+        ["key", "unblock", "Root", "--recovery-code-file", "@code", "--new-pin-file", "@pin"];
+    station.ctl(&unblock).await.done();
+    station.ctl(&pin("@pin")).await.done();
+    let doctor = station.ctl(&["doctor"]).await.done().stdout;
+    assert!(doctor.contains("has no Lock yet"), "{doctor}");
+}
+
+#[tokio::test]
+async fn a_watch_sees_the_plug_the_offer_and_the_progress() {
+    let (mut station, master) = station().await;
+    station.ctl(MASTER).await.done();
+    station.until_state(&master.path, "master").await;
+    station.ctl(LOCK).await.done();
+    let mut events = station.ctl_watch();
+    events.until("Master", |event| event["key"]["name"] == "Root").await;
+    let sub = station.plug("sub").await;
+    let path = sub.path.as_str();
+    events.until("plug", |event| event["key"]["path"] == path).await;
+    let offer = events.until("offer", |event| event["event"] == "offer_added").await;
+    assert_eq!(offer["serialization"]["candidate"], path);
+    let sub = make("sub", "Travel", &["--all-locks"]);
+    let (made, progress) = tokio::join!(
+        station.ctl(&sub),
+        events.until("progress", |event| event["event"] == "progress")
+    );
+    made.done();
+    assert_eq!(progress["serialization"]["step"], "writing");
+    let finished = |event: &serde_json::Value| event["serialization"]["step"] == "finished";
+    events.until("end", finished).await;
+    events.until("removal", |event| event["event"] == "offer_removed").await;
+}
+
+#[tokio::test]
+async fn a_person_makes_a_key_at_a_terminal() {
+    let (mut station, master) = station().await;
+    station.ctl(MASTER).await.done();
+    station.until_state(&master.path, "master").await;
+    station.ctl(LOCK).await.done();
+    let sub = station.plug("sub").await;
+    station.offer(&master, &sub).await;
+
+    let mut person = station.ctl_at_terminal("wizard");
+    person.answer("Backup or sub?", "sub").await;
+    person.answer("Its name:", "Travel").await;
+    person.see("gate").await;
+    person.answer("Numbers, or all:", "1").await;
+    person.answer("Write it? [y/N]", "y").await;
+    person.answer("PIN of Root", WRONG_PIN).await;
+    person.see("PinInvalid").await;
+    person.see("2 tries are left").await;
+    person.answer("PIN of Root", PIN).await;
+    person.answer("PIN of ", FACTORY_PIN).await;
+    person.answer("new PIN for ", PIN).await;
+    person.answer("Once more:", PIN).await;
+    person.see("Recovery code: ").await;
+    let (status, screen) = person.end().await;
+    assert_eq!(status, 0, "{screen}");
+    assert!(screen.contains("Travel is a sub Key now"), "{screen}");
+    for pin in [PIN, FACTORY_PIN, WRONG_PIN] {
+        assert!(!screen.contains(pin), "{screen}");
+    }
+    station.until_state(&sub.path, "sub").await;
+}
