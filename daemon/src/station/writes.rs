@@ -265,25 +265,22 @@ impl Station {
         }
     }
 
+    /// What a person should know of a finished write: what became of the PUK.
     fn success(&self, number: u64, made: Made) -> Outcome {
         let known = self.serializations.get(&number).is_some_and(|job| job.new_puk.is_some());
-        let text = match made.puk {
-            Puk::Replaced if known => "",
-            Puk::Replaced => {
-                "the recovery code that was handed out before the interruption is in force; if nobody took it, it is lost"
-            }
-            Puk::Left => "the PUK was not the factory's and stays as it was",
-            Puk::Unknown => {
-                "whether the recovery code is in force could not be learnt; keep the old PUK too"
-            }
+        let (word, text) = match made.puk {
+            Puk::Replaced if known => return Outcome::default(),
+            Puk::Replaced => (
+                "replaced",
+                "the recovery code that was handed out before the interruption is in force; if nobody took it, it is lost",
+            ),
+            Puk::Left => ("left", "the PUK was not the factory's and stays as it was"),
+            Puk::Unknown => (
+                "unknown",
+                "whether the recovery code is in force could not be learnt; keep the old PUK too",
+            ),
         };
-        let outcome = Outcome { text: text.into(), ..Outcome::default() };
-        let word = match made.puk {
-            Puk::Replaced => return outcome,
-            Puk::Left => "left",
-            Puk::Unknown => "unknown",
-        };
-        outcome.with("puk", Detail::Text(word.into()))
+        Outcome { text: text.into(), ..Outcome::default() }.with("puk", Detail::Text(word.into()))
     }
 
     /// Shows which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.
