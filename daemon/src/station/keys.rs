@@ -1,19 +1,18 @@
 //! The Keys that are shown: plugged in or known, what they claim, and how they are told apart.
 
-use keywright_proto::{Id, PublicKey, Role};
+use keywright_proto::{Id, Role};
 
 use super::{
     Station,
     view::{KeyView, Label},
 };
 use crate::{
-    clock,
     decision::{Plugged, Present},
     error::Error,
     hotplug::{Device, DeviceId},
     presence::{self, Claims, Known, State},
-    registry::{Batch, RegistryError, records},
-    token::{Details, Identity, PinState, Session, TokenError, TransportError},
+    registry::{RegistryError, records},
+    token::{Details, PinState},
 };
 
 /// A Key on the bus.
@@ -106,21 +105,12 @@ impl Key {
     }
 
     /// The same blank token: equal GUID, USB serial and port (contract section 2).
-    fn is_same_blank(&self, guid: Option<[u8; 16]>, device: &Device) -> bool {
+    pub(super) fn is_same_blank(&self, guid: Option<[u8; 16]>, device: &Device) -> bool {
         self.state == State::Blank
             && self.guid == guid
             && self.usb_serial == device.usb_serial
             && self.port == device.port
     }
-}
-
-/// A label that nobody has: random, so that nothing has to be remembered to keep it unique.
-fn new_label() -> Result<Label, Error> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| {
-        Error::Unsupported(format!("the system gives no random numbers: {error}"))
-    })?;
-    Ok(hex::encode(random))
 }
 
 impl Station {
@@ -137,176 +127,6 @@ impl Station {
         };
         self.keys.insert(record.label.clone(), key);
         self.refresh(&record.label);
-    }
-
-    /// A token was plugged in: it is looked at before it is shown, so that it comes up once, whole.
-    pub(super) fn plugged(&mut self, device: Device) {
-        let plugged = if self.settled {
-            self.plugs += 1;
-            Plugged::Later(self.plugs)
-        } else {
-            Plugged::AtStart
-        };
-        self.reading.insert(device.id.clone());
-        tracing::debug!(?device, "plugged in");
-        let (connector, id) = (device.connector.clone(), device.id.clone());
-        let early = self.myself.clone();
-        let (shown, read) = (device.clone(), device.id.clone());
-        let job = move || -> Result<Details, TokenError> {
-            let session = Session::open(&connector, &format!("token-{}", shown.port));
-            let identity = session
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|session| session.run(|token| token.read_identity()));
-            // The offer need not wait for the rest.
-            let failed = identity.as_ref().err().cloned();
-            early.tell(move |station| station.identified(shown, plugged, identity));
-            match failed {
-                Some(error) => Err(error),
-                None => session?.run(|token| token.read_details()),
-            }
-        };
-        let name = format!("plug-{}", device.port);
-        self.work(
-            name,
-            vec![id],
-            |_| Ok(()),
-            job,
-            move |station, details| {
-                // Where the job was lost its token has said nothing, and nobody waits for it any more.
-                station.reading.remove(&read);
-                if let Ok(Ok(details)) = details {
-                    station.detailed(&read, details);
-                }
-            },
-        );
-    }
-
-    /// A token told what it is.
-    fn identified(
-        &mut self,
-        device: Device,
-        plugged: Plugged,
-        identity: Result<Identity, TokenError>,
-    ) {
-        if !self.reading.remove(&device.id) {
-            // It was pulled out before it had answered: it never came up.
-            return;
-        }
-        let (claims, guid, trouble) = match &identity {
-            Ok(identity) => (presence::claims(identity), identity.guid, None),
-            Err(TokenError::Transport(TransportError::Gone)) => return,
-            Err(error) => (Claims::default(), None, Some(error.to_string())),
-        };
-        let label = match self.recognize(&device, &claims, guid) {
-            Ok(label) => label,
-            Err(error) => return tracing::error!(%error, ?device, "a Key cannot be shown"),
-        };
-        if let Some(trouble) = &trouble {
-            tracing::warn!(?device, trouble, "a token cannot be used");
-        }
-        let key = Key {
-            plugged,
-            id: claims.access_key().map(PublicKey::id),
-            name: self.keys.remove(&label).map(|key| key.name).unwrap_or_default(),
-            guid,
-            usb_serial: device.usb_serial.clone(),
-            port: device.port.clone(),
-            model: device.model.clone(),
-            serial: guid.map(hex::encode).unwrap_or_default(),
-            trouble,
-            last_seen: clock::unix_seconds(),
-            claims,
-            device: Some(device),
-            ..Key::default()
-        };
-        self.keys.insert(label.clone(), key);
-        self.refresh(&label);
-        self.history.retain(|(issuer, candidate), _| {
-            issuer.as_ref() != Some(&label) && *candidate != label
-        });
-        self.key_came(&label);
-    }
-
-    /// The label of the Key that this token is, an old one or a new.
-    fn recognize(
-        &self,
-        device: &Device,
-        claims: &Claims,
-        guid: Option<[u8; 16]>,
-    ) -> Result<Label, Error> {
-        let absent = |label: &Label| self.keys.get(label).is_none_or(|key| !key.is_present());
-        if let Some(access_key) = claims.access_key()
-            && let Some(record) = self.registry.key(access_key.id())?
-            && record.access_key == access_key.spki_der()
-            && absent(&record.label)
-        {
-            return Ok(record.label);
-        }
-        if let Some(label) = self.interrupted_candidate(device, claims, guid)
-            && absent(&label)
-        {
-            return Ok(label);
-        }
-        let blank = claims.access.is_none() && !claims.foreign;
-        let again = self.keys.iter().find(|(_, key)| {
-            !key.is_present()
-                && match claims.access_key() {
-                    Some(access_key) => key.claims.access_key() == Some(access_key),
-                    None => blank && key.is_same_blank(guid, device),
-                }
-        });
-        again.map_or_else(new_label, |(label, _)| Ok(label.clone()))
-    }
-
-    /// A token told the rest.
-    fn detailed(&mut self, device: &DeviceId, details: Details) {
-        let Some((label, key)) = self.present_mut(device) else { return };
-        if let Some(serial) = &details.serial {
-            key.serial.clone_from(serial);
-        }
-        key.details = details;
-        key.assume_pin();
-        if key.details.pin == PinState::Blocked && key.details.puk_blocked == Some(true) {
-            key.trouble = Some("its PIN and its recovery code are blocked".into());
-            self.refresh(&label);
-        }
-        let id = self.keys.get(&label).and_then(|key| key.id);
-        if let Some(id) = id
-            && let Err(error) = self.remember_plug(id, &label)
-        {
-            tracing::warn!(%error, "when this Key was last seen cannot be noted");
-        }
-    }
-
-    /// Notes in the registry when and as what a known Key was last seen.
-    fn remember_plug(&self, id: Id, label: &Label) -> Result<(), RegistryError> {
-        let (Some(mut record), Some(key)) = (self.registry.key(id)?, self.keys.get(label)) else {
-            return Ok(());
-        };
-        if record.label != *label {
-            return Ok(());
-        }
-        record.last_seen = key.last_seen;
-        record.model.clone_from(&key.model);
-        record.serial.clone_from(&key.serial);
-        let mut batch = Batch::new();
-        batch.put_key(id, record);
-        self.registry.commit(batch)
-    }
-
-    /// A token was pulled out.
-    pub(super) fn unplugged(&mut self, device: &DeviceId) {
-        self.reading.remove(device);
-        let Some((label, key)) = self.present_mut(device) else { return };
-        tracing::debug!(label, "unplugged");
-        key.device = None;
-        key.authorized = false;
-        key.refused = false;
-        key.last_seen = clock::unix_seconds();
-        self.touched.insert(label.clone());
-        self.key_left(&label);
-        self.forget_if_unknown(&label);
     }
 
     /// Stops showing an absent Key that is neither known nor part of a job.
@@ -338,7 +158,7 @@ impl Station {
         }
     }
 
-    fn known(&self, label: &Label, key: &Key) -> Result<Facts, RegistryError> {
+    pub(super) fn known(&self, label: &Label, key: &Key) -> Result<Facts, RegistryError> {
         let record = match key.id {
             Some(id) => self.registry.key(id)?,
             None => None,
@@ -425,11 +245,6 @@ impl Station {
             .iter_mut()
             .find(|(_, key)| key.device.as_ref().is_some_and(|held| held.id == *device))
             .map(|(label, key)| (label.clone(), key))
-    }
-
-    /// Whether some token that is plugged in has not said yet what it is.
-    pub(super) fn is_reading(&self) -> bool {
-        !self.reading.is_empty() || !self.settled
     }
 }
 

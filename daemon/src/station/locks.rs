@@ -1,12 +1,8 @@
 //! Adding Locks, and what people call Keys and Locks.
 
-use keywright_proto::{
-    Certificate, Id, PublicKey, Role,
-    pem::{self, Label as Pem},
-    read_csr, verify_chain,
-};
+use keywright_proto::{Certificate, Id, PublicKey, Role, read_csr, verify_chain};
 
-use super::{Reply, Station, keys::Key, serializations::checked, view::Label};
+use super::{Reply, Station, chains::chain_pem, keys::Key, serializations::checked, view::Label};
 use crate::{
     clock,
     decision::Reason,
@@ -112,7 +108,7 @@ impl Station {
 
     /// A Master or Backup that is plugged in, with a chain to the pinned root, or to the root that
     /// its own signature will pin.
-    fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
+    pub(super) fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
         let key = self.key(label)?;
         let (Some(family), Some(own)) = (key.claims.family, &key.claims.issuing) else {
             return Err(Error::Pair(Reason::NotAnIssuer));
@@ -128,35 +124,6 @@ impl Station {
         self.is_free(label, None)?;
         let (chain, unpinned) = self.chain_of(own, family)?;
         Ok(Issuing { device, family, chain, unpinned })
-    }
-
-    /// The CA certificates from this one to the root, and whether that root has yet to be pinned.
-    pub(super) fn chain_of(
-        &self,
-        own: &Certificate,
-        family: Id,
-    ) -> Result<(Vec<Certificate>, bool), Error> {
-        let pinned = self.registry.family(family)?.map(|family| family.root);
-        let known = self.registry.issuer(own.public_key().id())?.map(|issuer| issuer.chain);
-        let ders = match (known, &pinned) {
-            (Some(chain), _) => chain,
-            (None, Some(root)) if *root == own.der() => vec![root.clone()],
-            (None, Some(root)) => vec![own.der().to_vec(), root.clone()],
-            (None, None) => vec![own.der().to_vec()],
-        };
-        let chain = ders
-            .iter()
-            .map(|der| Certificate::parse(der))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| Error::Unverified(family))?;
-        // A Backup of an unknown family cannot show where its chain ends: its Master has to come first.
-        let root = pinned.as_deref().unwrap_or_else(|| own.der());
-        match verify_chain(&chain, root, None) {
-            Ok(proven) if proven == family && chain[0].public_key() == own.public_key() => {
-                Ok((chain, pinned.is_none()))
-            }
-            _ => Err(Error::Unverified(family)),
-        }
     }
 
     /// Puts a Lock into the registry, and the family's root where it was proven just now.
@@ -278,91 +245,4 @@ impl Station {
             .collect();
         of_family.iter().for_each(|label| self.refresh(label));
     }
-
-    /// RenameKey.
-    pub fn rename_key(&mut self, id: Id, name: String, reply: Reply<()>) {
-        let result = self.name_key(id, name);
-        reply.answer(self, result);
-    }
-
-    fn name_key(&mut self, id: Id, name: String) -> Result<(), Error> {
-        checked(&name)?;
-        let record = self.registry.key(id)?.ok_or_else(|| Error::NotFound(format!("Key {id}")))?;
-        let families = self.registry.memberships(id)?;
-        self.issuer_is_here(families.iter().map(|(family, _)| *family))?;
-        let label = record.label.clone();
-        let mut batch = Batch::new();
-        batch.put_key(id, records::Key { name, ..record });
-        batch.audit(clock::unix_seconds(), "key-renamed", vec![("key".into(), id.to_string())]);
-        self.registry.commit(batch)?;
-        self.refresh(&label);
-        Ok(())
-    }
-
-    /// RenameLock.
-    pub fn rename_lock(&mut self, id: Id, name: String, reply: Reply<()>) {
-        let result = self.name_lock(id, name);
-        reply.answer(self, result);
-    }
-
-    fn name_lock(&mut self, id: Id, name: String) -> Result<(), Error> {
-        checked(&name)?;
-        let lock = self.registry.lock(id)?.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?;
-        self.issuer_is_here([lock.family])?;
-        let mut batch = Batch::new();
-        batch.put_lock(id, Lock { name, ..lock });
-        batch.audit(clock::unix_seconds(), "lock-renamed", vec![("lock".into(), id.to_string())]);
-        Ok(self.registry.commit(batch)?)
-    }
-
-    /// A Master or Backup of one of the families is plugged in.
-    fn issuer_is_here(&self, families: impl IntoIterator<Item = Id>) -> Result<(), Error> {
-        let here: Vec<Id> = self
-            .keys
-            .values()
-            .filter(|key| key.is_present() && key.claims.issuing.is_some())
-            .filter_map(|key| key.claims.family.map(|(family, _)| family))
-            .collect();
-        if families.into_iter().any(|family| here.contains(&family)) {
-            return Ok(());
-        }
-        Err(Error::KeyAbsent("a Master or Backup Key of the family".into()))
-    }
-
-    /// GetCertificateChain.
-    pub fn certificate_chain(&mut self, label: Label, family: Option<Id>, reply: Reply<String>) {
-        let result = self.chain_text(&label, family);
-        reply.answer(self, result);
-    }
-
-    fn chain_text(&self, label: &Label, family: Option<Id>) -> Result<String, Error> {
-        let key = self.key(label)?;
-        let none = || Error::NotFound("certificate of this Key in that family".into());
-        let own = key.memberships.first().map(|(family, _)| *family);
-        let family = family.or(own).ok_or_else(none)?;
-        let known = match key.id {
-            Some(id) => self.registry.memberships(id)?,
-            None => Vec::new(),
-        };
-        if let Some((_, membership)) = known.into_iter().find(|(of, _)| *of == family) {
-            let issuer = self.registry.issuer(membership.issuer)?.ok_or_else(none)?;
-            let mut chain = vec![membership.certificate];
-            chain.extend(issuer.chain);
-            return chain_pem(&chain);
-        }
-        // Not known here: what the token itself holds.
-        match (&key.claims.access, key.claims.family) {
-            (Some(access), Some((claimed, _))) if claimed == family => {
-                let mut chain = vec![access.der().to_vec()];
-                chain.extend(key.claims.issuing.iter().map(|ca| ca.der().to_vec()));
-                chain_pem(&chain)
-            }
-            _ => Err(none()),
-        }
-    }
-}
-
-fn chain_pem(chain: &[Vec<u8>]) -> Result<String, Error> {
-    pem::to_pem(Pem::Certificate, chain)
-        .map_err(|_| Error::LimitExceeded("the certificates are too large for PEM".into()))
 }

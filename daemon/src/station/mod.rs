@@ -4,13 +4,24 @@
 //! comes back as a message too, so nothing here waits. After each message [`Station::settle`] looks
 //! at the whole once more and puts out what changed.
 
+mod chains;
+mod endings;
+mod errands;
 mod handle;
+mod interruptions;
 mod keys;
 mod leases;
 mod locks;
+mod names;
 mod offers;
+mod orders;
+mod pin_changes;
 mod pins;
+mod plugs;
+mod review;
+mod selection;
 mod serializations;
+mod start;
 pub mod view;
 mod writes;
 
@@ -22,7 +33,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use handle::{Caller, Handle, Message, Reply};
-pub use serializations::LockChoice;
+pub use selection::LockChoice;
 
 use crate::{
     config::Config,

@@ -7,12 +7,10 @@ use crate::{
     hotplug::Device,
     presence::State,
     serialization::{
-        wizard::{Event, Step, Who},
+        wizard::{Event, Who},
         write::issuer_is_done,
     },
-    token::{
-        Cleared, Details, Pin, PinState, RecoveryCode, Session, Token, TokenError, TransportError,
-    },
+    token::{Cleared, Pin, PinState, RecoveryCode, TokenError},
 };
 
 /// The PINs of a job that its tokens accepted. They are kept while the token stays plugged in.
@@ -55,7 +53,7 @@ impl Key {
     }
 
     /// Takes over what a token answered when it was cleared. What stays authorized does until it is re-plugged.
-    fn note_cleared(&mut self, cleared: Cleared) {
+    pub(super) fn note_cleared(&mut self, cleared: Cleared) {
         self.authorized |= cleared.authorized;
         if cleared.retries.is_some() {
             self.details.retries = cleared.retries;
@@ -256,53 +254,6 @@ impl Station {
         );
     }
 
-    /// Does one thing on one token, on threads of its own. What the token says of its PIN, and
-    /// whether something on it stays authorized, is shown before `done` is called. `may` is asked
-    /// when it is this job's turn: those before it may have spent tries.
-    pub(super) fn on_token<R>(
-        &mut self,
-        name: &str,
-        device: Device,
-        may: impl FnOnce(&Self) -> Result<(), Error> + Send + 'static,
-        job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
-        done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
-    ) where
-        R: WithCleared + Send + 'static,
-    {
-        let (connector, thread) = (device.connector.clone(), format!("token-{}", device.port));
-        let id = device.id.clone();
-        self.work(
-            format!("{name}-{}", device.port),
-            vec![device.id.clone()],
-            may,
-            move || Session::open(&connector, &thread)?.run(job),
-            move |station, result| {
-                let result = result.and_then(|result| station.note(&id, result));
-                done(station, result);
-            },
-        );
-    }
-
-    fn note<R: WithCleared>(
-        &mut self,
-        device: &crate::hotplug::DeviceId,
-        result: Result<R, TokenError>,
-    ) -> Result<R, Error> {
-        let Some((_, key)) = self.present_mut(device) else {
-            return result.map_err(|_| Error::KeyAbsent("the Key".into()));
-        };
-        match result {
-            Ok(done) => {
-                key.note_cleared(done.cleared());
-                Ok(done)
-            }
-            Err(error) => {
-                key.note_refusal(&error);
-                Err(token_error(key, error))
-            }
-        }
-    }
-
     fn pin_accepted(&mut self, number: u64, who: Who, pin: Pin) -> Result<(), Error> {
         let require_new = self.config.require_new_pin;
         let job = self
@@ -325,115 +276,5 @@ impl Station {
             self.start_write(number);
         }
         Ok(())
-    }
-
-    /// ChangePin.
-    pub fn change_pin(&mut self, label: Label, old: Pin, new: Pin, reply: Reply<()>) {
-        let device = new
-            .check_new()
-            .map_err(|error| Error::InvalidArgument(error.to_string()))
-            .and_then(|()| self.may_try(&label));
-        match device {
-            Err(error) => reply.answer(self, Err(error)),
-            Ok(device) => self.on_token(
-                "pin",
-                device,
-                {
-                    let label = label.clone();
-                    move |station| station.may_try(&label).map(drop)
-                },
-                move |token| {
-                    token.change_pin(&old, &new)?;
-                    Ok((token.clear()?, token.read_details()?))
-                },
-                move |station, result| station.pin_set(&label, result, reply),
-            ),
-        }
-    }
-
-    /// UnblockPin.
-    pub fn unblock_pin(&mut self, label: Label, code: RecoveryCode, new: Pin, reply: Reply<()>) {
-        let device = new
-            .check_new()
-            .map_err(|error| Error::InvalidArgument(error.to_string()))
-            .and_then(|()| Ok(self.present_key(&label)?.1.clone()));
-        match device {
-            Err(error) => reply.answer(self, Err(error)),
-            Ok(device) => self.on_token(
-                "pin",
-                device,
-                |_| Ok(()),
-                move |token| {
-                    token.unblock_pin(&code, &new)?;
-                    Ok((token.clear()?, token.read_details()?))
-                },
-                move |station, result| station.pin_set(&label, result, reply),
-            ),
-        }
-    }
-
-    /// The PIN of a Key is another one now: jobs that were given the old one ask again.
-    pub(super) fn pin_changed(&mut self, label: &Label) {
-        for job in self.serializations.values_mut().filter(|job| job.involves(label)) {
-            let who = job.who(label);
-            if job.wizard.step() != Step::Writing && job.pins.forget(who) {
-                job.wizard.need_pin(who);
-            }
-        }
-    }
-
-    fn pin_set(
-        &mut self,
-        label: &Label,
-        result: Result<(Cleared, Details), Error>,
-        reply: Reply<()>,
-    ) {
-        let result = result.map(|(_, details)| {
-            if let Some(key) = self.keys.get_mut(label) {
-                key.refused = false;
-                key.details = details;
-                key.assume_pin();
-            }
-            self.pin_changed(label);
-        });
-        reply.answer(self, result);
-    }
-}
-
-/// A result that comes with what the token answered when it was cleared.
-pub trait WithCleared {
-    /// What it answered.
-    fn cleared(&self) -> Cleared;
-}
-
-impl WithCleared for Cleared {
-    fn cleared(&self) -> Cleared {
-        *self
-    }
-}
-
-impl<T> WithCleared for (Cleared, T) {
-    fn cleared(&self) -> Cleared {
-        self.0
-    }
-}
-
-/// What a token's error is, in words about this Key.
-pub(super) fn token_error(key: &Key, error: TokenError) -> Error {
-    let called = key.called();
-    match error {
-        TokenError::PinRefused { retries } => Error::PinInvalid { key: called, retries },
-        TokenError::CodeRefused { retries } => Error::CodeInvalid { key: called, retries },
-        TokenError::PinBlocked => Error::PinBlocked(called),
-        TokenError::CodeBlocked => Error::CodeBlocked(called),
-        TokenError::PinFormat => Error::InvalidArgument(error.to_string()),
-        TokenError::Transport(TransportError::Busy { holder }) => {
-            Error::KeyBusy { key: called, holder }
-        }
-        TokenError::Transport(TransportError::Gone) => Error::KeyAbsent(called),
-        TokenError::NoPiv | TokenError::Unsupported(_) | TokenError::ForeignManagementKey => {
-            Error::Unsupported(format!("{called}: {error}"))
-        }
-        source => Error::Token { key: called, source },
     }
 }

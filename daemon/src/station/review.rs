@@ -1,0 +1,109 @@
+//! From answers to an accepted review.
+
+use keywright_proto::{Certificate, Kind};
+
+use super::{Caller, Reply, Station, selection::too_many, view::Summary};
+use crate::{
+    decision::Reason, error::Error, registry::records::LockEntry, serialization::wizard::Event,
+};
+
+impl Station {
+    /// Review.
+    pub fn review(&mut self, number: u64, caller: Caller, reply: Reply<Summary>) {
+        let result = self.driven(number, &caller).and_then(|job| {
+            job.wizard.check(Event::Save)?;
+            Ok(())
+        });
+        let result = result.and_then(|()| self.summary(number));
+        self.answered(number, &caller, result, reply);
+    }
+
+    fn summary(&mut self, number: u64) -> Result<Summary, Error> {
+        let mut warnings = self.warnings(number);
+        if self.job(number)?.wizard.kind() == Some(Kind::Sub) {
+            let dropped = self.dropped(number, &self.selection(number)?)?;
+            let count = dropped.iter().filter(|entry| entry.allow).count();
+            if count > 0 {
+                let text =
+                    format!("{count} of the Locks of this Key are not selected; it loses them");
+                warnings.push(("rights-removed".into(), text));
+            }
+        }
+        let job = self.job(number)?;
+        let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
+        let (selected, issuer) = (job.wizard.selection().count, job.issuer.clone());
+        let (name, revision) = (job.wizard.name().to_owned(), job.wizard.revision());
+        let locks = match (kind, issuer) {
+            (Kind::Sub, _) => selected,
+            (_, Some(_)) => {
+                let family = self.issuing_family(number)?;
+                self.registry.family(family)?.map_or(0, |family| family.locks)
+            }
+            (_, None) => 0,
+        };
+        // Every right starts as pending: only the Lock itself makes it active.
+        Ok(Summary { kind, name, locks, pending: locks, warnings, revision })
+    }
+
+    /// What a person should know before the write.
+    pub(super) fn warnings(&self, number: u64) -> Vec<(String, String)> {
+        let Some(job) = self.serializations.get(&number) else { return Vec::new() };
+        let issuer = job.issuer.as_ref().and_then(|label| self.keys.get(label));
+        let mut warnings = Vec::new();
+        if let (Some(issuer), Some(Kind::Backup)) = (issuer, job.wizard.kind()) {
+            for (family, role) in issuer.memberships.iter().skip(1) {
+                warnings.push((
+                    "rights-not-copied".into(),
+                    format!(
+                        "{} is also a {role} Key of family {family}; the Backup Key gets no right there",
+                        issuer.called()
+                    ),
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// Save.
+    pub fn save(&mut self, number: u64, caller: Caller, revision: u32, reply: Reply<()>) {
+        let result = self.accept(number, &caller, revision);
+        self.answered(number, &caller, result, reply);
+    }
+
+    fn accept(&mut self, number: u64, caller: &Caller, revision: u32) -> Result<(), Error> {
+        let job = self.driven(number, caller)?;
+        job.wizard.check(Event::Save)?;
+        let kind = job.wizard.kind();
+        if kind == Some(Kind::Backup) && self.is_last_issuer(number) {
+            return Err(Error::LimitExceeded(
+                "a chain has at most 4 CA certificates; let a Key nearer to the Master make this one, or make it a Sub Key".into(),
+            ));
+        }
+        let mut locks = if kind == Some(Kind::Sub) { self.selection(number)? } else { Vec::new() };
+        if kind == Some(Kind::Sub) && locks.is_empty() {
+            return Err(Error::Pair(Reason::NoLock));
+        }
+        let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
+        if kind == Some(Kind::Sub) {
+            let dropped = self.dropped(number, &locks)?;
+            locks.extend(dropped.into_iter().map(|entry| LockEntry { allow: false, ..entry }));
+            locks.sort_by_key(|entry| entry.lock);
+        }
+        too_many(locks.len())?;
+        let pins = self.pins_to_ask(number);
+        let code = self.new_recovery_code(number)?;
+        let job = self.job(number)?;
+        job.wizard.save(revision, count, pins)?;
+        job.locks = locks;
+        job.new_puk.clone_from(&code);
+        job.recovery_code = code;
+        Ok(())
+    }
+
+    /// Its issuer's CA certificate is the last one that a chain may have.
+    fn is_last_issuer(&self, number: u64) -> bool {
+        let issuer = self.serializations.get(&number).and_then(|job| job.issuer.as_ref());
+        let ca = issuer.and_then(|label| self.keys.get(label)?.claims.issuing.as_ref());
+        ca.and_then(Certificate::path_len) == Some(0)
+    }
+}

@@ -1,0 +1,143 @@
+//! Which Locks a new Key may access: what was selected, and what that means at Save.
+
+use keywright_proto::Id;
+
+use super::{Caller, Reply, Station};
+use crate::{
+    decision::Reason,
+    error::Error,
+    registry::records::LockEntry,
+    serialization::wizard::{Event, Selection},
+};
+
+/// How many Locks one statement may be about (contract section 4).
+const MOST_LOCKS: usize = 100_000;
+
+/// Which Locks a front-end selects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockChoice {
+    /// All that the family has at Save.
+    All,
+    /// These.
+    These(Vec<Id>),
+}
+
+impl Station {
+    /// SelectLocks.
+    pub fn select_locks(
+        &mut self,
+        number: u64,
+        caller: Caller,
+        choice: LockChoice,
+        reply: Reply<()>,
+    ) {
+        let result = self.choose_locks(number, &caller, &choice);
+        self.answered(number, &caller, result, reply);
+    }
+
+    fn choose_locks(
+        &mut self,
+        number: u64,
+        caller: &Caller,
+        choice: &LockChoice,
+    ) -> Result<(), Error> {
+        let job = self.driven(number, caller)?;
+        job.wizard.check(Event::SelectLocks)?;
+        let family = self.issuing_family(number)?;
+        let (all, entries) = match choice {
+            LockChoice::All => {
+                let count = self.registry.family(family)?.map_or(0, |family| family.locks);
+                let job = self.job(number)?;
+                job.locks.clear();
+                return Ok(job.wizard.select_locks(Selection { all: true, count })?);
+            }
+            LockChoice::These(ids) => (false, self.entries(family, ids)?),
+        };
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let job = self.job(number)?;
+        job.wizard.select_locks(Selection { all, count })?;
+        job.locks = entries;
+        Ok(())
+    }
+
+    /// The chosen Locks, sorted; each has to be one of the family's, and be named once.
+    pub(super) fn entries(&self, family: Id, ids: &[Id]) -> Result<Vec<LockEntry>, Error> {
+        if ids.is_empty() {
+            return Err(Error::InvalidArgument(
+                "no Lock is selected; name at least one, or all".into(),
+            ));
+        }
+        too_many(ids.len())?;
+        let mut entries = Vec::with_capacity(ids.len());
+        for id in ids {
+            let entry = self.registry.lock_entry(family, *id)?;
+            entries.push(entry.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?);
+        }
+        entries.sort_by_key(|entry| entry.lock);
+        if let Some(twice) = entries.windows(2).find(|pair| pair[0].lock == pair[1].lock) {
+            return Err(Error::InvalidArgument(format!(
+                "Lock {} is named twice; name each once",
+                twice[0].lock
+            )));
+        }
+        Ok(entries)
+    }
+
+    /// The family that a serialization's issuer issues for.
+    pub(super) fn issuing_family(&self, number: u64) -> Result<Id, Error> {
+        let issuer = self.serializations.get(&number).and_then(|job| job.issuer.as_ref());
+        let family = issuer
+            .and_then(|issuer| self.keys.get(issuer))
+            .and_then(|key| key.claims.family.or_else(|| key.memberships.first().copied()));
+        family.map(|(family, _)| family).ok_or(Error::Pair(Reason::NotAnIssuer))
+    }
+
+    /// A page of the Locks that are selected, for ListLocks.
+    pub fn selected_locks(
+        &mut self,
+        number: u64,
+        after: Option<Id>,
+        limit: u32,
+        reply: Reply<Vec<Id>>,
+    ) {
+        let result = self.selection(number).map(|entries| {
+            let start = after.map_or(0, |after| entries.partition_point(|e| e.lock <= after));
+            entries.iter().skip(start).take(limit as usize).map(|entry| entry.lock).collect()
+        });
+        reply.answer(self, result);
+    }
+
+    /// The Locks that are selected now.
+    pub(super) fn selection(&self, number: u64) -> Result<Vec<LockEntry>, Error> {
+        let job = self.serializations.get(&number);
+        let job = job.ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
+        if job.wizard.selection().all && job.locks.is_empty() {
+            return Ok(self.registry.lock_entries(self.issuing_family(number)?)?);
+        }
+        Ok(job.locks.iter().filter(|entry| entry.allow).copied().collect())
+    }
+
+    /// The Locks of the Key's newest statement that are not among these. They have to be denied: a
+    /// Lock of which the next statement said nothing would go on admitting the Key.
+    pub(super) fn dropped(
+        &self,
+        number: u64,
+        selected: &[LockEntry],
+    ) -> Result<Vec<LockEntry>, Error> {
+        let candidate = self.serializations.get(&number).map(|job| &job.candidate);
+        let key = candidate.and_then(|candidate| self.keys.get(candidate));
+        let Some(id) = key.and_then(|key| key.id) else { return Ok(Vec::new()) };
+        let mut known = self.registry.statement_entries(id, self.issuing_family(number)?)?;
+        known.retain(|known| selected.binary_search_by_key(&known.lock, |e| e.lock).is_err());
+        Ok(known)
+    }
+}
+
+pub(super) fn too_many(count: usize) -> Result<(), Error> {
+    if count > MOST_LOCKS {
+        return Err(Error::LimitExceeded(format!(
+            "{count} Locks are more than the {MOST_LOCKS} that one Key can be given at once; select fewer"
+        )));
+    }
+    Ok(())
+}
