@@ -40,7 +40,14 @@ fn entry(number: u8, allow: bool) -> LockEntry {
 }
 
 fn statement(scope: Scope) -> Statement {
-    Statement { version: Some(5), cose: b"cose".into(), salt_seed: [3; 32], scope, issued: ISSUED }
+    Statement {
+        version: Some(5),
+        cose: b"cose".into(),
+        salt_seed: [3; 32],
+        scope,
+        allowed: 0,
+        issued: ISSUED,
+    }
 }
 
 /// The Sub Key may access Lock 1 (confirmed) and 2, and may no more access Lock 3.

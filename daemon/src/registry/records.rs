@@ -113,6 +113,8 @@ pub struct Statement {
     pub salt_seed: [u8; 32],
     /// Its Locks.
     pub scope: Scope,
+    /// How many of the listed ones it allows; the others it denies.
+    pub allowed: u32,
     /// When it was signed.
     pub issued: UnixTime,
 }

@@ -57,7 +57,15 @@ impl Write {
             _ => (Scope::All, Vec::<LockEntry>::new()),
         };
         let (version, salt_seed) = (intent.made.version, intent.made.salt_seed);
-        let statement = Statement { version, cose: cose.clone(), salt_seed, scope, issued: now };
+        let allowed = locks.iter().filter(|entry| entry.allow).count();
+        let statement = Statement {
+            version,
+            cose: cose.clone(),
+            salt_seed,
+            scope,
+            allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
+            issued: now,
+        };
         batch.put_statement(key, family, statement, locks);
         batch.audit(
             now,

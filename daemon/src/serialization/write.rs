@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock,
     registry::Batch,
-    token::{Cleared, Container, Pin, Session, Slot, Token, TokenError, TransportError},
+    token::{Cleared, Container, Pin, Session, Slot, Token, TokenError, TransportError, Usage},
 };
 
 /// What a token signs to show that it holds a key; nothing else that is signed has this form.
@@ -123,7 +123,7 @@ impl Write {
             } else if let Some(membership) = self.membership_container() {
                 membership
             } else {
-                Container::Retired(look::free_container(&usage)?).number()
+                self.free_container(usage)?.number()
             });
         }
         if self.writes_token() {
@@ -145,6 +145,19 @@ impl Write {
             self.save()?;
         }
         Ok(())
+    }
+
+    /// A container for one more family's certificate. A key history is a claim: the container is
+    /// read before it is taken.
+    fn free_container(&self, mut usage: Usage) -> Result<Container, Stop> {
+        loop {
+            let retired = look::free_container(&usage)?;
+            let container = Container::Retired(retired);
+            match self.on_candidate(move |token| token.read_certificate(container))? {
+                None => return Ok(container),
+                Some(certificate) => usage.retired.push((retired, certificate)),
+            }
+        }
     }
 
     /// The keys, made on the token; one that was there before has to show that it is.

@@ -225,6 +225,20 @@ impl Station {
             job.outcome = Outcome::failed(error).with("stage", Detail::Text(stage));
         }
         self.ended(number, Past::Cancelled);
+        if matches!(error, Error::Foreign { .. }) {
+            self.is_foreign(number);
+        }
         self.abandon_or_say(number);
+    }
+
+    /// The closer look saw what could not be seen without the PIN; until it is plugged in again.
+    fn is_foreign(&mut self, number: u64) {
+        let Some(job) = self.serializations.get(&number) else { return };
+        let candidate = job.candidate.clone();
+        if let Some(key) = self.keys.get_mut(&candidate) {
+            key.claims.foreign = true;
+            key.claims.alien = true;
+        }
+        self.refresh(&candidate);
     }
 }

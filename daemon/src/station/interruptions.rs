@@ -90,12 +90,12 @@ impl Station {
         let candidate = intent.candidate.label.clone();
         if let Some(job) = self.serializations.get_mut(&number) {
             job.intent = None;
-            let text = if left.is_empty() {
-                "nothing was written".to_owned()
-            } else {
-                format!("left on the token, for the next job to replace: {}", left.join(", "))
-            };
-            job.outcome.add(&text);
+            if !left.is_empty() {
+                let left = left.join(", ");
+                job.outcome.add(&format!("left on the token, for the next job to replace: {left}"));
+            } else if job.outcome.text.is_empty() {
+                job.outcome.add("nothing was written");
+            }
             job.outcome.details.push(("left", Detail::Text(left.join(","))));
             if intent.made.puk_begun {
                 job.outcome.details.push(("puk", Detail::Text("unknown".into())));

@@ -158,7 +158,7 @@ impl Station {
         }
     }
 
-    pub(super) fn known(&self, label: &Label, key: &Key) -> Result<Facts, RegistryError> {
+    fn known(&self, label: &Label, key: &Key) -> Result<Facts, RegistryError> {
         let record = match key.id {
             Some(id) => self.registry.key(id)?,
             None => None,
@@ -199,13 +199,10 @@ impl Station {
 
     /// How many Locks of a family a Key's newest statement allows it.
     fn locks_of(&self, key: Id, family: Id) -> Result<u32, RegistryError> {
-        Ok(match self.registry.statement(key, family)?.map(|statement| statement.scope) {
-            Some(records::Scope::All) => self.registry.family(family)?.map_or(0, |f| f.locks),
-            Some(records::Scope::Listed(_)) => {
-                let entries = self.registry.statement_entries(key, family)?;
-                let allowed = entries.iter().filter(|entry| entry.allow).count();
-                u32::try_from(allowed).unwrap_or(u32::MAX)
-            }
+        let statement = self.registry.statement(key, family)?;
+        Ok(match statement.map(|statement| (statement.scope, statement.allowed)) {
+            Some((records::Scope::All, _)) => self.registry.family(family)?.map_or(0, |f| f.locks),
+            Some((records::Scope::Listed(_), allowed)) => allowed,
             None => 0,
         })
     }

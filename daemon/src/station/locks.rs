@@ -108,7 +108,7 @@ impl Station {
 
     /// A Master or Backup that is plugged in, with a chain to the pinned root, or to the root that
     /// its own signature will pin.
-    pub(super) fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
+    fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
         let key = self.key(label)?;
         let (Some(family), Some(own)) = (key.claims.family, &key.claims.issuing) else {
             return Err(Error::Pair(Reason::NotAnIssuer));

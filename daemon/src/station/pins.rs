@@ -1,13 +1,17 @@
 //! PINs: which are needed, each checked at once on its token, none ever sent twice by itself.
 
-use super::{Caller, Reply, Station, keys::Key, view::Label};
+use super::{
+    Caller, Reply, Station,
+    keys::Key,
+    view::{Detail, Label, Outcome},
+};
 use crate::{
     decision::Plugged,
     error::Error,
     hotplug::Device,
     presence::State,
     serialization::{
-        wizard::{Event, Who},
+        wizard::{Event, Step, Who},
         write::issuer_is_done,
     },
     token::{Cleared, Pin, PinState, RecoveryCode, TokenError},
@@ -176,9 +180,30 @@ impl Station {
                         // What a token accepted counts only while it stays.
                         None => Err(Error::KeyAbsent("the Key".into())),
                     });
+                    station.tell_refusal(number, who, result.as_ref().err());
                     station.answered(number, &caller, result, reply);
                 });
             }
+        }
+    }
+
+    /// Says in the Outcome that a token refused a PIN, until it accepts one.
+    fn tell_refusal(&mut self, number: u64, who: Who, error: Option<&Error>) {
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        let retries = match error {
+            Some(Error::PinInvalid { retries, .. }) => u32::from(*retries),
+            Some(Error::PinBlocked(_)) => 0,
+            Some(_) => return,
+            None if job.wizard.step() == Step::Pins => {
+                job.outcome = Outcome::default();
+                return;
+            }
+            None => return,
+        };
+        if let Some(error) = error {
+            job.outcome = Outcome::failed(error)
+                .with("who", Detail::Text(who.as_str().to_owned()))
+                .with("retries", Detail::Number(retries));
         }
     }
 
@@ -269,8 +294,13 @@ impl Station {
         {
             job.wizard.need_pin(Who::CandidateNew);
         }
+        let factory = who == Who::Candidate && pin.is_factory();
+        let candidate = job.candidate.clone();
         job.pins.keep(who, pin);
         let complete = job.wizard.pin_accepted(who)?;
+        if factory && let Some(key) = self.keys.get_mut(&candidate) {
+            key.details.pin = PinState::Default;
+        }
         self.announce(number);
         if complete {
             self.start_write(number);

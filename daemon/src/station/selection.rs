@@ -6,7 +6,7 @@ use super::{Caller, Reply, Station};
 use crate::{
     decision::Reason,
     error::Error,
-    registry::records::LockEntry,
+    registry::{Filter, records::LockEntry},
     serialization::wizard::{Event, Selection},
 };
 
@@ -100,11 +100,26 @@ impl Station {
         limit: u32,
         reply: Reply<Vec<Id>>,
     ) {
-        let result = self.selection(number).map(|entries| {
-            let start = after.map_or(0, |after| entries.partition_point(|e| e.lock <= after));
-            entries.iter().skip(start).take(limit as usize).map(|entry| entry.lock).collect()
-        });
+        let result = self.selected_page(number, after, limit as usize);
         reply.answer(self, result);
+    }
+
+    fn selected_page(
+        &self,
+        number: u64,
+        after: Option<Id>,
+        limit: usize,
+    ) -> Result<Vec<Id>, Error> {
+        let job = self.serializations.get(&number);
+        let job = job.ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
+        if job.wizard.selection().all && job.locks.is_empty() {
+            let filter = Filter { family: Some(self.issuing_family(number)?), query: None };
+            let page = self.registry.locks_page(&filter, after, limit)?;
+            return Ok(page.items.into_iter().map(|(lock, _)| lock).collect());
+        }
+        let start = after.map_or(0, |after| job.locks.partition_point(|e| e.lock <= after));
+        let allowed = job.locks[start..].iter().filter(|entry| entry.allow);
+        Ok(allowed.take(limit).map(|entry| entry.lock).collect())
     }
 
     /// The Locks that are selected now.

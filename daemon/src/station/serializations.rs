@@ -167,16 +167,41 @@ impl Station {
 
     /// Release. Nobody's serialization is released already.
     pub fn release(&mut self, number: u64, caller: Caller, reply: Reply<()>) {
-        let result = self.driven(number, &caller).map(|job| job.owner = None);
+        let result = self.driven(number, &caller).map(|_| ());
+        if result.is_ok() {
+            self.let_go(number);
+        }
         reply.answer(self, result);
     }
 
     /// A name left the bus: what it drove is nobody's now.
     pub fn bus_name_left(&mut self, name: &str) {
-        for job in self.serializations.values_mut() {
-            if job.owner.as_deref() == Some(name) {
-                job.owner = None;
-            }
+        let driven: Vec<u64> = self
+            .serializations
+            .iter()
+            .filter(|(_, job)| job.owner.as_deref() == Some(name))
+            .map(|(number, _)| *number)
+            .collect();
+        driven.into_iter().for_each(|number| self.let_go(number));
+    }
+
+    /// Nobody drives it any more. PINs that one person gave do not serve the next one, nor does a
+    /// recovery code that somebody took who is gone.
+    fn let_go(&mut self, number: u64) {
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        job.owner = None;
+        if job.wizard.step() != Step::Pins {
+            return;
+        }
+        job.pins = Pins::default();
+        let retake = job.intent.is_none() && job.new_puk.is_some() && job.recovery_code.is_none();
+        let needed = self.pins_to_ask(number);
+        let code = if retake { self.new_recovery_code(number).ok().flatten() } else { None };
+        let Some(job) = self.serializations.get_mut(&number) else { return };
+        needed.into_iter().for_each(|who| job.wizard.need_pin(who));
+        if retake {
+            job.new_puk.clone_from(&code);
+            job.recovery_code = code;
         }
     }
 

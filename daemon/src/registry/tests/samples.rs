@@ -63,6 +63,7 @@ pub fn statement(locks: u32) -> Statement {
         cose: vec![6; 400],
         salt_seed: [8; 32],
         scope: Scope::Listed(locks),
+        allowed: locks,
         issued: 1_700_000_000,
     }
 }
