@@ -94,17 +94,20 @@ pub fn rights(registry: &Registry, key: Id, page: Page) -> Result<Rows<RightRow>
                 let locks = registry.locks_page(&filter, page.after, limit)?;
                 let said = said(&statement, statement.version.is_some());
                 found.extend(
-                    locks.items.into_iter().map(|(lock, _)| (lock, said, statement.issued)),
+                    locks
+                        .items
+                        .into_iter()
+                        .map(|(lock, summary)| (lock, summary.name, said, statement.issued)),
                 );
                 locks.next.is_some()
             }
             Scope::Listed(_) => {
                 let entries = registry.statement_entries_page(key, family, page.after, limit)?;
-                found.extend(
-                    entries.items.into_iter().map(|(lock, entry)| {
-                        (lock, said(&statement, entry.allow), statement.issued)
-                    }),
-                );
+                for (lock, entry) in entries.items {
+                    let summary = registry.lock_summary(family, lock)?;
+                    let name = summary.map(|summary| summary.name).unwrap_or_default();
+                    found.push((lock, name, said(&statement, entry.allow), statement.issued));
+                }
                 entries.next.is_some()
             }
         };
@@ -114,14 +117,13 @@ pub fn rights(registry: &Registry, key: Id, page: Page) -> Result<Rows<RightRow>
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|(lock, ..)| *lock);
     let mut rows = Vec::with_capacity(found.len());
-    for (lock, said, issued) in found {
+    for (lock, name, said, issued) in found {
         let confirmation = registry.confirmation(key, lock)?;
         let since = match state(said, confirmation) {
             RightState::None => continue,
             RightState::Active => confirmation.map_or(issued, |confirmation| confirmation.time),
             RightState::Pending | RightState::Removing => issued,
         };
-        let name = registry.lock(lock)?.map(|lock| lock.name).unwrap_or_default();
         rows.push((lock.to_string(), name, state(said, confirmation).to_string(), since));
     }
     Ok((rows, cursor(next)))

@@ -85,9 +85,15 @@ impl Registry {
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
     pub fn lock_entry(&self, family: Id, lock: Id) -> Result<Option<LockEntry>, RegistryError> {
-        let summary: Option<LockSummary> =
-            self.view()?.record(&Table::LocksByFamily.of_two(family, lock))?;
-        Ok(summary.map(|summary| entry(lock, &summary)))
+        Ok(self.lock_summary(family, lock)?.map(|summary| entry(lock, &summary)))
+    }
+
+    /// What lists show of a Lock of this family.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn lock_summary(&self, family: Id, lock: Id) -> Result<Option<LockSummary>, RegistryError> {
+        self.view()?.record(&Table::LocksByFamily.of_two(family, lock))
     }
 }
 

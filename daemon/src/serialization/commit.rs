@@ -53,7 +53,7 @@ impl Write {
             }
         }
         let (scope, locks) = match intent.kind {
-            Kind::Sub => (intent.scope, self.order.locks.clone()),
+            Kind::Sub => (intent.scope, self.order.locks.to_vec()),
             _ => (Scope::All, Vec::<LockEntry>::new()),
         };
         let (version, salt_seed) = (intent.made.version, intent.made.salt_seed);

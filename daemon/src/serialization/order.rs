@@ -28,7 +28,7 @@ pub struct Order {
     /// What is to be made, and what of it exists already.
     pub intent: Intent,
     /// The Locks of the statement, sorted.
-    pub locks: Vec<LockEntry>,
+    pub locks: Arc<[LockEntry]>,
     /// The issuing token; none for a Master, or once its signatures are saved.
     pub issuer: Option<Side>,
     /// The issuer's CA certificates, its own first, the root last; empty for a Master.

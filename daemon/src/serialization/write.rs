@@ -74,7 +74,7 @@ fn begin(order: &Order, tools: &Tools) -> Result<(), Stop> {
             }
         }
         batch.put_intent(order.intent.clone());
-        batch.put_intent_entries(order.intent.number, order.locks.clone());
+        batch.put_intent_entries(order.intent.number, order.locks.to_vec());
         tools.registry.commit(batch)?;
     }
     Ok(())

@@ -138,7 +138,7 @@ impl Station {
             key.port.clone_from(&by.port);
         }
         let mut job = Serialization::new(issuer, candidate, wizard);
-        job.locks = locks;
+        job.locks = locks.into();
         job.outcome = Outcome {
             error: Some(keywright_proto::ErrorName::Interrupted),
             text: "the write was interrupted; plug both Keys in to go on, or cancel it".into(),

@@ -94,7 +94,7 @@ impl Station {
         let code = self.new_recovery_code(number)?;
         let job = self.job(number)?;
         job.wizard.save(revision, count, pins)?;
-        job.locks = locks;
+        job.locks = locks.into();
         job.new_puk.clone_from(&code);
         job.recovery_code = code;
         Ok(())

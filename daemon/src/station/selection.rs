@@ -1,5 +1,7 @@
 //! Which Locks a new Key may access: what was selected, and what that means at Save.
 
+use std::sync::Arc;
+
 use keywright_proto::Id;
 
 use super::{Caller, Reply, Station};
@@ -48,7 +50,7 @@ impl Station {
             LockChoice::All => {
                 let count = self.registry.family(family)?.map_or(0, |family| family.locks);
                 let job = self.job(number)?;
-                job.locks.clear();
+                job.locks = Arc::default();
                 return Ok(job.wizard.select_locks(Selection { all: true, count })?);
             }
             LockChoice::These(ids) => (false, self.entries(family, ids)?),
@@ -56,7 +58,7 @@ impl Station {
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         let job = self.job(number)?;
         job.wizard.select_locks(Selection { all, count })?;
-        job.locks = entries;
+        job.locks = entries.into();
         Ok(())
     }
 

@@ -32,7 +32,7 @@ pub struct Serialization {
     /// The answers and the step.
     pub wizard: Wizard,
     /// The Locks that were selected one by one, and all of them from Save on.
-    pub locks: Vec<LockEntry>,
+    pub locks: Arc<[LockEntry]>,
     /// The unique bus name of the front-end that drives it.
     pub owner: Option<String>,
     /// The PINs that were accepted.
@@ -62,7 +62,7 @@ impl Serialization {
             issuer,
             candidate,
             wizard,
-            locks: Vec::new(),
+            locks: Arc::default(),
             owner: None,
             pins: Pins::default(),
             outcome: Outcome::default(),
@@ -210,7 +210,7 @@ impl Station {
         let result = self.driven(number, &caller).and_then(|job| {
             job.wizard.set_kind(kind)?;
             if kind != Kind::Sub {
-                job.locks.clear();
+                job.locks = Arc::default();
             }
             Ok(())
         });

@@ -158,6 +158,6 @@ impl Station {
         }
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         job.wizard.propose_locks(Selection { all: false, count });
-        job.locks = entries;
+        job.locks = entries.into();
     }
 }

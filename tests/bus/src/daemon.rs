@@ -49,6 +49,8 @@ impl Launch {
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
+        // As in keywrightd.service: figures of memory are of the daemon as it is installed.
+        command.env("MALLOC_ARENA_MAX", "1");
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
