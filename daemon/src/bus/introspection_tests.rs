@@ -38,6 +38,18 @@ Paths: `/org/keywright1` (also `org.freedesktop.DBus.ObjectManager`), `/org/keyw
 Arguments of the wrong D-Bus type are refused by the standard error `org.freedesktop.DBus.Error.InvalidArgs`, calls to
 objects that are not there by `org.freedesktop.DBus.Error.UnknownObject`. All other errors are
 `org.keywright1.Error.…`; each text says what happened, to what, and what to do next.
+
+polkit actions, all beginning with `org.keywright1.`: `inspect` for List… and Get… (properties are open to all);
+`serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RenameLock and
+ApplyConfirmation; `manage-keys` for everything else that changes Keys. On a bus other than the system bus only the
+daemon's own user is served.
+
+Limits: a name has 1 to 100 characters and at most 256 bytes; a selection at most 100,000 Locks; a page's `limit` is at
+least 1 and served as at most 1,000, and pages may be shorter: follow `next` until it is empty.
+
+An offer that nobody touched goes when both its Keys are unplugged, an ended serialization that nobody drives when one
+of them is; Finish is the way to let it go. GetManagedObjects also lists `/org/keywright1/keys` and
+`/org/keywright1/serializations`, which have no interface of ours.
 ";
 
 /// A method or a property, as its XML says.

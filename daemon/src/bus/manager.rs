@@ -92,8 +92,9 @@ impl Manager {
         Ok(object_path(Some(serialization_path(started.await?))))
     }
 
-    /// Serializes a Key to a Lock: certifies the key in the Lock's PKCS#10 request. The chain is PEM, leaf
-    /// first, root last and included.
+    /// Serializes a Key to a Lock: certifies the key in the Lock's PKCS#10 request, of at most 16 KiB. The chain is
+    /// PEM, leaf first, root last and included. A Lock that was added before keeps its name and certificate: its
+    /// chain is answered without asking the token.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.

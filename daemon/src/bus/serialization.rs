@@ -144,7 +144,8 @@ impl SerializationObject {
         (outcome.error.map_or("", |error| error.full()).into(), outcome.text.clone())
     }
 
-    /// The same for translation: `who`, `retries`, `stage` and others.
+    /// The same for translation: `who` s and `retries` u of a refused PIN, `stage` s of a broken write, `left` s (what is
+    /// on the token), `port` s where another Key is, `replug` b, `puk` s (`left`, `replaced`, `unknown`).
     #[zbus(property)]
     fn outcome_details(&self) -> HashMap<String, Variant<'static>> {
         let details = &self.view.borrow().outcome.details;
@@ -211,8 +212,8 @@ impl SerializationObject {
         .await
     }
 
-    /// What Save would write: `kind` s, `name` s, `locks` u, `pending` u, `warnings` a(ss); and the revision that
-    /// Save wants.
+    /// What Save would write: `kind` s, `name` s, `locks` u, `pending` u, `warnings` a(ss), each a word
+    /// (`rights-not-copied`, `rights-removed`) and a text; and the revision that Save wants.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StoreFailed.
     #[zbus(out_args("summary", "revision"))]
