@@ -12,7 +12,7 @@ use std::{
 use super::{codec, error::RegistryError, layout::Table, pieces::pieces, store::Head};
 
 /// sled's default is 1 GiB.
-const CACHE: u64 = 16 * 1024 * 1024;
+const CACHE: u64 = 8 * 1024 * 1024;
 
 /// How long a database may take to let go of its file, once closed: sled's threads do that in their own time.
 const CLOSING: Duration = Duration::from_secs(1);
