@@ -53,14 +53,23 @@ async fn add(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let request = read_csr(csr)?;
+    let is_new = !out.exists();
     // Opened before a Key signs: a certificate without a place to go would be lost work.
     let mut file = fs::File::options().create(true).append(true).open(out).map_err(usage(out))?;
     if file.metadata().map_err(usage(out))?.len() > 0 {
         let text = "holds something already, which is never overwritten";
         return Err(Failure::Usage(format!("{}: {text}", out.display())));
     }
-    let signer = signer(client, issuer).await?;
-    let (id, chain) = client.add_lock(&signer.key.path, name, &request, &signer.pin).await?;
+    let (id, chain) = match sign(client, name, &request, issuer).await {
+        Ok(signed) => signed,
+        Err(failure) => {
+            if is_new {
+                // Nothing is in it; where it stays it is only in the way.
+                let _ = fs::remove_file(out);
+            }
+            return Err(failure);
+        }
+    };
     file.write_all(chain.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
         Failure::refused(format!(
             "the Lock is added, but its certificate could not be written to {}: {error}; \
@@ -68,9 +77,25 @@ async fn add(
             out.display()
         ))
     })?;
+    // A Lock that was added before keeps its name. It is added, whether that can be looked up or not.
+    let filter = LockFilter { query: Some(id.clone()), ..LockFilter::default() };
+    let locks = client.list_locks(&filter).await.unwrap_or_default();
+    let known = locks.iter().find(|lock| lock.id == id);
+    let name = known.map_or(name, |lock| &lock.name);
     output.show(&Done { id: &id, name }, || {
         format!("Lock {name} is added, id {id}; its certificates are in {}", out.display())
     })
+}
+
+/// Lets a Key sign the Lock's certificate: its id, and its chain as PEM.
+async fn sign(
+    client: &Client,
+    name: &str,
+    request: &str,
+    issuer: &Issuer,
+) -> Result<(String, String), Failure> {
+    let signer = signer(client, issuer).await?;
+    Ok(client.add_lock(&signer.key.path, name, request, &signer.pin).await?)
 }
 
 fn read_csr(path: &Path) -> Result<String, Failure> {
