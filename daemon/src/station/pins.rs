@@ -169,11 +169,16 @@ impl Station {
             Ok(Some((label, device))) => {
                 if let Some(job) = self.serializations.get_mut(&number) {
                     job.pins.checking = Some(who);
+                    job.owner = Some(caller.name.clone());
                 }
                 let (given, id) = (pin.clone(), device.id.clone());
                 self.check_pin(label, device, given, move |station, result| {
                     if let Some(job) = station.serializations.get_mut(&number) {
                         job.pins.checking = None;
+                    }
+                    if !station.drives(number, &caller) {
+                        // It let go while the token was asked: neither its PIN nor its claim counts.
+                        return reply.answer(station, Err(Error::Cancelled));
                     }
                     let result = result.and_then(|()| match station.present_mut(&id) {
                         Some(_) => station.pin_accepted(number, who, pin),
@@ -205,6 +210,11 @@ impl Station {
                 .with("who", Detail::Text(who.as_str().to_owned()))
                 .with("retries", Detail::Number(retries));
         }
+    }
+
+    fn drives(&self, number: u64, caller: &Caller) -> bool {
+        let job = self.serializations.get(&number);
+        job.is_some_and(|job| job.owner.as_ref() == Some(&caller.name))
     }
 
     /// What can be said of a PIN before a token is asked; the token that has to be.
