@@ -157,7 +157,12 @@ pub fn grant(registry: &Registry, key: Id, lock: Id) -> Result<Vec<u8>, Error> {
         Scope::Listed(_) => {
             let entries = registry.statement_entries(key, family)?;
             let place = entries.binary_search_by_key(&lock, |entry| entry.lock);
-            one_lock(statement, &entries, place.map_err(|_| nothing())?)?
+            let mut grant = one_lock(statement, &entries, place.map_err(|_| nothing())?)?;
+            if grant.leaf.effect == Effect::Allow {
+                // TLS servers behind the Lock know a Key by its certificate.
+                grant.access_chain = access_chain(registry, key, family)?;
+            }
+            grant
         }
     };
     Ok(grant.encode())
@@ -170,18 +175,23 @@ fn whole_family(
     statement: Statement,
 ) -> Result<Grant, Error> {
     let effect = effect(statement.version.is_some());
-    let mut access_chain = Vec::new();
-    if effect == Effect::Allow {
-        // A Lock admits a Key everywhere only where it sees that it is a Master or Backup.
-        let memberships = registry.memberships(key)?;
-        let membership = memberships.into_iter().find(|(of, _)| *of == family);
-        let (_, membership) = membership.ok_or_else(|| damaged("a membership is missing"))?;
-        let own = registry.issuer(membership.issuer)?;
-        access_chain.push(membership.certificate);
-        access_chain.extend(own.ok_or_else(|| damaged("an issuer is missing"))?.chain);
-    }
+    // A Lock admits a Key everywhere only where it sees that it is a Master or Backup.
+    let access_chain = match effect {
+        Effect::Allow => access_chain(registry, key, family)?,
+        Effect::Deny => Vec::new(),
+    };
     let leaf = Leaf::new(&statement.salt_seed, Target::All, effect);
     Ok(Grant { statement: statement.cose, leaf, index: 0, path: Vec::new(), access_chain })
+}
+
+/// A Key's access certificate in a family, up to the root.
+fn access_chain(registry: &Registry, key: Id, family: Id) -> Result<Vec<Vec<u8>>, Error> {
+    let memberships = registry.memberships(key)?;
+    let membership = memberships.into_iter().find(|(of, _)| *of == family);
+    let (_, membership) = membership.ok_or_else(|| damaged("a membership is missing"))?;
+    let issuer = registry.issuer(membership.issuer)?;
+    let above = issuer.ok_or_else(|| damaged("an issuer is missing"))?.chain;
+    Ok([vec![membership.certificate], above].concat())
 }
 
 fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result<Grant, Error> {

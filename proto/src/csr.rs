@@ -1,9 +1,16 @@
 //! Certification requests (PKCS#10, RFC 2986): how a Lock or a Soft Key brings its public key.
 
 use der::{Decode, Encode, pem};
-use x509_cert::request::CertReq;
+use x509_cert::{
+    name::Name,
+    request::{CertReq, CertReqInfo, Version},
+    spki::SubjectPublicKeyInfoOwned,
+};
 
-use crate::{PublicKey, unsigned::SignedDer};
+use crate::{PublicKey, Unsigned, unsigned::SignedDer};
+
+/// What a request says in PEM.
+pub const LABEL: &str = "CERTIFICATE REQUEST";
 
 /// The longest request, in bytes of PEM.
 pub const MAX_CSR: usize = 16 * 1024;
@@ -25,6 +32,33 @@ pub enum CsrError {
     /// Not signed by its own key with ECDSA and SHA-256.
     #[error("the request is not signed by its own key with ECDSA and SHA-256")]
     BadSignature,
+    /// Could not be encoded.
+    #[error("the request could not be encoded")]
+    Encoding,
+}
+
+/// A request for this key, to be signed by it. It names nobody: whoever issues ignores the name.
+///
+/// # Errors
+/// [`CsrError::Encoding`].
+pub fn request(key: &PublicKey) -> Result<Unsigned, CsrError> {
+    let public_key = SubjectPublicKeyInfoOwned::from_der(key.spki_der());
+    let info = CertReqInfo {
+        version: Version::V1,
+        subject: Name::default(),
+        public_key: public_key.map_err(|_| CsrError::UnsupportedKey)?,
+        attributes: Default::default(),
+    };
+    let info = info.to_der().map_err(|_| CsrError::Encoding)?;
+    Ok(Unsigned::x509(key.clone(), info))
+}
+
+/// A signed request as text.
+///
+/// # Errors
+/// [`CsrError::Encoding`].
+pub fn to_pem(request: &[u8]) -> Result<String, CsrError> {
+    pem::encode_string(LABEL, pem::LineEnding::LF, request).map_err(|_| CsrError::Encoding)
 }
 
 /// Reads a request and answers its key, which is proven by the request's own signature. Whatever
@@ -37,7 +71,7 @@ pub fn read_csr(text: &str) -> Result<PublicKey, CsrError> {
         return Err(CsrError::TooLarge);
     }
     let (label, der) = pem::decode_vec(text.as_bytes()).map_err(|_| CsrError::NotACsr)?;
-    if !matches!(label, "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
+    if !matches!(label, LABEL | "NEW CERTIFICATE REQUEST") {
         return Err(CsrError::NotACsr);
     }
     let request = CertReq::from_der(&der).map_err(|_| CsrError::NotACsr)?;

@@ -3,7 +3,7 @@
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Role,
+    Certificate, Role,
     chain::verify_chain,
     profile::MAX_CAS,
     statement::{MAX_STATEMENT, StatementError, VerifiedStatement, parse_chain, verify_statement},
@@ -24,8 +24,9 @@ pub struct Grant {
     pub index: u64,
     /// Its inclusion path.
     pub path: Vec<Hash>,
-    /// The subject's access certificate (slot 9A) first, the root last, DER: exactly where the leaf
-    /// allows `*`, because only a Key with a CA certificate may have that. Empty elsewhere.
+    /// The subject's access certificate (slot 9A) first, the root last, DER. Where the leaf allows
+    /// `*` it has to be there, because only a Key with a CA certificate may have that. Where it
+    /// allows one Lock it may be: TLS servers know a Key by its certificate. Empty elsewhere.
     pub access_chain: Vec<Vec<u8>>,
 }
 
@@ -38,6 +39,9 @@ pub struct VerifiedGrant {
     pub target: Target,
     /// What is said.
     pub effect: Effect,
+    /// The subject's access certificate first, the root last; empty where the grant has none. It
+    /// was verified up to the root, and is one of the subject's key.
+    pub access_chain: Vec<Certificate>,
 }
 
 /// Why a grant is not believed.
@@ -58,6 +62,9 @@ pub enum GrantError {
     /// A statement without version that does not deny every Lock and nothing else.
     #[error("a revocation denies every Lock, and nothing else")]
     BadRevocation,
+    /// An access certificate that is not the subject's.
+    #[error("the access certificate in the grant is another Key's")]
+    OtherKey,
     /// A `*` that allows, for a Key that is not shown to be a Master or Backup of the family.
     #[error("only a Master or Backup of the family may be allowed at every Lock")]
     NotAnIssuer,
@@ -143,27 +150,32 @@ pub fn verify_grant(
     {
         return Err(GrantError::BadRevocation);
     }
-    if (target, effect) == (Target::All, Effect::Allow) {
-        verify_issuer(&grant.access_chain, pinned_root, &statement)?;
-    } else if !grant.access_chain.is_empty() {
-        return Err(GrantError::Malformed);
+    let access_chain = match effect {
+        Effect::Allow => verify_access(&grant.access_chain, pinned_root, &statement)?,
+        Effect::Deny if grant.access_chain.is_empty() => Vec::new(),
+        Effect::Deny => return Err(GrantError::Malformed),
+    };
+    let role = access_chain.first().and_then(Certificate::role);
+    if (target, effect) == (Target::All, Effect::Allow) && !role.is_some_and(Role::is_issuer) {
+        return Err(GrantError::NotAnIssuer);
     }
-    Ok(VerifiedGrant { statement, target, effect })
+    Ok(VerifiedGrant { statement, target, effect, access_chain })
 }
 
-/// Verifies that the statement's subject is a Master or Backup: its access certificate says so, and
-/// [`verify_chain`] takes that only from an issuing key of its own.
-fn verify_issuer(
+/// Verifies that the access certificate, if there is one, is of the statement's subject. That a
+/// Master or Backup has an issuing key of its own is for [`verify_chain`].
+fn verify_access(
     access_chain: &[Vec<u8>],
     pinned_root: &[u8],
     statement: &VerifiedStatement,
-) -> Result<(), GrantError> {
+) -> Result<Vec<Certificate>, GrantError> {
     let chain = parse_chain(access_chain)?;
-    let access = chain.first().ok_or(GrantError::NotAnIssuer)?;
+    let Some(access) = chain.first() else { return Ok(chain) };
     verify_chain(&chain, pinned_root, None).map_err(StatementError::from)?;
-    if access.role().is_some_and(Role::is_issuer) && *access.public_key() == statement.subject {
-        Ok(())
+    let is_a_key = access.role().is_some_and(|role| role != Role::Lock);
+    if is_a_key && *access.public_key() == statement.subject {
+        Ok(chain)
     } else {
-        Err(GrantError::NotAnIssuer)
+        Err(GrantError::OtherKey)
     }
 }

@@ -2,11 +2,13 @@
 // Helpers of tests fail by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::process::Command;
 
 use keywright_proto::{
     PublicKey,
-    csr::CsrError,
+    csr::{self, CsrError},
     pem::{Label, from_pem, to_pem},
     read_csr,
 };
@@ -50,6 +52,22 @@ fn takes_the_key_that_openssl_put_in() {
             read_csr(&text.replace("BEGIN ", "BEGIN NEW ").replace("END ", "END NEW ")).is_ok()
         );
     }
+}
+
+#[test]
+fn openssl_takes_the_request_of_a_lock() {
+    let key = common::Key::new(40);
+    let text = csr::to_pem(&key.sign(csr::request(&key.public()).unwrap())).unwrap();
+    assert_eq!(read_csr(&text), Ok(key.public()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("csr.pem");
+    std::fs::write(&path, &text).unwrap();
+    let out = Command::new("openssl")
+        .args(["req", "-in", path.to_str().unwrap(), "-verify", "-noout"])
+        .output()
+        .unwrap();
+    // Its exit status is 0 either way.
+    assert!(String::from_utf8_lossy(&out.stderr).contains("verify OK"), "{out:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use common::{Ca, Key, cose_signed_anew, ders, leaf};
 use coset::{CoseSign1, HeaderBuilder, iana};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use keywright_proto::{
-    Confirmation, Effect, Grant, Leaf, Role, Statement, Target, Tree,
+    Certificate, Confirmation, Effect, Grant, Leaf, Role, Statement, Target, Tree,
     chain::ChainError,
     confirmation::ConfirmationError,
     grant::GrantError,
@@ -71,7 +71,28 @@ fn a_leaf_that_was_not_signed_is_not_believed() {
     assert_eq!(verify(&|grant| grant.path.push([0; 32])), not_included);
     assert_eq!(verify(&|grant| grant.path = vec![[0; 32]; 21]), Err(GrantError::Malformed));
     let chain = ders(&ca.chain);
-    assert_eq!(verify(&|grant| grant.access_chain = chain.clone()), Err(GrantError::Malformed));
+    assert_eq!(verify(&|grant| grant.access_chain = chain.clone()), Err(GrantError::OtherKey));
+}
+
+#[test]
+fn an_access_certificate_may_come_along_where_it_is_the_subjects_own() {
+    let (ca, key) = (Ca::at_depth(2), Key::new(30));
+    let verify = |effect, chain: &[Certificate]| {
+        let leaves = [leaf(Target::Lock(lock(100)), effect)];
+        let grant = ca.grant(&key, Some(5), &leaves, 0, chain).encode();
+        verify_grant(&grant, ca.root(), &lock(100)).map(|grant| grant.access_chain)
+    };
+    for role in [Role::Sub, Role::Soft] {
+        let own = ca.issue(&key, role, &[7]);
+        assert_eq!(verify(Effect::Allow, &own), Ok(own.clone()));
+        assert_eq!(verify(Effect::Deny, &own), Err(GrantError::Malformed));
+    }
+    let others = ca.issue(&Key::new(31), Role::Sub, &[7]);
+    assert_eq!(verify(Effect::Allow, &others), Err(GrantError::OtherKey));
+    let lock = ca.issue(&key, Role::Lock, &[7]);
+    assert_eq!(verify(Effect::Allow, &lock), Err(GrantError::OtherKey));
+    let foreign = Ca::master(Key::new(77)).issue(&key, Role::Sub, &[7]);
+    assert!(matches!(verify(Effect::Allow, &foreign), Err(GrantError::Statement(_))));
 }
 
 /// Everybody who might be allowed everywhere, and whether he is.
@@ -83,6 +104,7 @@ fn only_a_master_or_backup_is_allowed_everywhere() {
     let key = Key::new(30);
     let other = Ca::master(Key::new(77));
     let not_an_issuer = Err(GrantError::NotAnIssuer);
+    let other_key = Err(GrantError::OtherKey);
     let wrong_chain = |error| Err(GrantError::Statement(StatementError::Chain(error)));
     for (what, signer, access_chain, expected) in [
         ("a Master", &master, master.issue(&key, Role::Master, &[2]), Ok(())),
@@ -95,7 +117,7 @@ fn only_a_master_or_backup_is_allowed_everywhere() {
             backup.issue(&key, Role::Sub, &[2]),
             not_an_issuer.clone(),
         ),
-        ("a Lock", &master, master.issue(&key, Role::Lock, &[2]), not_an_issuer.clone()),
+        ("a Lock", &master, master.issue(&key, Role::Lock, &[2]), other_key.clone()),
         (
             "a Backup without CA",
             &master,
@@ -108,9 +130,9 @@ fn only_a_master_or_backup_is_allowed_everywhere() {
             backup.issue(&key, Role::Master, &[2]),
             wrong_chain(ChainError::Role),
         ),
-        ("a CA", &master, backup.chain.clone(), not_an_issuer.clone()),
-        ("nobody", &master, vec![], not_an_issuer.clone()),
-        ("another Key", &master, backup.issue(&Key::new(31), Role::Backup, &[2]), not_an_issuer),
+        ("a CA", &master, backup.chain.clone(), other_key.clone()),
+        ("nobody", &master, vec![], not_an_issuer),
+        ("another Key", &master, backup.issue(&Key::new(31), Role::Backup, &[2]), other_key),
         (
             "a Master of another family",
             &master,

@@ -97,6 +97,7 @@ fn make() -> BTreeMap<String, Vec<u8>> {
     let mut cases = Vec::new();
     for (name, grant, refused) in [
         ("allow", master.grant(&sub, Some(1_790_000_000_000), &some, 1, nobody), None),
+        ("allow-with-certificate", master.grant(&sub, Some(3), &some, 1, &access[2].1), None),
         ("deny", backup.grant(&sub, Some(2), &[lock(Effect::Deny)], 0, nobody), None),
         ("deny-everywhere", master.grant(&sub, Some(1), &some, 2, nobody), None),
         ("master", master.grant(&key("master-9a"), Some(1), &everywhere, 0, &access[0].1), None),
@@ -113,6 +114,11 @@ fn make() -> BTreeMap<String, Vec<u8>> {
             "stolen-access-chain",
             master.grant(&sub, Some(1), &everywhere, 0, &access[1].1),
             Some("the access chain is another Key's"),
+        ),
+        (
+            "stolen-certificate",
+            master.grant(&sub, Some(1), &some, 1, &access[0].1),
+            Some("the access certificate is another Key's"),
         ),
         (
             "allow-without-version",
