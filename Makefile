@@ -2,8 +2,10 @@
 
 # What is missing of these is installed: the build (udev, libusb; libclang for the virtual Key's firmware) and the
 # tests (a message bus, openssl, a mocked udev).
-PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libclang-14-dev \
-            dbus-daemon openssl umockdev git ca-certificates
+BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev
+PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates
+# What builds and checks the packages.
+DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 
 # The daemon for tests has a reader into which virtual Keys are plugged; a packaged daemon has none.
 FEATURES := --features keywrightd/virtual-reader
@@ -11,7 +13,7 @@ PROGRAMS := -p keywrightd -p keywright-client -p keywright-virtual-key
 CARGO    := cargo
 ARGS     :=
 
-.PHONY: help demo test bench docs-xml deps
+.PHONY: help demo test bench deb check-deb docs-xml deps
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +33,17 @@ bench: deps ## measure; the table goes to standard output
 	$(CARGO) build --locked --release $(PROGRAMS) $(FEATURES)
 	$(CARGO) run --locked --release -p keywright-bench -- $(ARGS)
 
+deb: deps-deb ## build the packages keywrightd and keywrightctl into target/deb
+	@CARGO="$(CARGO)" systemd/make-deb
+
+check-deb: deb ## what can be checked of the packages without installing them: lintian, systemd-analyze, udev, polkit
+	@systemd/check-deb target/deb/*.deb
+
 docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the live objects
 	KEYWRIGHT_WRITE_DOCS=1 $(CARGO) test --locked -p keywrightd introspection
 
 deps: ## install the Debian packages that are missing (asks sudo where it has to)
 	@tests/install-packages $(PACKAGES)
+
+deps-deb:
+	@tests/install-packages $(BUILD_PACKAGES) $(DEB_PACKAGES)
