@@ -73,9 +73,10 @@ impl Token {
     }
 
     /// Replaces the factory's management key by a random one of the same type, which PRINTED keeps under the PIN. It
-    /// is written and proven readable after the PIN only, before the old one is given up. 7 commands, 2 more where
-    /// PRINTED was not read yet, none where the key in force is already kept so; needs the management key. May be
-    /// repeated after an interruption at any point.
+    /// is written and proven readable after the PIN only, before the old one is given up. 6 commands, 2 more where
+    /// PRINTED was not read yet or a new PIN does not count as verified, none where the key in force is already kept
+    /// so; needs the management key. The PIN is cleared then, and was seen to be. May be repeated after an
+    /// interruption at any point.
     ///
     /// A key that PRINTED keeps but that is not in force is never used: somebody else may know it.
     ///
@@ -109,18 +110,25 @@ impl Token {
         }
     }
 
+    /// PRINTED shows the key while the PIN is verified, and nothing once it is cleared: so it is under the PIN, and
+    /// nothing else has to be asked about the PIN's state.
     fn prove_under_pin(&mut self, key: &ManagementKey, pin: &Pin) -> Result<(), TokenError> {
+        self.read_printed()?;
+        if self.printed.is_none() {
+            self.verify_pin(pin)?;
+            self.read_printed()?;
+        }
+        match self.protected(key.kind()) {
+            Some(read) if read.bytes() == key.bytes() => {}
+            _ => return Err(TokenError::ReadBack { what: Container::Printed.name() }),
+        }
         self.piv.clear_pin()?;
         self.verified = false;
         if self.piv.get_data(Container::Printed)? != Object::Locked {
             return Err(TokenError::Unsupported("its PRINTED object is readable without the PIN"));
         }
-        self.verify_pin(pin)?;
-        self.read_printed()?;
-        match self.protected(key.kind()) {
-            Some(read) if read.bytes() == key.bytes() => Ok(()),
-            _ => Err(TokenError::ReadBack { what: Container::Printed.name() }),
-        }
+        self.seen_cleared = true;
+        Ok(())
     }
 
     /// The management key, where it was authenticated in this session.

@@ -23,6 +23,7 @@ pub struct Habits {
     pub clears_pin: bool,
     pub printed_under_pin: bool,
     pub tells_tries_on_change: bool,
+    pub change_verifies: bool,
     pub takes_policy: bool,
     pub stores: bool,
 }
@@ -37,6 +38,7 @@ pub const NITROKEY: Habits = Habits {
     clears_pin: true,
     printed_under_pin: true,
     tells_tries_on_change: false,
+    change_verifies: true,
     takes_policy: true,
     stores: true,
 };
@@ -193,6 +195,7 @@ impl Card {
             return Err(if self.habits.tells_tries_on_change { tries } else { 0x6300 });
         }
         self.pin.copy_from_slice(&data[8..]);
+        self.verified &= self.habits.change_verifies;
         Ok(vec![])
     }
 

@@ -50,6 +50,8 @@ pub struct Token {
     pub(super) piv: Piv,
     /// The PIN was verified in this session and not cleared since.
     pub(super) verified: bool,
+    /// The PIN was cleared, the token showed that, and no PIN was presented since.
+    pub(super) seen_cleared: bool,
     /// PRINTED, once it was read after the PIN or written.
     pub(super) printed: Option<Object>,
     /// The management key that was authenticated in this session, and where it comes from.
@@ -66,7 +68,14 @@ impl Token {
     pub fn open(transport: Box<dyn Transport>) -> Result<Self, TokenError> {
         let mut piv = Piv::new(transport);
         piv.select()?;
-        Ok(Token { piv, verified: false, printed: None, management: None, authorized: false })
+        Ok(Token {
+            piv,
+            verified: false,
+            seen_cleared: false,
+            printed: None,
+            management: None,
+            authorized: false,
+        })
     }
 
     /// How many commands this session has sent; GET RESPONSE and chained pieces apart.
@@ -94,7 +103,7 @@ impl Token {
     /// # Errors
     /// [`TokenError::PinRefused`], [`TokenError::PinBlocked`], [`TokenError::PinFormat`].
     pub fn verify_pin(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        self.verified = false;
+        self.presenting();
         self.piv.verify(pin)?;
         self.verified = true;
         Ok(())
@@ -106,7 +115,7 @@ impl Token {
     /// As [`Token::verify_pin`], about the old PIN.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         // Tokens differ on whether the new PIN counts as verified.
-        self.verified = false;
+        self.presenting();
         self.piv.change_pin(old, new)
     }
 
@@ -123,8 +132,13 @@ impl Token {
     /// # Errors
     /// As [`Token::change_puk`].
     pub fn unblock_pin(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
-        self.verified = false;
+        self.presenting();
         self.piv.unblock(code, new)
+    }
+
+    /// A PIN is about to be presented: whatever becomes of that, nothing is known of the PIN's state.
+    fn presenting(&mut self) {
+        (self.verified, self.seen_cleared) = (false, false);
     }
 
     /// Replaces the recovery code where it is the factory's. 1 command, and one try of the code where it is not: the
@@ -213,18 +227,19 @@ impl Token {
         Ok(self.read(container)?.and_then(|contents| decode_certificate(&contents)))
     }
 
-    /// Takes back every authorization of this session and asks the token whether that worked. 2 commands, 4 where the
-    /// management key was authenticated (1 more where the token cannot clear the PIN by VERIFY). What an earlier
-    /// session left authorized is not asked for.
+    /// Takes back every authorization of this session and asks the token whether that worked. 2 commands (1 more where
+    /// the token cannot clear the PIN by VERIFY), none where it was seen to be cleared already; 2 more where the
+    /// management key was authenticated. What an earlier session left authorized is not asked for.
     ///
     /// # Errors
     /// [`TokenError::Transport`]: whether anything stays authorized is then not known.
     pub fn clear(&mut self) -> Result<Cleared, TokenError> {
-        let cleared = match self.piv.clear_pin() {
-            Ok(()) => true,
-            Err(TokenError::Refused { .. }) => false,
-            Err(error) => return Err(error),
-        };
+        let cleared = self.seen_cleared
+            || match self.piv.clear_pin() {
+                Ok(()) => true,
+                Err(TokenError::Refused { .. }) => false,
+                Err(error) => return Err(error),
+            };
         self.management = None;
         let managed = std::mem::take(&mut self.authorized);
         if managed || !cleared {
@@ -232,16 +247,21 @@ impl Token {
         }
         self.verified = false;
         self.printed = None;
-        let (pin, retries) = match self.piv.pin_status() {
-            Ok(PinStatus::Verified) => (true, None),
-            Ok(PinStatus::Retries(retries)) => (false, Some(retries)),
-            Ok(PinStatus::Blocked) => (false, Some(0)),
-            // It cannot be asked: assume the worst.
-            Err(TokenError::Refused { .. }) => (true, None),
-            Err(error) => return Err(error),
-        };
+        let (pin, retries) = if self.seen_cleared { (false, None) } else { self.pin_stays()? };
         let management = managed && self.piv.management_authorized()?;
         Ok(Cleared { authorized: pin || management, retries })
+    }
+
+    /// Whether the PIN counts as verified, and the tries that are left.
+    fn pin_stays(&mut self) -> Result<(bool, Option<u8>), TokenError> {
+        match self.piv.pin_status() {
+            Ok(PinStatus::Verified) => Ok((true, None)),
+            Ok(PinStatus::Retries(retries)) => Ok((false, Some(retries))),
+            Ok(PinStatus::Blocked) => Ok((false, Some(0))),
+            // It cannot be asked: assume the worst.
+            Err(TokenError::Refused { .. }) => Ok((true, None)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The contents of an object that needs no PIN; `None` where there are none.

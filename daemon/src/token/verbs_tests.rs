@@ -283,12 +283,13 @@ fn what_does_not_read_back_is_an_error() {
 /// All that a Sub Key's job asks of a blank token, with its cost.
 #[test]
 fn the_commands_of_a_whole_job() {
-    for (habits, generate, clear, stays) in [
-        (NITROKEY, 1, 4, true),
-        (YUBIKEY, 1, 4, false),
-        (Habits { takes_policy: false, ..NITROKEY }, 2, 4, true),
-        (Habits { extended: false, ..NITROKEY }, 1, 4, true),
-        (Habits { clears_pin: true, select_clears: true, ..NITROKEY }, 1, 4, false),
+    for (habits, generate, protect, stays) in [
+        (NITROKEY, 1, 6, true),
+        (YUBIKEY, 1, 6, false),
+        (Habits { change_verifies: false, ..NITROKEY }, 1, 8, true),
+        (Habits { takes_policy: false, ..NITROKEY }, 2, 6, true),
+        (Habits { extended: false, ..NITROKEY }, 1, 6, true),
+        (Habits { select_clears: true, ..NITROKEY }, 1, 6, false),
     ] {
         let card = Card::blank(habits, KeyType::Tdes);
         let token = &mut open(&card);
@@ -309,23 +310,45 @@ fn the_commands_of_a_whole_job() {
 
         let new = pin("246810");
         token.change_pin(&factory_pin(), &new).unwrap();
-        assert_eq!(cost(&card, token, |t| t.protect_management_key(&new)), (Ok(()), 7));
+        assert_eq!(cost(&card, token, |t| t.protect_management_key(&new)), (Ok(()), protect));
         assert_eq!(cost(&card, token, |t| t.protect_management_key(&new)), (Ok(()), 0));
+        assert!(!card.with(|card| card.verified));
 
         let sign = |slot| move |t: &mut Token| t.sign_with(slot, &pin("246810"), &[1; 32]);
         let signed = |(signature, commands): (Result<Vec<u8>, _>, _)| {
             assert_eq!(hex::encode(signature.unwrap()), SIGNATURE);
             commands
         };
+        assert_eq!(signed(cost(&card, token, sign(Slot::Access))), 2);
         assert_eq!(signed(cost(&card, token, sign(Slot::Access))), 1);
-        assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 2);
         assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 2);
         token.verify_pin(&new).unwrap();
         assert_eq!(signed(cost(&card, token, sign(Slot::Issuing))), 1);
 
-        assert_eq!(cost(&card, token, authorized), (Ok(stays), clear));
+        assert_eq!(cost(&card, token, authorized), (Ok(stays), 4));
         assert_eq!(card.with(|card| card.authorized), stays);
         assert!(!card.with(|card| card.verified));
+    }
+}
+
+/// What showed that PRINTED is under the PIN shows that the PIN is cleared, until a PIN is presented again.
+#[test]
+fn a_pin_that_was_seen_to_be_cleared_is_not_asked_for_again() {
+    type Present = fn(&mut Token);
+    let rows: [(Present, usize); 4] = [
+        (|_| {}, 2),
+        (|token| token.verify_pin(&factory_pin()).unwrap(), 4),
+        (|token| assert!(token.verify_pin(&pin("999999")).is_err()), 4),
+        (|token| token.change_pin(&factory_pin(), &pin("246810")).unwrap(), 4),
+    ];
+    for (present, commands) in rows {
+        let card = Card::blank(YUBIKEY, KeyType::Tdes);
+        let token = &mut open(&card);
+        token.authenticate_management().unwrap();
+        token.protect_management_key(&factory_pin()).unwrap();
+        present(token);
+        assert_eq!(cost(&card, token, authorized), (Ok(false), commands));
+        assert!(!card.with(|card| card.verified || card.authorized));
     }
 }
 

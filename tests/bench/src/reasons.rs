@@ -92,7 +92,6 @@ const REASONS: &[Reason] = &[
         "drops the management key's authorization on tokens where a SELECT does",
     ),
     (Phase::Write, CANDIDATE, "VERIFY", "SELECT", "the closer look needs the PIN"),
-    (Phase::Write, CANDIDATE, "VERIFY", "GET 5FC109", "the new PIN opens PRINTED"),
     (Phase::Write, CANDIDATE, "VERIFY", "", "9C wants the PIN before every signature"),
     (
         Phase::Write,
@@ -112,14 +111,14 @@ const REASONS: &[Reason] = &[
         CANDIDATE,
         "GET 5FC109",
         "",
-        "the management key in PRINTED is hidden without the PIN",
+        "the management key reads back with the PIN, before the old one is given up",
     ),
     (
         Phase::Write,
         CANDIDATE,
         "GET 5FC109",
         "",
-        "and read back with it, before the old key is given up",
+        "and is hidden without it: PRINTED is under the PIN, and the PIN is cleared",
     ),
     (
         Phase::Write,
@@ -184,9 +183,13 @@ const REASONS: &[Reason] = &[
         "",
         "the factory PUK becomes the recovery code",
     ),
-    (Phase::Write, CANDIDATE, "VERIFY CLEAR", "", "to see PRINTED as a stranger does"),
-    (Phase::Write, CANDIDATE, "VERIFY CLEAR", "", "nothing stays authorized"),
-    (Phase::Write, CANDIDATE, "VERIFY QUERY", "", "whether the PIN was cleared"),
+    (
+        Phase::Write,
+        CANDIDATE,
+        "VERIFY CLEAR",
+        "",
+        "the PIN is not needed any more: nothing stays authorized",
+    ),
 ];
 
 /// Why the command of this name was sent: the `nth` (from 0) of its name in its phase to its token,
@@ -207,7 +210,7 @@ mod tests {
     fn a_reason_is_found_by_place_order_and_what_came_before() {
         let write = |name, nth, before| why(Phase::Write, Who::Candidate, name, nth, before);
         assert_eq!(write("VERIFY", 0, "SELECT"), "the closer look needs the PIN");
-        assert_eq!(write("VERIFY", 3, "GET 5FC109"), "the new PIN opens PRINTED");
+        assert_eq!(write("VERIFY", 3, "GET 5FC109"), "9C wants the PIN before every signature");
         assert_eq!(write("GET 5FC105", 0, "PUT 5FC105"), "read back");
         assert_eq!(write("AUTHENTICATE 9C", 2, "VERIFY"), "signs its first CRL");
         assert_eq!(write("AUTHENTICATE 9C", 9, "VERIFY"), "signs its first CRL");

@@ -189,11 +189,7 @@ async fn a_key_made_by_a_backup_of_another_station_shows_its_chain() {
     station.make(&master, &backup, &Answers::backup("Backup")).await;
     station.unplug(backup).await;
     station.unplug(master).await;
-
-    station.daemon.stop().await;
-    station.launch.state_dir = station.dir.path().join("elsewhere");
-    std::fs::create_dir(&station.launch.state_dir).unwrap();
-    station.daemon = station.launch.start(station.client.connection()).await;
+    elsewhere(&mut station).await;
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
     station.add_lock(&master, "attic").await;
@@ -204,6 +200,45 @@ async fn a_key_made_by_a_backup_of_another_station_shows_its_chain() {
     station.make(&backup, &sub, &Answers::sub("Sub", &[])).await;
     let chain = station.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
     assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 3, "Sub, Backup, Master");
+}
+
+/// A key without a certificate shows only after the PIN: here one that another station made and left.
+#[tokio::test]
+async fn a_token_whose_use_shows_after_the_pin_is_foreign() {
+    let (mut station, master) = with_lock().await;
+    let candidate = station.plug("candidate").await;
+    let answers = Answers::sub("Sub", &[]);
+    let job = before_the_write(&mut station, &master, &candidate, &answers).await;
+    cancel_at_generate(&mut station, &job, &candidate, Reaction::Forward).await;
+    station.unplug(candidate).await;
+    station.unplug(master).await;
+    elsewhere(&mut station).await;
+
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    station.add_lock(&master, "attic").await;
+    let candidate = station.plug("candidate").await;
+    station.until_state(&candidate.path, "blank").await;
+    candidate.card.take_commands();
+    let job = station.offer(&master, &candidate).await;
+    let ended = station.client.answer_all(&mut station.watch, &job, &answers).await;
+    assert_eq!(ended.step, "failed");
+    assert_eq!(ended.outcome, "ForeignCredentials");
+    station.until_state(&candidate.path, "foreign").await;
+    station.watch.until_decision([&master.path, &candidate.path], "foreign-credentials").await;
+    let writes = |command: &Vec<u8>| matches!(command[1], 0xDB | 0x24 | 0x2C | 0x47 | 0xFF);
+    assert!(!candidate.card.take_commands().iter().any(writes), "nothing was written");
+    let manager = station.client.manager().await;
+    let start = manager.start_serialization(&master.path, &candidate.path, Options::new()).await;
+    assert_refused(start, "ForeignCredentials");
+}
+
+/// Goes on as a station that knows nothing.
+async fn elsewhere(station: &mut Station) {
+    station.daemon.stop().await;
+    station.launch.state_dir = station.dir.path().join("elsewhere");
+    std::fs::create_dir(&station.launch.state_dir).unwrap();
+    station.daemon = station.launch.start(station.client.connection()).await;
 }
 
 #[tokio::test]

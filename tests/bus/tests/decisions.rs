@@ -157,6 +157,29 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
     }
 }
 
+/// A key history may say that no retired container is in use where one is.
+#[tokio::test]
+async fn a_retired_container_is_read_before_it_is_taken() {
+    let mut station = Station::start().await;
+    let (first, second) = two_masters(&mut station).await;
+    let job = station.offer(&first, &second).await;
+    let tag = |command: &[u8], retired: u8| command.windows(3).any(|t| t == [0x5F, 0xC1, retired]);
+    let mut taken = certs::foreign_container();
+    taken.extend([0x90, 0x00]);
+    second.card.script(move |_, command| {
+        let reads = command[1] == 0xCB && tag(command, 0x0E);
+        if reads { Reaction::Answer(taken.clone()) } else { Reaction::Forward }
+    });
+    second.card.take_commands();
+    let mut answers = Answers::sub("Second", &[]);
+    answers.pins.candidate = answers.pins.issuer.clone();
+    station.finish(&job, &answers).await;
+    let commands = second.card.take_commands();
+    let written = |retired| commands.iter().any(|c| c[1] == 0xDB && tag(c, retired));
+    assert!(!written(0x0E), "what is in the first one stays");
+    assert!(written(0x0F), "the next one is taken");
+}
+
 #[tokio::test]
 async fn two_possible_issuers_are_ambiguous_until_one_is_named() {
     let mut station = Station::start().await;

@@ -1,13 +1,16 @@
 //! PINs: asked for, refused, blocked, replaced. A PIN that a token refused is never sent again.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::{collections::HashMap, sync::mpsc};
+
 use keywright_bus_tests::{
-    Answers, Objects, Plugged, Station,
+    Answers, Client, Objects, Plugged, Station,
     api::Options,
+    card::Reaction,
     client::assert_refused,
     pins::{self, FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
 };
-use zbus::OwnedObjectPath;
+use zbus::{OwnedObjectPath, OwnedVariant};
 
 const NEW_PIN: &str = "135791";
 
@@ -90,6 +93,89 @@ async fn the_last_try_is_spent_only_after_plugging_again() {
     let _master = station.plug("master").await;
     station.watch.until_step(&job, "pins").await;
     station.finish(&job, &Answers::sub("Sub", &[])).await;
+}
+
+#[tokio::test]
+async fn the_outcome_tells_of_a_refused_pin_until_one_is_accepted() {
+    let (mut station, _master, _candidate, job) = at_pins().await;
+    let outcome = |objects: &Objects| {
+        let job = objects.serialization(&job).unwrap();
+        let details: HashMap<String, OwnedVariant> = job.get("OutcomeDetails");
+        let who = details.get("who").map(|who| String::try_from(who.try_clone().unwrap()).unwrap());
+        let left = details.get("retries").map(|left| u32::try_from(left).unwrap());
+        (job.outcome(), who, left)
+    };
+    assert_refused(provide(&station, &job, "issuer", WRONG_PIN).await, "PinInvalid");
+    let refused = ("PinInvalid".to_owned(), Some("issuer".to_owned()), Some(2));
+    assert_eq!(outcome(&station.watch.objects().await), refused);
+    // What is no PIN was not shown to a token, and leaves the Outcome.
+    assert_refused(provide(&station, &job, "issuer", "123").await, "InvalidArgument");
+    assert_eq!(outcome(&station.watch.objects().await), refused);
+    provide(&station, &job, "issuer", PIN).await.unwrap();
+    assert_eq!(outcome(&station.watch.objects().await), (String::new(), None, None));
+    station.finish(&job, &Answers::sub("Sub", &[])).await;
+}
+
+#[tokio::test]
+async fn a_front_end_that_lets_go_takes_its_pins_along() {
+    let (mut station, master, candidate, job) = at_pins().await;
+    tries(&master);
+    provide(&station, &job, "issuer", PIN).await.unwrap();
+    provide(&station, &job, "candidate", FACTORY_PIN).await.unwrap();
+    let needed = async |station: &Station| {
+        station.watch.objects().await.serialization(&job).unwrap().words("PinsNeeded")
+    };
+    assert_eq!(needed(&station).await, ["candidate-new"]);
+    station.client.serialization(&job).await.release().await.unwrap();
+    let owner =
+        |objects: &Objects| objects.serialization(&job)?.text("Owner").is_empty().then_some(());
+    station.watch.until("no owner", owner).await;
+    let all = needed(&station).await;
+    assert!(["issuer", "candidate"].iter().all(|who| all.iter().any(|one| one == who)), "{all:?}");
+    // Another one has to bring both, and the tokens are asked again.
+    let other = Client::new(station.bus.connect().await);
+    assert_eq!((tries(&master), tries(&candidate)), (1, 1));
+    let ended = other.answer_all(&mut station.watch, &job, &Answers::sub("Sub", &[])).await;
+    ended.assert_finished();
+    assert!(tries(&master) > 0 && tries(&candidate) > 0);
+}
+
+/// The token is still being asked when the front-end is gone: its PIN does not count any more, and it owns nothing.
+#[tokio::test]
+async fn a_pin_of_a_front_end_that_left_while_it_was_checked_does_not_count() {
+    let (mut station, master, _candidate, job) = at_pins().await;
+    station.client.serialization(&job).await.release().await.unwrap();
+    let (reached, is_reached) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    master.card.script(move |_, command| {
+        if matches!(command, [_, 0x20, 0, 0x80, 8, ..]) && reached.send(()).is_ok() {
+            let _ = goes_on.recv();
+        }
+        Reaction::Forward
+    });
+    let leaving = Client::new(station.bus.connect().await);
+    let name = leaving.connection().unique_name().unwrap().to_string();
+    let proxy = leaving.serialization(&job).await;
+    let call =
+        tokio::spawn(
+            async move { proxy.provide_pin("issuer", pins::pipe(PIN), Options::new()).await },
+        );
+    let owner = |objects: &Objects, owner: &str| {
+        (objects.serialization(&job)?.text("Owner") == owner).then_some(())
+    };
+    station.watch.until("the caller is owner", |objects| owner(objects, &name)).await;
+    tokio::task::spawn_blocking(move || is_reached.recv().unwrap()).await.unwrap();
+    leaving.connection().clone().close().await.unwrap();
+    station.watch.until("no owner", |objects| owner(objects, "")).await;
+    go_on.send(()).unwrap();
+    assert!(call.await.unwrap().is_err());
+    // The token is free again only when the check has ended.
+    change(&station, &master, PIN, NEW_PIN).await.unwrap();
+    let objects = station.watch.objects().await;
+    let shown = objects.serialization(&job).unwrap();
+    assert_eq!(shown.text("Owner"), "");
+    assert!(shown.words("PinsNeeded").contains(&"issuer".to_owned()), "{shown:?}");
+    assert_eq!(shown.text("Step"), "pins");
 }
 
 #[tokio::test]
