@@ -140,42 +140,52 @@ async fn a_front_end_that_lets_go_takes_its_pins_along() {
     assert!(tries(&master) > 0 && tries(&candidate) > 0);
 }
 
-/// The token is still being asked when the front-end is gone: its PIN does not count any more, and it owns nothing.
+/// The token is still being asked when the front-end lets go, by Release or by leaving the bus: its PIN does not count
+/// any more, and it owns nothing.
 #[tokio::test]
-async fn a_pin_of_a_front_end_that_left_while_it_was_checked_does_not_count() {
-    let (mut station, master, _candidate, job) = at_pins().await;
-    station.client.serialization(&job).await.release().await.unwrap();
-    let (reached, is_reached) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel::<()>();
-    master.card.script(move |_, command| {
-        if matches!(command, [_, 0x20, 0, 0x80, 8, ..]) && reached.send(()).is_ok() {
-            let _ = goes_on.recv();
+async fn a_pin_whose_front_end_let_go_while_it_was_checked_does_not_count() {
+    for leaves_the_bus in [false, true] {
+        let (mut station, master, _candidate, job) = at_pins().await;
+        station.client.serialization(&job).await.release().await.unwrap();
+        let (reached, is_reached) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        master.card.script(move |_, command| {
+            if matches!(command, [_, 0x20, 0, 0x80, 8, ..]) && reached.send(()).is_ok() {
+                let _ = goes_on.recv();
+            }
+            Reaction::Forward
+        });
+        let other = Client::new(station.bus.connect().await);
+        let name = other.connection().unique_name().unwrap().to_string();
+        let proxy = other.serialization(&job).await;
+        let calling = proxy.clone();
+        let call = tokio::spawn(async move {
+            calling.provide_pin("issuer", pins::pipe(PIN), Options::new()).await
+        });
+        let owner = |objects: &Objects, owner: &str| {
+            (objects.serialization(&job)?.text("Owner") == owner).then_some(())
+        };
+        station.watch.until("the caller is owner", |objects| owner(objects, &name)).await;
+        tokio::task::spawn_blocking(move || is_reached.recv().unwrap()).await.unwrap();
+        if leaves_the_bus {
+            other.connection().clone().close().await.unwrap();
+        } else {
+            proxy.release().await.unwrap();
         }
-        Reaction::Forward
-    });
-    let leaving = Client::new(station.bus.connect().await);
-    let name = leaving.connection().unique_name().unwrap().to_string();
-    let proxy = leaving.serialization(&job).await;
-    let call =
-        tokio::spawn(
-            async move { proxy.provide_pin("issuer", pins::pipe(PIN), Options::new()).await },
-        );
-    let owner = |objects: &Objects, owner: &str| {
-        (objects.serialization(&job)?.text("Owner") == owner).then_some(())
-    };
-    station.watch.until("the caller is owner", |objects| owner(objects, &name)).await;
-    tokio::task::spawn_blocking(move || is_reached.recv().unwrap()).await.unwrap();
-    leaving.connection().clone().close().await.unwrap();
-    station.watch.until("no owner", |objects| owner(objects, "")).await;
-    go_on.send(()).unwrap();
-    assert!(call.await.unwrap().is_err());
-    // The token is free again only when the check has ended.
-    change(&station, &master, PIN, NEW_PIN).await.unwrap();
-    let objects = station.watch.objects().await;
-    let shown = objects.serialization(&job).unwrap();
-    assert_eq!(shown.text("Owner"), "");
-    assert!(shown.words("PinsNeeded").contains(&"issuer".to_owned()), "{shown:?}");
-    assert_eq!(shown.text("Step"), "pins");
+        station.watch.until("no owner", |objects| owner(objects, "")).await;
+        go_on.send(()).unwrap();
+        let answer = call.await.unwrap();
+        if !leaves_the_bus {
+            assert_refused(answer, "Cancelled");
+        }
+        // The token is asked anything else only when the check has ended.
+        assert_refused(change(&station, &master, WRONG_PIN, NEW_PIN).await, "PinInvalid");
+        let objects = station.watch.objects().await;
+        let shown = objects.serialization(&job).unwrap();
+        assert_eq!(shown.text("Owner"), "");
+        assert!(shown.words("PinsNeeded").contains(&"issuer".to_owned()), "{shown:?}");
+        assert_eq!(shown.text("Step"), "pins");
+    }
 }
 
 #[tokio::test]
