@@ -8,6 +8,8 @@ mod error;
 mod extensions;
 mod management;
 mod management_key;
+#[cfg(test)]
+mod management_tests;
 mod object;
 mod pin;
 mod piv;

@@ -1,0 +1,140 @@
+//! The management key and the end of its authorization, against a simulated card.
+
+use super::management::KeyOrigin;
+use super::management_key::{KeyType, ManagementKey, protected_key};
+use super::simulated::{Card, Habits, NITROKEY, PRINTED, YUBIKEY};
+use super::verbs::Token;
+use super::verbs_tests::{authorized, cost, factory_pin, open, pin};
+use super::{TokenError, TransportError};
+
+#[test]
+fn management_keys() {
+    for (kind, commands) in
+        [(KeyType::Tdes, 2), (KeyType::Aes192, 3), (KeyType::Aes256, 4), (KeyType::Aes128, 5)]
+    {
+        let card = Card::blank(NITROKEY, kind);
+        let mut token = open(&card);
+        let (origin, counted) = cost(&card, &mut token, Token::authenticate_management);
+        assert_eq!((origin, counted), (Ok(KeyOrigin::Factory), commands), "{kind:?}");
+
+        card.with(|card| {
+            card.management = ManagementKey::random(kind).unwrap();
+            card.objects.insert(PRINTED, card.management.protected().to_vec());
+        });
+        // Without the PIN it cannot be read; with it, it is found; where PRINTED is known, at once.
+        let mut token = open(&card);
+        assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
+        token.verify_pin(&factory_pin()).unwrap();
+        let found = cost(&card, &mut token, Token::authenticate_management);
+        assert_eq!(found, (Ok(KeyOrigin::Protected), commands + 3), "{kind:?}");
+        let again = cost(&card, &mut token, Token::authenticate_management);
+        assert_eq!(again, (Ok(KeyOrigin::Protected), commands), "{kind:?}");
+
+        card.with(|card| card.management = ManagementKey::random(kind).unwrap());
+        assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
+    }
+}
+
+#[test]
+fn a_pin_that_was_seen_to_be_cleared_is_not_asked_for_again() {
+    type Present = fn(&mut Token);
+    let rows: [(Present, usize); 4] = [
+        (|_| {}, 2),
+        (|token| token.verify_pin(&factory_pin()).unwrap(), 4),
+        (|token| assert!(token.verify_pin(&pin("999999")).is_err()), 4),
+        (|token| token.change_pin(&factory_pin(), &pin("246810")).unwrap(), 4),
+    ];
+    for (present, commands) in rows {
+        let card = Card::blank(YUBIKEY, KeyType::Tdes);
+        let token = &mut open(&card);
+        token.authenticate_management().unwrap();
+        token.protect_management_key(&factory_pin()).unwrap();
+        present(token);
+        assert_eq!(cost(&card, token, authorized), (Ok(false), commands));
+        assert!(!card.with(|card| card.verified || card.authorized));
+    }
+}
+
+#[test]
+fn what_may_be_authorized_is_asked_for() {
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
+    let mut token = open(&card);
+    token.authenticate_management().unwrap();
+    card.with(|card| card.management = ManagementKey::random(KeyType::Tdes).unwrap());
+    assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
+    assert_eq!(authorized(&mut token), Ok(true));
+}
+
+#[test]
+fn a_key_that_would_not_be_under_the_pin_is_not_set() {
+    for habits in
+        [Habits { printed_under_pin: false, ..NITROKEY }, Habits { clears_pin: false, ..NITROKEY }]
+    {
+        let card = Card::blank(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        token.authenticate_management().unwrap();
+        assert!(token.protect_management_key(&factory_pin()).is_err());
+        card.with(|card| assert_eq!(card.management.bytes()[..8], [1, 2, 3, 4, 5, 6, 7, 8]));
+    }
+}
+
+#[test]
+fn another_programs_printed_data_stays() {
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
+    card.with(|card| card.objects.insert(PRINTED, b"\x01\x04Name".to_vec()));
+    let mut token = open(&card);
+    token.authenticate_management().unwrap();
+    let protect = token.protect_management_key(&factory_pin());
+    assert!(matches!(protect, Err(TokenError::Unsupported(_))));
+    card.with(|card| assert_eq!(card.objects[&PRINTED], b"\x01\x04Name"));
+}
+
+#[test]
+fn a_key_that_lies_in_printed_is_not_used() {
+    let card = Card::blank(NITROKEY, KeyType::Tdes);
+    let planted = ManagementKey::random(KeyType::Tdes).unwrap();
+    card.with(|card| card.objects.insert(PRINTED, planted.protected().to_vec()));
+    let mut token = open(&card);
+    token.closer_look(&factory_pin()).unwrap();
+    assert_eq!(token.authenticate_management(), Ok(KeyOrigin::Factory));
+    token.protect_management_key(&factory_pin()).unwrap();
+    card.with(|card| assert_ne!(card.management.bytes(), planted.bytes()));
+}
+
+#[test]
+fn protecting_the_management_key_survives_every_interruption() {
+    for (habits, kind) in [(NITROKEY, KeyType::Tdes), (YUBIKEY, KeyType::Aes192)] {
+        let job = |token: &mut Token| {
+            token.authenticate_management()?;
+            token.protect_management_key(&factory_pin())
+        };
+        let mut interruptions = 0;
+        for last in 0.. {
+            let mut finished = false;
+            for takes_effect in [false, true] {
+                let card = Card::blank(habits, kind);
+                let first = Token::open(card.plug_until(last, takes_effect))
+                    .and_then(|mut token| job(&mut token));
+                match first {
+                    Ok(()) => finished = true,
+                    Err(error) => {
+                        assert_eq!(error, TokenError::Transport(TransportError::Gone));
+                        interruptions += 1;
+                    }
+                }
+                let mut token = open(&card);
+                token.verify_pin(&factory_pin()).unwrap();
+                job(&mut token).unwrap();
+                card.with(|card| {
+                    let kept = protected_key(&card.objects[&PRINTED]).unwrap();
+                    assert_eq!(kept[..], *card.management.bytes(), "{last} {takes_effect}");
+                    assert_ne!(kept[..8], [1, 2, 3, 4, 5, 6, 7, 8]);
+                });
+            }
+            if finished {
+                break;
+            }
+        }
+        assert!(interruptions >= 2 * 10, "{interruptions}");
+    }
+}
