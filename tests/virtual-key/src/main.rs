@@ -1,5 +1,6 @@
-//! A Key without hardware: the PIV firmware of a real product, speaking the vpcd protocol of
-//! vsmartcard as the card. Started, it is plugged in; ended in whatever way, it is pulled out.
+//! A Key without hardware: the PIV firmware of a real product. Started, it is plugged in, be it into a reader of
+//! vsmartcard (as the card, by the vpcd protocol) or into a machine that imports it over USB/IP; ended in whatever way,
+//! it is pulled out.
 #![forbid(unsafe_code)]
 
 mod card;
@@ -11,6 +12,7 @@ mod vpcd;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    net::{Ipv4Addr, TcpListener},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,22 +20,52 @@ use std::{
 };
 
 use clap::Parser;
+use keywright_virtual_key::usb::{
+    ccid::{Card, Reader},
+    descriptors::{Descriptors, Identity, ccid_interface},
+    usbip,
+};
 
-/// Plugs a virtual Key into a reader that listens on a Unix socket.
+/// The longest CCID message of the token, in bytes, as in the product.
+const LONGEST_MESSAGE: u32 = 3072;
+
+/// Plugs a virtual Key into a reader that listens on a Unix socket, or offers it to a machine over USB/IP.
 #[derive(Parser)]
 struct Options {
     /// The socket on which the reader listens.
+    #[arg(long, required_unless_present = "usbip", conflicts_with = "usbip")]
+    socket: Option<PathBuf>,
+    /// A TCP port of this machine (0: any that is free) on which the Key is exported over USB/IP as bus id 1-1. Which
+    /// port of a hub it is plugged into is for the machine to say that imports it.
     #[arg(long)]
-    socket: PathBuf,
+    usbip: Option<u16>,
     /// The token's flash memory; made when it does not exist.
     #[arg(long)]
     state: PathBuf,
     /// Decides the CHUID's GUID: another text is another unit.
     #[arg(long, default_value = "1")]
     serial: String,
+    /// The serial number that USB tells; the same as `serial` where it is not given, none where it is empty.
+    #[arg(long)]
+    usb_serial: Option<String>,
+    /// idVendor, in hexadecimal.
+    #[arg(long, default_value = "20a0", value_parser = hexadecimal)]
+    vendor: u16,
+    /// idProduct, in hexadecimal.
+    #[arg(long, default_value = "42b2", value_parser = hexadecimal)]
+    product: u16,
+    /// The product's name.
+    #[arg(long, default_value = "Virtual Key")]
+    product_name: String,
     /// Milliseconds that every use of a private key takes on top of its own time.
     #[arg(long, default_value_t = 0)]
     sign_delay_ms: u64,
+    /// Over USB/IP: the Key is pulled out when this command comes, counted from 1.
+    #[arg(long)]
+    pull_at: Option<usize>,
+    /// With `pull_at`: after the command was executed, before it is answered.
+    #[arg(long, requires = "pull_at")]
+    execute_first: bool,
     /// A file to which each command's name, status word and time in microseconds are added.
     #[arg(long)]
     log: Option<PathBuf>,
@@ -44,6 +76,8 @@ struct Options {
 enum Error {
     #[error("no reader listens on {0}: {1}")]
     Socket(PathBuf, io::Error),
+    #[error("TCP port {0} cannot be used: {1}")]
+    Port(u16, io::Error),
     #[error("the reader broke off: {0}")]
     Reader(#[from] io::Error),
     #[error("the state file {0} cannot be used: {1}")]
@@ -72,10 +106,7 @@ fn run(options: &Options) -> Result<(), Error> {
     flash.with_store(|store| {
         let piv = firmware::boot(store, &options.serial).ok_or(Error::Running)?;
         let mut card = card::Card::new(piv, delay);
-        let mut reader = UnixStream::connect(&options.socket)
-            .map_err(|error| Error::Socket(options.socket.clone(), error))?;
-        writeln!(io::stdout(), "ready")?;
-        vpcd::serve(&mut reader, |command| {
+        let transmit = |command: &[u8]| {
             let start = Instant::now();
             let answer = card.transmit(command);
             if let Some(log) = &mut log {
@@ -84,9 +115,74 @@ fn run(options: &Options) -> Result<(), Error> {
                 writeln!(log, "{name}\t{status:04X}\t{}", start.elapsed().as_micros())?;
             }
             Ok(answer)
-        })?;
-        Ok(())
+        };
+        match (&options.socket, options.usbip) {
+            (Some(socket), _) => plug_into_reader(socket, transmit),
+            (None, port) => export(port.unwrap_or(0), options, transmit),
+        }
     })
+}
+
+fn plug_into_reader(
+    socket: &Path,
+    transmit: impl FnMut(&[u8]) -> io::Result<Vec<u8>>,
+) -> Result<(), Error> {
+    let mut reader =
+        UnixStream::connect(socket).map_err(|error| Error::Socket(socket.into(), error))?;
+    writeln!(io::stdout(), "ready")?;
+    Ok(vpcd::serve(&mut reader, transmit)?)
+}
+
+/// Says "ready" and the TCP port, and is plugged in when somebody imports the Key.
+fn export(
+    port: u16,
+    options: &Options,
+    transmit: impl FnMut(&[u8]) -> io::Result<Vec<u8>>,
+) -> Result<(), Error> {
+    let identity = Identity {
+        vendor: options.vendor,
+        product: options.product,
+        name: options.product_name.clone(),
+        serial: options.usb_serial.as_ref().unwrap_or(&options.serial).clone(),
+    };
+    let descriptors = Descriptors::new(identity, &[ccid_interface(0, LONGEST_MESSAGE)]);
+    let card =
+        UsbCard { transmit, until_pulled: options.pull_at, execute_first: options.execute_first };
+    let mut reader = Reader::new(descriptors, LONGEST_MESSAGE, Some(card));
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        .map_err(|error| Error::Port(port, error))?;
+    writeln!(io::stdout(), "ready {}", listener.local_addr()?.port())?;
+    Ok(usbip::serve(&listener, &mut reader)?)
+}
+
+/// The card in a reader on USB, which may be told to be pulled out.
+struct UsbCard<T> {
+    transmit: T,
+    until_pulled: Option<usize>,
+    execute_first: bool,
+}
+
+impl<T: FnMut(&[u8]) -> io::Result<Vec<u8>>> Card for UsbCard<T> {
+    fn answer_to_reset(&self) -> Vec<u8> {
+        vpcd::ANSWER_TO_RESET.into()
+    }
+
+    fn transmit(&mut self, command: &[u8]) -> Option<Vec<u8>> {
+        if let Some(left) = &mut self.until_pulled {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                if self.execute_first {
+                    let _ = (self.transmit)(command);
+                }
+                return None;
+            }
+        }
+        (self.transmit)(command).ok()
+    }
+}
+
+fn hexadecimal(text: &str) -> Result<u16, std::num::ParseIntError> {
+    u16::from_str_radix(text.trim_start_matches("0x"), 16)
 }
 
 fn open_log(path: &Path) -> Result<File, Error> {

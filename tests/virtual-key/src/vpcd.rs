@@ -9,7 +9,7 @@ const RESET: u8 = 2;
 const ATR: u8 = 4;
 
 /// T=1, and historical bytes that name no product; the last byte is the checksum (ISO 7816-3, 8.2).
-const ANSWER_TO_RESET: [u8; 13] = *b"\x3B\x89\x01Keywright\xC8";
+pub const ANSWER_TO_RESET: [u8; 13] = *b"\x3B\x89\x01Keywright\xC8";
 
 /// Answers the reader until it closes the connection.
 ///

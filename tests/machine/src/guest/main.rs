@@ -1,0 +1,35 @@
+//! The tests of the installed product, run as root in the guest that `machine` boots. All in one boot: each begins with
+//! no Key plugged in and the daemon without state.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed, and says so on standard output"
+)]
+
+mod install;
+mod key;
+mod machine;
+mod runner;
+mod system;
+mod tests;
+mod vhci;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs the tests.
+#[derive(Parser)]
+struct Options {
+    /// Only tests whose names contain one of these.
+    filters: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    install::install();
+    runner::run(&tests::all(), &options.filters)
+}

@@ -1,0 +1,67 @@
+//! One test after the other, each with its time, and what the daemon said where one fails.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    pin::Pin,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use crate::{machine, system};
+
+/// Far longer than any test takes.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A test: it has passed when it ends.
+pub struct Test {
+    /// `subject::what_holds`.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn() -> Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// The tests of these names, which are paths of async functions.
+#[macro_export]
+macro_rules! tests {
+    ($($test:path),* $(,)?) => {
+        [$($crate::runner::Test {
+            name: stringify!($test),
+            run: || Box::pin($test()),
+        }),*]
+    };
+}
+
+/// Runs those whose names contain one of the filters; all, where there is none.
+pub fn run(tests: &[Test], filters: &[String]) -> ExitCode {
+    let wanted = |test: &&Test| {
+        filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
+    };
+    let (mut passed, mut failed) = (0, Vec::new());
+    for test in tests.iter().filter(wanted) {
+        let cursor = system::journal_cursor();
+        let start = Instant::now();
+        let result = panic::catch_unwind(AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let limited = async { tokio::time::timeout(LIMIT, (test.run)()).await };
+            runtime.unwrap().block_on(limited).expect("it takes no longer than the limit");
+        }));
+        let seconds = start.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("ok     {seconds:6.1} s  {}", test.name);
+            }
+            Err(_) => {
+                failed.push(test.name);
+                println!("FAILED {seconds:6.1} s  {}", test.name);
+                println!("--- what keywrightd said ---\n{}---", system::journal_since(&cursor));
+            }
+        }
+        machine::reset();
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,127 @@
+//! Keys that come and go, as the kernel and udevd tell of them.
+
+use keywright_bus_tests::{Answers, Objects, Watch};
+
+use crate::{
+    machine::{MASTER, Machine, connect},
+    system::{self, UNIT},
+    vhci,
+};
+
+pub async fn a_blank_key_beside_a_master_is_one_offer() {
+    let (mut machine, master) = Machine::with_master().await;
+    let mut listener = Watch::start(connect().await).await;
+    let blank = machine.plug("blank").await;
+    let job = machine.offer(&master, &blank).await;
+    let added = listener.added_until(&job).await;
+    assert_eq!(added, [blank.path, job], "one signal for the Key and one for the offer");
+}
+
+pub async fn a_master_beside_a_blank_key_is_one_offer() {
+    let mut machine = Machine::with_absent_master().await;
+    let mut listener = Watch::start(connect().await).await;
+    let blank = machine.plug("blank").await;
+    machine.until_state(&blank.path, "blank").await;
+    let master = machine.plug(MASTER).await;
+    let job = machine.offer(&master, &blank).await;
+    let added = listener.added_until(&job).await;
+    // The Master's object was there, absent.
+    assert_eq!(added, [blank.path, job], "one signal for the Key and one for the offer");
+}
+
+pub async fn both_plugged_before_the_daemon_starts_are_one_offer() {
+    let mut machine = Machine::with_absent_master().await;
+    system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
+    let keys = [machine.insert(MASTER, &[]), machine.insert("blank", &[])];
+    system::run("udevadm settle");
+    let mut listener = Watch::start(connect().await).await;
+    system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
+    machine.start_daemon();
+    let [master, blank] = keys;
+    let master = machine.seen(MASTER, master).await;
+    let blank = machine.seen("blank", blank).await;
+    let job = machine.offer(&master, &blank).await;
+    let added = listener.added_until(&job).await;
+    let offers = added.iter().filter(|path| path.as_str().contains("/serializations/")).count();
+    assert_eq!(offers, 1, "{added:?}");
+}
+
+pub async fn a_key_plugged_in_starts_the_daemon() {
+    let mut machine = Machine::stopped().await;
+    let key = machine.insert("blank", &[]);
+    // Nobody calls, so nobody but systemd can have started it.
+    machine.until_owned().await;
+    assert_eq!(system::unit("ActiveState"), "active");
+    let key = machine.seen("blank", key).await;
+    machine.until_state(&key.path, "blank").await;
+}
+
+pub async fn a_daemon_restarted_in_the_middle_of_a_wizard_offers_anew() {
+    let (mut machine, master) = Machine::with_master().await;
+    let blank = machine.plug("blank").await;
+    let job = machine.offer(&master, &blank).await;
+    let answers = Answers::sub("Sub", &[]);
+    machine.client.answer_until(&mut machine.watch, &job, &answers, "review").await;
+    system::run(&format!("systemctl restart {UNIT}"));
+    let master = machine.seen(MASTER, master.key).await;
+    let blank = machine.seen("blank", blank.key).await;
+    let again = machine.offer(&master, &blank).await;
+    assert_ne!(again, job, "a number is never used again");
+    machine.make(&master, &blank, &answers).await;
+}
+
+pub async fn two_keys_with_the_same_usb_serial_are_two() {
+    let (mut machine, master) = Machine::with_master().await;
+    let a = machine.plug_with("a", &["--usb-serial", "0001"]).await;
+    let b = machine.plug_with("b", &["--usb-serial", "0001"]).await;
+    assert_ne!(a.path, b.path);
+    let (first, second) = (machine.offer(&master, &a).await, machine.offer(&master, &b).await);
+    assert_ne!(first, second);
+    let a_path = machine.unplug(a).await;
+    machine.make(&master, &b, &Answers::sub("B", &[])).await;
+    let a = machine.plug_with("a", &["--usb-serial", "0001"]).await;
+    assert_eq!(a.path, a_path, "it is itself again in its port");
+    machine.make(&master, &a, &Answers::sub("A", &[])).await;
+}
+
+pub async fn eight_keys_on_one_hub_of_which_seven_become_sub_keys() {
+    let (mut machine, master) = Machine::with_master().await;
+    let mut blanks = Vec::new();
+    for n in 1..8 {
+        blanks.push(machine.plug(&format!("sub {n}")).await);
+    }
+    for blank in &blanks {
+        let name = blank.name.clone();
+        machine.make(&master, blank, &Answers::sub(&name, &[])).await;
+    }
+    let ids = |objects: &Objects| {
+        objects.present().map(|key| key.text("Id")).collect::<std::collections::HashSet<_>>()
+    };
+    assert_eq!(ids(&machine.watch.objects().await).len(), 8);
+}
+
+/// As a suspend does it: the device is taken off its configuration and put on it again.
+pub async fn a_key_deauthorized_and_authorized_is_the_same_key() {
+    let (mut machine, master) = Machine::with_master().await;
+    let device = format!("/sys/bus/usb/devices/{}", vhci::device_name(master.key.port));
+    for _ in 0..3 {
+        system::run(&format!("echo 0 >{device}/authorized"));
+        machine.until_gone(&master.path).await;
+        system::run(&format!("echo 1 >{device}/authorized"));
+        assert_eq!(machine.in_port(master.key.port).await, master.path);
+        machine.until_state(&master.path, "master").await;
+    }
+}
+
+/// As a suspend without power for the ports does it: the device's driver lets it go and takes it again.
+pub async fn a_key_unbound_and_bound_is_the_same_key() {
+    let (mut machine, master) = Machine::with_master().await;
+    let device = vhci::device_name(master.key.port);
+    for _ in 0..3 {
+        system::run(&format!("echo {device} >/sys/bus/usb/drivers/usb/unbind"));
+        machine.until_gone(&master.path).await;
+        system::run(&format!("echo {device} >/sys/bus/usb/drivers/usb/bind"));
+        assert_eq!(machine.in_port(master.key.port).await, master.path);
+        machine.until_state(&master.path, "master").await;
+    }
+}

@@ -1,0 +1,160 @@
+//! A Key pulled out at each step and during the write; the bus tests cut at every single command.
+
+use keywright_bus_tests::{Answers, Objects, pins::PIN};
+use zbus::OwnedObjectPath;
+
+use crate::{
+    machine::{MASTER, Machine, Plugged},
+    system::{self, UNIT},
+};
+
+const STEPS: [&str; 5] = ["kind", "name", "locks", "review", "pins"];
+
+pub async fn a_master_pulled_out_at_each_step_goes_on_in_another_port() {
+    let (mut machine, mut master) = Machine::with_master().await;
+    let blank = machine.plug("blank").await;
+    let job = machine.offer(&master, &blank).await;
+    let answers = Answers::sub("Sub", &[]);
+    for step in STEPS {
+        machine.client.answer_until(&mut machine.watch, &job, &answers, step).await;
+        let port = master.key.port;
+        machine.unplug(master).await;
+        machine.watch.until_step(&job, "awaiting-key").await;
+        let other = if port == 5 { 6 } else { 5 };
+        master = machine.plug_at(MASTER, other).await;
+        machine.watch.until_step(&job, step).await;
+    }
+    machine.finish(&job, &answers).await;
+    machine.until_state(&blank.path, "sub").await;
+}
+
+pub async fn a_blank_key_pulled_out_at_each_step_goes_on_in_its_port() {
+    let (mut machine, master) = Machine::with_master().await;
+    let mut blank = machine.plug_at("blank", 4).await;
+    let job = machine.offer(&master, &blank).await;
+    let answers = Answers::sub("Sub", &[]);
+    for step in STEPS {
+        machine.client.answer_until(&mut machine.watch, &job, &answers, step).await;
+        let path = machine.unplug(blank).await;
+        machine.watch.until_step(&job, "awaiting-key").await;
+        blank = machine.plug_at("blank", 4).await;
+        assert_eq!(blank.path, path);
+        machine.watch.until_step(&job, step).await;
+    }
+    machine.finish(&job, &answers).await;
+    machine.until_state(&blank.path, "sub").await;
+}
+
+pub async fn a_wrong_key_in_the_right_port_changes_nothing() {
+    let (mut machine, master) = Machine::with_master().await;
+    let blank = machine.plug_at("blank", 4).await;
+    let job = machine.offer(&master, &blank).await;
+    let answers = Answers::sub("Sub", &[]);
+    machine.client.answer_until(&mut machine.watch, &job, &answers, "review").await;
+    machine.unplug(blank).await;
+    machine.watch.until_step(&job, "awaiting-key").await;
+    let wrong = machine.plug_at("wrong", 4).await;
+    let told =
+        |objects: &Objects| (objects.serialization(&job)?.outcome() == "WrongKey").then_some(());
+    machine.watch.until("Outcome WrongKey", told).await;
+    let step = machine.watch.objects().await.serialization(&job).unwrap().text("Step");
+    assert_eq!(step, "awaiting-key");
+    machine.unplug(wrong).await;
+    let blank = machine.plug_at("blank", 4).await;
+    machine.watch.until_step(&job, "review").await;
+    machine.finish(&job, &answers).await;
+    machine.until_state(&blank.path, "sub").await;
+}
+
+/// Up to the last PIN, which starts the write.
+async fn answer_all_but_the_last(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
+    machine.client.answer_until(&mut machine.watch, job, answers, "pins").await;
+    let needed = |objects: &Objects| Some(objects.serialization(job)?.words("PinsNeeded"));
+    while machine.watch.until("PinsNeeded", needed).await != ["candidate-new"] {
+        machine.client.answer(&machine.watch, job, answers).await.unwrap();
+    }
+}
+
+/// Answers what is still asked. Nobody but the token knows which PIN is in force when the command that changes it was
+/// cut off, so a person tries the old one first.
+async fn go_on(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
+    machine.watch.until_step(job, "pins").await;
+    let mut ended = machine.client.answer_all(&mut machine.watch, job, answers).await;
+    if ended.outcome == "PinInvalid" {
+        let mut other = answers.clone();
+        other.pins.candidate = PIN.into();
+        ended = machine.client.answer_all(&mut machine.watch, job, &other).await;
+    }
+    ended.assert_finished();
+    machine.client.serialization(job).await.finish().await.unwrap();
+}
+
+/// Pulled out when its n-th command comes, or after it was executed; n counts from the plug.
+async fn pull_the_candidate_at(
+    machine: &mut Machine,
+    master: &Plugged,
+    n: usize,
+    late: bool,
+) -> bool {
+    let name = format!("sub {n} {late}");
+    let answers = Answers::sub(&name, &[]);
+    let at = n.to_string();
+    let options: &[&str] =
+        if late { &["--pull-at", &at, "--execute-first"] } else { &["--pull-at", &at] };
+    let blank = machine.plug_with(&name, options).await;
+    let port = blank.key.port;
+    let job = machine.offer(master, &blank).await;
+    answer_all_but_the_last(machine, &job, &answers).await;
+    let _ = machine.client.answer(&machine.watch, &job, &answers).await;
+    let stopped = |objects: &Objects| {
+        let step = objects.serialization(&job)?.text("Step");
+        ["finished", "failed", "awaiting-key"].contains(&step.as_str()).then_some(step)
+    };
+    let step = machine.watch.until("the job stopped", stopped).await;
+    if step == "finished" {
+        machine.client.serialization(&job).await.finish().await.unwrap();
+        machine.unplug(blank).await;
+        return false;
+    }
+    assert_eq!(step, "awaiting-key", "pulled at {n}");
+    machine.unplug(blank).await;
+    let blank = machine.plug_at(&name, port).await;
+    go_on(machine, &job, &answers).await;
+    machine.until_state(&blank.path, "sub").await;
+    machine.unplug(blank).await;
+    true
+}
+
+pub async fn a_key_pulled_out_during_the_write_is_finished_when_it_is_back() {
+    let (mut machine, master) = Machine::with_master().await;
+    // What comes before is read at the plug and when the PIN is checked.
+    let mut interrupted = 0;
+    for (n, late) in (24..).step_by(5).zip([false, true].into_iter().cycle()) {
+        if !pull_the_candidate_at(&mut machine, &master, n, late).await {
+            break;
+        }
+        interrupted += 1;
+    }
+    assert!(interrupted >= 4, "a write has more commands: only {interrupted} were interrupted");
+}
+
+pub async fn a_daemon_killed_during_the_write_finishes_it() {
+    let (mut machine, master) = Machine::with_master().await;
+    // Long enough that the kill comes in between.
+    let blank = machine.plug_with("blank", &["--sign-delay-ms", "1500"]).await;
+    let job = machine.offer(&master, &blank).await;
+    let answers = Answers::sub("Sub", &[]);
+    answer_all_but_the_last(&mut machine, &job, &answers).await;
+    machine.client.answer(&machine.watch, &job, &answers).await.unwrap();
+    let generating =
+        |objects: &Objects| (objects.serialization(&job)?.text("Stage") == "keys").then_some(());
+    machine.watch.until("keys generated", generating).await;
+    let before = system::unit("MainPID");
+    system::run(&format!("systemctl kill --signal=KILL {UNIT}"));
+    machine.until_owned_by_another(&before).await;
+    let master = machine.seen(MASTER, master.key).await;
+    let blank = machine.seen("blank", blank.key).await;
+    go_on(&mut machine, &job, &answers).await;
+    machine.until_state(&blank.path, "sub").await;
+    drop(master);
+}

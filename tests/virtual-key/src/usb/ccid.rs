@@ -1,0 +1,240 @@
+//! A CCID reader with a card that is always in it (USB Device Class: Smart Card CCID, revision 1.1), as the tokens are
+//! that Keywright is for.
+
+use std::collections::VecDeque;
+
+use super::{
+    Answer, Device, Setup,
+    descriptors::{Descriptors, PACKET},
+};
+
+const HEADER: usize = 10;
+/// The reader has no such command (6.2.6, `bError` 0), or no card (`bmICCStatus` 2 with `ICC_MUTE`).
+const UNSUPPORTED: [u8; 3] = [0x40, 0, 0];
+const NO_CARD: [u8; 3] = [0x42, 0xFE, 0];
+/// The card is there and active, and nothing is wrong.
+const FINE: [u8; 3] = [0, 0, 0];
+/// T=1 with the values that mean nothing where the reader exchanges APDUs (6.2.3).
+const T1: [u8; 7] = [0x11, 0x10, 0, 0x15, 0, 0xFE, 0];
+
+/// What is in the reader.
+pub trait Card {
+    /// The answer to reset.
+    fn answer_to_reset(&self) -> Vec<u8>;
+    /// Executes a command APDU. None: the device is pulled out instead of an answer.
+    fn transmit(&mut self, command: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// A reader, with a card or without.
+pub struct Reader<C> {
+    descriptors: Descriptors,
+    longest_message: usize,
+    card: Option<C>,
+    /// The message that is coming in.
+    incoming: Vec<u8>,
+    /// The pieces of a command that came before this one (6.1.4, `wLevelParameter`).
+    command: Vec<u8>,
+    /// What of an answer has not been sent yet, where it is longer than a message.
+    answer: Vec<u8>,
+    /// Packets for the host; a message that fills its last one is ended by an empty one.
+    packets: VecDeque<Vec<u8>>,
+}
+
+impl<C: Card> Reader<C> {
+    /// A reader with these descriptors, whose messages have at most so many bytes.
+    pub fn new(descriptors: Descriptors, longest_message: u32, card: Option<C>) -> Self {
+        Self {
+            descriptors,
+            longest_message: longest_message as usize,
+            card,
+            incoming: Vec::new(),
+            command: Vec::new(),
+            answer: Vec::new(),
+            packets: VecDeque::new(),
+        }
+    }
+
+    /// A whole message has come in.
+    fn message(&mut self, message: &[u8]) -> Answer {
+        let [kind, _, _, _, _, slot, sequence, specific @ ..] = message else {
+            return Answer::Stall;
+        };
+        let (level, data) = match specific {
+            [_, low, high, data @ ..] => (u16::from_le_bytes([*low, *high]), data),
+            _ => return Answer::Stall,
+        };
+        let begins = [*slot, *sequence];
+        let Some(card) = &mut self.card else {
+            self.say(0x81, begins, NO_CARD, &[]);
+            return Answer::Data(Vec::new());
+        };
+        match kind {
+            0x62 => {
+                let atr = card.answer_to_reset();
+                self.say(0x80, begins, FINE, &atr);
+            }
+            // Off and on are nothing to this firmware, as in the product: only unplugging clears it.
+            0x63 | 0x65 | 0x72 => self.say(0x81, begins, FINE, &[]),
+            0x61 | 0x6C | 0x6D => self.say(0x82, begins, [0, 0, 1], &T1),
+            0x6F if level == 0x10 => self.say_piece(begins, true),
+            0x6F => {
+                self.command.extend_from_slice(data);
+                if matches!(level, 1 | 3) {
+                    // More of the command follows.
+                    self.say(0x80, begins, [0, 0, 0x10], &[]);
+                } else {
+                    let command = std::mem::take(&mut self.command);
+                    match card.transmit(&command) {
+                        Some(answer) => self.answer = answer,
+                        None => return Answer::Gone,
+                    }
+                    self.say_piece(begins, false);
+                }
+            }
+            _ => self.say(0x81, begins, UNSUPPORTED, &[]),
+        }
+        Answer::Data(Vec::new())
+    }
+
+    /// Sends as much of the answer as a message holds; `bChainParameter` says what is before and behind (6.2.1).
+    fn say_piece(&mut self, begins: [u8; 2], continued: bool) {
+        let room = self.longest_message - HEADER;
+        let rest = self.answer.split_off(room.min(self.answer.len()));
+        let piece = std::mem::replace(&mut self.answer, rest);
+        let chain = match (continued, self.answer.is_empty()) {
+            (false, true) => 0,
+            (false, false) => 1,
+            (true, true) => 2,
+            (true, false) => 3,
+        };
+        self.say(0x80, begins, [0, 0, chain], &piece);
+    }
+
+    fn say(&mut self, kind: u8, begins: [u8; 2], ends: [u8; 3], data: &[u8]) {
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let message = [&[kind][..], &length, &begins, &ends, data].concat();
+        self.packets.extend(message.chunks(PACKET).map(Into::into));
+        if message.len().is_multiple_of(PACKET) {
+            self.packets.push_back(Vec::new());
+        }
+    }
+}
+
+impl<C: Card> Device for Reader<C> {
+    fn descriptor(&self) -> [u8; 18] {
+        self.descriptors.device()
+    }
+
+    fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
+        match (setup.kind, setup.request) {
+            // ABORT (5.3.1): no command is ever under way here.
+            (0x21, 1) => Answer::Data(Vec::new()),
+            _ => self.descriptors.control(setup),
+        }
+    }
+
+    fn receive(&mut self, _: u8, data: &[u8]) -> Answer {
+        self.incoming.extend_from_slice(data);
+        let length = match self.incoming[..] {
+            [_, a, b, c, d, ..] => u32::from_le_bytes([a, b, c, d]) as usize,
+            _ => return Answer::Data(Vec::new()),
+        };
+        if length > self.longest_message - HEADER {
+            self.incoming.clear();
+            return Answer::Stall;
+        }
+        if self.incoming.len() < HEADER + length {
+            return Answer::Data(Vec::new());
+        }
+        let message = std::mem::take(&mut self.incoming);
+        self.message(&message[..HEADER + length])
+    }
+
+    fn send(&mut self, _: u8, wanted: usize) -> Answer {
+        take_packets(&mut self.packets, wanted)
+    }
+}
+
+/// What one transfer to the host takes: packets until it is full or a short one ends it.
+pub fn take_packets(packets: &mut VecDeque<Vec<u8>>, wanted: usize) -> Answer {
+    if packets.is_empty() {
+        return Answer::Later;
+    }
+    let mut data = Vec::new();
+    while let Some(packet) = packets.pop_front_if(|packet| data.len() + packet.len() <= wanted) {
+        data.extend_from_slice(&packet);
+        if packet.len() < PACKET || data.len() == wanted {
+            return Answer::Data(data);
+        }
+    }
+    // What does not fit would be babble (USB 2.0, 8.7.4).
+    if data.is_empty() { Answer::Stall } else { Answer::Data(data) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usb::descriptors::{BULK_OUT, Identity, ccid_interface};
+
+    struct Echo;
+
+    impl Card for Echo {
+        fn answer_to_reset(&self) -> Vec<u8> {
+            vec![0x3B, 0x80]
+        }
+        fn transmit(&mut self, command: &[u8]) -> Option<Vec<u8>> {
+            (command != b"bye").then(|| command.into())
+        }
+    }
+
+    fn reader() -> Reader<Echo> {
+        let identity =
+            Identity { vendor: 1, product: 2, name: "reader".into(), serial: String::new() };
+        Reader::new(Descriptors::new(identity, &[ccid_interface(0, 138)]), 138, Some(Echo))
+    }
+
+    fn ask(reader: &mut Reader<Echo>, kind: u8, level: u8, data: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(data.len()).unwrap();
+        let message = [&[kind, length, 0, 0, 0, 0, 7, 0, level, 0], data].concat();
+        assert_eq!(reader.receive(BULK_OUT, &message), Answer::Data(Vec::new()));
+        match reader.send(1, 512) {
+            Answer::Data(data) => data,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_answers_with_the_slot_and_the_sequence_of_the_question() {
+        let mut reader = reader();
+        assert_eq!(ask(&mut reader, 0x62, 0, &[]), [0x80, 2, 0, 0, 0, 0, 7, 0, 0, 0, 0x3B, 0x80]);
+        assert_eq!(ask(&mut reader, 0x6F, 0, b"hi"), *b"\x80\x02\0\0\0\0\x07\0\0\0hi");
+        assert_eq!(ask(&mut reader, 0x99, 0, &[])[7], 0x40);
+    }
+
+    #[test]
+    fn what_is_longer_than_a_message_comes_in_pieces() {
+        let mut reader = reader();
+        let command = [b'x'; 128];
+        assert_eq!(ask(&mut reader, 0x6F, 1, &command)[9], 0x10);
+        let first = ask(&mut reader, 0x6F, 2, &[b'y'; 10]);
+        assert_eq!((first.len(), first[9]), (138, 1));
+        let last = ask(&mut reader, 0x6F, 0x10, &[]);
+        assert_eq!((&last[10..], last[9]), (&[b'y'; 10][..], 2));
+    }
+
+    #[test]
+    fn an_empty_packet_ends_a_message_that_fills_its_last() {
+        let mut reader = reader();
+        let message = [&[0x6F, 54, 0, 0, 0, 0, 1, 0, 0, 0], &[0; 54][..]].concat();
+        reader.receive(BULK_OUT, &message);
+        assert!(matches!(reader.send(1, 64), Answer::Data(data) if data.len() == 64));
+        assert_eq!(reader.send(1, 64), Answer::Data(Vec::new()));
+        assert_eq!(reader.send(1, 64), Answer::Later);
+    }
+
+    #[test]
+    fn a_card_may_go_while_it_is_asked() {
+        let message = [&[0x6F, 3, 0, 0, 0, 0, 1, 0, 0, 0], &b"bye"[..]].concat();
+        assert_eq!(reader().receive(BULK_OUT, &message), Answer::Gone);
+    }
+}
