@@ -13,7 +13,7 @@ PROGRAMS := -p keywrightd -p keywright-client -p keywright-virtual-key
 CARGO    := cargo
 ARGS     :=
 
-.PHONY: help demo test bench deb check-deb docs-xml deps
+.PHONY: help demo test test-machine bench deb check-deb docs-xml deps
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: deps ## format, lints, and every test, the demo among them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast
+
+test-machine: deps deb ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
+	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
+	@tests/machine/run $(ARGS)
 
 bench: deps ## measure; the table goes to standard output
 	$(CARGO) build --locked --release $(PROGRAMS) $(FEATURES)
