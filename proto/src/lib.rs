@@ -14,6 +14,7 @@ pub mod csr;
 pub mod error_name;
 pub mod grant;
 pub mod id;
+pub mod judgement;
 pub mod name;
 pub mod pem;
 pub mod profile;
@@ -35,11 +36,15 @@ pub use csr::read_csr;
 pub use error_name::ErrorName;
 pub use grant::{Grant, VerifiedGrant, verify_grant};
 pub use id::Id;
+pub use judgement::{Facts, Judgement, Standing};
 pub use name::check_name;
 pub use public_key::PublicKey;
 pub use rights::RightState;
 pub use role::{Kind, Role};
-pub use statement::{Statement, VerifiedStatement, next_version, verify_statement};
+pub use statement::{
+    RevokedIssuer, Statement, VerifiedStatement, denials_until, is_parked, next_version,
+    verify_statement,
+};
 pub use tree::{Effect, Leaf, Target, Tree};
 pub use unsigned::Unsigned;
 pub use uri::Uri;

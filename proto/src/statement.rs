@@ -15,6 +15,10 @@ use crate::{
 pub const MAX_STATEMENT: usize = 16 * 1024;
 /// Versions are below this: the integers that every language holds exactly.
 pub const VERSION_LIMIT: u64 = 1 << 53;
+/// How far a version may be ahead of a Lock's clock, in milliseconds: 24 hours.
+pub const PARK_AHEAD_MS: u64 = 24 * 3_600_000;
+/// A year, in milliseconds: as wrong as an honest clock may be.
+const YEAR_MS: u64 = 366 * 24 * 3_600_000;
 
 /// A statement to be made.
 #[derive(Debug, Clone)]
@@ -25,6 +29,20 @@ pub struct Statement<'a> {
     pub version: Option<u64>,
     /// The Locks.
     pub tree: TreeHead,
+    /// In the revocation of a Master or Backup: its issuing key. None in every other statement.
+    pub revokes: Option<RevokedIssuer>,
+}
+
+/// What the revocation of a Master or Backup says of its issuing key (slot 9C). It is signed,
+/// because who sees a revoked access key (9A) cannot always know which issuing key goes with it.
+/// How it is weighed: [`crate::judgement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RevokedIssuer {
+    /// The issuing key: SHA-256 of its SubjectPublicKeyInfo.
+    pub issuing_key: Hash,
+    /// Denials that this issuing key signed stay in force up to this version, until somebody who
+    /// is not revoked says something newer. See [`denials_until`].
+    pub denials_until: u64,
 }
 
 /// A statement whose signature and chain were verified. Whether its signer was revoked since is
@@ -37,6 +55,8 @@ pub struct VerifiedStatement {
     pub version: Option<u64>,
     /// The Locks.
     pub tree: TreeHead,
+    /// In the revocation of a Master or Backup: its issuing key.
+    pub revokes: Option<RevokedIssuer>,
     /// Names the statement in confirmations: SHA-256 of what its signature covers. Unlike a hash
     /// of the whole, it does not change with the signature's random part.
     pub digest: Hash,
@@ -91,6 +111,21 @@ pub fn next_version(newest_known: Option<u64>, now_ms: u64) -> Result<u64, State
     version.filter(|version| *version < VERSION_LIMIT).ok_or(StatementError::NoVersionLeft)
 }
 
+/// [`RevokedIssuer::denials_until`] of a revocation that is signed now: above Unix time in
+/// milliseconds and above every version known of that issuing key, but for those more than a year
+/// ahead, which no honest clock made: they would leave no room for what has to be signed anew.
+pub fn denials_until(versions_by_issuer: impl IntoIterator<Item = u64>, now_ms: u64) -> u64 {
+    let latest = now_ms.saturating_add(YEAR_MS);
+    let known = versions_by_issuer.into_iter().filter(|version| *version <= latest);
+    known.fold(now_ms, u64::max).min(VERSION_LIMIT - 2)
+}
+
+/// Whether a Lock sets a statement aside for now: its version is more than 24 hours ahead of the
+/// Lock's clock. A Lock whose clock is not set (none) parks nothing.
+pub fn is_parked(version: u64, now_ms: Option<u64>) -> bool {
+    now_ms.is_some_and(|now| version > now.saturating_add(PARK_AHEAD_MS))
+}
+
 impl Statement<'_> {
     /// The statement, to be signed by the issuing key whose CA certificate is first in `chain`; the
     /// family's root is last.
@@ -133,18 +168,18 @@ pub fn verify_statement(
         return Err(StatementError::NotACa);
     }
     received.verify(signer.public_key()).map_err(|_| StatementError::BadSignature)?;
-    let (subject, family, version, tree) =
-        decode(&received.payload).ok_or(StatementError::Malformed)?;
+    let (family, statement) = decode(&received.payload).ok_or(StatementError::Malformed)?;
     if family != root.public_key().hash() {
         return Err(StatementError::OtherFamily);
     }
-    let statement = Statement { subject: &subject, version, tree };
+    let (subject, version, tree, revokes) = statement;
+    let statement = Statement { subject: &subject, version, tree, revokes };
     match encode(&statement, root) {
         None => return Err(StatementError::OutOfBounds),
         Some(payload) if payload != received.payload => return Err(StatementError::Malformed),
         Some(_) => {}
     }
-    Ok(VerifiedStatement { subject, version, tree, digest: received.digest, chain })
+    Ok(VerifiedStatement { subject, version, tree, revokes, digest: received.digest, chain })
 }
 
 /// Reads certificates, one more than CAs at most (an access certificate may come first).
@@ -164,17 +199,21 @@ const FAMILY: u8 = 2;
 const VERSION: u8 = 3;
 const SIZE: u8 = 4;
 const ROOT: u8 = 5;
+const ISSUING_KEY: u8 = 6;
+const DENIALS_UNTIL: u8 = 7;
 
 /// The payload in deterministic CBOR; none where a bound is not kept.
 fn encode(statement: &Statement<'_>, root: &Certificate) -> Option<Vec<u8>> {
-    let Statement { subject, version, tree } = statement;
+    let Statement { subject, version, tree, revokes } = statement;
     if version.is_some_and(|version| version >= VERSION_LIMIT)
+        || revokes.is_some_and(|issuer| issuer.denials_until >= VERSION_LIMIT)
+        || (version.is_some() && revokes.is_some())
         || !(1..=MAX_LEAVES).contains(&tree.size)
     {
         return None;
     }
     let mut e = Encoder::new(Vec::new());
-    e.map(if version.is_some() { 5 } else { 4 }).ok()?;
+    e.map(4 + u64::from(version.is_some()) + 2 * u64::from(revokes.is_some())).ok()?;
     e.u8(SUBJECT).ok()?.bytes(subject.spki_der()).ok()?;
     e.u8(FAMILY).ok()?.bytes(&root.public_key().hash()).ok()?;
     if let Some(version) = version {
@@ -182,11 +221,19 @@ fn encode(statement: &Statement<'_>, root: &Certificate) -> Option<Vec<u8>> {
     }
     e.u8(SIZE).ok()?.u64(tree.size).ok()?;
     e.u8(ROOT).ok()?.bytes(&tree.root).ok()?;
+    if let Some(issuer) = revokes {
+        e.u8(ISSUING_KEY).ok()?.bytes(&issuer.issuing_key).ok()?;
+        e.u8(DENIALS_UNTIL).ok()?.u64(issuer.denials_until).ok()?;
+    }
     Some(e.into_writer())
 }
 
-/// Reads a payload; that it is the one encoding is for the caller to check.
-fn decode(payload: &[u8]) -> Option<(PublicKey, Hash, Option<u64>, TreeHead)> {
+/// What a payload says beside the family.
+type Said = (PublicKey, Option<u64>, TreeHead, Option<RevokedIssuer>);
+
+/// Reads a payload: the family, and the rest. That it is the one encoding is for the caller to
+/// check.
+fn decode(payload: &[u8]) -> Option<(Hash, Said)> {
     let mut d = Decoder::new(payload);
     let entries = d.map().ok()??;
     let key = |d: &mut Decoder<'_>, expected: u8| (d.u8().ok()? == expected).then_some(());
@@ -204,5 +251,13 @@ fn decode(payload: &[u8]) -> Option<(PublicKey, Hash, Option<u64>, TreeHead)> {
     let size = d.u64().ok()?;
     key(&mut d, ROOT)?;
     let root = d.bytes().ok()?.try_into().ok()?;
-    Some((subject, family, version, TreeHead { size, root }))
+    let revokes = if entries == 6 {
+        key(&mut d, ISSUING_KEY)?;
+        let issuing_key = d.bytes().ok()?.try_into().ok()?;
+        key(&mut d, DENIALS_UNTIL)?;
+        Some(RevokedIssuer { issuing_key, denials_until: d.u64().ok()? })
+    } else {
+        None
+    };
+    Some((family, (subject, version, TreeHead { size, root }, revokes)))
 }

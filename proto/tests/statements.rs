@@ -8,11 +8,12 @@ use common::{Ca, Key, cose_signed_anew, ders, leaf};
 use coset::{CoseSign1, HeaderBuilder, iana};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use keywright_proto::{
-    Certificate, Confirmation, Effect, Grant, Leaf, Role, Statement, Target, Tree,
+    Certificate, Confirmation, Effect, Grant, Leaf, RevokedIssuer, Role, Statement, Target, Tree,
     chain::ChainError,
     confirmation::ConfirmationError,
+    denials_until,
     grant::GrantError,
-    next_version,
+    is_parked, next_version,
     statement::{MAX_STATEMENT, StatementError, VERSION_LIMIT},
     tree::{BadSize, NotIncluded, TreeHead, salt},
     verify_grant, verify_statement,
@@ -166,6 +167,55 @@ fn a_revocation_denies_everywhere_and_nothing_else() {
     assert_eq!(verify(&[leaf(ALLOW_ALL.0, ALLOW_ALL.1)], None), bad);
 }
 
+/// Who a revoked access key belongs to is signed with the revocation, and only with one.
+#[test]
+fn the_revocation_of_an_issuer_names_its_issuing_key() {
+    let ca = Ca::at_depth(2);
+    let (key, revokes) = (Key::new(30), RevokedIssuer { issuing_key: [7; 32], denials_until: 9 });
+    let grant = ca.revocation(&key, Some(revokes));
+    let verified = verify_grant(&grant.encode(), ca.root(), &lock(100)).unwrap();
+    assert_eq!(verified.statement.revokes, Some(revokes));
+    assert_eq!((verified.target, verified.effect), (Target::All, Effect::Deny));
+    let subject = key.public();
+    let tree = TreeHead { size: 1, root: [0; 32] };
+    let make = |version, denials_until| {
+        let revokes = Some(RevokedIssuer { denials_until, ..revokes });
+        Statement { subject: &subject, version, tree, revokes }.unsigned(&ca.chain).map(drop)
+    };
+    assert_eq!(make(None, VERSION_LIMIT - 1), Ok(()));
+    assert_eq!(make(None, VERSION_LIMIT), Err(StatementError::OutOfBounds));
+    assert_eq!(make(Some(1), 9), Err(StatementError::OutOfBounds));
+}
+
+#[test]
+fn how_long_the_denials_of_a_revoked_issuer_stay() {
+    let (now, year) = (1_790_000_000_000, 366 * 86_400_000);
+    for (known, until) in [
+        (&[][..], now),
+        (&[5, now - 1], now),
+        (&[now + year, 7], now + year),
+        (&[now + year + 1, now + 3], now + 3),
+    ] {
+        assert_eq!(denials_until(known.iter().copied(), now), until, "{known:?}");
+        assert!(next_version(Some(until), now).is_ok());
+    }
+    assert!(next_version(Some(denials_until([], u64::MAX)), 0).is_ok());
+}
+
+#[test]
+fn a_lock_with_a_clock_parks_versions_from_the_future() {
+    let (now, day) = (1_790_000_000_000, 86_400_000);
+    for (version, now, parked) in [
+        (now + day, Some(now), false),
+        (now + day + 1, Some(now), true),
+        (VERSION_LIMIT - 1, None, false),
+        (5, Some(now), false),
+        (VERSION_LIMIT - 1, Some(u64::MAX), false),
+    ] {
+        assert_eq!(is_parked(version, now), parked, "{version} {now:?}");
+    }
+}
+
 #[test]
 fn only_a_ca_below_the_pinned_root_makes_statements() {
     let ca = Ca::at_depth(2);
@@ -179,7 +229,8 @@ fn only_a_ca_below_the_pinned_root_makes_statements() {
     // A Sub Key has no CA certificate to put first.
     let sub_chain = ca.issue(&subject, Role::Sub, &[5]);
     let subject = subject.public();
-    let statement = Statement { subject: &subject, version: Some(1), tree: tree.head() };
+    let statement =
+        Statement { subject: &subject, version: Some(1), tree: tree.head(), revokes: None };
     assert_eq!(statement.unsigned(&sub_chain).unwrap_err(), StatementError::NotACa);
     assert_eq!(statement.unsigned(&[]).unwrap_err(), StatementError::Chain(ChainError::Empty));
     // A thief's signature does not get in.
@@ -246,7 +297,7 @@ fn statements_keep_their_bounds() {
     let subject = Key::new(30).public();
     let make = |version, size| {
         let tree = TreeHead { size, root: [0; 32] };
-        Statement { subject: &subject, version, tree }.unsigned(&ca.chain).map(drop)
+        Statement { subject: &subject, version, tree, revokes: None }.unsigned(&ca.chain).map(drop)
     };
     assert_eq!(make(Some(VERSION_LIMIT - 1), 1 << 20), Ok(()));
     let out = Err(StatementError::OutOfBounds);

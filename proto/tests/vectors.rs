@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use common::{Ca, Key, leaf};
 use keywright_proto::{
-    Certificate, Confirmation, Effect, Grant, Leaf, PublicKey, Role, Target, Tree, crl::Revoked,
-    verify_chain, verify_grant, verify_statement,
+    Certificate, Confirmation, Effect, Grant, Leaf, PublicKey, RevokedIssuer, Role, Target, Tree,
+    crl::Revoked, verify_chain, verify_grant, verify_statement,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -91,6 +91,10 @@ fn make() -> BTreeMap<String, Vec<u8>> {
     let no_chain = backup.grant(&key("backup-9a"), Some(1), &everywhere, 0, nobody);
     let by_other = Ca::master(Key::new(99)).grant(&sub, Some(1), &some, 1, nobody);
 
+    let backup_key = RevokedIssuer {
+        issuing_key: key("backup-9c").public().hash(),
+        denials_until: 1_790_000_000_000,
+    };
     let good = master.grant(&sub, Some(1), &some, 1, nobody);
     let mut bad_signature = good.clone();
     *bad_signature.statement.last_mut().unwrap() ^= 1;
@@ -103,6 +107,7 @@ fn make() -> BTreeMap<String, Vec<u8>> {
         ("master", master.grant(&key("master-9a"), Some(1), &everywhere, 0, &access[0].1), None),
         ("backup", master.grant(&key("backup-9a"), Some(1), &everywhere, 0, &access[1].1), None),
         ("revocation", master.grant(&sub, None, &[all(Effect::Deny)], 0, nobody), None),
+        ("revocation-of-a-backup", master.revocation(&key("backup-9a"), Some(backup_key)), None),
         ("other-lock", master.grant(&sub, Some(1), &some, 0, nobody), Some("another Lock's leaf")),
         (
             "sub-everywhere",
@@ -146,6 +151,10 @@ fn make() -> BTreeMap<String, Vec<u8>> {
             "file": file,
             "refused": refused,
             "version": statement.as_ref().and_then(|statement| statement.version),
+            "revokes": statement.as_ref().and_then(|statement| statement.revokes).map(|issuer| json!({
+                "issuing_key": hex::encode(issuer.issuing_key),
+                "denials_until": issuer.denials_until,
+            })),
             "digest": statement.map(|statement| hex::encode(statement.digest)),
             "index": grant.index,
             "leaf": describe_leaf(&grant.leaf),
@@ -236,6 +245,8 @@ fn the_files_verify_as_they_say() {
         if let Ok(verified) = verified {
             assert_eq!(verified.statement.version, grant["version"].as_u64(), "{name}");
             assert_eq!(verified.statement.digest[..], of(grant, "digest"), "{name}");
+            let until = verified.statement.revokes.map(|issuer| issuer.denials_until);
+            assert_eq!(until, grant["revokes"]["denials_until"].as_u64(), "{name}");
             assert_eq!(verified.effect == Effect::Allow, grant["leaf"]["allow"], "{name}");
         }
     }

@@ -168,7 +168,7 @@ impl Write {
             _ => Tree::new([Leaf::new(&made.salt_seed, Target::All, Effect::Allow)]),
         };
         let tree = tree.map_err(profile_failure)?.head();
-        Statement { subject: &subject, version: made.version, tree }
+        Statement { subject: &subject, version: made.version, tree, revokes: None }
             .unsigned(chain)
             .map_err(profile_failure)
     }

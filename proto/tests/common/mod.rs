@@ -4,7 +4,8 @@
 use coset::{CoseSign1, TaggedCborSerializable};
 use der::{Any, Decode, Encode, Tagged, asn1::BitString};
 use keywright_proto::{
-    Certificate, Crl, Effect, Grant, Leaf, PublicKey, Role, Statement, Target, Tree, Unsigned, crl,
+    Certificate, Crl, Effect, Grant, Leaf, PublicKey, RevokedIssuer, Role, Statement, Target, Tree,
+    Unsigned, crl,
     profile::{self, Validity},
 };
 use p256::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
@@ -88,9 +89,24 @@ impl Ca {
         Crl::parse(&self.key.sign(unsigned)).unwrap()
     }
 
+    /// The revocation of a Key, with its issuing key where it is a Master's or Backup's.
+    pub fn revocation(&self, subject: &Key, revokes: Option<RevokedIssuer>) -> Grant {
+        let all = leaf(Target::All, Effect::Deny);
+        let tree = Tree::new([all]).unwrap().head();
+        let subject = subject.public();
+        let statement = Statement { subject: &subject, version: None, tree, revokes };
+        Grant {
+            statement: self.key.sign(statement.unsigned(&self.chain).unwrap()),
+            leaf: all,
+            index: 0,
+            path: vec![],
+            access_chain: vec![],
+        }
+    }
+
     pub fn statement(&self, subject: &Key, version: Option<u64>, tree: &Tree) -> Vec<u8> {
         let subject = subject.public();
-        let statement = Statement { subject: &subject, version, tree: tree.head() };
+        let statement = Statement { subject: &subject, version, tree: tree.head(), revokes: None };
         self.key.sign(statement.unsigned(&self.chain).unwrap())
     }
 

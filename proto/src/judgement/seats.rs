@@ -1,0 +1,195 @@
+//! The places of issuing keys: from the root down, then what those below say of those above.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Facts, Revocation, Seat, Standing};
+use crate::{profile::MAX_CAS, tree::Hash};
+
+/// Who revokes an issuing key, with the version until which its denials stay.
+type Revokers<'a> = BTreeMap<Hash, Vec<(&'a Revocation, u64)>>;
+
+/// The place of every issuing key that is known. `ripe` says of a revocation whether its delay is
+/// over.
+pub(super) fn of(facts: &Facts, ripe: &impl Fn(&Revocation) -> bool) -> BTreeMap<Hash, Seat> {
+    let mut revokers = Revokers::new();
+    for revocation in facts.revocations.keys() {
+        if let Some(issuer) = revocation.issuer {
+            let on = revokers.entry(issuer.issuing_key).or_default();
+            on.push((revocation, issuer.denials_until));
+        }
+    }
+    let mut below = BTreeMap::<Hash, Vec<Hash>>::new();
+    for (issuer, ca) in &facts.issued {
+        below.entry(*issuer).or_default().push(*ca);
+    }
+    let mut seats = BTreeMap::new();
+    let mut level = BTreeSet::from([facts.root]);
+    for depth in 0..MAX_CAS as u8 {
+        seat_level(&mut seats, &level, depth, &revokers);
+        let standing = level.iter().filter(|ca| stands(&seats, ca));
+        let next = standing.filter_map(|ca| below.get(ca)).flatten().copied();
+        level = next.filter(|ca| !seats.contains_key(ca)).collect();
+    }
+    depose(&mut seats, &revokers, ripe);
+    seat_orphans(facts, &mut seats, &revokers);
+    seats
+}
+
+fn stands(seats: &BTreeMap<Hash, Seat>, ca: &Hash) -> bool {
+    seats.get(ca).is_some_and(|seat| seat.standing == Standing::Stands)
+}
+
+/// Everybody at one depth: first those above have their say, then the equals among themselves.
+fn seat_level(
+    seats: &mut BTreeMap<Hash, Seat>,
+    level: &BTreeSet<Hash>,
+    depth: u8,
+    revokers: &Revokers<'_>,
+) {
+    let from_above: Vec<_> = level
+        .iter()
+        .filter_map(|ca| Some((*ca, revoked_by_seated(seats, revokers.get(ca)?)?)))
+        .collect();
+    let rest = level.iter().filter(|ca| !from_above.iter().any(|(out, _)| out == *ca));
+    let rest: BTreeSet<Hash> = rest.copied().collect();
+    let out = out_among_equals(&rest, revokers);
+    let seat = |standing, denials_until| Seat { standing, depth: Some(depth), denials_until };
+    for (ca, until) in from_above {
+        seats.insert(ca, seat(Standing::Revoked, until));
+    }
+    for ca in &rest {
+        let on = revokers.get(ca).into_iter().flatten();
+        let until = on.filter(|(by, _)| rest.contains(&by.signer)).map(|(_, until)| *until).max();
+        let standing = if out.contains(ca) { Standing::Revoked } else { Standing::Stands };
+        seats.insert(*ca, seat(standing, until.unwrap_or(0)));
+    }
+}
+
+/// Whether somebody who has a seat and was not put out from above or by equals is among the
+/// revokers; answers the version of those
+/// nearest to the root, so that the Master's word counts before a Backup's here too.
+fn revoked_by_seated(seats: &BTreeMap<Hash, Seat>, revokers: &[(&Revocation, u64)]) -> Option<u64> {
+    let standing = revokers.iter().filter_map(|(by, until)| {
+        let seat = seats.get(&by.signer)?;
+        (seat.standing <= Standing::Deposed).then_some((seat.depth?, *until))
+    });
+    let standing: Vec<_> = standing.collect();
+    let nearest = standing.iter().map(|(depth, _)| *depth).min()?;
+    standing.iter().filter(|(depth, _)| *depth == nearest).map(|(_, until)| *until).max()
+}
+
+/// Who of equals is out: whom one revokes that is not revoked itself, and all of those that revoke
+/// each other in a circle.
+fn out_among_equals(equals: &BTreeSet<Hash>, revokers: &Revokers<'_>) -> BTreeSet<Hash> {
+    // Only those that somebody revokes can be out.
+    let on = |ca: &Hash| -> BTreeSet<Hash> {
+        let all = revokers.get(ca).into_iter().flatten().map(|(by, _)| by.signer);
+        all.filter(|signer| equals.contains(signer)).collect()
+    };
+    let mut undecided: BTreeMap<Hash, BTreeSet<Hash>> =
+        equals.iter().map(|ca| (*ca, on(ca))).filter(|(_, by)| !by.is_empty()).collect();
+    let mut out = BTreeSet::new();
+    loop {
+        let before = undecided.len();
+        // One that only those revoke who are out stands.
+        undecided.retain(|_, by| !by.iter().all(|signer| out.contains(signer)));
+        // One that somebody revokes who stands is out.
+        let fallen: Vec<Hash> = undecided
+            .iter()
+            .filter(|(_, by)| by.iter().any(|s| !undecided.contains_key(s) && !out.contains(s)))
+            .map(|(ca, _)| *ca)
+            .collect();
+        for ca in fallen {
+            undecided.remove(&ca);
+            out.insert(ca);
+        }
+        if undecided.is_empty() {
+            return out;
+        }
+        if undecided.len() == before {
+            // Everybody left is revoked by somebody left: the circles that nobody outside of them
+            // revokes are out.
+            let above: BTreeMap<Hash, BTreeSet<Hash>> =
+                undecided.keys().map(|ca| (*ca, all_above(ca, &undecided))).collect();
+            let circle = |ca: &Hash| {
+                let mine = above.get(ca);
+                mine.is_some_and(|mine| {
+                    mine.contains(ca) && mine.iter().all(|other| above.get(other) == Some(mine))
+                })
+            };
+            let circles: Vec<Hash> = undecided.keys().filter(|ca| circle(ca)).copied().collect();
+            for ca in circles {
+                undecided.remove(&ca);
+                out.insert(ca);
+            }
+        }
+    }
+}
+
+/// Those undecided from whom a chain of revocations leads to one.
+fn all_above(ca: &Hash, undecided: &BTreeMap<Hash, BTreeSet<Hash>>) -> BTreeSet<Hash> {
+    let mut above = BTreeSet::new();
+    let mut ahead = vec![*ca];
+    while let Some(next) = ahead.pop() {
+        for signer in undecided.get(&next).into_iter().flatten() {
+            if undecided.contains_key(signer) && above.insert(*signer) {
+                ahead.push(*signer);
+            }
+        }
+    }
+    above
+}
+
+/// What those below say of those above, from the deepest up, once its delay is over.
+fn depose(
+    seats: &mut BTreeMap<Hash, Seat>,
+    revokers: &Revokers<'_>,
+    ripe: &impl Fn(&Revocation) -> bool,
+) {
+    let standing = seats.iter().filter(|(_, seat)| seat.standing == Standing::Stands);
+    let mut upwards: Vec<(Option<u8>, Hash)> =
+        standing.map(|(ca, seat)| (seat.depth, *ca)).collect();
+    upwards.sort_unstable_by(|one, other| other.cmp(one));
+    for (depth, ca) in upwards {
+        let on = revokers.get(&ca).into_iter().flatten();
+        let until = on
+            .filter(|(by, _)| {
+                let seat = seats.get(&by.signer).filter(|s| s.standing == Standing::Stands);
+                seat.is_some_and(|seat| seat.depth > depth) && ripe(by)
+            })
+            .map(|(_, until)| *until)
+            .max();
+        if let (Some(denials_until), Some(seat)) = (until, seats.get_mut(&ca)) {
+            *seat = Seat { standing: Standing::Deposed, denials_until, ..*seat };
+        }
+    }
+}
+
+/// Those to whom nobody leads who stands: revoked by somebody who does, or waiting to be certified
+/// anew. Their denials stay as long as those of whoever certified them.
+fn seat_orphans(facts: &Facts, seats: &mut BTreeMap<Hash, Seat>, revokers: &Revokers<'_>) {
+    let orphans: BTreeSet<Hash> =
+        facts.issued.iter().map(|(_, ca)| *ca).filter(|ca| !seats.contains_key(ca)).collect();
+    let mut placed = BTreeMap::new();
+    for ca in &orphans {
+        let revoked = revokers.get(ca).and_then(|on| revoked_by_seated(seats, on));
+        let standing = if revoked.is_some() { Standing::Revoked } else { Standing::Orphaned };
+        placed.insert(*ca, Seat { standing, depth: None, denials_until: revoked.unwrap_or(0) });
+    }
+    seats.extend(placed);
+    // No step makes a value that was not there before, so this ends.
+    loop {
+        let mut changed = false;
+        for (issuer, ca) in &facts.issued {
+            let above = seats.get(issuer).filter(|seat| seat.standing > Standing::Deposed);
+            let above = above.map_or(0, |seat| seat.denials_until);
+            if let Some(seat) = seats.get_mut(ca).filter(|s| s.standing == Standing::Orphaned) {
+                changed |= above > seat.denials_until;
+                seat.denials_until = seat.denials_until.max(above);
+            }
+        }
+        if !changed {
+            return;
+        }
+    }
+}
