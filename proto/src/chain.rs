@@ -69,13 +69,8 @@ pub fn verify_chain(
         let [subject, issuer] = pair else { continue };
         link(position, subject, issuer)?;
     }
-    let has_own_ca = match leaf_first.first().and_then(Certificate::role) {
-        Some(Role::Master) => below.len() == 1,
-        Some(Role::Backup) => below.len() > 1,
-        _ => true,
-    };
-    if !has_own_ca {
-        return Err(ChainError::Role);
+    if let Some(leaf) = leaf_first.first() {
+        has_own_ca(leaf, below.len())?;
     }
     if let Some(position) = leaf_first.iter().position(|certificate| {
         at.is_some_and(|at| at < certificate.not_before() || at > certificate.not_after())
@@ -83,6 +78,25 @@ pub fn verify_chain(
         return Err(ChainError::Expired(position));
     }
     Ok(family)
+}
+
+/// Verifies that a certificate may stand before a chain that is verified already: the one link, and
+/// one signature.
+pub(crate) fn verify_next(
+    certificate: &Certificate,
+    above: &[Certificate],
+) -> Result<(), ChainError> {
+    link(0, certificate, above.first().ok_or(ChainError::Empty)?)?;
+    has_own_ca(certificate, above.len())
+}
+
+/// A Master's access certificate is issued by the root, a Backup's by another CA.
+fn has_own_ca(leaf: &Certificate, cas: usize) -> Result<(), ChainError> {
+    match leaf.role() {
+        Some(Role::Master) if cas != 1 => Err(ChainError::Role),
+        Some(Role::Backup) if cas < 2 => Err(ChainError::Role),
+        _ => Ok(()),
+    }
 }
 
 fn link(position: usize, subject: &Certificate, issuer: &Certificate) -> Result<(), ChainError> {

@@ -1,5 +1,7 @@
 //! Certificate revocation lists (RFC 5280, section 5): every CA of a family has one.
 
+use std::collections::BTreeSet;
+
 use der::{Decode, Encode};
 use x509_cert::{
     Version,
@@ -169,11 +171,39 @@ impl Crl {
         if !ca.is_ca() {
             return Err(CrlError::NotACa);
         }
-        let named = self.issuer == ca.subject_der()
-            && self.authority_key_identifier == ca.public_key().key_identifier();
+        let named = self.is_named(ca);
         let signed = SignedDer::parse(&self.signed_der, MAX_CRL)
             .is_some_and(|signed| signed.verify(ca.public_key()).is_ok());
         if named && signed { Ok(()) } else { Err(CrlError::NotByThisCa) }
+    }
+
+    /// Whether it names this CA as its issuer.
+    pub fn is_named(&self, ca: &Certificate) -> bool {
+        self.issuer == ca.subject_der()
+            && self.authority_key_identifier == ca.public_key().key_identifier()
+    }
+
+    /// Whether another CRL is of no use beside this one: of the same issuer, it lists nothing that
+    /// this one does not, and not more or older.
+    pub fn covers(&self, other: &Self) -> bool {
+        if self.issuer != other.issuer
+            || self.authority_key_identifier != other.authority_key_identifier
+        {
+            return false;
+        }
+        let (mine, others): (BTreeSet<_>, BTreeSet<_>) =
+            (self.serials().collect(), other.serials().collect());
+        others.is_subset(&mine) && (others.len() < mine.len() || other.rank() < self.rank())
+    }
+
+    /// What decides between two with the same entries: the newer one. Never equal for two.
+    pub(crate) fn rank(&self) -> (u64, u64, &[u8]) {
+        (self.number, self.this_update, &self.signed_der)
+    }
+
+    /// The serial numbers that it revokes.
+    pub(crate) fn serials(&self) -> impl Iterator<Item = &[u8]> {
+        self.revoked.iter().map(|revoked| revoked.serial.as_slice())
     }
 
     /// The whole CRL, DER.

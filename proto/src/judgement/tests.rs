@@ -215,8 +215,11 @@ fn clocks() {
     assert_eq!(facts.judge(5, 7).next_change(), Some(8));
 }
 
-/// A family of at most PEOPLE issuing keys, with certificates and revocations as they come.
-fn any_family() -> impl Strategy<Value = (Vec<(u8, u8)>, Vec<(Revocation, u64)>)> {
+/// A family of at most PEOPLE issuing keys, with certificates and revocations as they come:
+/// issuer and CA; revocations, and when each was first seen.
+type AnyFamily = (Vec<(u8, u8)>, Vec<(Revocation, u64)>);
+
+fn any_family() -> impl Strategy<Value = AnyFamily> {
     let issued = proptest::collection::vec((0..PEOPLE, 1..PEOPLE), 0..20);
     let revocation = (0..PEOPLE, 0..PEOPLE, any::<bool>(), 0..4u64, 0..3u64).prop_map(
         |(signer, subject, names_issuer, until, seen)| {

@@ -1,0 +1,353 @@
+//! Everything signed that a family has: what stations exchange, and how they merge.
+//!
+//! [`Papers`] hold only what was verified up to the family's pinned root, with nothing but
+//! themselves: every certificate's issuer is in them, every confirmation's Lock. They merge by
+//! union, so whatever the order, the end is the same. Who of the signers is believed is judged
+//! afterwards, over the union: [`Papers::facts`].
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use crate::{
+    Certificate, Confirmation, Crl, Effect, Facts, Judgement, Leaf, PublicKey, Role, Target, Tree,
+    VerifiedStatement,
+    chain::{ChainError, verify_chain, verify_next},
+    confirmation::ConfirmationError,
+    crl::CrlError,
+    rights::{Said, newest},
+    statement::{StatementError, verify_statement},
+    tree::Hash,
+};
+
+mod file;
+
+pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES};
+
+/// The signed objects of one family, all of them public.
+#[derive(Debug, Clone)]
+pub struct Papers {
+    root: Certificate,
+    /// By DER. The root is none of them.
+    certificates: BTreeMap<Vec<u8>, Certificate>,
+    /// The chain of each CA certificate (itself first), by the key identifier of its key.
+    issuers: BTreeMap<[u8; 20], Vec<Vec<Certificate>>>,
+    /// The access keys of Masters and Backups.
+    masters: BTreeSet<Hash>,
+    /// The Locks' keys.
+    locks: BTreeMap<Hash, PublicKey>,
+    /// By DER; of each CA those that no other makes superfluous.
+    crls: BTreeMap<Vec<u8>, Crl>,
+    /// By digest.
+    statements: BTreeMap<Hash, Signed>,
+    /// By what they say: Lock, statement, allow, newest version.
+    confirmations: BTreeMap<(Hash, Hash, bool, u64), Vec<u8>>,
+}
+
+/// A statement with its leaves, as stations have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The tagged COSE_Sign1.
+    pub cose: Vec<u8>,
+    /// What it says.
+    pub statement: VerifiedStatement,
+    /// What the salts of its leaves are derived from.
+    pub seed: [u8; 32],
+    /// Its leaves, in the tree's order.
+    pub leaves: Vec<(Target, Effect)>,
+}
+
+/// Why something is not among a family's papers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PaperError {
+    /// Of another family, or by nobody whose certificate is here.
+    #[error("nobody in this family's papers has issued the certificate")]
+    NoIssuer,
+    /// The certificate's chain is not believed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The statement is not believed.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// The leaves are not the statement's, name a Lock twice, or say what it must not say.
+    #[error("the leaves are not those of the statement, or not what such a statement may say")]
+    Leaves,
+    /// The CRL is not believed.
+    #[error(transparent)]
+    Crl(#[from] CrlError),
+    /// The confirmation is not believed.
+    #[error(transparent)]
+    Confirmation(#[from] ConfirmationError),
+}
+
+impl Papers {
+    /// Those of a family of which nothing but the pinned root certificate is known.
+    ///
+    /// # Errors
+    /// A certificate that is no root.
+    pub fn new(root: Certificate) -> Result<Self, ChainError> {
+        verify_chain(std::slice::from_ref(&root), root.der(), None)?;
+        let issuers =
+            BTreeMap::from([(root.public_key().key_identifier(), vec![vec![root.clone()]])]);
+        Ok(Self {
+            root,
+            certificates: BTreeMap::new(),
+            issuers,
+            masters: BTreeSet::new(),
+            locks: BTreeMap::new(),
+            crls: BTreeMap::new(),
+            statements: BTreeMap::new(),
+            confirmations: BTreeMap::new(),
+        })
+    }
+
+    /// The pinned root.
+    pub const fn root(&self) -> &Certificate {
+        &self.root
+    }
+
+    /// The certificates of CAs, Keys and Locks, without the root.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.certificates.values()
+    }
+
+    /// The statements.
+    pub fn statements(&self) -> impl Iterator<Item = &Signed> {
+        self.statements.values()
+    }
+
+    /// The confirmations: the Lock's key hash, what it says, and the tagged COSE_Sign1.
+    pub fn confirmations(&self) -> impl Iterator<Item = (Hash, Confirmation, &[u8])> {
+        self.confirmations.iter().map(|((lock, statement, allow, newest), bytes)| {
+            let effect = if *allow { Effect::Allow } else { Effect::Deny };
+            let said = Confirmation { statement: *statement, effect, newest_version: *newest };
+            (*lock, said, bytes.as_slice())
+        })
+    }
+
+    /// The chain of a certificate that is here, itself first and the root last.
+    pub fn chain(&self, certificate: &Certificate) -> Option<Vec<Certificate>> {
+        if *certificate == self.root {
+            return Some(vec![certificate.clone()]);
+        }
+        self.certificates.get(certificate.der())?;
+        Some([&[certificate.clone()][..], self.issuer_of(certificate).ok()?].concat())
+    }
+
+    /// Takes a certificate in; the root is one already. Answers whether it is new.
+    ///
+    /// # Errors
+    /// One whose issuer is not here, or that does not have its chain's rules.
+    pub fn add_certificate(&mut self, certificate: Certificate) -> Result<bool, PaperError> {
+        if certificate == self.root || self.certificates.contains_key(certificate.der()) {
+            return Ok(false);
+        }
+        let above = self.issuer_of(&certificate)?;
+        let chain = [&[certificate.clone()][..], above].concat();
+        self.keep_certificate(certificate, chain);
+        Ok(true)
+    }
+
+    fn keep_certificate(&mut self, certificate: Certificate, chain: Vec<Certificate>) {
+        let key = certificate.public_key();
+        match certificate.role() {
+            None => self.issuers.entry(key.key_identifier()).or_default().push(chain),
+            Some(Role::Lock) => drop(self.locks.insert(key.hash(), key.clone())),
+            Some(role) if role.is_issuer() => drop(self.masters.insert(key.hash())),
+            Some(_) => {}
+        }
+        self.certificates.insert(certificate.der().to_vec(), certificate);
+    }
+
+    /// The chain of who issued a certificate.
+    fn issuer_of(&self, certificate: &Certificate) -> Result<&[Certificate], PaperError> {
+        let mut wrong = PaperError::NoIssuer;
+        for above in self.issuers.get(certificate.authority_key_identifier()).into_iter().flatten()
+        {
+            match verify_next(certificate, above) {
+                Ok(()) => return Ok(above),
+                Err(error) => wrong = error.into(),
+            }
+        }
+        Err(wrong)
+    }
+
+    /// Takes a CRL in. One that another of its CA makes superfluous is left out: a CRL that lacks a
+    /// known entry never displaces one that has it. Answers whether it is new.
+    ///
+    /// # Errors
+    /// One that no CA here has signed.
+    pub fn add_crl(&mut self, crl: Crl) -> Result<bool, PaperError> {
+        let signed = self.issuers.values().flatten().filter_map(|chain| chain.first());
+        let mut signed = signed.filter(|ca| crl.is_named(ca)).map(|ca| crl.verify(ca)).peekable();
+        if signed.peek().is_none() {
+            return Err(CrlError::NotByThisCa.into());
+        }
+        if let Some(error) = signed.find_map(Result::err) {
+            return Err(error.into());
+        }
+        Ok(self.keep_crl(crl))
+    }
+
+    fn keep_crl(&mut self, crl: Crl) -> bool {
+        if self.crls.values().any(|known| known.der() == crl.der() || known.covers(&crl)) {
+            return false;
+        }
+        self.crls.retain(|_, known| !crl.covers(known));
+        self.crls.insert(crl.der().to_vec(), crl);
+        true
+    }
+
+    /// The CRL of a CA to publish: of those that are left the one with most entries, the newest of
+    /// these. With it, the serial numbers known to be revoked that it lacks: they are for the CA's
+    /// next CRL.
+    pub fn crl(&self, ca: &Certificate) -> Option<(&Crl, BTreeSet<Vec<u8>>)> {
+        let of_ca = || self.crls.values().filter(|crl| crl.is_named(ca));
+        let best = of_ca().max_by_key(|crl| (crl.revoked().len(), crl.rank()))?;
+        let known = of_ca().flat_map(Crl::serials).collect::<BTreeSet<_>>();
+        let lacking = known.difference(&best.serials().collect()).map(|s| s.to_vec()).collect();
+        Some((best, lacking))
+    }
+
+    /// Takes a statement in, with its leaves in the tree's order. Answers whether it is new.
+    ///
+    /// # Errors
+    /// One that is not of this family, whose leaves are others, or that says what no Lock takes.
+    pub fn add_statement(
+        &mut self,
+        cose: Vec<u8>,
+        seed: [u8; 32],
+        leaves: Vec<(Target, Effect)>,
+    ) -> Result<bool, PaperError> {
+        let statement = verify_statement(&cose, self.root.der())?;
+        let tree = Tree::new(leaves.iter().map(|(to, effect)| Leaf::new(&seed, *to, *effect)));
+        let everywhere = [(Target::All, Effect::Deny)];
+        if tree.map_err(|_| PaperError::Leaves)?.head() != statement.tree
+            || has_double(&leaves)
+            || (statement.version.is_none() && leaves != everywhere)
+            || (leaves.contains(&(Target::All, Effect::Allow))
+                && !self.masters.contains(&statement.subject.hash()))
+        {
+            return Err(PaperError::Leaves);
+        }
+        for ca in statement.chain.iter().rev() {
+            self.add_certificate(ca.clone())?;
+        }
+        Ok(self.keep_statement(Signed { cose, statement, seed, leaves }))
+    }
+
+    fn keep_statement(&mut self, signed: Signed) -> bool {
+        match self.statements.entry(signed.statement.digest) {
+            Entry::Vacant(entry) => {
+                entry.insert(signed);
+                true
+            }
+            // A signature has many forms. One of them is kept, the same at every station.
+            Entry::Occupied(mut known) if signed.cose < known.get().cose => {
+                known.insert(signed);
+                false
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    /// Takes a Lock's confirmation in. Answers whether it is new.
+    ///
+    /// # Errors
+    /// One that no Lock here has signed.
+    pub fn add_confirmation(&mut self, bytes: Vec<u8>) -> Result<bool, PaperError> {
+        let claimed = Confirmation::claimed_lock(&bytes)?;
+        let lock = self.locks.get(&claimed).ok_or(ConfirmationError::OtherLock)?;
+        let said = Confirmation::verify(&bytes, lock)?;
+        let allow = said.effect == Effect::Allow;
+        Ok(self.keep_confirmation((claimed, said.statement, allow, said.newest_version), bytes))
+    }
+
+    fn keep_confirmation(&mut self, said: (Hash, Hash, bool, u64), bytes: Vec<u8>) -> bool {
+        match self.confirmations.entry(said) {
+            Entry::Vacant(entry) => {
+                entry.insert(bytes);
+                true
+            }
+            Entry::Occupied(mut known) => {
+                if bytes < *known.get() {
+                    known.insert(bytes);
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes everything in that others have of the same family: it was verified when they took it
+    /// in. Answers how many objects are new; none of another root's.
+    pub fn merge(&mut self, others: Self) -> usize {
+        if self.root != others.root {
+            return 0;
+        }
+        let mut new = 0;
+        for certificate in others.certificates.values() {
+            if let (false, Some(chain)) =
+                (self.certificates.contains_key(certificate.der()), others.chain(certificate))
+            {
+                self.keep_certificate(certificate.clone(), chain);
+                new += 1;
+            }
+        }
+        for crl in others.crls.into_values() {
+            new += usize::from(self.keep_crl(crl));
+        }
+        for signed in others.statements.into_values() {
+            new += usize::from(self.keep_statement(signed));
+        }
+        for (said, bytes) in others.confirmations {
+            new += usize::from(self.keep_confirmation(said, bytes));
+        }
+        new
+    }
+
+    /// What a judge has to know. `first_seen` answers when this judge first saw a statement (by
+    /// digest), in Unix seconds.
+    pub fn facts(&self, first_seen: impl Fn(&Hash) -> u64) -> Facts {
+        let mut facts = Facts::new(self.root.public_key());
+        for certificate in self.certificates.values() {
+            if let Ok(above) = self.issuer_of(certificate) {
+                facts.learn_chain(&[&[certificate.clone()][..], above].concat());
+            }
+        }
+        for (digest, signed) in &self.statements {
+            facts.learn_statement(&signed.statement, first_seen(digest));
+        }
+        facts
+    }
+
+    /// What counts of all that is said about a Key at a Lock. Keys are hashes.
+    pub fn said(&self, judgement: &Judgement, key: &Hash, lock: &Hash) -> Option<Said> {
+        let of_key = self.statements.values().filter(|s| s.statement.subject.hash() == *key);
+        newest(of_key.flat_map(|signed| {
+            let here = |(target, _): &&(Target, Effect)| match target {
+                Target::All => true,
+                Target::Lock(hash) => hash == lock,
+            };
+            let signer = signed.statement.signer().map(PublicKey::hash);
+            signed.leaves.iter().filter(here).filter_map(move |(_, effect)| {
+                let said = Said { version: signed.statement.version, effect: *effect };
+                judgement.weigh(&signer?, key, said)
+            })
+        }))
+    }
+}
+
+/// Equal where the objects are: how chains were found does not matter.
+impl PartialEq for Papers {
+    fn eq(&self, other: &Self) -> bool {
+        self.root == other.root
+            && self.certificates == other.certificates
+            && self.crls.keys().eq(other.crls.keys())
+            && self.statements == other.statements
+            && self.confirmations == other.confirmations
+    }
+}
+
+fn has_double(leaves: &[(Target, Effect)]) -> bool {
+    let mut targets: Vec<_> = leaves.iter().map(|(target, _)| *target).collect();
+    targets.sort_unstable();
+    targets.windows(2).any(|pair| pair.first() == pair.last())
+}

@@ -1,0 +1,286 @@
+//! The file that stations exchange by hand (`ExportFamily`): deterministic CBOR, described in
+//! `docs/formats.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minicbor::{Decoder, Encoder, data::Type};
+
+use super::{Papers, Signed};
+use crate::{Certificate, Crl, Effect, Target, chain::ChainError, tree::Hash};
+
+/// The longest file, in bytes.
+pub const MAX_FAMILY_FILE: usize = 64 << 20;
+/// The most leaves in a file, over all its statements.
+pub const MAX_FILE_LEAVES: usize = 1 << 22;
+/// What a file begins with.
+const NAME: &str = "keywright-family";
+/// The version of the format.
+const VERSION: u64 = 1;
+
+/// Why a file is not made or not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// Not such a file, or not in its one encoding.
+    #[error("not a file of a family's signed objects as Keywright exports it")]
+    Malformed,
+    /// Of a later version.
+    #[error("the file is of a newer version; import it with a newer Keywright")]
+    NewerVersion,
+    /// Over [`MAX_FAMILY_FILE`] or [`MAX_FILE_LEAVES`].
+    #[error("the file has more than {MAX_FAMILY_FILE} bytes or {MAX_FILE_LEAVES} rights")]
+    TooLarge,
+    /// Its root is not the pinned one.
+    #[error("the file is of another family, or of a root that is not pinned here")]
+    OtherFamily,
+    /// The pinned certificate is no root.
+    #[error(transparent)]
+    Root(#[from] ChainError),
+}
+
+impl Papers {
+    /// The file.
+    ///
+    /// # Errors
+    /// [`FileError::TooLarge`].
+    pub fn encode(&self) -> Result<Vec<u8>, FileError> {
+        let targets: BTreeSet<Hash> = self.statements().flat_map(Signed::locks).collect();
+        let numbers: BTreeMap<&Hash, u64> = targets.iter().zip(0u64..).collect();
+        let leaves: usize = self.statements().map(|signed| signed.leaves.len()).sum();
+        let mut e = Encoder::new(Vec::new());
+        // Writing to a Vec cannot fail.
+        let _ = self.write(&mut e, &targets, &numbers);
+        let bytes = e.into_writer();
+        if bytes.len() > MAX_FAMILY_FILE || leaves > MAX_FILE_LEAVES {
+            return Err(FileError::TooLarge);
+        }
+        Ok(bytes)
+    }
+
+    fn write(
+        &self,
+        e: &mut Encoder<Vec<u8>>,
+        targets: &BTreeSet<Hash>,
+        numbers: &BTreeMap<&Hash, u64>,
+    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+        e.array(8)?.str(NAME)?.u64(VERSION)?.bytes(self.root.der())?;
+        byte_strings(e, self.certificates.keys())?;
+        byte_strings(e, self.crls.keys())?;
+        byte_strings(e, targets)?;
+        let statements: BTreeMap<_, _> =
+            self.statements.values().map(|signed| (&signed.cose, signed)).collect();
+        e.array(statements.len() as u64)?;
+        for signed in statements.values() {
+            e.array(3)?.bytes(&signed.cose)?.bytes(&signed.seed)?;
+            e.array(signed.leaves.len() as u64)?;
+            for leaf in &signed.leaves {
+                match leaf {
+                    (Target::All, effect) => e.bool(*effect == Effect::Allow)?,
+                    (Target::Lock(lock), effect) => {
+                        let number = numbers.get(lock).copied().unwrap_or_default();
+                        if *effect == Effect::Allow {
+                            e.u64(number)?
+                        } else {
+                            e.i64(-1 - number as i64)?
+                        }
+                    }
+                };
+            }
+        }
+        byte_strings(e, self.confirmations.values().collect::<BTreeSet<_>>())?;
+        Ok(())
+    }
+
+    /// Reads a file. Only what verifies up to the pinned root certificate (DER) is kept; answers
+    /// also how many objects were left out.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is of another family.
+    pub fn decode(bytes: &[u8], pinned_root: &[u8]) -> Result<(Self, usize), FileError> {
+        if bytes.len() > MAX_FAMILY_FILE {
+            return Err(FileError::TooLarge);
+        }
+        let file = File::read(bytes)?;
+        if file.root != pinned_root {
+            return Err(FileError::OtherFamily);
+        }
+        let root = Certificate::parse(pinned_root).map_err(|_| ChainError::NotARoot)?;
+        let mut papers = Self::new(root)?;
+        let mut left_out = 0;
+        let mut count = |taken: bool| left_out += usize::from(!taken);
+        let certificates = file.certificates.iter().map(|der| Certificate::parse(der));
+        let mut certificates: Vec<_> = certificates
+            .filter_map(|parsed| {
+                count(parsed.is_ok());
+                parsed.ok()
+            })
+            .collect();
+        // Issuers first: they have the larger pathLenConstraint; an end entity has none.
+        certificates.sort_by_key(|certificate| std::cmp::Reverse(certificate.path_len()));
+        for certificate in certificates {
+            count(papers.add_certificate(certificate).is_ok());
+        }
+        for der in file.crls {
+            count(Crl::parse(der).is_ok_and(|crl| papers.add_crl(crl).is_ok()));
+        }
+        for (cose, seed, leaves) in file.statements {
+            count(papers.add_statement(cose.to_vec(), seed, leaves).is_ok());
+        }
+        for bytes in file.confirmations {
+            count(papers.add_confirmation(bytes.to_vec()).is_ok());
+        }
+        Ok((papers, left_out))
+    }
+
+    /// The DER of the root that a file claims, to find the family by. Nothing is verified.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn claimed_root(bytes: &[u8]) -> Result<&[u8], FileError> {
+        header(&mut Decoder::new(bytes))
+    }
+}
+
+/// A statement as it is in the file: the COSE_Sign1, the seed, the leaves.
+type FileStatement<'a> = (&'a [u8], [u8; 32], Vec<(Target, Effect)>);
+
+/// A file as it was read. Nothing in it is verified.
+struct File<'a> {
+    root: &'a [u8],
+    certificates: Vec<&'a [u8]>,
+    crls: Vec<&'a [u8]>,
+    statements: Vec<FileStatement<'a>>,
+    confirmations: Vec<&'a [u8]>,
+}
+
+impl<'a> File<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, FileError> {
+        let mut d = Decoder::new(bytes);
+        let root = header(&mut d)?;
+        let file = Self::read_lists(&mut d, root)?;
+        let all = file.ok_or(FileError::Malformed)?;
+        if d.position() == bytes.len() { Ok(all) } else { Err(FileError::Malformed) }
+    }
+
+    fn read_lists(d: &mut Decoder<'a>, root: &'a [u8]) -> Result<Option<Self>, FileError> {
+        let (Some(certificates), Some(crls), Some(targets)) =
+            (sorted(d), sorted(d), sorted(d).and_then(as_hashes))
+        else {
+            return Ok(None);
+        };
+        let mut statements: Vec<FileStatement<'a>> = Vec::new();
+        let mut room = MAX_FILE_LEAVES;
+        let Some(count) = length(d) else { return Ok(None) };
+        for _ in 0..count {
+            let Some((cose, seed, length)) = statement(d) else { return Ok(None) };
+            room = room.checked_sub(length).ok_or(FileError::TooLarge)?;
+            let leaves: Option<Vec<_>> = (0..length).map(|_| leaf(d, &targets)).collect();
+            let Some(leaves) = leaves else { return Ok(None) };
+            if statements.last().is_some_and(|(before, ..)| *before >= cose) {
+                return Ok(None);
+            }
+            statements.push((cose, seed, leaves));
+        }
+        let Some(confirmations) = sorted(d) else { return Ok(None) };
+        Ok(Some(Self { root, certificates, crls, statements, confirmations }))
+    }
+}
+
+/// Reads the beginning; answers the root.
+fn header<'a>(d: &mut Decoder<'a>) -> Result<&'a [u8], FileError> {
+    let begins = length(d) == Some(8) && d.str().ok() == Some(NAME);
+    let version = number(d).filter(|_| begins).ok_or(FileError::Malformed)?;
+    if version > VERSION {
+        return Err(FileError::NewerVersion);
+    }
+    let root = byte_string(d).filter(|_| version == VERSION);
+    root.ok_or(FileError::Malformed)
+}
+
+fn statement<'a>(d: &mut Decoder<'a>) -> Option<(&'a [u8], [u8; 32], usize)> {
+    (length(d)? == 3).then_some(())?;
+    Some((byte_string(d)?, byte_string(d)?.try_into().ok()?, length(d)?))
+}
+
+fn leaf(d: &mut Decoder<'_>, targets: &[Hash]) -> Option<(Target, Effect)> {
+    let lock = |number: u64| targets.get(usize::try_from(number).ok()?).copied().map(Target::Lock);
+    Some(match d.datatype().ok()? {
+        Type::Bool if d.bool().ok()? => (Target::All, Effect::Allow),
+        Type::Bool => (Target::All, Effect::Deny),
+        Type::U8 | Type::U16 | Type::U32 | Type::U64 => (lock(number(d)?)?, Effect::Allow),
+        _ => {
+            let (at, negative) = (d.position(), d.int().ok()?);
+            let number = u64::try_from(-1 - i128::from(negative)).ok()?;
+            (d.position() - at == head(number)).then_some(())?;
+            (lock(number)?, Effect::Deny)
+        }
+    })
+}
+
+/// How many bytes the head of an item with this argument has, in its shortest form.
+const fn head(argument: u64) -> usize {
+    match argument {
+        0..=23 => 1,
+        24..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+/// An unsigned number in its shortest form.
+fn number(d: &mut Decoder<'_>) -> Option<u64> {
+    let (at, number) = (d.position(), d.u64().ok()?);
+    (d.position() - at == head(number)).then_some(number)
+}
+
+/// The length of an array, definite and in its shortest form. No more than there are bytes left: an
+/// item has at least one.
+fn length(d: &mut Decoder<'_>) -> Option<usize> {
+    let (at, length) = (d.position(), d.array().ok()??);
+    let left = d.input().len() - d.position();
+    let length = usize::try_from(length).ok().filter(|length| *length <= left)?;
+    (d.position() - at == head(length as u64)).then_some(length)
+}
+
+/// A byte string of definite length, in its shortest form.
+fn byte_string<'a>(d: &mut Decoder<'a>) -> Option<&'a [u8]> {
+    let (at, bytes) = (d.position(), d.bytes().ok()?);
+    (d.position() - at == head(bytes.len() as u64) + bytes.len()).then_some(bytes)
+}
+
+/// An array of byte strings, sorted, none twice.
+fn sorted<'a>(d: &mut Decoder<'a>) -> Option<Vec<&'a [u8]>> {
+    let mut items: Vec<&[u8]> = Vec::new();
+    for _ in 0..length(d)? {
+        let item = byte_string(d)?;
+        items.last().is_none_or(|before| *before < item).then_some(())?;
+        items.push(item);
+    }
+    Some(items)
+}
+
+fn as_hashes(items: Vec<&[u8]>) -> Option<Vec<Hash>> {
+    items.into_iter().map(|item| item.try_into().ok()).collect()
+}
+
+fn byte_strings<T: AsRef<[u8]>>(
+    e: &mut Encoder<Vec<u8>>,
+    items: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+    let items = items.into_iter();
+    e.array(items.len() as u64)?;
+    for item in items {
+        e.bytes(item.as_ref())?;
+    }
+    Ok(())
+}
+
+impl Signed {
+    /// The key hashes of the Locks that it names.
+    fn locks(&self) -> impl Iterator<Item = Hash> {
+        self.leaves.iter().filter_map(|(target, _)| match target {
+            Target::Lock(hash) => Some(*hash),
+            Target::All => None,
+        })
+    }
+}
