@@ -1,9 +1,10 @@
 # Two commands do everything on a bare Debian 12 machine with Rust: `make demo` and `make test`.
 
 # What is missing of these is installed: the build (udev, libusb; libclang for the virtual Key's firmware) and the
-# tests (a message bus, openssl, a mocked udev).
+# tests (a message bus, openssl, a mocked udev, the servers of a gateway).
 BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev
-PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates
+PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates \
+                  openssh-server openssh-client nginx mount
 # What builds and checks the packages.
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 

@@ -24,6 +24,13 @@ impl Id {
         Self(id)
     }
 
+    /// The id of the key whose DER SubjectPublicKeyInfo has this SHA-256.
+    pub fn of_hash(spki_sha256: &[u8; 32]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&spki_sha256[..16]);
+        Self(id)
+    }
+
     /// An id from its raw bytes, as records store it.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)

@@ -1,0 +1,130 @@
+//! `keywright-lockd apply FILE…`: by itself where no service runs, else through the service's inbox.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use keywright_proto::{Confirmation, Effect, PublicKey, grant::MAX_GRANT};
+
+use crate::{
+    config::Config,
+    error::{Error, Refusal},
+    files::{self, Readers},
+    identity::Identity,
+    inbox::{Dropped, Watch},
+    membership::Membership,
+    service::{CONFIRMATION, INBOX, OUTBOX, Origin, REFUSED, Service, answer_name},
+};
+
+/// How long the service is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest answer, in bytes.
+const MAX_ANSWER: usize = 4096;
+
+/// What became of a file: what the Lock does now, or why nothing changed.
+pub type Outcome = (PathBuf, Result<String, String>);
+
+/// Has these grants judged.
+///
+/// # Errors
+/// Nothing could be judged.
+pub fn apply(state: &Path, config: Config, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
+    match Service::open(state, config) {
+        Ok(service) => alone(state, service, paths),
+        Err(Error::InUse(_)) => hand_over(state, paths),
+        Err(error) => Err(error),
+    }
+}
+
+fn alone(state: &Path, mut service: Service, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
+    let mut taken = Vec::new();
+    for path in paths {
+        let name = answer_name(path.file_name().unwrap_or_default());
+        let grant = files::read(path, MAX_GRANT).map_err(Refusal::Unreadable);
+        let outcome = grant.and_then(|grant| service.take(&grant, Origin::File(name.clone())));
+        taken.push((path, name, outcome));
+    }
+    let settled = service.settle().map_err(|problem| problem.to_string());
+    let lock = service.gate().identity().public().clone();
+    let told = taken.into_iter().map(|(path, name, outcome)| {
+        let told = match (outcome, &settled) {
+            (Err(refusal), _) => Err(refusal.to_string()),
+            (Ok(_), Err(problem)) => Err(problem.clone()),
+            (Ok(taken), Ok(_)) if taken.parked => Ok(PARKED.to_owned()),
+            (Ok(_), Ok(_)) => told(&answer(state, &name, CONFIRMATION), &lock),
+        };
+        (path.clone(), told)
+    });
+    Ok(told.collect())
+}
+
+const PARKED: &str = "its version is in the future; it waits for its time";
+
+fn answer(state: &Path, name: &str, kind: &str) -> PathBuf {
+    state.join(OUTBOX).join(format!("{name}.{kind}"))
+}
+
+/// What a confirmation says, in words.
+fn told(path: &Path, lock: &PublicKey) -> Result<String, String> {
+    let bytes = files::read(path, MAX_ANSWER).map_err(|error| error.to_string())?;
+    let said = Confirmation::verify(&bytes, lock).map_err(|error| error.to_string())?;
+    let effect = match said.effect {
+        Effect::Allow => "the Key is admitted",
+        Effect::Deny => "the Key is not admitted",
+    };
+    Ok(format!("{effect}; confirmed in {}", path.display()))
+}
+
+/// Puts copies into the inbox of the service that is running, and waits for its answers.
+fn hand_over(state: &Path, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
+    let identity = Identity::load_or_create(state)?;
+    Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
+    let outbox = state.join(OUTBOX);
+    let watch = Watch::start(&outbox).map_err(Error::file(&outbox))?;
+    let (send, answers) = mpsc::channel();
+    thread::spawn(move || watch.run(|dropped| send.send(dropped).is_ok()));
+    let mut outcomes = Vec::new();
+    for (number, path) in paths.iter().enumerate() {
+        let name = format!("apply-{}-{number}", std::process::id());
+        let outcome = match files::read(path, MAX_GRANT) {
+            Err(error) => Err(Refusal::Unreadable(error).to_string()),
+            Ok(grant) => {
+                let dropped = state.join(INBOX).join(&name);
+                files::replace(&dropped, &grant, Readers::Owner).map_err(Error::file(&dropped))?;
+                wait(state, &name, &answers, identity.public())
+            }
+        };
+        outcomes.push((path.clone(), outcome));
+    }
+    Ok(outcomes)
+}
+
+fn wait(
+    state: &Path,
+    name: &str,
+    answers: &mpsc::Receiver<Dropped>,
+    lock: &PublicKey,
+) -> Result<String, String> {
+    let deadline = Instant::now() + PATIENCE;
+    let confirmation = OsString::from(format!("{name}.{CONFIRMATION}"));
+    let refused = OsString::from(format!("{name}.{REFUSED}"));
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match answers.recv_timeout(left) {
+            Ok(Dropped::File(found)) if found == confirmation => {
+                return told(&answer(state, name, CONFIRMATION), lock);
+            }
+            Ok(Dropped::File(found)) if found == refused => {
+                let text = files::read(&answer(state, name, REFUSED), MAX_ANSWER);
+                let text = text.map_err(|error| error.to_string())?;
+                return Err(String::from_utf8_lossy(&text).trim_end().to_owned());
+            }
+            Ok(_) => {}
+            Err(_) => return Err("not answered yet; see the log of the service".into()),
+        }
+    }
+}

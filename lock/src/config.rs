@@ -1,0 +1,137 @@
+//! The configuration file, `/etc/keywright/lockd.toml`.
+
+use std::path::Path;
+
+use keywright_proto::{Id, judgement::REVOKE_DELAY};
+use serde::Deserialize;
+
+use crate::files;
+
+/// The longest configuration, in bytes.
+const MAX_CONFIG: usize = 1 << 20;
+
+/// What an administrator may choose.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A program and its arguments, run when a list has changed. Empty: none.
+    pub hook: Vec<String>,
+    /// How long it may take, in seconds: from 1 to 3600.
+    pub hook_seconds: u64,
+    /// How many Keys are kept at most: from 1 to 1,000,000.
+    pub max_keys: usize,
+    /// How long the revocation of a Master by a Backup waits for an objection, in days: at most 365.
+    pub revoke_delay_days: u64,
+    /// Accounts that Keys may log in to by SSH. None at first.
+    #[serde(rename = "account")]
+    pub accounts: Vec<Account>,
+}
+
+/// An account of this machine that Keys may log in to by SSH.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Ids of the Keys that may; absent: every Key that this Lock admits. It narrows and never widens.
+    #[serde(default, deserialize_with = "ids")]
+    pub keys: Option<Vec<Id>>,
+    /// Options before the key, as in authorized_keys: `restrict,pty`.
+    #[serde(default)]
+    pub options: String,
+}
+
+fn ids<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<Id>>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let id = |text: &String| text.parse().map_err(|_| serde::de::Error::custom(NOT_AN_ID));
+    texts.iter().map(id).collect::<Result<_, _>>().map(Some)
+}
+
+const NOT_AN_ID: &str = "a Key's id is 32 lower-case hexadecimal digits";
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hook: Vec::new(),
+            hook_seconds: 60,
+            max_keys: 10_000,
+            revoke_delay_days: REVOKE_DELAY / 86_400,
+            accounts: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file; a field that is not in it keeps its default.
+    ///
+    /// # Errors
+    /// Says in one line what is wrong, and where.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+        let bytes = files::read(path, MAX_CONFIG).map_err(|error| named(&error))?;
+        let text = String::from_utf8(bytes).map_err(|_| named(&"not UTF-8"))?;
+        Self::parse(&text).map_err(|what| named(&what))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| one_line(&error, text))?;
+        for (field, value, least, most) in [
+            ("hook_seconds", config.hook_seconds, 1, 3_600),
+            ("max_keys", config.max_keys as u64, 1, 1_000_000),
+            ("revoke_delay_days", config.revoke_delay_days, 0, 365),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("{field} is {value}, not from {least} to {most}"));
+            }
+        }
+        for account in &config.accounts {
+            // It would end the line, or the options, and start something else.
+            if account.options.contains(['\n', '\r', '\0']) {
+                return Err(format!("the options of account {} are not one line", account.name));
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// The parser's own text draws the place over several lines.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', ", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_defaults() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+        let id = "0123456789abcdef0123456789abcdef";
+        let text = format!(
+            "hook = [\"true\"]\n[[account]]\nname = \"a\"\n[[account]]\nname = \"b\"\nkeys = [\"{id}\"]\noptions = \"restrict\""
+        );
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.hook, ["true"]);
+        assert_eq!(config.accounts[0].keys, None);
+        assert_eq!(config.accounts[1].keys, Some(vec![id.parse().unwrap()]));
+    }
+
+    #[test]
+    fn garbage_is_named_in_one_line() {
+        for (text, part) in [
+            ("hook_seconds = 5\nfoo = 1", "line 2: unknown field `foo`"),
+            ("max_keys = 0", "max_keys is 0"),
+            ("hook_seconds = 0", "hook_seconds is 0"),
+            ("hook = \"true\"", "line 1"),
+            ("[[account]]\nname = \"a\"\nkeys = [\"x\"]", "32 lower-case"),
+            ("[[account]]\nkeys = []", "missing field `name`"),
+            ("[[account]]\nname = \"a\"\noptions = \"a\\nb\"", "not one line"),
+            ("\u{0}garbage", "line 1"),
+        ] {
+            let what = Config::parse(text).unwrap_err();
+            assert!(what.contains(part) && !what.contains('\n'), "{what:?}");
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The gate: everything that a Lock knows about Keys. It takes grants, and says who is admitted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use keywright_proto::{
+    Certificate, Confirmation, Effect, Facts, Judgement, PublicKey, Role, Standing, VerifiedGrant,
+    grant::GrantError,
+    pem::{self, Label},
+    rights::Said,
+    statement::StatementError,
+    tree::Hash,
+    verify_chain, verify_grant,
+};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{Error, Refusal},
+    identity::Identity,
+    membership::Membership,
+    record::{Entry, MAX_CHAINS, MAX_ENTRIES, Record},
+    rules::{self, Place, Word},
+    store::{Store, damaged},
+};
+
+/// How many CA certificates of the family are kept for TLS servers.
+const MAX_AUTHORITIES: usize = 64;
+
+/// What bounds a gate.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many Keys it keeps.
+    pub max_keys: usize,
+    /// How long the revocation of a senior waits, in seconds.
+    pub revoke_delay: u64,
+}
+
+/// Everything that a Lock knows about Keys.
+pub struct Gate {
+    identity: Identity,
+    membership: Membership,
+    limits: Limits,
+    store: Store,
+    keys: BTreeMap<Hash, Key>,
+    /// Keys whose record cannot be read. They are not admitted, and nothing about them is taken.
+    damaged: BTreeSet<Hash>,
+    facts: Facts,
+    judgement: Judgement,
+    authorities: BTreeMap<Hash, Certificate>,
+}
+
+/// A Key, as far as this Lock knows it.
+pub struct Key {
+    subject: PublicKey,
+    words: Vec<Word>,
+    /// Statements (their digests) that no confirmation went out for.
+    unanswered: BTreeSet<Hash>,
+    certificates: Vec<Fingerprints>,
+    role: Option<Role>,
+}
+
+/// How TLS servers know a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fingerprints {
+    /// SHA-1 of the DER certificate: all that nginx knows.
+    pub sha1: [u8; 20],
+    /// SHA-256 of it.
+    pub sha256: Hash,
+}
+
+/// What became of a grant that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// SHA-256 of the Key's access key.
+    pub key: Hash,
+    /// Names the statement.
+    pub digest: Hash,
+    /// Whether it was known already.
+    pub known: bool,
+    /// Whether it waits: its version is in the future.
+    pub parked: bool,
+}
+
+impl Key {
+    /// Its access key.
+    pub const fn subject(&self) -> &PublicKey {
+        &self.subject
+    }
+
+    /// Its certificates.
+    pub fn certificates(&self) -> &[Fingerprints] {
+        &self.certificates
+    }
+
+    /// What its newest certificate says that it is; none where there is no certificate.
+    pub const fn role(&self) -> Option<Role> {
+        self.role
+    }
+}
+
+impl Gate {
+    /// Reads everything and verifies it anew. Records that are damaged are named in the log; their Keys stay outside.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn open(
+        state: &Path,
+        identity: Identity,
+        membership: Membership,
+        limits: Limits,
+        now: u64,
+    ) -> Result<Self, Error> {
+        let mut facts = Facts::new(membership.root().public_key());
+        facts.learn_chain(membership.chain());
+        let store = Store::open(state)?;
+        let judgement = facts.judge(limits.revoke_delay, now / 1_000);
+        let mut gate = Self {
+            identity,
+            membership,
+            limits,
+            store,
+            keys: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            facts,
+            judgement,
+            authorities: BTreeMap::new(),
+        };
+        for hash in gate.store.keys()? {
+            if let Err(error) = gate.load(hash) {
+                tracing::error!("{error}");
+                gate.damaged.insert(hash);
+            }
+        }
+        let chain = gate.membership.chain().to_vec();
+        gate.learn_authorities(&chain);
+        gate.facts.seen_by(now / 1_000);
+        gate.judge(now);
+        Ok(gate)
+    }
+
+    fn load(&mut self, hash: Hash) -> Result<(), Error> {
+        let record = self.store.read(&hash)?;
+        let bad = |what: String| damaged(self.store.path(&hash), what);
+        let mut key: Option<Key> = None;
+        let mut learnt = Vec::new();
+        for entry in &record.entries {
+            let grant = self.verify(&entry.grant).map_err(|error| bad(error.to_string()))?;
+            if grant.statement.subject.hash() != hash {
+                return Err(bad("it is about another Key".into()));
+            }
+            let word = word(&grant).map_err(|error| bad(error.to_string()))?;
+            let key = key.get_or_insert_with(|| Key::new(grant.statement.subject.clone()));
+            key.words.push(word);
+            if !entry.answered {
+                key.unanswered.insert(word.digest);
+            }
+            learnt.push((grant, entry.first_seen));
+        }
+        let mut key = key.ok_or_else(|| bad("it is empty".into()))?;
+        let chains = record.chains.iter().map(|chain| self.parse_access(chain, key.subject()));
+        let chains = chains.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+        key.show(&chains);
+        for (grant, first_seen) in &learnt {
+            self.facts.learn_statement(&grant.statement, first_seen / 1_000);
+            self.learn_authorities(&grant.statement.chain);
+        }
+        for chain in &chains {
+            self.facts.learn_chain(chain);
+            self.learn_authorities(chain);
+        }
+        self.keys.insert(hash, key);
+        Ok(())
+    }
+
+    fn parse_access(
+        &self,
+        ders: &[Vec<u8>],
+        subject: &PublicKey,
+    ) -> Result<Vec<Certificate>, String> {
+        let chain = ders.iter().map(|der| Certificate::parse(der)).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| error.to_string())?;
+        verify_chain(&chain, self.root_der(), None).map_err(|error| error.to_string())?;
+        match chain.first() {
+            Some(access) if access.public_key() == subject => Ok(chain),
+            _ => Err("a certificate is another Key's".into()),
+        }
+    }
+
+    fn root_der(&self) -> &[u8] {
+        self.membership.root().der()
+    }
+
+    fn verify(&self, grant: &[u8]) -> Result<VerifiedGrant, GrantError> {
+        verify_grant(grant, self.root_der(), &self.identity.public().hash())
+    }
+
+    fn learn_authorities(&mut self, chain: &[Certificate]) {
+        for ca in chain.iter().filter(|certificate| certificate.is_ca()) {
+            let name = Sha256::digest(ca.der()).into();
+            if self.authorities.len() < MAX_AUTHORITIES {
+                self.authorities.entry(name).or_insert_with(|| ca.clone());
+            }
+        }
+    }
+
+    /// Judges anew: some time has passed.
+    pub fn judge(&mut self, now: u64) {
+        self.judgement = self.facts.judge(self.limits.revoke_delay, now / 1_000);
+    }
+
+    /// Takes a grant: verifies it, compares it with what is known, saves it. What follows from it for the outputs is
+    /// for the caller. `now` is in Unix milliseconds.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; then nothing has changed, on the disk or here.
+    pub fn take(&mut self, bytes: &[u8], now: u64) -> Result<Taken, Refusal> {
+        let grant = self.verify(bytes)?;
+        let hash = grant.statement.subject.hash();
+        let new = word(&grant)?;
+        if self.damaged.contains(&hash) {
+            return Err(Refusal::DamagedKey(self.store.path(&hash)));
+        }
+        self.refuse_revoked(&new)?;
+        let clock = self.clock(now);
+        let parked = rules::waits(&new, clock);
+        let words = self.keys.get(&hash).map_or(&[][..], |key| &key.words);
+        let displaced = match rules::place(words, &new, clock) {
+            Place::Older(known) => return Err(Refusal::Older { known }),
+            Place::Known(at) => {
+                self.keep_certificate(&hash, &grant)?;
+                let digest = words_at(&self.keys, &hash, at).unwrap_or(new.digest);
+                return Ok(Taken { key: hash, digest, known: true, parked });
+            }
+            Place::Kept(displaced) => displaced,
+        };
+        self.refuse_excess(&hash, &new)?;
+        let mut record = self.store.read(&hash).map_err(not_saved)?;
+        let mut key = match self.keys.get(&hash) {
+            Some(key) => key.clone(),
+            None => Key::new(grant.statement.subject.clone()),
+        };
+        for at in displaced.iter().rev() {
+            let gone = key.words.remove(*at);
+            key.unanswered.remove(&gone.digest);
+            record.entries.remove(*at);
+        }
+        if record.entries.len() >= MAX_ENTRIES {
+            return Err(Refusal::TooManyKeys(MAX_ENTRIES));
+        }
+        key.words.push(new);
+        key.unanswered.insert(new.digest);
+        record.entries.push(Entry { grant: bytes.to_vec(), first_seen: now, answered: false });
+        add_chain(&mut record, &grant.access_chain);
+        let chains = self.parse_chains(&record, key.subject())?;
+        key.show(&chains);
+        self.store.write(&hash, &record).map_err(not_saved)?;
+        // From here on it is known, also after a power cut.
+        self.keys.insert(hash, key);
+        self.learn(&grant, now);
+        Ok(Taken { key: hash, digest: new.digest, known: false, parked })
+    }
+
+    fn learn(&mut self, grant: &VerifiedGrant, now: u64) {
+        let new = self.facts.learn_statement(&grant.statement, now / 1_000);
+        let chain = self.facts.learn_chain(&grant.access_chain);
+        self.learn_authorities(&grant.statement.chain);
+        self.learn_authorities(&grant.access_chain);
+        if new || chain {
+            self.judge(now);
+        }
+    }
+
+    /// A signer that was revoked adds nothing; what of its denials stays in force is here already.
+    fn refuse_revoked(&self, new: &Word) -> Result<(), Refusal> {
+        match self.judgement.standing(&new.signer) {
+            Some(Standing::Revoked) if new.said.effect == Effect::Allow => {
+                Err(Refusal::RevokedSigner)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// There is always room for what shuts somebody out: twice as much as for what lets in.
+    fn refuse_excess(&self, hash: &Hash, new: &Word) -> Result<(), Refusal> {
+        let max = match new.said.effect {
+            Effect::Allow => self.limits.max_keys,
+            Effect::Deny => self.limits.max_keys.saturating_mul(2),
+        };
+        if self.keys.len() >= max && !self.keys.contains_key(hash) {
+            return Err(Refusal::TooManyKeys(self.limits.max_keys));
+        }
+        Ok(())
+    }
+
+    /// A grant that is known may bring a certificate that is not.
+    fn keep_certificate(&mut self, hash: &Hash, grant: &VerifiedGrant) -> Result<(), Refusal> {
+        let mut record = self.store.read(hash).map_err(not_saved)?;
+        if !add_chain(&mut record, &grant.access_chain) {
+            return Ok(());
+        }
+        let chains = self.parse_chains(&record, &grant.statement.subject)?;
+        self.store.write(hash, &record).map_err(not_saved)?;
+        if let Some(key) = self.keys.get_mut(hash) {
+            key.show(&chains);
+        }
+        self.facts.learn_chain(&grant.access_chain);
+        self.learn_authorities(&grant.access_chain);
+        Ok(())
+    }
+
+    fn parse_chains(
+        &self,
+        record: &Record,
+        subject: &PublicKey,
+    ) -> Result<Vec<Vec<Certificate>>, Refusal> {
+        let chains = record.chains.iter().map(|chain| self.parse_access(chain, subject));
+        let path = self.store.path(&subject.hash());
+        chains.collect::<Result<_, _>>().map_err(|_| Refusal::DamagedKey(path))
+    }
+
+    /// The clock, where it is set: one that is before the family's beginning is not.
+    fn clock(&self, now: u64) -> Option<u64> {
+        (now / 1_000 >= self.membership.root().not_before()).then_some(now)
+    }
+
+    /// The Keys that are admitted.
+    pub fn admitted(&self, now: u64) -> impl Iterator<Item = &Key> {
+        self.keys.values().filter(move |key| self.effect(key, now) == Effect::Allow)
+    }
+
+    fn effect(&self, key: &Key, now: u64) -> Effect {
+        rules::effect(&key.words, &key.subject, &self.judgement, self.clock(now))
+    }
+
+    /// What the Lock does for a Key now.
+    pub fn does(&self, key: &Hash, now: u64) -> Effect {
+        self.keys.get(key).map_or(Effect::Deny, |key| self.effect(key, now))
+    }
+
+    /// Statements that no confirmation went out for, and that do not wait: Key and digest.
+    pub fn unanswered(&self, now: u64) -> Vec<(Hash, Hash)> {
+        let clock = self.clock(now);
+        let of = |(hash, key): (&Hash, &Key)| {
+            let due = key.words.iter().filter(|word| !rules::waits(word, clock));
+            let due = due.filter(|word| key.unanswered.contains(&word.digest));
+            due.map(|word| (*hash, word.digest)).collect::<Vec<_>>()
+        };
+        self.keys.iter().filter(|(_, key)| !key.unanswered.is_empty()).flat_map(of).collect()
+    }
+
+    /// Whether a statement waits for its time.
+    pub fn is_parked(&self, key: &Hash, statement: &Hash, now: u64) -> bool {
+        let words = self.keys.get(key).map_or(&[][..], |key| &key.words);
+        let word = words.iter().find(|word| word.digest == *statement);
+        word.is_some_and(|word| rules::waits(word, self.clock(now)))
+    }
+
+    /// The signed confirmation of a statement: what this Lock does for that Key now.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn confirm(&self, key: &Hash, statement: Hash, now: u64) -> Result<Vec<u8>, Error> {
+        let words = self.keys.get(key).map_or(&[][..], |key| &key.words);
+        let newest_version = rules::newest_version(words, self.clock(now));
+        let said = Confirmation { statement, effect: self.does(key, now), newest_version };
+        let unsigned = said.unsigned(self.identity.public());
+        self.identity.sign(unsigned.map_err(|error| Error::System(error.to_string()))?)
+    }
+
+    /// Notes that a confirmation went out.
+    ///
+    /// # Errors
+    /// It cannot be saved; it will go out once more.
+    pub fn answered(&mut self, hash: &Hash, statement: &Hash) -> Result<(), Error> {
+        let Some(key) = self.keys.get_mut(hash) else { return Ok(()) };
+        let at = key.words.iter().position(|word| word.digest == *statement);
+        let mut record = self.store.read(hash)?;
+        if let Some(entry) = at.and_then(|at| record.entries.get_mut(at)).filter(|e| !e.answered) {
+            entry.answered = true;
+            self.store.write(hash, &record)?;
+        }
+        key.unanswered.remove(statement);
+        Ok(())
+    }
+
+    /// When somebody may be admitted or shut out without anything arriving, in Unix milliseconds.
+    pub fn next_change(&self, now: u64) -> Option<u64> {
+        let clock = self.clock(now);
+        let parked = self.keys.values().flat_map(|key| &key.words);
+        let parked = parked.filter(|word| rules::waits(word, clock));
+        let due = parked.filter_map(|word| word.said.version);
+        let due =
+            due.map(|version| version.saturating_sub(keywright_proto::statement::PARK_AHEAD_MS));
+        let judged = self.judgement.next_change().map(|at| at.saturating_mul(1_000));
+        due.chain(judged).min()
+    }
+
+    /// The family's CA certificates that were seen, the root first, PEM.
+    pub fn authorities(&self) -> String {
+        let root = self.membership.root();
+        let others = self.authorities.values().filter(|ca| *ca != root);
+        let ders = std::iter::once(root).chain(others).map(Certificate::der);
+        pem::to_pem(Label::Certificate, ders).unwrap_or_default()
+    }
+
+    /// This Lock's key.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// This Lock's family.
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        Self {
+            subject: self.subject.clone(),
+            words: self.words.clone(),
+            unanswered: self.unanswered.clone(),
+            certificates: self.certificates.clone(),
+            role: self.role,
+        }
+    }
+}
+
+impl Key {
+    fn new(subject: PublicKey) -> Self {
+        Self {
+            subject,
+            words: Vec::new(),
+            unanswered: BTreeSet::new(),
+            certificates: Vec::new(),
+            role: None,
+        }
+    }
+
+    fn show(&mut self, chains: &[Vec<Certificate>]) {
+        let access: Vec<_> = chains.iter().filter_map(|chain| chain.first()).collect();
+        self.role = access.first().and_then(|access| access.role());
+        self.certificates = access.iter().map(|access| fingerprints(access.der())).collect();
+    }
+}
+
+fn fingerprints(der: &[u8]) -> Fingerprints {
+    Fingerprints { sha1: Sha1::digest(der).into(), sha256: Sha256::digest(der).into() }
+}
+
+fn word(grant: &VerifiedGrant) -> Result<Word, GrantError> {
+    let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
+    let said = Said { version: grant.statement.version, effect: grant.effect };
+    Ok(Word { signer, said, digest: grant.statement.digest })
+}
+
+fn words_at(keys: &BTreeMap<Hash, Key>, hash: &Hash, at: usize) -> Option<Hash> {
+    Some(keys.get(hash)?.words.get(at)?.digest)
+}
+
+/// Keeps an access certificate, the newest first; says whether there is anything new.
+fn add_chain(record: &mut Record, chain: &[Certificate]) -> bool {
+    let ders: Vec<_> = chain.iter().map(|certificate| certificate.der().to_vec()).collect();
+    if ders.is_empty() || record.chains.iter().any(|kept| kept.first() == ders.first()) {
+        return false;
+    }
+    let age = |chain: &Vec<Vec<u8>>| {
+        let access = chain.first().and_then(|der| Certificate::parse(der).ok());
+        std::cmp::Reverse(access.map(|access| access.not_before()))
+    };
+    let before = record.chains.clone();
+    record.chains.push(ders);
+    record.chains.sort_by_key(age);
+    record.chains.truncate(MAX_CHAINS);
+    record.chains != before
+}
+
+fn not_saved(error: Error) -> Refusal {
+    Refusal::NotSaved(Box::new(error))
+}

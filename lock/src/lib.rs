@@ -1,0 +1,24 @@
+//! The Lock's own program, `keywright-lockd`: it judges what it is told about Keys, offline and with nothing but its
+//! family's root, and writes what its host enforces.
+//!
+//! One way through it: a grant comes in (`inbox`, `link`) → `gate` asks `rules` → `store` keeps it → `outputs` are
+//! written and the `hook` runs → a signed confirmation goes out. Start reading in `gate.rs`.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod files;
+pub mod gate;
+pub mod hook;
+pub mod identity;
+pub mod inbox;
+pub mod membership;
+pub mod outputs;
+pub mod record;
+pub mod rules;
+pub mod run;
+pub mod service;
+pub mod ssh;
+pub mod store;

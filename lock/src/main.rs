@@ -1,0 +1,166 @@
+//! `keywright-lockd`: reads its arguments, and does one of the things that a Lock does.
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use keywright_lockd::{
+    apply, config::Config, error::Error, files, identity::Identity, membership::Membership, run,
+    ssh,
+};
+use keywright_proto::pem::MAX_PEM;
+use tracing_subscriber::EnvFilter;
+
+/// The configuration file that may be missing.
+const DEFAULT_CONFIG: &str = "/etc/keywright/lockd.toml";
+/// Where the log level is set, in the words of `tracing`.
+const LOG_VARIABLE: &str = "KEYWRIGHT_LOG";
+
+/// The Lock's own program: judges grants, and writes what this host enforces.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where the Lock's identity and all that it knows is kept.
+    #[arg(long, default_value = "/var/lib/keywright-lock", value_name = "DIR", global = true)]
+    state_dir: PathBuf,
+    /// The configuration file [default: /etc/keywright/lockd.toml, if it exists].
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: judge what is dropped into the inbox, until ended.
+    Run,
+    /// Print this Lock's PKCS#10 request, for `keywrightctl lock add`; makes its key at the first call.
+    Request,
+    /// Take this Lock's certificates from `keywrightctl lock add`, and its family with them, for good.
+    Claim {
+        /// The chain, PEM; `-` for standard input.
+        chain: PathBuf,
+    },
+    /// Judge these grants now, and say what became of each.
+    Apply {
+        /// The grants.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// For sshd's AuthorizedKeysCommand: print the line for this key, if it may log in.
+    AuthorizedKeys {
+        /// `%u`
+        user: String,
+        /// `%f`
+        fingerprint: String,
+    },
+}
+
+/// Why the program ends without having done what it was asked to: the text, and the exit status.
+struct Failure(String, u8);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = match error {
+            Error::File { .. } | Error::System(_) | Error::OtherFamily(_) => 1,
+            Error::NotOurChain(_) => 1,
+            Error::Damaged { .. } | Error::Unclaimed | Error::InUse(_) => 2,
+        };
+        Self(error.to_string(), status)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string(), 1)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log();
+    match execute(arguments) {
+        Ok(status) => status,
+        Err(Failure(text, status)) => {
+            eprintln!("keywright-lockd: {text}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let state = &arguments.state_dir;
+    let config = || match &arguments.config {
+        Some(file) => Config::load(file),
+        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG)),
+        None => Ok(Config::default()),
+    };
+    let config = || config().map_err(|text| Failure(text, 2));
+    match &arguments.command {
+        Command::Run => match run::run(state, config()?)? {},
+        Command::Request => {
+            files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
+            print(&Identity::load_or_create(state)?.request()?)?;
+        }
+        Command::Claim { chain } => {
+            files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
+            let identity = Identity::load_or_create(state)?;
+            let membership = Membership::claim(state, identity.public(), &read(chain)?)?;
+            let family = membership.root().family();
+            print(&format!("this Lock is {}, of family {family}\n", identity.public().id()))?;
+        }
+        Command::Apply { files } => {
+            let mut refused = false;
+            for (file, outcome) in apply::apply(state, config()?, files)? {
+                refused |= outcome.is_err();
+                match outcome {
+                    Ok(text) => print(&format!("{}: {text}\n", file.display()))?,
+                    Err(text) => eprintln!("{}: refused: {text}", file.display()),
+                }
+            }
+            return Ok(ExitCode::from(u8::from(refused)));
+        }
+        Command::AuthorizedKeys { user, fingerprint } => {
+            let accounts = config()?.accounts;
+            if let Some(line) = ssh::authorized_keys(state, &accounts, user, fingerprint)? {
+                print(&line)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let limit = MAX_PEM as u64 + 1;
+    let mut text = String::new();
+    if path == Path::new("-") {
+        io::stdin().take(limit).read_to_string(&mut text)?;
+    } else {
+        let file = fs::File::open(path).map_err(Error::file(path))?;
+        file.take(limit).read_to_string(&mut text).map_err(Error::file(path))?;
+    }
+    Ok(text)
+}
+
+fn print(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        // The journal has the time.
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+}

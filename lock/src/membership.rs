@@ -1,0 +1,94 @@
+//! The family that a Lock belongs to: its certificate and the root that is pinned with it, once.
+
+use std::{io, path::Path};
+
+use keywright_proto::{
+    Certificate, PublicKey, Role,
+    pem::{self, Label},
+    verify_chain,
+};
+
+use crate::{
+    error::Error,
+    files::{self, Readers},
+};
+
+/// The chain: this Lock's certificate first, the root last.
+pub const CHAIN: &str = "chain.pem";
+
+/// A Lock's place in its family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    chain: Vec<Certificate>,
+    root: Certificate,
+}
+
+impl Membership {
+    /// Reads what `AddLock` answered. Only the last certificate is believed, and only because the person who brings it
+    /// says so; everything above this Lock's key has to lead there.
+    ///
+    /// # Errors
+    /// [`Error::NotOurChain`].
+    pub fn read(text: &str, identity: &PublicKey) -> Result<Self, Error> {
+        let wrong = |what: &dyn std::fmt::Display| Error::NotOurChain(what.to_string());
+        let ders = pem::from_pem(Label::Certificate, text).map_err(|error| wrong(&error))?;
+        let chain = ders.iter().map(|der| Certificate::parse(der)).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| wrong(&error))?;
+        let root = chain.last().cloned().ok_or_else(|| wrong(&"there is none"))?;
+        verify_chain(&chain, root.der(), None).map_err(|error| wrong(&error))?;
+        let own = chain.first().filter(|own| own.role() == Some(Role::Lock));
+        if own.is_none_or(|own| own.public_key() != identity) {
+            return Err(wrong(&"the first certificate is not of this Lock's key"));
+        }
+        Ok(Self { chain, root })
+    }
+
+    /// Reads the membership of this state directory; none where the Lock is unclaimed.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn load(state: &Path, identity: &PublicKey) -> Result<Option<Self>, Error> {
+        let path = state.join(CHAIN);
+        let text = match files::read(&path, pem::MAX_PEM) {
+            Ok(text) => String::from_utf8(text).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file(&path)(error)),
+        };
+        Self::read(&text, identity).map(Some).map_err(|error| Error::Damaged {
+            path,
+            what: error.to_string(),
+            next: "bring it back from a backup, or put the answer of `keywrightctl lock add` in its place",
+        })
+    }
+
+    /// Takes a chain for good. One of the same root may replace it: a new certificate of this Lock.
+    ///
+    /// # Errors
+    /// [`Error::OtherFamily`] where another root is pinned: it is never replaced.
+    pub fn claim(state: &Path, identity: &PublicKey, text: &str) -> Result<Self, Error> {
+        let new = Self::read(text, identity)?;
+        match Self::load(state, identity)? {
+            Some(old) if old.root.der() != new.root.der() => {
+                return Err(Error::OtherFamily(old.root.family().to_string()));
+            }
+            Some(old) if old == new => return Ok(old),
+            _ => {}
+        }
+        let path = state.join(CHAIN);
+        let ders = new.chain.iter().map(Certificate::der);
+        let text = pem::to_pem(Label::Certificate, ders)
+            .map_err(|error| Error::NotOurChain(error.to_string()))?;
+        files::replace(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))?;
+        Ok(new)
+    }
+
+    /// This Lock's certificate first, the root last.
+    pub fn chain(&self) -> &[Certificate] {
+        &self.chain
+    }
+
+    /// The pinned root.
+    pub const fn root(&self) -> &Certificate {
+        &self.root
+    }
+}

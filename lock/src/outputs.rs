@@ -1,0 +1,130 @@
+//! What the host enforces, as files: for sshd, for TLS servers, for everything else. Each is replaced whole, and only
+//! where it differs.
+
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64, Base64Unpadded, Encoding};
+use keywright_proto::PublicKey;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::Error,
+    files::{self, Readers},
+    gate::{Gate, Key},
+};
+
+/// The directory below the state directory; everybody on the machine may read it.
+pub const DIRECTORY: &str = "lists";
+/// One line a Key: its SSH fingerprint, its SSH key, its id.
+pub const SSH_KEYS: &str = "ssh_keys";
+/// The longest list that is read, in bytes.
+pub const MAX_LIST: usize = 512 * 1024 * 1024;
+const CURVE: &[u8] = b"nistp256";
+const ALGORITHM: &str = "ecdsa-sha2-nistp256";
+
+/// Where the lists are.
+pub fn directory(state: &Path) -> PathBuf {
+    state.join(DIRECTORY)
+}
+
+/// Writes every list that differs from what is there; says whether any did.
+///
+/// # Errors
+/// The operating system refuses; the old list stays in force.
+pub fn write(gate: &Gate, state: &Path, now: u64) -> Result<bool, Error> {
+    let directory = directory(state);
+    files::directory(&directory, Readers::Everybody).map_err(Error::file(&directory))?;
+    let mut keys: Vec<_> = gate.admitted(now).collect();
+    keys.sort_by_key(|key| key.subject().id());
+    let mut changed = false;
+    for (name, text) in [
+        (SSH_KEYS, ssh_keys(&keys)),
+        ("nginx.map", nginx_map(&keys)),
+        ("fingerprints.sha256", fingerprints(&keys, |key| hex::encode(key.sha256))),
+        ("fingerprints.sha1", fingerprints(&keys, |key| hex::encode(key.sha1))),
+        ("ca.pem", gate.authorities()),
+        ("keys.json", keys_json(gate, &keys)),
+    ] {
+        changed |= write_changed(&directory.join(name), text.as_bytes())?;
+    }
+    Ok(changed)
+}
+
+fn write_changed(path: &Path, bytes: &[u8]) -> Result<bool, Error> {
+    if files::read(path, MAX_LIST).is_ok_and(|old| old == bytes) {
+        return Ok(false);
+    }
+    files::replace(path, bytes, Readers::Everybody).map_err(Error::file(path))?;
+    Ok(true)
+}
+
+/// The public key as SSH writes it (RFC 5656, 3.1): the name of the algorithm, of the curve, the point.
+fn ssh_blob(key: &PublicKey) -> Vec<u8> {
+    // A SubjectPublicKeyInfo of 91 bytes ends with the uncompressed point of 65.
+    let point = &key.spki_der()[26..];
+    let mut blob = Vec::new();
+    for part in [ALGORITHM.as_bytes(), CURVE, point] {
+        blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        blob.extend_from_slice(part);
+    }
+    blob
+}
+
+/// As `ssh-keygen -l` shows it: `SHA256:` and base64 without padding.
+fn ssh_fingerprint(key: &PublicKey) -> String {
+    format!("SHA256:{}", Base64Unpadded::encode_string(&Sha256::digest(ssh_blob(key))))
+}
+
+fn ssh_keys(keys: &[&Key]) -> String {
+    let mut lines: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let subject = key.subject();
+            let blob = Base64::encode_string(&ssh_blob(subject));
+            format!("{} {ALGORITHM} {blob} {}\n", ssh_fingerprint(subject), subject.id())
+        })
+        .collect();
+    lines.sort_unstable();
+    lines.concat()
+}
+
+/// For `map $ssl_client_fingerprint $keywright_key { include …; }`: the Key's id, or nothing.
+fn nginx_map(keys: &[&Key]) -> String {
+    let mut text = "default \"\";\n".to_owned();
+    for key in keys {
+        for certificate in key.certificates() {
+            text += &format!("{} {};\n", hex::encode(certificate.sha1), key.subject().id());
+        }
+    }
+    text
+}
+
+fn fingerprints(keys: &[&Key], show: impl Fn(&crate::gate::Fingerprints) -> String) -> String {
+    let all = keys.iter().flat_map(|key| key.certificates());
+    let mut lines: Vec<_> = all.map(|certificate| show(certificate) + "\n").collect();
+    lines.sort_unstable();
+    lines.concat()
+}
+
+fn keys_json(gate: &Gate, keys: &[&Key]) -> String {
+    let keys: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let certificates = key.certificates().iter().map(|c| hex::encode(c.sha256));
+            json!({
+                "id": key.subject().id().to_string(),
+                "role": key.role().map(|role| role.as_str()),
+                "spki_sha256": hex::encode(key.subject().hash()),
+                "ssh_fingerprint": ssh_fingerprint(key.subject()),
+                "certificates_sha256": certificates.collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let all = json!({
+        "lock": gate.identity().public().id().to_string(),
+        "family": gate.membership().root().family().to_string(),
+        "keys": keys,
+    });
+    format!("{all:#}\n")
+}

@@ -1,0 +1,148 @@
+//! What is kept of one Key, as bytes: the signed grants themselves, which are verified anew whenever they are read.
+//!
+//! ```cddl
+//! record = [1, [* [grant: bytes, first_seen: uint, answered: bool]], [* [2*5 bytes]]]
+//! ```
+//! in CBOR, and SHA-256 over that. First seen is in Unix milliseconds; the last part are the Key's access certificates
+//! with what leads to the root. The checksum tells a worn disk from a forgery: neither is believed.
+
+use keywright_proto::grant::MAX_GRANT;
+use minicbor::{Decoder, Encoder};
+use sha2::{Digest, Sha256};
+
+/// The version of this format.
+const VERSION: u8 = 1;
+/// How many grants are kept of one Key at most.
+pub const MAX_ENTRIES: usize = 24;
+/// How many access certificates of one Key.
+pub const MAX_CHAINS: usize = 3;
+/// The longest record, in bytes.
+pub const MAX_RECORD: usize = 2 * MAX_ENTRIES * MAX_GRANT;
+const CHECKSUM: usize = 32;
+
+/// A grant as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The grant as it came.
+    pub grant: Vec<u8>,
+    /// When this Lock first saw it, in Unix milliseconds.
+    pub first_seen: u64,
+    /// Whether a confirmation went out.
+    pub answered: bool,
+}
+
+/// What is kept of one Key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The grants.
+    pub entries: Vec<Entry>,
+    /// Access certificates, each with its chain, the newest first.
+    pub chains: Vec<Vec<Vec<u8>>>,
+}
+
+impl Record {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut e = Encoder::new(Vec::new());
+        // Writing to a Vec cannot fail.
+        let _ = self.write(&mut e);
+        let mut bytes = e.into_writer();
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&checksum);
+        bytes
+    }
+
+    fn write(
+        &self,
+        e: &mut Encoder<Vec<u8>>,
+    ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+        e.array(3)?.u8(VERSION)?.array(self.entries.len() as u64)?;
+        for entry in &self.entries {
+            e.array(3)?.bytes(&entry.grant)?.u64(entry.first_seen)?.bool(entry.answered)?;
+        }
+        e.array(self.chains.len() as u64)?;
+        for chain in &self.chains {
+            e.array(chain.len() as u64)?;
+            for certificate in chain {
+                e.bytes(certificate)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a record; the error says what is wrong. No grant is verified here.
+    ///
+    /// # Errors
+    /// It is damaged, or of a newer version of this program.
+    pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let length = bytes.len().checked_sub(CHECKSUM).ok_or("too short")?;
+        let (content, checksum) = bytes.split_at(length);
+        if Sha256::digest(content)[..] != *checksum {
+            return Err("the checksum differs");
+        }
+        let mut d = Decoder::new(content);
+        let parts = d.array().map_err(|_| "no record")?;
+        if d.u8().map_err(|_| "no record")? != VERSION {
+            return Err("of another version of keywright-lockd");
+        }
+        let record = if parts == Some(3) { Self::read(&mut d) } else { None };
+        record.filter(|record| record.encode() == bytes).ok_or("no record")
+    }
+
+    fn read(d: &mut Decoder<'_>) -> Option<Self> {
+        let mut record = Self::default();
+        for _ in 0..length(d, MAX_ENTRIES)? {
+            (d.array().ok()?? == 3).then_some(())?;
+            let grant = d.bytes().ok()?.to_vec();
+            let (first_seen, answered) = (d.u64().ok()?, d.bool().ok()?);
+            record.entries.push(Entry { grant, first_seen, answered });
+        }
+        for _ in 0..length(d, MAX_CHAINS)? {
+            let certificates = length(d, 5)?;
+            let chain = (0..certificates).map(|_| Some(d.bytes().ok()?.to_vec()));
+            record.chains.push(chain.collect::<Option<_>>()?);
+        }
+        Some(record)
+    }
+}
+
+fn length(d: &mut Decoder<'_>, longest: usize) -> Option<usize> {
+    usize::try_from(d.array().ok()??).ok().filter(|length| *length <= longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes_and_finds_every_flipped_bit() {
+        let record = Record {
+            entries: vec![Entry { grant: vec![1, 2, 3], first_seen: 7, answered: true }],
+            chains: vec![vec![vec![4], vec![5]]],
+        };
+        let bytes = record.encode();
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::decode(&flipped).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Record::decode(&bytes[..length]).is_err());
+        }
+    }
+
+    /// Written by version 1, once: later versions have to read it.
+    #[test]
+    fn a_record_of_version_1_stays_readable() {
+        let bytes = hex::decode(concat!(
+            "8301818343010203",
+            "07f5818241044105",
+            "a5376aa2db7f57c66aa8c1a9defa46da",
+            "c2ce44fe0807b472eb9c0844dbaba3f4"
+        ));
+        let record = Record::decode(&bytes.unwrap()).unwrap();
+        assert_eq!(record.entries[0].grant, [1, 2, 3]);
+        assert_eq!(record.chains, [[[4], [5]]]);
+    }
+}

@@ -1,0 +1,256 @@
+//! The service: what comes in is judged, what follows from it is put in force, and only then confirmed.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use keywright_proto::{Id, grant::MAX_GRANT, tree::Hash};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    clock::unix_millis,
+    config::Config,
+    error::{Error, Refusal},
+    files::{self, Readers},
+    gate::{Gate, Limits, Taken},
+    hook::{self, HookError},
+    identity::Identity,
+    membership::Membership,
+    outputs,
+};
+
+/// Grants are dropped here, by name.
+pub const INBOX: &str = "inbox";
+/// Answers are put here: `NAME.confirmation` or `NAME.refused`.
+pub const OUTBOX: &str = "outbox";
+/// What a confirmation's name ends with.
+pub const CONFIRMATION: &str = "confirmation";
+/// What a refusal's name ends with.
+pub const REFUSED: &str = "refused";
+const LOCK: &str = "lockd.lock";
+/// How many answers are kept at most; then the oldest go.
+const MAX_ANSWERS: usize = 20_000;
+/// The longest name of a dropped file that is repeated in its answer, in bytes.
+const MAX_NAME: usize = 200;
+
+/// Where a grant came from, and where its answer goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file of this name; its answer is a file too.
+    File(String),
+    /// The link; the answer is given back to whoever runs the service.
+    Link,
+}
+
+/// A confirmation that goes out by the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The Key.
+    pub key: Id,
+    /// The signed confirmation.
+    pub confirmation: Vec<u8>,
+}
+
+/// Why what is known is not in force yet. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A file could not be written: the old lists stay in force.
+    #[error("{0}; the old lists stay in force, nothing is confirmed, and it will be tried again")]
+    Files(#[from] Error),
+    /// The hook did not do its work.
+    #[error("{0}; nothing is confirmed, and it will be tried again")]
+    Hook(#[from] HookError),
+}
+
+/// A Lock at work. One process at a time has it.
+pub struct Service {
+    state: PathBuf,
+    config: Config,
+    gate: Gate,
+    /// Whether lists were written that no hook was run for.
+    hook_due: bool,
+    /// Statements that somebody waits for an answer on: Key and digest.
+    asked: BTreeMap<(Hash, Hash), Vec<Origin>>,
+    link: bool,
+    _lock: File,
+}
+
+impl Service {
+    /// Takes the state directory and reads it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Unclaimed`], or something cannot be read.
+    pub fn open(state: &Path, config: Config) -> Result<Self, Error> {
+        let lock = exclusive(state)?;
+        let identity = Identity::load_or_create(state)?;
+        let membership = Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
+        for (name, readers) in [(INBOX, Readers::Owner), (OUTBOX, Readers::Everybody)] {
+            let path = state.join(name);
+            files::directory(&path, readers).map_err(Error::file(&path))?;
+        }
+        let limits =
+            Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
+        let gate = Gate::open(state, identity, membership, limits, unix_millis())?;
+        let asked = BTreeMap::new();
+        let state = state.to_owned();
+        // What the host knows after a start is unknown.
+        Ok(Self { state, config, gate, hook_due: true, asked, link: false, _lock: lock })
+    }
+
+    /// What it knows.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Says that there is a link: what was not answered before this start goes out there too.
+    pub const fn use_link(&mut self) {
+        self.link = true;
+    }
+
+    /// The directory that grants are dropped into.
+    pub fn inbox(&self) -> PathBuf {
+        self.state.join(INBOX)
+    }
+
+    /// Takes a grant.
+    ///
+    /// # Errors
+    /// Why it changes nothing.
+    pub fn take(&mut self, grant: &[u8], origin: Origin) -> Result<Taken, Refusal> {
+        let taken = self.gate.take(grant, unix_millis())?;
+        let name = Id::of_hash(&taken.key);
+        tracing::info!(key = %name, known = taken.known, parked = taken.parked, "grant taken");
+        self.asked.entry((taken.key, taken.digest)).or_default().push(origin);
+        Ok(taken)
+    }
+
+    /// Takes a file from the inbox and removes it; one that could only not be saved stays.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn take_dropped(&mut self, name: &OsStr) -> Result<(), Error> {
+        let path = self.inbox().join(name);
+        let answer_name = answer_name(name);
+        let taken = match files::read(&path, MAX_GRANT) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => Err(Refusal::Unreadable(error)),
+            Ok(grant) => self.take(&grant, Origin::File(answer_name.clone())),
+        };
+        let refusal = match taken {
+            Ok(_) => None,
+            Err(Refusal::NotSaved(error)) => return Err(*error),
+            Err(refusal) => Some(refusal),
+        };
+        if fs::symlink_metadata(&path).is_ok_and(|about| !about.is_dir()) {
+            files::remove(&path).map_err(Error::file(&path))?;
+        }
+        let Some(refusal) = refusal else { return Ok(()) };
+        tracing::warn!(file = %answer_name, "refused: {refusal}");
+        self.put_answer(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())
+    }
+
+    /// Puts what is known in force, and confirms it: lists, hook, then answers. Answers for the link are returned.
+    ///
+    /// # Errors
+    /// A [`Problem`]: call it again later.
+    pub fn settle(&mut self) -> Result<Vec<Answer>, Problem> {
+        let now = unix_millis();
+        self.gate.judge(now);
+        self.hook_due |= outputs::write(&self.gate, &self.state, now)?;
+        if self.hook_due {
+            let lists = outputs::directory(&self.state);
+            hook::run(&self.config.hook, self.config.hook_seconds, &lists)?;
+            self.hook_due = false;
+        }
+        for unanswered in self.gate.unanswered(now) {
+            self.asked.entry(unanswered).or_default();
+        }
+        let mut answers = Vec::new();
+        while let Some((&(key, statement), origins)) = self.asked.first_key_value() {
+            let origins = origins.clone();
+            if self.gate.is_parked(&key, &statement, now) {
+                // It will be answered when its time has come.
+                self.asked.pop_first();
+                continue;
+            }
+            let confirmation = self.gate.confirm(&key, statement, now)?;
+            let id = Id::of_hash(&key);
+            let names = origins.iter().filter_map(|origin| match origin {
+                Origin::File(name) => Some(name.clone()),
+                Origin::Link => None,
+            });
+            let mut names: Vec<_> = names.collect();
+            // Who asked before this start is not known any more.
+            let by_link = origins.is_empty() || origins.contains(&Origin::Link);
+            if by_link && !self.link && names.is_empty() {
+                names.push(id.to_string());
+            }
+            for name in names {
+                self.put_answer(&name, CONFIRMATION, &confirmation)?;
+            }
+            if by_link && self.link {
+                answers.push(Answer { key: id, confirmation });
+            }
+            self.gate.answered(&key, &statement)?;
+            self.asked.pop_first();
+        }
+        Ok(answers)
+    }
+
+    /// When something changes by itself, in Unix milliseconds.
+    pub fn next_change(&self) -> Option<u64> {
+        self.gate.next_change(unix_millis())
+    }
+
+    fn put_answer(&self, name: &str, kind: &str, bytes: &[u8]) -> Result<(), Error> {
+        let outbox = self.state.join(OUTBOX);
+        self.make_room(&outbox).map_err(Error::file(&outbox))?;
+        let path = outbox.join(format!("{name}.{kind}"));
+        files::replace(&path, bytes, Readers::Everybody).map_err(Error::file(&path))
+    }
+
+    /// Nobody may ever fetch the answers: they must not fill the disk.
+    fn make_room(&self, outbox: &Path) -> io::Result<()> {
+        if fs::read_dir(outbox)?.count() < MAX_ANSWERS {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        for entry in fs::read_dir(outbox)? {
+            let entry = entry?;
+            all.push((entry.metadata()?.modified()?, entry.path()));
+        }
+        all.sort_unstable();
+        all.iter().take(MAX_ANSWERS / 4).try_for_each(|(_, path)| files::remove(path))
+    }
+}
+
+/// Takes the right to change a state directory. The operating system takes it back with the process.
+///
+/// # Errors
+/// [`Error::InUse`].
+pub fn exclusive(state: &Path) -> Result<File, Error> {
+    files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
+    let path = state.join(LOCK);
+    if !path.exists() {
+        files::replace(&path, b"", Readers::Owner).map_err(Error::file(&path))?;
+    }
+    let file = File::open(&path).map_err(Error::file(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse(state.to_owned())),
+        Err(TryLockError::Error(error)) => Err(Error::file(&path)(error)),
+    }
+}
+
+/// The name that an answer to a dropped file has.
+pub fn answer_name(dropped: &OsStr) -> String {
+    match dropped.to_str().filter(|name| name.len() <= MAX_NAME) {
+        Some(name) => name.to_owned(),
+        None => hex::encode(Sha256::digest(dropped.as_bytes())),
+    }
+}

@@ -1,0 +1,88 @@
+//! Records on disk: one file a Key, named by the SHA-256 of its access key, replaced whole.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use keywright_proto::tree::Hash;
+
+use crate::{
+    error::Error,
+    files::{self, Readers},
+    record::{MAX_RECORD, Record},
+};
+
+const DIRECTORY: &str = "keys";
+const SUFFIX: &str = ".cbor";
+
+/// The directory of records.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens it, or makes it.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn open(state: &Path) -> Result<Self, Error> {
+        let directory = state.join(DIRECTORY);
+        files::directory(&directory, Readers::Owner).map_err(Error::file(&directory))?;
+        Ok(Self { directory })
+    }
+
+    /// Where a Key's record is.
+    pub fn path(&self, key: &Hash) -> PathBuf {
+        self.directory.join(format!("{}{SUFFIX}", hex::encode(key)))
+    }
+
+    /// The Keys that there is a record of.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn keys(&self) -> Result<Vec<Hash>, Error> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(Error::file(&self.directory))? {
+            let name = entry.map_err(Error::file(&self.directory))?.file_name();
+            let digits = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            let mut key = [0; 32];
+            if digits.is_some_and(|digits| hex::decode_to_slice(digits, &mut key).is_ok()) {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Reads a Key's record; an empty one where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], or the operating system refuses.
+    pub fn read(&self, key: &Hash) -> Result<Record, Error> {
+        let path = self.path(key);
+        match files::read(&path, MAX_RECORD) {
+            Ok(bytes) => Record::decode(&bytes).map_err(|what| damaged(path, what.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(damaged(path, error.to_string()))
+            }
+            Err(error) => Err(Error::file(&path)(error)),
+        }
+    }
+
+    /// Replaces a Key's record. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The operating system refuses; the old record stays.
+    pub fn write(&self, key: &Hash, record: &Record) -> Result<(), Error> {
+        let path = self.path(key);
+        files::replace(&path, &record.encode(), Readers::Owner).map_err(Error::file(&path))
+    }
+}
+
+/// What to do about a damaged record.
+pub fn damaged(path: PathBuf, what: String) -> Error {
+    let next = "the Key is not admitted; remove that file to start anew with it";
+    Error::Damaged { path, what, next }
+}

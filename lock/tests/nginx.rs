@@ -1,0 +1,124 @@
+//! A real nginx with the Lock's own certificate, and the map that the Lock writes.
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use common::{
+    Ca, Key, Lock, pem_of, revocation,
+    server::{Server, free_port, key_file},
+};
+use keywright_proto::{Certificate, Effect::Allow, Role};
+
+const NGINX: &str = "/usr/sbin/nginx";
+
+struct Nginx {
+    port: u16,
+    server: Server,
+}
+
+impl Nginx {
+    fn start(lock: &Lock) -> Self {
+        let (state, dir) = (lock.state(), lock.dir.path());
+        let (port, state, base) = (free_port(), state.display(), dir.display());
+        // As in docs/lock.md.
+        let config = format!(
+            "daemon off;\npid {base}/nginx.pid;\nworker_processes 1;\nerror_log stderr notice;\n\
+             events {{}}\n\
+             http {{\n\
+               access_log off;\n\
+               client_body_temp_path {base}/t1; proxy_temp_path {base}/t2; fastcgi_temp_path {base}/t3;\n\
+               uwsgi_temp_path {base}/t4; scgi_temp_path {base}/t5;\n\
+               map_hash_bucket_size 128;\n\
+               map $ssl_client_fingerprint $keywright_key {{ include {state}/lists/nginx.map; }}\n\
+               server {{\n\
+                 listen 127.0.0.1:{port} ssl;\n\
+                 ssl_certificate {state}/chain.pem;\n\
+                 ssl_certificate_key {state}/identity.key;\n\
+                 ssl_client_certificate {state}/lists/ca.pem;\n\
+                 ssl_verify_client on;\n\
+                 ssl_verify_depth 5;\n\
+                 location / {{\n\
+                   if ($keywright_key = \"\") {{ return 403; }}\n\
+                   return 200 \"key $keywright_key\\n\";\n\
+                 }}\n\
+               }}\n\
+             }}\n"
+        );
+        let file = config_file(lock);
+        fs::write(&file, config).unwrap();
+        let server = Server::start(Command::new(NGINX).args(["-c", file.to_str().unwrap()]));
+        server.until("start worker process ");
+        Self { port, server }
+    }
+
+    /// What it answers to whoever shows this chain.
+    fn answers(&self, lock: &Lock, number: u8, chain: &[Certificate]) -> String {
+        let dir = lock.dir.path();
+        let (key, cert) = (key_file(dir, number), dir.join(format!("chain-{number}")));
+        fs::write(&cert, pem_of(chain)).unwrap();
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-verify_return_error", "-verify_quiet"])
+            .args(["-connect", &format!("127.0.0.1:{}", self.port)])
+            .args(["-CAfile", &path(&lock.state().join("lists/ca.pem"))])
+            .args(["-key", &path(&key), "-cert", &path(&cert), "-cert_chain", &path(&cert)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Kept open until the answer has come.
+        let mut to = client.stdin.take().unwrap();
+        to.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let output = client.wait_with_output().unwrap();
+        drop(to);
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
+
+fn config_file(lock: &Lock) -> std::path::PathBuf {
+    lock.dir.path().join("nginx.conf")
+}
+
+#[test]
+fn nginx_lets_in_whom_the_lock_admits() {
+    let (master, backup) = (Ca::at_depth(1), Ca::at_depth(2));
+    let lock = Lock::of(&backup);
+    let config = config_file(&lock);
+    let hook = format!(
+        "hook = ['sh', '-c', '! test -e {0} || {NGINX} -c {0} -s reload']",
+        config.display()
+    );
+    let running = lock.start(&hook);
+    let (bob, eve) = (Key::new(30), Key::new(31));
+    // One of a Backup, one of the Master: both are Sub Keys of the family, and only one has the right.
+    let bobs = backup.issue(&bob, Role::Sub, &[5]);
+    let eves = master.issue(&eve, Role::Sub, &[6]);
+    let grant = backup.grant(&bob, Some(5), &[lock.leaf(Allow)], 0, &bobs);
+    running.drop_grant("bob", &grant.encode()).unwrap();
+    let nginx = Nginx::start(&lock);
+
+    let inside = format!("key {}", bob.public().id());
+    let answer = nginx.answers(&lock, 30, &bobs);
+    assert!(answer.contains("200 OK") && answer.contains(&inside), "{answer}");
+    let answer = nginx.answers(&lock, 31, &eves);
+    assert!(answer.contains("403 Forbidden"), "{answer}");
+    // A thief's own CA can write every name: it does not lead to the root, and has another fingerprint.
+    let thief = Ca::master(Key::new(77));
+    let answer = nginx.answers(&lock, 31, &thief.issue(&eve, Role::Sub, &[5]));
+    assert!(answer.contains("400 Bad Request"), "{answer}");
+
+    running.drop_grant("revoked", &revocation(&master, &bob).encode()).unwrap();
+    // The reload was asked for before the confirmation; the old worker has ended now.
+    nginx.server.until("exited with code 0");
+    let answer = nginx.answers(&lock, 30, &bobs);
+    assert!(answer.contains("403 Forbidden") && !answer.contains(&inside), "{answer}");
+}

@@ -1,0 +1,150 @@
+//! `keywright-lockd run`: the inbox, the hook, a full disk, and a sudden end.
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{fs, process::Command};
+
+use common::{Ca, Key, Lock, PROGRAM, pem_of, refused, run};
+use keywright_proto::{
+    Confirmation,
+    Effect::{Allow, Deny},
+    read_csr,
+};
+
+#[test]
+fn what_is_dropped_is_answered() {
+    let (ca, sub) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    let running = lock.start("");
+    let answer = running.drop_grant("bob", &lock.grant(&ca, &sub, 5, Allow)).unwrap();
+    assert_eq!(Confirmation::verify(&answer, &lock.key).unwrap().effect, Allow);
+    let reason = running.drop_grant("bad", b"garbage").unwrap_err();
+    assert!(reason.contains("not a Keywright grant"), "{reason}");
+    // Another process hands over to the one that runs.
+    let said = common::done(lock.apply("deny", &lock.grant(&ca, &sub, 6, Deny)));
+    assert!(said.contains("is not admitted"), "{said}");
+    assert!(refused(lock.apply("old", &lock.grant(&ca, &sub, 5, Allow))).contains("older"));
+    assert_eq!(lock.list("ssh_keys"), "");
+    assert_eq!(common::waiting(&lock), 0);
+}
+
+#[test]
+fn what_was_taken_is_answered_after_a_sudden_end() {
+    let (ca, sub) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    // Taken, and ended before anything was put in force.
+    common::take(&mut lock.service(), &lock.grant(&ca, &sub, 5, Allow)).unwrap();
+    let running = lock.start("");
+    let id = sub.public().id().to_string();
+    running.answer(&id).unwrap();
+    assert!(lock.list("ssh_keys").contains(&id));
+    // What was dropped while nothing ran is found.
+    running.kill();
+    fs::write(lock.state().join("inbox/late"), lock.grant(&ca, &sub, 6, Deny)).unwrap();
+    let running = lock.start("");
+    running.answer("late").unwrap();
+    assert_eq!(lock.list("ssh_keys"), "");
+}
+
+#[test]
+fn an_unclaimed_lock_waits_for_its_family() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let made = common::watch(&state);
+    let mut child = Command::new(PROGRAM)
+        .args(["run", "--state-dir", state.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let until = |name: &str| loop {
+        let found = made.recv_timeout(common::LIMIT).unwrap();
+        if found == keywright_lockd::inbox::Dropped::File(name.into()) {
+            break;
+        }
+    };
+    until("request.pem");
+    let key = read_csr(&fs::read_to_string(state.join("request.pem")).unwrap()).unwrap();
+    let chain = common::certify(&Ca::at_depth(1), &key);
+    common::done(run(&state, &["claim", "-"], pem_of(&chain).as_bytes()));
+    // It takes the state directory once it has a family.
+    until("lockd.lock");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn nothing_is_confirmed_before_the_hook_has_done_its_work() {
+    let (ca, sub) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    let (gate, ran) = (lock.dir.path().join("gate"), lock.dir.path().join("ran"));
+    let hook =
+        format!("cat $KEYWRIGHT_LISTS/ssh_keys >> {}; test -e {}", ran.display(), gate.display());
+    let config: keywright_lockd::config::Config =
+        toml::from_str(&format!("hook = ['sh', '-c', '{hook}']")).unwrap();
+    let mut service = lock.service_with(config);
+    common::take(&mut service, &lock.grant(&ca, &sub, 5, Allow)).unwrap();
+    let problem = service.settle().unwrap_err().to_string();
+    assert!(problem.contains("the hook sh failed"), "{problem}");
+    assert!(service.settle().is_err());
+    assert_eq!(fs::read_dir(lock.state().join("outbox")).unwrap().count(), 0);
+    fs::write(gate, "").unwrap();
+    service.settle().unwrap();
+    let id = sub.public().id().to_string();
+    assert_eq!(lock.confirmation(&id).effect, Allow);
+    // It ran with the new list, each time; and not when nothing has changed.
+    assert_eq!(fs::read_to_string(&ran).unwrap().matches(&id).count(), 3);
+    service.settle().unwrap();
+    assert_eq!(fs::read_to_string(&ran).unwrap().matches(&id).count(), 3);
+}
+
+/// A state directory on a file system of its own that is full: run again by [`a_full_disk_changes_nothing`] in a mount
+/// namespace.
+#[test]
+#[ignore = "wants a mount namespace; run by a_full_disk_changes_nothing"]
+fn on_a_small_disk() {
+    let disk = tempfile::TempDir::new_in("/mnt").unwrap();
+    let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
+    let lock = Lock::in_directory(disk, &ca);
+    let mut service = lock.service();
+    common::take(&mut service, &lock.grant(&ca, &sub, 5, Allow)).unwrap();
+    service.settle().unwrap();
+    let fill = |bytes: usize| fs::write("/mnt/fill", vec![1; bytes]);
+    assert!(fill(1 << 20).is_err(), "the disk is small");
+    let before = lock.everything();
+    let refusal = common::take(&mut service, &lock.grant(&ca, &other, 5, Allow)).unwrap_err();
+    assert!(refusal.contains("could not be saved, so nothing changes"), "{refusal}");
+    assert_eq!(lock.everything(), before);
+    // Room for the record, and none for the lists.
+    let filled = fs::OpenOptions::new().write(true).open("/mnt/fill").unwrap();
+    filled.set_len(filled.metadata().unwrap().len() - 8192).unwrap();
+    drop(filled);
+    common::take(&mut service, &lock.grant(&ca, &other, 6, Allow)).unwrap();
+    assert!(fs::write("/mnt/fill2", vec![1; 1 << 20]).is_err());
+    let list = lock.list("ssh_keys");
+    let problem = service.settle().unwrap_err().to_string();
+    assert!(problem.contains("the old lists stay in force"), "{problem}");
+    assert_eq!(lock.list("ssh_keys"), list);
+    fs::remove_file("/mnt/fill2").unwrap();
+    fs::remove_file("/mnt/fill").unwrap();
+    service.settle().unwrap();
+    assert!(lock.list("ssh_keys").contains(&other.public().id().to_string()));
+    assert_eq!(lock.confirmation(&other.public().id().to_string()).effect, Allow);
+}
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let test = std::env::current_exe().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=256k none /mnt && exec '{}' --ignored --exact on_a_small_disk",
+        test.display()
+    );
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{why}");
+}
