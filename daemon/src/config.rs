@@ -4,12 +4,16 @@ use std::{
     fs, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
 /// How long certificates and CRLs may be valid, in years.
 const YEARS: RangeInclusive<u32> = 1..=100;
+
+/// How long an idle daemon stays where something starts it again.
+const IDLE_EXIT_SECONDS: u32 = 60;
 
 /// What an administrator may choose.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -21,6 +25,9 @@ pub struct Config {
     pub certificate_years: u32,
     /// When the next CRL is due, in years: from 1 to 100.
     pub crl_years: u32,
+    /// The daemon ends when for so many seconds no Key was plugged in and nobody called; 0: never. Where nothing is said:
+    /// after 60 seconds on the system bus under a service manager, which starts it again; else never.
+    pub idle_exit_seconds: Option<u32>,
 }
 
 /// A file that is no configuration.
@@ -46,7 +53,12 @@ pub enum ConfigError {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { require_new_pin: true, certificate_years: 20, crl_years: 20 }
+        Self {
+            require_new_pin: true,
+            certificate_years: 20,
+            crl_years: 20,
+            idle_exit_seconds: None,
+        }
     }
 }
 
@@ -60,6 +72,13 @@ impl Config {
             .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
         let config = Self::parse(&text);
         config.map_err(|what| ConfigError::Invalid { path: path.into(), what })
+    }
+
+    /// How long the daemon stays when nobody needs it; none for ever. `restarted`: whether something starts it again.
+    pub fn idle_exit(&self, restarted: bool) -> Option<Duration> {
+        let default = if restarted { IDLE_EXIT_SECONDS } else { 0 };
+        let seconds = self.idle_exit_seconds.unwrap_or(default);
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -91,8 +110,29 @@ mod tests {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         assert_eq!(
             Config::parse("require_new_pin = false\ncertificate_years = 1\ncrl_years = 100"),
-            Ok(Config { require_new_pin: false, certificate_years: 1, crl_years: 100 })
+            Ok(Config {
+                require_new_pin: false,
+                certificate_years: 1,
+                crl_years: 100,
+                ..Config::default()
+            })
         );
+        let config = Config::parse("idle_exit_seconds = 5");
+        assert_eq!(config.map(|config| config.idle_exit_seconds), Ok(Some(5)));
+    }
+
+    #[test]
+    fn a_daemon_that_nothing_starts_again_stays() {
+        for (seconds, restarted, expected) in [
+            (None, true, Some(60)),
+            (None, false, None),
+            (Some(0), true, None),
+            (Some(5), true, Some(5)),
+            (Some(5), false, Some(5)),
+        ] {
+            let config = Config { idle_exit_seconds: seconds, ..Config::default() };
+            assert_eq!(config.idle_exit(restarted), expected.map(Duration::from_secs));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `keywrightd`: reads its arguments, puts the parts together, and waits for the end.
 
 use std::{
+    future::pending,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,17 +12,24 @@ use clap::Parser;
 #[cfg(feature = "virtual-reader")]
 use keywrightd::hotplug::{Event, virtual_reader::VirtualReader};
 use keywrightd::{
-    bus::{Bus, Service, ServiceError},
+    bus::{Bus, Service, ServiceError, sleep},
     config::{Config, ConfigError},
     hotplug::{Sink, StartError, udev::UdevSource},
+    lifecycle,
     registry::{Registry, RegistryError},
-    station::Station,
+    station::{Handle, Station},
+    supervisor::Supervisor,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::{spawn, spawn_blocking},
+};
 use tracing_subscriber::EnvFilter;
 
 /// The configuration file that may be missing.
 const DEFAULT_CONFIG: &str = "/etc/keywright/keywrightd.toml";
+/// Exit status of a daemon that had nothing to do and was needed again while it ended: the unit starts it anew.
+const NEEDED_AGAIN: u8 = 75;
 /// Where the log level is set, in the words of `tracing`: `debug`, `keywrightd=trace`…
 const LOG_VARIABLE: &str = "KEYWRIGHT_LOG";
 
@@ -84,7 +92,7 @@ fn main() -> ExitCode {
         ended
     });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             eprintln!("keywrightd: {failure}");
             failure.status()
@@ -92,7 +100,8 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
+async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let supervisor = Supervisor::from_environment();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let config = match &arguments.config {
@@ -100,22 +109,72 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG))?,
         None => Config::default(),
     };
+    // Elsewhere than there nothing starts it again when it is needed.
+    let restarted = supervisor.is_there() && arguments.bus == Bus::System;
+    let idle_exit = config.idle_exit(restarted);
     let registry = open_registry(&arguments.state_dir)?;
     let (station, outputs) = Station::start(registry.clone(), config)?;
     let mut service = Service::open(arguments.bus, station.clone(), registry, outputs).await?;
-    let sink: Sink = Arc::new(move |event| station.tell(move |station| station.hotplug(event)));
+    let teller = station.clone();
+    let sink: Sink = Arc::new(move |event| teller.tell(move |station| station.hotplug(event)));
     #[cfg(feature = "virtual-reader")]
     let _reader =
         arguments.virtual_reader.map(|socket| start_reader(&socket, &sink)).transpose()?;
-    let _source = UdevSource::start(sink)?;
+    let source = Arc::new(UdevSource::start(sink)?);
     service.claim_name().await?;
+    supervisor.ready();
+    let again = Arc::clone(&source);
+    let resumed = move || {
+        let source = Arc::clone(&again);
+        spawn_blocking(move || source.look_again());
+    };
+    spawn(sleep::guard(service.connection().clone(), service.activity(), resumed));
+    let (calls, activity) = (service.calls(), service.activity());
+    let watched = lifecycle::watch_over(&supervisor, &station, service.activity());
+    let idle = async {
+        match idle_exit {
+            Some(patience) => {
+                lifecycle::until_idle(activity.clone(), || calls.last(), patience).await;
+            }
+            None => pending().await,
+        }
+    };
     tokio::select! {
         ended = service.run() => match ended? {},
+        // Only a station that has ended is not watched any more.
+        () = watched => return Err(ServiceError::StationEnded.into()),
+        () = idle => return end_idle(&supervisor, &mut service, source, &station).await,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     service.release_name().await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends because nobody needs the daemon, and loses nothing. First the service manager learns that a start means another
+/// process from now on; then callers are let go to that one, and those who came before are answered; then it is looked
+/// once more at what is plugged in, because a plug that was announced before all this was announced to this process.
+async fn end_idle(
+    supervisor: &Supervisor,
+    service: &mut Service,
+    source: Arc<UdevSource>,
+    station: &Handle,
+) -> Result<ExitCode, Failure> {
+    tracing::info!("nobody needs this daemon now; a plug or a call starts it again");
+    supervisor.stopping();
+    service.retire().await?;
+    let activity = service.activity();
+    let looked = async {
+        // It does not panic, and what it heard is in the station's mailbox before the question.
+        let _ = spawn_blocking(move || source.look_again()).await;
+        station.ask(|station, reply| reply.answer(station, Ok(()))).await
+    };
+    tokio::select! {
+        ended = service.run() => match ended? {},
+        _ = looked => {}
+    }
+    let needed = activity.borrow().needed;
+    Ok(if needed { ExitCode::from(NEEDED_AGAIN) } else { ExitCode::SUCCESS })
 }
 
 /// Opens the registry in the state directory, which may be missing or empty.

@@ -12,6 +12,7 @@ use std::{
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("config", &[]),
+    ("supervisor", &[]),
     ("decision", &[]),
     ("registry", &[]),
     ("token", &[]),
@@ -34,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "token",
         ],
     ),
+    ("lifecycle", &["station", "supervisor"]),
     ("bus", &["error", "queries", "registry", "serialization", "station", "token"]),
 ];
 
@@ -42,9 +44,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("sled::", &["registry/"]),
     ("bincode::", &["registry/"]),
     ("rusb::", &["token/usb.rs"]),
-    ("tokio_udev::", &["hotplug/udev.rs"]),
+    ("udev::Device", &["hotplug/udev.rs"]),
     ("zbus::", &["bus/"]),
-    ("async fn", &["bus/", "hotplug/udev.rs", "station/handle.rs", "main.rs"]),
+    ("async fn", &["bus/", "lifecycle.rs", "station/handle.rs", "main.rs"]),
     ("SystemTime", &["clock.rs", "registry/directory.rs"]),
 ];
 

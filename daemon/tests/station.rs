@@ -1,15 +1,27 @@
-//! The station with a token that is pulled out at the worst moment.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! The station with tokens that misbehave: pulled out at the worst moment, held by another program, silent.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
 
+use keywright_proto::ErrorName;
 use keywrightd::{
     config::Config,
     hotplug::{Device, DeviceId, Event},
     registry::Registry,
-    station::{Handle, Station, view::Output},
+    station::{
+        Handle, Station,
+        view::{KeyView, Output},
+    },
     token::{Connector, Limits, Transport, TransportError},
 };
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
 /// A blank token that is pulled out right after its last answer to the first look.
 struct Leaving {
@@ -59,6 +71,151 @@ impl Drop for Answers {
             self.station.tell(move |_| done.send(()).unwrap());
         }
     }
+}
+
+/// How long an event may take that comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A station, and what it puts out.
+struct Bench {
+    station: Handle,
+    outputs: UnboundedReceiver<Output>,
+    _state: tempfile::TempDir,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&state.path().join("registry")).unwrap();
+        let (station, outputs) = Station::start(registry, Config::default()).unwrap();
+        station.tell(|station| station.hotplug(Event::Settled));
+        Self { station, outputs, _state: state }
+    }
+
+    fn plug(&self, name: &str, connector: impl Connector + 'static) {
+        let device = Device {
+            id: DeviceId(format!("{name}#1")),
+            port: name.into(),
+            model: "Test".into(),
+            usb_serial: None,
+            connector: Arc::new(connector),
+        };
+        self.station.tell(|station| station.hotplug(Event::Plugged(device)));
+    }
+
+    /// Waits for an output that `find` takes.
+    async fn until<T>(&mut self, find: impl Fn(Output) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                if let Some(found) = find(self.outputs.recv().await.unwrap()) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.expect("it comes in time")
+    }
+}
+
+fn key(output: Output) -> Option<(String, KeyView)> {
+    match output {
+        Output::Key(label, view) => Some((label, *view)),
+        _ => None,
+    }
+}
+
+/// A blank token that another program holds until it is told not to.
+struct Held {
+    released: Mutex<mpsc::Receiver<()>>,
+    is_free: AtomicBool,
+}
+
+impl Connector for Held {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        if self.is_free.load(Ordering::SeqCst) {
+            return Ok(Box::new(Blank));
+        }
+        Err(TransportError::Busy { holder: "pcscd".into() })
+    }
+
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        // It is let go, taken again before it is looked at, and let go for good.
+        let released = self.released.lock().unwrap().recv_timeout(PATIENCE).is_ok();
+        self.is_free.store(attempts > 0, Ordering::SeqCst);
+        released
+    }
+}
+
+/// A blank token.
+struct Blank;
+
+impl Transport for Blank {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
+        let select = command[1] == 0xA4;
+        Ok(if select { vec![0x90, 0] } else { vec![0x6A, 0x82] })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { extended: true, longest_command: 3072 }
+    }
+}
+
+struct Free;
+
+impl Connector for Free {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        Ok(Box::new(Blank))
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_another_program_holds_is_taken_up_again_when_it_lets_go() {
+    let mut bench = Bench::start();
+    let (release, released) = mpsc::channel();
+    bench.plug("test", Held { released: Mutex::new(released), is_free: AtomicBool::new(false) });
+    let (label, view) = bench.until(key).await;
+    assert_eq!((view.state, view.present), ("unusable", true));
+    let trouble = view.trouble.unwrap();
+    assert_eq!((trouble.error, trouble.holder.as_deref()), (ErrorName::KeyBusy, Some("pcscd")));
+    assert!(trouble.text.contains("pcscd"), "{}", trouble.text);
+    let needed = bench.until(|output| match output {
+        Output::Activity(activity) if !activity.working => Some(activity.needed),
+        _ => None,
+    });
+    assert!(needed.await, "what is waited for does not let the daemon end");
+
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    let (again, view) = bench.until(key).await;
+    assert_eq!((view.state, view.trouble), ("blank", None));
+    assert_eq!(again, label, "its path stays");
+}
+
+/// A token that does not answer before it is told to.
+struct Silent(Mutex<mpsc::Receiver<()>>);
+
+impl Connector for Silent {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        let _ = self.0.lock().unwrap().recv();
+        Err(TransportError::Timeout)
+    }
+}
+
+#[tokio::test]
+async fn a_silent_token_does_not_hold_up_the_others() {
+    let mut bench = Bench::start();
+    let (answer, answered) = mpsc::channel();
+    bench.plug("silent", Silent(Mutex::new(answered)));
+    bench.plug("one", Free);
+    bench.plug("two", Free);
+    let decided =
+        |output| matches!(output, Output::Decisions(pairs) if pairs.len() == 1).then_some(());
+    bench.until(decided).await;
+    // Answers after all.
+    drop(answer);
+    let silent = |output| key(output).filter(|(_, view)| view.port == "silent");
+    let (_, view) = bench.until(silent).await;
+    assert_eq!(view.state, "unusable");
+    assert_eq!(view.trouble.unwrap().error, ErrorName::TokenFailed);
 }
 
 #[test]

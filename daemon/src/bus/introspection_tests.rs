@@ -122,7 +122,7 @@ async fn signatures_are_those_of_the_contract() {
     assert_eq!(live, contract);
 }
 
-/// Section 4 of the contract.
+/// Section 4 of the contract, and `Key.Trouble`, which was added to it.
 const CONTRACT: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",
@@ -145,6 +145,7 @@ const CONTRACT: &[&str] = &[
     "Key.Name s",
     "Key.State s",
     "Key.Memberships a(ss)",
+    "Key.Trouble (ss)",
     "Key.Present b",
     "Key.Model s",
     "Key.Serial s",

@@ -54,6 +54,16 @@ impl KeyObject {
         self.view.borrow().memberships.clone()
     }
 
+    /// Why it is `unusable`: the name of an error, and what happened and what to do next. Both are empty for any other
+    /// Key. With KeyBusy another program holds it; it is taken up again when that lets it go.
+    #[zbus(property)]
+    fn trouble(&self) -> (String, String) {
+        let trouble = &self.view.borrow().trouble;
+        trouble.as_ref().map_or_else(Default::default, |trouble| {
+            (trouble.error.full().into(), trouble.text.clone())
+        })
+    }
+
     /// Whether it is plugged in.
     #[zbus(property)]
     fn present(&self) -> bool {

@@ -3,6 +3,7 @@
 
 pub mod arguments;
 pub mod authorizer;
+pub mod calls;
 mod clients;
 mod error;
 #[cfg(test)]
@@ -12,24 +13,36 @@ pub mod manager;
 mod publisher;
 pub mod secret_fd;
 pub mod serialization;
+pub mod sleep;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, str::FromStr};
+use std::{convert::Infallible, str::FromStr, time::Duration};
 
 use keywright_proto::bus::{NAME, NO_OBJECT};
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::timeout,
+};
 use zbus::{Connection, ObjectPath, connection, fdo::RequestNameFlags, message::Header};
 
 use self::{
     authorizer::{Authorizer, Policy},
+    calls::Calls,
     publisher::{Published, Publisher},
 };
 use crate::{
     error::Error,
     registry::Registry,
-    station::{Caller, Handle, view::Output},
+    station::{
+        Caller, Handle,
+        view::{Activity, Output},
+    },
 };
+
+/// How long the calls that have come in may take when the daemon ends because nobody needs it.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Which bus the service is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +99,8 @@ pub struct Context {
 pub struct Service {
     bus: Bus,
     connection: Connection,
+    station: Handle,
+    calls: Calls,
     publisher: Publisher,
     outputs: mpsc::UnboundedReceiver<Output>,
 }
@@ -110,13 +125,14 @@ impl Service {
             Ok(connection) => connection,
             Err(source) => return Err(ServiceError::Unreachable { bus, source }),
         };
+        let calls = Calls::listen(&connection);
         let authorizer = Authorizer::new(&connection, policy);
-        let context = Context { station, registry, authorizer };
+        let context = Context { station: station.clone(), registry, authorizer };
         let publisher = match Publisher::new(&connection, context).await {
             Ok(publisher) => publisher,
             Err(source) => return Err(ServiceError::Failed { bus, source }),
         };
-        let mut service = Self { bus, connection, publisher, outputs };
+        let mut service = Self { bus, connection, station, calls, publisher, outputs };
         while service.publish_next().await? != Published::Ready {}
         Ok(service)
     }
@@ -153,6 +169,47 @@ impl Service {
         }
     }
 
+    /// What the station does, as it was last put out.
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.publisher.activity()
+    }
+
+    /// Knows when somebody last called.
+    pub fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+
+    /// The connection to the bus.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Gives the name back, and answers the calls that have come in until then.
+    ///
+    /// # Errors
+    /// The bus broke off, or the station ended.
+    pub async fn retire(&mut self) -> Result<(), ServiceError> {
+        self.release_name().await;
+        let (calls, station) = (self.calls.clone(), self.station.clone());
+        let answered = async {
+            // What was begun waits for something, or is answered; an answer is on its way before that to ourselves.
+            calls.begun().await?;
+            station.answered().await;
+            calls.begun().await
+        };
+        tokio::select! {
+            ended = self.run() => match ended? {},
+            answered = timeout(LAST_ANSWERS, answered) => match answered {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(source)) => Err(self.failed(source)),
+                Err(_) => {
+                    tracing::warn!("a call was still not answered when the daemon ended");
+                    Ok(())
+                }
+            },
+        }
+    }
+
     /// Gives the name back: nobody is let in any more.
     pub async fn release_name(&self) {
         if let Err(error) = self.connection.release_name(NAME).await {
@@ -176,6 +233,7 @@ impl Service {
 impl Context {
     /// Who sent this call, if it may.
     async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
+        let _pending = self.station.pending();
         self.authorizer.check(call, action).await
     }
 
@@ -184,6 +242,7 @@ impl Context {
         &self,
         query: impl FnOnce(&Registry) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let _pending = self.station.pending();
         let registry = self.registry.clone();
         // A query that panics has been reported by then; its caller cannot be told more.
         spawn_blocking(move || query(&registry)).await.unwrap_or(Err(Error::Stopping))

@@ -16,7 +16,7 @@ use zbus::{
 use super::{
     Context, clients::Clients, key::KeyObject, manager::Manager, serialization::SerializationObject,
 };
-use crate::station::view::{DecisionView, KeyView, Label, Output, SerializationView};
+use crate::station::view::{Activity, DecisionView, KeyView, Label, Output, SerializationView};
 
 /// The only one that adds, changes and removes objects.
 pub struct Publisher {
@@ -26,6 +26,7 @@ pub struct Publisher {
     decisions: watch::Sender<Vec<DecisionView>>,
     keys: HashMap<Label, watch::Sender<KeyView>>,
     serializations: HashMap<u64, watch::Sender<SerializationView>>,
+    activity: watch::Sender<Activity>,
 }
 
 /// What has come out of the station.
@@ -53,7 +54,14 @@ impl Publisher {
             decisions,
             keys: HashMap::new(),
             serializations: HashMap::new(),
+            // Until the station has said otherwise.
+            activity: watch::Sender::new(Activity { needed: true, ..Activity::default() }),
         })
+    }
+
+    /// What the station does, as it was last put out.
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.activity.subscribe()
     }
 
     /// Publishes the next output.
@@ -87,6 +95,10 @@ impl Publisher {
             Output::Decisions(decisions) => {
                 change::<Manager, _>(&self.connection, MANAGER_PATH, &self.decisions, decisions)
                     .await
+            }
+            Output::Activity(activity) => {
+                self.activity.send_replace(activity);
+                Ok(())
             }
             Output::Reply(answer) => {
                 answer();

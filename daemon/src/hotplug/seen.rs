@@ -1,6 +1,6 @@
 //! One plug for one device, whatever the kernel repeats and however many interfaces the device has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::DeviceId;
 
@@ -65,6 +65,17 @@ impl Seen {
         let port = port.clone();
         self.present.remove(&port).map(|present| Change::Unplugged(present.id))
     }
+
+    /// These interfaces are there, and no others: devices whose interface is not among them are gone.
+    pub fn missing<'a>(&mut self, there: impl Iterator<Item = &'a Interface>) -> Vec<Change> {
+        let there: HashSet<_> = there.map(|i| (i.path.as_str(), i.address)).collect();
+        let gone = self.present.extract_if(|_, present| {
+            !there.contains(&(present.interface.as_str(), present.address))
+        });
+        let mut gone: Vec<_> = gone.map(|(_, present)| present.id).collect();
+        gone.sort();
+        gone.into_iter().map(Change::Unplugged).collect()
+    }
 }
 
 #[cfg(test)]
@@ -85,8 +96,10 @@ mod tests {
     enum Heard {
         Added(u8, u8, u8),
         Removed(u8, u8),
+        /// What is there is looked at: this device in this port, or nothing.
+        Looked(Option<(u8, u8)>),
     }
-    use Heard::{Added, Removed};
+    use Heard::{Added, Looked, Removed};
 
     fn run(heard: &[Heard]) -> Vec<Change> {
         let mut seen = Seen::default();
@@ -96,6 +109,12 @@ mod tests {
                 Added(port, device, number) => seen.added(&interface(port, device, number)),
                 Removed(port, number) => {
                     seen.removed(&interface(port, 0, number).path).into_iter().collect()
+                }
+                Looked(there) => {
+                    let there = there.map(|(port, device)| interface(port, device, 0));
+                    let mut changes = seen.missing(there.iter());
+                    changes.extend(there.iter().flat_map(|i| seen.added(i)));
+                    changes
                 }
             })
             .collect()
@@ -128,6 +147,15 @@ mod tests {
                 &[Added(1, 5, 0), Added(2, 6, 0), Removed(1, 0)],
                 &["+usb-1-1#1", "+usb-1-2#2", "-usb-1-1#1"],
             ),
+            // Events were lost: an unplug, a plug, another device in the port; or nothing was.
+            (
+                &[Added(1, 5, 0), Added(2, 6, 0), Looked(Some((2, 6)))],
+                &["+usb-1-1#1", "+usb-1-2#2", "-usb-1-1#1"],
+            ),
+            (&[Looked(Some((1, 5))), Added(1, 5, 0)], &["+usb-1-1#1"]),
+            (&[Added(1, 5, 0), Looked(Some((1, 6)))], &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"]),
+            (&[Added(1, 5, 0), Looked(Some((1, 5)))], &["+usb-1-1#1"]),
+            (&[Added(1, 5, 0), Looked(None), Looked(None)], &["+usb-1-1#1", "-usb-1-1#1"]),
         ] {
             let changes: Vec<_> = run(heard)
                 .into_iter()
@@ -147,6 +175,7 @@ mod tests {
                 prop_oneof![
                     (0..3_u8, 0..4_u8, 0..2_u8).prop_map(|(p, d, n)| Added(p, d, n)),
                     (0..3_u8, 0..2_u8).prop_map(|(p, n)| Removed(p, n)),
+                    prop::option::of((0..3_u8, 0..4_u8)).prop_map(Looked),
                 ],
                 0..60,
             )

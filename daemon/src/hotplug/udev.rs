@@ -1,15 +1,15 @@
 //! Plugs and unplugs as udevd announces them: one thread owns the monitor, because udev's types cannot leave it.
 
 use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::{future, io};
 
-use futures_core::Stream;
-use tokio::sync::oneshot;
-use tokio_udev::{AsyncMonitorSocket, Enumerator, EventType, MonitorBuilder};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use udev::{Enumerator, EventType, MonitorBuilder, MonitorSocket};
 
 use super::seen::{Change, Interface, Seen};
 use super::{Device, Event, Sink, StartError};
@@ -23,9 +23,12 @@ const CCID_CLASS: &str = "0b";
 
 /// The udev source. Dropping it ends its thread; devices that are present are not reported as gone.
 pub struct UdevSource {
-    stop: Option<oneshot::Sender<()>>,
+    calls: Option<(mpsc::Sender<Call>, UnixStream)>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Asks the thread to look at what is there; it answers when all of that has been reported.
+type Call = mpsc::SyncSender<()>;
 
 impl UdevSource {
     /// Starts the thread "hotplug", which calls `sink` for everything that is plugged in, then with
@@ -34,45 +37,50 @@ impl UdevSource {
     /// # Errors
     /// [`StartError::Monitor`].
     pub fn start(sink: Sink) -> Result<Self, StartError> {
-        let (stop, stopped) = oneshot::channel();
+        let (wake, woken) = UnixStream::pair().map_err(StartError::Monitor)?;
+        woken.set_nonblocking(true).map_err(StartError::Monitor)?;
+        let (calls, called) = mpsc::channel();
         let (report, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name("hotplug".into())
-            .spawn(move || {
-                let prepared = tokio::runtime::Builder::new_current_thread()
-                    .enable_io()
-                    .build()
-                    .and_then(|runtime| {
-                        let entered = runtime.enter();
-                        let monitor = open_monitor()?;
-                        drop(entered);
-                        Ok((runtime, monitor))
-                    });
-                match prepared {
-                    Ok((runtime, monitor)) => {
-                        // `start` waits for this.
-                        let _ = report.send(Ok(()));
-                        runtime.block_on(run(monitor, &sink, stopped));
+            .spawn(move || match open_monitor() {
+                Ok(monitor) => {
+                    // `start` waits for this.
+                    let _ = report.send(Ok(()));
+                    let mut source = Source { monitor, seen: Seen::default(), sink };
+                    if let Err(error) = source.serve(&woken, &called) {
+                        tracing::error!(%error, "plugs are no longer heard of");
                     }
-                    Err(error) => {
-                        let _ = report.send(Err(error));
-                    }
+                }
+                Err(error) => {
+                    let _ = report.send(Err(error));
                 }
             })
             .map_err(StartError::Monitor)?;
-        let source = UdevSource { stop: Some(stop), thread: Some(thread) };
+        let source = UdevSource { calls: Some((calls, wake)), thread: Some(thread) };
         match started.recv() {
             Ok(Ok(())) => Ok(source),
             Ok(Err(error)) => Err(StartError::Monitor(error)),
             Err(_) => Err(StartError::Monitor(io::ErrorKind::Other.into())),
         }
     }
+
+    /// Compares what was reported with what is there, and returns when the differences have been reported. After a
+    /// suspend and before the end, when nothing may be missed. Blocks for some milliseconds.
+    pub fn look_again(&self) {
+        let Some((calls, wake)) = &self.calls else { return };
+        let (done, looked) = mpsc::sync_channel(1);
+        // A thread that has ended has said why.
+        if calls.send(done).is_ok() && (&mut &*wake).write_all(&[0]).is_ok() {
+            let _ = looked.recv();
+        }
+    }
 }
 
 impl Drop for UdevSource {
     fn drop(&mut self) {
-        // The thread ends when the sender does.
-        self.stop = None;
+        // The thread sees the other end close.
+        self.calls = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -80,38 +88,90 @@ impl Drop for UdevSource {
 }
 
 /// Source "udev", never "kernel": a Key must not be opened before the rules have run.
-fn open_monitor() -> io::Result<AsyncMonitorSocket> {
-    let monitor = MonitorBuilder::new()?.match_subsystem_devtype(SUBSYSTEM, INTERFACE)?;
-    AsyncMonitorSocket::new(monitor.listen()?)
+fn open_monitor() -> io::Result<MonitorSocket> {
+    MonitorBuilder::new()?.match_subsystem_devtype(SUBSYSTEM, INTERFACE)?.listen()
 }
 
-async fn run(mut monitor: AsyncMonitorSocket, sink: &Sink, mut stopped: oneshot::Receiver<()>) {
-    let mut seen = Seen::default();
-    // The monitor listens already: what is plugged in from here on is seen twice rather than never.
-    match present() {
-        Ok(interfaces) => interfaces.iter().for_each(|i| added(&mut seen, i, sink)),
-        Err(error) => tracing::warn!(%error, "the present USB devices could not be listed"),
+/// What the thread owns.
+struct Source {
+    monitor: MonitorSocket,
+    seen: Seen,
+    sink: Sink,
+}
+
+impl Source {
+    fn serve(&mut self, mut woken: &UnixStream, called: &mpsc::Receiver<Call>) -> io::Result<()> {
+        // The monitor listens already: what is plugged in from here on is seen twice rather than never.
+        self.look();
+        (self.sink)(Event::Settled);
+        loop {
+            let mut wait =
+                [PollFd::new(&self.monitor, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+            match poll(&mut wait, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            self.hear();
+            match woken.read(&mut [0; 64]) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {
+                    for done in called.try_iter() {
+                        self.look();
+                        // Whoever asked may have given up.
+                        let _ = done.send(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
-    sink(Event::Settled);
-    loop {
-        let next = future::poll_fn(|context| Pin::new(&mut monitor).poll_next(context));
-        let event = tokio::select! {
-            _ = &mut stopped => return,
-            event = next => event,
-        };
-        match event {
-            Some(Ok(event)) => match event.event_type() {
-                EventType::Add => added(&mut seen, &event.device(), sink),
+
+    /// Reports all that udevd has said.
+    fn hear(&mut self) {
+        loop {
+            let Some(event) = self.monitor.iter().next() else {
+                // libudev says why in errno. ENOBUFS: events came faster than they were read, and some are lost.
+                if io::Error::last_os_error().raw_os_error() != Some(Errno::NOBUFS.raw_os_error()) {
+                    return;
+                }
+                tracing::warn!("udev events were lost; looking at what is there");
+                self.look();
+                continue;
+            };
+            match event.event_type() {
+                EventType::Add => self.added(&event.device()),
                 EventType::Remove => {
-                    let path = event.device().syspath().to_string_lossy().into_owned();
-                    if let Some(change) = seen.removed(&path) {
-                        report(change, None, sink);
+                    let path = text(event.device().syspath());
+                    if let Some(change) = self.seen.removed(&path) {
+                        report(change, None, &self.sink);
                     }
                 }
                 _ => {}
-            },
-            Some(Err(error)) => tracing::warn!(%error, "a udev event was lost"),
-            None => return,
+            }
+        }
+    }
+
+    /// Reports how what is there differs from what was reported.
+    fn look(&mut self) {
+        let interfaces = match present() {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                return tracing::warn!(%error, "the present USB devices could not be listed");
+            }
+        };
+        let described: Vec<_> = interfaces.iter().filter_map(describe).collect();
+        for change in self.seen.missing(described.iter().map(|(interface, _)| interface)) {
+            report(change, None, &self.sink);
+        }
+        interfaces.iter().for_each(|interface| self.added(interface));
+    }
+
+    fn added(&mut self, device: &udev::Device) {
+        let Some((interface, facts)) = describe(device) else { return };
+        for change in self.seen.added(&interface) {
+            report(change, Some((&interface, &facts)), &self.sink);
         }
     }
 }
@@ -135,13 +195,6 @@ fn usb_device(interface: &udev::Device) -> Option<udev::Device> {
     interface.parent_with_subsystem_devtype(SUBSYSTEM, DEVICE).ok()?
 }
 
-fn added(seen: &mut Seen, device: &udev::Device, sink: &Sink) {
-    let Some((interface, facts)) = describe(device) else { return };
-    for change in seen.added(&interface) {
-        report(change, Some((&interface, &facts)), sink);
-    }
-}
-
 fn report(change: Change, added: Option<(&Interface, &Facts)>, sink: &Sink) {
     match (change, added) {
         (Change::Plugged(id), Some((interface, facts))) => {
@@ -151,7 +204,12 @@ fn report(change: Change, added: Option<(&Interface, &Facts)>, sink: &Sink) {
                 port: interface.port.clone(),
                 model: facts.model.clone(),
                 usb_serial: facts.serial.clone(),
-                connector: Arc::new(UsbConnector { bus, device, interface: interface.number }),
+                connector: Arc::new(UsbConnector {
+                    bus,
+                    device,
+                    interface: interface.number,
+                    sysfs: interface.path.clone().into(),
+                }),
             }));
         }
         (Change::Unplugged(id), _) => sink(Event::Unplugged(id)),

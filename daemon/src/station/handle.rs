@@ -1,7 +1,9 @@
 //! How the bus asks the station: each call is a closure that runs on the station's thread, and its
 //! answer comes back after everything that it changed has been signalled.
 
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Station, view::Output};
 use crate::error::Error;
@@ -22,7 +24,12 @@ pub struct Caller {
 #[derive(Clone)]
 pub struct Handle {
     mailbox: mpsc::UnboundedSender<Message>,
+    /// How many calls wait for something: an answer from here, polkit, the disk.
+    pending: Arc<watch::Sender<usize>>,
 }
+
+/// One call that waits; it does no longer when this is dropped.
+pub struct Pending(Arc<watch::Sender<usize>>);
 
 /// Where the answer of a call goes, now or when a token has been asked.
 pub struct Reply<T>(oneshot::Sender<Result<T, Error>>);
@@ -40,7 +47,19 @@ impl<T: Send + 'static> Reply<T> {
 impl Handle {
     /// A handle on the station behind this mailbox.
     pub fn new(mailbox: mpsc::UnboundedSender<Message>) -> Self {
-        Self { mailbox }
+        Self { mailbox, pending: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Counts a call that is about to wait for something.
+    pub fn pending(&self) -> Pending {
+        self.pending.send_modify(|count| *count += 1);
+        Pending(Arc::clone(&self.pending))
+    }
+
+    /// Returns when no call waits for anything.
+    pub async fn answered(&self) {
+        // The sender is in `self`.
+        let _ = self.pending.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Lets the station do something; nobody waits for it.
@@ -54,8 +73,15 @@ impl Handle {
         &self,
         question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
     ) -> Result<T, Error> {
+        let _pending = self.pending();
         let (sender, answer) = oneshot::channel();
         self.tell(move |station| question(station, Reply(sender)));
         answer.await.unwrap_or(Err(Error::Stopping))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }

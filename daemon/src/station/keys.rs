@@ -4,10 +4,10 @@ use keywright_proto::{Id, Role};
 
 use super::{
     Station,
-    view::{KeyView, Label},
+    view::{KeyView, Label, Trouble},
 };
 use crate::{
-    decision::{Plugged, Present},
+    decision::{Plugged, Present, Reason},
     error::Error,
     hotplug::{Device, DeviceId},
     presence::{self, Claims, Known, State},
@@ -51,7 +51,7 @@ pub struct Key {
     /// Something on it stays authorized until it is re-plugged.
     pub authorized: bool,
     /// Why it cannot be used.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
     /// Active and pending rights.
     pub rights: (u32, u32),
     /// Unix seconds.
@@ -84,6 +84,7 @@ impl Key {
                 .iter()
                 .map(|(family, role)| (family.to_string(), role.to_string()))
                 .collect(),
+            trouble: self.trouble.clone().filter(|_| self.is_present()),
             present: self.is_present(),
             model: self.model.clone(),
             serial: self.serial.clone(),
@@ -94,6 +95,17 @@ impl Key {
             locks: self.rights.0,
             pending_locks: self.rights.1,
             last_seen: self.last_seen,
+        }
+    }
+
+    /// Why nothing can be made with it.
+    pub fn unusable(&self) -> Error {
+        match &self.trouble {
+            Some(Trouble { holder: Some(holder), .. }) => {
+                Error::KeyBusy { key: self.called(), holder: holder.clone() }
+            }
+            Some(trouble) => Error::Unsupported(format!("{}: {}", self.called(), trouble.text)),
+            None => Error::Pair(Reason::Unusable),
         }
     }
 

@@ -26,6 +26,11 @@ impl Leases {
         self.held.retain(|held| !tokens.contains(held));
     }
 
+    /// Whether a job uses any token.
+    pub fn is_any_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// The next job whose tokens are all free and wanted by nobody before it. They are held from now on.
     pub fn next(&mut self) -> Option<Start> {
         let mut wanted = self.held.clone();

@@ -4,6 +4,7 @@
 //! comes back as a message too, so nothing here waits. After each message [`Station::settle`] looks
 //! at the whole once more and puts out what changed.
 
+mod activity;
 mod chains;
 mod endings;
 mod errands;
@@ -45,7 +46,7 @@ use crate::{
 use keys::Key;
 use leases::{Leases, Start};
 use serializations::Serialization;
-use view::{DecisionView, KeyView, Label, Output, SerializationView};
+use view::{Activity, DecisionView, KeyView, Label, Output, SerializationView};
 
 /// How many absent Keys are shown as objects; `ListKeys` has all.
 const SHOWN_ABSENT_KEYS: usize = 1000;
@@ -63,6 +64,8 @@ pub struct Station {
     leases: Leases,
     /// The tokens that are being looked at for the first time since their plug.
     reading: BTreeSet<DeviceId>,
+    /// Those of them that offers wait for: not those that have been silent for long.
+    awaited: BTreeSet<DeviceId>,
     /// How many plugs there were.
     plugs: u64,
     /// Whether everything that was plugged in at the start has been reported.
@@ -79,6 +82,7 @@ struct Shown {
     keys: BTreeMap<Label, KeyView>,
     serializations: BTreeMap<u64, SerializationView>,
     decisions: Vec<DecisionView>,
+    activity: Option<Activity>,
 }
 
 impl Station {
@@ -101,6 +105,7 @@ impl Station {
             history: BTreeMap::new(),
             leases: Leases::default(),
             reading: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             plugs: 0,
             settled: false,
             touched: BTreeSet::new(),
@@ -151,6 +156,7 @@ impl Station {
         for reply in std::mem::take(&mut self.replies) {
             self.send(reply);
         }
+        self.put_activity();
     }
 
     /// Puts something out. Answers wait for the changes that belong before them.

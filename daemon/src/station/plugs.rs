@@ -1,8 +1,14 @@
 //! Plug and unplug: a token is looked at, known again, and shown.
 
-use keywright_proto::{Id, PublicKey};
+use std::{sync::mpsc, thread, time::Duration};
 
-use super::{Station, keys::Key, view::Label};
+use keywright_proto::{ErrorName, Id, PublicKey};
+
+use super::{
+    Handle, Station,
+    keys::Key,
+    view::{Label, Trouble},
+};
 use crate::{
     clock,
     decision::Plugged,
@@ -13,6 +19,9 @@ use crate::{
     token::{Details, Identity, PinState, Session, TokenError, TransportError},
 };
 
+/// How long offers wait for a token that has not said what it is. One that works takes a tenth of this.
+const SILENT: Duration = Duration::from_secs(2);
+
 impl Station {
     /// A token was plugged in: it is looked at before it is shown, so that it comes up once, whole.
     pub(super) fn plugged(&mut self, device: Device) {
@@ -22,20 +31,28 @@ impl Station {
         } else {
             Plugged::AtStart
         };
-        self.reading.insert(device.id.clone());
         tracing::debug!(?device, "plugged in");
+        self.look_at(device, plugged, 0);
+    }
+
+    /// Asks a token what it is. `attempts` is how often another program had it.
+    fn look_at(&mut self, device: Device, plugged: Plugged, attempts: u32) {
+        self.reading.insert(device.id.clone());
+        self.awaited.insert(device.id.clone());
         let (connector, id) = (device.connector.clone(), device.id.clone());
         let early = self.myself.clone();
         let (shown, read) = (device.clone(), device.id.clone());
         let job = move || -> Result<Details, TokenError> {
+            let patience = Patience::start(&early, &shown);
             let session = Session::open(&connector, &format!("token-{}", shown.port));
             let identity = session
                 .as_ref()
                 .map_err(Clone::clone)
                 .and_then(|session| session.run(|token| token.read_identity()));
+            drop(patience);
             // The offer need not wait for the rest.
             let failed = identity.as_ref().err().cloned();
-            early.tell(move |station| station.identified(shown, plugged, identity));
+            early.tell(move |station| station.identified(shown, plugged, attempts, identity));
             match failed {
                 Some(error) => Err(error),
                 None => session?.run(|token| token.read_details()),
@@ -50,6 +67,7 @@ impl Station {
             move |station, details| {
                 // Where the job was lost its token has said nothing, and nobody waits for it any more.
                 station.reading.remove(&read);
+                station.awaited.remove(&read);
                 if let Ok(Ok(details)) = details {
                     station.detailed(&read, details);
                 }
@@ -62,8 +80,10 @@ impl Station {
         &mut self,
         device: Device,
         plugged: Plugged,
+        attempts: u32,
         identity: Result<Identity, TokenError>,
     ) {
+        self.awaited.remove(&device.id);
         if !self.reading.remove(&device.id) {
             // It was pulled out before it had answered: it never came up.
             return;
@@ -71,15 +91,25 @@ impl Station {
         let (claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
             Err(TokenError::Transport(TransportError::Gone)) => return,
-            Err(error) => (Claims::default(), None, Some(error.to_string())),
+            Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };
-        let label = match self.recognize(&device, &claims, guid) {
+        // Another program had it: it was shown as busy, and is the same Key now.
+        let busy = self.present_mut(&device.id).map(|(label, key)| {
+            key.device = None;
+            label
+        });
+        let label = match self.recognize(&device, &claims, guid, busy.clone()) {
             Ok(label) => label,
             Err(error) => return tracing::error!(%error, ?device, "a Key cannot be shown"),
         };
-        if let Some(trouble) = &trouble {
-            tracing::warn!(?device, trouble, "a token cannot be used");
+        match &trouble {
+            // Said once, however often it is tried.
+            Some(trouble) if attempts == 0 => {
+                tracing::warn!(?device, trouble = trouble.text, "a token cannot be used");
+            }
+            _ => {}
         }
+        let is_held = trouble.as_ref().is_some_and(|trouble| trouble.holder.is_some());
         let key = Key {
             plugged,
             id: claims.access_key().map(PublicKey::id),
@@ -92,15 +122,39 @@ impl Station {
             trouble,
             last_seen: clock::unix_seconds(),
             claims,
-            device: Some(device),
+            device: Some(device.clone()),
             ..Key::default()
         };
         self.keys.insert(label.clone(), key);
         self.refresh(&label);
+        if let Some(busy) = busy.filter(|busy| *busy != label) {
+            self.touched.insert(busy.clone());
+            self.forget_if_unknown(&busy);
+        }
         self.history.retain(|(issuer, candidate), _| {
             issuer.as_ref() != Some(&label) && *candidate != label
         });
         self.key_came(&label);
+        if is_held {
+            self.wait_until_free(device, plugged, attempts);
+        }
+    }
+
+    /// Looks at a token again once the program that holds it has let it go.
+    fn wait_until_free(&mut self, device: Device, plugged: Plugged, attempts: u32) {
+        let connector = device.connector.clone();
+        self.work(
+            format!("busy-{}", device.port),
+            Vec::new(),
+            |_| Ok(()),
+            move || connector.wait_until_free(attempts),
+            move |station, freed| {
+                if matches!(freed, Ok(true)) && station.present_mut(&device.id).is_some() {
+                    tracing::debug!(?device, "let go by another program");
+                    station.look_at(device, plugged, attempts.saturating_add(1));
+                }
+            },
+        );
     }
 
     /// The label of the Key that this token is, an old one or a new.
@@ -109,6 +163,7 @@ impl Station {
         device: &Device,
         claims: &Claims,
         guid: Option<[u8; 16]>,
+        busy: Option<Label>,
     ) -> Result<Label, Error> {
         let absent = |label: &Label| self.keys.get(label).is_none_or(|key| !key.is_present());
         if let Some(access_key) = claims.access_key()
@@ -131,7 +186,7 @@ impl Station {
                     None => blank && key.is_same_blank(guid, device),
                 }
         });
-        again.map_or_else(new_label, |(label, _)| Ok(label.clone()))
+        again.map(|(label, _)| label.clone()).or(busy).map_or_else(new_label, Ok)
     }
 
     /// A token told the rest.
@@ -143,7 +198,12 @@ impl Station {
         key.details = details;
         key.assume_pin();
         if key.details.pin == PinState::Blocked && key.details.puk_blocked == Some(true) {
-            key.trouble = Some("its PIN and its recovery code are blocked".into());
+            key.trouble = Some(Trouble {
+                error: ErrorName::PinBlocked,
+                text: "its PIN and its recovery code are blocked; only a reset of its PIV application helps"
+                    .into(),
+                holder: None,
+            });
             self.refresh(&label);
         }
         let id = self.keys.get(&label).and_then(|key| key.id);
@@ -173,6 +233,7 @@ impl Station {
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
         self.reading.remove(device);
+        self.awaited.remove(device);
         let Some((label, key)) = self.present_mut(device) else { return };
         tracing::debug!(label, "unplugged");
         key.device = None;
@@ -184,9 +245,53 @@ impl Station {
         self.forget_if_unknown(&label);
     }
 
-    /// Whether some token that is plugged in has not said yet what it is.
+    /// Whether some token that is plugged in has not said yet what it is, and may still do so soon.
     pub(super) fn is_reading(&self) -> bool {
-        !self.reading.is_empty() || !self.settled
+        !self.awaited.is_empty() || !self.settled
+    }
+}
+
+impl Trouble {
+    /// Why a token could not be looked at.
+    fn of(error: &TokenError) -> Self {
+        let (name, holder) = match error {
+            TokenError::Transport(TransportError::Busy { holder }) => {
+                (ErrorName::KeyBusy, Some(holder.clone()))
+            }
+            TokenError::NoPiv
+            | TokenError::Unsupported(_)
+            | TokenError::Transport(TransportError::Unusable(_)) => (ErrorName::Unsupported, None),
+            _ => (ErrorName::TokenFailed, None),
+        };
+        let next = match holder {
+            Some(_) => "it is taken up again when that lets it go",
+            None => "use another one, or unplug it and plug it in again",
+        };
+        Self { error: name, text: format!("{error}; {next}"), holder }
+    }
+}
+
+/// Waits on a thread of its own while a token is asked what it is; says so to the station where that takes long, so
+/// that a silent token holds up nobody's offer. Ends when it is dropped.
+struct Patience {
+    _answered: mpsc::Sender<()>,
+}
+
+impl Patience {
+    fn start(station: &Handle, device: &Device) -> Self {
+        let (answered, silent) = mpsc::channel();
+        let (station, device) = (station.clone(), device.clone());
+        let wait = move || {
+            if silent.recv_timeout(SILENT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::warn!(?device, "a token is silent; it is no longer waited for");
+                station.tell(move |station| {
+                    station.awaited.remove(&device.id);
+                });
+            }
+        };
+        // Without the thread a silent token is waited for until the reading gives up.
+        let _ = thread::Builder::new().name("patience".into()).spawn(wait);
+        Self { _answered: answered }
     }
 }
 

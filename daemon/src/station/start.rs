@@ -95,7 +95,7 @@ impl Station {
                 State::Blank => Ok(&[Kind::Master]),
                 State::Foreign => Err(Error::Pair(decision::Reason::ForeignCredentials)),
                 State::Revoked => Err(Error::Pair(decision::Reason::Revoked)),
-                State::Unusable => Err(Error::Pair(decision::Reason::Unusable)),
+                State::Unusable => Err(other.unusable()),
                 _ => Err(Error::InvalidArgument(format!(
                     "{} is somebody's Key already; a new Master takes a blank one",
                     other.called()
@@ -112,6 +112,10 @@ impl Station {
             presence::standing(key.state, &key.claims, self.has_lock(&key.claims))
         };
         let kinds = match decision::permit(standing(key), standing(other)) {
+            Err(decision::Reason::Unusable) => {
+                let which = if key.state == State::Unusable { key } else { other };
+                return Err(which.unusable());
+            }
             Err(reason) => return Err(Error::Pair(reason)),
             Ok(FOR_BLANK) => FOR_BLANK,
             Ok(kinds) => kinds,

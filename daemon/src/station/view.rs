@@ -26,6 +26,8 @@ pub struct KeyView {
     pub state: &'static str,
     /// Family and role, the first family first.
     pub memberships: Vec<(String, String)>,
+    /// Why it cannot be used, and the error that says so; none where it can.
+    pub trouble: Option<Trouble>,
     /// Plugged in.
     pub present: bool,
     /// The product name.
@@ -46,6 +48,29 @@ pub struct KeyView {
     pub pending_locks: u32,
     /// Unix seconds.
     pub last_seen: u64,
+}
+
+/// Why a Key that is plugged in cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The error.
+    pub error: ErrorName,
+    /// What happened, and what to do next.
+    pub text: String,
+    /// The program that holds it, where that is the trouble: it passes.
+    pub holder: Option<String>,
+}
+
+/// What the station is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// A Key that could be used is plugged in, somebody drives a serialization, or something has to be handed out:
+    /// the daemon must stay.
+    pub needed: bool,
+    /// A token is being talked to.
+    pub working: bool,
+    /// A Key is being written.
+    pub writing: bool,
 }
 
 /// How a serialization stands or ended.
@@ -130,6 +155,8 @@ pub enum Output {
     SerializationGone(u64),
     /// The Decisions property.
     Decisions(Vec<DecisionView>),
+    /// What the station does now.
+    Activity(Activity),
     /// Everything known at the start has been put out.
     Ready,
     /// Answers a call; what comes before it has been signalled by then.

@@ -3,6 +3,7 @@
 mod apdu;
 mod ccid;
 mod ccid_transport;
+mod claim;
 mod details;
 mod error;
 mod extensions;
@@ -66,6 +67,13 @@ pub struct Limits {
 pub trait Connector: Send + Sync {
     /// Claims the token.
     fn open(&self) -> Result<Box<dyn Transport>, TransportError>;
+
+    /// Blocks until another program that has claimed the token has let it go, and says whether it can be tried again:
+    /// not where it was pulled out, or nobody tells. `attempts` is how often that was said in vain.
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        let _ = attempts;
+        false
+    }
 }
 
 /// Why nothing could be exchanged with a token.

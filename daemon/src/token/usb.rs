@@ -1,6 +1,6 @@
 //! A token on USB: CCID over libusb. Only the CCID interface is claimed, and only for one job.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusb::{
@@ -9,13 +9,14 @@ use rusb::{
 
 use super::ccid::Reader;
 use super::ccid_transport::{CcidTransport, Pipe};
+use super::claim::{self, Claim};
 use super::{Connector, Transport, TransportError};
 
 /// Class request ABORT (CCID 5.3.1): to the interface, host to device.
 const ABORT_REQUEST: (u8, u8) = (0x21, 0x01);
 
 /// Opens the CCID interface of one USB device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsbConnector {
     /// The bus (sysfs `busnum`).
     pub bus: u8,
@@ -23,6 +24,8 @@ pub struct UsbConnector {
     pub device: u8,
     /// The interface (sysfs `bInterfaceNumber`).
     pub interface: u8,
+    /// The interface's directory in sysfs.
+    pub sysfs: PathBuf,
 }
 
 impl Connector for UsbConnector {
@@ -35,6 +38,20 @@ impl Connector for UsbConnector {
             .ok_or(TransportError::Gone)?;
         let (claimed, reader) = Claimed::claim(&device, self.interface)?;
         Ok(Box::new(CcidTransport::open(claimed, reader)?))
+    }
+
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        if !claim::is_claimed(&self.sysfs) {
+            // Let go in between, or refused for a reason of its own: not at once again, and ever more seldom.
+            std::thread::sleep(claim::back_off(attempts));
+        }
+        match claim::wait_until_free(&claim::node(self.bus, self.device), &self.sysfs) {
+            Ok(ended) => ended == Claim::Released,
+            Err(error) => {
+                tracing::warn!(%error, ?self, "it cannot be told when this token is let go");
+                false
+            }
+        }
     }
 }
 
@@ -157,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_gone() {
-        let nowhere = UsbConnector { bus: 255, device: 255, interface: 0 };
+        let nowhere =
+            UsbConnector { bus: 255, device: 255, interface: 0, sysfs: "/nowhere".into() };
         assert_eq!(nowhere.open().err(), Some(TransportError::Gone));
     }
 }

@@ -30,6 +30,8 @@ pub struct Launch {
     pub reader: PathBuf,
     /// A configuration file, if any.
     pub config: Option<PathBuf>,
+    /// Where a service manager listens, if any.
+    pub notify: Option<PathBuf>,
     /// Where its standard error goes.
     pub log: PathBuf,
 }
@@ -49,6 +51,10 @@ impl Launch {
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
+        match &self.notify {
+            Some(notify) => command.env("NOTIFY_SOCKET", notify),
+            None => command.env_remove("NOTIFY_SOCKET"),
+        };
         // As in keywrightd.service: figures of memory are of the daemon as it is installed.
         command.env("MALLOC_ARENA_MAX", "1");
         command.stdin(Stdio::null()).kill_on_drop(true);

@@ -61,6 +61,7 @@ impl Station {
             state_dir: dir.path().join("state"),
             reader: dir.path().join("reader"),
             config: None,
+            notify: None,
             log: dir.path().join("log"),
         };
         fs::create_dir(&launch.state_dir).unwrap();

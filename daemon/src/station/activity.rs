@@ -1,0 +1,37 @@
+//! What the station is doing, for whoever decides when the daemon may end, is watched, or holds up a suspend.
+
+use super::{
+    Station,
+    view::{Activity, Output},
+};
+use crate::{presence::State, serialization::wizard::Step};
+
+impl Station {
+    /// Tells of it where it has changed.
+    pub(super) fn put_activity(&mut self) {
+        let activity = self.activity();
+        if self.shown.activity != Some(activity) {
+            self.shown.activity = Some(activity);
+            self.send(Output::Activity(activity));
+        }
+    }
+
+    fn activity(&self) -> Activity {
+        let working = self.leases.is_any_held();
+        // One that another program holds may be used soon; any other that cannot be used needs nobody.
+        let key = self.keys.values().any(|key| {
+            let passes = key.trouble.as_ref().is_some_and(|trouble| trouble.holder.is_some());
+            key.is_present() && (key.state != State::Unusable || passes)
+        });
+        // A recovery code is nowhere but here.
+        let job = self
+            .serializations
+            .values()
+            .any(|job| job.owner.is_some() || job.recovery_code.is_some());
+        Activity {
+            needed: key || job || working || !self.reading.is_empty() || !self.settled,
+            working,
+            writing: self.serializations.values().any(|job| job.wizard.step() == Step::Writing),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The daemon under a service manager: what it says to it, and the end when nobody needs it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::{
+    fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf,
+    time::Duration,
+};
+
+use keywright_bus_tests::{Station, card::Reaction, daemon::Launch};
+use rustix::{
+    fd::OwnedFd,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+};
+use zbus::fdo::DBusProxy;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A service manager: hears what the daemon says.
+struct Manager {
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    /// Listens where the daemon is told to speak, and has the daemon end after a second.
+    fn supervise(launch: &mut Launch) -> Self {
+        let directory = launch.state_dir.parent().unwrap();
+        let (notify, config): (PathBuf, PathBuf) =
+            (directory.join("notify"), directory.join("config.toml"));
+        let socket = UnixDatagram::bind(&notify).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        fs::write(&config, "idle_exit_seconds = 1\n").unwrap();
+        launch.notify = Some(notify);
+        launch.config = Some(config);
+        Self { socket }
+    }
+
+    /// The next message, and the descriptor that came with it.
+    fn hear(&self) -> (String, Option<OwnedFd>) {
+        let mut buffer = [0; 128];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut buffer)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let length = received.unwrap().bytes;
+        let descriptor = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        (String::from_utf8(buffer[..length].to_vec()).unwrap(), descriptor)
+    }
+
+    /// Everything up to the barrier, and the descriptor by which it is held.
+    fn until_barrier(&self) -> (Vec<String>, OwnedFd) {
+        let mut heard = Vec::new();
+        loop {
+            let (state, descriptor) = self.hear();
+            heard.push(state);
+            if let Some(descriptor) = descriptor {
+                return (heard, descriptor);
+            }
+        }
+    }
+}
+
+async fn station() -> (Station, Manager) {
+    let mut manager = None;
+    let station = Station::prepared(|launch| manager = Some(Manager::supervise(launch))).await;
+    (station, manager.unwrap())
+}
+
+#[tokio::test]
+async fn it_is_watched_while_it_works_and_ends_when_nobody_needs_it() {
+    let (mut station, manager) = station().await;
+    let key = station.plug("1").await;
+    station.make_master(&key, "M").await;
+    station.unplug(key).await;
+    let (heard, barrier) = manager.until_barrier();
+    assert_eq!(heard.first().map(String::as_str), Some("READY=1"), "{heard:?}");
+    assert_eq!(heard[heard.len() - 2..], ["STOPPING=1", "BARRIER=1"]);
+    // The watch begins and ends, each time.
+    let watch: Vec<_> = heard
+        .iter()
+        .filter(|state| state.starts_with("WATCHDOG_USEC="))
+        .map(String::as_str)
+        .collect();
+    assert!(!watch.is_empty(), "{heard:?}");
+    for pair in watch.chunks(2) {
+        assert_eq!(pair, ["WATCHDOG_USEC=30000000\nWATCHDOG=1", "WATCHDOG_USEC=0"]);
+    }
+
+    // It has said that it stops; whoever calls before it has given its name back is answered. The bus has passed the
+    // call on when it answers a later one of the same connection.
+    let manager_proxy = station.client.manager().await;
+    let call =
+        tokio::spawn(async move { manager_proxy.list_keys(Default::default(), "", 10).await });
+    let bus = DBusProxy::new(station.client.connection()).await.unwrap();
+    tokio::task::yield_now().await;
+    bus.get_id().await.unwrap();
+    drop(barrier);
+    let (keys, _) = call.await.unwrap().unwrap();
+    assert_eq!(keys.len(), 1);
+    let status = station.daemon.ended().await;
+    assert!(status.success(), "{status}");
+
+    // Back, with nothing lost.
+    station.daemon.restart(station.client.connection()).await;
+    let (keys, _) =
+        station.client.manager().await.list_keys(Default::default(), "", 10).await.unwrap();
+    assert_eq!(keys.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
+    let (mut station, manager) = station().await;
+    let (_, barrier) = manager.until_barrier();
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let script = move |_, _: &[u8]| {
+        // Nobody waits for the second command.
+        let _ = asked.send(());
+        Reaction::Forward
+    };
+    let key = station.insert_scripted("1", &[], Box::new(script));
+    is_asked.recv_timeout(PATIENCE).unwrap();
+    drop(barrier);
+    let status = station.daemon.ended().await;
+    assert_eq!(status.code(), Some(75));
+    drop(key);
+}
