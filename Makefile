@@ -4,7 +4,7 @@
 # tests (a message bus, openssl, a mocked udev, the servers of a gateway).
 BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev
 PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates \
-                  openssh-server openssh-client nginx mount
+                  openssh-server openssh-client nginx mosquitto mount
 # What builds and checks the packages.
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 

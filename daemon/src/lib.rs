@@ -10,6 +10,7 @@ pub mod decision;
 pub mod error;
 pub mod hotplug;
 pub mod lifecycle;
+pub mod link;
 pub mod presence;
 pub mod queries;
 pub mod registry;

@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("supervisor", &[]),
     ("decision", &[]),
+    ("link", &[]),
     ("registry", &[]),
     ("token", &[]),
     ("hotplug", &["token"]),
@@ -46,7 +47,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rusb::", &["token/usb.rs"]),
     ("udev::Device", &["hotplug/udev.rs"]),
     ("zbus::", &["bus/"]),
-    ("async fn", &["bus/", "lifecycle.rs", "station/handle.rs", "main.rs"]),
+    ("rumqttc::", &["link/connection.rs"]),
+    ("async fn", &["bus/", "lifecycle.rs", "link/connection.rs", "station/handle.rs", "main.rs"]),
     ("SystemTime", &["clock.rs", "registry/directory.rs"]),
 ];
 

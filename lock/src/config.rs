@@ -1,6 +1,6 @@
 //! The configuration file, `/etc/keywright/lockd.toml`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keywright_proto::{Id, judgement::REVOKE_DELAY};
 use serde::Deserialize;
@@ -22,6 +22,8 @@ pub struct Config {
     pub max_keys: usize,
     /// How long the revocation of a Master by a Backup waits for an objection, in days: at most 365.
     pub revoke_delay_days: u64,
+    /// The link to the stations. None: grants come and answers go as files.
+    pub link: Option<Link>,
     /// Accounts that Keys may log in to by SSH. None at first.
     #[serde(rename = "account")]
     pub accounts: Vec<Account>,
@@ -41,6 +43,33 @@ pub struct Account {
     pub options: String,
 }
 
+/// The link: an MQTT 5 broker, over TLS, with this Lock's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The broker's host and port: `broker.example:8883`.
+    pub broker: String,
+    /// A file with the certificates of those who may certify the broker, PEM.
+    pub ca: PathBuf,
+    /// After how many seconds of silence the broker is asked whether it is there: from 10 to 3600.
+    #[serde(default = "keep_alive")]
+    pub keep_alive_seconds: u16,
+}
+
+/// Short enough for most address translators, and some tens of kilobytes a day.
+const fn keep_alive() -> u16 {
+    300
+}
+
+impl Link {
+    /// The broker's host and port.
+    pub fn address(&self) -> Option<(String, u16)> {
+        let (host, port) = self.broker.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+    }
+}
+
 fn ids<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<Id>>, D::Error> {
     let texts = Vec::<String>::deserialize(from)?;
     let id = |text: &String| text.parse().map_err(|_| serde::de::Error::custom(NOT_AN_ID));
@@ -56,6 +85,7 @@ impl Default for Config {
             hook_seconds: 60,
             max_keys: 10_000,
             revoke_delay_days: REVOKE_DELAY / 86_400,
+            link: None,
             accounts: Vec::new(),
         }
     }
@@ -82,6 +112,15 @@ impl Config {
         ] {
             if !(least..=most).contains(&value) {
                 return Err(format!("{field} is {value}, not from {least} to {most}"));
+            }
+        }
+        if let Some(link) = &config.link {
+            if link.address().is_none() {
+                return Err(format!("broker is {:?}, not host:port", link.broker));
+            }
+            if !(10..=3_600).contains(&link.keep_alive_seconds) {
+                let seconds = link.keep_alive_seconds;
+                return Err(format!("keep_alive_seconds is {seconds}, not from 10 to 3600"));
             }
         }
         for account in &config.accounts {
@@ -114,6 +153,8 @@ mod tests {
         );
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.hook, ["true"]);
+        let link = Config::parse("[link]\nbroker = \"[::1]:8883\"\nca = \"/ca\"").unwrap().link;
+        assert_eq!(link.unwrap().address(), Some(("::1".into(), 8883)));
         assert_eq!(config.accounts[0].keys, None);
         assert_eq!(config.accounts[1].keys, Some(vec![id.parse().unwrap()]));
     }
@@ -125,6 +166,9 @@ mod tests {
             ("max_keys = 0", "max_keys is 0"),
             ("hook_seconds = 0", "hook_seconds is 0"),
             ("hook = \"true\"", "line 1"),
+            ("[link]\nbroker = \"b\"\nca = \"/ca\"", "not host:port"),
+            ("[link]\nbroker = \"b:1\"\nca = \"/ca\"\nkeep_alive_seconds = 9", "9, not from 10"),
+            ("[link]\nbroker = \"b:1\"", "missing field `ca`"),
             ("[[account]]\nname = \"a\"\nkeys = [\"x\"]", "32 lower-case"),
             ("[[account]]\nkeys = []", "missing field `name`"),
             ("[[account]]\nname = \"a\"\noptions = \"a\\nb\"", "not one line"),

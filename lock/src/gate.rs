@@ -340,6 +340,11 @@ impl Gate {
         self.keys.get(key).map_or(Effect::Deny, |key| self.effect(key, now))
     }
 
+    /// Whether no confirmation went out for a statement.
+    pub fn is_unanswered(&self, key: &Hash, statement: &Hash) -> bool {
+        self.keys.get(key).is_some_and(|key| key.unanswered.contains(statement))
+    }
+
     /// Statements that no confirmation went out for, and that do not wait: Key and digest.
     pub fn unanswered(&self, now: u64) -> Vec<(Hash, Hash)> {
         let clock = self.clock(now);

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod hook;
 pub mod identity;
 pub mod inbox;
+pub mod link;
 pub mod membership;
 pub mod outputs;
 pub mod record;

@@ -3,11 +3,14 @@
 
 use std::{
     convert::Infallible,
+    iter,
     path::Path,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
     time::Duration,
 };
+
+use keywrightd::link::connection;
 
 use crate::{
     clock::unix_millis,
@@ -16,6 +19,7 @@ use crate::{
     files::{self, Readers},
     identity::Identity,
     inbox::{self, Dropped, Watch},
+    link::LockLink,
     membership::{CHAIN, Membership},
     service::Service,
 };
@@ -27,9 +31,13 @@ const BATCH: usize = 256;
 /// The first and the longest wait before a [`crate::service::Problem`] is met again, in milliseconds.
 const RETRY: (u64, u64) = (10_000, 900_000);
 
+/// How many events wait at most; whoever brings more has to wait too.
+const QUEUE: usize = 64;
+
 /// What can happen.
 enum Event {
     Dropped(Dropped),
+    Link(u64, connection::Event),
 }
 
 /// Serves until it is ended from outside.
@@ -38,27 +46,37 @@ enum Event {
 /// It cannot start.
 pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     wait_for_family(state)?;
-    let mut service = Service::open(state, config)?;
-    let (send, events) = mpsc::channel();
-    watch(&service.inbox(), send)?;
-    tracing::info!(lock = %service.gate().identity().public().id(), "ready");
-    let mut retry = None;
-    all_waiting(&mut service, &mut retry);
+    let service = Service::open(state, config)?;
+    let lock = service.gate().identity().public().id();
+    let (send, events) = mpsc::sync_channel(QUEUE);
+    watch(&service.inbox(), send.clone())?;
+    let link = service.config().link.as_ref();
+    let link = link.map(|link| LockLink::prepare(link, state, lock)).transpose()?;
+    let mut running = Running { service, link, send, retry: None, reconnect: false };
+    running.connect()?;
+    tracing::info!(%lock, "ready");
+    running.all_waiting();
     loop {
-        settle(&mut service, &mut retry);
-        match next(&events, wait(&service, retry.as_ref())) {
-            None => all_waiting(&mut service, &mut retry),
+        running.settle();
+        match next(&events, running.wait()) {
+            None => running.try_again(),
             Some(event) => {
-                let more = events.try_iter().take(BATCH);
-                for Event::Dropped(dropped) in std::iter::once(event).chain(more) {
-                    match dropped {
-                        Dropped::File(name) => note(service.take_dropped(&name), &mut retry),
-                        Dropped::Many => all_waiting(&mut service, &mut retry),
-                    }
+                for event in iter::once(event).chain(events.try_iter().take(BATCH)) {
+                    running.hear(event);
                 }
             }
         }
     }
+}
+
+/// The service, with what did not work and is to be tried again.
+struct Running {
+    service: Service,
+    link: Option<LockLink>,
+    send: SyncSender<Event>,
+    retry: Option<Retry>,
+    /// Whether a grant from the link was lost for lack of room.
+    reconnect: bool,
 }
 
 /// When to try again what did not work: Unix milliseconds, and how long it was waited for.
@@ -67,24 +85,82 @@ struct Retry {
     wait: u64,
 }
 
-fn settle(service: &mut Service, retry: &mut Option<Retry>) {
-    match service.settle() {
-        Ok(_) => {
-            if retry.as_ref().is_some_and(|retry| retry.at <= unix_millis()) {
-                *retry = None;
+impl Running {
+    fn connect(&mut self) -> Result<(), Error> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        self.service.link(false);
+        let send = self.send.clone();
+        link.connect(move |generation, event| {
+            // Nobody listens any more only when the process ends.
+            let _ = send.send(Event::Link(generation, event));
+        })
+    }
+
+    fn hear(&mut self, event: Event) {
+        let done = match (event, &mut self.link) {
+            (Event::Dropped(Dropped::File(name)), _) => self.service.take_dropped(&name),
+            (Event::Dropped(Dropped::Many), _) => return self.all_waiting(),
+            (Event::Link(generation, event), Some(link)) => {
+                let done = link.hear(generation, event, &mut self.service);
+                self.reconnect |= done.is_err();
+                done
+            }
+            (Event::Link(..), None) => Ok(()),
+        };
+        self.note(done);
+    }
+
+    fn settle(&mut self) {
+        match self.service.settle() {
+            Ok(answers) => {
+                if let Some(link) = &self.link {
+                    link.send(answers);
+                }
+                if self.retry.as_ref().is_some_and(|retry| retry.at <= unix_millis()) {
+                    self.retry = None;
+                }
+            }
+            Err(problem) => {
+                tracing::error!("{problem}");
+                again(&mut self.retry);
             }
         }
-        Err(problem) => {
-            tracing::error!("{problem}");
-            again(retry);
+    }
+
+    /// Some time has passed.
+    fn try_again(&mut self) {
+        if std::mem::take(&mut self.reconnect) {
+            let done = self.connect();
+            self.note(done);
+        }
+        self.all_waiting();
+    }
+
+    fn all_waiting(&mut self) {
+        let inbox = self.service.inbox();
+        match inbox::waiting(&inbox).map_err(Error::file(&inbox)) {
+            Ok(names) => {
+                for name in names {
+                    let done = self.service.take_dropped(&name);
+                    self.note(done);
+                }
+            }
+            Err(error) => self.note(Err(error)),
         }
     }
-}
 
-fn note(done: Result<(), Error>, retry: &mut Option<Retry>) {
-    if let Err(error) = done {
-        tracing::error!("{error}; it will be tried again");
-        again(retry);
+    fn note(&mut self, done: Result<(), Error>) {
+        if let Err(error) = done {
+            tracing::error!("{error}; it will be tried again");
+            again(&mut self.retry);
+        }
+    }
+
+    /// How long to wait for an event; none: until there is one.
+    fn wait(&self) -> Option<Duration> {
+        let retry = self.retry.as_ref().map(|retry| retry.at);
+        let at = self.service.next_change().into_iter().chain(retry).min()?;
+        Some(Duration::from_millis(at.saturating_sub(unix_millis()).max(1)))
     }
 }
 
@@ -97,24 +173,6 @@ fn again(retry: &mut Option<Retry>) {
             *old = Some(Retry { at: now + wait, wait });
         }
     }
-}
-
-fn all_waiting(service: &mut Service, retry: &mut Option<Retry>) {
-    let inbox = service.inbox();
-    match inbox::waiting(&inbox).map_err(Error::file(&inbox)) {
-        Ok(names) => {
-            for name in names {
-                note(service.take_dropped(&name), retry);
-            }
-        }
-        Err(error) => note(Err(error), retry),
-    }
-}
-
-/// How long to wait for an event; none: until there is one.
-fn wait(service: &Service, retry: Option<&Retry>) -> Option<Duration> {
-    let at = service.next_change().into_iter().chain(retry.map(|retry| retry.at)).min()?;
-    Some(Duration::from_millis(at.saturating_sub(unix_millis()).max(1)))
 }
 
 /// The next event; none when the time is over.
@@ -134,7 +192,7 @@ fn next(events: &Receiver<Event>, wait: Option<Duration>) -> Option<Event> {
     }
 }
 
-fn watch(inbox: &Path, send: Sender<Event>) -> Result<(), Error> {
+fn watch(inbox: &Path, send: SyncSender<Event>) -> Result<(), Error> {
     let watch = Watch::start(inbox).map_err(Error::file(inbox))?;
     let thread = thread::Builder::new().name("inbox".into());
     let run = move || {

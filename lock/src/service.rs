@@ -1,7 +1,7 @@
 //! The service: what comes in is judged, what follows from it is put in force, and only then confirmed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::{self, File, TryLockError},
     io,
@@ -44,12 +44,17 @@ pub enum Origin {
     /// A file of this name; its answer is a file too.
     File(String),
     /// The link; the answer is given back to whoever runs the service.
-    Link,
+    Link {
+        /// Whether the broker had kept it: nobody asks just now.
+        retained: bool,
+    },
 }
 
 /// A confirmation that goes out by the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// To be given to [`Service::published`].
+    pub number: u64,
     /// The Key.
     pub key: Id,
     /// The signed confirmation.
@@ -76,7 +81,11 @@ pub struct Service {
     hook_due: bool,
     /// Statements that somebody waits for an answer on: Key and digest.
     asked: BTreeMap<(Hash, Hash), Vec<Origin>>,
-    link: bool,
+    /// Whether there is a link at all, and whether it is there now.
+    link: Option<bool>,
+    /// Answers that the broker has not taken yet, by number: Key and digest.
+    in_flight: BTreeMap<u64, (Hash, Hash)>,
+    next_number: u64,
     _lock: File,
 }
 
@@ -96,10 +105,18 @@ impl Service {
         let limits =
             Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
         let gate = Gate::open(state, identity, membership, limits, unix_millis())?;
-        let asked = BTreeMap::new();
-        let state = state.to_owned();
-        // What the host knows after a start is unknown.
-        Ok(Self { state, config, gate, hook_due: true, asked, link: false, _lock: lock })
+        Ok(Self {
+            state: state.to_owned(),
+            config,
+            gate,
+            // What the host knows after a start is unknown.
+            hook_due: true,
+            asked: BTreeMap::new(),
+            link: None,
+            in_flight: BTreeMap::new(),
+            next_number: 0,
+            _lock: lock,
+        })
     }
 
     /// What it knows.
@@ -107,9 +124,29 @@ impl Service {
         &self.gate
     }
 
-    /// Says that there is a link: what was not answered before this start goes out there too.
-    pub const fn use_link(&mut self) {
-        self.link = true;
+    /// What it was started with.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Says whether the link is there. From the first call on, what was not answered before goes out there.
+    pub fn link(&mut self, up: bool) {
+        self.link = Some(up);
+        for (_, pair) in std::mem::take(&mut self.in_flight) {
+            // It may be lost.
+            self.asked.entry(pair).or_default().push(Origin::Link { retained: false });
+        }
+    }
+
+    /// The broker has an answer.
+    ///
+    /// # Errors
+    /// That cannot be saved; the answer will go out once more.
+    pub fn published(&mut self, number: u64) -> Result<(), Error> {
+        match self.in_flight.remove(&number) {
+            Some((key, statement)) => self.gate.answered(&key, &statement),
+            None => Ok(()),
+        }
     }
 
     /// The directory that grants are dropped into.
@@ -125,7 +162,11 @@ impl Service {
         let taken = self.gate.take(grant, unix_millis())?;
         let name = Id::of_hash(&taken.key);
         tracing::info!(key = %name, known = taken.known, parked = taken.parked, "grant taken");
-        self.asked.entry((taken.key, taken.digest)).or_default().push(origin);
+        let pair = (taken.key, taken.digest);
+        let nobody_asks = taken.known && origin == Origin::Link { retained: true };
+        if !nobody_asks || self.gate.is_unanswered(&pair.0, &pair.1) {
+            self.asked.entry(pair).or_default().push(origin);
+        }
         Ok(taken)
     }
 
@@ -167,39 +208,74 @@ impl Service {
             hook::run(&self.config.hook, self.config.hook_seconds, &lists)?;
             self.hook_due = false;
         }
-        for unanswered in self.gate.unanswered(now) {
-            self.asked.entry(unanswered).or_default();
+        let in_flight: BTreeSet<_> = self.in_flight.values().copied().collect();
+        for pair in self.gate.unanswered(now) {
+            if !in_flight.contains(&pair) {
+                self.asked.entry(pair).or_default();
+            }
         }
-        let mut answers = Vec::new();
-        while let Some((&(key, statement), origins)) = self.asked.first_key_value() {
-            let origins = origins.clone();
-            if self.gate.is_parked(&key, &statement, now) {
-                // It will be answered when its time has come.
-                self.asked.pop_first();
-                continue;
+        let (mut answers, mut failed) = (Vec::new(), None);
+        for (pair, origins) in std::mem::take(&mut self.asked) {
+            match self.answer(pair, &origins, now) {
+                Ok(answer) => answers.extend(answer),
+                Err(error) => {
+                    self.asked.insert(pair, origins);
+                    failed.get_or_insert(error);
+                }
             }
-            let confirmation = self.gate.confirm(&key, statement, now)?;
-            let id = Id::of_hash(&key);
-            let names = origins.iter().filter_map(|origin| match origin {
-                Origin::File(name) => Some(name.clone()),
-                Origin::Link => None,
-            });
-            let mut names: Vec<_> = names.collect();
-            // Who asked before this start is not known any more.
-            let by_link = origins.is_empty() || origins.contains(&Origin::Link);
-            if by_link && !self.link && names.is_empty() {
-                names.push(id.to_string());
-            }
-            for name in names {
-                self.put_answer(&name, CONFIRMATION, &confirmation)?;
-            }
-            if by_link && self.link {
-                answers.push(Answer { key: id, confirmation });
-            }
-            self.gate.answered(&key, &statement)?;
-            self.asked.pop_first();
         }
-        Ok(answers)
+        match failed {
+            // What goes out by the link is asked for once more.
+            Some(error) => {
+                self.link.into_iter().for_each(|up| self.link(up));
+                Err(error.into())
+            }
+            None => Ok(answers),
+        }
+    }
+
+    /// Answers everybody who asked about a statement; what goes out by the link is returned.
+    fn answer(
+        &mut self,
+        (key, statement): (Hash, Hash),
+        origins: &[Origin],
+        now: u64,
+    ) -> Result<Option<Answer>, Error> {
+        if self.gate.is_parked(&key, &statement, now) {
+            // It will be answered when its time has come.
+            return Ok(None);
+        }
+        let confirmation = self.gate.confirm(&key, statement, now)?;
+        let id = Id::of_hash(&key);
+        let mut names = Vec::new();
+        // Who asked before this start is not known any more.
+        let mut by_link = origins.is_empty();
+        for origin in origins {
+            match origin {
+                Origin::File(name) => names.push(name.clone()),
+                Origin::Link { .. } => by_link = true,
+            }
+        }
+        if by_link && self.link.is_none() && names.is_empty() {
+            names.push(id.to_string());
+        }
+        for name in names {
+            self.put_answer(&name, CONFIRMATION, &confirmation)?;
+        }
+        match self.link {
+            Some(true) if by_link => {
+                let number = self.next_number;
+                self.next_number += 1;
+                self.in_flight.insert(number, (key, statement));
+                Ok(Some(Answer { number, key: id, confirmation }))
+            }
+            Some(false) if by_link => {
+                let wait = Origin::Link { retained: false };
+                self.asked.insert((key, statement), vec![wait]);
+                Ok(None)
+            }
+            _ => self.gate.answered(&key, &statement).map(|()| None),
+        }
     }
 
     /// When something changes by itself, in Unix milliseconds.

@@ -16,6 +16,7 @@ pub mod family;
 pub mod grant;
 pub mod id;
 pub mod judgement;
+pub mod link;
 pub mod name;
 pub mod pem;
 pub mod profile;

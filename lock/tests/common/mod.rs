@@ -252,7 +252,10 @@ impl Drop for Running {
 
 /// Takes a grant in this process, as from the link.
 pub fn take(service: &mut Service, grant: &[u8]) -> Result<(), String> {
-    service.take(grant, Origin::Link).map(drop).map_err(|refusal| refusal.to_string())
+    service
+        .take(grant, Origin::Link { retained: false })
+        .map(drop)
+        .map_err(|refusal| refusal.to_string())
 }
 
 /// What is in the inbox.

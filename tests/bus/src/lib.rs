@@ -12,6 +12,7 @@
 )]
 
 pub mod api;
+pub mod broker;
 pub mod bus;
 pub mod card;
 pub mod certs;

@@ -1,0 +1,265 @@
+//! The link on a real mosquitto, with a certificate on both sides; and brokers that do what they should not.
+
+// Helpers of tests fail by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{collections::BTreeMap, fs, sync::mpsc};
+
+use common::{Ca, Key, LIMIT, Lock, Running, leaf, pem_of, revocation, server::key_file};
+use keywright_bus_tests::broker::Broker;
+use keywright_lockd::record::Record;
+use keywright_proto::{
+    Confirmation,
+    Effect::{self, Allow, Deny},
+    Id, Role, Target,
+    link::{MAX_PACKET, Topic, for_station},
+};
+use keywrightd::link::connection::{Connection, Event, Settings};
+
+/// The number of the station's software key.
+const STATION: u8 = 60;
+
+/// A station, or whoever has its rights at the broker.
+struct Station {
+    connection: Connection,
+    events: mpsc::Receiver<Event>,
+    /// The last message of each topic.
+    kept: BTreeMap<String, Vec<u8>>,
+    next: u64,
+}
+
+impl Station {
+    fn start(broker: &Broker, ca: &Ca, lock: &Lock) -> Self {
+        let key = Key::new(STATION);
+        let settings = Settings {
+            broker: ("127.0.0.1".into(), broker.port()),
+            ca: fs::read(broker.ca()).unwrap(),
+            certificate: pem_of(&ca.issue(&key, Role::Soft, &[0x60])).into_bytes(),
+            key: fs::read(key_file(lock.dir.path(), STATION)).unwrap(),
+            client_id: "station".into(),
+            keep_alive: 60,
+            presence: None,
+            subscriptions: for_station().to_vec(),
+            max_packet: MAX_PACKET,
+        };
+        let (send, events) = mpsc::channel();
+        let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
+        let mut station = Self { connection, events, kept: BTreeMap::new(), next: 0 };
+        station.until_event("the link", |event| *event == Event::Up);
+        station
+    }
+
+    fn until_event(&mut self, what: &str, check: impl Fn(&Event) -> bool) {
+        loop {
+            let event = self.events.recv_timeout(LIMIT);
+            let event = event.unwrap_or_else(|_| panic!("no {what}; kept: {:?}", self.kept.keys()));
+            let found = check(&event);
+            if let Event::Message { topic, payload, .. } = event {
+                self.kept.insert(topic, payload);
+            }
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// Publishes, and waits until the broker has it.
+    fn publish(&mut self, topic: Topic, payload: &[u8]) {
+        self.next += 1;
+        let number = self.next;
+        self.connection.publish(topic.name(), payload.to_vec(), number);
+        self.until_event("acknowledgement", |event| *event == Event::Published(number));
+    }
+
+    fn grant(&mut self, lock: &Lock, key: &Key, payload: &[u8]) {
+        self.publish(grant_topic(lock, key), payload);
+    }
+
+    /// Waits until a topic's last message passes.
+    fn until(&mut self, topic: Topic, check: impl Fn(&[u8]) -> bool) {
+        let name = topic.name();
+        if self.kept.get(&name).is_some_and(|payload| check(payload)) {
+            return;
+        }
+        self.until_event(&name, |event| match event {
+            Event::Message { topic, payload, .. } => *topic == name && check(payload),
+            _ => false,
+        });
+    }
+
+    /// Waits for the Lock to confirm that it does this for the Key, by a statement of this version or a newer one.
+    fn confirmed(&mut self, lock: &Lock, key: &Key, effect: Effect, version: u64) {
+        let topic = Topic::Confirmation { lock: lock.key.id(), key: key.public().id() };
+        self.until(topic, |payload| {
+            let said = Confirmation::verify(payload, &lock.key).unwrap();
+            said.effect == effect && said.newest_version >= version
+        });
+    }
+}
+
+fn grant_topic(lock: &Lock, key: &Key) -> Topic {
+    Topic::Grant { lock: lock.key.id(), key: key.public().id() }
+}
+
+fn presence(lock: &Lock) -> Topic {
+    Topic::Presence { lock: lock.key.id() }
+}
+
+fn linked(lock: &Lock, broker: &Broker) -> Running {
+    let (address, ca) = (broker.address(), broker.ca());
+    lock.start(&format!("[link]\nbroker = \"{address}\"\nca = \"{}\"\n", ca.display()))
+}
+
+fn stage() -> (Ca, Lock, Broker) {
+    let ca = Ca::at_depth(1);
+    let lock = Lock::of(&ca);
+    let station = format!("Keywright soft {}", Key::new(STATION).public().id());
+    let broker = Broker::start(lock.dir.path(), &pem_of(&ca.chain), &station);
+    (ca, lock, broker)
+}
+
+fn admits(lock: &Lock, key: &Key) -> bool {
+    lock.list("ssh_keys").contains(&key.public().id().to_string())
+}
+
+#[test]
+fn grants_come_and_confirmations_go_also_to_a_lock_that_was_not_there() {
+    let (ca, lock, mut broker) = stage();
+    let (bob, eve) = (Key::new(30), Key::new(31));
+    let mut station = Station::start(&broker, &ca, &lock);
+    // The Lock is not there yet.
+    station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
+    let running = linked(&lock, &broker);
+    station.until(presence(&lock), |said| said == b"online");
+    station.confirmed(&lock, &bob, Allow, 5);
+    assert!(admits(&lock, &bob));
+    station.grant(&lock, &bob, &lock.grant(&ca, &bob, 6, Deny));
+    station.confirmed(&lock, &bob, Deny, 6);
+    assert!(!admits(&lock, &bob));
+
+    // It goes, and misses something; its last will says so.
+    running.kill();
+    station.until(presence(&lock), |said| said == b"offline");
+    station.grant(&lock, &eve, &lock.grant(&ca, &eve, 5, Allow));
+    let _running = linked(&lock, &broker);
+    station.confirmed(&lock, &eve, Allow, 5);
+
+    // The broker dies and comes back, and nobody does anything.
+    broker.kill();
+    station.until_event("its end", |event| *event == Event::Down);
+    broker.restart();
+    station.until_event("the link", |event| *event == Event::Up);
+    station.grant(&lock, &eve, &lock.grant(&ca, &eve, 6, Deny));
+    station.confirmed(&lock, &eve, Deny, 6);
+}
+
+#[test]
+fn a_broker_that_forgot_everything_is_told_again_when_a_station_asks() {
+    let (ca, lock, mut broker) = stage();
+    let bob = Key::new(30);
+    let _running = linked(&lock, &broker);
+    let mut station = Station::start(&broker, &ca, &lock);
+    let grant = lock.grant(&ca, &bob, 5, Allow);
+    station.grant(&lock, &bob, &grant);
+    station.confirmed(&lock, &bob, Allow, 5);
+    broker.kill();
+    broker.forget();
+    broker.restart();
+    station.until_event("the link", |event| *event == Event::Up);
+    station.kept.clear();
+    // The Lock is there again. What was kept for it when it came would be nothing new to it.
+    station.until(presence(&lock), |said| said == b"online");
+    station.grant(&lock, &bob, &grant);
+    station.confirmed(&lock, &bob, Allow, 5);
+}
+
+/// Whoever may publish everything at the broker is the broker, as far as a Lock can tell.
+#[test]
+fn what_a_hostile_broker_sends_changes_nothing() {
+    let (ca, lock, broker) = stage();
+    let (bob, eve) = (Key::new(30), Key::new(31));
+    let _running = linked(&lock, &broker);
+    let mut station = Station::start(&broker, &ca, &lock);
+    let old = lock.grant(&ca, &bob, 5, Allow);
+    station.grant(&lock, &bob, &old);
+    station.grant(&lock, &bob, &lock.grant(&ca, &bob, 6, Deny));
+    station.confirmed(&lock, &bob, Deny, 6);
+    let before = lock.everything();
+
+    let elsewhere = [leaf(Target::Lock([9; 32]), Allow)];
+    let others_grant = ca.grant(&eve, Some(9), &elsewhere, 0, &[]).encode();
+    let thief = Ca::master(Key::new(77));
+    // Replayed, for another Lock, truncated, of another family, invented, too long.
+    station.grant(&lock, &bob, &old);
+    station.grant(&lock, &eve, &others_grant);
+    station.grant(&lock, &eve, &old[..old.len() / 2]);
+    station.grant(&lock, &eve, &lock.grant(&thief, &eve, 9, Allow));
+    station.grant(&lock, &eve, &[0x85; 60_000]);
+    station.grant(&lock, &eve, b"");
+    let nowhere = Topic::Grant { lock: lock.key.id(), key: Id::from_bytes([0; 16]) };
+    for number in 0..2_000_u32 {
+        station.next += 1;
+        station.connection.publish(nowhere.name(), number.to_be_bytes().repeat(100), station.next);
+    }
+    let last = station.next;
+    station.until_event("the flood's end", |event| *event == Event::Published(last));
+    // Swapped: a grant that is right, under another Key's name. What it says is signed, the topic is not.
+    station.publish(grant_topic(&lock, &bob), &lock.grant(&ca, &eve, 5, Allow));
+    station.confirmed(&lock, &eve, Allow, 5);
+    assert!(!admits(&lock, &bob) && admits(&lock, &eve));
+    let after = lock.everything();
+    let record = |files: &BTreeMap<_, Vec<u8>>, key: &Key| {
+        let name = format!("keys/{}.cbor", hex::encode(key.public().hash()));
+        let entries = Record::decode(&files[&lock.state().join(name)]).unwrap().entries;
+        entries.into_iter().map(|entry| entry.grant).collect::<Vec<_>>()
+    };
+    assert_eq!(record(&before, &bob), record(&after, &bob));
+    let keys = |files: &BTreeMap<_, _>| {
+        files
+            .keys()
+            .filter(|path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "cbor"))
+            .count()
+    };
+    assert_eq!((keys(&before), keys(&after)), (1, 2));
+
+    // Withheld: the denial is late, and in force as soon as it comes.
+    station.grant(&lock, &eve, &revocation(&ca, &eve).encode());
+    station.confirmed(&lock, &eve, Deny, 5);
+    assert!(!admits(&lock, &eve));
+}
+
+/// Each Lock is held to its own topics by the broker, so that it learns nothing of the others.
+#[test]
+fn a_lock_hears_nothing_of_another() {
+    let (ca, lock, broker) = stage();
+    let (other, bob) = (Lock::of(&ca), Key::new(30));
+    let mut station = Station::start(&broker, &ca, &lock);
+    let settings = Settings {
+        broker: ("127.0.0.1".into(), broker.port()),
+        ca: fs::read(broker.ca()).unwrap(),
+        certificate: pem_of(&other.chain).into_bytes(),
+        key: fs::read(other.state().join("identity.key")).unwrap(),
+        client_id: "curious".into(),
+        keep_alive: 60,
+        presence: None,
+        subscriptions: vec!["keywright/1/#".into()],
+        max_packet: MAX_PACKET,
+    };
+    let (send, heard) = mpsc::channel();
+    let curious = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
+    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), Event::Up);
+    station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
+    // Its own it does hear, and after the other's.
+    station.publish(Topic::Grant { lock: other.key.id(), key: bob.public().id() }, b"own");
+    let Event::Message { payload, .. } = heard.recv_timeout(LIMIT).unwrap() else { panic!() };
+    assert_eq!(payload, b"own");
+    // Nor does it speak for another.
+    let confirmation = Topic::Confirmation { lock: lock.key.id(), key: bob.public().id() };
+    curious.publish(confirmation.name(), b"forged".to_vec(), 1);
+    let own = Topic::Confirmation { lock: other.key.id(), key: bob.public().id() };
+    curious.publish(own.name(), b"own".to_vec(), 2);
+    station.until(own, |payload| payload == b"own");
+    assert!(!station.kept.contains_key(&confirmation.name()));
+}

@@ -1,0 +1,144 @@
+//! A real mosquitto on a loopback port: TLS with a certificate on both sides, persistence on, and each Lock held to its
+//! own topics.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A broker; killed when dropped.
+pub struct Broker {
+    directory: PathBuf,
+    port: u16,
+    process: Child,
+}
+
+impl Broker {
+    /// Starts one in this directory. `clients` are the authorities that certify its clients, PEM; `station` is the common
+    /// name of the one client that may do everything.
+    pub fn start(directory: &Path, clients: &str, station: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = directory.join("broker");
+        fs::create_dir(&directory).unwrap();
+        certify(&directory);
+        fs::write(directory.join("clients.pem"), clients).unwrap();
+        let acl = format!(
+            "user {station}\ntopic readwrite keywright/1/#\n\
+             pattern read keywright/1/%u/grant/+\n\
+             pattern write keywright/1/%u/confirmation/+\n\
+             pattern write keywright/1/%u/presence\n"
+        );
+        fs::write(directory.join("acl"), acl).unwrap();
+        fs::set_permissions(
+            directory.join("acl"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .unwrap();
+        let path = directory.display();
+        let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
+        // As in docs/lock.md. Saved at every change, because a test may kill it at any time.
+        let config = format!(
+            "{user}listener {port} 127.0.0.1\ncafile {path}/clients.pem\n\
+             certfile {path}/server.pem\nkeyfile {path}/server.key\n\
+             require_certificate true\nuse_identity_as_username true\nacl_file {path}/acl\n\
+             persistence true\npersistence_location {path}/\nautosave_interval 1\nautosave_on_changes true\n\
+             max_inflight_messages 100\nmax_queued_messages 100000\nlog_dest none\n"
+        );
+        fs::write(directory.join("mosquitto.conf"), config).unwrap();
+        let process = run(&directory);
+        let broker = Self { directory, port, process };
+        broker.wait();
+        broker
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The file of the authority that certified it.
+    pub fn ca(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again, with what it had saved.
+    pub fn restart(&mut self) {
+        self.process = run(&self.directory);
+        self.wait();
+    }
+
+    /// Forgets everything that it was to keep. It has to be stopped.
+    pub fn forget(&self) {
+        let _ = fs::remove_file(self.directory.join("mosquitto.db"));
+    }
+
+    /// There is no event for "it listens now" but the first connection that is taken.
+    fn wait(&self) {
+        for _ in 0..3000 {
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("mosquitto does not listen; is it installed?");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let _ = self.process.wait();
+    }
+}
+
+fn run(directory: &Path) -> Child {
+    let config = directory.join("mosquitto.conf");
+    Command::new("/usr/sbin/mosquitto")
+        .arg("-c")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("mosquitto is installed")
+}
+
+/// An authority, and the broker's certificate by it.
+fn certify(directory: &Path) {
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(directory)
+            .output()
+            .expect("openssl is installed");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 36500 -subj /CN=broker-ca"));
+    openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=broker"));
+    fs::write(directory.join("ext"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
+        .unwrap();
+    openssl(
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 36500 -extfile ext -out server.pem",
+    );
+}
