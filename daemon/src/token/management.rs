@@ -74,8 +74,8 @@ impl Token {
 
     /// Replaces the factory's management key by a random one of the same type, which PRINTED keeps under the PIN. It
     /// is written and proven readable after the PIN only, before the old one is given up. 6 commands, 2 more where
-    /// PRINTED was not read yet or a new PIN does not count as verified, none where the key in force is already kept
-    /// so; needs the management key. The PIN is cleared then, and was seen to be. May be repeated after an
+    /// PRINTED was not read yet or a new PIN does not count as verified, 3 more where VERIFY does not clear the PIN, none
+    /// where the key in force is already kept so; needs the management key. The PIN is cleared then, and was seen to be. May be repeated after an
     /// interruption at any point.
     ///
     /// A key that PRINTED keeps but that is not in force is never used: somebody else may know it.
@@ -111,7 +111,7 @@ impl Token {
     }
 
     /// PRINTED shows the key while the PIN is verified, and nothing once it is cleared: so it is under the PIN, and
-    /// nothing else has to be asked about the PIN's state.
+    /// nothing else has to be asked about the PIN's state. 3 commands more where only a SELECT clears the PIN.
     fn prove_under_pin(&mut self, key: &ManagementKey, pin: &Pin) -> Result<(), TokenError> {
         self.read_printed()?;
         if self.printed.is_none() {
@@ -122,13 +122,29 @@ impl Token {
             Some(read) if read.bytes() == key.bytes() => {}
             _ => return Err(TokenError::ReadBack { what: Container::Printed.name() }),
         }
-        self.piv.clear_pin()?;
+        let selected = match self.piv.clear_pin() {
+            Ok(()) => false,
+            // Firmware without that command forgets the PIN with a SELECT, and the management key too.
+            Err(TokenError::Refused { .. }) => self.piv.select().map(|()| true)?,
+            Err(error) => return Err(error),
+        };
         self.verified = false;
         if self.piv.get_data(Container::Printed)? != Object::Locked {
             return Err(TokenError::Unsupported("its PRINTED object is readable without the PIN"));
         }
         self.seen_cleared = true;
-        Ok(())
+        if selected { self.authenticate_again() } else { Ok(()) }
+    }
+
+    /// Authenticates with the key that was authenticated in this session before. 2 commands.
+    fn authenticate_again(&mut self) -> Result<(), TokenError> {
+        let key = self.managed()?.0.clone();
+        let witness = self.piv.witness(key.kind())?.ok_or(TokenError::ForeignManagementKey)?;
+        if self.piv.answer_witness(&key, &witness)? {
+            Ok(())
+        } else {
+            Err(TokenError::ForeignManagementKey)
+        }
     }
 
     /// The management key, where it was authenticated in this session.

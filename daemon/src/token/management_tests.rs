@@ -55,6 +55,7 @@ fn a_pin_that_was_seen_to_be_cleared_is_not_asked_for_again() {
     }
 }
 
+/// A second, failed authentication does not hide the first.
 #[test]
 fn what_may_be_authorized_is_asked_for() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
@@ -78,6 +79,23 @@ fn a_key_that_would_not_be_under_the_pin_is_not_set() {
     }
 }
 
+/// Firmware from before VERIFY with P1 = FF (SP 800-73-4) forgets the PIN, and the management key, with a SELECT.
+#[test]
+fn where_only_a_select_clears_the_pin_it_is_used() {
+    let card = Card::blank(Habits { clears_pin: false, ..YUBIKEY }, KeyType::Aes192);
+    let mut token = open(&card);
+    token.authenticate_management().unwrap();
+    token.verify_pin(&factory_pin()).unwrap();
+    let protect = |token: &mut Token| token.protect_management_key(&factory_pin());
+    assert_eq!(cost(&card, &mut token, protect), (Ok(()), 6 + 1 + 3));
+    card.with(|card| {
+        let kept = protected_key(&card.objects[&PRINTED]).unwrap();
+        assert_eq!(kept[..], *card.management.bytes());
+        assert!(!card.verified);
+    });
+    assert_eq!(authorized(&mut token), Ok(false));
+}
+
 #[test]
 fn another_programs_printed_data_stays() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
@@ -89,6 +107,7 @@ fn another_programs_printed_data_stays() {
     card.with(|card| assert_eq!(card.objects[&PRINTED], b"\x01\x04Name"));
 }
 
+/// A key that somebody left in PRINTED beside a factory management key is not put in force.
 #[test]
 fn a_key_that_lies_in_printed_is_not_used() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
@@ -101,9 +120,14 @@ fn a_key_that_lies_in_printed_is_not_used() {
     card.with(|card| assert_ne!(card.management.bytes(), planted.bytes()));
 }
 
+/// Pulled out at every command, before and after it took effect: the next run always ends with the key in force kept
+/// under the PIN, and at no moment is there no usable key.
 #[test]
 fn protecting_the_management_key_survives_every_interruption() {
-    for (habits, kind) in [(NITROKEY, KeyType::Tdes), (YUBIKEY, KeyType::Aes192)] {
+    let selects = Habits { clears_pin: false, ..YUBIKEY };
+    for (habits, kind) in
+        [(NITROKEY, KeyType::Tdes), (YUBIKEY, KeyType::Aes192), (selects, KeyType::Aes192)]
+    {
         let job = |token: &mut Token| {
             token.authenticate_management()?;
             token.protect_management_key(&factory_pin())

@@ -338,7 +338,11 @@ impl Piv {
             Status::RemainingRetries(retries) => Err(TokenError::PinRefused { retries }),
             // Some firmware says only "no": the counter has to be asked for, and is told only while no PIN is verified.
             Status::VerificationFailed => {
-                match self.clear_pin().and_then(|()| self.pin_status())? {
+                match self.clear_pin() {
+                    Ok(()) | Err(TokenError::Refused { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                match self.pin_status()? {
                     PinStatus::Retries(retries) => Err(TokenError::PinRefused { retries }),
                     PinStatus::Blocked => Err(TokenError::PinBlocked),
                     PinStatus::Verified => Err(refused(command, status)),
