@@ -37,7 +37,8 @@ Paths: `/org/keywright1` (also `org.freedesktop.DBus.ObjectManager`), `/org/keyw
 
 Arguments of the wrong D-Bus type are refused by the standard error `org.freedesktop.DBus.Error.InvalidArgs`, calls to
 objects that are not there by `org.freedesktop.DBus.Error.UnknownObject`. All other errors are
-`org.keywright1.Error.…`; each text says what happened, to what, and what to do next.
+`org.keywright1.Error.…`; each text says what happened, to what, and what to do next. Any method may answer
+`Interrupted` beside the errors that it names: the daemon is stopping, or a job broke off inside it; try once more.
 
 polkit actions, all beginning with `org.keywright1.`: `inspect` for List… and Get… (properties are open to all);
 `serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RenameLock and

@@ -133,7 +133,7 @@ impl KeyObject {
     /// The certificates of its access key in a family, PEM, leaf first, root last and included. An empty
     /// family means its own.
     ///
-    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, LimitExceeded, StoreFailed.
     #[zbus(out_args("chain_pem"))]
     async fn get_certificate_chain(
         &self,
@@ -149,7 +149,7 @@ impl KeyObject {
 
     /// Replaces its PIN.
     ///
-    /// Errors: NotAuthorized, InvalidArgument, KeyAbsent, KeyBusy, PinInvalid, PinBlocked, Unsupported,
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, PinInvalid, PinBlocked, Unsupported,
     /// TokenFailed.
     async fn change_pin(
         &self,
@@ -167,7 +167,7 @@ impl KeyObject {
 
     /// Sets a new PIN with the recovery code.
     ///
-    /// Errors: NotAuthorized, InvalidArgument, KeyAbsent, KeyBusy, PinInvalid, PinBlocked, Unsupported,
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, PinInvalid, PinBlocked, Unsupported,
     /// TokenFailed.
     async fn unblock_pin(
         &self,

@@ -73,7 +73,7 @@ impl Manager {
     /// Answers with the one that runs already, where there is one.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, NoLock,
-    /// AmbiguousIssuer, ForeignCredentials, Revoked, Unsupported, LimitExceeded, StoreFailed.
+    /// ForeignCredentials, Revoked, Unsupported, StoreFailed.
     #[zbus(out_args("serialization"))]
     async fn start_serialization(
         &self,
@@ -97,7 +97,7 @@ impl Manager {
     /// chain is answered without asking the token.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
-    /// PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
+    /// Unsupported, PinInvalid, PinBlocked, TokenFailed, StoreFailed, LimitExceeded.
     #[zbus(out_args("lock_id", "chain_pem"))]
     async fn add_lock(
         &self,

@@ -137,7 +137,9 @@ impl SerializationObject {
         self.view.borrow().owner.clone().unwrap_or_default()
     }
 
-    /// An error's name and what to say about it, or an empty name and a remark, or both empty.
+    /// An error's name and what to say about it, or an empty name and a remark, or both empty. At `pins` PinInvalid or
+    /// PinBlocked, at `awaiting-key` WrongKey, Interrupted or StoreFailed; what a job failed with, such as
+    /// ForeignCredentials, Unverified, Unsupported, LimitExceeded or TokenFailed.
     #[zbus(property)]
     fn outcome(&self) -> (String, String) {
         let outcome = &self.view.borrow().outcome;
@@ -197,7 +199,8 @@ impl SerializationObject {
 
     /// Answers step `locks`: these Locks in place of those selected before, or all of them.
     ///
-    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, LimitExceeded, StoreFailed.
+    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, NotAnIssuer, LimitExceeded,
+    /// StoreFailed.
     async fn select_locks(
         &self,
         #[zbus(header)] call: Header<'_>,
@@ -215,7 +218,7 @@ impl SerializationObject {
     /// What Save would write: `kind` s, `name` s, `locks` u, `pending` u, `warnings` a(ss), each a word
     /// (`rights-not-copied`, `rights-removed`) and a text; and the revision that Save wants.
     ///
-    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StoreFailed.
+    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, NotAnIssuer, StoreFailed.
     #[zbus(out_args("summary", "revision"))]
     async fn review(
         &self,
@@ -235,18 +238,19 @@ impl SerializationObject {
 
     /// Answers step `review`: what was reviewed at this revision is what will be written.
     ///
-    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StaleRevision, NoLock, LimitExceeded, StoreFailed.
+    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StaleRevision, NotAnIssuer, NoLock, Unsupported,
+    /// LimitExceeded, StoreFailed.
     async fn save(&self, #[zbus(header)] call: Header<'_>, revision: u32) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
         self.ask(caller, move |s, number, caller, reply| s.save(number, caller, revision, reply))
             .await
     }
 
-    /// Gives a PIN of PinsNeeded; the token checks it at once. There are no options yet.
+    /// Gives a PIN of PinsNeeded; the token checks it at once. The last one starts the write, whose end is told by
+    /// Outcome. There are no options yet. Cancelled: the caller let the serialization go meanwhile.
     ///
-    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, KeyAbsent, KeyBusy, WrongKey,
-    /// ForeignCredentials, Unverified, Unsupported, PinInvalid, PinBlocked, TokenFailed, StoreFailed,
-    /// LimitExceeded.
+    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, KeyAbsent, KeyBusy, Unsupported,
+    /// PinInvalid, PinBlocked, TokenFailed, Cancelled.
     async fn provide_pin(
         &self,
         #[zbus(header)] call: Header<'_>,
@@ -266,7 +270,7 @@ impl SerializationObject {
 
     /// Hands the recovery code of the new Key out, once, as a pipe to be read to its end.
     ///
-    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, Unsupported.
+    /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, LimitExceeded.
     #[zbus(out_args("code"))]
     async fn take_recovery_code(&self, #[zbus(header)] call: Header<'_>) -> Result<OwnedFd> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;

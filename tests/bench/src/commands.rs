@@ -40,7 +40,7 @@ pub struct Line {
 
 /// Commands before the offer, and to all properties.
 pub async fn measure() -> Vec<Row> {
-    let mut station = Station::start().await;
+    let mut station = Station::unwatched(|_| ()).await;
     let master = with_lock(&mut station).await;
     let offer = before_offer(&station).await;
     let mut rows =
@@ -132,7 +132,7 @@ pub async fn whole_jobs() -> (Vec<Row>, Vec<(&'static str, Vec<Line>)>) {
 }
 
 async fn whole_job(answers: &Answers) -> Vec<Line> {
-    let mut station = Station::start().await;
+    let mut station = Station::unwatched(|_| ()).await;
     let master = with_lock(&mut station).await;
     station.unplug(master).await;
     let log = |name: &str| station.dir.path().join(format!("{name}.log"));

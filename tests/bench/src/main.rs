@@ -109,7 +109,7 @@ async fn main() -> io::Result<()> {
 
 /// A registry with a Master and a Lock; both Keys of an offer are plugged in at rest.
 async fn small(effort: &Effort) -> Vec<Row> {
-    let mut station = Station::start().await;
+    let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;
     station.unplug(master).await;
     let name = "start to name, small registry";
@@ -123,7 +123,7 @@ async fn small(effort: &Effort) -> Vec<Row> {
 }
 
 async fn large(effort: &Effort) -> Vec<Row> {
-    let mut station = Station::start().await;
+    let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;
     station.unplug(master).await;
     assert!(station.daemon.stop().await.success(), "SIGTERM ends it in order");

@@ -18,7 +18,7 @@ const WARM_UP: usize = 5;
 
 /// Plugs blank Keys beside a Master with a Lock, one after another.
 pub async fn measure(plugs: usize) -> Vec<Row> {
-    let mut station = Station::start().await;
+    let mut station = Station::unwatched(|_| ()).await;
     let _master = with_lock(&mut station).await;
     let mut offers = Offers::listen(&station.bus.connect().await).await;
     let mut times = Vec::new();

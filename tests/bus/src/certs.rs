@@ -68,8 +68,21 @@ pub fn foreign_container() -> Vec<u8> {
     let der = dir.path().join("der");
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-outform", "DER", "-out"];
     openssl(&[&request[..], &key, &[der.to_str().unwrap()]].concat()).unwrap();
-    let certificate = fs::read(der).unwrap();
-    let fields = [tlv(0x70, &certificate), tlv(0x71, &[0]), tlv(0xFE, &[])].concat();
+    contained(&fs::read(der).unwrap())
+}
+
+/// A certificate as PIV keeps it in a container.
+pub fn container(pem: &str) -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    let (text, der) = (dir.path().join("pem"), dir.path().join("der"));
+    fs::write(&text, pem).unwrap();
+    let (text, out) = (text.to_str().unwrap(), der.to_str().unwrap());
+    openssl(&["x509", "-in", text, "-outform", "DER", "-out", out]).unwrap();
+    contained(&fs::read(der).unwrap())
+}
+
+fn contained(certificate: &[u8]) -> Vec<u8> {
+    let fields = [tlv(0x70, certificate), tlv(0x71, &[0]), tlv(0xFE, &[])].concat();
     tlv(0x53, &fields)
 }
 

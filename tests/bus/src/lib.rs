@@ -19,6 +19,7 @@ pub mod certs;
 pub mod client;
 pub mod command;
 pub mod daemon;
+pub mod documented;
 pub mod job;
 pub mod key;
 pub mod objects;

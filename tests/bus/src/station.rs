@@ -12,6 +12,7 @@ use crate::{
     card::{Card, Reaction, Script},
     certs,
     daemon::{Daemon, Launch},
+    documented::Documented,
     key::VirtualKey,
     pins::{self, PIN},
 };
@@ -26,6 +27,8 @@ pub struct Station {
     pub daemon: Daemon,
     /// With what it was started.
     pub launch: Launch,
+    /// Looks at every refusal, unless times are measured.
+    pub documented: Option<Documented>,
     /// The bus.
     pub bus: Bus,
     /// Sockets and files.
@@ -54,6 +57,13 @@ impl Station {
 
     /// The same; `prepare` may change how the daemon is started, and its files.
     pub async fn prepared(prepare: impl FnOnce(&mut Launch)) -> Self {
+        let mut station = Self::unwatched(prepare).await;
+        station.documented = Some(Documented::start(station.bus.connect().await).await);
+        station
+    }
+
+    /// The same on a bus where nobody listens in: for measuring.
+    pub async fn unwatched(prepare: impl FnOnce(&mut Launch)) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Bus::start(dir.path());
         let mut launch = Launch {
@@ -69,7 +79,7 @@ impl Station {
         let client = Client::new(bus.connect().await);
         let watch = Watch::start(bus.connect().await).await;
         let daemon = launch.start(client.connection()).await;
-        Self { watch, client, daemon, launch, bus, dir }
+        Self { watch, client, daemon, launch, documented: None, bus, dir }
     }
 
     /// Plugs in the Key of this name, from the factory when it is new, and waits for its object.
