@@ -3,7 +3,7 @@
 use keywright_proto::{Id, Role};
 
 use super::{
-    Station,
+    SHOWN_ABSENT_KEYS, Station,
     view::{KeyView, Label, Trouble},
 };
 use crate::{
@@ -153,6 +153,19 @@ impl Station {
             .any(|job| job.candidate == *label || job.issuer.as_ref() == Some(label));
         if !key.is_present() && !known && !in_job {
             self.keys.remove(label);
+        }
+    }
+
+    /// Stops showing those that have been absent for the longest, where more are than can be shown.
+    pub(super) fn forget_the_longest_absent(&mut self) {
+        let absent = self.keys.iter().filter(|(_, key)| !key.is_present());
+        let mut absent: Vec<_> =
+            absent.map(|(label, key)| (key.last_seen, label.clone())).collect();
+        let too_many = absent.len().saturating_sub(SHOWN_ABSENT_KEYS);
+        absent.sort_unstable();
+        absent.retain(|(_, label)| !self.serializations.values().any(|job| job.involves(label)));
+        for (_, label) in absent.into_iter().take(too_many) {
+            self.keys.remove(&label);
         }
     }
 

@@ -36,7 +36,11 @@ impl Station {
     /// Each present pair without an offer, and why.
     pub(super) fn decisions(&self) -> Vec<DecisionView> {
         if self.is_reading() {
-            return self.shown.decisions.clone();
+            // What was decided stands meanwhile, but for Keys that have gone.
+            let present = |label: &Label| self.keys.get(label).is_some_and(Key::is_present);
+            let mut decisions = self.shown.decisions.clone();
+            decisions.retain(|d| present(&d.other) && d.issuer.as_ref().is_none_or(present));
+            return decisions;
         }
         let mut decisions = self.rule(|ruling| match ruling.verdict {
             Verdict::None(reason) => Some(DecisionView {

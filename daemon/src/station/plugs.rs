@@ -191,12 +191,16 @@ impl Station {
 
     /// A token told the rest.
     fn detailed(&mut self, device: &DeviceId, details: Details) {
+        let sets_pins = self.config.require_new_pin;
         let Some((label, key)) = self.present_mut(device) else { return };
         if let Some(serial) = &details.serial {
             key.serial.clone_from(serial);
         }
         key.details = details;
-        key.assume_pin();
+        // Where a factory PIN may stay, a Key of this station can have one.
+        if sets_pins {
+            key.assume_pin();
+        }
         if key.details.pin == PinState::Blocked && key.details.puk_blocked == Some(true) {
             key.trouble = Some(Trouble {
                 error: ErrorName::PinBlocked,
@@ -243,6 +247,7 @@ impl Station {
         self.touched.insert(label.clone());
         self.key_left(&label);
         self.forget_if_unknown(&label);
+        self.forget_the_longest_absent();
     }
 
     /// Whether some token that is plugged in has not said yet what it is, and may still do so soon.

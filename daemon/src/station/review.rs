@@ -31,10 +31,11 @@ impl Station {
         }
         let job = self.job(number)?;
         let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
-        let (selected, issuer) = (job.wizard.selection().count, job.issuer.clone());
+        let (selection, issuer) = (job.wizard.selection(), job.issuer.clone());
         let (name, revision) = (job.wizard.name().to_owned(), job.wizard.revision());
         let locks = match (kind, issuer) {
-            (Kind::Sub, _) => selected,
+            (Kind::Sub, _) if !selection.all => selection.count,
+            // All are those that there are now: Save fixes them.
             (_, Some(_)) => {
                 let family = self.issuing_family(number)?;
                 self.registry.family(family)?.map_or(0, |family| family.locks)

@@ -48,7 +48,11 @@ impl Station {
         {
             return Ok(number);
         }
-        let kinds = self.kinds_for(issuer.as_ref(), &candidate)?;
+        let kinds = match (self.kinds_for(issuer.as_ref(), &candidate), live) {
+            // It waits for a Key.
+            (Err(Error::KeyAbsent(_)), Some(number)) => return Ok(number),
+            (kinds, _) => kinds?,
+        };
         if let Some(kind) = kind
             && !kinds.contains(&kind)
         {

@@ -46,6 +46,9 @@ async fn names_are_short_and_printable() {
     let manager = station.client.manager().await;
     let proxy = station.client.serialization(&job).await;
     let answers = Answers::sub("Sub", &[]);
+    for kind in ["", "soft", "master", "Sub"] {
+        assert_refused(proxy.set_kind(kind).await, "InvalidArgument");
+    }
     station.client.answer_until(&mut station.watch, &job, &answers, "name").await;
     let id = station.watch.objects().await.key(&master.path).unwrap().text("Id");
     let before = everything(&station, &manager).await;
@@ -117,7 +120,7 @@ async fn a_selection_is_of_known_locks_once_each() {
 
 #[tokio::test]
 async fn a_start_names_keys_that_are_there_and_options_that_exist() {
-    let (mut station, master, candidate, _job, _) = offer().await;
+    let (mut station, master, candidate, job, _) = offer().await;
     let manager = station.client.manager().await;
     let (a, b) = (&master.path, &candidate.path);
     let options = |name, value: &'static str| Options::from([(name, Variant::from(value))]);
@@ -136,15 +139,21 @@ async fn a_start_names_keys_that_are_there_and_options_that_exist() {
     }
     assert_refused(manager.start_serialization(b, a, Options::new()).await, "NotAnIssuer");
     assert_eq!(everything(&station, &manager).await, before);
+    // No job waits for the Key.
+    let proxy = station.client.serialization(&job).await;
+    proxy.cancel().await.unwrap();
+    proxy.finish().await.unwrap();
     let path = station.unplug(candidate).await;
-    let objects = station.watch.objects().await;
-    let error = if objects.key(&path).is_some() { "KeyAbsent" } else { "NotFound" };
-    assert_refused(manager.start_serialization(a, &path, Options::new()).await, error);
+    assert_refused(manager.start_serialization(a, &path, Options::new()).await, "NotFound");
+    let path = station.unplug(master).await;
+    let candidate = station.plug("candidate").await;
+    let start = manager.start_serialization(&path, &candidate.path, Options::new());
+    assert_refused(start.await, "KeyAbsent");
 }
 
 #[tokio::test]
 async fn lists_and_lookups_know_what_exists() {
-    let (station, _master, _candidate, _job, lock) = offer().await;
+    let (station, master, _candidate, _job, lock) = offer().await;
     let manager = station.client.manager().await;
     let unknown = "0".repeat(32);
     for bad in ["", "xyz", &unknown.replace('0', "G")] {
@@ -164,6 +173,20 @@ async fn lists_and_lookups_know_what_exists() {
         assert_refused(manager.list_keys(filter(), "", 10).await, "InvalidArgument");
         assert_refused(manager.list_locks(filter(), "", 10).await, "InvalidArgument");
     }
+    let none = Options::new;
+    for (after, limit) in [("", 0), ("x", 10), (&unknown[1..], 10)] {
+        assert_refused(manager.list_keys(none(), after, limit).await, "InvalidArgument");
+        assert_refused(manager.list_locks(none(), after, limit).await, "InvalidArgument");
+        assert_refused(manager.list_rights(&unknown, after, limit).await, "InvalidArgument");
+    }
+    for path in ["/", "/org/keywright1/serializations/0", "/org/keywright1/serializations/999"] {
+        let path = Variant::from(ObjectPath::try_from(path).unwrap());
+        let filter = Options::from([("serialization", path)]);
+        assert_refused(manager.list_locks(filter, "", 10).await, "NotFound");
+    }
+    let key = station.client.key(&master.path).await;
+    assert_refused(key.get_certificate_chain("xyz").await, "InvalidArgument");
+    assert_refused(key.get_certificate_chain(&unknown).await, "NotFound");
 }
 
 #[tokio::test]
@@ -171,8 +194,12 @@ async fn objects_that_do_not_exist_are_said_not_to() {
     let station = Station::start().await;
     for path in ["/org/keywright1/keys/x", "/org/keywright1/serializations/999"] {
         let path = OwnedObjectPath::try_from(path).unwrap();
-        assert!(station.client.serialization(&path).await.claim().await.is_err());
-        assert!(station.client.key(&path).await.get_certificate_chain("").await.is_err());
+        let claim = station.client.serialization(&path).await.claim().await;
+        let chain = station.client.key(&path).await.get_certificate_chain("").await;
+        for refused in [claim.unwrap_err(), chain.unwrap_err()] {
+            let said = refused.to_string();
+            assert!(said.contains("org.freedesktop.DBus.Error.UnknownObject"), "{said}");
+        }
     }
     station.client.manager().await.version().await.unwrap();
 }

@@ -4,7 +4,7 @@
 
 use keywright_bus_tests::{
     Answers, Objects, Plugged, Station, Watch,
-    api::Options,
+    api::{NONE, Options},
     card::{Card, Reaction, Script},
     certs,
     client::assert_refused,
@@ -230,6 +230,21 @@ async fn cards_that_break_every_rule_are_unusable() {
         station.until_state(&bad.path, "unusable").await;
         station.unplug(bad).await;
     }
+}
+
+/// While a token is silent nothing is decided anew, but a Key that has gone is decided on no more.
+#[tokio::test]
+async fn a_decision_goes_with_its_key_though_another_one_is_silent() {
+    let mut station = Station::start().await;
+    let (a, b) = (station.plug("a").await, station.plug("b").await);
+    station.watch.until_decision([&a.path, &b.path], "no-issuer").await;
+    let _silent = Card::plug(&station.launch.reader, Box::new(|_, _| Reaction::Silence));
+    let gone = station.unplug(b).await;
+    // Its answer comes after all that was to be told before.
+    let manager = station.client.manager().await;
+    let start = manager.start_serialization(&NONE, &gone, Options::new()).await;
+    assert_refused(start, "NotFound");
+    assert!(station.watch.decisions().await.is_empty());
 }
 
 #[tokio::test]

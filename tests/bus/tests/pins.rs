@@ -223,6 +223,30 @@ async fn a_pin_of_ones_own_is_kept() {
     change(&station, &key, NEW_PIN, PIN).await.unwrap();
 }
 
+/// A factory PIN may stay where the configuration says so; then nothing says that it was replaced.
+#[tokio::test]
+async fn a_factory_pin_is_kept_where_the_configuration_waives_a_new_one() {
+    let mut station = Station::prepared(|launch| {
+        let config = launch.state_dir.with_file_name("config");
+        std::fs::write(&config, "require_new_pin = false\n").unwrap();
+        launch.config = Some(config);
+    })
+    .await;
+    let key = station.plug("key").await;
+    station.until_state(&key.path, "blank").await;
+    let job = station.client.start_master(&key.path, "Master").await;
+    let mut answers = Answers::master("Master");
+    answers.pins.candidate_new = "is not asked for".into();
+    station.finish(&job, &answers).await;
+    station.unplug(key).await;
+    let key = station.plug("key").await;
+    let read =
+        |objects: &Objects| (objects.key(&key.path)?.get::<i32>("PinRetries") == 3).then_some(());
+    station.watch.until("the counter of tries", read).await;
+    assert_eq!(station.watch.objects().await.key(&key.path).unwrap().text("Pin"), "unknown");
+    change(&station, &key, FACTORY_PIN, NEW_PIN).await.unwrap();
+}
+
 #[tokio::test]
 async fn pins_come_in_sealed_memfds_as_well_and_in_nothing_else() {
     let (station, master, _candidate, job) = at_pins().await;
@@ -299,8 +323,13 @@ async fn change_pin_counts_its_refusals_and_takes_only_pins() {
     for bad in ["12345", "123456789", ""] {
         assert_refused(change(&station, &key, PIN, bad).await, "InvalidArgument");
         assert_refused(change(&station, &key, bad, PIN).await, "InvalidArgument");
+        let object = station.client.key(&key.path).await;
+        let unblock = object.unblock_pin(pins::pipe(bad), pins::pipe(NEW_PIN)).await;
+        assert_refused(unblock, "InvalidArgument");
+        let unblock = object.unblock_pin(pins::pipe(FACTORY_PUK), pins::pipe(bad)).await;
+        assert_refused(unblock, "InvalidArgument");
     }
-    assert_eq!(tries(&key), 0);
+    assert!(key.card.take_commands().is_empty(), "no token is asked for what is refused anyway");
     assert_refused(change(&station, &key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
     assert_eq!((tries(&key), retries(&station, &key).await), (1, 2));
     change(&station, &key, PIN, NEW_PIN).await.unwrap();

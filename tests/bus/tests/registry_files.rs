@@ -4,7 +4,8 @@
 
 use std::{fs, os::unix::net::UnixListener, path::Path, process::Output};
 
-use keywright_bus_tests::{Answers, Station, daemon::Launch};
+use keywright_bus_tests::{Answers, Client, Station, api::Options, bus::Bus, daemon::Launch};
+use tempfile::TempDir;
 
 const GARBAGE: [u8; 4096] = [0xA5; 4096];
 
@@ -76,6 +77,26 @@ async fn a_state_directory_full_of_garbage_is_named_and_kept() {
     let output = launch.run_to_end().await;
     assert_refused(&output, &launch.state_dir);
     assert!(holds_garbage(station.dir.path()), "a damaged database is never deleted");
+}
+
+#[tokio::test]
+async fn a_registry_of_garbage_is_set_aside_and_the_next_start_has_an_empty_one() {
+    let station = Station::start().await;
+    let mut launch = another(&station);
+    let registry = launch.state_dir.join("registry");
+    fs::create_dir(&registry).unwrap();
+    for name in ["db", "conf", "mark"] {
+        fs::write(registry.join(name), GARBAGE).unwrap();
+    }
+    let output = launch.run_to_end().await;
+    assert_refused(&output, &launch.state_dir.join("registry.damaged-"));
+    assert!(holds_garbage(&launch.state_dir), "a damaged database is never deleted");
+    let bus = Bus::start(TempDir::new_in(station.dir.path()).unwrap().keep().as_path());
+    launch.bus = bus.address().into();
+    let client = Client::new(bus.connect().await);
+    let _daemon = launch.start(client.connection()).await;
+    let keys = client.manager().await.list_keys(Options::new(), "", 10).await.unwrap();
+    assert_eq!(keys, (Vec::new(), String::new()));
 }
 
 /// Whether the garbage is still somewhere below.

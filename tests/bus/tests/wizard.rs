@@ -7,6 +7,7 @@ use keywright_bus_tests::{
     client::assert_refused,
     pins::{self, PIN},
 };
+use rustix::process::geteuid;
 use zbus::OwnedObjectPath;
 
 /// A station where a Master with two Locks and a blank Key are offered to each other.
@@ -99,6 +100,9 @@ async fn one_drives_and_the_others_watch() {
     assert_refused(theirs.claim().await, "NotOwner");
     assert_refused(theirs.set_kind("sub").await, "NotOwner");
     assert_refused(theirs.release().await, "NotOwner");
+    if !geteuid().is_root() {
+        assert_refused(theirs.cancel().await, "NotOwner");
+    }
     assert_eq!(offer.step().await, "kind");
 
     mine.release().await.unwrap();
@@ -107,6 +111,11 @@ async fn one_drives_and_the_others_watch() {
     let they = other.connection().unique_name().unwrap().to_string();
     offer.until_owner(&they).await;
     assert_refused(mine.set_name("Sub").await, "NotOwner");
+    if geteuid().is_root() {
+        mine.cancel().await.unwrap();
+        assert_eq!(offer.step().await, "cancelled", "root may always");
+        assert_eq!(offer.property("Owner").await, they);
+    }
 }
 
 #[tokio::test]
@@ -212,6 +221,19 @@ async fn all_locks_are_fixed_by_save() {
 }
 
 #[tokio::test]
+async fn a_review_of_all_locks_counts_those_that_there_are() {
+    let mut offer = Offer::new().await;
+    offer.answer_until("review").await;
+    offer.station.add_lock(offer.master(), "attic").await;
+    let job = offer.proxy().await;
+    let (summary, revision) = job.review().await.unwrap();
+    assert_eq!(u32::try_from(summary["locks"].try_clone().unwrap()), Ok(3));
+    job.save(revision).await.unwrap();
+    let objects = offer.station.watch.objects().await;
+    assert_eq!(objects.serialization(&offer.job).unwrap().get::<u32>("Selected"), 3);
+}
+
+#[tokio::test]
 async fn an_unplugged_key_is_awaited_and_the_step_comes_back() {
     let mut offer = Offer::new().await;
     for step in ["kind", "name", "locks", "review", "pins"] {
@@ -238,6 +260,10 @@ async fn another_key_in_its_place_is_the_wrong_one() {
     offer.until_outcome("WrongKey").await;
     assert_eq!(offer.step().await, "awaiting-key");
     offer.station.unplug(other).await;
+    assert_eq!(
+        offer.station.watch.objects().await.serialization(&offer.job).unwrap().outcome(),
+        "WrongKey"
+    );
     offer.plug_candidate().await;
     offer.station.watch.until_step(&offer.job, "locks").await;
     offer.until_outcome("").await;
@@ -295,6 +321,10 @@ async fn a_manual_start_is_allowed_on_a_cancelled_pair_and_finds_a_live_one() {
     let manager = offer.station.client.manager().await;
     let start = || manager.start_serialization(&pair[0], &pair[1], Options::new());
     assert_eq!(start().await.unwrap(), offer.job);
+    offer.unplug_candidate().await;
+    assert_eq!(start().await.unwrap(), offer.job, "it waits for its Key");
+    offer.plug_candidate().await;
+    offer.station.watch.until_step(&offer.job, "kind").await;
     offer.proxy().await.cancel().await.unwrap();
     offer.station.watch.until_decision([&pair[0], &pair[1]], "cancelled").await;
     let again = start().await.unwrap();
