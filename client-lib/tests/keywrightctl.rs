@@ -174,6 +174,16 @@ async fn a_job_that_fails_is_status_1_with_its_outcome() {
 }
 
 #[tokio::test]
+async fn a_job_that_ends_with_a_remark_alone_has_an_error_s_name_too() {
+    let station = Station::new().await;
+    station.fake.offer(&station.daemon).await;
+    station.fake.world().outcome = Some((String::new(), "nothing was written".into()));
+    let ran = station.run(SUB).await;
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.ends_with("Error.TokenFailed: nothing was written\n"), "{}", ran.stderr);
+}
+
+#[tokio::test]
 async fn a_code_that_may_not_count_is_kept_with_a_word_about_it() {
     for (fails, puk, word) in [
         (true, None, "is not in force"),

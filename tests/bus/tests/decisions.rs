@@ -8,6 +8,7 @@ use keywright_bus_tests::{
     card::{Card, Reaction, Script},
     certs,
     client::assert_refused,
+    pins,
 };
 use zbus::OwnedObjectPath;
 
@@ -155,6 +156,15 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
         let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
         certs::verify(&chain, &roots, &crls);
     }
+    // What the first family gave it is not for its Backup.
+    station.unplug(first).await;
+    let blank = station.plug("blank").await;
+    let job = station.offer(&second, &blank).await;
+    let backup = Answers::backup("Backup");
+    station.client.answer_until(&mut station.watch, &job, &backup, "review").await;
+    let (mut summary, _) = station.client.serialization(&job).await.review().await.unwrap();
+    let warnings: Vec<(String, String)> = summary.remove("warnings").unwrap().try_into().unwrap();
+    assert_eq!(warnings.iter().map(|(word, _)| &**word).collect::<Vec<_>>(), ["rights-not-copied"]);
 }
 
 /// A key history may say that no retired container is in use where one is.
@@ -230,6 +240,29 @@ async fn cards_that_break_every_rule_are_unusable() {
         station.until_state(&bad.path, "unusable").await;
         station.unplug(bad).await;
     }
+}
+
+#[tokio::test]
+async fn a_card_without_a_try_left_says_so() {
+    let mut station = Station::start().await;
+    let script: Script = Box::new(|_, command| {
+        Reaction::Answer(match command[1] {
+            0xA4 => vec![0x90, 0x00],
+            0x20 => vec![0x69, 0x83],
+            _ => vec![0x6A, 0x82],
+        })
+    });
+    let blocked = station.plug_script(script).await;
+    let said = |objects: &Objects| {
+        let key = objects.key(&blocked.path)?;
+        (key.text("Pin") == "blocked").then(|| key.get::<i32>("PinRetries"))
+    };
+    assert_eq!(station.watch.until("the PIN blocked", said).await, 0);
+    let change = station.client.key(&blocked.path).await;
+    let change = change.change_pin(pins::pipe("123456"), pins::pipe("246810")).await;
+    assert_refused(change, "PinBlocked");
+    let sent = blocked.card.take_commands();
+    assert!(!sent.iter().any(|command| command[1] == 0x24), "{sent:?}");
 }
 
 /// While a token is silent nothing is decided anew, but a Key that has gone is decided on no more.

@@ -146,6 +146,8 @@ fn in_force(job: &Serialization) -> InForce {
 
 fn ended(outcome: Option<&Outcome>, otherwise: ErrorName, text: &str) -> Failure {
     match outcome {
+        // A remark alone names no error.
+        Some(outcome) if outcome.name.is_empty() => Failure::named(otherwise, &outcome.text),
         Some(outcome) => {
             Failure::Refused { name: Some(outcome.name.clone()), text: outcome.text.clone() }
         }
