@@ -9,6 +9,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::token::Route;
+
 /// How long certificates and CRLs may be valid, in years.
 const YEARS: RangeInclusive<u32> = 1..=100;
 
@@ -28,6 +30,8 @@ pub struct Config {
     /// The daemon ends when for so many seconds no Key was plugged in and nobody called; 0: never. Where nothing is said:
     /// after 60 seconds on the system bus under a service manager, which starts it again; else never.
     pub idle_exit_seconds: Option<u32>,
+    /// The way to USB tokens: `auto`, `direct`, `pcscd`.
+    pub route: Route,
 }
 
 /// A file that is no configuration.
@@ -58,6 +62,7 @@ impl Default for Config {
             certificate_years: 20,
             crl_years: 20,
             idle_exit_seconds: None,
+            route: Route::Auto,
         }
     }
 }
@@ -109,11 +114,14 @@ mod tests {
     fn fields_and_defaults() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         assert_eq!(
-            Config::parse("require_new_pin = false\ncertificate_years = 1\ncrl_years = 100"),
+            Config::parse(
+                "require_new_pin = false\ncertificate_years = 1\ncrl_years = 100\nroute = 'direct'"
+            ),
             Ok(Config {
                 require_new_pin: false,
                 certificate_years: 1,
                 crl_years: 100,
+                route: Route::Direct,
                 ..Config::default()
             })
         );
@@ -143,6 +151,7 @@ mod tests {
             ("certificate_years = 101", "certificate_years is 101"),
             ("crl_years = -1", "line 1"),
             ("crl_years = \"20\"", "line 1"),
+            ("route = 'usb'", "line 1"),
             ("\u{0}\u{1}garbage", "line 1"),
             ("require_new_pin", "line 1"),
         ] {

@@ -112,6 +112,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     // Elsewhere than there nothing starts it again when it is needed.
     let restarted = supervisor.is_there() && arguments.bus == Bus::System;
     let idle_exit = config.idle_exit(restarted);
+    let route = config.route;
     let registry = open_registry(&arguments.state_dir)?;
     let (station, outputs) = Station::start(registry.clone(), config)?;
     let mut service = Service::open(arguments.bus, station.clone(), registry, outputs).await?;
@@ -120,7 +121,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     #[cfg(feature = "virtual-reader")]
     let _reader =
         arguments.virtual_reader.map(|socket| start_reader(&socket, &sink)).transpose()?;
-    let source = Arc::new(UdevSource::start(sink)?);
+    let source = Arc::new(UdevSource::start(sink, route)?);
     service.claim_name().await?;
     supervisor.ready();
     let again = Arc::clone(&source);

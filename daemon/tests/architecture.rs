@@ -46,6 +46,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("bincode::", &["registry/"]),
     ("rusb::", &["token/usb.rs"]),
     ("udev::Device", &["hotplug/udev.rs"]),
+    ("pcsc::{", &["token/pcsc.rs"]),
     ("zbus::", &["bus/"]),
     ("rumqttc::", &["link/connection.rs"]),
     ("async fn", &["bus/", "lifecycle.rs", "link/connection.rs", "station/handle.rs", "main.rs"]),
@@ -56,6 +57,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const RULES: &[&str] = &[
     "decision.rs",
     "presence.rs",
+    "token/pcsc_reader.rs",
     "serialization/look.rs",
     "serialization/stage.rs",
     "serialization/wizard.rs",

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use keywrightd::hotplug::udev::UdevSource;
 use keywrightd::hotplug::{Device, DeviceId, Event};
+use keywrightd::token::Route;
 
 const TEST: &str = "one_event_for_one_plug";
 /// An event that has not come by then does not come.
@@ -52,7 +53,7 @@ fn scenario(bed: &TestBed) {
     let (events, heard) = mpsc::channel();
     let events = Mutex::new(events);
     let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
-    let source = UdevSource::start(sink).unwrap();
+    let source = UdevSource::start(sink, Route::Auto).unwrap();
     let next = || heard.recv_timeout(PATIENCE).expect("an event in time");
 
     let first = plugged(next());

@@ -13,7 +13,7 @@ use udev::{Enumerator, EventType, MonitorBuilder, MonitorSocket};
 
 use super::seen::{Change, Interface, Seen};
 use super::{Device, Event, Sink, StartError};
-use crate::token::UsbConnector;
+use crate::token::{self, Address, Route, UsbConnector};
 
 const SUBSYSTEM: &str = "usb";
 const INTERFACE: &str = "usb_interface";
@@ -36,7 +36,7 @@ impl UdevSource {
     ///
     /// # Errors
     /// [`StartError::Monitor`].
-    pub fn start(sink: Sink) -> Result<Self, StartError> {
+    pub fn start(sink: Sink, route: Route) -> Result<Self, StartError> {
         let (wake, woken) = UnixStream::pair().map_err(StartError::Monitor)?;
         woken.set_nonblocking(true).map_err(StartError::Monitor)?;
         let (calls, called) = mpsc::channel();
@@ -47,7 +47,7 @@ impl UdevSource {
                 Ok(monitor) => {
                     // `start` waits for this.
                     let _ = report.send(Ok(()));
-                    let mut source = Source { monitor, seen: Seen::default(), sink };
+                    let mut source = Source { monitor, seen: Seen::default(), sink, route };
                     if let Err(error) = source.serve(&woken, &called) {
                         tracing::error!(%error, "plugs are no longer heard of");
                     }
@@ -97,6 +97,8 @@ struct Source {
     monitor: MonitorSocket,
     seen: Seen,
     sink: Sink,
+    /// How tokens are to be opened.
+    route: Route,
 }
 
 impl Source {
@@ -145,7 +147,7 @@ impl Source {
                 EventType::Remove => {
                     let path = text(event.device().syspath());
                     if let Some(change) = self.seen.removed(&path) {
-                        report(change, None, &self.sink);
+                        self.report(change, None);
                     }
                 }
                 _ => {}
@@ -163,7 +165,7 @@ impl Source {
         };
         let described: Vec<_> = interfaces.iter().filter_map(describe).collect();
         for change in self.seen.missing(described.iter().map(|(interface, _)| interface)) {
-            report(change, None, &self.sink);
+            self.report(change, None);
         }
         interfaces.iter().for_each(|interface| self.added(interface));
     }
@@ -171,7 +173,30 @@ impl Source {
     fn added(&mut self, device: &udev::Device) {
         let Some((interface, facts)) = describe(device) else { return };
         for change in self.seen.added(&interface) {
-            report(change, Some((&interface, &facts)), &self.sink);
+            self.report(change, Some((&interface, &facts)));
+        }
+    }
+
+    fn report(&self, change: Change, added: Option<(&Interface, &Facts)>) {
+        match (change, added) {
+            (Change::Plugged(id), Some((interface, facts))) => {
+                let (bus, device) = interface.address;
+                let interface_of = token::Interface {
+                    place: Address { bus, device },
+                    number: interface.number,
+                    sysfs: interface.path.clone().into(),
+                };
+                let hint = facts.serial.clone().unwrap_or_else(|| facts.model.clone());
+                (self.sink)(Event::Plugged(Device {
+                    id,
+                    port: interface.port.clone(),
+                    model: facts.model.clone(),
+                    usb_serial: facts.serial.clone(),
+                    connector: Arc::new(UsbConnector::new(interface_of, hint, self.route)),
+                }));
+            }
+            (Change::Unplugged(id), _) => (self.sink)(Event::Unplugged(id)),
+            (Change::Plugged(_), None) => {}
         }
     }
 }
@@ -193,28 +218,6 @@ fn present() -> io::Result<Vec<udev::Device>> {
 /// The device that an interface belongs to.
 fn usb_device(interface: &udev::Device) -> Option<udev::Device> {
     interface.parent_with_subsystem_devtype(SUBSYSTEM, DEVICE).ok()?
-}
-
-fn report(change: Change, added: Option<(&Interface, &Facts)>, sink: &Sink) {
-    match (change, added) {
-        (Change::Plugged(id), Some((interface, facts))) => {
-            let (bus, device) = interface.address;
-            sink(Event::Plugged(Device {
-                id,
-                port: interface.port.clone(),
-                model: facts.model.clone(),
-                usb_serial: facts.serial.clone(),
-                connector: Arc::new(UsbConnector {
-                    bus,
-                    device,
-                    interface: interface.number,
-                    sysfs: interface.path.clone().into(),
-                }),
-            }));
-        }
-        (Change::Unplugged(id), _) => sink(Event::Unplugged(id)),
-        (Change::Plugged(_), None) => {}
-    }
 }
 
 struct Facts {

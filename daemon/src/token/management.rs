@@ -41,6 +41,7 @@ impl Token {
                 None => self.piv.witness(kind)?.ok_or(TokenError::ForeignManagementKey)?,
             };
             self.authorized = true;
+            self.piv.may_stay_authorized(true);
             if self.piv.answer_witness(&key, &witness)? {
                 self.management = Some((key, origin));
                 return Ok(origin);

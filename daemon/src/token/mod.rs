@@ -12,8 +12,14 @@ mod management_key;
 #[cfg(test)]
 mod management_tests;
 mod object;
+mod pcsc;
+mod pcsc_reader;
+#[cfg(test)]
+mod pcsc_tests;
+mod pcscd;
 mod pin;
 mod piv;
+mod route;
 #[cfg(test)]
 mod scripted;
 mod session;
@@ -36,11 +42,13 @@ pub use extensions::{Metadata, MetadataAnswer};
 pub use management::KeyOrigin;
 pub use management_key::{KeyType, ManagementKey};
 pub use object::{Container, Retired, Slot, random_guid};
+pub use pcsc_reader::Address;
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
+pub use route::{Route, UsbConnector};
 pub use session::Session;
 pub use usage::{Printed, Usage};
-pub use usb::UsbConnector;
+pub use usb::Interface;
 pub use verbs::{Cleared, Identity, PukOffer, Token};
 #[cfg(feature = "virtual-reader")]
 pub use vpcd::{ANSWER_TIMEOUT, VpcdConnector};
@@ -52,6 +60,10 @@ pub trait Transport: Send {
 
     /// What may be sent in one piece.
     fn limits(&self) -> Limits;
+
+    /// Whether something may count as authenticated on the token from here on. Where other programs share the token,
+    /// one that was not cleared is reset at the end; one that is ours alone is switched off in any case.
+    fn may_stay_authorized(&mut self, _authorized: bool) {}
 }
 
 /// What a reader takes in one piece.
@@ -88,6 +100,12 @@ pub enum TransportError {
         /// "pcscd" where its unit is active, else "another program".
         holder: String,
     },
+    /// Another program that shares the token reset it: what was authorized is not any more.
+    #[error("another program reset the token")]
+    Reset,
+    /// pcscd, through which the token was used, has ended.
+    #[error("pcscd has ended")]
+    ServiceGone,
     /// This reader or token can never be used, and why.
     #[error("the token cannot be used: {0}")]
     Unusable(String),

@@ -353,6 +353,11 @@ impl Piv {
         }
     }
 
+    /// Tells the transport whether something may count as authenticated from here on.
+    pub(super) fn may_stay_authorized(&mut self, authorized: bool) {
+        self.transport.may_stay_authorized(authorized);
+    }
+
     pub(super) fn send(
         &mut self,
         name: &'static str,

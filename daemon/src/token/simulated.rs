@@ -66,6 +66,8 @@ pub struct Card {
     pub verified: bool,
     pub authorized: bool,
     pub log: Vec<u8>,
+    /// How often it was reset.
+    pub resets: usize,
     just_verified: bool,
     witness: Vec<u8>,
     chained: Vec<u8>,
@@ -93,6 +95,7 @@ impl Card {
             verified: false,
             authorized: false,
             log: Vec::new(),
+            resets: 0,
             just_verified: false,
             witness: Vec::new(),
             chained: Vec::new(),
@@ -342,8 +345,21 @@ impl Shared {
 
     /// Plugged in until the n-th APDU, which takes effect or not; re-plugging drops all authorization.
     pub fn plug_until(&self, last: usize, takes_effect: bool) -> Box<dyn Transport> {
-        self.with(|card| (card.verified, card.authorized) = (false, false));
+        self.reset();
         Box::new(Plugged { card: self.clone(), left: last, takes_effect })
+    }
+
+    /// Switched off and on, or reset.
+    pub fn reset(&self) {
+        self.with(|card| {
+            (card.verified, card.authorized) = (false, false);
+            card.resets += 1;
+        });
+    }
+
+    /// One command, to a card that stays plugged in.
+    pub fn transmit_once(&self, command: &[u8]) -> Vec<u8> {
+        self.with(|card| card.transmit(command))
     }
 
     /// How many commands the card has seen since the last call.

@@ -4,55 +4,65 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusb::{
-    Context, Device, DeviceHandle, Direction, InterfaceDescriptor, TransferType, UsbContext,
+    ConfigDescriptor, Context, Device, DeviceHandle, Direction, InterfaceDescriptor, TransferType,
+    UsbContext,
 };
 
 use super::ccid::Reader;
 use super::ccid_transport::{CcidTransport, Pipe};
-use super::claim::{self, Claim};
-use super::{Connector, Transport, TransportError};
+use super::pcsc_reader::Address;
+use super::{Limits, TransportError, pcscd};
 
 /// Class request ABORT (CCID 5.3.1): to the interface, host to device.
 const ABORT_REQUEST: (u8, u8) = (0x21, 0x01);
 
-/// Opens the CCID interface of one USB device.
+/// A CCID interface of a USB device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsbConnector {
-    /// The bus (sysfs `busnum`).
-    pub bus: u8,
-    /// The device on it (sysfs `devnum`).
-    pub device: u8,
-    /// The interface (sysfs `bInterfaceNumber`).
-    pub interface: u8,
+pub struct Interface {
+    /// The device.
+    pub place: Address,
+    /// Its interface (sysfs `bInterfaceNumber`).
+    pub number: u8,
     /// The interface's directory in sysfs.
     pub sysfs: PathBuf,
 }
 
-impl Connector for UsbConnector {
-    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
-        let context = Context::new().map_err(failure)?;
-        let devices = context.devices().map_err(failure)?;
-        let device = devices
-            .iter()
-            .find(|d| d.bus_number() == self.bus && d.address() == self.device)
-            .ok_or(TransportError::Gone)?;
-        let (claimed, reader) = Claimed::claim(&device, self.interface)?;
-        Ok(Box::new(CcidTransport::open(claimed, reader)?))
-    }
+/// Claims the interface and switches the token on.
+///
+/// # Errors
+/// [`TransportError::Busy`] where another program has claimed it.
+pub fn open(interface: &Interface) -> Result<CcidTransport<impl Pipe + use<>>, TransportError> {
+    let device = find(interface.place)?;
+    let (claimed, reader) = Claimed::claim(&device, interface.number)?;
+    CcidTransport::open(claimed, reader)
+}
 
-    fn wait_until_free(&self, attempts: u32) -> bool {
-        if !claim::is_claimed(&self.sysfs) {
-            // Let go in between, or refused for a reason of its own: not at once again, and ever more seldom.
-            std::thread::sleep(claim::back_off(attempts));
-        }
-        match claim::wait_until_free(&claim::node(self.bus, self.device), &self.sysfs) {
-            Ok(ended) => ended == Claim::Released,
-            Err(error) => {
-                tracing::warn!(%error, ?self, "it cannot be told when this token is let go");
-                false
-            }
-        }
-    }
+/// What may be sent to the token in one piece, by its descriptor. Nothing is claimed.
+///
+/// # Errors
+/// [`TransportError::Unusable`] where its reader exchanges no APDUs.
+pub fn limits(interface: &Interface) -> Result<Limits, TransportError> {
+    let configuration = find(interface.place)?.active_config_descriptor().map_err(failure)?;
+    Ok(Reader::parse(descriptor(&configuration, interface.number)?.extra())?.limits())
+}
+
+fn find(place: Address) -> Result<Device<Context>, TransportError> {
+    let devices = Context::new().and_then(|context| context.devices()).map_err(failure)?;
+    devices
+        .iter()
+        .find(|d| d.bus_number() == place.bus && d.address() == place.device)
+        .ok_or(TransportError::Gone)
+}
+
+fn descriptor(
+    configuration: &ConfigDescriptor,
+    interface: u8,
+) -> Result<InterfaceDescriptor<'_>, TransportError> {
+    configuration
+        .interfaces()
+        .filter(|i| i.number() == interface)
+        .find_map(|i| i.descriptors().next())
+        .ok_or(TransportError::Gone)
 }
 
 /// The claimed interface.
@@ -67,11 +77,7 @@ struct Claimed {
 impl Claimed {
     fn claim(device: &Device<Context>, interface: u8) -> Result<(Self, Reader), TransportError> {
         let configuration = device.active_config_descriptor().map_err(failure)?;
-        let descriptor = configuration
-            .interfaces()
-            .filter(|i| i.number() == interface)
-            .find_map(|i| i.descriptors().next())
-            .ok_or(TransportError::Gone)?;
+        let descriptor = descriptor(&configuration, interface)?;
         let reader = Reader::parse(descriptor.extra())?;
         let (input, packet) = bulk_endpoint(&descriptor, Direction::In)?;
         let (output, _) = bulk_endpoint(&descriptor, Direction::Out)?;
@@ -130,7 +136,7 @@ fn bulk_endpoint(
 fn failure(error: rusb::Error) -> TransportError {
     match error {
         rusb::Error::NoDevice | rusb::Error::NotFound => TransportError::Gone,
-        rusb::Error::Busy => TransportError::Busy { holder: holder(Path::new("/")) },
+        rusb::Error::Busy => TransportError::Busy { holder: pcscd::holder(Path::new("/")) },
         rusb::Error::Timeout => TransportError::Timeout,
         rusb::Error::Access => {
             TransportError::Unusable("this program may not open its USB device".into())
@@ -139,43 +145,15 @@ fn failure(error: rusb::Error) -> TransportError {
     }
 }
 
-/// Who has claimed a token: "pcscd" where its process or its unit is there, else nobody that can be named cheaply.
-fn holder(root: &Path) -> String {
-    let pid = std::fs::read_to_string(root.join("run/pcscd/pcscd.pid")).unwrap_or_default();
-    let alive = pid.trim().parse::<u32>().is_ok_and(|p| root.join(format!("proc/{p}")).exists());
-    // A unit has its control group exactly while it is active.
-    let active = root.join("sys/fs/cgroup/system.slice/pcscd.service").exists();
-    if alive || active { "pcscd".into() } else { "another program".into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-
-    #[test]
-    fn the_holder_is_named_where_it_lives() {
-        for (files, expected) in [
-            (&[][..], "another program"),
-            (&["run/pcscd/pcscd.pid"], "another program"),
-            (&["run/pcscd/pcscd.pid", "proc/42/stat"], "pcscd"),
-            (&["proc/42/stat"], "another program"),
-            (&["sys/fs/cgroup/system.slice/pcscd.service/cgroup.procs"], "pcscd"),
-        ] {
-            let root = tempfile::tempdir().unwrap();
-            for file in files {
-                let path = root.path().join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, "42\n").unwrap();
-            }
-            assert_eq!(holder(root.path()), expected, "{files:?}");
-        }
-    }
 
     #[test]
     fn a_device_that_is_not_there_is_gone() {
-        let nowhere =
-            UsbConnector { bus: 255, device: 255, interface: 0, sysfs: "/nowhere".into() };
-        assert_eq!(nowhere.open().err(), Some(TransportError::Gone));
+        let place = Address { bus: 255, device: 255 };
+        let nowhere = Interface { place, number: 0, sysfs: PathBuf::new() };
+        assert_eq!(open(&nowhere).err(), Some(TransportError::Gone));
+        assert_eq!(limits(&nowhere).err(), Some(TransportError::Gone));
     }
 }

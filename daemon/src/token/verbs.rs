@@ -139,6 +139,7 @@ impl Token {
     /// A PIN is about to be presented: whatever becomes of that, nothing is known of the PIN's state.
     fn presenting(&mut self) {
         (self.verified, self.seen_cleared) = (false, false);
+        self.piv.may_stay_authorized(true);
     }
 
     /// Replaces the recovery code where it is the factory's. 1 command, and one try of the code where it is not: the
@@ -249,7 +250,9 @@ impl Token {
         self.printed = None;
         let (pin, retries) = if self.seen_cleared { (false, None) } else { self.pin_stays()? };
         let management = managed && self.piv.management_authorized()?;
-        Ok(Cleared { authorized: pin || management, retries })
+        let authorized = pin || management;
+        self.piv.may_stay_authorized(authorized);
+        Ok(Cleared { authorized, retries })
     }
 
     /// Whether the PIN counts as verified, and the tries that are left.

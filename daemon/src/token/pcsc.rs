@@ -1,0 +1,283 @@
+//! A token through pcscd (PC/SC): shared with other programs, one transaction for one job.
+//!
+//! A thread of its own holds the connection and the transaction, for two reasons: PC/SC lets nobody say how long to
+//! wait for another program's transaction, and what waits must not be the job.
+
+use std::ffi::{CStr, CString};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use pcsc::{
+    Attribute, Card, Context, Disposition, Error, PNP_NOTIFICATION, Protocols, ReaderState, Scope,
+    ShareMode, State, Transaction,
+};
+use zeroize::Zeroizing;
+
+use super::pcsc_reader::{Address, Matched, Seen, likeliest_first, matched};
+use super::{Limits, Transport, TransportError};
+
+/// How long another program's transaction is waited for.
+const OTHERS: Duration = Duration::from_secs(10);
+/// How long one command may take; pcscd itself asks the token whether it needs more time.
+const ONE_COMMAND: Duration = Duration::from_secs(60);
+/// How long the end of a transaction is waited for.
+const LETTING_GO: Duration = Duration::from_secs(2);
+/// A response APDU has at most 65,536 bytes and a status word.
+const LONGEST_RESPONSE: usize = 65_538;
+
+/// A token in a transaction. Dropping it ends the transaction.
+pub struct PcscTransport {
+    requests: Option<mpsc::Sender<Request>>,
+    ended: mpsc::Receiver<()>,
+    limits: Limits,
+    reset: bool,
+}
+
+enum Request {
+    Transmit(Zeroizing<Vec<u8>>, mpsc::SyncSender<Result<Vec<u8>, TransportError>>),
+    /// With a reset of the token, where something may have stayed authorized.
+    End {
+        reset: bool,
+    },
+}
+
+/// Whether a reader of this name at this place is the token's.
+type IsIt<'a> = &'a dyn Fn(&CStr, Option<Address>) -> bool;
+type Opened = Result<bool, TransportError>;
+
+impl PcscTransport {
+    /// Opens the token at this place and waits until no other program is in the middle of something with it; `None`
+    /// where pcscd does not have it, and has not taken it up within `patience`. `hint` is what its reader's name is likely
+    /// to contain.
+    ///
+    /// # Errors
+    /// [`TransportError::Busy`] where another program keeps it, or where it is not sure which reader is its;
+    /// [`TransportError::Unusable`] where pcscd lets this program use no reader.
+    pub fn open(
+        place: Address,
+        hint: &str,
+        limits: Limits,
+        patience: Duration,
+    ) -> Result<Option<Self>, TransportError> {
+        Self::start([OTHERS, patience], hint, limits, move |_, address| address == Some(place))
+    }
+
+    pub(super) fn start(
+        [others, patience]: [Duration; 2],
+        hint: &str,
+        limits: Limits,
+        is_it: impl Fn(&CStr, Option<Address>) -> bool + Send + 'static,
+    ) -> Result<Option<Self>, TransportError> {
+        let hint = hint.to_owned();
+        let (requests, queue) = mpsc::channel();
+        let (report, opened) = mpsc::sync_channel::<Opened>(1);
+        let (ending, ended) = mpsc::sync_channel(1);
+        thread::Builder::new()
+            .name("pcsc".into())
+            .spawn(move || {
+                if let Err(error) = hold(&hint, &is_it, patience, &queue, &report) {
+                    // Where the opener does not wait any more nobody needs to know.
+                    let _ = report.send(Err(error));
+                }
+                let _ = ending.send(());
+            })
+            .map_err(|error| TransportError::Protocol(format!("no thread: {error}")))?;
+        let transport = PcscTransport { requests: Some(requests), ended, limits, reset: false };
+        match opened.recv_timeout(others + patience) {
+            Ok(Ok(true)) => Ok(Some(transport)),
+            Ok(Ok(false)) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            // The thread sees that nobody listens as soon as it is its turn, and lets go.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(busy()),
+        }
+    }
+}
+
+impl Transport for PcscTransport {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let request = Request::Transmit(Zeroizing::new(command.to_vec()), reply);
+        let requests = self.requests.as_ref().ok_or(TransportError::Timeout)?;
+        requests.send(request).map_err(|_| TransportError::Gone)?;
+        match answer.recv_timeout(ONE_COMMAND) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(TransportError::Gone),
+            Err(RecvTimeoutError::Timeout) => {
+                // Its late answer must not be taken for the next command's.
+                self.requests = None;
+                Err(TransportError::Timeout)
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn may_stay_authorized(&mut self, authorized: bool) {
+        self.reset = authorized;
+    }
+}
+
+impl Drop for PcscTransport {
+    fn drop(&mut self) {
+        if let Some(requests) = self.requests.take()
+            && requests.send(Request::End { reset: self.reset }).is_ok()
+        {
+            // Whoever opens the token next must find it free; a pcscd that hangs is not waited for.
+            let _ = self.ended.recv_timeout(LETTING_GO);
+        }
+    }
+}
+
+/// Finds the reader, begins a transaction, and serves requests until the end. `false` is reported where pcscd does not
+/// have the token.
+fn hold(
+    hint: &str,
+    is_it: IsIt<'_>,
+    patience: Duration,
+    queue: &mpsc::Receiver<Request>,
+    report: &mpsc::SyncSender<Opened>,
+) -> Result<(), TransportError> {
+    let context = match Context::establish(Scope::System) {
+        // It ended just now, or its socket is not there.
+        Err(Error::NoService | Error::ServiceStopped) => {
+            let _ = report.send(Ok(false));
+            return Ok(());
+        }
+        context => context.map_err(failure)?,
+    };
+    let mut found = find(&context, hint, is_it)?;
+    if found.is_none() && await_reader(&context, patience) {
+        found = find(&context, hint, is_it)?;
+    }
+    let Some(reader) = found else {
+        let _ = report.send(Ok(false));
+        return Ok(());
+    };
+    let reader = reader.as_c_str();
+    let mut card = context.connect(reader, ShareMode::Shared, Protocols::ANY).map_err(failure)?;
+    let served = serve_alone(&mut card, reader, is_it, queue, report);
+    leave(card);
+    served
+}
+
+/// One transaction, from before the first command to after the last.
+fn serve_alone(
+    card: &mut Card,
+    reader: &CStr,
+    is_it: IsIt<'_>,
+    queue: &mpsc::Receiver<Request>,
+    report: &mpsc::SyncSender<Opened>,
+) -> Result<(), TransportError> {
+    let transaction = card.transaction().map_err(failure)?;
+    // The name may have passed to another token since it was looked at.
+    if !is_it(reader, channel(&transaction)) {
+        return Err(TransportError::Gone);
+    }
+    let reset = report.send(Ok(true)).is_ok() && serve(&transaction, queue);
+    let end = if reset { Disposition::ResetCard } else { Disposition::LeaveCard };
+    if let Err((_, error)) = transaction.end(end) {
+        tracing::debug!(%error, "a transaction could not be ended");
+    }
+    Ok(())
+}
+
+/// Lets go without a reset: dropping a connection would reset the token under the other programs.
+fn leave(card: Card) {
+    if let Err((_, error)) = card.disconnect(Disposition::LeaveCard) {
+        tracing::debug!(%error, "pcscd could not be disconnected");
+    }
+}
+
+/// Passes commands on until the end; says whether the token has to be reset.
+fn serve(transaction: &Transaction<'_>, queue: &mpsc::Receiver<Request>) -> bool {
+    let mut buffer = Zeroizing::new(vec![0; LONGEST_RESPONSE]);
+    loop {
+        match queue.recv() {
+            Ok(Request::Transmit(command, reply)) => {
+                let answer = transaction.transmit(&command, &mut buffer);
+                // The library takes a closed connection for a refusal; whoever was refused is not here.
+                let answer = answer.map_err(|error| match error {
+                    Error::SecurityViolation => TransportError::ServiceGone,
+                    error => failure(error),
+                });
+                // A job that does not wait any more has noticed already.
+                let _ = reply.send(answer.map(<[u8]>::to_vec));
+            }
+            Ok(Request::End { reset }) => return reset,
+            // The job is gone in the middle of a command: assume the worst.
+            Err(mpsc::RecvError) => return true,
+        }
+    }
+}
+
+/// Waits until a reader comes or goes; false where none did in this time.
+fn await_reader(context: &Context, patience: Duration) -> bool {
+    let mut any = [ReaderState::new(PNP_NOTIFICATION(), State::UNAWARE)];
+    !patience.is_zero() && context.get_status_change(patience, &mut any).is_ok()
+}
+
+/// The reader of the token, asked of each by its place on the bus.
+fn find(context: &Context, hint: &str, is_it: IsIt<'_>) -> Result<Option<CString>, TransportError> {
+    let readers = likeliest_first(context.list_readers_owned().map_err(failure)?, hint);
+    let mut seen = Vec::new();
+    for reader in &readers {
+        let card = context.connect(reader, ShareMode::Shared, Protocols::ANY);
+        let place = card.and_then(|mut card| {
+            // Only in a transaction it answers for sure: else another program's stands in the way.
+            let place = card.transaction().map(|transaction| channel(&transaction));
+            leave(card);
+            place
+        });
+        seen.push(match place {
+            Ok(place) if is_it(reader, place) => Seen::It,
+            Ok(_) => Seen::Another,
+            Err(Error::SharingViolation) => Seen::Hidden,
+            Err(error) => match failure(error) {
+                TransportError::Gone | TransportError::Reset => Seen::Another,
+                error => return Err(error),
+            },
+        });
+    }
+    match matched(&seen) {
+        Matched::Reader(position) => Ok(readers.into_iter().nth(position)),
+        Matched::None => Ok(None),
+        Matched::Unsure(why) => Err(TransportError::Busy { holder: why.into() }),
+    }
+}
+
+/// Where a reader is on the bus, where its driver says so.
+fn channel(card: &Card) -> Option<Address> {
+    let attribute = card.get_attribute_owned(Attribute::ChannelId).ok()?;
+    Address::of_channel_id(&attribute)
+}
+
+fn busy() -> TransportError {
+    TransportError::Busy { holder: "another program, by way of pcscd".into() }
+}
+
+/// What PC/SC calls an error, in the words of this house.
+fn failure(error: Error) -> TransportError {
+    match error {
+        Error::ResetCard => TransportError::Reset,
+        Error::RemovedCard
+        | Error::NoSmartcard
+        | Error::UnpoweredCard
+        | Error::UnresponsiveCard
+        | Error::UnknownReader
+        | Error::ReaderUnavailable
+        | Error::InvalidHandle => TransportError::Gone,
+        Error::NoService | Error::ServiceStopped | Error::Shutdown | Error::CommError => {
+            TransportError::ServiceGone
+        }
+        Error::SharingViolation => busy(),
+        Error::Timeout => TransportError::Timeout,
+        Error::NotTransacted => TransportError::Protocol("pcscd cannot reach it".into()),
+        Error::SecurityViolation | Error::NoAccess => TransportError::Unusable(
+            "pcscd lets this program use no reader; install the rule file for polkit that comes with it".into(),
+        ),
+        error => TransportError::Protocol(format!("PC/SC: {error}")),
+    }
+}

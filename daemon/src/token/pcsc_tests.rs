@@ -1,0 +1,287 @@
+//! The PC/SC transport on a real pcscd, with a simulated card in its virtual reader (Debian: `pcscd`, `vsmartcard-vpcd`).
+
+use std::ffi::CStr;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
+use tempfile::TempDir;
+
+use super::management_key::KeyType;
+use super::pcsc::PcscTransport;
+use super::pin::Pin;
+use super::simulated::{Card, Habits, NITROKEY, Shared};
+use super::verbs::Token;
+use super::{Limits, Transport, TransportError};
+
+const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
+/// Where libpcsclite finds pcscd, instead of the one of this machine.
+const SOCKET: &str = "PCSCLITE_CSOCK_NAME";
+const LIMITS: Limits = Limits { extended: true, longest_command: 3062 };
+const ENOUGH: Duration = Duration::from_secs(30);
+/// For other programs, and for a reader to come.
+const WAITS: [Duration; 2] = [ENOUGH, Duration::ZERO];
+/// VERIFY without a PIN: tells whether one counts as verified.
+const IS_VERIFIED: &[u8] = &[0, 0x20, 0, 0x80];
+
+/// A pcscd of this test's own, with a reader whose card comes and goes.
+struct Pcscd {
+    process: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl Pcscd {
+    /// It takes its socket as from systemd, so that it does not look for another pcscd.
+    fn start() -> (Self, std::path::PathBuf) {
+        let dir = TempDir::new().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let readers = dir.path().join("readers");
+        fs::create_dir(&readers).unwrap();
+        let reader = format!(
+            "FRIENDLYNAME \"Test\"\nDEVICENAME /dev/null:{port:#X}\nLIBPATH {DRIVER}\nCHANNELID {port:#X}\n"
+        );
+        fs::write(readers.join("test"), reader).unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec pcscd --foreground --config \"$0\"";
+        let process = Command::new("sh")
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["-c", script])
+            .arg(&readers)
+            .stdin(OwnedFd::from(listener))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        (Self { process, port, _dir: dir }, socket)
+    }
+}
+
+impl Drop for Pcscd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A card in the reader; pulled out when dropped.
+struct Inserted {
+    stream: TcpStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Inserted {
+    fn insert(card: &Shared, port: u16) -> Self {
+        let stream = until("the reader listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+        let (mut reader, card) = (stream.try_clone().unwrap(), card.clone());
+        let thread = thread::spawn(move || while serve(&mut reader, &card).is_ok() {});
+        let inserted = Self { stream, thread: Some(thread) };
+        until("pcscd sees the card", || {
+            let context = Context::establish(Scope::System).ok()?;
+            let name = context.list_readers_owned().ok()?.into_iter().next()?;
+            let card = context.connect(&name, ShareMode::Shared, Protocols::ANY).ok()?;
+            card.disconnect(Disposition::LeaveCard).ok()
+        });
+        inserted
+    }
+}
+
+impl Drop for Inserted {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// One message of the vpcd protocol.
+fn serve(stream: &mut TcpStream, card: &Shared) -> io::Result<()> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message)?;
+    let answer = match message[..] {
+        [4] => vec![0x3B, 0x80, 0x01, 0x81],
+        [_] => {
+            card.reset();
+            return Ok(());
+        }
+        _ => card.transmit_once(&message),
+    };
+    let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&length[..], &answer].concat())
+}
+
+/// Asks again and again: the other program is not ours, and tells nobody when it is ready.
+fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + ENOUGH;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::yield_now();
+    }
+}
+
+fn is_test(name: &CStr, _place: Option<super::Address>) -> bool {
+    name.to_bytes().starts_with(b"Test")
+}
+
+fn open() -> Result<Option<PcscTransport>, TransportError> {
+    PcscTransport::start(WAITS, "", LIMITS, is_test)
+}
+
+fn token() -> Token {
+    Token::open(Box::new(open().unwrap().unwrap())).unwrap()
+}
+
+fn pin() -> Pin {
+    Pin::new(b"123456").unwrap()
+}
+
+/// What another program is answered.
+fn transmit(card: &pcsc::Card, command: &[u8]) -> Result<Vec<u8>, pcsc::Error> {
+    card.transmit(command, &mut [0; 256]).map(<[u8]>::to_vec)
+}
+
+/// libpcsclite takes its socket from the environment: the test runs itself once more with it set.
+#[test]
+fn on_a_real_pcscd() {
+    if env::var_os(SOCKET).is_some() {
+        return;
+    }
+    for name in ["a_job", "others", "pulled_out", "without_pcscd"] {
+        let (pcscd, socket) = Pcscd::start();
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", &format!("token::pcsc_tests::{name}"), "--ignored", "--nocapture"])
+            .env(SOCKET, socket)
+            .env("TEST_PORT", pcscd.port.to_string())
+            .env("TEST_PID", pcscd.process.id().to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&child.stdout).into_owned();
+        let ran = child.status.success() && text.contains("1 passed");
+        assert!(ran, "{name}:\n{text}{}", String::from_utf8_lossy(&child.stderr));
+    }
+}
+
+fn card(habits: Habits) -> (Shared, Inserted) {
+    let port = env::var("TEST_PORT").unwrap().parse().unwrap();
+    let card = Card::blank(habits, KeyType::Tdes);
+    let inserted = Inserted::insert(&card, port);
+    (card, inserted)
+}
+
+#[test]
+#[ignore = "run by on_a_real_pcscd"]
+fn a_job() {
+    let (card, _inserted) = card(NITROKEY);
+    let resets = card.with(|card| card.resets);
+    let mut token = token();
+    token.closer_look(&pin()).unwrap();
+    token.authenticate_management().unwrap();
+    token.write_certificate(super::Container::AccessCertificate, &[0x30; 1800]).unwrap();
+    token.protect_management_key(&pin()).unwrap();
+    // This firmware keeps the management key's authentication: then, and only then, the token is reset.
+    assert!(token.clear().unwrap().authorized);
+    drop(token);
+    assert_eq!(card.with(|card| card.resets), resets + 1);
+    let mut token = self::token();
+    token.verify_pin(&pin()).unwrap();
+    assert!(!token.clear().unwrap().authorized);
+    drop(token);
+    assert_eq!(card.with(|card| card.resets), resets + 1, "left as it is for the other programs");
+    let mut token = self::token();
+    token.verify_pin(&pin()).unwrap();
+    drop(token);
+    assert_eq!(card.with(|card| (card.resets, card.verified)), (resets + 2, false));
+}
+
+#[test]
+#[ignore = "run by on_a_real_pcscd"]
+fn others() {
+    let (card, _inserted) = card(NITROKEY);
+    let context = Context::establish(Scope::System).unwrap();
+    let name = context.list_readers_owned().unwrap().remove(0);
+    let connect = |mode| context.connect(&name, mode, Protocols::ANY);
+
+    // A PIN that we verified serves nobody else between two of our commands: they wait for our end.
+    let mut theirs = connect(ShareMode::Shared).unwrap();
+    let mut token = token();
+    token.verify_pin(&pin()).unwrap();
+    thread::scope(|scope| {
+        let (asking, asks) = mpsc::channel();
+        let answer = scope.spawn(|| {
+            let asking = asking;
+            asking.send(()).unwrap();
+            transmit(&theirs, IS_VERIFIED).unwrap()
+        });
+        asks.recv().unwrap();
+        token.closer_look(&pin()).unwrap();
+        assert!(card.with(|card| card.verified));
+        assert!(!token.clear().unwrap().authorized);
+        drop(token);
+        assert_eq!(answer.join().unwrap(), [0x63, 0xC3]);
+    });
+
+    // A PIN that they verified is not taken for ours.
+    transmit(&theirs, b"\x00\x20\x00\x80\x08123456\xFF\xFF").unwrap();
+    let mut token = self::token();
+    assert!(!token.verified);
+    card.commands();
+    let signed = token.sign_with(super::Slot::Access, &pin(), &[1; 32]);
+    assert!(signed.is_err(), "there is no key");
+    assert!(card.commands() >= 2, "the PIN was presented again");
+    token.clear().unwrap();
+    drop(token);
+
+    // Their transaction is waited for, so long; then the Key is busy, and they are left alone.
+    let transaction = theirs.transaction().unwrap();
+    let waited =
+        PcscTransport::start([Duration::from_millis(300), Duration::ZERO], "", LIMITS, is_test);
+    assert!(matches!(waited.err(), Some(TransportError::Busy { .. })));
+    transaction.end(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+    assert!(open().unwrap().is_some(), "free again");
+
+    theirs.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+    let alone = until("nobody else is connected", || connect(ShareMode::Exclusive).ok());
+    assert!(matches!(open().err(), Some(TransportError::Busy { .. })));
+    drop(alone);
+    assert!(open().unwrap().is_some());
+    let other = PcscTransport::start(WAITS, "", LIMITS, |_, place| place.is_some());
+    assert!(other.unwrap().is_none(), "a reader that is on no USB is no USB token's");
+}
+
+#[test]
+#[ignore = "run by on_a_real_pcscd"]
+fn pulled_out() {
+    let (_card, inserted) = card(NITROKEY);
+    let mut transport = open().unwrap().unwrap();
+    assert_eq!(transport.transmit(IS_VERIFIED), Ok(vec![0x63, 0xC3]));
+    drop(inserted);
+    assert!(transport.transmit(IS_VERIFIED).is_err());
+    drop(transport);
+    until("pcscd sees that it is gone", || matches!(open(), Ok(None)).then_some(()));
+}
+
+#[test]
+#[ignore = "run by on_a_real_pcscd"]
+fn without_pcscd() {
+    let (_card, _inserted) = card(NITROKEY);
+    let mut transport = open().unwrap().unwrap();
+    assert_eq!(transport.transmit(IS_VERIFIED), Ok(vec![0x63, 0xC3]));
+    let pid = env::var("TEST_PID").unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let gone = until("pcscd has ended", || transport.transmit(IS_VERIFIED).err());
+    assert_eq!(gone, TransportError::ServiceGone);
+    drop(transport);
+    assert!(matches!(open(), Ok(None)), "a token is not looked for where no pcscd is");
+}
