@@ -2,9 +2,11 @@
 
 # What is missing of these is installed: the build (udev, libusb; libclang for the virtual Key's firmware) and the
 # tests (a message bus, openssl, a mocked udev, the servers of a gateway).
-BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev
+BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libpcsclite-dev
 PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates \
                   openssh-server openssh-client nginx mosquitto mount
+# Only `make test` wants these: a pcscd with a reader that a program can fill.
+TEST_PACKAGES  := pcscd vsmartcard-vpcd
 # What builds and checks the packages.
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 
@@ -24,7 +26,7 @@ demo: deps ## a Master, three Locks, a Sub and a Backup Key, before your eyes; A
 	@tests/demo/run.sh $(ARGS)
 
 # `cargo test` builds every program before it runs the first test.
-test: deps ## format, lints, and every test, the demo among them
+test: deps deps-test ## format, lints, and every test, the demo among them
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
@@ -49,6 +51,9 @@ docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the l
 
 deps: ## install the Debian packages that are missing (asks sudo where it has to)
 	@tests/install-packages $(PACKAGES)
+
+deps-test:
+	@tests/install-packages $(TEST_PACKAGES)
 
 deps-deb:
 	@tests/install-packages $(BUILD_PACKAGES) $(DEB_PACKAGES)
