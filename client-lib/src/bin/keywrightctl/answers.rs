@@ -26,6 +26,15 @@ pub enum InForce {
     Unknown,
 }
 
+/// What is to become of what was reviewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is right.
+    Write,
+    /// The questions are to be asked once more.
+    Change,
+}
+
 /// The answers to the wizard's questions, in the order of its steps.
 pub trait Answers {
     /// What to make.
@@ -35,7 +44,7 @@ pub trait Answers {
     /// Which Locks it may access, of the issuer's.
     async fn locks(&mut self, issuer: Option<&Key>) -> Result<Selection, Failure>;
     /// Whether this is what is meant; an error stops before anything is written.
-    async fn confirm(&mut self, review: &Review) -> Result<(), Failure>;
+    async fn confirm(&mut self, review: &Review) -> Result<Verdict, Failure>;
     /// The PIN of this Key.
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure>;
     /// Whether somebody keeps the recovery code.

@@ -6,7 +6,7 @@ use keywright_client::{
 };
 
 use crate::{
-    answers::{Answers, InForce, Selection},
+    answers::{Answers, InForce, Selection, Verdict},
     failure::Failure,
 };
 
@@ -33,7 +33,15 @@ async fn to_the_end<A: Answers>(
     answers: &mut A,
 ) -> Result<(), Failure> {
     let mut is_written = false;
+    let mut goes_back = false;
     loop {
+        // To the first question, step by step.
+        if goes_back && matches!(situation, Situation::Locks | Situation::Name) {
+            wizard.back().await?;
+            situation = wizard.next_step().await?;
+            continue;
+        }
+        goes_back = false;
         match &situation {
             Situation::Finished { outcome, .. } => {
                 if !is_written {
@@ -69,24 +77,28 @@ async fn to_the_end<A: Answers>(
                 is_written = false;
                 answers.tell(&situation);
             }
-            _ => {
-                while let Err(failure) = answer(&situation, wizard, answers).await {
-                    if !answers.again(&failure, wizard) {
-                        return Err(failure);
+            _ => loop {
+                match answer(&situation, wizard, answers).await {
+                    Ok(verdict) => {
+                        goes_back = verdict == Verdict::Change;
+                        break;
                     }
+                    Err(failure) if answers.again(&failure, wizard) => {}
+                    Err(failure) => return Err(failure),
                 }
-            }
+            },
         }
         situation = wizard.next_step().await?;
     }
 }
 
-/// One answer to one question; the daemon's next step tells what it led to.
+/// One answer to one question; the daemon's next step tells what it led to. Change: it went one step back, and has to
+/// go on to the first question.
 async fn answer<A: Answers>(
     situation: &Situation,
     wizard: &Wizard,
     answers: &mut A,
-) -> Result<(), Failure> {
+) -> Result<Verdict, Failure> {
     match situation {
         Situation::Kind { kinds } => wizard.set_kind(answers.kind(kinds).await?).await?,
         Situation::Name => wizard.set_name(&answers.name().await?).await?,
@@ -99,8 +111,12 @@ async fn answer<A: Answers>(
         },
         Situation::Review => {
             let review = wizard.review().await?;
-            answers.confirm(&review).await?;
-            wizard.save(review.revision).await?;
+            let verdict = answers.confirm(&review).await?;
+            match verdict {
+                Verdict::Write => wizard.save(review.revision).await?,
+                Verdict::Change => wizard.back().await?,
+            }
+            return Ok(verdict);
         }
         Situation::Pins { needed } => {
             // One at a time: after the candidate's PIN the daemon may ask for a new one.
@@ -112,7 +128,7 @@ async fn answer<A: Answers>(
         }
         _ => {}
     }
-    Ok(())
+    Ok(Verdict::Write)
 }
 
 /// The code, if there is one: a PUK that a person has set stays, and without a code.

@@ -7,7 +7,7 @@ use keywright_client::{
 use serde::Serialize;
 
 use crate::{
-    answers::{Answers, InForce, Selection},
+    answers::{Answers, InForce, Selection, Verdict},
     args,
     drive::drive,
     failure::Failure,
@@ -213,11 +213,11 @@ impl Answers for FromArgs {
         })
     }
 
-    async fn confirm(&mut self, review: &Review) -> Result<(), Failure> {
+    async fn confirm(&mut self, review: &Review) -> Result<Verdict, Failure> {
         as_asked(review.kind, &review.name, &self.prepared.args)?;
         terminal::say(&wizard::summary(review));
         if self.prepared.args.yes || terminal::confirm("Write it?").await? {
-            return Ok(());
+            return Ok(Verdict::Write);
         }
         Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }

@@ -9,7 +9,7 @@ use keywright_client::{
 };
 
 use crate::{
-    answers::{Answers, InForce, Selection},
+    answers::{Answers, InForce, Selection, Verdict},
     drive::drive,
     failure::Failure,
     lookup::short,
@@ -188,10 +188,13 @@ impl Answers for Person {
         }
     }
 
-    async fn confirm(&mut self, review: &Review) -> Result<(), Failure> {
+    async fn confirm(&mut self, review: &Review) -> Result<Verdict, Failure> {
         say(&summary(review));
         if confirm("Write it?").await? {
-            return Ok(());
+            return Ok(Verdict::Write);
+        }
+        if confirm("Change something?").await? {
+            return Ok(Verdict::Change);
         }
         Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }
@@ -271,7 +274,8 @@ pub fn summary(review: &Review) -> String {
     let kind = review.kind.map_or("new", Kind::as_str);
     let mut text = format!("{kind} Key {:?}", review.name);
     if review.locks > 0 {
-        text.push_str(&format!(", for {} Locks", review.locks));
+        let locks = if review.locks == 1 { "Lock" } else { "Locks" };
+        text.push_str(&format!(", for {} {locks}", review.locks));
     }
     if review.pending > 0 {
         text.push_str(&format!(" ({} of them not confirmed yet)", review.pending));
