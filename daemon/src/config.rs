@@ -13,6 +13,8 @@ use crate::token::Route;
 
 /// How long certificates and CRLs may be valid, in years.
 const YEARS: RangeInclusive<u32> = 1..=100;
+/// The longest delay of a revocation, in days.
+const LONGEST_DELAY: u32 = 100;
 
 /// How long an idle daemon stays where something starts it again.
 const IDLE_EXIT_SECONDS: u32 = 60;
@@ -32,6 +34,9 @@ pub struct Config {
     pub idle_exit_seconds: Option<u32>,
     /// The way to USB tokens: `auto`, `direct`, `pcscd`.
     pub route: Route,
+    /// How long the revocation of a Master, or of a Backup nearer to it, waits for an objection, in
+    /// days: at most 100. Locks have a delay of their own.
+    pub revoke_delay_days: u32,
 }
 
 /// A file that is no configuration.
@@ -63,6 +68,7 @@ impl Default for Config {
             crl_years: 20,
             idle_exit_seconds: None,
             route: Route::Auto,
+            revoke_delay_days: 7,
         }
     }
 }
@@ -86,6 +92,11 @@ impl Config {
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
+    /// The same in seconds.
+    pub fn revoke_delay(&self) -> u64 {
+        u64::from(self.revoke_delay_days) * 86_400
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| one_line(&error, text))?;
         for (field, years) in
@@ -94,6 +105,10 @@ impl Config {
             if !YEARS.contains(&years) {
                 return Err(format!("{field} is {years}, not from 1 to 100"));
             }
+        }
+        if config.revoke_delay_days > LONGEST_DELAY {
+            let days = config.revoke_delay_days;
+            return Err(format!("revoke_delay_days is {days}, not from 0 to {LONGEST_DELAY}"));
         }
         Ok(config)
     }
@@ -115,13 +130,15 @@ mod tests {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         assert_eq!(
             Config::parse(
-                "require_new_pin = false\ncertificate_years = 1\ncrl_years = 100\nroute = 'direct'"
+                "require_new_pin = false\ncertificate_years = 1\ncrl_years = 100\nroute = 'direct'\n\
+                 revoke_delay_days = 0"
             ),
             Ok(Config {
                 require_new_pin: false,
                 certificate_years: 1,
                 crl_years: 100,
                 route: Route::Direct,
+                revoke_delay_days: 0,
                 ..Config::default()
             })
         );
@@ -149,6 +166,7 @@ mod tests {
             ("crl_years = 20\nfoo = 1", "line 2: unknown field `foo`"),
             ("crl_years = 0", "crl_years is 0"),
             ("certificate_years = 101", "certificate_years is 101"),
+            ("revoke_delay_days = 101", "revoke_delay_days is 101"),
             ("crl_years = -1", "line 1"),
             ("crl_years = \"20\"", "line 1"),
             ("route = 'usb'", "line 1"),

@@ -71,6 +71,17 @@ pub enum Error {
         "family {0} is not verified on this station; add a Lock with its Master Key here, which proves it"
     )]
     Unverified(Id),
+    /// Its own issuers were revoked.
+    #[error(
+        "{0} has to be certified anew, because the Key that made it was revoked; another Master or Backup Key does that when it revokes that Key once more"
+    )]
+    Orphaned(String),
+    /// Something else was quicker.
+    #[error("{0} were changed meanwhile; look at them again and repeat what is still wanted")]
+    Stale(String),
+    /// What was carried here is not genuine.
+    #[error("{0}")]
+    Forged(String),
     /// It proved not to be the Key that its certificates claim.
     #[error("{0} could not prove that it is what its certificates say; do not use it")]
     NotGenuine(String),
@@ -178,7 +189,9 @@ impl Error {
                 Reason::NotAnIssuer | Reason::NoIssuer | Reason::Done => ErrorName::NotAnIssuer,
             },
             Self::Foreign { .. } => ErrorName::ForeignCredentials,
-            Self::Unverified(_) | Self::NotGenuine(_) => ErrorName::Unverified,
+            Self::Unverified(_) | Self::NotGenuine(_) | Self::Forged(_) => ErrorName::Unverified,
+            Self::Orphaned(_) => ErrorName::NotAnIssuer,
+            Self::Stale(_) => ErrorName::StaleRevision,
             Self::Unsupported(_) => ErrorName::Unsupported,
             Self::PinRequired(_) => ErrorName::PinRequired,
             Self::PinInvalid { .. } | Self::LastTry { .. } | Self::CodeInvalid { .. } => {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod decision;
 pub mod error;
 pub mod hotplug;
+pub mod judging;
 pub mod lifecycle;
 pub mod link;
 pub mod presence;

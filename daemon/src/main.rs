@@ -114,8 +114,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let idle_exit = config.idle_exit(restarted);
     let route = config.route;
     let registry = open_registry(&arguments.state_dir)?;
+    let delay = config.revoke_delay();
     let (station, outputs) = Station::start(registry.clone(), config)?;
-    let mut service = Service::open(arguments.bus, station.clone(), registry, outputs).await?;
+    let mut service =
+        Service::open(arguments.bus, station.clone(), registry, delay, outputs).await?;
     let teller = station.clone();
     let sink: Sink = Arc::new(move |event| teller.tell(move |station| station.hotplug(event)));
     #[cfg(feature = "virtual-reader")]

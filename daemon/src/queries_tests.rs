@@ -1,12 +1,23 @@
 //! Lists and grants over a small registry: a Master, a Sub Key and five Locks.
 
-use keywright_proto::{ErrorName, Role};
+use keywright_proto::{
+    ErrorName, Role,
+    grant::Grant,
+    tree::{Effect, Leaf, Target, Tree},
+};
 
 use super::*;
-use crate::registry::{
-    Batch,
-    records::{Family, Issuer, Key, Lock, Membership},
+use crate::{
+    judging::Moment,
+    registry::{
+        Batch,
+        records::{
+            Confirmation, Family, Issuer, Key, Lock, LockEntry, Membership, Scope, Statement,
+        },
+    },
 };
+
+const NOW: Moment = Moment { now: CONFIRMED, delay: 0 };
 
 const FAMILY: Id = Id::from_bytes([0xfa; 16]);
 const MASTER: Id = Id::from_bytes([0xaa; 16]);
@@ -122,30 +133,35 @@ fn rights_have_a_state_and_an_age() {
     let right = |number: u8, state: &str, since| {
         (lock_id(number).to_string(), format!("gate {number}"), state.to_owned(), since)
     };
-    let (rows, next) = rights(&registry, SUB, first(10)).unwrap();
+    let (rows, next) = rights(&registry, SUB, first(10), NOW).unwrap();
     let all =
         [right(1, "active", CONFIRMED), right(2, "pending", ISSUED), right(3, "removing", ISSUED)];
     assert_eq!((rows.as_slice(), next.as_str()), (&all[..], ""));
 
-    let (rows, next) = rights(&registry, SUB, first(2)).unwrap();
+    let (rows, next) = rights(&registry, SUB, first(2), NOW).unwrap();
     assert_eq!((rows.as_slice(), &next), (&all[..2], &lock_id(2).to_string()));
-    let (rows, next) = rights(&registry, SUB, after(&next, 2)).unwrap();
+    let (rows, next) = rights(&registry, SUB, after(&next, 2), NOW).unwrap();
     assert_eq!((rows.as_slice(), next.as_str()), (&all[2..], ""));
 
-    let (rows, next) = rights(&registry, MASTER, first(4)).unwrap();
+    let (rows, next) = rights(&registry, MASTER, first(4), NOW).unwrap();
     assert_eq!((rows.len(), rows[0].2.as_str()), (4, "pending"));
-    let (rows, next) = rights(&registry, MASTER, after(&next, 4)).unwrap();
+    let (rows, next) = rights(&registry, MASTER, after(&next, 4), NOW).unwrap();
     assert_eq!((rows, next.as_str()), (vec![right(5, "pending", ISSUED)], ""));
 }
 
 #[test]
 fn a_grant_proves_one_lock() {
     let (registry, _dir) = registry();
-    let leaves = [entry(1, true), entry(2, true), entry(3, false)]
-        .map(|entry| Leaf::new(&[3; 32], Target::Lock(entry.key_hash), effect(entry.allow)));
+    let leaves = [entry(1, true), entry(2, true), entry(3, false)].map(|entry| {
+        Leaf::new(
+            &[3; 32],
+            Target::Lock(entry.key_hash),
+            if entry.allow { Effect::Allow } else { Effect::Deny },
+        )
+    });
     let head = Tree::new(leaves).unwrap().head();
     for number in 1..=3_u8 {
-        let given = Grant::decode(&grant(&registry, SUB, lock_id(number)).unwrap()).unwrap();
+        let given = Grant::decode(&grant(&registry, SUB, lock_id(number), NOW).unwrap()).unwrap();
         assert_eq!(
             (given.statement.as_slice(), given.index),
             (&b"cose"[..], u64::from(number - 1))
@@ -156,7 +172,7 @@ fn a_grant_proves_one_lock() {
             if number < 3 { vec![b"Sam".to_vec(), b"root".to_vec()] } else { vec![] };
         assert_eq!(given.access_chain, certificates);
     }
-    let everywhere = Grant::decode(&grant(&registry, MASTER, lock_id(5)).unwrap()).unwrap();
+    let everywhere = Grant::decode(&grant(&registry, MASTER, lock_id(5), NOW).unwrap()).unwrap();
     assert_eq!(everywhere.leaf, Leaf::new(&[3; 32], Target::All, Effect::Allow));
     assert_eq!(everywhere.access_chain, [b"Mia".to_vec(), b"root".to_vec()]);
 }
@@ -174,10 +190,10 @@ fn what_is_not_there_is_named() {
     let (registry, _dir) = registry();
     let nobody = Id::from_bytes([0; 16]);
     for (error, part) in [
-        (rights(&registry, nobody, first(1)).unwrap_err(), "Key"),
-        (grant(&registry, nobody, lock_id(1)).unwrap_err(), "Key"),
-        (grant(&registry, SUB, nobody).unwrap_err(), "Lock"),
-        (grant(&registry, SUB, lock_id(4)).unwrap_err(), "right of Key"),
+        (rights(&registry, nobody, first(1), NOW).unwrap_err(), "Key"),
+        (grant(&registry, nobody, lock_id(1), NOW).unwrap_err(), "Key"),
+        (grant(&registry, SUB, nobody, NOW).unwrap_err(), "Lock"),
+        (grant(&registry, SUB, lock_id(4), NOW).unwrap_err(), "right of Key"),
         (family_bundle(&registry, nobody).unwrap_err(), "family"),
     ] {
         assert_eq!(error.name(), ErrorName::NotFound);

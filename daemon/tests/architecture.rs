@@ -18,10 +18,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("token", &[]),
     ("config", &["token"]),
     ("hotplug", &["token"]),
+    ("judging", &["registry"]),
     ("presence", &["decision", "token"]),
-    ("serialization", &["clock", "registry", "token"]),
+    ("serialization", &["clock", "judging", "registry", "token"]),
     ("error", &["decision", "registry", "serialization", "token"]),
-    ("queries", &["error", "registry"]),
+    ("queries", &["error", "judging", "registry"]),
     (
         "station",
         &[
@@ -30,14 +31,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "decision",
             "error",
             "hotplug",
+            "judging",
             "presence",
+            "queries",
             "registry",
             "serialization",
             "token",
         ],
     ),
     ("lifecycle", &["station", "supervisor"]),
-    ("bus", &["error", "queries", "registry", "serialization", "station", "token"]),
+    (
+        "bus",
+        &["clock", "error", "judging", "queries", "registry", "serialization", "station", "token"],
+    ),
 ];
 
 /// Names that occur in these places only.

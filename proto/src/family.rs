@@ -303,6 +303,14 @@ impl Papers {
         new
     }
 
+    /// The same for the CRLs alone.
+    pub fn merge_crls(&mut self, others: &Self) -> usize {
+        if self.root != others.root {
+            return 0;
+        }
+        others.crls.values().filter(|crl| self.keep_crl((*crl).clone())).count()
+    }
+
     /// What a judge has to know. `first_seen` answers when this judge first saw a statement (by
     /// digest), in Unix seconds.
     pub fn facts(&self, first_seen: impl Fn(&Hash) -> u64) -> Facts {

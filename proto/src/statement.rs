@@ -182,6 +182,35 @@ pub fn verify_statement(
     Ok(VerifiedStatement { subject, version, tree, revokes, digest: received.digest, chain })
 }
 
+/// The digest of a statement ([`VerifiedStatement::digest`]). Nothing is verified; none where it is
+/// not a statement in its one encoding.
+pub fn digest(bytes: &[u8]) -> Option<Hash> {
+    Some(Received::parse(bytes, cose::STATEMENT, MAX_STATEMENT)?.digest)
+}
+
+/// What a statement says. Nothing is verified: for statements that were verified before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimed {
+    /// The key hash of its signer.
+    pub signer: Hash,
+    /// The key hash of the Key's access key.
+    pub subject: Hash,
+    /// See [`VerifiedStatement::version`].
+    pub version: Option<u64>,
+    /// See [`VerifiedStatement::revokes`].
+    pub revokes: Option<RevokedIssuer>,
+    /// See [`VerifiedStatement::digest`].
+    pub digest: Hash,
+}
+
+/// Reads a statement without verifying anything.
+pub fn claimed(bytes: &[u8]) -> Option<Claimed> {
+    let received = Received::parse(bytes, cose::STATEMENT, MAX_STATEMENT)?;
+    let signer = Certificate::parse(received.chain.first()?).ok()?.public_key().hash();
+    let (_, (subject, version, _, revokes)) = decode(&received.payload)?;
+    Some(Claimed { signer, subject: subject.hash(), version, revokes, digest: received.digest })
+}
+
 /// Reads certificates, one more than CAs at most (an access certificate may come first).
 pub(crate) fn parse_chain(chain: &[Vec<u8>]) -> Result<Vec<Certificate>, StatementError> {
     if chain.len() > MAX_CAS + 1 {

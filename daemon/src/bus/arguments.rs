@@ -47,6 +47,20 @@ pub fn id(argument: &str, text: &str) -> Result<Id, Error> {
     text.parse().map_err(|error| invalid(argument, error))
 }
 
+/// Ids, each named once, at most as many as one selection has.
+///
+/// # Errors
+/// `LimitExceeded`, `InvalidArgument`, naming the argument.
+pub fn ids(argument: &str, texts: &[&str]) -> Result<Vec<Id>, Error> {
+    if texts.len() > MOST_LOCKS {
+        return Err(Error::LimitExceeded(format!(
+            "{argument}: {} Locks are more than the {MOST_LOCKS} of one change; do it in several",
+            texts.len()
+        )));
+    }
+    texts.iter().map(|text| id(argument, text)).collect()
+}
+
 /// The family in an argument that may be empty.
 ///
 /// # Errors

@@ -1,8 +1,11 @@
 //! `org.keywright1.Manager`: what is not about one Key or one serialization.
 
-use keywright_proto::bus::{
-    action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE},
-    key_path, serialization_path,
+use keywright_proto::{
+    bus::{
+        action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE},
+        key_path, serialization_path,
+    },
+    family::MAX_FAMILY_FILE,
 };
 use tokio::sync::watch;
 use zbus::{ObjectPath, OwnedFd, interface, message::Header};
@@ -11,6 +14,7 @@ use super::{
     Context,
     arguments::{self, Options},
     error::Result,
+    file_fd::{read_file, write_file},
     object_path,
     secret_fd::read_pin,
 };
@@ -180,12 +184,16 @@ impl Manager {
         self.context.authorize(&call, INSPECT).await?;
         let key = arguments::id("key_id", key_id)?;
         let page = arguments::page(after, limit)?;
-        Ok(self.context.read(move |registry| queries::rights(registry, key, page)).await?)
+        let moment = self.context.moment();
+        Ok(self.context.read(move |registry| queries::rights(registry, key, page, moment)).await?)
     }
 
-    /// Changes the rights of a Key. Not in this version.
+    /// Changes the rights of a Sub Key or Soft Key, which need not be plugged in: one signature by the issuer,
+    /// whatever the number of Locks. A right that is taken away is `removing` until the Lock has confirmed. Asking for
+    /// what is so already signs nothing.
     ///
-    /// Errors: NotAuthorized, Unsupported.
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
+    /// StaleRevision, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
     async fn change_rights(
         &self,
         #[zbus(header)] call: Header<'_>,
@@ -195,21 +203,41 @@ impl Manager {
         remove: Vec<&str>,
         pin: OwnedFd,
     ) -> Result<()> {
-        self.unsupported(&call, MANAGE_KEYS, "change rights").await
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let issuer = arguments::key(&issuer)?;
+        let key = arguments::id("key_id", key_id)?;
+        let (add, remove) = (arguments::ids("add", &add)?, arguments::ids("remove", &remove)?);
+        let pin = read_pin("pin", pin.into()).await?;
+        let changed = self.context.station.ask(move |station, reply| {
+            station.change_rights(issuer, key, add, remove, pin, reply);
+        });
+        Ok(changed.await?)
     }
 
-    /// Revokes a Key for good. Not in this version.
+    /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to it than
+    /// the issuer, acts after a delay (`revoke_delay_days`), and not at all where that Key revokes the issuer. What a
+    /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures; a further call goes
+    /// on. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
+    /// issuer had signed are in its CRL at once, those of another Master or Backup when that next revokes a Key.
     ///
-    /// Errors: NotAuthorized, Unsupported.
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
+    /// StaleRevision, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
     async fn revoke_key(
         &self,
         #[zbus(header)] call: Header<'_>,
         issuer: ObjectPath<'_>,
         key_id: &str,
-        reason: &str,
+        reason: String,
         pin: OwnedFd,
     ) -> Result<()> {
-        self.unsupported(&call, MANAGE_KEYS, "revoke Keys").await
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let issuer = arguments::key(&issuer)?;
+        let key = arguments::id("key_id", key_id)?;
+        let pin = read_pin("pin", pin.into()).await?;
+        let revoked = self.context.station.ask(move |station, reply| {
+            station.revoke_key(issuer, key, reason, pin, reply);
+        });
+        Ok(revoked.await?)
     }
 
     /// Gives a Key another name here. A Master or Backup Key of its family must be present.
@@ -283,37 +311,58 @@ impl Manager {
         self.context.authorize(&call, INSPECT).await?;
         let key = arguments::id("key_id", key_id)?;
         let lock = arguments::id("lock_id", lock_id)?;
-        Ok(self.context.read(move |registry| queries::grant(registry, key, lock)).await?)
+        let moment = self.context.moment();
+        Ok(self.context.read(move |registry| queries::grant(registry, key, lock, moment)).await?)
     }
 
-    /// Takes in what a Lock confirmed, when it is carried by hand. Not in this version.
+    /// Takes in what a Lock confirmed, when it is carried by hand: only that makes a right `active`, or ends `removing`.
+    /// An old confirmation that comes again changes nothing.
     ///
-    /// Errors: NotAuthorized, Unsupported.
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, Unverified, StoreFailed.
     async fn apply_confirmation(
         &self,
         #[zbus(header)] call: Header<'_>,
         confirmation: Vec<u8>,
     ) -> Result<()> {
-        self.unsupported(&call, MANAGE_LOCKS, "take in confirmations").await
+        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let applied = self.context.station.ask(move |station, reply| {
+            station.apply_confirmation(confirmation, reply);
+        });
+        Ok(applied.await?)
     }
 
-    /// Writes the signed objects of a family, for another station. Not in this version.
+    /// Writes the signed objects of a family, for another station of it (`docs/formats.md`), into a file or pipe.
     ///
-    /// Errors: NotAuthorized, Unsupported.
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, LimitExceeded, StoreFailed.
     async fn export_family(
         &self,
         #[zbus(header)] call: Header<'_>,
         family: &str,
         out: OwnedFd,
     ) -> Result<()> {
-        self.unsupported(&call, MANAGE_KEYS, "export families").await
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let family = arguments::id("family", family)?;
+        let written = self.context.read(move |registry| {
+            write_file("out", out.into(), &queries::export(registry, family)?)
+        });
+        Ok(written.await?)
     }
 
-    /// Reads what another station exported. Not in this version.
+    /// Reads what another station exported, from a file or pipe of at most 64 MiB; answers how many objects were new.
+    /// Only what verifies up to the root that is pinned here is kept, and names stay as they are.
     ///
-    /// Errors: NotAuthorized, Unsupported.
+    /// Errors: NotAuthorized, InvalidArgument, Unverified, LimitExceeded, StoreFailed.
     #[zbus(out_args("merged"))]
     async fn import_family(&self, #[zbus(header)] call: Header<'_>, from: OwnedFd) -> Result<u32> {
-        self.unsupported(&call, MANAGE_KEYS, "import families").await
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let read = self.context.read(move |registry| {
+            let bytes = read_file("from", from.into(), MAX_FAMILY_FILE)?;
+            queries::read_export(registry, &bytes)
+        });
+        let (family, papers) = read.await?;
+        let merged = self.context.station.ask(move |station, reply| {
+            station.import_family(family, papers, reply);
+        });
+        Ok(merged.await?)
     }
 }

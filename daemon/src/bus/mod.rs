@@ -6,6 +6,7 @@ pub mod authorizer;
 pub mod calls;
 mod clients;
 mod error;
+mod file_fd;
 #[cfg(test)]
 mod introspection_tests;
 pub mod key;
@@ -33,7 +34,9 @@ use self::{
     publisher::{Published, Publisher},
 };
 use crate::{
+    clock,
     error::Error,
+    judging::Moment,
     registry::Registry,
     station::{
         Caller, Handle,
@@ -93,6 +96,8 @@ pub struct Context {
     pub registry: Registry,
     /// Says who may.
     pub authorizer: Authorizer,
+    /// How long the revocation of a senior waits, in seconds.
+    pub revoke_delay: u64,
 }
 
 /// The service, on its bus.
@@ -114,6 +119,7 @@ impl Service {
         bus: Bus,
         station: Handle,
         registry: Registry,
+        revoke_delay: u64,
         outputs: mpsc::UnboundedReceiver<Output>,
     ) -> Result<Self, ServiceError> {
         let (builder, policy) = match &bus {
@@ -127,7 +133,7 @@ impl Service {
         };
         let calls = Calls::listen(&connection);
         let authorizer = Authorizer::new(&connection, policy);
-        let context = Context { station: station.clone(), registry, authorizer };
+        let context = Context { station: station.clone(), registry, authorizer, revoke_delay };
         let publisher = match Publisher::new(&connection, context).await {
             Ok(publisher) => publisher,
             Err(source) => return Err(ServiceError::Failed { bus, source }),
@@ -235,6 +241,11 @@ impl Context {
     async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
         let _pending = self.station.pending();
         self.authorizer.check(call, action).await
+    }
+
+    /// As of now.
+    fn moment(&self) -> Moment {
+        Moment { now: clock::unix_seconds(), delay: self.revoke_delay }
     }
 
     /// Reads from the registry, on a thread that may wait for the disk.

@@ -216,7 +216,7 @@ impl SerializationObject {
     }
 
     /// What Save would write: `kind` s, `name` s, `locks` u, `pending` u, `warnings` a(ss), each a word
-    /// (`rights-not-copied`, `rights-removed`) and a text; and the revision that Save wants.
+    /// (`rights-not-copied`, `right-not-copied` for each of them, `rights-removed`) and a text; and the revision that Save wants.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, NotAnIssuer, StoreFailed.
     #[zbus(out_args("summary", "revision"))]

@@ -109,6 +109,7 @@ impl Stage {
             station: Handle::new(mailbox),
             registry: Registry::open(&state.path().join("registry")).unwrap(),
             authorizer: Authorizer::new(&daemon, policy),
+            revoke_delay: 7 * 86_400,
         };
         Self { context, daemon, caller, polkit, looked_up, asked, _state: state }
     }
@@ -266,6 +267,8 @@ async fn bad_arguments_are_named_and_the_station_is_not_asked() {
     let unknown_id = "0".repeat(32);
     let start = "StartSerialization";
     let none = || HashMap::<&str, Variant<'_>>::new();
+    let fd =
+        |path: &str| zbus::Fd::from(std::os::fd::OwnedFd::from(std::fs::File::open(path).unwrap()));
     let calls = [
         stage.call(start, &(key(), path("/a"), none())).await,
         stage.call(start, &(path("/org/keywright1"), key(), none())).await,
@@ -281,7 +284,8 @@ async fn bad_arguments_are_named_and_the_station_is_not_asked() {
         stage.call("GetFamilyBundle", &("family",)).await,
         stage.call("GetGrant", &(unknown_id.as_str(), "")).await,
         stage.call("RenameKey", &("A".repeat(32), "Anna")).await,
-        stage.call("ApplyConfirmation", &(vec![0_u8],)).await,
+        stage.call("ExportFamily", &("family", fd("/dev/null"))).await,
+        stage.call("ImportFamily", &(fd("/dev/zero"),)).await,
     ];
     let refusals: Vec<_> = calls
         .into_iter()
@@ -307,7 +311,8 @@ async fn bad_arguments_are_named_and_the_station_is_not_asked() {
             "InvalidArgument family",
             "InvalidArgument lock_id",
             "InvalidArgument id",
-            "Unsupported this version cannot take in confirmations yet",
+            "InvalidArgument family",
+            "InvalidArgument from",
         ]
     );
     assert!(stage.asked.try_recv().is_err());

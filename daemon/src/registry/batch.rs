@@ -9,9 +9,11 @@ use super::{
     keys::{put_key, put_membership},
     layout::Table,
     locks::put_lock,
+    others::WithEntries,
+    others::{put_digest, put_older, put_revocation, remove_older},
     records::{
-        Confirmation, Family, Intent, Issuer, Key, Leftover, Lock, LockEntry, Membership,
-        Statement, UnixTime,
+        Confirmation, Family, Intent, Issuer, Key, Leftover, Lock, LockEntry, LockWord, Membership,
+        Revocation, Statement, UnixTime,
     },
     statements::put_entries,
     view::View,
@@ -32,7 +34,10 @@ enum Write {
     Membership(Id, Id, Membership),
     Lock(Id, Lock),
     Statement(Id, Id, Statement, Vec<LockEntry>),
+    Older(Id, Id, Vec<WithEntries>),
+    Revocation(Id, Revocation),
     Confirmation(Id, Id, Confirmation),
+    LockWord(Id, Id, LockWord),
     Intent(Box<Intent>),
     IntentEntries(u64, Vec<LockEntry>),
     RemoveIntent(u64),
@@ -81,6 +86,26 @@ impl Batch {
         entries: Vec<LockEntry>,
     ) -> &mut Self {
         self.write(Write::Statement(key, family, statement, entries))
+    }
+
+    /// Puts the statements on a Key that still count beside the newest one, in place of those before.
+    pub fn put_older(
+        &mut self,
+        key: Id,
+        family: Id,
+        statements: Vec<(Statement, Vec<LockEntry>)>,
+    ) -> &mut Self {
+        self.write(Write::Older(key, family, statements))
+    }
+
+    /// Puts a revocation. One that is there already stays as it is.
+    pub fn put_revocation(&mut self, family: Id, revocation: Revocation) -> &mut Self {
+        self.write(Write::Revocation(family, revocation))
+    }
+
+    /// Puts what a Lock signed about a Key.
+    pub fn put_lock_word(&mut self, key: Id, lock: Id, word: LockWord) -> &mut Self {
+        self.write(Write::LockWord(key, lock, word))
     }
 
     /// Puts what a Lock confirmed about a Key.
@@ -151,10 +176,23 @@ impl Write {
             Self::Lock(id, lock) => put_lock(view, changes, id, &lock),
             Self::Statement(key, family, statement, entries) => {
                 changes.put(Table::Statements.of_two(key, family), &statement)?;
+                put_digest(changes, key, family, statement.version, &statement.cose)?;
                 put_entries(view, changes, Table::StatementEntries.of_two(key, family), entries)
             }
             Self::Confirmation(key, lock, confirmation) => {
                 changes.put(Table::Confirmations.of_two(key, lock), &confirmation)
+            }
+            Self::Older(key, family, statements) => {
+                remove_older(view, changes, key, family)?;
+                statements.into_iter().try_for_each(|(statement, entries)| {
+                    put_older(view, changes, key, family, &statement, entries)
+                })
+            }
+            Self::Revocation(family, revocation) => {
+                put_revocation(view, changes, family, revocation)
+            }
+            Self::LockWord(key, lock, word) => {
+                changes.put(Table::LockWords.of_two(key, lock), &word)
             }
             Self::Intent(intent) => changes.put(Table::Intents.at(intent.number), &intent),
             Self::IntentEntries(number, entries) => {

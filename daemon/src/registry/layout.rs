@@ -35,6 +35,16 @@ pub(super) enum Table {
     StatementEntries = 0x41,
     /// Key, Lock → [`super::records::Confirmation`]
     Confirmations = 0x42,
+    /// Key, family, digest → [`super::records::Statement`], beside the newest one
+    OlderStatements = 0x43,
+    /// Key, family, digest, first Lock of the chunk → entries
+    OlderEntries = 0x44,
+    /// family, digest → [`super::records::Revocation`]
+    Revocations = 0x45,
+    /// Key, Lock → [`super::records::LockWord`]
+    LockWords = 0x46,
+    /// digest → [`super::records::Stated`]
+    Digests = 0x47,
     /// number → [`super::records::Intent`]
     Intents = 0x50,
     /// number, first Lock of the chunk → entries

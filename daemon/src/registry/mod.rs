@@ -15,6 +15,7 @@ mod keys;
 mod layout;
 mod locks;
 mod numbers;
+mod others;
 mod page;
 mod pieces;
 pub mod records;
@@ -32,6 +33,7 @@ use std::{
 
 pub use batch::Batch;
 pub use error::RegistryError;
+pub use others::WithEntries;
 pub use page::{Filter, Page};
 
 use directory::{Files, Found};

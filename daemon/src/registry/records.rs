@@ -1,4 +1,4 @@
-//! What the registry keeps. Version 1; a change of any of these is a new version with a migration.
+//! What the registry keeps. A change of any of these is a new version with a migration.
 //!
 //! Nothing here is secret: no PIN, no PUK, no management key is ever written to disk.
 
@@ -256,6 +256,41 @@ pub struct Confirmation {
     pub allow: bool,
     /// When the confirmation was made.
     pub time: UnixTime,
+}
+
+/// A revocation that this station has heard, whether it counts or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The Key that is revoked.
+    pub key: Id,
+    /// The COSE_Sign1.
+    pub cose: Vec<u8>,
+    /// What the salt of its leaf is derived from.
+    pub salt_seed: [u8; 32],
+    /// When this station first saw it: the delay of a senior's revocation begins then.
+    pub first_seen: UnixTime,
+    /// Why, as a person said it here; empty where it was heard of.
+    pub reason: String,
+}
+
+/// What a Lock said, as it signed it: beside [`Confirmation`], to be handed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockWord {
+    /// The COSE_Sign1 of the newest confirmation.
+    pub cose: Vec<u8>,
+    /// The newest version that the Lock has ever reported for the Key.
+    pub newest_version: u64,
+}
+
+/// Which statement has a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stated {
+    /// The Key.
+    pub key: Id,
+    /// The family.
+    pub family: Id,
+    /// Its version; none for a revocation.
+    pub version: Option<u64>,
 }
 
 /// A Lock without its certificate: what lists and searches read.

@@ -3,13 +3,18 @@
 //! A change of any record is a new number: a step that rewrites the old records, and a frozen fixture of
 //! the new format under `tests/fixtures/`.
 
-use super::{changes::Changes, error::RegistryError, layout::Table, store::Store, view::View};
+use super::{
+    changes::Changes, error::RegistryError, layout::Table, others, store::Store, view::View,
+};
 
 /// Turns the records of one format into those of the next.
 pub(super) type Migration = fn(&View<'_>, &mut Changes) -> Result<(), RegistryError>;
 
 /// `MIGRATIONS[n]` leads from format `n + 1` to format `n + 2`.
-pub(super) const MIGRATIONS: &[Migration] = &[];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    // 2: statements are found by their digests.
+    others::add_digests,
+];
 
 /// The newest format known with these migrations.
 pub(super) const fn newest(migrations: &[Migration]) -> u32 {

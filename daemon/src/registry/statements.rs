@@ -7,6 +7,7 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
+    families::id_of,
     layout::{Table, end_of},
     page::{Page, page},
     records::{Confirmation, LockEntry, Scope, Statement},
@@ -88,6 +89,20 @@ impl Registry {
             let position = entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
             entries.get(position).copied()
         }))
+    }
+
+    /// All that Locks last confirmed about a Key, by Lock.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn confirmations(&self, key: Id) -> Result<Vec<(Id, Confirmation)>, RegistryError> {
+        let view = self.view()?;
+        view.all(Table::Confirmations.of(key))
+            .map(|record| {
+                let (key, payload) = record?;
+                Ok((id_of(&key)?, codec::decode(&payload)?))
+            })
+            .collect()
     }
 
     /// What a Lock last confirmed about a Key.

@@ -1,6 +1,6 @@
 //! The end of a write: what it made becomes what the station knows, in one durable step.
 
-use keywright_proto::{Certificate, Id, Kind, PublicKey};
+use keywright_proto::{Certificate, Id, Kind, PublicKey, statement::claimed};
 
 use super::{
     order::{Failure, Stop},
@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     clock,
+    judging::Words,
     registry::{
         Batch, Registry, RegistryError,
         records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Scope, Statement},
@@ -66,6 +67,9 @@ impl Write {
             allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
             issued: now,
         };
+        let signer = claimed(cose).map(|claimed| claimed.signer).unwrap_or_default();
+        let words = Words::read(&self.tools.registry, key, family, None)?;
+        batch.put_older(key, family, words.beside(&signer));
         batch.put_statement(key, family, statement, locks);
         batch.audit(
             now,

@@ -5,8 +5,11 @@ pub mod lock_certificate;
 mod look;
 pub mod order;
 mod papers;
+pub mod signing;
 pub mod stage;
 pub mod wizard;
 pub mod write;
 
 pub use commit::{left_behind, new_issuer, roll_back};
+pub use papers::validity;
+pub use write::random_serial;

@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     hotplug::{Device, DeviceId},
     presence::{self, Claims, Known, State},
+    queries::counts,
     registry::{RegistryError, records},
     token::{Details, PinState},
 };
@@ -206,9 +207,10 @@ impl Station {
             .map(|(family, membership)| (family, membership.role))
             .collect();
         memberships.sort_by_key(|(family, _)| *family != record.family);
-        let mut pending = 0u32;
+        let mut rights = (0u32, 0u32);
         for (family, _) in &memberships {
-            pending += self.locks_of(id, *family)?;
+            let (active, pending) = counts(&self.registry, id, *family, self.moment())?;
+            rights = (rights.0.saturating_add(active), rights.1.saturating_add(pending));
         }
         Ok(Facts {
             known: Known {
@@ -218,17 +220,7 @@ impl Station {
             },
             name: Some(record.name),
             memberships,
-            rights: (0, pending),
-        })
-    }
-
-    /// How many Locks of a family a Key's newest statement allows it.
-    fn locks_of(&self, key: Id, family: Id) -> Result<u32, RegistryError> {
-        let statement = self.registry.statement(key, family)?;
-        Ok(match statement.map(|statement| (statement.scope, statement.allowed)) {
-            Some((records::Scope::All, _)) => self.registry.family(family)?.map_or(0, |f| f.locks),
-            Some((records::Scope::Listed(_), allowed)) => allowed,
-            None => 0,
+            rights,
         })
     }
 

@@ -1,34 +1,21 @@
 //! Adding Locks, and what people call Keys and Locks.
 
-use keywright_proto::{Certificate, Id, PublicKey, Role, read_csr, verify_chain};
+use keywright_proto::{Id, PublicKey, Role, read_csr, verify_chain};
 
-use super::{Reply, Station, chains::chain_pem, keys::Key, serializations::checked, view::Label};
+use super::{
+    Reply, Station, chains::chain_pem, issuing::Issuing, keys::Key, serializations::checked,
+    view::Label,
+};
 use crate::{
     clock,
-    decision::Reason,
     error::Error,
-    hotplug::Device,
     registry::{
         Batch,
         records::{self, Family, Issuer, Lock, Membership},
     },
-    serialization::{
-        lock_certificate::{LockRequest, sign_lock},
-        new_issuer,
-    },
+    serialization::lock_certificate::{LockRequest, sign_lock},
     token::{Container, Pin, Token},
 };
-
-/// An issuing Key that is plugged in, and what its signatures count under.
-#[derive(Clone)]
-struct Issuing {
-    device: Device,
-    family: Id,
-    /// Its CA certificates, its own first, the root last.
-    chain: Vec<Certificate>,
-    /// The family's root is not pinned here yet.
-    unpinned: bool,
-}
 
 impl Station {
     /// AddLock.
@@ -106,26 +93,6 @@ impl Station {
         chain_pem(&chain).map(Some)
     }
 
-    /// A Master or Backup that is plugged in, with a chain to the pinned root, or to the root that
-    /// its own signature will pin.
-    fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
-        let key = self.key(label)?;
-        let (Some(family), Some(own)) = (key.claims.family, &key.claims.issuing) else {
-            return Err(Error::Pair(Reason::NotAnIssuer));
-        };
-        if key.state == crate::presence::State::Revoked {
-            return Err(Error::Pair(Reason::Revoked));
-        }
-        let (family, role) = family;
-        if !role.is_issuer() {
-            return Err(Error::Pair(Reason::NotAnIssuer));
-        }
-        let device = self.present_key(label)?.1.clone();
-        self.is_free(label, None)?;
-        let (chain, unpinned) = self.chain_of(own, family)?;
-        Ok(Issuing { device, family, chain, unpinned })
-    }
-
     /// Puts a Lock into the registry, and the family's root where it was proven just now.
     fn keep_lock(
         &mut self,
@@ -144,8 +111,8 @@ impl Station {
         let mut batch = Batch::new();
         if issuing.unpinned {
             self.pin_family(&mut batch, label, issuing, now)?;
-        } else if self.registry.issuer(ca)?.is_none() {
-            batch.put_issuer(ca, new_issuer(issuing.family, &issuing.chain));
+        } else {
+            self.put_own_issuer(&mut batch, issuing)?;
         }
         let known = self.registry.family(issuing.family)?;
         let root = issuing.chain.last().map(|root| root.der().to_vec()).unwrap_or_default();

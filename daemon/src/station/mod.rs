@@ -6,10 +6,13 @@
 
 mod activity;
 mod chains;
+mod confirmations;
 mod endings;
 mod errands;
+mod exchange;
 mod handle;
 mod interruptions;
+mod issuing;
 mod keys;
 mod leases;
 mod locks;
@@ -20,6 +23,8 @@ mod pin_changes;
 mod pins;
 mod plugs;
 mod review;
+mod revocations;
+mod rights;
 mod selection;
 mod serializations;
 mod start;
@@ -139,6 +144,7 @@ impl Station {
             Ok(known) => known.into_iter().for_each(|(id, record)| self.recall(id, &record)),
             Err(error) => tracing::error!(%error, "known Keys cannot be shown"),
         }
+        self.settle_all_revocations();
         match self.registry.intents() {
             Ok(intents) => intents.into_iter().for_each(|intent| self.take_up(intent)),
             Err(error) => tracing::error!(%error, "interrupted jobs cannot be shown"),

@@ -45,8 +45,8 @@ impl Station {
         let chain = self.issuer_chain(&intent)?;
         let family = intent.family;
         let access_key = intent.made.access_key.as_ref().or(intent.candidate.access_key.as_ref());
-        let newest = match (access_key, family) {
-            (Some(spki), Some(family)) => self.registry.statement(Id::of_spki(spki), family)?,
+        let newest_version = match (access_key, family) {
+            (Some(spki), Some(family)) => self.newest_version(Id::of_spki(spki), family)?,
             _ => None,
         };
         Ok(Order {
@@ -64,7 +64,7 @@ impl Station {
             recovery_code: job.new_puk.clone(),
             factory_puk: key.details.puk_is_factory,
             puk_tried: self.puk_tried(key)?,
-            newest_version: newest.and_then(|statement| statement.version),
+            newest_version,
             certificate_years: self.config.certificate_years,
             crl_years: self.config.crl_years,
             intent,

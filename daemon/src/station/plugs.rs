@@ -301,7 +301,7 @@ impl Patience {
 }
 
 /// A label that nobody has: random, so that nothing has to be remembered to keep it unique.
-fn new_label() -> Result<Label, Error> {
+pub(super) fn new_label() -> Result<Label, Error> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| {
         Error::Unsupported(format!("the system gives no random numbers: {error}"))

@@ -1,11 +1,14 @@
 //! From answers to an accepted review.
 
-use keywright_proto::{Certificate, Kind};
+use keywright_proto::{Certificate, Effect, Id, Kind};
 
 use super::{Caller, Reply, Station, selection::too_many, view::Summary};
 use crate::{
     decision::Reason, error::Error, registry::records::LockEntry, serialization::wizard::Event,
 };
+
+/// How many rights that are not copied are named in a review.
+const MOST_NAMED: usize = 1000;
 
 impl Station {
     /// Review.
@@ -60,7 +63,39 @@ impl Station {
                         issuer.called()
                     ),
                 ));
+                let not_copied = issuer.id.map(|id| self.not_copied(id, *family));
+                warnings.extend(not_copied.unwrap_or_default());
             }
+        }
+        warnings
+    }
+
+    /// The rights of a Key in another family, one by one: a Backup Key of it does not get them.
+    fn not_copied(&self, key: Id, family: Id) -> Vec<(String, String)> {
+        let rights = self.moment().words(&self.registry, key, family).and_then(|words| {
+            let allowed = words.locks(&self.registry, family)?.into_iter().filter(|lock| {
+                words.on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
+            });
+            let names = allowed.map(|lock| {
+                let known = self.registry.lock_summary(family, lock)?;
+                Ok((lock, known.map(|known| known.name).unwrap_or_default()))
+            });
+            names.collect::<Result<Vec<_>, _>>()
+        });
+        let rights = rights.unwrap_or_else(|error| {
+            tracing::error!(%error, "rights in other families cannot be listed");
+            Vec::new()
+        });
+        let word = |text| ("right-not-copied".to_owned(), text);
+        let mut warnings: Vec<_> = rights
+            .iter()
+            .take(MOST_NAMED)
+            .map(|(lock, name)| word(format!("Lock \"{name}\" ({lock}) of family {family}")))
+            .collect();
+        if rights.len() > MOST_NAMED {
+            let more = rights.len() - MOST_NAMED;
+            warnings
+                .push(word(format!("{more} more Locks of family {family}; ListRights has all")));
         }
         warnings
     }

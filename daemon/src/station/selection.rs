@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keywright_proto::Id;
 
-use super::{Caller, Reply, Station};
+use super::{Caller, Reply, Station, rights::in_force};
 use crate::{
     decision::Reason,
     error::Error,
@@ -144,7 +144,8 @@ impl Station {
         let candidate = self.serializations.get(&number).map(|job| &job.candidate);
         let key = candidate.and_then(|candidate| self.keys.get(candidate));
         let Some(id) = key.and_then(|key| key.id) else { return Ok(Vec::new()) };
-        let mut known = self.registry.statement_entries(id, self.issuing_family(number)?)?;
+        let words = self.moment().words(&self.registry, id, self.issuing_family(number)?)?;
+        let mut known: Vec<LockEntry> = in_force(&words, true).into_values().collect();
         known.retain(|known| selected.binary_search_by_key(&known.lock, |e| e.lock).is_err());
         Ok(known)
     }

@@ -41,7 +41,7 @@ pub use error::TokenError;
 pub use extensions::{Metadata, MetadataAnswer};
 pub use management::KeyOrigin;
 pub use management_key::{KeyType, ManagementKey};
-pub use object::{Container, Retired, Slot, random_guid};
+pub use object::{Container, Retired, Slot, random_guid, random_seed};
 pub use pcsc_reader::Address;
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use piv::{Attempt, Object, PinStatus, Piv, PublicPoint};

@@ -175,6 +175,16 @@ pub fn random_guid() -> Result<[u8; 16], getrandom::Error> {
     Ok(guid)
 }
 
+/// What the salts of a statement's leaves are derived from.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn random_seed() -> Result<[u8; 32], getrandom::Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)?;
+    Ok(seed)
+}
+
 /// The GUID in a CHUID; `None` where there is none or it is all zeros, which names nothing.
 pub fn decode_guid(contents: &[u8]) -> Option<[u8; 16]> {
     let guid: [u8; 16] = tlv::find(GUID, contents)?.try_into().ok()?;

@@ -20,6 +20,7 @@ pub mod client;
 pub mod command;
 pub mod daemon;
 pub mod documented;
+pub mod gate;
 pub mod job;
 pub mod key;
 pub mod objects;
@@ -29,6 +30,7 @@ pub mod station;
 pub mod watch;
 
 pub use client::Client;
+pub use gate::Gate;
 pub use job::{Answers, Ended, Pins};
 pub use objects::{Object, Objects};
 pub use station::{Plugged, Station};

@@ -209,15 +209,7 @@ async fn what_is_not_built_yet_says_so() {
     let (station, master, _candidate, _job, lock) = offer().await;
     let manager = station.client.manager().await;
     let device = certs::request("phone");
-    let id = station.watch.objects().await.key(&master.path).unwrap().text("Id");
     let issuer = &master.path;
     let soft = manager.issue_soft_key(issuer, "phone", &device, &[&lock], pins::pipe(PIN)).await;
     assert_refused(soft, "Unsupported");
-    let change = manager.change_rights(issuer, &id, &[&lock], &[], pins::pipe(PIN)).await;
-    assert_refused(change, "Unsupported");
-    let revoke = manager.revoke_key(issuer, &id, "lost", pins::pipe(PIN)).await;
-    assert_refused(revoke, "Unsupported");
-    assert_refused(manager.apply_confirmation(&[0]).await, "Unsupported");
-    assert_refused(manager.export_family(&id, pins::pipe("")).await, "Unsupported");
-    assert_refused(manager.import_family(pins::pipe("")).await, "Unsupported");
 }

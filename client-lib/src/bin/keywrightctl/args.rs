@@ -199,6 +199,22 @@ pub enum LockCommand {
         /// Its new name
         name: String,
     },
+    /// Write what a Lock has to know of a Key into a file, for it to be carried there
+    Grant {
+        /// The Key
+        key: String,
+        /// The Lock
+        lock: String,
+        /// The file; it must not exist yet
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Take in what Locks confirmed, carried here by hand
+    Confirm {
+        /// The files with the confirmations
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// `family …`.

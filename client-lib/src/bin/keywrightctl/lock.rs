@@ -15,6 +15,8 @@ use crate::{
 
 /// Larger requests than this are not requests.
 const LARGEST_CSR: u64 = 64 * 1024;
+/// Larger confirmations than this are none.
+const LARGEST_CONFIRMATION: u64 = 1024;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -32,6 +34,27 @@ pub async fn run(
     match command {
         LockCommand::Add { name, csr, out, issuer } => {
             add(client, &name, &csr, &out, &issuer, output).await
+        }
+        LockCommand::Grant { key, lock, out } => {
+            let keys = lookup::keys(client).await?;
+            let key = lookup::one(&key, &keys)?;
+            let locks = client.list_locks(&LockFilter::default()).await?;
+            let lock = lookup::one(&lock, &locks)?;
+            let grant = client.get_grant(&key.id, &lock.id).await?;
+            let mut file = fs::File::create_new(&out).map_err(usage(&out))?;
+            file.write_all(&grant).map_err(usage(&out))?;
+            output.show(&Done { id: &lock.id, name: &lock.name }, || {
+                format!("what Lock {} has to know of this Key is in {}", lock.name, out.display())
+            })
+        }
+        LockCommand::Confirm { files } => {
+            for path in &files {
+                let confirmation = read_small(path, LARGEST_CONFIRMATION)?;
+                client.apply_confirmation(&confirmation).await?;
+            }
+            output.show(&serde_json::json!({ "confirmed": files.len() }), || {
+                format!("{} confirmations are taken in", files.len())
+            })
         }
         LockCommand::Rename { id, name } => {
             let locks = client.list_locks(&LockFilter::default()).await?;
@@ -96,6 +119,15 @@ async fn sign(
 ) -> Result<(String, String), Failure> {
     let signer = signer(client, issuer).await?;
     Ok(client.add_lock(&signer.key.path, name, request, &signer.pin).await?)
+}
+
+/// A file that cannot be what it is to be where it is larger than this.
+fn read_small(path: &Path, largest: u64) -> Result<Vec<u8>, Failure> {
+    let length = fs::metadata(path).map_err(usage(path))?.len();
+    if length > largest {
+        return Err(Failure::Usage(format!("{}: {length} bytes are too many", path.display())));
+    }
+    fs::read(path).map_err(usage(path))
 }
 
 fn read_csr(path: &Path) -> Result<String, Failure> {

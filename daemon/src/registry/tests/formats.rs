@@ -8,10 +8,40 @@ use super::{damage::copy, schema::Migration, *};
 #[test]
 fn the_first_format_is_read() {
     let place = Place::new();
-    copy(&fixture(), &place.dir());
+    copy(&fixture("registry-v1"), &place.dir());
+    let registry = place.open();
+    check_everything_of_format_1(&registry).unwrap();
+    assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// The same for format 2: older statements, revocations, what Locks signed, digests.
+#[test]
+fn the_second_format_is_read() {
+    let place = Place::new();
+    copy(&fixture("registry-v2"), &place.dir());
     let registry = place.open();
     check_everything(&registry).unwrap();
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// A statement of format 1 is found by its digest after the step to format 2.
+#[test]
+fn statements_of_the_first_format_get_their_digests() {
+    let place = Place::new();
+    let registry = Registry::open_with(&place.dir(), &[]).unwrap();
+    let mut batch = Batch::new();
+    batch.put_statement(id(1), id(0), real_statement(), entries(0..2));
+    registry.commit(batch).unwrap();
+    // As format 1 has it.
+    registry
+        .0
+        .store
+        .commit(|view, changes| changes.remove_all(view, Table::Digests.key()))
+        .unwrap();
+    assert_eq!(registry.stated(&real_digest()).unwrap(), None);
+    drop(registry);
+    let found = place.open().stated(&real_digest()).unwrap().unwrap();
+    assert_eq!((found.key, found.family, found.version), (id(1), id(0), Some(2)));
 }
 
 /// Makes the fixture of the present format. For a new format: a new name, and a test of its own above.
@@ -25,14 +55,15 @@ fn freeze() {
     registry.commit(batch).unwrap();
     registry.take_serialization_number().unwrap();
     drop(registry);
-    assert!(!fixture().exists(), "a fixture is frozen");
-    copy(&place.dir(), &fixture());
+    let fixture = fixture("registry-v2");
+    assert!(!fixture.exists(), "a fixture is frozen");
+    copy(&place.dir(), &fixture);
     // Zeros only, and put back when a registry is opened.
-    std::fs::remove_file(fixture().join("ballast")).unwrap();
+    std::fs::remove_file(fixture.join("ballast")).unwrap();
 }
 
-fn fixture() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/registry-v1")
+fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 const STEPS: &[Migration] = &[
@@ -56,7 +87,7 @@ fn locks(registry: &Registry) -> u32 {
 fn each_step_is_taken_once_and_in_order() {
     for known in [&STEPS[..1], STEPS] {
         let place = Place::new();
-        let registry = place.open();
+        let registry = Registry::open_with(&place.dir(), &[]).unwrap();
         let mut batch = Batch::new();
         batch.put_family(id(0), family());
         registry.commit(batch).unwrap();
@@ -73,7 +104,7 @@ fn each_step_is_taken_once_and_in_order() {
 #[test]
 fn a_step_that_fails_changes_nothing() {
     let place = Place::new();
-    drop(place.open());
+    drop(Registry::open_with(&place.dir(), &[]).unwrap());
     let failing: Migration = |_, changes| {
         changes.put(Table::Families.of(id(0)), &family())?;
         Err(RegistryError::Unstorable { what: "a test".into() })
@@ -88,10 +119,10 @@ fn a_newer_format_is_refused_and_left_alone() {
     let place = Place::new();
     drop(Registry::open_with(&place.dir(), STEPS).unwrap());
     let refused = Registry::open(&place.dir()).err().unwrap();
-    assert!(matches!(refused, RegistryError::NewerSchema { found: 3, known: 1, .. }));
+    assert!(matches!(refused, RegistryError::NewerSchema { found: 3, known: 2, .. }));
     let text = refused.to_string();
     assert!(
-        text.contains("has format 3 and this program knows formats up to 1: install"),
+        text.contains("has format 3 and this program knows formats up to 2: install"),
         "{text}"
     );
     Registry::open_with(&place.dir(), STEPS).unwrap().verify().unwrap();

@@ -40,6 +40,9 @@ fn put_everything(batch: &mut Batch) {
         .put_lock(id(2), lock(2, id(0)))
         .put_statement(id(1), id(0), statement(300), entries(0..300))
         .put_confirmation(id(1), id(2), Confirmation { version: Some(3), allow: true, time: 4 })
+        .put_older(id(1), id(0), vec![(real_statement(), entries(0..2))])
+        .put_revocation(id(0), revocation())
+        .put_lock_word(id(1), id(2), LockWord { cose: vec![3; 250], newest_version: 9 })
         .put_intent(intent(7))
         .put_intent_entries(7, entries(0..300))
         .put_leftover([9; 16], leftover())
@@ -48,6 +51,19 @@ fn put_everything(batch: &mut Batch) {
 }
 
 fn check_everything(registry: &Registry) -> Result<(), RegistryError> {
+    assert_eq!(registry.older_statements(id(1), id(0))?, [(real_statement(), entries(0..2))]);
+    assert!(registry.has_older_statements(id(1), id(0))?);
+    assert!(!registry.has_older_statements(id(2), id(0))?);
+    assert_eq!(registry.revocations(id(0))?, [revocation()]);
+    let word = LockWord { cose: vec![3; 250], newest_version: 9 };
+    assert_eq!(registry.lock_word(id(1), id(2))?, Some(word.clone()));
+    assert_eq!(registry.lock_words(id(1))?, [(id(2), word)]);
+    let found = registry.stated(&real_digest())?;
+    assert_eq!(found, Some(Stated { key: id(1), family: id(0), version: Some(2) }));
+    check_everything_of_format_1(registry)
+}
+
+fn check_everything_of_format_1(registry: &Registry) -> Result<(), RegistryError> {
     assert_eq!(registry.family(id(0))?, Some(family()));
     assert_eq!(registry.families()?, [(id(0), family())]);
     assert_eq!(registry.issuer(id(0))?, Some(issuer(id(0))));

@@ -94,3 +94,26 @@ pub fn intent(number: u64) -> Intent {
 pub fn leftover() -> Leftover {
     Leftover { access_key: Some(vec![1; 91]), issuing_key: None, puk_tried: true }
 }
+
+/// A statement that was really signed: one of the test vectors.
+pub fn real_statement() -> Statement {
+    let text = include_str!("../../../../docs/test-vectors/grant-deny.hex");
+    let grant = keywright_proto::Grant::decode(&hex::decode(text.trim()).unwrap()).unwrap();
+    Statement { version: Some(2), cose: grant.statement, allowed: 0, ..statement(2) }
+}
+
+pub fn real_digest() -> [u8; 32] {
+    keywright_proto::statement::digest(&real_statement().cose).unwrap()
+}
+
+pub fn revocation() -> Revocation {
+    let text = include_str!("../../../../docs/test-vectors/grant-revocation.hex");
+    let grant = keywright_proto::Grant::decode(&hex::decode(text.trim()).unwrap()).unwrap();
+    Revocation {
+        key: id(1),
+        cose: grant.statement,
+        salt_seed: [9; 32],
+        first_seen: 1_700_000_000,
+        reason: "lost".into(),
+    }
+}

@@ -1,0 +1,112 @@
+//! A family's file goes and comes as a file descriptor: of a file, or of a pipe.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::fd::OwnedFd,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, fstat},
+};
+
+use super::arguments::invalid;
+use crate::error::Error;
+
+/// How long whoever holds the other end of a pipe may take for the next piece, in seconds.
+const PATIENCE: i64 = 5;
+/// What is read or written at once. A pipe that is ready takes as much without waiting.
+const PIECE: usize = 4096;
+
+/// Reads to the end, at most so many bytes. Blocks: for a thread that may.
+///
+/// # Errors
+/// `InvalidArgument`: something else than a file or pipe, too much, or nothing more for 5 s.
+pub fn read_file(argument: &str, fd: OwnedFd, longest: usize) -> Result<Vec<u8>, Error> {
+    let is_pipe = is_pipe(argument, &fd)?;
+    let (mut file, mut bytes, mut piece) = (File::from(fd), Vec::new(), [0; PIECE]);
+    loop {
+        if is_pipe {
+            await_ready(argument, &file, PollFlags::IN)?;
+        }
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(length) => bytes.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(invalid(argument, error)),
+        }
+        if bytes.len() > longest {
+            return Err(invalid(argument, format!("it has more than {longest} bytes")));
+        }
+    }
+}
+
+/// Writes all of it. Blocks: for a thread that may.
+///
+/// # Errors
+/// `InvalidArgument`: something else than a file or pipe, or one that takes nothing more.
+pub fn write_file(argument: &str, fd: OwnedFd, bytes: &[u8]) -> Result<(), Error> {
+    let is_pipe = is_pipe(argument, &fd)?;
+    let mut file = File::from(fd);
+    for piece in bytes.chunks(PIECE) {
+        if is_pipe {
+            await_ready(argument, &file, PollFlags::OUT)?;
+        }
+        file.write_all(piece).map_err(|error| invalid(argument, error))?;
+    }
+    Ok(())
+}
+
+fn is_pipe(argument: &str, fd: &OwnedFd) -> Result<bool, Error> {
+    let stat = fstat(fd).map_err(|error| invalid(argument, error))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => Ok(true),
+        FileType::RegularFile => Ok(false),
+        _ => Err(invalid(argument, "give a file or a pipe")),
+    }
+}
+
+fn await_ready(argument: &str, file: &File, what: PollFlags) -> Result<(), Error> {
+    let patience = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(file, what)], Some(&patience)) {
+        Ok(0) => Err(invalid(argument, format!("nothing more came or went for {PATIENCE} s"))),
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(argument, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+
+    use keywright_proto::ErrorName;
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    #[test]
+    fn files_and_pipes_are_read_to_their_end_and_limit() {
+        let content = vec![7; 3 * PIECE + 5];
+        let mut file = tempfile::tempfile().unwrap();
+        write_file("out", file.try_clone().unwrap().into(), &content).unwrap();
+        file.rewind().unwrap();
+        assert_eq!(read_file("in", file.into(), content.len()).unwrap(), content);
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let sent = content.clone();
+        let writing = std::thread::spawn(move || write_file("out", writer, &sent).unwrap());
+        assert_eq!(read_file("in", reader, content.len()).unwrap(), content);
+        writing.join().unwrap();
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        write_file("out", writer, &content[..10]).unwrap();
+        let refused = read_file("in", reader, 9).unwrap_err();
+        assert_eq!(refused.name(), ErrorName::InvalidArgument);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for path in ["/dev/zero", "/"] {
+            assert!(read_file("in", File::open(path).unwrap().into(), 10).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Who is believed in a family, and what counts of all that is said of one of its Keys: the rules of
+//! `proto::judgement` over what the registry holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keywright_proto::{
+    Certificate, Effect, Facts, Id, Judgement, Standing,
+    judgement::Revocation,
+    rights::{Said, newest},
+    statement::{Claimed, claimed},
+    tree::Hash,
+};
+use sha2::{Digest, Sha256};
+
+use crate::registry::{
+    Filter, Registry, RegistryError,
+    records::{Key, LockEntry, Scope, Statement},
+};
+
+/// When is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Unix seconds.
+    pub now: u64,
+    /// How long the revocation of a senior waits, in seconds.
+    pub delay: u64,
+}
+
+impl Moment {
+    /// What is said about a Key in a family; none where the newest statement is all that counts.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn compare(
+        self,
+        registry: &Registry,
+        key: Id,
+        family: Id,
+    ) -> Result<Option<Words>, RegistryError> {
+        let alone = registry.revocations(family)?.is_empty()
+            && !registry.has_older_statements(key, family)?;
+        if alone {
+            return Ok(None);
+        }
+        let words = self.words(registry, key, family)?;
+        Ok((!words.is_plain()).then_some(words))
+    }
+
+    /// The same, whatever there is.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn words(self, registry: &Registry, key: Id, family: Id) -> Result<Words, RegistryError> {
+        let judgement = facts(registry, family, &[key])?.map(|facts| self.judge(&facts));
+        Words::read(registry, key, family, judgement)
+    }
+
+    /// Who stands now.
+    pub fn judge(self, facts: &Facts) -> Judgement {
+        facts.judge(self.delay, self.now)
+    }
+}
+
+/// What is known of a family's issuing keys, and to whom the access keys belong that were revoked,
+/// and these further ones; none where the family is not pinned here.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Facts>, RegistryError> {
+    let Some(known) = registry.family(family)? else { return Ok(None) };
+    let Ok(root) = Certificate::parse(&known.root) else { return Ok(None) };
+    let mut facts = Facts::new(root.public_key());
+    for (_, issuer) in registry.issuers_of(family)? {
+        facts.learn_chain(&parsed(&issuer.chain));
+    }
+    let revocations = registry.revocations(family)?;
+    for key in revocations.iter().map(|revocation| revocation.key).chain(keys.iter().copied()) {
+        let memberships = registry.memberships(key)?;
+        let own = memberships.into_iter().find(|(of, own)| *of == family && own.role.is_issuer());
+        let Some((_, own)) = own else { continue };
+        let chain = registry.issuer(own.issuer)?.map(|issuer| issuer.chain).unwrap_or_default();
+        facts.learn_chain(&parsed(&[&[own.certificate][..], &chain].concat()));
+    }
+    for revocation in revocations {
+        // Verified when it came.
+        if let Some(Claimed { signer, subject, revokes, .. }) = claimed(&revocation.cose) {
+            let issuer = revokes;
+            facts.learn_revocation(Revocation { signer, subject, issuer }, revocation.first_seen);
+        }
+    }
+    Ok(Some(facts))
+}
+
+/// Every Key of a family.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn members(registry: &Registry, family: Id) -> Result<Vec<(Id, Key)>, RegistryError> {
+    let filter = Filter { family: Some(family), query: None };
+    Ok(registry.keys_page(&filter, None, usize::MAX)?.items)
+}
+
+fn parsed(chain: &[Vec<u8>]) -> Vec<Certificate> {
+    chain.iter().filter_map(|der| Certificate::parse(der).ok()).collect()
+}
+
+/// One statement on a Key.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The statement.
+    pub statement: Statement,
+    /// Its Locks, where it lists some.
+    pub entries: Vec<LockEntry>,
+    /// The key hash of its signer; none where it cannot be read.
+    pub signer: Option<Hash>,
+}
+
+/// All that is said about one Key in one family.
+pub struct Words {
+    /// The newest statement first, then others of other signers, then revocations.
+    pub sources: Vec<Source>,
+    subject: Hash,
+    judgement: Option<Judgement>,
+}
+
+impl Source {
+    fn new(statement: Statement, entries: Vec<LockEntry>) -> Self {
+        let signer = claimed(&statement.cose).map(|claimed| claimed.signer);
+        Self { statement, entries, signer }
+    }
+
+    /// What it says about a Lock.
+    fn on(&self, lock: Id) -> Option<Said> {
+        let version = self.statement.version;
+        let effect = match self.statement.scope {
+            Scope::All if version.is_some() => Effect::Allow,
+            Scope::All => Effect::Deny,
+            Scope::Listed(_) => {
+                let place = self.entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
+                if self.entries.get(place)?.allow { Effect::Allow } else { Effect::Deny }
+            }
+        };
+        Some(Said { version, effect })
+    }
+}
+
+impl Words {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn read(
+        registry: &Registry,
+        key: Id,
+        family: Id,
+        judgement: Option<Judgement>,
+    ) -> Result<Self, RegistryError> {
+        let access_key = registry.key(key)?.map(|key| key.access_key).unwrap_or_default();
+        let mut sources = Vec::new();
+        if let Some(statement) = registry.statement(key, family)? {
+            sources.push(Source::new(statement, registry.statement_entries(key, family)?));
+        }
+        for (statement, entries) in registry.older_statements(key, family)? {
+            sources.push(Source::new(statement, entries));
+        }
+        for revocation in registry.revocations(family)?.into_iter().filter(|r| r.key == key) {
+            let statement = Statement {
+                version: None,
+                cose: revocation.cose,
+                salt_seed: revocation.salt_seed,
+                scope: Scope::All,
+                allowed: 0,
+                issued: revocation.first_seen,
+            };
+            sources.push(Source::new(statement, Vec::new()));
+        }
+        Ok(Self { sources, subject: Sha256::digest(access_key).into(), judgement })
+    }
+
+    /// Whether the newest statement is all that counts: nothing has to be compared.
+    pub fn is_plain(&self) -> bool {
+        let [only] = self.sources.as_slice() else { return self.sources.is_empty() };
+        only.signer.is_none_or(|signer| self.stands(&signer))
+    }
+
+    fn stands(&self, signer: &Hash) -> bool {
+        let Some(judgement) = &self.judgement else { return true };
+        judgement.standing(signer).is_none_or(|standing| standing == Standing::Stands)
+    }
+
+    fn weigh(&self, source: &Source, said: Said) -> Option<Said> {
+        match (&self.judgement, source.signer) {
+            (Some(judgement), Some(signer)) => judgement.weigh(&signer, &self.subject, said),
+            _ => Some(said),
+        }
+    }
+
+    /// What counts about a Lock, and which statement says it.
+    pub fn on(&self, lock: Id) -> Option<(Said, &Source)> {
+        let weighed = || {
+            self.sources
+                .iter()
+                .filter_map(|source| Some((self.weigh(source, source.on(lock)?)?, source)))
+        };
+        let counts = newest(weighed().map(|(said, _)| said))?;
+        weighed().find(|(said, _)| *said == counts)
+    }
+
+    /// What was said last where nothing counts any more, because its signer does not: it waits to be
+    /// signed anew.
+    pub fn void_on(&self, lock: Id) -> Option<(Said, &Source)> {
+        let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
+        let said = versioned.filter_map(|source| Some((source.on(lock)?, source)));
+        said.max_by_key(|(said, _)| said.version)
+    }
+
+    /// The revocation that counts.
+    pub fn is_revoked(&self) -> bool {
+        let revocations = self.sources.iter().filter(|source| source.statement.version.is_none());
+        let revoked = Said { version: None, effect: Effect::Deny };
+        revocations.filter_map(|source| self.weigh(source, revoked)).any(|s| s.version.is_none())
+    }
+
+    /// The revocation of a senior whose delay is not over: Locks are to hear of it now, because each
+    /// counts the delay from when it first saw it.
+    pub fn waiting(&self) -> Option<&Source> {
+        let revoked = Said { version: None, effect: Effect::Deny };
+        self.sources.iter().find(|source| {
+            source.statement.version.is_none()
+                && source.signer.is_some_and(|signer| self.stands(&signer))
+                && self.weigh(source, revoked).is_none()
+        })
+    }
+
+    /// Whether some statement says that it may access every Lock, and counts.
+    pub fn has_every_lock(&self) -> bool {
+        self.sources.iter().any(|source| {
+            let version = source.statement.version;
+            source.statement.scope == Scope::All
+                && version.is_some()
+                && self.weigh(source, Said { version, effect: Effect::Allow }).is_some()
+        })
+    }
+
+    /// Every Lock that something is said of, by id. A revocation removes what there is, no more.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn locks(&self, registry: &Registry, family: Id) -> Result<Vec<Id>, RegistryError> {
+        let everywhere = |source: &Source| {
+            source.statement.scope == Scope::All && source.statement.version.is_some()
+        };
+        if self.sources.iter().any(everywhere) {
+            return Ok(registry.lock_entries(family)?.into_iter().map(|e| e.lock).collect());
+        }
+        Ok(self.listed().into_keys().collect())
+    }
+
+    /// Every Lock that is listed somewhere, with its entry.
+    pub fn listed(&self) -> BTreeMap<Id, LockEntry> {
+        let all = self.sources.iter().flat_map(|source| &source.entries);
+        all.map(|entry| (entry.lock, *entry)).collect()
+    }
+
+    /// The newest version that counts, or that bars older ones.
+    pub fn newest_version(&self) -> Option<u64> {
+        let versions = self.sources.iter().filter_map(|source| {
+            let deny = Said { version: source.statement.version, effect: Effect::Deny };
+            let said = self.weigh(source, deny)?;
+            said.version
+        });
+        versions.max()
+    }
+
+    /// The versions of what one signer said.
+    pub fn versions_of(&self, signer: &Hash) -> impl Iterator<Item = u64> {
+        let by = move |source: &&Source| source.signer == Some(*signer);
+        self.sources.iter().filter(by).filter_map(|source| source.statement.version)
+    }
+
+    /// What has to be kept beside a new statement by this signer, which says all that counts: the
+    /// newest of each other signer.
+    pub fn beside(&self, signer: &Hash) -> Vec<(Statement, Vec<LockEntry>)> {
+        let mut seen = BTreeSet::from([*signer]);
+        let mut versioned: Vec<_> =
+            self.sources.iter().filter(|source| source.statement.version.is_some()).collect();
+        versioned.sort_by_key(|source| std::cmp::Reverse(source.statement.version));
+        versioned.retain(|source| source.signer.is_some_and(|by| seen.insert(by)));
+        versioned.into_iter().map(|s| (s.statement.clone(), s.entries.clone())).collect()
+    }
+}

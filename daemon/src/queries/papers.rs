@@ -1,0 +1,165 @@
+//! A family's signed objects, as stations exchange them: out of the registry.
+
+use keywright_proto::{Certificate, Crl, Effect, Id, Papers, Target, family::FileError};
+
+use super::damaged;
+use crate::{
+    error::Error,
+    judging::members,
+    registry::{
+        Filter, Registry,
+        records::{LockEntry, Scope, Statement},
+    },
+};
+
+/// How many Locks are read at once.
+const LOCKS: usize = 1000;
+
+/// The file of `ExportFamily`.
+///
+/// # Errors
+/// `NotFound`: no such family. `LimitExceeded`: it is too large for a file. The registry cannot be
+/// read.
+pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
+    papers(registry, family)?.encode().map_err(file_error)
+}
+
+/// What a file holds that another station exported, verified up to the root that is pinned here.
+///
+/// # Errors
+/// `InvalidArgument`: no such file. `Unverified`: its family is not pinned here, or its root is not
+/// the pinned one. The registry cannot be read.
+pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers), Error> {
+    let claimed = Papers::claimed_root(bytes).map_err(file_error)?;
+    let root = Certificate::parse(claimed)
+        .map_err(|error| Error::InvalidArgument(format!("the file's root: {error}")))?;
+    let family = root.family();
+    let pinned = registry.family(family)?.ok_or(Error::Unverified(family))?.root;
+    match Papers::decode(bytes, &pinned) {
+        Err(FileError::OtherFamily) => Err(Error::Unverified(family)),
+        Err(error) => Err(file_error(error)),
+        Ok((papers, left_out)) => {
+            if left_out > 0 {
+                tracing::warn!(%family, left_out, "objects of an import did not verify");
+            }
+            Ok((family, papers))
+        }
+    }
+}
+
+/// The CAs of a family with their CRLs.
+///
+/// # Errors
+/// `NotFound`: no such family. The registry cannot be read.
+pub fn authorities(registry: &Registry, family: Id) -> Result<Papers, Error> {
+    let missing = || Error::NotFound(format!("family {family}"));
+    let root = registry.family(family)?.ok_or_else(missing)?.root;
+    let root = Certificate::parse(&root).map_err(damaged)?;
+    let mut papers = Papers::new(root).map_err(damaged)?;
+    for (_, issuer) in registry.issuers_of(family)? {
+        // From the root down, so that each issuer is there before what it issued.
+        for der in issuer.chain.iter().rev() {
+            add_certificate(&mut papers, der);
+        }
+        if let Ok(crl) = Crl::parse(&issuer.crl)
+            && let Err(error) = papers.add_crl(crl)
+        {
+            left_out("CRL", &error);
+        }
+    }
+    Ok(papers)
+}
+
+/// All that is signed of a family.
+///
+/// # Errors
+/// `NotFound`: no such family. The registry cannot be read.
+pub fn papers(registry: &Registry, family: Id) -> Result<Papers, Error> {
+    let mut papers = authorities(registry, family)?;
+    let members = members(registry, family)?;
+    for (key, _) in &members {
+        for (_, own) in registry.memberships(*key)?.into_iter().filter(|(of, _)| *of == family) {
+            add_certificate(&mut papers, &own.certificate);
+        }
+    }
+    let locks = locks(registry, family)?;
+    for lock in &locks {
+        if let Some(lock) = registry.lock(*lock)? {
+            add_certificate(&mut papers, &lock.certificate);
+        }
+    }
+    let mut statements = Vec::new();
+    for (key, _) in &members {
+        if let Some(statement) = registry.statement(*key, family)? {
+            statements.push((statement, registry.statement_entries(*key, family)?));
+        }
+        statements.extend(registry.older_statements(*key, family)?);
+    }
+    for (statement, entries) in statements {
+        let leaves = leaves(&statement, &entries);
+        if let Err(error) = papers.add_statement(statement.cose, statement.salt_seed, leaves) {
+            left_out("statement", &error);
+        }
+    }
+    for revocation in registry.revocations(family)? {
+        let leaves = vec![(Target::All, Effect::Deny)];
+        if let Err(error) = papers.add_statement(revocation.cose, revocation.salt_seed, leaves) {
+            left_out("revocation", &error);
+        }
+    }
+    for (key, _) in &members {
+        for (_, word) in registry.lock_words(*key)? {
+            // A Key of several families has confirmations of other families' Locks.
+            let _ = papers.add_confirmation(word.cose);
+        }
+    }
+    Ok(papers)
+}
+
+/// What does not verify is said, and does not keep the rest from being exchanged.
+fn left_out(what: &str, error: &dyn std::fmt::Display) {
+    tracing::warn!(what, %error, "not among what is exchanged");
+}
+
+fn add_certificate(papers: &mut Papers, der: &[u8]) {
+    let added = Certificate::parse(der)
+        .map_err(|error| error.to_string())
+        .and_then(|ca| papers.add_certificate(ca).map_err(|error| error.to_string()));
+    if let Err(error) = added {
+        left_out("certificate", &error);
+    }
+}
+
+fn locks(registry: &Registry, family: Id) -> Result<Vec<Id>, Error> {
+    let filter = Filter { family: Some(family), query: None };
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.locks_page(&filter, after, LOCKS)?;
+        all.extend(page.items.into_iter().map(|(lock, _)| lock));
+        after = page.next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// A statement's leaves, in the order of its tree.
+fn leaves(statement: &Statement, entries: &[LockEntry]) -> Vec<(Target, Effect)> {
+    let effect = |allow| if allow { Effect::Allow } else { Effect::Deny };
+    match statement.scope {
+        Scope::All => vec![(Target::All, effect(statement.version.is_some()))],
+        Scope::Listed(_) => {
+            entries.iter().map(|e| (Target::Lock(e.key_hash), effect(e.allow))).collect()
+        }
+    }
+}
+
+fn file_error(error: FileError) -> Error {
+    match error {
+        FileError::TooLarge => Error::LimitExceeded(error.to_string()),
+        FileError::Root(error) => damaged(error),
+        FileError::Malformed | FileError::NewerVersion | FileError::OtherFamily => {
+            Error::InvalidArgument(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The rights of a Key, and what a Lock gets of them.
+
+use std::collections::BTreeSet;
+
+use keywright_proto::{
+    Id,
+    grant::Grant,
+    rights::{self, RightState, Said},
+    tree::{Effect, Leaf, Target, Tree},
+};
+
+use super::{Page, RightRow, Rows, cursor, damaged, known_key};
+use crate::{
+    error::Error,
+    judging::{Moment, Words},
+    registry::{
+        Filter, Registry, RegistryError,
+        records::{Confirmation, LockEntry, Scope, Statement},
+    },
+};
+
+/// A Lock, its name, what is said of it (none: what was said is void, and waits to be signed anew),
+/// and since when.
+type Found = (Id, String, Option<Said>, u64);
+
+/// The rights of a Key. Pages may be shorter than asked for.
+///
+/// # Errors
+/// `NotFound`: no such Key. The registry cannot be read.
+pub fn rights(
+    registry: &Registry,
+    key: Id,
+    page: Page,
+    moment: Moment,
+) -> Result<Rows<RightRow>, Error> {
+    known_key(registry, key)?;
+    let limit = page.limit as usize;
+    let (mut found, mut more) = (Vec::new(), false);
+    for (family, _) in registry.memberships(key)? {
+        let further = match moment.compare(registry, key, family)? {
+            None => plain(registry, key, family, page, &mut found)?,
+            Some(words) => compared(registry, family, &words, page, &mut found)?,
+        };
+        more |= further;
+    }
+    found.sort_unstable_by_key(|(lock, ..)| *lock);
+    more |= found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|(lock, ..)| *lock);
+    let mut rows = Vec::with_capacity(found.len());
+    for (lock, name, said, issued) in found {
+        let confirmation = registry.confirmation(key, lock)?;
+        let state = state(said, confirmation);
+        let since = match state {
+            RightState::None => continue,
+            RightState::Active => confirmation.map_or(issued, |confirmation| confirmation.time),
+            RightState::Pending | RightState::Removing => issued,
+        };
+        rows.push((lock.to_string(), name, state.to_string(), since));
+    }
+    Ok((rows, cursor(next)))
+}
+
+/// Where the newest statement is all that counts. Answers whether there is more.
+fn plain(
+    registry: &Registry,
+    key: Id,
+    family: Id,
+    page: Page,
+    found: &mut Vec<Found>,
+) -> Result<bool, Error> {
+    let Some(statement) = registry.statement(key, family)? else { return Ok(false) };
+    let (limit, filter) = (page.limit as usize, Filter { family: Some(family), query: None });
+    let said = |allow| Some(Said { version: statement.version, effect: effect(allow) });
+    Ok(match statement.scope {
+        Scope::All => {
+            let locks = registry.locks_page(&filter, page.after, limit)?;
+            let said = said(statement.version.is_some());
+            let rows = locks.items.into_iter();
+            found.extend(rows.map(|(lock, summary)| (lock, summary.name, said, statement.issued)));
+            locks.next.is_some()
+        }
+        Scope::Listed(_) => {
+            let entries = registry.statement_entries_page(key, family, page.after, limit)?;
+            for (lock, entry) in entries.items {
+                let name = name_of(registry, family, lock)?;
+                found.push((lock, name, said(entry.allow), statement.issued));
+            }
+            entries.next.is_some()
+        }
+    })
+}
+
+/// Where several statements have to be compared. Answers whether there is more.
+fn compared(
+    registry: &Registry,
+    family: Id,
+    words: &Words,
+    page: Page,
+    found: &mut Vec<Found>,
+) -> Result<bool, Error> {
+    let limit = page.limit as usize;
+    let after = |lock: &Id| page.after.is_none_or(|after| *lock > after);
+    let mut locks = words.locks(registry, family)?;
+    locks.retain(after);
+    let more = locks.len() > limit;
+    for lock in locks.into_iter().take(limit) {
+        let row = match words.on(lock) {
+            Some((said, source)) => Some((Some(said), source.statement.issued)),
+            None => words
+                .void_on(lock)
+                .filter(|(said, _)| said.effect == Effect::Allow)
+                .map(|(_, source)| (None, source.statement.issued)),
+        };
+        if let Some((said, issued)) = row {
+            found.push((lock, name_of(registry, family, lock)?, said, issued));
+        }
+    }
+    Ok(more)
+}
+
+fn name_of(registry: &Registry, family: Id, lock: Id) -> Result<String, Error> {
+    let summary = registry.lock_summary(family, lock)?;
+    Ok(summary.map(|summary| summary.name).unwrap_or_default())
+}
+
+/// How many rights of a Key in a family are active, and how many pending.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn counts(
+    registry: &Registry,
+    key: Id,
+    family: Id,
+    moment: Moment,
+) -> Result<(u32, u32), RegistryError> {
+    let confirmed = registry.confirmations(key)?;
+    let confirmed = confirmed.into_iter().filter(|(_, said)| said.allow).map(|(lock, _)| lock);
+    if let Some(words) = moment.compare(registry, key, family)? {
+        let confirmed: BTreeSet<Id> = confirmed.collect();
+        let (mut active, mut pending) = (0, 0);
+        for lock in words.locks(registry, family)? {
+            match words.on(lock).or_else(|| words.void_on(lock)) {
+                Some((Said { effect: Effect::Allow, .. }, _)) => {}
+                _ => continue,
+            }
+            let counts = words.on(lock).is_some() && confirmed.contains(&lock);
+            *(if counts { &mut active } else { &mut pending }) += 1;
+        }
+        return Ok((active, pending));
+    }
+    let Some(statement) = registry.statement(key, family)? else { return Ok((0, 0)) };
+    let confirmed: Vec<Id> = confirmed.collect();
+    let (allowed, active) = match statement.scope {
+        Scope::All if statement.version.is_none() => (0, 0),
+        Scope::All => {
+            let mut active = 0;
+            for lock in confirmed {
+                active += u32::from(registry.lock_summary(family, lock)?.is_some());
+            }
+            (registry.family(family)?.map_or(0, |family| family.locks), active)
+        }
+        Scope::Listed(_) if confirmed.is_empty() => (statement.allowed, 0),
+        Scope::Listed(_) => {
+            let entries = registry.statement_entries(key, family)?;
+            let allows = |lock: &Id| {
+                let place = entries.binary_search_by_key(lock, |entry| entry.lock);
+                place.is_ok_and(|place| entries.get(place).is_some_and(|entry| entry.allow))
+            };
+            let active = confirmed.iter().filter(|lock| allows(lock)).count();
+            (statement.allowed, u32::try_from(active).unwrap_or(u32::MAX))
+        }
+    };
+    Ok((active, allowed.saturating_sub(active)))
+}
+
+/// What counts of all that is said of a Key at a Lock, with the proof for that Lock, as it gets it.
+///
+/// # Errors
+/// `NotFound`: no such Key or Lock, or nothing is said of the two. The registry cannot be read.
+pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<Vec<u8>, Error> {
+    known_key(registry, key)?;
+    let missing = || Error::NotFound(format!("Lock {lock}"));
+    let family = registry.lock(lock)?.ok_or_else(missing)?.family;
+    let nothing = || Error::NotFound(format!("right of Key {key} at Lock {lock}"));
+    let (statement, entries) = match moment.compare(registry, key, family)? {
+        None => {
+            let statement = registry.statement(key, family)?.ok_or_else(nothing)?;
+            (statement, registry.statement_entries(key, family)?)
+        }
+        Some(words) => {
+            let counts = || words.on(lock).map(|(_, source)| source);
+            let source = words.waiting().or_else(counts).ok_or_else(nothing)?;
+            (source.statement.clone(), source.entries.clone())
+        }
+    };
+    let grant = match statement.scope {
+        Scope::All => whole_family(registry, key, family, statement)?,
+        Scope::Listed(_) => {
+            let place = entries.binary_search_by_key(&lock, |entry| entry.lock);
+            let mut grant = one_lock(statement, &entries, place.map_err(|_| nothing())?)?;
+            if grant.leaf.effect == Effect::Allow {
+                // TLS servers behind the Lock know a Key by its certificate.
+                grant.access_chain = access_chain(registry, key, family)?;
+            }
+            grant
+        }
+    };
+    Ok(grant.encode())
+}
+
+fn whole_family(
+    registry: &Registry,
+    key: Id,
+    family: Id,
+    statement: Statement,
+) -> Result<Grant, Error> {
+    let effect = effect(statement.version.is_some());
+    // A Lock admits a Key everywhere only where it sees that it is a Master or Backup.
+    let access_chain = match effect {
+        Effect::Allow => access_chain(registry, key, family)?,
+        Effect::Deny => Vec::new(),
+    };
+    let leaf = Leaf::new(&statement.salt_seed, Target::All, effect);
+    Ok(Grant { statement: statement.cose, leaf, index: 0, path: Vec::new(), access_chain })
+}
+
+/// A Key's access certificate in a family, up to the root.
+fn access_chain(registry: &Registry, key: Id, family: Id) -> Result<Vec<Vec<u8>>, Error> {
+    let memberships = registry.memberships(key)?;
+    let membership = memberships.into_iter().find(|(of, _)| *of == family);
+    let (_, membership) = membership.ok_or_else(|| damaged("a membership is missing"))?;
+    let issuer = registry.issuer(membership.issuer)?;
+    let above = issuer.ok_or_else(|| damaged("an issuer is missing"))?.chain;
+    Ok([vec![membership.certificate], above].concat())
+}
+
+fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result<Grant, Error> {
+    let leaf = |entry: &LockEntry| {
+        Leaf::new(&statement.salt_seed, Target::Lock(entry.key_hash), effect(entry.allow))
+    };
+    let tree = Tree::new(entries.iter().map(leaf)).map_err(damaged)?;
+    let index = place as u64;
+    let entry = entries.get(place).ok_or_else(|| damaged("a Lock is missing"))?;
+    let path = tree.path(index).ok_or_else(|| damaged("a Lock is missing"))?;
+    let leaf = leaf(entry);
+    Ok(Grant { statement: statement.cose, leaf, index, path, access_chain: Vec::new() })
+}
+
+fn state(said: Option<Said>, confirmation: Option<Confirmation>) -> RightState {
+    let confirmed = confirmation
+        .map(|confirmed| Said { version: confirmed.version, effect: effect(confirmed.allow) });
+    // What waits to be signed anew is not confirmed, whatever the Lock still does.
+    said.map_or(RightState::Pending, |said| rights::state(Some(said), confirmed))
+}
+
+fn effect(allow: bool) -> Effect {
+    if allow { Effect::Allow } else { Effect::Deny }
+}

@@ -1,0 +1,91 @@
+//! ApplyConfirmation: what a Lock signed about a Key, carried here by hand or over the link. Only it
+//! moves a right from `pending` to `active`, or ends `removing`.
+
+use keywright_proto::{
+    Confirmation, Effect, Id, PublicKey,
+    rights::{Said, newest},
+};
+
+use super::{Reply, Station};
+use crate::{
+    clock,
+    error::Error,
+    registry::{
+        Batch,
+        records::{self, Lock, LockWord, Stated},
+    },
+};
+
+impl Station {
+    /// ApplyConfirmation.
+    pub fn apply_confirmation(&mut self, bytes: Vec<u8>, reply: Reply<()>) {
+        let result = self.take_confirmation(bytes);
+        reply.answer(self, result);
+    }
+
+    fn take_confirmation(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
+        let claimed = Confirmation::claimed_lock(&bytes)
+            .map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let mut id = [0; 16];
+        id.copy_from_slice(&claimed[..16]);
+        let lock = Id::from_bytes(id);
+        let known =
+            self.registry.lock(lock)?.ok_or_else(|| Error::NotFound(format!("Lock {lock}")))?;
+        let said = PublicKey::from_spki_der(&known.identity_key)
+            .map_err(|error| error.to_string())
+            .and_then(|key| Confirmation::verify(&bytes, &key).map_err(|error| error.to_string()))
+            .map_err(|why| {
+                Error::Forged(format!("{why}; ask Lock \"{}\" for it once more", known.name))
+            })?;
+        let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == known.family);
+        let stated = stated.ok_or_else(|| {
+            Error::NotFound(
+                "statement here that it confirms; import what the station that made it exports"
+                    .into(),
+            )
+        })?;
+        let mut batch = Batch::new();
+        let now = clock::unix_seconds();
+        self.put_confirmed(&mut batch, lock, &stated, said, bytes)?;
+        batch.put_lock(lock, Lock { last_seen: now, ..known });
+        self.registry.commit(batch)?;
+        self.refresh_id(stated.key);
+        Ok(())
+    }
+
+    /// Puts what a Lock confirmed, unless something newer is known: an old confirmation may come
+    /// again. Answers whether it is new.
+    pub(super) fn put_confirmed(
+        &self,
+        batch: &mut Batch,
+        lock: Id,
+        stated: &Stated,
+        said: Confirmation,
+        cose: Vec<u8>,
+    ) -> Result<bool, Error> {
+        let key = stated.key;
+        let new = Said { version: stated.version, effect: said.effect };
+        let old = self.registry.confirmation(key, lock)?.map(|old| Said {
+            version: old.version,
+            effect: if old.allow { Effect::Allow } else { Effect::Deny },
+        });
+        let word = self.registry.lock_word(key, lock)?;
+        let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
+        let is_new = old != Some(new) && newest(old.into_iter().chain([new])) == Some(new);
+        if is_new {
+            let allow = said.effect == Effect::Allow;
+            let (version, time) = (stated.version, clock::unix_seconds());
+            batch.put_confirmation(key, lock, records::Confirmation { version, allow, time });
+            batch.put_lock_word(key, lock, LockWord { cose, newest_version: reported });
+            let fields = vec![
+                ("allow".into(), allow.to_string()),
+                ("key".into(), key.to_string()),
+                ("lock".into(), lock.to_string()),
+            ];
+            batch.audit(time, "right-confirmed", fields);
+        } else if let Some(word) = word {
+            batch.put_lock_word(key, lock, LockWord { newest_version: reported, ..word });
+        }
+        Ok(is_new)
+    }
+}

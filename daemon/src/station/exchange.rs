@@ -1,0 +1,291 @@
+//! ImportFamily: what another station of a family has signed, taken in. It was verified up to the
+//! pinned root before it comes here; who of the signers is believed is judged afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keywright_proto::{
+    Certificate, Effect, Id, Papers, Role, Target, family::Signed, statement::claimed, tree::Hash,
+};
+
+use super::{Reply, Station, plugs::new_label};
+use crate::{
+    clock,
+    error::Error,
+    registry::{
+        Batch, WithEntries,
+        records::{self, Issuer, Lock, LockEntry, Membership, Revocation, Scope, Statement},
+    },
+    token::Container,
+};
+
+impl Station {
+    /// Takes in what was read from a file; answers how many objects were new.
+    pub fn import_family(&mut self, family: Id, papers: Papers, reply: Reply<u32>) {
+        let result = self.take_in(family, &papers);
+        reply.answer(self, result);
+    }
+
+    fn take_in(&mut self, family: Id, papers: &Papers) -> Result<u32, Error> {
+        let mut batch = Batch::new();
+        let mut new = 0;
+        new += self.take_issuers(&mut batch, family, papers)?;
+        let keys = self.take_keys(&mut batch, family, papers)?;
+        new += keys.len();
+        let locks = self.take_locks(&mut batch, family, papers)?;
+        new += locks;
+        new += self.take_statements(&mut batch, family, papers)?;
+        if new > 0 {
+            batch.audit(
+                clock::unix_seconds(),
+                "family-imported",
+                vec![("family".into(), family.to_string()), ("new".into(), new.to_string())],
+            );
+        }
+        self.registry.commit(batch)?;
+        // Confirmations are found by the digests of what has just been put.
+        new += self.take_confirmations(family, papers)?;
+        for key in keys {
+            if let Some(record) = self.registry.key(key)? {
+                self.recall(key, &record);
+            }
+        }
+        self.settle_revocations(family)?;
+        Ok(u32::try_from(new).unwrap_or(u32::MAX))
+    }
+
+    /// CAs and their CRLs. A CRL that lacks a known entry never displaces one that has it.
+    fn take_issuers(&self, batch: &mut Batch, family: Id, papers: &Papers) -> Result<usize, Error> {
+        let mut mine = crate::queries::authorities(&self.registry, family)?;
+        let known: BTreeSet<Vec<u8>> = mine.certificates().map(|c| c.der().to_vec()).collect();
+        let mut new = mine.merge_crls(papers);
+        let cas = papers.certificates().filter(|certificate| certificate.is_ca());
+        for ca in cas.chain([papers.root()]) {
+            let id = ca.public_key().id();
+            let is_new = ca != papers.root() && !known.contains(ca.der());
+            new += usize::from(is_new);
+            let record = self.registry.issuer(id)?;
+            let chain = papers.chain(ca).unwrap_or_default();
+            let chain: Vec<_> = chain.iter().map(|ca| ca.der().to_vec()).collect();
+            let mut issuer = match record.clone() {
+                // Of several certificates of one key the nearest to the root is used.
+                Some(known) if known.chain.len() <= chain.len() => known,
+                Some(known) => Issuer { chain, ..known },
+                None => Issuer { family, chain, crl: Vec::new(), to_revoke: Vec::new() },
+            };
+            if let Some((crl, lacking)) = mine.crl(ca) {
+                issuer.crl = crl.der().to_vec();
+                let listed: BTreeSet<&[u8]> =
+                    crl.revoked().iter().map(|entry| entry.serial.as_slice()).collect();
+                issuer.to_revoke.retain(|serial| !listed.contains(serial.as_slice()));
+                for serial in lacking {
+                    if !issuer.to_revoke.contains(&serial) {
+                        issuer.to_revoke.push(serial);
+                    }
+                }
+            }
+            if record.as_ref() != Some(&issuer) {
+                batch.put_issuer(id, issuer);
+            }
+        }
+        Ok(new)
+    }
+
+    /// Keys that are new here, under a name that says no more than what they are.
+    fn take_keys(&self, batch: &mut Batch, family: Id, papers: &Papers) -> Result<Vec<Id>, Error> {
+        let mut new = Vec::new();
+        for certificate in papers.certificates() {
+            let Some(role) = certificate.role().filter(|role| *role != Role::Lock) else {
+                continue;
+            };
+            let id = certificate.public_key().id();
+            let memberships = self.registry.memberships(id)?;
+            if memberships.iter().any(|(of, _)| *of == family) || new.contains(&id) {
+                continue;
+            }
+            let chain = papers.chain(certificate).unwrap_or_default();
+            let Some(issuer) = chain.get(1) else { continue };
+            let issuing_key = role.is_issuer().then(|| issuer.public_key().spki_der().to_vec());
+            batch.put_membership(
+                id,
+                family,
+                Membership {
+                    role,
+                    certificate: certificate.der().to_vec(),
+                    issuer: issuer.public_key().id(),
+                    container: Container::AccessCertificate.number(),
+                },
+            );
+            if self.registry.key(id)?.is_none() {
+                batch.put_key(id, new_key(certificate, role, family, issuing_key)?);
+            }
+            new.push(id);
+        }
+        Ok(new)
+    }
+
+    fn take_locks(&self, batch: &mut Batch, family: Id, papers: &Papers) -> Result<usize, Error> {
+        let mut new = BTreeSet::new();
+        for certificate in papers.certificates().filter(|c| c.role() == Some(Role::Lock)) {
+            let id = certificate.public_key().id();
+            if self.registry.lock(id)?.is_some() || !new.insert(id) {
+                continue;
+            }
+            let chain = papers.chain(certificate).unwrap_or_default();
+            let Some(issuer) = chain.get(1) else { continue };
+            batch.put_lock(
+                id,
+                Lock {
+                    identity_key: certificate.public_key().spki_der().to_vec(),
+                    name: format!("Lock {}", short(id)),
+                    family,
+                    certificate: certificate.der().to_vec(),
+                    issuer: issuer.public_key().id(),
+                    online: false,
+                    last_seen: clock::unix_seconds(),
+                },
+            );
+        }
+        if let Some(mut known) = self.registry.family(family)?
+            && !new.is_empty()
+        {
+            known.locks += u32::try_from(new.len()).unwrap_or(u32::MAX);
+            batch.put_family(family, known);
+        }
+        Ok(new.len())
+    }
+
+    /// Statements and revocations: of each Key the newest one, and the newest of each other signer.
+    fn take_statements(
+        &self,
+        batch: &mut Batch,
+        family: Id,
+        papers: &Papers,
+    ) -> Result<usize, Error> {
+        let (now, mut new) = (clock::unix_seconds(), 0);
+        let mut by_key: BTreeMap<Id, Vec<&Signed>> = BTreeMap::new();
+        for signed in papers.statements() {
+            if self.registry.stated(&signed.statement.digest)?.is_some() {
+                continue;
+            }
+            let key = signed.statement.subject.id();
+            if signed.statement.version.is_none() {
+                new += 1;
+                let (cose, salt_seed) = (signed.cose.clone(), signed.seed);
+                let reason = String::new();
+                let heard = Revocation { key, cose, salt_seed, first_seen: now, reason };
+                batch.put_revocation(family, heard);
+            } else {
+                by_key.entry(key).or_default().push(signed);
+            }
+        }
+        for (key, signed) in by_key {
+            let mut all = Vec::new();
+            if let Some(statement) = self.registry.statement(key, family)? {
+                all.push((statement, self.registry.statement_entries(key, family)?));
+            }
+            all.extend(self.registry.older_statements(key, family)?);
+            for signed in signed {
+                if let Some(heard) = as_record(signed, now) {
+                    new += 1;
+                    all.push(heard);
+                }
+            }
+            all.sort_by_key(|heard| std::cmp::Reverse(heard.0.version));
+            let mut signers = BTreeSet::<Hash>::new();
+            all.retain(|(statement, _)| {
+                claimed(&statement.cose).is_some_and(|claimed| signers.insert(claimed.signer))
+            });
+            if all.is_empty() {
+                continue;
+            }
+            let (statement, entries) = all.remove(0);
+            batch.put_statement(key, family, statement, entries);
+            batch.put_older(key, family, all);
+        }
+        Ok(new)
+    }
+
+    fn take_confirmations(&self, family: Id, papers: &Papers) -> Result<usize, Error> {
+        let mut batch = Batch::new();
+        let mut new = 0;
+        for (lock, said, cose) in papers.confirmations() {
+            let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == family);
+            let Some(stated) = stated else { continue };
+            let is_new =
+                self.put_confirmed(&mut batch, id_of(&lock), &stated, said, cose.to_vec())?;
+            new += usize::from(is_new);
+        }
+        self.registry.commit(batch)?;
+        Ok(new)
+    }
+}
+
+/// A Key that was made at another station.
+fn new_key(
+    certificate: &Certificate,
+    role: Role,
+    family: Id,
+    issuing_key: Option<Vec<u8>>,
+) -> Result<records::Key, Error> {
+    let id = certificate.public_key().id();
+    let kind = match role {
+        Role::Master => "Master",
+        Role::Backup => "Backup",
+        Role::Soft => "Soft",
+        Role::Sub | Role::Lock => "Sub",
+    };
+    Ok(records::Key {
+        access_key: certificate.public_key().spki_der().to_vec(),
+        label: new_label()?,
+        name: format!("{kind} Key {}", short(id)),
+        family,
+        role,
+        issuing_key,
+        guid: None,
+        serial: String::new(),
+        model: String::new(),
+        last_seen: 0,
+        revoked: false,
+        puk_tried: false,
+    })
+}
+
+/// A statement as the registry has it; none where its tree is in another order than a station's, so
+/// that no proof could be made from it.
+fn as_record(signed: &Signed, heard: u64) -> Option<WithEntries> {
+    let mut entries = Vec::new();
+    let mut scope = Scope::All;
+    if signed.leaves.iter().all(|(target, _)| *target != Target::All) {
+        for (target, effect) in &signed.leaves {
+            let Target::Lock(key_hash) = target else { continue };
+            let (lock, allow) = (id_of(key_hash), *effect == Effect::Allow);
+            entries.push(LockEntry { lock, key_hash: *key_hash, allow });
+        }
+        scope = Scope::Listed(u32::try_from(entries.len()).ok()?);
+        if !entries.is_sorted() {
+            return None;
+        }
+    } else if signed.leaves != [(Target::All, Effect::Allow)] {
+        return None;
+    }
+    let allowed = entries.iter().filter(|entry| entry.allow).count();
+    let statement = Statement {
+        version: signed.statement.version,
+        cose: signed.cose.clone(),
+        salt_seed: signed.seed,
+        scope,
+        allowed: u32::try_from(allowed).ok()?,
+        issued: heard,
+    };
+    Some((statement, entries))
+}
+
+fn id_of(hash: &Hash) -> Id {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash[..16]);
+    Id::from_bytes(id)
+}
+
+fn short(id: Id) -> String {
+    id.to_string().chars().take(8).collect()
+}

@@ -1,0 +1,96 @@
+//! An issuing Key that signs outside of a serialization.
+
+use keywright_proto::{Certificate, Id, Standing, Unsigned};
+
+use super::{Station, keys::Key, view::Label};
+use crate::{
+    decision::Reason,
+    error::Error,
+    hotplug::Device,
+    judging,
+    registry::Batch,
+    serialization::{new_issuer, signing::sign_all},
+    token::Pin,
+};
+
+/// An issuing Key that is plugged in, and what its signatures count under.
+#[derive(Clone)]
+pub(super) struct Issuing {
+    pub(super) device: Device,
+    pub(super) family: Id,
+    /// Its CA certificates, its own first, the root last.
+    pub(super) chain: Vec<Certificate>,
+    /// The family's root is not pinned here yet.
+    pub(super) unpinned: bool,
+}
+
+impl Station {
+    /// A Master or Backup that is plugged in and stands, with a chain to the pinned root, or to the
+    /// root that its own signature will pin.
+    pub(super) fn issuing(&self, label: &Label) -> Result<Issuing, Error> {
+        let key = self.key(label)?;
+        let (Some(family), Some(own)) = (key.claims.family, &key.claims.issuing) else {
+            return Err(Error::Pair(Reason::NotAnIssuer));
+        };
+        if key.state == crate::presence::State::Revoked {
+            return Err(Error::Pair(Reason::Revoked));
+        }
+        let (family, role) = family;
+        if !role.is_issuer() {
+            return Err(Error::Pair(Reason::NotAnIssuer));
+        }
+        let device = self.present_key(label)?.1.clone();
+        self.is_free(label, None)?;
+        let (chain, unpinned) = self.chain_of(own, family)?;
+        if let Some(facts) = judging::facts(&self.registry, family, &[])? {
+            let standing = self.moment().judge(&facts).standing(&own.public_key().hash());
+            match standing {
+                None | Some(Standing::Stands) => {}
+                Some(Standing::Orphaned) => return Err(Error::Orphaned(key.called())),
+                Some(_) => return Err(Error::Pair(Reason::Revoked)),
+            }
+        }
+        Ok(Issuing { device, family, chain, unpinned })
+    }
+
+    /// Lets an issuing Key sign these papers, in this order, all or none. Only for a family that is
+    /// pinned: what is signed counts at once.
+    pub(super) fn sign(
+        &mut self,
+        name: &str,
+        label: Label,
+        issuing: &Issuing,
+        pin: Pin,
+        papers: Vec<Unsigned>,
+        done: impl FnOnce(&mut Self, Result<Vec<Vec<u8>>, Error>) + Send + 'static,
+    ) {
+        if issuing.unpinned {
+            return done(self, Err(Error::Unverified(issuing.family)));
+        }
+        let may = {
+            let label = label.clone();
+            move |station: &Self| station.may_try(&label).map(drop)
+        };
+        if let Err(error) = may(self) {
+            return done(self, Err(error));
+        }
+        let job = move |token: &mut crate::token::Token| sign_all(token, &pin, papers);
+        self.on_token(name, issuing.device.clone(), may, job, move |station, signed| {
+            let signed = signed.and_then(|(_, signed)| {
+                let called = station.key(&label).map(Key::called).unwrap_or_default();
+                signed.map_err(|why| Error::failed(&called, why))
+            });
+            done(station, signed);
+        });
+    }
+
+    /// An issuing Key that was made at another station is known from its first signature here on.
+    pub(super) fn put_own_issuer(&self, batch: &mut Batch, issuing: &Issuing) -> Result<(), Error> {
+        let Some(own) = issuing.chain.first() else { return Ok(()) };
+        let ca = own.public_key().id();
+        if self.registry.issuer(ca)?.is_none() {
+            batch.put_issuer(ca, new_issuer(issuing.family, &issuing.chain));
+        }
+        Ok(())
+    }
+}

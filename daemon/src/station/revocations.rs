@@ -1,0 +1,387 @@
+//! RevokeKey: final for that key. What a revoked issuer had signed is signed anew at once, as far as
+//! one call goes, and by the next call with an issuer after that.
+
+use std::collections::BTreeMap;
+
+use keywright_proto::{
+    Certificate, Crl, Effect, Id, Judgement, Leaf, PublicKey, Standing, Target, Tree, Unsigned,
+    crl::{self, Revoked},
+    judgement, profile,
+    statement::{RevokedIssuer, Statement as Stating, denials_until},
+};
+
+use super::{
+    Reply, Station,
+    issuing::Issuing,
+    rights::{NewStatement, access_key, in_force, no_random},
+    view::Label,
+};
+use crate::{
+    clock,
+    error::Error,
+    judging::{self, Words, members},
+    registry::{
+        Batch, RegistryError,
+        records::{self, Revocation},
+    },
+    serialization::{new_issuer, random_serial, validity},
+    token::{Pin, random_seed},
+};
+
+/// The most signatures of one call: a token makes a few a second.
+const MOST_SIGNATURES: usize = 200;
+/// Reasons for which nothing that the revoked Key had signed is signed anew by itself: some of it may
+/// be the thief's.
+const STOLEN: [&str; 2] = ["stolen", "compromised"];
+/// The longest reason, in bytes.
+const LONGEST_REASON: usize = 256;
+
+/// What is signed in one call, and what becomes of each signature.
+enum Paper {
+    Revocation { key: Id, salt_seed: [u8; 32], reason: String },
+    Crl(Id),
+    Statement(Box<NewStatement>),
+    Ca { ca: Id, above: Vec<Certificate> },
+}
+
+/// What one call does beside signing: entries that wait for the next CRL of another CA.
+#[derive(Default)]
+struct Plan {
+    papers: Vec<(Paper, Unsigned)>,
+    waiting: Vec<(Id, Vec<Vec<u8>>)>,
+}
+
+impl Station {
+    /// RevokeKey.
+    pub fn revoke_key(
+        &mut self,
+        issuer: Label,
+        key: Id,
+        reason: String,
+        pin: Pin,
+        reply: Reply<()>,
+    ) {
+        let prepared = self.issuing(&issuer).and_then(|issuing| {
+            let plan = self.plan_revocation(&issuing, &issuer, key, &reason)?;
+            Ok((issuing, plan))
+        });
+        match prepared {
+            Err(error) => reply.answer(self, Err(error)),
+            // It is revoked, and nothing is left to be signed.
+            Ok((_, Plan { papers, .. })) if papers.is_empty() => reply.answer(self, Ok(())),
+            Ok((issuing, Plan { papers, waiting })) => {
+                let (kept, papers): (Vec<_>, Vec<_>) = papers.into_iter().unzip();
+                let by = issuing.clone();
+                self.sign("revoke", issuer, &issuing, pin, papers, move |station, signed| {
+                    let result = signed.and_then(|signed| {
+                        station.keep_revocation(&by, key, kept, signed, waiting)
+                    });
+                    reply.answer(station, result);
+                });
+            }
+        }
+    }
+
+    fn plan_revocation(
+        &self,
+        issuing: &Issuing,
+        issuer: &Label,
+        key: Id,
+        reason: &str,
+    ) -> Result<Plan, Error> {
+        if reason.len() > LONGEST_REASON || reason.contains(char::is_control) {
+            return Err(Error::InvalidArgument(format!(
+                "reason: at most {LONGEST_REASON} bytes of text on one line"
+            )));
+        }
+        let family = issuing.family;
+        let record = self.member(key, family)?;
+        if self.key(issuer)?.id == Some(key) {
+            return Err(Error::InvalidArgument(
+                "a Key does not revoke itself; let another Master or Backup Key do it".into(),
+            ));
+        }
+        let own = issuing.chain.first().ok_or(Error::Unverified(family))?;
+        let signer = own.public_key().hash();
+        let before = judging::facts(&self.registry, family, &[key])?;
+        let mut facts = before.clone().ok_or(Error::Unverified(family))?;
+        let mut plan = Plan::default();
+        let (subject, issuing_key) = (access_key(&record)?, issuing_key(&record)?);
+        let done = facts
+            .revocations()
+            .any(|(known, _)| known.signer == signer && known.subject == subject.hash());
+        if !done {
+            let revokes = issuing_key.as_ref().map(|own| self.revoked_issuer(family, own));
+            let revokes = revokes.transpose()?;
+            let salt_seed = random_seed().map_err(|_| no_random())?;
+            let leaf = Leaf::new(&salt_seed, Target::All, Effect::Deny);
+            let tree = Tree::new([leaf]).map_err(|e| Error::LimitExceeded(e.to_string()))?.head();
+            let unsigned = Stating { subject: &subject, version: None, tree, revokes }
+                .unsigned(&issuing.chain)
+                .map_err(|error| Error::Unsupported(error.to_string()))?;
+            let (subject, reason) = (subject.hash(), reason.to_owned());
+            let revocation = judgement::Revocation { signer, subject, issuer: revokes };
+            facts.learn_revocation(revocation, 0);
+            plan.papers.push((Paper::Revocation { key, salt_seed, reason }, unsigned));
+            self.plan_crls(&mut plan, issuing, key, issuing_key.as_ref())?;
+        }
+        if issuing_key.is_some() && !is_stolen(reason) {
+            // As if every delay were over: who takes over signs before anybody has to wait.
+            let after = facts.judge(0, clock::unix_seconds());
+            self.plan_anew(&mut plan, issuing, &after)?;
+        }
+        Ok(plan)
+    }
+
+    fn revoked_issuer(&self, family: Id, own: &PublicKey) -> Result<RevokedIssuer, Error> {
+        let signer = own.hash();
+        let mut versions = Vec::new();
+        for (key, _) in members(&self.registry, family)? {
+            versions.extend(Words::read(&self.registry, key, family, None)?.versions_of(&signer));
+        }
+        let denials_until = denials_until(versions, clock::unix_millis());
+        Ok(RevokedIssuer { issuing_key: signer, denials_until })
+    }
+
+    /// The certificates of a Key go into the CRL of who signed them: now where that is the issuer,
+    /// with its next revocation where it is another CA.
+    fn plan_crls(
+        &self,
+        plan: &mut Plan,
+        issuing: &Issuing,
+        key: Id,
+        issuing_key: Option<&PublicKey>,
+    ) -> Result<(), Error> {
+        let family = issuing.family;
+        let mut certificates = Vec::new();
+        let memberships = self.registry.memberships(key)?;
+        if let Some((_, own)) = memberships.into_iter().find(|(of, _)| *of == family) {
+            certificates.push((own.issuer, own.certificate));
+        }
+        if let Some(own) = issuing_key
+            && let Some(issuer) = self.registry.issuer(own.id())?
+            && let [ca, above, ..] = issuer.chain.as_slice()
+            && let Ok(above) = Certificate::parse(above)
+        {
+            certificates.push((above.public_key().id(), ca.clone()));
+        }
+        let own = issuing.chain.first().ok_or(Error::Unverified(family))?;
+        let mut mine = Vec::new();
+        for (by, der) in certificates {
+            let Ok(certificate) = Certificate::parse(&der) else { continue };
+            // What a revoked issuer signed for itself goes with its CA certificate.
+            if by == own.public_key().id() {
+                mine.push(certificate.serial().to_vec());
+            } else if Some(by) != issuing_key.map(PublicKey::id) {
+                plan.waiting.push((by, vec![certificate.serial().to_vec()]));
+            }
+        }
+        if !mine.is_empty() {
+            let unsigned = self.next_crl(own, mine)?;
+            plan.papers.push((Paper::Crl(own.public_key().id()), unsigned));
+        }
+        Ok(())
+    }
+
+    /// The next CRL of a CA: everything that is listed or waits, and these.
+    fn next_crl(&self, ca: &Certificate, serials: Vec<Vec<u8>>) -> Result<Unsigned, Error> {
+        let now = clock::unix_seconds();
+        let known = self.registry.issuer(ca.public_key().id())?;
+        let last = known.as_ref().and_then(|known| Crl::parse(&known.crl).ok());
+        // Of a CRL that is only known elsewhere the number is not known either: the time is above it.
+        let number = last.as_ref().map_or(now, |last| last.number() + 1);
+        let mut entries = last.map(|last| last.revoked().to_vec()).unwrap_or_default();
+        let waiting = known.map(|known| known.to_revoke).unwrap_or_default();
+        for serial in waiting.into_iter().chain(serials) {
+            if !entries.iter().any(|entry| entry.serial == serial) {
+                entries.push(Revoked { serial, since: now });
+            }
+        }
+        let validity = validity(now, self.config.crl_years);
+        crl::crl(ca, number, validity.not_before, validity.not_after, &entries)
+            .map_err(|error| Error::Unsupported(error.to_string()))
+    }
+
+    /// What nobody who stands has signed, for the issuer to sign anew: CA certificates of Backups,
+    /// and statements.
+    fn plan_anew(
+        &self,
+        plan: &mut Plan,
+        issuing: &Issuing,
+        after: &Judgement,
+    ) -> Result<(), Error> {
+        let family = issuing.family;
+        let own = issuing.chain.first().ok_or(Error::Unverified(family))?;
+        for (ca, issuer) in self.registry.issuers_of(family)? {
+            let Some(certificate) = issuer.chain.first().and_then(|d| Certificate::parse(d).ok())
+            else {
+                continue;
+            };
+            let key = certificate.public_key();
+            if plan.papers.len() >= MOST_SIGNATURES
+                || after.standing(&key.hash()) != Some(Standing::Orphaned)
+            {
+                continue;
+            }
+            let serial = random_serial().map_err(|_| no_random())?;
+            let validity = validity(clock::unix_seconds(), self.config.certificate_years);
+            // The last CA of a chain makes no other: that is for one nearer to the Master.
+            if let Ok(unsigned) = profile::backup_ca(key, own, &serial, validity) {
+                let above = issuing.chain.clone();
+                plan.papers.push((Paper::Ca { ca, above }, unsigned));
+            }
+        }
+        for (key, record) in members(&self.registry, family)? {
+            if plan.papers.len() >= MOST_SIGNATURES {
+                tracing::info!(%family, "more has to be signed anew than one call signs");
+                break;
+            }
+            if let Some(new) = self.anew(key, family, &record, after)? {
+                let paper = self.paper(issuing, &new)?;
+                plan.papers.push((Paper::Statement(Box::new(new)), paper));
+            }
+        }
+        Ok(())
+    }
+
+    /// The statement that is due on a Key once these stand, if one is.
+    fn anew(
+        &self,
+        key: Id,
+        family: Id,
+        record: &records::Key,
+        after: &Judgement,
+    ) -> Result<Option<NewStatement>, Error> {
+        let now = self.moment().words(&self.registry, key, family)?;
+        let then = Words::read(&self.registry, key, family, Some(after.clone()))?;
+        if then.is_plain() || then.is_revoked() || now.is_revoked() {
+            return Ok(None);
+        }
+        if let Some(own) = issuing_key(record)? {
+            let standing = after.standing(&own.hash());
+            let stays = standing.is_none_or(|s| matches!(s, Standing::Stands | Standing::Orphaned));
+            if then.has_every_lock() || !stays {
+                return Ok(None);
+            }
+            return self.new_statement(key, family, &then, None).map(Some);
+        }
+        let entries = in_force(&now, true);
+        let holds = entries.keys().all(|lock| {
+            then.on(*lock).map(|(said, _)| said.effect)
+                == now.on(*lock).map(|(said, _)| said.effect)
+                && then.on(*lock).is_some()
+        });
+        if holds || entries.is_empty() {
+            return Ok(None);
+        }
+        let listed = Some(entries.into_values().collect());
+        self.new_statement(key, family, &then, listed).map(Some)
+    }
+
+    fn keep_revocation(
+        &mut self,
+        issuing: &Issuing,
+        key: Id,
+        kept: Vec<Paper>,
+        signed: Vec<Vec<u8>>,
+        waiting: Vec<(Id, Vec<Vec<u8>>)>,
+    ) -> Result<(), Error> {
+        let (family, now) = (issuing.family, clock::unix_seconds());
+        let mut batch = Batch::new();
+        self.put_own_issuer(&mut batch, issuing)?;
+        let mut issuers = BTreeMap::from_iter(self.registry.issuers_of(family)?);
+        for (ca, serials) in waiting {
+            if let Some(issuer) = issuers.get_mut(&ca) {
+                issuer.to_revoke.extend(serials);
+            }
+        }
+        for (paper, signed) in kept.into_iter().zip(signed) {
+            match paper {
+                Paper::Revocation { key, salt_seed, reason } => {
+                    let fields = vec![
+                        ("family".into(), family.to_string()),
+                        ("key".into(), key.to_string()),
+                        ("reason".into(), reason.clone()),
+                    ];
+                    batch.audit(now, "key-revoked", fields);
+                    let (cose, first_seen) = (signed, now);
+                    let revocation = Revocation { key, cose, salt_seed, first_seen, reason };
+                    batch.put_revocation(family, revocation);
+                }
+                Paper::Crl(ca) => {
+                    let new = || new_issuer(family, &issuing.chain);
+                    let issuer = issuers.entry(ca).or_insert_with(new);
+                    issuer.crl = signed;
+                    issuer.to_revoke.clear();
+                }
+                Paper::Statement(new) => self.put_new(&mut batch, issuing, *new, signed)?,
+                Paper::Ca { ca, above } => {
+                    let above = above.iter().map(|ca| ca.der().to_vec());
+                    if let Some(issuer) = issuers.get_mut(&ca) {
+                        issuer.chain = [signed].into_iter().chain(above).collect();
+                    }
+                }
+            }
+        }
+        for (ca, issuer) in issuers {
+            batch.put_issuer(ca, issuer);
+        }
+        self.registry.commit(batch)?;
+        tracing::info!(%key, %family, "revoked");
+        self.settle_revocations(family)?;
+        Ok(())
+    }
+
+    /// Brings the Keys' records to what is judged now: who is revoked, and who is no longer because
+    /// its revoker was. Shows the family anew.
+    pub(super) fn settle_revocations(&mut self, family: Id) -> Result<(), RegistryError> {
+        let mut keys: Vec<Id> = self
+            .registry
+            .revocations(family)?
+            .into_iter()
+            .map(|revocation| revocation.key)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut batch = Batch::new();
+        let mut changed = false;
+        for key in keys {
+            let Some(record) = self.registry.key(key)? else { continue };
+            let mut revoked = false;
+            for (of, _) in self.registry.memberships(key)? {
+                revoked |= self.moment().words(&self.registry, key, of)?.is_revoked();
+            }
+            if record.revoked != revoked {
+                batch.put_key(key, records::Key { revoked, ..record });
+                changed = true;
+            }
+        }
+        if changed {
+            self.registry.commit(batch)?;
+        }
+        self.refresh_family(family);
+        Ok(())
+    }
+
+    /// The same for all families: delays may have ended while nobody looked.
+    pub(super) fn settle_all_revocations(&mut self) {
+        let families = self.registry.families().unwrap_or_default();
+        for (family, _) in families {
+            let any = self.registry.revocations(family).is_ok_and(|all| !all.is_empty());
+            if any && let Err(error) = self.settle_revocations(family) {
+                tracing::error!(%error, %family, "revocations cannot be judged");
+            }
+        }
+    }
+}
+
+/// Whether a reason says that some of what the Key signed may be a thief's.
+pub(super) fn is_stolen(reason: &str) -> bool {
+    STOLEN.contains(&reason)
+}
+
+/// A Master's or Backup's issuing key.
+fn issuing_key(record: &records::Key) -> Result<Option<PublicKey>, Error> {
+    let own = record.issuing_key.as_deref().map(PublicKey::from_spki_der);
+    own.transpose().map_err(|error| Error::Unsupported(error.to_string()))
+}

@@ -1,0 +1,111 @@
+//! A Lock, as `docs/formats.md` tells one to be: it verifies what it is given with its family's root
+//! alone, judges signers, and confirms.
+
+use std::collections::HashMap;
+
+use keywright_proto::{
+    Certificate, Confirmation, Effect, Facts, PublicKey, Unsigned, csr,
+    judgement::REVOKE_DELAY,
+    pem::{self, Label},
+    rights::{Said, newest},
+    tree::Hash,
+    verify_grant,
+};
+use p256::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
+
+use crate::{
+    Plugged, Station, certs,
+    pins::{self, PIN},
+};
+
+/// A Lock in memory.
+pub struct Gate {
+    /// Its id.
+    pub id: String,
+    /// Its certificate and what is above it, PEM.
+    pub chain: String,
+    key: SigningKey,
+    public: PublicKey,
+    root: Vec<u8>,
+    facts: Facts,
+    /// What each signer said of each access key.
+    heard: HashMap<Hash, Vec<(Hash, Said)>>,
+    /// Its clock, in Unix seconds.
+    pub now: u64,
+}
+
+impl Gate {
+    /// A new Lock that this issuer is serialized to. The number makes its key.
+    pub async fn add(station: &Station, issuer: &Plugged, name: &str, number: u8) -> Self {
+        let key = SigningKey::from_slice(&[number; 32]).unwrap();
+        let point = key.verifying_key().to_sec1_point(false);
+        let public = PublicKey::from_sec1_point(point.as_bytes()).unwrap();
+        let request = sign(&key, csr::request(&public).unwrap());
+        let request = csr::to_pem(&request).unwrap();
+        let manager = station.client.manager().await;
+        let added = manager.add_lock(&issuer.path, name, &request, pins::pipe(PIN)).await;
+        let (id, chain) = added.unwrap();
+        assert_eq!(id, certs::key_id(&chain));
+        let root = pem::from_pem(Label::Certificate, &chain).unwrap().pop().unwrap();
+        let facts = Facts::new(Certificate::parse(&root).unwrap().public_key());
+        Self { id, chain, key, public, root, facts, heard: HashMap::new(), now: 1_790_000_000 }
+    }
+
+    /// Takes a grant and answers its confirmation.
+    ///
+    /// Panics with why it refuses one.
+    pub fn hear(&mut self, grant: &[u8]) -> Vec<u8> {
+        let grant = verify_grant(grant, &self.root, &self.public.hash()).unwrap();
+        self.facts.learn_chain(&grant.access_chain);
+        self.facts.learn_statement(&grant.statement, self.now);
+        let subject = grant.statement.subject.hash();
+        let signer = grant.statement.signer().unwrap().hash();
+        let said = Said { version: grant.statement.version, effect: grant.effect };
+        self.heard.entry(subject).or_default().push((signer, said));
+        let counts = self.counts(&subject);
+        self.confirm(&Confirmation {
+            statement: grant.statement.digest,
+            effect: counts.map_or(Effect::Deny, |said| said.effect),
+            newest_version: counts.and_then(|said| said.version).unwrap_or_default(),
+        })
+    }
+
+    /// Signs what it is told to.
+    pub fn confirm(&self, said: &Confirmation) -> Vec<u8> {
+        sign(&self.key, said.unsigned(&self.public).unwrap())
+    }
+
+    /// Fetches the grant on a Key from the station and takes it.
+    pub async fn fetch(&mut self, station: &Station, key: &str) -> Vec<u8> {
+        let grant = station.client.manager().await.get_grant(key, &self.id).await.unwrap();
+        self.hear(&grant)
+    }
+
+    /// The same, and carries the confirmation back.
+    pub async fn settle(&mut self, station: &Station, key: &str) {
+        let confirmation = self.fetch(station, key).await;
+        station.client.manager().await.apply_confirmation(&confirmation).await.unwrap();
+    }
+
+    /// Whether it lets a Key in.
+    pub fn admits(&self, key: &str) -> bool {
+        let subject = self.heard.keys().find(|hash| key == hex(&hash[..16]));
+        let counts = subject.and_then(|subject| self.counts(subject));
+        counts.is_some_and(|said| said.effect == Effect::Allow)
+    }
+
+    fn counts(&self, subject: &Hash) -> Option<Said> {
+        let judgement = self.facts.judge(REVOKE_DELAY, self.now);
+        let heard = self.heard.get(subject)?.iter();
+        newest(heard.filter_map(|(signer, said)| judgement.weigh(signer, subject, *said)))
+    }
+}
+
+fn sign(key: &SigningKey, unsigned: Unsigned) -> Vec<u8> {
+    let signature: Signature = key.sign_prehash(&unsigned.digest()).unwrap();
+    unsigned.assemble(signature.to_der().as_bytes()).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
