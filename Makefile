@@ -11,8 +11,8 @@ TEST_PACKAGES  := pcscd vsmartcard-vpcd
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 
 # The daemon for tests has a reader into which virtual Keys are plugged; a packaged daemon has none.
-FEATURES := --features keywrightd/virtual-reader
-PROGRAMS := -p keywrightd -p keywright-client -p keywright-virtual-key
+FEATURES := --features keywrightd/virtual-reader,keywright-lockd/virtual-reader
+PROGRAMS := -p keywrightd -p keywright-lockd -p keywright-client -p keywright-virtual-key
 CARGO    := cargo
 ARGS     :=
 

@@ -326,6 +326,11 @@ impl Gate {
         (now / 1_000 >= self.membership.root().not_before()).then_some(now)
     }
 
+    /// Whether nobody ever told of a Key.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The Keys that are admitted.
     pub fn admitted(&self, now: u64) -> impl Iterator<Item = &Key> {
         self.keys.values().filter(move |key| self.effect(key, now) == Effect::Allow)

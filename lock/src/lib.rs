@@ -17,6 +17,7 @@ pub mod inbox;
 pub mod link;
 pub mod membership;
 pub mod outputs;
+pub mod port;
 pub mod record;
 pub mod rules;
 pub mod run;

@@ -16,6 +16,7 @@ use crate::{
     config::Link,
     error::{Error, Refusal},
     files,
+    gate::Gate,
     identity::KEY,
     membership::CHAIN,
     service::{Answer, Origin, Service},
@@ -24,10 +25,15 @@ use crate::{
 /// A hostile broker must not fill the log: one line in this time.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// The number of the message that is no answer.
+const PAPERS: u64 = u64::MAX;
+
 /// The link of a Lock.
 pub struct LockLink {
     lock: Id,
     settings: Settings,
+    /// What a station that does not know this Lock has to know.
+    papers: Vec<u8>,
     /// Tells the connections apart that were made one after the other.
     generation: u64,
     connection: Option<Connection>,
@@ -40,7 +46,8 @@ impl LockLink {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn prepare(config: &Link, state: &Path, lock: Id) -> Result<Self, Error> {
+    pub fn prepare(config: &Link, state: &Path, gate: &Gate) -> Result<Self, Error> {
+        let lock = gate.identity().public().id();
         let read = |path: &Path| files::read(path, MAX_PEM).map_err(Error::file(path));
         let broker = config.address().ok_or_else(|| Error::System("no broker".into()))?;
         let settings = Settings {
@@ -54,8 +61,9 @@ impl LockLink {
             subscriptions: vec![link::for_lock(lock)],
             max_packet: MAX_PACKET,
         };
+        let papers = gate.membership().papers()?;
         let (generation, connection) = (0, None);
-        Ok(Self { lock, settings, generation, connection, refused: 0, last_told: None })
+        Ok(Self { lock, settings, papers, generation, connection, refused: 0, last_told: None })
     }
 
     /// Connects, or gives up the connection that is there for a new one: what is retained comes again.
@@ -80,7 +88,15 @@ impl LockLink {
             return Ok(());
         }
         match event {
-            Event::Up => to.link(true),
+            Event::Up => {
+                to.link(true);
+                // Stations that know it have told it of a Key.
+                if let Some(connection) = self.connection.as_ref().filter(|_| to.gate().is_empty())
+                {
+                    let topic = Topic::Papers { lock: self.lock };
+                    connection.publish(topic.name(), self.papers.clone(), PAPERS);
+                }
+            }
             Event::Down => to.link(false),
             Event::Published(number) => return to.published(number),
             Event::Message { topic, payload, retained } => {

@@ -10,8 +10,8 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use keywright_lockd::{
-    apply, config::Config, error::Error, files, identity::Identity, membership::Membership, run,
-    ssh,
+    apply, config::Config, error::Error, files, identity::Identity, membership::Membership, port,
+    run, ssh,
 };
 use keywright_proto::pem::MAX_PEM;
 use tracing_subscriber::EnvFilter;
@@ -41,10 +41,12 @@ enum Command {
     Run,
     /// Print this Lock's PKCS#10 request, for `keywrightctl lock add`; makes its key at the first call.
     Request,
-    /// Take this Lock's certificates from `keywrightctl lock add`, and its family with them, for good.
-    Claim {
-        /// The chain, PEM; `-` for standard input.
-        chain: PathBuf,
+    /// Take this Lock's certificates, and its family with them, for good.
+    Claim(Claim),
+    /// Write what a station has to know of this Lock, for `keywrightctl family import`.
+    Export {
+        /// Where to; `-` for standard output.
+        out: PathBuf,
     },
     /// Judge these grants now, and say what became of each.
     Apply {
@@ -59,6 +61,26 @@ enum Command {
         /// `%f`
         fingerprint: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Claim {
+    /// What `keywrightctl lock add` wrote: the chain, PEM; `-` for standard input.
+    #[arg(value_name = "CHAIN", required_unless_present = "key")]
+    file: Option<PathBuf>,
+    /// From a Master or Backup Key that is plugged into this machine. Its PIN is asked for, or read from standard input.
+    #[arg(long, conflicts_with = "file")]
+    key: bool,
+    /// A file or descriptor (`/dev/fd/3`) with the PIN.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pin_file: Option<PathBuf>,
+    /// For a Backup Key: what `keywrightctl key certificate` says of it.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    chain: Option<PathBuf>,
+    /// A Unix socket on which card programs plug themselves in (vpcd protocol).
+    #[cfg(feature = "virtual-reader")]
+    #[arg(long, value_name = "SOCKET", requires = "key")]
+    virtual_reader: Option<PathBuf>,
 }
 
 /// Why the program ends without having done what it was asked to: the text, and the exit status.
@@ -107,12 +129,21 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
             files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
             print(&Identity::load_or_create(state)?.request()?)?;
         }
-        Command::Claim { chain } => {
-            files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
+        Command::Claim(how) => {
+            let membership = claim(state, how)?;
+            let (lock, family) =
+                (membership.chain()[0].public_key().id(), membership.root().family());
+            print(&format!("this Lock is {lock}, of family {family}\n"))?;
+        }
+        Command::Export { out } => {
             let identity = Identity::load_or_create(state)?;
-            let membership = Membership::claim(state, identity.public(), &read(chain)?)?;
-            let family = membership.root().family();
-            print(&format!("this Lock is {}, of family {family}\n", identity.public().id()))?;
+            let membership = Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
+            let papers = membership.papers()?;
+            if out == Path::new("-") {
+                io::stdout().write_all(&papers)?;
+            } else {
+                fs::write(out, papers).map_err(Error::file(out))?;
+            }
         }
         Command::Apply { files } => {
             let mut refused = false;
@@ -133,6 +164,27 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn claim(state: &Path, how: &Claim) -> Result<Membership, Failure> {
+    files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
+    let identity = Identity::load_or_create(state)?;
+    let identity = identity.public();
+    let chain = match &how.file {
+        Some(file) => read(file)?,
+        None => {
+            let family = Membership::load(state, identity)?.map(|known| known.root().family());
+            let above = how.chain.as_deref().map(read).transpose()?;
+            let pin = || port::read_pin(how.pin_file.as_deref());
+            #[cfg(feature = "virtual-reader")]
+            let port = port::Port { virtual_reader: how.virtual_reader.clone() };
+            #[cfg(not(feature = "virtual-reader"))]
+            let port = port::Port::default();
+            port::certify(&port, identity, family, above.as_deref(), pin)
+                .map_err(|error| Failure(error.to_string(), 1))?
+        }
+    };
+    Ok(Membership::claim(state, identity, &chain)?)
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

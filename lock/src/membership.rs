@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use keywright_proto::{
     Certificate, PublicKey, Role,
+    family::Papers,
     pem::{self, Label},
     verify_chain,
 };
@@ -80,6 +81,20 @@ impl Membership {
             .map_err(|error| Error::NotOurChain(error.to_string()))?;
         files::replace(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))?;
         Ok(new)
+    }
+
+    /// What a station has to know of this Lock, as a file for `keywrightctl family import`: its certificate, and what
+    /// leads to the root.
+    ///
+    /// # Errors
+    /// Only where what was verified does not verify any more.
+    pub fn papers(&self) -> Result<Vec<u8>, Error> {
+        let wrong = |error: &dyn std::fmt::Display| Error::System(error.to_string());
+        let mut papers = Papers::new(self.root.clone()).map_err(|error| wrong(&error))?;
+        for certificate in self.chain.iter().rev() {
+            papers.add_certificate(certificate.clone()).map_err(|error| wrong(&error))?;
+        }
+        papers.encode().map_err(|error| wrong(&error))
     }
 
     /// This Lock's certificate first, the root last.

@@ -51,7 +51,7 @@ pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     let (send, events) = mpsc::sync_channel(QUEUE);
     watch(&service.inbox(), send.clone())?;
     let link = service.config().link.as_ref();
-    let link = link.map(|link| LockLink::prepare(link, state, lock)).transpose()?;
+    let link = link.map(|link| LockLink::prepare(link, state, service.gate())).transpose()?;
     let mut running = Running { service, link, send, retry: None, reconnect: false };
     running.connect()?;
     tracing::info!(%lock, "ready");

@@ -5,21 +5,24 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, sync::mpsc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    sync::mpsc,
+};
 
-use common::{Ca, Key, LIMIT, Lock, Running, leaf, pem_of, revocation, server::key_file};
+use common::{Ca, Key, LIMIT, Lock, Running, leaf, pem_of, revocation};
 use keywright_bus_tests::broker::Broker;
 use keywright_lockd::record::Record;
 use keywright_proto::{
     Confirmation,
     Effect::{self, Allow, Deny},
-    Id, Role, Target,
+    Id, Papers, Target,
     link::{MAX_PACKET, Topic, for_station},
 };
 use keywrightd::link::connection::{Connection, Event, Settings};
-
-/// The number of the station's software key.
-const STATION: u8 = 60;
 
 /// A station, or whoever has its rights at the broker.
 struct Station {
@@ -31,13 +34,13 @@ struct Station {
 }
 
 impl Station {
-    fn start(broker: &Broker, ca: &Ca, lock: &Lock) -> Self {
-        let key = Key::new(STATION);
+    fn start(broker: &Broker) -> Self {
+        let (certificate, key) = broker.station();
         let settings = Settings {
             broker: ("127.0.0.1".into(), broker.port()),
             ca: fs::read(broker.ca()).unwrap(),
-            certificate: pem_of(&ca.issue(&key, Role::Soft, &[0x60])).into_bytes(),
-            key: fs::read(key_file(lock.dir.path(), STATION)).unwrap(),
+            certificate: fs::read(certificate).unwrap(),
+            key: fs::read(key).unwrap(),
             client_id: "station".into(),
             keep_alive: 60,
             presence: None,
@@ -115,8 +118,7 @@ fn linked(lock: &Lock, broker: &Broker) -> Running {
 fn stage() -> (Ca, Lock, Broker) {
     let ca = Ca::at_depth(1);
     let lock = Lock::of(&ca);
-    let station = format!("Keywright soft {}", Key::new(STATION).public().id());
-    let broker = Broker::start(lock.dir.path(), &pem_of(&ca.chain), &station);
+    let broker = Broker::start(lock.dir.path(), &pem_of(&ca.chain));
     (ca, lock, broker)
 }
 
@@ -128,13 +130,18 @@ fn admits(lock: &Lock, key: &Key) -> bool {
 fn grants_come_and_confirmations_go_also_to_a_lock_that_was_not_there() {
     let (ca, lock, mut broker) = stage();
     let (bob, eve) = (Key::new(30), Key::new(31));
-    let mut station = Station::start(&broker, &ca, &lock);
-    // The Lock is not there yet.
+    let mut station = Station::start(&broker);
+    // The Lock is not there yet. A station that does not know it learns of it when it is.
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
     let running = linked(&lock, &broker);
     station.until(presence(&lock), |said| said == b"online");
     station.confirmed(&lock, &bob, Allow, 5);
     assert!(admits(&lock, &bob));
+    station.until(Topic::Papers { lock: lock.key.id() }, |papers| {
+        let (papers, left_out) = Papers::decode(papers, ca.root()).unwrap();
+        let own = papers.certificates().any(|own| *own.public_key() == lock.key);
+        own && left_out == 0
+    });
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 6, Deny));
     station.confirmed(&lock, &bob, Deny, 6);
     assert!(!admits(&lock, &bob));
@@ -160,7 +167,7 @@ fn a_broker_that_forgot_everything_is_told_again_when_a_station_asks() {
     let (ca, lock, mut broker) = stage();
     let bob = Key::new(30);
     let _running = linked(&lock, &broker);
-    let mut station = Station::start(&broker, &ca, &lock);
+    let mut station = Station::start(&broker);
     let grant = lock.grant(&ca, &bob, 5, Allow);
     station.grant(&lock, &bob, &grant);
     station.confirmed(&lock, &bob, Allow, 5);
@@ -181,7 +188,7 @@ fn what_a_hostile_broker_sends_changes_nothing() {
     let (ca, lock, broker) = stage();
     let (bob, eve) = (Key::new(30), Key::new(31));
     let _running = linked(&lock, &broker);
-    let mut station = Station::start(&broker, &ca, &lock);
+    let mut station = Station::start(&broker);
     let old = lock.grant(&ca, &bob, 5, Allow);
     station.grant(&lock, &bob, &old);
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 6, Deny));
@@ -235,7 +242,7 @@ fn what_a_hostile_broker_sends_changes_nothing() {
 fn a_lock_hears_nothing_of_another() {
     let (ca, lock, broker) = stage();
     let (other, bob) = (Lock::of(&ca), Key::new(30));
-    let mut station = Station::start(&broker, &ca, &lock);
+    let mut station = Station::start(&broker);
     let settings = Settings {
         broker: ("127.0.0.1".into(), broker.port()),
         ca: fs::read(broker.ca()).unwrap(),
@@ -262,4 +269,60 @@ fn a_lock_hears_nothing_of_another() {
     curious.publish(own.name(), b"own".to_vec(), 2);
     station.until(own, |payload| payload == b"own");
     assert!(!station.kept.contains_key(&confirmation.name()));
+}
+
+/// A broker that keeps to no rule: it floods without waiting for anything, and then announces 256 MB.
+#[test]
+fn a_broker_that_breaks_the_protocol_costs_little() {
+    let (ca, lock, broker) = stage();
+    let port = common::server::free_port();
+    let path = |name: &str| broker.ca().with_file_name(name).to_str().unwrap().to_owned();
+    let mut hostile = Command::new("openssl")
+        .args(["s_server", "-quiet", "-naccept", "1", "-accept", &port.to_string()])
+        .args(["-cert", &path("server.pem"), "-key", &path("server.key")])
+        .args(["-Verify", "3", "-CAfile", &path("clients.pem"), "-verify_quiet"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ca_file = broker.ca();
+    let running = lock
+        .start(&format!("[link]\nbroker = \"127.0.0.1:{port}\"\nca = \"{}\"\n", ca_file.display()));
+    // Its first bytes are CONNECT: it is there.
+    let mut from = hostile.stdout.take().unwrap();
+    assert_eq!(std::io::Read::read(&mut from, &mut [0; 1]).unwrap(), 1);
+    let mut to = hostile.stdin.take().unwrap();
+    let flood = std::thread::spawn(move || {
+        let topic =
+            Topic::Grant { lock: Id::from_bytes([1; 16]), key: Id::from_bytes([2; 16]) }.name();
+        let mut publish = vec![0x30];
+        let content = 2 + topic.len() + 1 + 60_000;
+        publish.extend(
+            [content % 128 + 128, content / 128 % 128 + 128, content / 16_384].map(|n| n as u8),
+        );
+        publish.extend((topic.len() as u16).to_be_bytes());
+        publish.extend(topic.as_bytes());
+        publish.push(0);
+        publish.extend([0x85; 60_000]);
+        to.write_all(&[0x20, 3, 0, 0, 0])?;
+        for _ in 0..1_000 {
+            to.write_all(&publish)?;
+        }
+        to.write_all(&[0x30, 0xff, 0xff, 0xff, 0x7f])?;
+        loop {
+            to.write_all(&[0; 65_536])?;
+        }
+        #[allow(unreachable_code, reason = "names the type of the error")]
+        std::io::Result::Ok(())
+    });
+    // It ends when the Lock hangs up.
+    assert!(flood.join().unwrap().is_err());
+    hostile.wait().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(peak < 64 * 1024, "{peak} kB");
+    let bob = Key::new(30);
+    running.drop_grant("bob", &lock.grant(&ca, &bob, 5, Allow)).unwrap();
+    assert!(admits(&lock, &bob));
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! keywright/1/<name of the Lock>/grant/<Key id>          retained, by a station: one whole grant
 //! keywright/1/<name of the Lock>/confirmation/<Key id>   retained, by the Lock: its last confirmation on that Key
+//! keywright/1/<name of the Lock>/papers                  retained, by a Lock that knows no Key yet: its certificate,
+//!                                                        as in a family's file, for stations that do not know it
 //! keywright/1/<name of the Lock>/presence                retained, by the Lock and its last will: `online`, `offline`
 //! ```
 //! The name of a Lock is the common name of its certificate, so that a broker can hold a Lock to its own topics by one
@@ -37,6 +39,11 @@ pub enum Topic {
         /// The Key.
         key: Id,
     },
+    /// The certificate of a Lock.
+    Papers {
+        /// The Lock.
+        lock: Id,
+    },
     /// Whether a Lock is connected.
     Presence {
         /// The Lock.
@@ -50,6 +57,7 @@ impl Topic {
         match self {
             Self::Grant { lock, key } => format!("{PREFIX}/{LOCK}{lock}/grant/{key}"),
             Self::Confirmation { lock, key } => format!("{PREFIX}/{LOCK}{lock}/confirmation/{key}"),
+            Self::Papers { lock } => format!("{PREFIX}/{LOCK}{lock}/papers"),
             Self::Presence { lock } => format!("{PREFIX}/{LOCK}{lock}/presence"),
         }
     }
@@ -61,6 +69,7 @@ impl Topic {
         let topic = match (levels.next()?, levels.next()) {
             ("grant", Some(key)) => Self::Grant { lock, key: key.parse().ok()? },
             ("confirmation", Some(key)) => Self::Confirmation { lock, key: key.parse().ok()? },
+            ("papers", None) => Self::Papers { lock },
             ("presence", None) => Self::Presence { lock },
             _ => return None,
         };
@@ -74,8 +83,8 @@ pub fn for_lock(lock: Id) -> String {
 }
 
 /// What a station listens to: what Locks say.
-pub fn for_station() -> [String; 2] {
-    [format!("{PREFIX}/+/confirmation/+"), format!("{PREFIX}/+/presence")]
+pub fn for_station() -> [String; 3] {
+    ["confirmation/+", "papers", "presence"].map(|what| format!("{PREFIX}/+/{what}"))
 }
 
 #[cfg(test)]
@@ -88,6 +97,7 @@ mod tests {
         for topic in [
             Topic::Grant { lock, key },
             Topic::Confirmation { lock, key },
+            Topic::Papers { lock },
             Topic::Presence { lock },
         ] {
             assert_eq!(Topic::parse(&topic.name()), Some(topic));

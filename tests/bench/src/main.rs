@@ -13,11 +13,13 @@ mod idle;
 mod job;
 mod lists;
 mod loader;
+mod lock;
 mod machine;
 mod offers;
 mod plug;
 mod process;
 mod reasons;
+mod scale;
 mod startup;
 mod table;
 mod token_log;
@@ -40,6 +42,9 @@ struct Options {
     /// Fewer repetitions, and 10 s of idleness instead of 60.
     #[arg(long)]
     quick: bool,
+    /// How many Locks there are for `scale`.
+    #[arg(long, default_value_t = 2_000)]
+    locks: usize,
     /// Only these subjects.
     #[arg(value_enum)]
     subjects: Vec<Subject>,
@@ -55,6 +60,10 @@ enum Subject {
     Small,
     /// Jobs, lists, start and rest with 100,000 Locks.
     Large,
+    /// A Lock at rest with its link.
+    Lock,
+    /// 2,000 Locks on one broker, each a process: only where it is named.
+    Scale,
 }
 
 /// How often, and how long.
@@ -96,6 +105,13 @@ async fn main() -> io::Result<()> {
     }
     if wanted(Subject::Small) {
         rows.extend(small(&effort).await);
+    }
+    if wanted(Subject::Lock) {
+        rows.extend(lock::measure(effort.window).await);
+    }
+    // It takes some minutes, and some gigabytes.
+    if options.subjects.contains(&Subject::Scale) {
+        rows.extend(scale::measure(options.locks).await);
     }
     let mut out = io::stdout().lock();
     writeln!(out, "{}\n", machine::describe())?;

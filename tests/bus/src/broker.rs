@@ -19,19 +19,20 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one in this directory. `clients` are the authorities that certify its clients, PEM; `station` is the common
-    /// name of the one client that may do everything.
-    pub fn start(directory: &Path, clients: &str, station: &str) -> Self {
+    /// Starts one in this directory. `locks` are the authorities that certify its Locks, PEM.
+    pub fn start(directory: &Path, locks: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let directory = directory.join("broker");
         fs::create_dir(&directory).unwrap();
         certify(&directory);
-        fs::write(directory.join("clients.pem"), clients).unwrap();
-        let acl = format!(
-            "user {station}\ntopic readwrite keywright/1/#\n\
+        let own = fs::read_to_string(directory.join("ca.pem")).unwrap();
+        fs::write(directory.join("clients.pem"), locks.to_owned() + &own).unwrap();
+        let acl = String::from(
+            "user station\ntopic readwrite keywright/1/#\n\
              pattern read keywright/1/%u/grant/+\n\
              pattern write keywright/1/%u/confirmation/+\n\
-             pattern write keywright/1/%u/presence\n"
+             pattern write keywright/1/%u/papers\n\
+             pattern write keywright/1/%u/presence\n",
         );
         fs::write(directory.join("acl"), acl).unwrap();
         fs::set_permissions(
@@ -69,6 +70,11 @@ impl Broker {
     /// The file of the authority that certified it.
     pub fn ca(&self) -> PathBuf {
         self.directory.join("ca.pem")
+    }
+
+    /// The certificate of a station, and its key: the one client that may do everything.
+    pub fn station(&self) -> (PathBuf, PathBuf) {
+        (self.directory.join("station.pem"), self.directory.join("station.key"))
     }
 
     /// Its process.
@@ -123,11 +129,11 @@ fn run(directory: &Path) -> Child {
         .expect("mosquitto is installed")
 }
 
-/// An authority, and the broker's certificate by it.
+/// An authority, and the certificates of the broker and of a station by it.
 fn certify(directory: &Path) {
     let openssl = |arguments: &str| {
         let output = Command::new("openssl")
-            .args(arguments.split(' '))
+            .args(arguments.split_whitespace())
             .current_dir(directory)
             .output()
             .expect("openssl is installed");

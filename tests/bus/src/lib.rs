@@ -23,6 +23,7 @@ pub mod documented;
 pub mod gate;
 pub mod job;
 pub mod key;
+pub mod lockd;
 pub mod objects;
 pub mod pins;
 pub mod programs;

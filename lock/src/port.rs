@@ -1,0 +1,192 @@
+//! The physical way: a Master or Backup Key that is put into this Lock's own USB port certifies it. The rooms that know
+//! plugs and tokens are those of `keywrightd`.
+
+#[cfg(feature = "virtual-reader")]
+use std::path::PathBuf;
+use std::{
+    any::Any,
+    io::{self, IsTerminal, Read},
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
+};
+
+use keywright_proto::{
+    Certificate, Id, PublicKey, Role,
+    pem::{self, Label},
+};
+use keywrightd::{
+    hotplug::{Device, Event, Sink, StartError, udev::UdevSource},
+    presence::claims,
+    serialization::lock_certificate::{LockRequest, sign_lock},
+    token::{Pin, Session, Token, TokenError},
+};
+use zeroize::Zeroizing;
+
+use crate::clock::unix_millis;
+
+/// For how many years a Lock's certificate is valid.
+const YEARS: u32 = 20;
+
+/// Where tokens are plugged in.
+#[derive(Debug, Clone, Default)]
+pub struct Port {
+    /// A socket on which card programs plug themselves in, in place of USB. For tests.
+    #[cfg(feature = "virtual-reader")]
+    pub virtual_reader: Option<PathBuf>,
+}
+
+/// Why a Key did not certify this Lock.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Nobody tells of plugs.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Several tokens.
+    #[error("{0} tokens are plugged in; leave the Master or Backup Key alone and try again")]
+    Several(usize),
+    /// The token.
+    #[error("the token cannot be used: {0}")]
+    Token(#[from] TokenError),
+    /// Not an issuing Key.
+    #[error("this is no Master or Backup Key; another one cannot give a Lock a family")]
+    NotAnIssuer,
+    /// The Lock stays with the family it has.
+    #[error("this Key is of another family than this Lock")]
+    OtherFamily,
+    /// A Backup shows its own CA certificate and not what leads to the root.
+    #[error(
+        "a Backup Key does not carry its family's root; give what `keywrightctl key certificate` says of it with --chain"
+    )]
+    NoRoot,
+    /// A file that does not belong to the Key.
+    #[error("the file given with --chain is not the chain of this Key")]
+    OtherChain,
+    /// The PIN could not be had.
+    #[error("no PIN: {0}")]
+    Pin(String),
+    /// The Key's answer.
+    #[error("the Key did not certify this Lock: {0}")]
+    NotSigned(String),
+}
+
+/// Waits for a Master or Backup Key and has it certify this Lock's key; answers the chain, PEM. `pin` is asked for when the
+/// Key is there, and given to it once for each of two signatures. A Lock that has a `family` takes no other.
+///
+/// # Errors
+/// See [`PortError`]; nothing was changed then.
+pub fn certify(
+    port: &Port,
+    identity: &PublicKey,
+    family: Option<Id>,
+    chain: Option<&str>,
+    pin: impl FnOnce() -> Result<Pin, PortError>,
+) -> Result<String, PortError> {
+    let (device, _source) = wait_for_token(port)?;
+    let session = Session::open(&device.connector, &format!("token-{}", device.port))?;
+    let claims = claims(&session.run(Token::read_identity)?);
+    let role = claims.family.map(|(_, role)| role);
+    let own = claims.issuing.filter(|_| role.is_some_and(Role::is_issuer));
+    let own = own.ok_or(PortError::NotAnIssuer)?;
+    if family.is_some_and(|family| family != own.family()) {
+        return Err(PortError::OtherFamily);
+    }
+    let chain = above(own, chain)?;
+    let made = unix_millis() / 1_000;
+    let request = LockRequest {
+        key: identity.clone(),
+        chain: chain.clone(),
+        prove: true,
+        made,
+        years: YEARS,
+    };
+    let pin = pin()?;
+    let (cleared, signed) = session.run(move |token| sign_lock(token, &pin, &request))?;
+    if cleared.authorized {
+        eprintln!("this token stays authorized until it is unplugged: pull it out now");
+    }
+    let own = signed.map_err(|failure| PortError::NotSigned(failure.to_string()))?;
+    let ders = std::iter::once(own.as_slice()).chain(chain.iter().map(Certificate::der));
+    pem::to_pem(Label::Certificate, ders).map_err(|error| PortError::NotSigned(error.to_string()))
+}
+
+/// The CA certificates from the Key's own up to the root. That they belong together is verified by whoever takes the
+/// whole chain: a root that did not certify this Key gets nowhere.
+fn above(own: Certificate, given: Option<&str>) -> Result<Vec<Certificate>, PortError> {
+    if own.family() == own.public_key().id() {
+        return Ok(vec![own]);
+    }
+    let ders = pem::from_pem(Label::Certificate, given.ok_or(PortError::NoRoot)?);
+    let ders = ders.map_err(|_| PortError::OtherChain)?;
+    let given = ders.iter().map(|der| Certificate::parse(der)).collect::<Result<Vec<_>, _>>();
+    let given = given.map_err(|_| PortError::OtherChain)?;
+    let cas: Vec<_> = given.into_iter().filter(Certificate::is_ca).collect();
+    if cas.first().is_some_and(|first| *first == own) {
+        Ok(cas)
+    } else {
+        Err(PortError::OtherChain)
+    }
+}
+
+/// What tells of plugs; it ends with this, and so may what it told of.
+type Source = Box<dyn Any>;
+
+fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
+    let (send, events) = mpsc::channel();
+    let sink: Sink = Arc::new(move |event| drop(send.send(event)));
+    #[cfg(feature = "virtual-reader")]
+    if let Some(socket) = &port.virtual_reader {
+        let source = keywrightd::hotplug::virtual_reader::VirtualReader::start(socket, sink)?;
+        return Ok((first(&events)?, Box::new(source)));
+    }
+    let Port { .. } = port;
+    let source = UdevSource::start(sink)?;
+    Ok((first(&events)?, Box::new(source)))
+}
+
+/// The one token that is there, or the first that is plugged in.
+fn first(events: &Receiver<Event>) -> Result<Device, PortError> {
+    let mut there = Vec::new();
+    let mut settled = false;
+    loop {
+        match events.recv() {
+            Ok(Event::Plugged(device)) => there.push(device),
+            Ok(Event::Unplugged(id)) => there.retain(|device| device.id != id),
+            Ok(Event::Settled) => settled = true,
+            Err(_) => return Err(TokenError::SessionEnded.into()),
+        }
+        match (settled, there.len()) {
+            (true, 1) => return Ok(there.remove(0)),
+            (true, 0) => eprintln!("plug in the Master Key, or a Backup"),
+            (true, several) => return Err(PortError::Several(several)),
+            (false, _) => {}
+        }
+    }
+}
+
+/// Reads a PIN: from a file or descriptor, from a terminal without showing it, or from standard input. Its bytes are the
+/// PIN; one line feed at the end is left out.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn read_pin(file: Option<&Path>) -> Result<Pin, PortError> {
+    let wrong = |why: &dyn std::fmt::Display| PortError::Pin(why.to_string());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64));
+    match file {
+        Some(path) => {
+            let file = std::fs::File::open(path).map_err(|error| wrong(&error))?;
+            file.take(64).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
+        }
+        None if io::stdin().is_terminal() => {
+            let typed = rpassword::prompt_password("PIN: ").map_err(|error| wrong(&error))?;
+            bytes.extend_from_slice(Zeroizing::new(typed).as_bytes());
+        }
+        None => {
+            io::stdin().take(64).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
+        }
+    }
+    let pin = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Pin::new(pin).map_err(|error| wrong(&error))
+}

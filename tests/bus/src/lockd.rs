@@ -1,0 +1,136 @@
+//! Locks as processes, and a station with a link to them.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    Plugged, Station,
+    broker::Broker,
+    certs,
+    pins::{self, PIN},
+    programs,
+};
+
+/// A `keywright-lockd` with its state directory; killed when dropped.
+pub struct Lockd {
+    /// The Lock's id.
+    pub id: String,
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Lockd {
+    /// A new Lock that this issuer is serialized to. It is not running yet.
+    pub async fn add(station: &Station, issuer: &Plugged, name: &str) -> Self {
+        let directory = station.dir.path().join(format!("lock-{name}"));
+        fs::create_dir(&directory).unwrap();
+        let request = run(&directory, &["request"], "");
+        let manager = station.client.manager().await;
+        let added = manager.add_lock(&issuer.path, name, &request, pins::pipe(PIN)).await;
+        let (id, chain) = added.unwrap();
+        run(&directory, &["claim", "-"], &chain);
+        Self { id, directory, process: None }
+    }
+
+    /// One that exists, and does not run.
+    pub fn at(directory: PathBuf, id: String) -> Self {
+        Self { id, directory, process: None }
+    }
+
+    /// Starts it with a link; `more` goes before that in its configuration.
+    pub fn start(&mut self, broker: &Broker, more: &str) {
+        self.start_at(&broker.address(), &broker.ca(), 30, more);
+    }
+
+    /// The same with another address, and with how often the broker is asked, in seconds.
+    pub fn start_at(&mut self, address: &str, ca: &Path, keep_alive: u64, more: &str) {
+        let config = self.directory.join("lockd.toml");
+        let link = format!("{more}\n[link]\nbroker = \"{address}\"\nca = \"{}\"\n", ca.display());
+        fs::write(&config, link + &format!("keep_alive_seconds = {keep_alive}\n")).unwrap();
+        let log = File::create(self.directory.join("log")).unwrap();
+        let process = command(&self.directory)
+            .arg("--config")
+            .arg(config)
+            .arg("run")
+            .env("MALLOC_ARENA_MAX", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.unwrap());
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Its process id, while it runs.
+    pub fn process(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
+    /// A list of those that its host enforces.
+    pub fn list(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.join("state/lists").join(name)).unwrap_or_default()
+    }
+
+    /// What it has written to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Lockd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(programs::find("keywright-lockd"));
+    command.arg("--state-dir").arg(directory.join("state"));
+    command
+}
+
+fn run(directory: &Path, arguments: &[&str], input: &str) -> String {
+    let mut child = command(directory)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "keywright-lockd {arguments:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Station {
+    /// Starts a broker for the family of this chain, and the daemon anew with a link to it.
+    pub async fn link(&mut self, chain: &str) -> Broker {
+        let root = certs::certificates(chain).pop().unwrap();
+        let broker = Broker::start(self.dir.path(), &root);
+        let (certificate, key) = broker.station();
+        let config = format!(
+            "[link]\nbroker = \"{}\"\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            broker.address(),
+            broker.ca().display(),
+            certificate.display(),
+            key.display(),
+        );
+        let file = self.dir.path().join("keywrightd.toml");
+        fs::write(&file, config).unwrap();
+        self.launch.config = Some(file);
+        assert!(self.daemon.stop().await.success());
+        self.daemon = self.launch.start(self.client.connection()).await;
+        broker
+    }
+}

@@ -1,0 +1,93 @@
+//! A Lock that is certified by a Key in its own port, with real firmware.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use keywright_bus_tests::{
+    Answers, Station, certs,
+    key::VirtualKey,
+    pins::{PIN, WRONG_PIN},
+    programs,
+};
+
+/// The Lock's state directory.
+fn state(station: &Station) -> PathBuf {
+    station.file("lock-state")
+}
+
+/// `keywright-lockd claim --key`, with this Key plugged in when it asks for one: exit status, and what it said.
+fn claim(station: &Station, key: &str, pin: &str, more: &[&str]) -> (i32, String, String) {
+    let socket = station.file("lock-reader");
+    station.write("lock-pin", pin);
+    let mut claim = Command::new(programs::find("keywright-lockd"))
+        .arg("--state-dir")
+        .arg(state(station))
+        .args(["claim", "--key", "--virtual-reader"])
+        .arg(&socket)
+        .arg("--pin-file")
+        .arg(station.file("lock-pin"))
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut stderr = BufReader::new(claim.stderr.take().unwrap());
+    while !said.contains("plug in the Master Key") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    let _key = VirtualKey::plug(&socket, &station.memory(key), key, &[]);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stderr, &mut rest).unwrap();
+    let output = claim.wait_with_output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), rest)
+}
+
+#[tokio::test]
+async fn a_master_in_its_own_port_makes_a_lock_one_of_its_family() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let (_, first) = station.add_lock(&master, "gate").await;
+    let family = certs::key_id(certs::certificates(&first).last().unwrap());
+    let backup = station.plug("backup").await;
+    station.make(&master, &backup, &Answers::backup("Ben")).await;
+    let chain = station.client.key(&backup.path).await.get_certificate_chain("").await.unwrap();
+    station.write("backup-chain", &chain);
+    let manager = station.client.manager().await;
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    station.unplug(master).await;
+    station.unplug(backup).await;
+
+    // A blank Key, and a wrong PIN, which costs one try and no more.
+    let (status, _, said) = claim(&station, "blank", PIN, &[]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("no Master or Backup Key"), "{said}");
+    let (status, _, said) = claim(&station, "master", WRONG_PIN, &[]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("2 tries") || said.contains('2'), "{said}");
+    assert!(!state(&station).join("chain.pem").exists());
+
+    let (status, told, said) = claim(&station, "master", PIN, &[]);
+    assert_eq!(status, 0, "{said}");
+    assert!(told.contains(&family), "{told}");
+    let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
+    certs::verify(&chain, &roots, &crls);
+
+    // A Backup of the same family may certify it anew, and has to show what leads to the root.
+    let (status, _, said) = claim(&station, "backup", PIN, &[]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("--chain"), "{said}");
+    let above = station.file("backup-chain");
+    let (status, _, said) = claim(&station, "backup", PIN, &["--chain", above.to_str().unwrap()]);
+    assert_eq!(status, 0, "{said}");
+    let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
+    certs::verify(&chain, &roots, &crls);
+    assert_eq!(certs::certificates(&chain).len(), 3);
+}
