@@ -29,6 +29,8 @@ pub struct Config {
     pub certificate_years: u32,
     /// When the next CRL is due, in years: from 1 to 100.
     pub crl_years: u32,
+    /// The link to the Locks. None: grants go and confirmations come as files.
+    pub link: Option<Link>,
     /// The daemon ends when for so many seconds no Key was plugged in and nobody called; 0: never. Where nothing is said:
     /// after 60 seconds on the system bus under a service manager, which starts it again; else never.
     pub idle_exit_seconds: Option<u32>,
@@ -37,6 +39,49 @@ pub struct Config {
     /// How long the revocation of a Master, or of a Backup nearer to it, waits for an objection, in
     /// days: at most 100. Locks have a delay of their own.
     pub revoke_delay_days: u32,
+}
+
+/// The link to the Locks: an MQTT 5 broker, over TLS with a certificate on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The broker's host and port: `broker.example:8883`.
+    pub broker: String,
+    /// A file with the certificates of those who may certify the broker, PEM.
+    pub ca: PathBuf,
+    /// A file with the certificate that this station shows to the broker, PEM.
+    pub certificate: PathBuf,
+    /// A file with its key, PEM.
+    pub key: PathBuf,
+    /// After how many seconds of silence the broker is asked whether it is there: from 10 to 3600.
+    #[serde(default = "keep_alive")]
+    pub keep_alive_seconds: u16,
+}
+
+const fn keep_alive() -> u16 {
+    60
+}
+
+impl Link {
+    /// The broker's host and port.
+    pub fn address(&self) -> Option<(String, u16)> {
+        let (host, port) = self.broker.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.address().is_none() {
+            return Err(format!("broker is {:?}, not host:port", self.broker));
+        }
+        if !(10..=3_600).contains(&self.keep_alive_seconds) {
+            return Err(format!(
+                "keep_alive_seconds is {}, not from 10 to 3600",
+                self.keep_alive_seconds
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A file that is no configuration.
@@ -66,6 +111,7 @@ impl Default for Config {
             require_new_pin: true,
             certificate_years: 20,
             crl_years: 20,
+            link: None,
             idle_exit_seconds: None,
             route: Route::Auto,
             revoke_delay_days: 7,
@@ -110,6 +156,7 @@ impl Config {
             let days = config.revoke_delay_days;
             return Err(format!("revoke_delay_days is {days}, not from 0 to {LONGEST_DELAY}"));
         }
+        config.link.as_ref().map_or(Ok(()), Link::check)?;
         Ok(config)
     }
 }

@@ -16,6 +16,7 @@ use keywrightd::{
     config::{Config, ConfigError},
     hotplug::{Sink, StartError, udev::UdevSource},
     lifecycle,
+    link::{self, LinkError},
     registry::{Registry, RegistryError},
     station::{Handle, Station},
     supervisor::Supervisor,
@@ -63,6 +64,8 @@ enum Failure {
     StateDirectory(PathBuf),
     #[error(transparent)]
     Hotplug(#[from] StartError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error(transparent)]
@@ -74,7 +77,11 @@ impl Failure {
     fn status(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Hotplug(StartError::Monitor(_)) | Self::System(_) | Self::Service(_) => 1,
-            Self::Config(_) | Self::Registry(_) | Self::StateDirectory(_) | Self::Hotplug(_) => 2,
+            Self::Config(_)
+            | Self::Registry(_)
+            | Self::StateDirectory(_)
+            | Self::Link(_)
+            | Self::Hotplug(_) => 2,
         })
     }
 }
@@ -111,13 +118,18 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     // Elsewhere than there nothing starts it again when it is needed.
     let restarted = supervisor.is_there() && arguments.bus == Bus::System;
-    let idle_exit = config.idle_exit(restarted);
+    // Locks may say something at any time.
+    let linked = config.link.clone();
+    let idle_exit = config.idle_exit(restarted).filter(|_| linked.is_none());
     let route = config.route;
     let registry = open_registry(&arguments.state_dir)?;
     let delay = config.revoke_delay();
     let (station, outputs) = Station::start(registry.clone(), config)?;
     let mut service =
-        Service::open(arguments.bus, station.clone(), registry, delay, outputs).await?;
+        Service::open(arguments.bus, station.clone(), registry.clone(), delay, outputs).await?;
+    if let Some(config) = &linked {
+        link::start(config, registry, delay, station.clone())?;
+    }
     let teller = station.clone();
     let sink: Sink = Arc::new(move |event| teller.tell(move |station| station.hotplug(event)));
     #[cfg(feature = "virtual-reader")]

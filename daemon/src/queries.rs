@@ -1,8 +1,10 @@
 //! What is read from the registry for lists, bundles and grants. Blocks for a disk's time.
 
+mod grants;
 mod papers;
 mod rights;
 
+pub use grants::Grants;
 pub use papers::{authorities, export, read_export};
 pub use rights::{counts, grant, rights};
 

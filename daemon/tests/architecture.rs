@@ -13,7 +13,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("supervisor", &[]),
     ("decision", &[]),
-    ("link", &[]),
     ("registry", &[]),
     ("token", &[]),
     ("config", &["token"]),
@@ -39,6 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "token",
         ],
     ),
+    ("link", &["clock", "config", "error", "judging", "queries", "registry", "station"]),
     ("lifecycle", &["station", "supervisor"]),
     (
         "bus",

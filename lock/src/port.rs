@@ -21,7 +21,7 @@ use keywrightd::{
     hotplug::{Device, Event, Sink, StartError, udev::UdevSource},
     presence::claims,
     serialization::lock_certificate::{LockRequest, sign_lock},
-    token::{Pin, Session, Token, TokenError},
+    token::{Pin, Route, Session, Token, TokenError},
 };
 use zeroize::Zeroizing;
 
@@ -142,7 +142,7 @@ fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
         return Ok((first(&events)?, Box::new(source)));
     }
     let Port { .. } = port;
-    let source = UdevSource::start(sink)?;
+    let source = UdevSource::start(sink, Route::Auto)?;
     Ok((first(&events)?, Box::new(source)))
 }
 

@@ -226,7 +226,11 @@ fn whole_family(
 }
 
 /// A Key's access certificate in a family, up to the root.
-fn access_chain(registry: &Registry, key: Id, family: Id) -> Result<Vec<Vec<u8>>, Error> {
+pub(super) fn access_chain(
+    registry: &Registry,
+    key: Id,
+    family: Id,
+) -> Result<Vec<Vec<u8>>, Error> {
     let memberships = registry.memberships(key)?;
     let membership = memberships.into_iter().find(|(of, _)| *of == family);
     let (_, membership) = membership.ok_or_else(|| damaged("a membership is missing"))?;
@@ -254,6 +258,6 @@ fn state(said: Option<Said>, confirmation: Option<Confirmation>) -> RightState {
     said.map_or(RightState::Pending, |said| rights::state(Some(said), confirmed))
 }
 
-fn effect(allow: bool) -> Effect {
+pub(super) fn effect(allow: bool) -> Effect {
     if allow { Effect::Allow } else { Effect::Deny }
 }

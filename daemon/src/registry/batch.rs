@@ -158,6 +158,16 @@ impl Batch {
         audit::append(view, changes, self.events)
     }
 
+    /// The Keys that something new is said of.
+    pub(super) fn stated(&self) -> Vec<Id> {
+        let stated = |write: &Write| match write {
+            Write::Statement(key, ..) => Some(*key),
+            Write::Revocation(_, revocation) => Some(revocation.key),
+            _ => None,
+        };
+        self.writes.iter().filter_map(stated).collect()
+    }
+
     fn write(&mut self, write: Write) -> &mut Self {
         self.writes.push(write);
         self

@@ -28,8 +28,10 @@ mod view;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
+
+use keywright_proto::Id;
 
 pub use batch::Batch;
 pub use error::RegistryError;
@@ -41,6 +43,9 @@ use numbers::Reserved;
 use schema::Migration;
 use store::Store;
 
+/// Is told which Keys have new statements.
+type Watcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
+
 /// An open registry. Clones share it; the last one closes it.
 #[derive(Clone)]
 pub struct Registry(Arc<Open>);
@@ -48,6 +53,7 @@ pub struct Registry(Arc<Open>);
 struct Open {
     store: Store,
     numbers: Mutex<Reserved>,
+    watcher: OnceLock<Watcher>,
     // Last: the lock goes when the database is closed.
     _lock: directory::Lock,
 }
@@ -69,7 +75,12 @@ impl Registry {
             directory::create(dir, |new| engine::initialize(new, schema::newest(migrations)))?;
         }
         match engine::quietly(|| open_store(dir, migrations)) {
-            Ok(store) => Ok(Self(Arc::new(Open { store, numbers: Mutex::default(), _lock: lock }))),
+            Ok(store) => Ok(Self(Arc::new(Open {
+                store,
+                numbers: Mutex::default(),
+                watcher: OnceLock::new(),
+                _lock: lock,
+            }))),
             Err(RegistryError::Damaged { what }) => {
                 let moved_to = directory::quarantine(dir)?;
                 Err(RegistryError::Quarantined { what, moved_to })
@@ -84,7 +95,18 @@ impl Registry {
     /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on.
     /// Whether the batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
-        self.0.store.commit(|view, changes| batch.collect(view, changes))
+        let stated = batch.stated();
+        self.0.store.commit(|view, changes| batch.collect(view, changes))?;
+        if let Some(watcher) = self.0.watcher.get().filter(|_| !stated.is_empty()) {
+            watcher(stated);
+        }
+        Ok(())
+    }
+
+    /// Has somebody told which Keys have new statements, after each commit of one, by the thread that commits. There is
+    /// one such watcher; a second one is told nothing.
+    pub fn watch_statements(&self, watcher: impl Fn(Vec<Id>) + Send + Sync + 'static) {
+        let _ = self.0.watcher.set(Box::new(watcher));
     }
 
     /// Reads and counts everything, and follows the chain of the audit log. For a thread of its own, at a time of

@@ -1,6 +1,8 @@
 //! ApplyConfirmation: what a Lock signed about a Key, carried here by hand or over the link. Only it
 //! moves a right from `pending` to `active`, or ends `removing`.
 
+use std::collections::BTreeSet;
+
 use keywright_proto::{
     Confirmation, Effect, Id, PublicKey,
     rights::{Said, newest},
@@ -19,21 +21,56 @@ use crate::{
 impl Station {
     /// ApplyConfirmation.
     pub fn apply_confirmation(&mut self, bytes: Vec<u8>, reply: Reply<()>) {
-        let result = self.take_confirmation(bytes);
+        let result = self.keep_confirmations(vec![bytes]).and_then(|refused| {
+            let refused = refused.into_iter().next();
+            refused.map_or(Ok(()), Err)
+        });
         reply.answer(self, result);
     }
 
-    fn take_confirmation(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
-        let claimed = Confirmation::claimed_lock(&bytes)
+    /// The same for many at once, in as few commits as can be. Answers why some are not believed.
+    pub fn apply_confirmations(&mut self, all: Vec<Vec<u8>>, reply: Reply<Vec<Error>>) {
+        let result = self.keep_confirmations(all);
+        reply.answer(self, result);
+    }
+
+    fn keep_confirmations(&mut self, all: Vec<Vec<u8>>) -> Result<Vec<Error>, Error> {
+        let (mut batch, mut rights) = (Batch::new(), BTreeSet::new());
+        let (mut keys, mut refused) = (BTreeSet::new(), Vec::new());
+        for bytes in all {
+            match self.read_confirmation(&bytes) {
+                Ok((lock, known, stated, said)) => {
+                    if !rights.insert((stated.key, lock)) {
+                        // Which of two is newer is seen against what is committed.
+                        self.registry.commit(std::mem::take(&mut batch))?;
+                        rights = BTreeSet::from([(stated.key, lock)]);
+                    }
+                    self.put_confirmed(&mut batch, lock, &stated, said, bytes)?;
+                    batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
+                    keys.insert(stated.key);
+                }
+                Err(error) => refused.push(error),
+            }
+        }
+        if !keys.is_empty() {
+            self.registry.commit(batch)?;
+        }
+        for key in keys {
+            self.refresh_id(key);
+        }
+        Ok(refused)
+    }
+
+    /// Verifies one, and finds what it is about.
+    fn read_confirmation(&self, bytes: &[u8]) -> Result<(Id, Lock, Stated, Confirmation), Error> {
+        let claimed = Confirmation::claimed_lock(bytes)
             .map_err(|error| Error::InvalidArgument(error.to_string()))?;
-        let mut id = [0; 16];
-        id.copy_from_slice(&claimed[..16]);
-        let lock = Id::from_bytes(id);
+        let lock = Id::of_hash(&claimed);
         let known =
             self.registry.lock(lock)?.ok_or_else(|| Error::NotFound(format!("Lock {lock}")))?;
         let said = PublicKey::from_spki_der(&known.identity_key)
             .map_err(|error| error.to_string())
-            .and_then(|key| Confirmation::verify(&bytes, &key).map_err(|error| error.to_string()))
+            .and_then(|key| Confirmation::verify(bytes, &key).map_err(|error| error.to_string()))
             .map_err(|why| {
                 Error::Forged(format!("{why}; ask Lock \"{}\" for it once more", known.name))
             })?;
@@ -44,13 +81,7 @@ impl Station {
                     .into(),
             )
         })?;
-        let mut batch = Batch::new();
-        let now = clock::unix_seconds();
-        self.put_confirmed(&mut batch, lock, &stated, said, bytes)?;
-        batch.put_lock(lock, Lock { last_seen: now, ..known });
-        self.registry.commit(batch)?;
-        self.refresh_id(stated.key);
-        Ok(())
+        Ok((lock, known, stated, said))
     }
 
     /// Puts what a Lock confirmed, unless something newer is known: an old confirmation may come

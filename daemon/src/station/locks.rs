@@ -18,6 +18,20 @@ use crate::{
 };
 
 impl Station {
+    /// The link tells whether a Lock is there: a hint, for people.
+    pub fn lock_seen(&mut self, lock: Id, online: bool, reply: Reply<()>) {
+        let seen = self.note_lock(lock, online);
+        reply.answer(self, seen);
+    }
+
+    fn note_lock(&self, lock: Id, online: bool) -> Result<(), Error> {
+        let missing = || Error::NotFound(format!("Lock {lock}"));
+        let known = self.registry.lock(lock)?.ok_or_else(missing)?;
+        let mut batch = Batch::new();
+        batch.put_lock(lock, Lock { online, last_seen: clock::unix_seconds(), ..known });
+        Ok(self.registry.commit(batch)?)
+    }
+
     /// AddLock.
     pub fn add_lock(
         &mut self,

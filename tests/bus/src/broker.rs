@@ -141,10 +141,15 @@ fn certify(directory: &Path) {
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 36500 -subj /CN=broker-ca"));
-    openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=broker"));
-    fs::write(directory.join("ext"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
-        .unwrap();
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 36500 -extfile ext -out server.pem",
-    );
+    for (name, extensions) in [
+        ("server", "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n"),
+        ("station", "extendedKeyUsage=clientAuth\n"),
+    ] {
+        openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+        fs::write(directory.join("extensions"), extensions).unwrap();
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 36500 \
+             -extfile extensions -out {name}.pem"
+        ));
+    }
 }

@@ -1,0 +1,432 @@
+//! What a station says to its Locks over the link, and what it hears from them.
+//!
+//! Said: the grant of every right that is not confirmed yet, when its statement is new, when its Lock appears, and when
+//! the broker does. Each is retained, so that a Lock that is away gets it when it is back. Heard: confirmations, which
+//! prove themselves; whether a Lock is there, which is a hint; and Locks that were certified by a Key in their own port.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs, io,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use keywright_proto::{
+    Id,
+    link::{MAX_PACKET, ONLINE, Topic, for_station},
+    rights::RightState,
+};
+use sha2::{Digest, Sha256};
+
+use super::connection::{self, Connection, Settings};
+use crate::{
+    clock,
+    config::Link as Config,
+    error::Error,
+    judging::Moment,
+    queries::{self, Grants, Page},
+    registry::{Filter, Registry},
+    station::Handle,
+};
+
+/// How many events wait at most; then the broker has to.
+const QUEUE: usize = 64;
+/// How many grants are on their way at once.
+const WINDOW: usize = 64;
+/// How many rows are read at once.
+const PAGE: u32 = 100;
+/// A hostile broker must not fill the log: one line in this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// A file that the configuration names.
+    #[error(
+        "the link cannot be set up: {path}: {source}; correct the configuration and start again"
+    )]
+    File {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No thread.
+    #[error("the link cannot be started: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Starts the link on a thread of its own.
+///
+/// # Errors
+/// A file cannot be read; no thread can be started.
+pub fn start(
+    config: &Config,
+    registry: Registry,
+    delay: u64,
+    station: Handle,
+) -> Result<(), LinkError> {
+    let settings = settings(config)?;
+    let (send, events) = mpsc::sync_channel(QUEUE);
+    let changed = Arc::new(Mutex::new(BTreeSet::new()));
+    let (wake, noted) = (send.clone(), Arc::clone(&changed));
+    registry.watch_statements(move |keys| {
+        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+        // Never waits: whoever commits may be waited for. A full queue is looked through anyway.
+        let _ = wake.try_send(Event::Changed);
+    });
+    let connection = Connection::start(settings, move |event| {
+        // The room ends with the process.
+        let _ = send.send(Event::Link(event));
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let room = Room {
+        registry,
+        station,
+        delay,
+        connection,
+        runtime,
+        changed,
+        up: false,
+        to_do: VecDeque::new(),
+        walk: None,
+        pairs: VecDeque::new(),
+        in_flight: BTreeSet::new(),
+        confirmations: Vec::new(),
+        grants: None,
+        next_number: 0,
+        refused: 0,
+        last_told: None,
+    };
+    thread::Builder::new().name("link-room".into()).spawn(move || room.run(&events))?;
+    Ok(())
+}
+
+fn settings(config: &Config) -> Result<Settings, LinkError> {
+    let read = |path: &Path| {
+        fs::read(path)
+            .map_err(|source| LinkError::File { path: path.display().to_string(), source })
+    };
+    let certificate = read(&config.certificate)?;
+    Ok(Settings {
+        broker: config.address().unwrap_or_default(),
+        ca: read(&config.ca)?,
+        key: read(&config.key)?,
+        client_id: format!("keywright-station-{}", hex::encode(&Sha256::digest(&certificate)[..8])),
+        certificate,
+        keep_alive: config.keep_alive_seconds,
+        presence: None,
+        subscriptions: for_station().to_vec(),
+        max_packet: MAX_PACKET,
+    })
+}
+
+enum Event {
+    Link(connection::Event),
+    /// Statements are new; which, is noted.
+    Changed,
+}
+
+/// Whose rights are to be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    /// Of one Key, at every Lock.
+    Key(Id),
+    /// Of every Key, at one Lock.
+    Lock(Id),
+}
+
+/// How far that is done.
+struct Walk {
+    work: Work,
+    after: Option<Id>,
+}
+
+struct Room {
+    registry: Registry,
+    station: Handle,
+    delay: u64,
+    connection: Connection,
+    runtime: tokio::runtime::Runtime,
+    changed: Arc<Mutex<BTreeSet<Id>>>,
+    up: bool,
+    to_do: VecDeque<Work>,
+    walk: Option<Walk>,
+    /// Key and Lock, to be said next.
+    pairs: VecDeque<(Id, Id)>,
+    in_flight: BTreeSet<u64>,
+    /// What was heard and is not applied yet.
+    confirmations: Vec<Vec<u8>>,
+    /// The Key whose grants were last said.
+    grants: Option<Grants>,
+    next_number: u64,
+    refused: u64,
+    last_told: Option<Instant>,
+}
+
+impl Room {
+    fn run(mut self, events: &Receiver<Event>) {
+        while let Ok(event) = events.recv() {
+            for event in std::iter::once(event).chain(events.try_iter().take(QUEUE)) {
+                if let Event::Link(event) = event {
+                    let heard = self.hear(event);
+                    self.note(heard);
+                }
+            }
+            // Many of them are one commit.
+            let confirmed = self.confirm();
+            self.note(confirmed);
+            self.note_changed();
+            let said = self.say();
+            self.note(said);
+        }
+    }
+
+    fn note(&self, done: Result<(), Error>) {
+        if let Err(error) = done {
+            tracing::error!("the link: {error}");
+        }
+    }
+
+    fn note_changed(&mut self) {
+        let changed =
+            std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+        for key in changed {
+            self.want(Work::Key(key));
+        }
+    }
+
+    fn want(&mut self, work: Work) {
+        // What is not there now is said when it is: everything, then.
+        if self.up && !self.to_do.contains(&work) {
+            self.to_do.push_back(work);
+        }
+    }
+
+    fn hear(&mut self, event: connection::Event) -> Result<(), Error> {
+        match event {
+            connection::Event::Up => {
+                self.forget();
+                self.up = true;
+                self.want_all()?;
+            }
+            connection::Event::Down => {
+                self.forget();
+                self.up = false;
+            }
+            connection::Event::Published(number) => {
+                self.in_flight.remove(&number);
+            }
+            connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
+                Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
+                Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
+                Some(Topic::Papers { lock }) => self.papers(lock, &payload)?,
+                Some(Topic::Grant { .. }) | None => self.refuse("not a topic for a station"),
+            },
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.in_flight.clear();
+        self.to_do.clear();
+        self.pairs.clear();
+        self.walk = None;
+    }
+
+    fn want_all(&mut self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.registry.keys_page(&Filter::default(), after, PAGE as usize)?;
+            for (key, _) in page.items {
+                self.want(Work::Key(key));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn confirmation(&mut self, lock: Id, key: Id, bytes: Vec<u8>) -> Result<(), Error> {
+        // The broker keeps the last one, and sends it again and again.
+        if self.registry.lock_word(key, lock)?.is_none_or(|known| known.cose != bytes) {
+            self.confirmations.push(bytes);
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self) -> Result<(), Error> {
+        let all = std::mem::take(&mut self.confirmations);
+        if all.is_empty() {
+            return Ok(());
+        }
+        let applied =
+            self.station.ask(move |station, reply| station.apply_confirmations(all, reply));
+        for refused in self.runtime.block_on(applied)? {
+            self.refuse(&refused);
+        }
+        Ok(())
+    }
+
+    fn presence(&mut self, lock: Id, online: bool) -> Result<(), Error> {
+        let Some(known) = self.registry.lock(lock)? else { return Ok(()) };
+        if known.online != online {
+            let seen =
+                self.station.ask(move |station, reply| station.lock_seen(lock, online, reply));
+            self.runtime.block_on(seen)?;
+        }
+        if online {
+            self.want(Work::Lock(lock));
+        }
+        Ok(())
+    }
+
+    /// A Lock that this station does not know shows its certificate, which proves itself.
+    fn papers(&mut self, lock: Id, bytes: &[u8]) -> Result<(), Error> {
+        if self.registry.lock(lock)?.is_some() {
+            return Ok(());
+        }
+        match queries::read_export(&self.registry, bytes) {
+            Ok((family, papers)) => {
+                let taken = self
+                    .station
+                    .ask(move |station, reply| station.import_family(family, papers, reply));
+                self.runtime.block_on(taken)?;
+                self.want(Work::Lock(lock));
+            }
+            Err(error) => self.refuse(&error),
+        }
+        Ok(())
+    }
+
+    /// Says as much as the window allows.
+    fn say(&mut self) -> Result<(), Error> {
+        while self.up && self.in_flight.len() < WINDOW {
+            let Some((key, lock)) = self.next_pair()? else { return Ok(()) };
+            let grant = match self.grant(key, lock) {
+                Ok(grant) => grant,
+                // It is gone since.
+                Err(Error::NotFound(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let number = self.next_number;
+            self.next_number += 1;
+            self.in_flight.insert(number);
+            self.connection.publish(Topic::Grant { lock, key }.name(), grant, number);
+        }
+        Ok(())
+    }
+
+    /// For 100,000 Locks it takes 50 ms to make the tree: once, and not for each.
+    fn grant(&mut self, key: Id, lock: Id) -> Result<Vec<u8>, Error> {
+        let (registry, moment) = (&self.registry, self.moment());
+        let current = match &self.grants {
+            Some(grants) => grants.are_current(registry, key, moment)?,
+            None => false,
+        };
+        if !current {
+            let family = registry.lock(lock)?.map(|lock| lock.family);
+            self.grants = match family {
+                Some(family) => Grants::of(registry, key, family, moment)?,
+                None => None,
+            };
+        }
+        match self.grants.as_ref().and_then(|grants| grants.at(lock)) {
+            Some(grant) => Ok(grant),
+            None => queries::grant(registry, key, lock, moment),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: clock::unix_seconds(), delay: self.delay }
+    }
+
+    fn next_pair(&mut self) -> Result<Option<(Id, Id)>, Error> {
+        loop {
+            if let Some(pair) = self.pairs.pop_front() {
+                return Ok(Some(pair));
+            }
+            let walk = match self.walk.take() {
+                Some(walk) => walk,
+                None => match self.to_do.pop_front() {
+                    Some(work) => Walk { work, after: None },
+                    None => return Ok(None),
+                },
+            };
+            let after = match walk.work {
+                Work::Key(key) => {
+                    self.unconfirmed(key, Page { after: walk.after, limit: PAGE }, None)?
+                }
+                Work::Lock(lock) => self.at_lock(lock, walk.after)?,
+            };
+            self.walk = after.map(|after| Walk { work: walk.work, after: Some(after) });
+        }
+    }
+
+    /// Notes a Key's rights that are not confirmed, of one page; answers after what to go on.
+    fn unconfirmed(&mut self, key: Id, page: Page, only: Option<Id>) -> Result<Option<Id>, Error> {
+        let (rows, next) = match queries::rights(&self.registry, key, page, self.moment()) {
+            Err(Error::NotFound(_)) => return Ok(None),
+            found => found?,
+        };
+        for (lock, _, state, _) in rows {
+            let Ok(lock) = lock.parse() else { continue };
+            if state != RightState::Active.as_str() && only.is_none_or(|only| only == lock) {
+                self.pairs.push_back((key, lock));
+            }
+        }
+        Ok(next.parse().ok())
+    }
+
+    /// Notes what is not confirmed at one Lock, of one page of Keys.
+    fn at_lock(&mut self, lock: Id, after: Option<Id>) -> Result<Option<Id>, Error> {
+        let Some(known) = self.registry.lock(lock)? else { return Ok(None) };
+        let filter = Filter { family: Some(known.family), query: None };
+        let keys = self.registry.keys_page(&filter, after, PAGE as usize)?;
+        for (key, _) in keys.items {
+            self.unconfirmed(key, Page { after: before(lock), limit: 1 }, Some(lock))?;
+        }
+        Ok(keys.next)
+    }
+
+    fn refuse(&mut self, why: &(impl std::fmt::Display + ?Sized)) {
+        self.refused += 1;
+        if self.last_told.is_none_or(|told| told.elapsed() >= QUIET) {
+            self.last_told = Some(Instant::now());
+            tracing::warn!(
+                refused = self.refused,
+                "refused from the link, the last one because: {why}"
+            );
+            self.refused = 0;
+        }
+    }
+}
+
+/// The id before this one, so that a page after it begins with this one.
+fn before(id: Id) -> Option<Id> {
+    let number = u128::from_be_bytes(*id.as_bytes());
+    number.checked_sub(1).map(|number| Id::from_bytes(number.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_before() {
+        let id = |last| {
+            let mut bytes = [7; 16];
+            bytes[15] = last;
+            Id::from_bytes(bytes)
+        };
+        assert_eq!(before(id(2)), Some(id(1)));
+        assert_eq!(before(Id::from_bytes([0; 16])), None);
+        assert!(before(id(0)).unwrap() < id(0));
+    }
+}

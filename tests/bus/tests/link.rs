@@ -1,0 +1,87 @@
+//! A station and its Locks over a real mosquitto: `keywrightd`, `keywright-lockd`, and nobody does anything in between.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use keywright_bus_tests::{
+    Answers, Objects, Station,
+    lockd::Lockd,
+    pins::{self, PIN},
+};
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::sleep;
+use zbus::OwnedObjectPath;
+
+/// Waits until this Key has so many active and pending rights, as the signals tell.
+async fn until_rights(station: &mut Station, key: &OwnedObjectPath, active: u32, pending: u32) {
+    let check = |objects: &Objects| {
+        let key = objects.key(key)?;
+        let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
+        (found == (active, pending)).then_some(())
+    };
+    station.watch.until(&format!("{active} active and {pending} pending"), check).await;
+}
+
+#[tokio::test]
+async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let mut locks = Vec::new();
+    for name in ["gate", "attic", "cellar"] {
+        locks.push(Lockd::add(&station, &master, name).await);
+    }
+    let key = station.client.key(&master.path).await;
+    let chain = key.get_certificate_chain("").await.unwrap();
+    station.unplug(master).await;
+    let mut broker = station.link(&chain).await;
+    // Two are there, the third is not.
+    locks[0].start(&broker, "");
+    locks[1].start(&broker, "");
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    until_rights(&mut station, &master.path, 2, 1).await;
+    let bob = station.plug("bob").await;
+    station.make(&master, &bob, &Answers::sub("Bob", &[])).await;
+    until_rights(&mut station, &bob.path, 2, 1).await;
+    let id = station.watch.objects().await.key(&bob.path).unwrap().text("Id");
+    assert!(locks[0].list("ssh_keys").contains(&id) && locks[1].list("ssh_keys").contains(&id));
+
+    // The broker dies and comes back; then the third Lock comes.
+    broker.kill();
+    broker.restart();
+    locks[2].start(&broker, "");
+    until_rights(&mut station, &bob.path, 3, 0).await;
+    let manager = station.client.manager().await;
+    // No signal tells of Locks that come and go.
+    loop {
+        let (rows, _) = manager.list_locks(HashMap::new(), "", 10).await.unwrap();
+        if rows.iter().all(|row| row.3) {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+
+    // One is away while its right is taken; it hears of that when it is back.
+    locks[0].kill();
+    let gone = locks[0].id.clone();
+    let taken = [gone.as_str()];
+    let changed = manager.change_rights(&master.path, &id, &[], &taken, pins::pipe(PIN));
+    changed.await.unwrap();
+    let state = |rows: Vec<(String, String, String, u64)>| {
+        rows.into_iter().find(|row| row.0 == gone).map(|row| row.2)
+    };
+    let (rows, _) = manager.list_rights(&id, "", 10).await.unwrap();
+    assert_eq!(state(rows).as_deref(), Some("removing"));
+    assert!(locks[0].list("ssh_keys").contains(&id));
+    locks[0].start(&broker, "");
+    // No signal tells of the end of a removal: the counts are what they were.
+    loop {
+        let (rows, _) = manager.list_rights(&id, "", 10).await.unwrap();
+        if state(rows).is_none() {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!locks[0].list("ssh_keys").contains(&id));
+    until_rights(&mut station, &bob.path, 2, 0).await;
+}
