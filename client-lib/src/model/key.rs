@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    model::{KeyRow, Properties, take, word},
+    model::{KeyRow, Outcome, Properties, serialization::outcome, take, word},
     words::words,
 };
 
@@ -63,6 +63,8 @@ pub struct Key {
     pub name: String,
     pub state: KeyState,
     pub memberships: Vec<Membership>,
+    /// Why it is unusable.
+    pub trouble: Option<Outcome>,
     pub present: bool,
     pub model: String,
     pub serial: String,
@@ -85,6 +87,7 @@ impl Key {
             name: String::new(),
             state: KeyState::Other(String::new()),
             memberships: Vec::new(),
+            trouble: None,
             present: false,
             model: String::new(),
             serial: String::new(),
@@ -124,6 +127,10 @@ impl Key {
                         .into_iter()
                         .map(|(family, role)| Membership { family, role: role.parse().ok() })
                         .collect();
+                }
+                "Trouble" => {
+                    let (error, text) = take(name, value)?;
+                    self.trouble = outcome(error, text);
                 }
                 "Present" => self.present = take(name, value)?,
                 "Model" => self.model = take(name, value)?,

@@ -209,7 +209,7 @@ impl Serialization {
 }
 
 /// An outcome, unless both parts are empty.
-fn outcome(name: String, text: String) -> Option<Outcome> {
+pub(super) fn outcome(name: String, text: String) -> Option<Outcome> {
     if name.is_empty() && text.is_empty() {
         return None;
     }

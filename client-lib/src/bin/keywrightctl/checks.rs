@@ -3,12 +3,12 @@
 use std::iter;
 
 use keywright_client::{
-    Key, State, bus,
+    ErrorName, Key, State, bus,
     model::{KeyState, PinState},
 };
 use serde::Serialize;
 
-use crate::watch;
+use crate::{installed::Installed, machine_checks, usb::Token, watch};
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,14 +48,40 @@ pub struct Facts {
     pub polkit: Option<Result<Vec<String>, String>>,
     /// What the daemon shows.
     pub state: Option<State>,
+    /// The unit, on the system bus.
+    pub unit: Option<Unit>,
+    /// What is installed here; none on another bus than the system's.
+    pub installed: Option<Installed>,
+    /// The tokens that are plugged in here; likewise.
+    pub tokens: Option<Vec<Token>>,
+}
+
+/// The unit as systemd sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// `loaded`, `not-found`, `masked`…
+    pub load: String,
+    /// `active`, `inactive`, `failed`…
+    pub active: String,
 }
 
 type Check = fn(&Facts) -> Vec<Finding>;
 
 /// Every check, in the order in which they are shown.
-pub const CHECKS: &[Check] = &[the_bus, the_daemon, polkit, keys, pins, decisions];
+pub const CHECKS: &[Check] = &[
+    the_bus,
+    the_daemon,
+    machine_checks::files,
+    machine_checks::state_directory,
+    polkit,
+    machine_checks::tokens,
+    keys,
+    pins,
+    decisions,
+];
 
-fn finding(
+/// A finding.
+pub fn finding(
     check: &'static str,
     result: Health,
     text: impl Into<String>,
@@ -90,9 +116,25 @@ fn the_daemon(facts: &Facts) -> Vec<Finding> {
             findings
         }
         Some(Err(text)) => {
-            vec![finding("daemon", Health::Fail, text, "systemctl status keywrightd.service")]
+            vec![finding("daemon", Health::Fail, text, start(facts.unit.as_ref()))]
         }
         None => Vec::new(),
+    }
+}
+
+/// How a daemon that does not answer is started.
+fn start(unit: Option<&Unit>) -> &'static str {
+    match unit.map(|unit| (unit.load.as_str(), unit.active.as_str())) {
+        Some(("not-found", _)) => "sudo apt install keywrightd",
+        Some(("masked", _)) => "sudo systemctl unmask keywrightd.service",
+        Some((_, "failed")) => {
+            "journalctl -u keywrightd.service -n 20; mend what it says, then: sudo systemctl restart keywrightd.service"
+        }
+        Some((_, "active" | "activating" | "deactivating" | "reloading")) => {
+            "sudo systemctl restart keywrightd.service"
+        }
+        Some(_) => "sudo systemctl start keywrightd.service",
+        None => "systemctl status keywrightd.service",
     }
 }
 
@@ -157,12 +199,18 @@ fn key(key: &Key) -> Finding {
         KeyState::Revoked => (Health::Warn, "was revoked, for good", "use another"),
         KeyState::Unusable => (
             Health::Fail,
-            "cannot be used: no PIV application, PIN and PUK blocked, or another program has it",
-            "systemctl stop pcscd.socket pcscd.service, then plug it in again",
+            "cannot be used",
+            match key.trouble.as_ref().and_then(|trouble| trouble.error) {
+                Some(ErrorName::KeyBusy) => "sudo keywrightctl doctor",
+                _ => "use another, or plug it in again",
+            },
         ),
         KeyState::Other(_) => (Health::Warn, "is in a state unknown here", "update this program"),
     };
     let mut text = format!("{label} ({}) {text}", key.state);
+    if let Some(trouble) = &key.trouble {
+        text = format!("{text}: {}", trouble.text);
+    }
     if key.state == KeyState::Blank {
         text = format!("{label} can be made into a Key");
     }
@@ -253,7 +301,7 @@ mod tests {
             ("sub", Health::Ok, ""),
             ("foreign", Health::Warn, "another"),
             ("revoked", Health::Warn, "another"),
-            ("unusable", Health::Fail, "pcscd"),
+            ("unusable", Health::Fail, "another"),
             ("new-word", Health::Warn, "update"),
         ] {
             let (found, step) = worst(&keys(&with(here(state))));
@@ -309,6 +357,19 @@ mod tests {
         assert_eq!(worst(&the_daemon(&version(Ok("1".into()), true))).0, Health::Ok);
         assert_eq!(worst(&the_daemon(&version(Ok("1".into()), false))).0, Health::Warn);
         assert_eq!(worst(&the_daemon(&version(Err("no".into()), true))).0, Health::Fail);
+        for (load, active, mend) in [
+            ("not-found", "inactive", "apt install"),
+            ("masked", "inactive", "unmask"),
+            ("loaded", "failed", "journalctl"),
+            ("loaded", "active", "restart"),
+            ("loaded", "inactive", "start"),
+        ] {
+            let unit = Some(Unit { load: load.into(), active: active.into() });
+            let (health, found) =
+                worst(&the_daemon(&Facts { unit, ..version(Err("no".into()), true) }));
+            assert_eq!(health, Health::Fail);
+            assert!(found.contains(mend), "{load} {active}: {found}");
+        }
         let lost = Facts { bus: Some(Err("no".into())), ..Facts::default() };
         assert_eq!(worst(&the_bus(&lost)).0, Health::Fail);
     }

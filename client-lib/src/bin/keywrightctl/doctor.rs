@@ -1,14 +1,20 @@
 //! `doctor`: finds out the facts, has them judged, and says what to mend.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use keywright_client::{Bus, Client, bus};
-use zbus::{Connection, fdo::DBusProxy};
+use zbus::{
+    Connection, OwnedObjectPath,
+    fdo::{DBusProxy, PropertiesProxy},
+    names::InterfaceName,
+};
 
 use crate::{
-    checks::{CHECKS, Facts, Finding, Health},
+    checks::{CHECKS, Facts, Finding, Health, Unit},
     failure::Failure,
+    installed,
     output::Output,
+    usb,
 };
 
 /// Runs every check. Exit status 1 where one fails.
@@ -24,6 +30,12 @@ pub async fn run(bus: &Bus, output: &mut Output) -> Result<(), Failure> {
 
 async fn facts(bus: &Bus) -> Facts {
     let mut facts = Facts::default();
+    // A daemon on another bus is not the installed one.
+    if *bus == Bus::System {
+        let root = Path::new("/");
+        facts.installed = Some(installed::look(root));
+        facts.tokens = Some(usb::tokens(root));
+    }
     let client = match Client::connect(bus).await {
         Ok(client) => client,
         Err(error) => {
@@ -38,6 +50,7 @@ async fn facts(bus: &Bus) -> Facts {
     if *bus == Bus::System {
         let actions = actions(client.connection()).await;
         facts.polkit = Some(actions.map_err(|error| error.to_string()));
+        facts.unit = unit(client.connection()).await.ok();
     }
     facts.state = client.state().await.ok();
     facts
@@ -46,6 +59,27 @@ async fn facts(bus: &Bus) -> Facts {
 async fn activatable(connection: &Connection) -> zbus::Result<bool> {
     let names = DBusProxy::new(connection).await?.list_activatable_names().await?;
     Ok(names.iter().any(|name| name.as_str() == bus::NAME))
+}
+
+/// What systemd knows of the daemon's unit.
+async fn unit(connection: &Connection) -> zbus::Result<Unit> {
+    const SYSTEMD: &str = "org.freedesktop.systemd1";
+    let loaded = connection
+        .call_method(
+            Some(SYSTEMD),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "LoadUnit",
+            &"keywrightd.service",
+        )
+        .await?;
+    let path: OwnedObjectPath = loaded.body().deserialize()?;
+    let unit = PropertiesProxy::builder(connection).destination(SYSTEMD).path(path).build().await?;
+    let interface = InterfaceName::try_from("org.freedesktop.systemd1.Unit")?;
+    let property = async |name| -> zbus::Result<String> {
+        String::try_from(unit.get(interface.clone(), name).await?)
+    };
+    Ok(Unit { load: property("LoadState").await?, active: property("ActiveState").await? })
 }
 
 /// An action as polkit describes it: id, description, message, vendor, vendor URL, icon, the

@@ -1,0 +1,140 @@
+//! What is installed on this machine, as far as files tell: for `doctor`.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+/// The user that the daemon runs as, and its group.
+pub const USER: &str = "keywright";
+/// Where the daemon keeps its state.
+pub const STATE_DIR: &str = "/var/lib/keywright";
+/// Names of registries that the daemon has set aside begin so.
+const DAMAGED: &str = "registry.damaged-";
+
+/// The files of a package, as they are found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// The D-Bus policy: without it the daemon gets no name.
+    pub policy: bool,
+    /// The udev rule: without it the daemon can open no token.
+    pub rule: bool,
+    /// The user's number.
+    pub user: Option<u32>,
+    /// Whether the group exists.
+    pub group: bool,
+    /// The state directory; none before the first start.
+    pub state: Option<StateDir>,
+}
+
+/// The daemon's state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateDir {
+    /// Its file system takes no writes.
+    pub read_only: bool,
+    /// Bytes that are free.
+    pub free: u64,
+    /// To whom it belongs.
+    pub owner: u32,
+    /// Registries that were set aside; only root sees them.
+    pub damaged: Vec<PathBuf>,
+}
+
+/// Looks at what is there. `root` is `/`.
+pub fn look(root: &Path) -> Installed {
+    Installed {
+        policy: ["usr/share/dbus-1/system.d", "etc/dbus-1/system.d"]
+            .iter()
+            .any(|directory| has_text(&root.join(directory).join("org.keywright1.conf"))),
+        rule: rule(root),
+        user: entry(&root.join("etc/passwd")).and_then(|fields| fields.get(2)?.parse().ok()),
+        group: entry(&root.join("etc/group")).is_some(),
+        state: state(root, &root.join(STATE_DIR.trim_start_matches('/'))),
+    }
+}
+
+/// The first file of this name counts, in the order of udev(7); an empty one, or a link to /dev/null, masks the others.
+fn rule(root: &Path) -> bool {
+    ["etc", "run", "usr/local/lib", "usr/lib", "lib"]
+        .iter()
+        .map(|directory| root.join(directory).join("udev/rules.d/70-keywright.rules"))
+        .find(|path| path.symlink_metadata().is_ok())
+        .is_some_and(|path| has_text(&path))
+}
+
+fn has_text(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
+}
+
+/// The fields of the user's or the group's line.
+fn entry(file: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(file).ok()?;
+    let mut lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
+    lines.find(|fields| fields.first().is_some_and(|name| name == USER))
+}
+
+fn state(root: &Path, directory: &Path) -> Option<StateDir> {
+    let metadata = fs::metadata(directory).ok()?;
+    let system = statvfs(directory).ok()?;
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut damaged: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(DAMAGED))
+        .filter_map(|entry| Some(Path::new("/").join(entry.path().strip_prefix(root).ok()?)))
+        .collect();
+    damaged.sort();
+    Some(StateDir {
+        read_only: system.f_flag.contains(StatVfsMountFlags::RDONLY),
+        // Not what is kept for root.
+        free: system.f_bavail.saturating_mul(system.f_frsize),
+        owner: metadata.uid(),
+        damaged,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn put(root: &Path, file: &str, contents: &str) {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    #[test]
+    fn an_empty_machine_has_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(look(root.path()), Installed::default());
+    }
+
+    #[test]
+    fn what_a_package_installs_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        put(root, "usr/share/dbus-1/system.d/org.keywright1.conf", "x");
+        put(root, "lib/udev/rules.d/70-keywright.rules", "x");
+        put(
+            root,
+            "etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nkeywright:!:996:995:K:/var/lib/keywright:/bin/false\n",
+        );
+        put(root, "etc/group", "keywrights:x:1:\n");
+        put(root, "var/lib/keywright/registry.damaged-17/db", "");
+        let found = look(root);
+        assert!(found.policy && found.rule && !found.group);
+        assert_eq!(found.user, Some(996));
+        let state = found.state.unwrap();
+        assert!(!state.read_only && state.free > 0);
+        assert_eq!(state.damaged, [Path::new("/var/lib/keywright/registry.damaged-17")]);
+
+        // Masked by an administrator.
+        fs::create_dir_all(root.join("etc/udev/rules.d")).unwrap();
+        symlink("/dev/null", root.join("etc/udev/rules.d/70-keywright.rules")).unwrap();
+        assert!(!look(root).rule);
+    }
+}

@@ -1,0 +1,234 @@
+//! What `doctor` checks of the machine itself: files, users, disks and USB devices. Pure functions of what was found.
+
+use crate::{
+    checks::{Facts, Finding, Health, finding},
+    installed::{Installed, STATE_DIR, USER},
+    usb::{Holder, Level, Token},
+};
+
+const REINSTALL: &str = "sudo apt install --reinstall keywrightd";
+const TRIGGER: &str =
+    "sudo udevadm control --reload; sudo udevadm trigger --settle --subsystem-match=usb";
+/// A commit leaves 2 MiB free; below this it soon cannot.
+const LITTLE: u64 = 4 * 1024 * 1024;
+
+/// The packaged files; nothing on a bus other than the system's.
+pub fn files(facts: &Facts) -> Vec<Finding> {
+    let Some(found) = &facts.installed else { return Vec::new() };
+    let mut findings = Vec::new();
+    if !found.policy {
+        let text =
+            "the D-Bus policy org.keywright1.conf is missing: the bus refuses the daemon its name";
+        findings.push(finding("policy", Health::Fail, text, REINSTALL));
+    }
+    if !found.rule {
+        let text =
+            "the udev rule 70-keywright.rules is missing or masked: the daemon can open no token";
+        let mend = format!("{REINSTALL}; {TRIGGER}");
+        findings.push(finding("udev", Health::Fail, text, mend));
+    }
+    let missing = match (found.user, found.group) {
+        (None, _) => Some("user"),
+        (Some(_), false) => Some("group"),
+        (Some(_), true) => None,
+    };
+    if let Some(missing) = missing {
+        let text = format!("the {missing} {USER} is missing: the daemon cannot start");
+        findings.push(finding("user", Health::Fail, text, "sudo systemd-sysusers keywrightd.conf"));
+    }
+    if findings.is_empty() {
+        findings.push(finding("files", Health::Ok, "policy, udev rule and user are there", ""));
+    }
+    findings
+}
+
+/// The state directory.
+pub fn state_directory(facts: &Facts) -> Vec<Finding> {
+    let Some(Installed { state: Some(state), user, .. }) = &facts.installed else {
+        return Vec::new();
+    };
+    let fail = |text: String, mend: String| finding("state", Health::Fail, text, mend);
+    let mut findings = Vec::new();
+    if state.read_only {
+        let mend = format!(
+            "sudo mount -o remount,rw \"$(findmnt -no TARGET --target {STATE_DIR})\"; if that fails: dmesg"
+        );
+        findings.push(fail(format!("{STATE_DIR} is on a read-only file system"), mend));
+    }
+    if state.free < LITTLE {
+        let text = format!("the disk of {STATE_DIR} is full: {} KiB are free", state.free / 1024);
+        findings.push(fail(text, format!("df -h {STATE_DIR}; free some space")));
+    }
+    if user.is_some_and(|user| user != state.owner) {
+        let text = format!("{STATE_DIR} does not belong to {USER}");
+        findings.push(fail(text, format!("sudo chown -R {USER}:{USER} {STATE_DIR}")));
+    }
+    for damaged in &state.damaged {
+        let text = format!("a damaged registry was set aside as {}", damaged.display());
+        let mend = "keywrightctl family import FILE, with what another station exported; then move the damaged one away";
+        findings.push(finding("registry", Health::Warn, text, mend));
+    }
+    findings
+}
+
+/// Tokens, whether or not the daemon shows them.
+pub fn tokens(facts: &Facts) -> Vec<Finding> {
+    let Some(tokens) = &facts.tokens else { return Vec::new() };
+    if !tokens.iter().any(|token| token.level.is_some()) && tokens.is_empty() {
+        let text = "no USB device with a CCID interface is plugged in";
+        let mend = "plug a Key in; where one is: lsusb -v, and switch CCID (smart card) on with its maker's tool";
+        return vec![finding("usb", Health::Warn, text, mend)];
+    }
+    let user = facts.installed.as_ref().and_then(|installed| installed.user);
+    tokens.iter().flat_map(|token| of_token(token, user)).collect()
+}
+
+fn of_token(token: &Token, user: Option<u32>) -> Vec<Finding> {
+    let fail = |text: String, mend: String| finding("usb", Health::Fail, text, mend);
+    let name = &token.name;
+    let mut findings = Vec::new();
+    match token.level {
+        None => {
+            let text = format!(
+                "{name} is a security token without a CCID interface: it cannot be a Key like that"
+            );
+            let mend = "switch CCID (smart card, PIV) on with its maker's tool, on a YubiKey: ykman config usb --enable PIV";
+            return vec![fail(text, mend.into())];
+        }
+        Some(Level::Apdu) => {}
+        Some(Level::Tpdu | Level::Character) => {
+            let kind = if token.level == Some(Level::Tpdu) { "TPDUs" } else { "characters" };
+            let text =
+                format!("{name} is a reader that exchanges {kind}: what is in it cannot be a Key");
+            return vec![finding(
+                "usb",
+                Health::Warn,
+                text,
+                "use a USB token, or a reader that exchanges APDUs",
+            )];
+        }
+    }
+    if user.is_some() && token.owner.is_some() && token.owner != user {
+        let text = format!(
+            "the node of {name} does not belong to {USER}: the udev rule has not run for it"
+        );
+        findings.push(fail(text, TRIGGER.into()));
+    }
+    let others: Vec<&Holder> =
+        token.holders.iter().filter(|holder| holder.name != "keywrightd").collect();
+    if token.claimed && others.is_empty() && token.holders.is_empty() {
+        // Root sees every process. The daemon itself may be at work.
+        let text = format!("{name} is in use by a program that cannot be named as this user");
+        findings.push(finding("holder", Health::Warn, text, "sudo keywrightctl doctor"));
+    }
+    for holder in others {
+        let Holder { pid, name: program } = holder;
+        let text =
+            format!("{name} is held by {program} (process {pid}): nothing can be made with it");
+        findings.push(finding("holder", Health::Fail, text, let_go(holder)));
+    }
+    findings
+}
+
+/// How a program is told to let a token go.
+fn let_go(holder: &Holder) -> String {
+    match holder.name.as_str() {
+        "pcscd" => "sudo systemctl stop pcscd.socket pcscd.service".into(),
+        "scdaemon" | "gpg-agent" => "gpgconf --kill scdaemon".into(),
+        name => format!("close {name} (process {})", holder.pid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::installed::StateDir;
+
+    fn whole() -> Installed {
+        let state = StateDir { free: 1 << 30, owner: 996, ..StateDir::default() };
+        Installed { policy: true, rule: true, user: Some(996), group: true, state: Some(state) }
+    }
+
+    fn machine(installed: Installed) -> Facts {
+        Facts { installed: Some(installed), ..Facts::default() }
+    }
+
+    /// Check, health, and a part of the mending.
+    type Expected = (&'static str, Health, &'static str);
+
+    #[track_caller]
+    fn assert_found(findings: &[Finding], expected: &[Expected]) {
+        assert_eq!(findings.len(), expected.len(), "{findings:?}");
+        for (found, (check, health, mend)) in findings.iter().zip(expected) {
+            assert_eq!((found.check, found.result), (*check, *health), "{found:?}");
+            assert!(found.mend.contains(mend), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn each_missing_file_is_named_with_its_mending() {
+        assert_found(&files(&machine(whole())), &[("files", Health::Ok, "")]);
+        for (installed, expected) in [
+            (Installed { policy: false, ..whole() }, ("policy", Health::Fail, "apt install")),
+            (Installed { rule: false, ..whole() }, ("udev", Health::Fail, "udevadm trigger")),
+            (Installed { group: false, ..whole() }, ("user", Health::Fail, "systemd-sysusers")),
+            (Installed { user: None, ..whole() }, ("user", Health::Fail, "systemd-sysusers")),
+        ] {
+            assert_found(&files(&machine(installed)), &[expected]);
+        }
+        assert!(files(&Facts::default()).is_empty(), "not asked on another bus");
+    }
+
+    #[test]
+    fn the_state_directory_is_judged() {
+        let of = |change: fn(&mut StateDir)| {
+            let mut installed = whole();
+            change(installed.state.as_mut().unwrap());
+            state_directory(&machine(installed))
+        };
+        assert_found(&of(|_| ()), &[]);
+        assert_found(&of(|s| s.read_only = true), &[("state", Health::Fail, "remount")]);
+        assert_found(&of(|s| s.free = LITTLE - 1), &[("state", Health::Fail, "df -h")]);
+        assert_found(&of(|s| s.owner = 0), &[("state", Health::Fail, "chown")]);
+        let damaged = of(|s| s.damaged = vec!["/var/lib/keywright/registry.damaged-1".into()]);
+        assert_found(&damaged, &[("registry", Health::Warn, "import")]);
+        assert!(state_directory(&machine(Installed { state: None, ..whole() })).is_empty());
+    }
+
+    fn key() -> Token {
+        Token {
+            name: "Key at usb-1-1".into(),
+            level: Some(Level::Apdu),
+            owner: Some(996),
+            claimed: false,
+            holders: Vec::new(),
+        }
+    }
+
+    fn held_by(name: &str) -> Token {
+        let holders = vec![Holder { pid: 77, name: name.into() }];
+        Token { claimed: true, holders, ..key() }
+    }
+
+    #[test]
+    fn tokens_are_judged() {
+        let of = |found: Vec<Token>| tokens(&Facts { tokens: Some(found), ..machine(whole()) });
+        assert_found(&of(vec![]), &[("usb", Health::Warn, "plug a Key in")]);
+        for (token, expected) in [
+            (key(), &[][..]),
+            (Token { level: None, ..key() }, &[("usb", Health::Fail, "ykman")]),
+            (Token { level: Some(Level::Tpdu), ..key() }, &[("usb", Health::Warn, "APDU")]),
+            (Token { owner: Some(0), ..key() }, &[("usb", Health::Fail, "udevadm trigger")]),
+            (held_by("keywrightd"), &[]),
+            (held_by("pcscd"), &[("holder", Health::Fail, "systemctl stop pcscd.socket")]),
+            (held_by("scdaemon"), &[("holder", Health::Fail, "gpgconf --kill scdaemon")]),
+            (held_by("browser"), &[("holder", Health::Fail, "close browser (process 77)")]),
+            (
+                Token { claimed: true, ..key() },
+                &[("holder", Health::Warn, "sudo keywrightctl doctor")],
+            ),
+        ] {
+            assert_found(&of(vec![token]), expected);
+        }
+    }
+}
