@@ -224,7 +224,7 @@ impl Station {
             let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();
             job.outcome = Outcome::failed(error).with("stage", Detail::Text(stage));
         }
-        self.ended(number, Past::Cancelled);
+        self.ended(number, Past::Done);
         if matches!(error, Error::Foreign { .. }) {
             self.is_foreign(number);
         }

@@ -200,3 +200,31 @@ async fn a_person_makes_a_key_at_a_terminal() {
     }
     station.until_state(&sub.path, "sub").await;
 }
+
+#[tokio::test]
+async fn of_two_blank_keys_a_person_says_which_becomes_the_master() {
+    let mut station = Station::start().await;
+    let keys = [station.plug("one").await, station.plug("two").await];
+    for key in &keys {
+        station.until_state(&key.path, "blank").await;
+    }
+    let mut person = station.ctl_at_terminal("wizard");
+    person.see("Only blank Keys are plugged in").await;
+    person.answer("Which?", "3").await;
+    person.see("Please give one of the numbers.").await;
+    person.answer("Which?", "2").await;
+    person.answer("Its name:", "Root").await;
+    person.answer("Write it? [y/N]", "y").await;
+    person.answer("PIN of ", FACTORY_PIN).await;
+    person.answer("new PIN for ", PIN).await;
+    person.answer("Once more:", PIN).await;
+    let (status, screen) = person.end().await;
+    assert_eq!(status, 0, "{screen}");
+    let masters = |objects: &Objects| {
+        let states = keys.iter().filter_map(|key| objects.key(&key.path));
+        let mut states: Vec<_> = states.map(|key| key.text("State")).collect();
+        states.sort();
+        (states == ["blank", "master"]).then_some(())
+    };
+    station.watch.until("one of them a Master", masters).await;
+}

@@ -119,6 +119,8 @@ async fn copied_certificates_get_nowhere() {
     let ended =
         station.client.answer_all(&mut station.watch, &job, &Answers::sub("Sub", &[])).await;
     assert_eq!((&*ended.step, &*ended.outcome), ("failed", "Unverified"));
+    // Its job ended, if badly: nobody cancelled it.
+    station.watch.until_decision([&real, &blank.path], "done").await;
     assert!(signatures(&copy.take_commands()) > 0, "it was asked");
     let put = changes(&blank.card.take_commands());
     assert!(!put.contains(&"put 5FC105".to_owned()), "{put:?}");

@@ -149,7 +149,7 @@ pub fn decision(state: &State, decision: &Decision) -> String {
             "more than one Key could be its issuer; unplug one, or `keywrightctl serialize --issuer`"
         }
         "cancelled" => "it was cancelled; plug one of the Keys in again for a new offer",
-        "done" => "it is done; plug one of the Keys in again for a new offer",
+        "done" => "its job has ended; plug one of the Keys in again for a new offer",
         other => other,
     };
     format!("no offer for {pair}: {why}")

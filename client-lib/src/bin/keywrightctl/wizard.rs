@@ -88,17 +88,27 @@ fn matters(event: &Event) -> bool {
     }
 }
 
-/// A blank Key without anybody to issue can become a new Master.
+/// A blank Key can become a new Master where nobody is there to issue.
 async fn new_master(client: &Client, state: &State) -> Result<Option<String>, Failure> {
     let present: Vec<&Key> = state.keys.values().filter(|key| key.present).collect();
-    let [key] = present.as_slice() else { return Ok(None) };
-    if key.state != KeyState::Blank {
+    if present.iter().any(|key| key.state != KeyState::Blank) {
         return Ok(None);
     }
-    say(&format!("Only a {} is plugged in.", key.label()));
-    if !confirm("Make it the Master Key of a new family?").await? {
-        return Ok(None);
-    }
+    let key = match present.as_slice() {
+        [] => return Ok(None),
+        [only] => {
+            say(&format!("Only a {} is plugged in.", only.label()));
+            if !confirm("Make it the Master Key of a new family?").await? {
+                return Ok(None);
+            }
+            only
+        }
+        several => {
+            say("Only blank Keys are plugged in. One can become the Master Key of a new family:");
+            let labels = several.iter().map(|key| key.label());
+            &several[choice(labels).await?]
+        }
+    };
     let path = client.start_serialization(None, &key.path, Some(Kind::Master), None).await?;
     Ok(Some(path))
 }
@@ -123,13 +133,20 @@ fn pair(state: &State, job: &Serialization) -> String {
 
 async fn one_of(state: &State, offers: &[&Serialization]) -> Result<String, Failure> {
     say("Several Keys can be made:");
-    for (number, job) in (1..).zip(offers) {
-        say(&format!("  {number}  {}", pair(state, job)));
+    let chosen = choice(offers.iter().map(|job| pair(state, job))).await?;
+    Ok(offers[chosen].path.clone())
+}
+
+/// Asks which of these, and returns its place.
+async fn choice(labels: impl ExactSizeIterator<Item = String>) -> Result<usize, Failure> {
+    let count = labels.len();
+    for (number, label) in (1..).zip(labels) {
+        say(&format!("  {number}  {label}"));
     }
     loop {
-        let answer = ask("Which? ").await?;
-        match answer.parse::<usize>().ok().and_then(|number| offers.get(number.checked_sub(1)?)) {
-            Some(job) => return Ok(job.path.clone()),
+        let answer = ask("Which? ").await?.parse::<usize>().ok();
+        match answer.and_then(|number| number.checked_sub(1)).filter(|place| *place < count) {
+            Some(place) => return Ok(place),
             None => say("Please give one of the numbers."),
         }
     }
