@@ -1,5 +1,5 @@
 #!/bin/bash
-# The whole story on a private bus, with virtual Keys that run real PIV firmware. `make demo` builds first.
+# The whole story on a private bus, with virtual Keys that run real PIV firmware, and Locks on a mosquitto. `make demo` builds first.
 #
 # With --interactive a person answers the wizard for the Sub Key and the Backup Key.
 # Ends with 0 only when everything went as told.
@@ -17,6 +17,7 @@ esac
 work=$(mktemp -d)
 bus=unix:path=$work/bus
 declare -A plugged # the name of a virtual Key → its process
+declare -A running # the name of a Lock → its process
 bold='' plain=''
 if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 
@@ -30,7 +31,7 @@ clean_up() {
     trap - EXIT
     set +e
     log=$(cat "$work/daemon.log")
-    for process in "${plugged[@]}" ${watcher:-} ${daemon:-} ${bus_daemon:-}; do
+    for process in "${plugged[@]}" "${running[@]}" ${watcher:-} ${daemon:-} ${broker:-} ${bus_daemon:-}; do
         kill "$process"
         wait "$process"
     done 2>/dev/null
@@ -61,6 +62,64 @@ show() {
     printf '%s$ keywrightctl%s%s\n' "$bold" "$line" "$plain"
     ctl "$@" 2>&1 | sed -e '/^\[[#.]*\] /d' -e "s|$work/||g" -e 's/^/  /'
 }
+
+# certify NAME EXTENSION: a key pair and its certificate by the broker's authority.
+certify() {
+    openssl req -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj "/CN=$1" \
+        -keyout "$work/$1.key" -out "$work/$1.request" 2>/dev/null
+    openssl x509 -req -in "$work/$1.request" -CA "$work/broker-ca.pem" -CAkey "$work/broker-ca.key" \
+        -CAcreateserial -days 3650 -extfile <(echo "$2") -out "$work/$1.pem" 2>/dev/null
+}
+
+# What a broker needs: an authority, its own certificate, and one for the station.
+prepare_broker() {
+    port=$(shuf -i 20000-29999 -n 1)
+    openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 3650 -subj /CN=broker-ca \
+        -keyout "$work/broker-ca.key" -out "$work/broker-ca.pem" 2>/dev/null
+    certify broker subjectAltName=IP:127.0.0.1
+    certify station extendedKeyUsage=clientAuth
+    cat >"$work/keywrightd.toml" <<END
+[link]
+broker = "127.0.0.1:$port"
+ca = "$work/broker-ca.pem"
+certificate = "$work/station.pem"
+key = "$work/station.key"
+END
+}
+
+# Takes whom the family certified, and the station; each Lock has its own topics.
+start_broker() {
+    ctl family bundle --roots "$work/roots.pem" --crls "$work/crls.pem" >/dev/null
+    cat "$work/roots.pem" "$work/broker-ca.pem" >"$work/broker-clients.pem"
+    printf 'user station\ntopic readwrite keywright/1/#\n' >"$work/acl"
+    printf 'pattern %s\n' 'read keywright/1/%u/grant/+' 'write keywright/1/%u/confirmation/+' \
+        'write keywright/1/%u/papers' 'write keywright/1/%u/presence' >>"$work/acl"
+    chmod 600 "$work/acl"
+    cat >"$work/mosquitto.conf" <<END
+user $(id -un)
+listener $port 127.0.0.1
+cafile $work/broker-clients.pem
+certfile $work/broker.pem
+keyfile $work/broker.key
+require_certificate true
+use_identity_as_username true
+acl_file $work/acl
+persistence true
+persistence_location $work/
+END
+    PATH=$PATH:/usr/sbin mosquitto -c "$work/mosquitto.conf" >"$work/broker.log" 2>&1 & broker=$!
+}
+
+lockd() { "$programs/keywright-lockd" --state-dir "$work/$1.state" --config "$work/lockd.toml" "${@:2}"; }
+
+start_lock() {
+    # Not by the function above: the process is to be the program itself, and no shell around it.
+    "$programs/keywright-lockd" --state-dir "$work/$1.state" --config "$work/lockd.toml" run \
+        >"$work/$1.log" 2>&1 &
+    running[$1]=$!
+}
+
+right_is() { ctl locks --key "$1" | grep -q "^$2 .* $3 "; }
 
 keys_plugged_in() { [ "$(ctl keys | grep -c ' now ')" = "$1" ]; }
 offers() { grep -c ' offer: ' "$work/watch.log" || true; }
@@ -120,8 +179,9 @@ printf 314159 >"$work/sub.pin"
 printf 141421 >"$work/backup.pin"
 dbus-daemon --session --nofork --nopidfile --address="$bus" 2>"$work/bus.log" & bus_daemon=$!
 until_true test -S "$work/bus"
+prepare_broker
 "$programs/keywrightd" --bus "$bus" --state-dir "$work/state" --virtual-reader "$work/reader" \
-    2>"$work/daemon.log" & daemon=$!
+    --config "$work/keywrightd.toml" 2>"$work/daemon.log" & daemon=$!
 until_true ctl keys
 "$programs/keywrightctl" --bus "$bus" watch >"$work/watch.log" 2>&1 & watcher=$!
 
@@ -133,19 +193,27 @@ show serialize --kind master --name "Anna's Master" --yes --candidate-pin-file "
     --new-pin-file "$work/master.pin" --recovery-code-file "$work/recovery.code"
 plug_again master
 
-heading 'Three Locks'
-say 'A Lock makes its own key, and a request with openssl; the Master signs its certificate.'
+heading 'Three Locks, and a broker that nobody believes'
+say 'A Lock makes its own key; the Master signs its certificate. Two of them run, with a link by a mosquitto;' \
+    'the attic is away.'
+printf '[link]\nbroker = "127.0.0.1:%s"\nca = "%s"\n' "$port" "$work/broker-ca.pem" >"$work/lockd.toml"
+start_broker
 for lock in gate barn attic; do
-    openssl req -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj "/CN=$lock" \
-        -keyout "$work/$lock.private" -out "$work/$lock.csr" 2>/dev/null
+    lockd $lock request >"$work/$lock.csr"
     show lock add $lock --csr "$work/$lock.csr" --out "$work/$lock.pem" --issuer-pin-file "$work/master.pin"
+    lockd $lock claim "$work/$lock.pem" | sed 's/^/  /'
 done
+start_lock gate
+start_lock barn
 
 heading 'A blank Key beside the Master: a Sub Key for two of the three'
 plug_candidate sub
 make sub "Bob's Key" sub --lock gate --lock attic
-[ $interactive = yes ] || show locks --key "Bob's Key"
-say 'A right is pending until the Lock has confirmed it.'
+if [ $interactive = no ]; then
+    until_true right_is "Bob's Key" gate active
+    show locks --key "Bob's Key"
+fi
+say 'A right is pending until the Lock has confirmed it, which the gate has done by itself.'
 unplug sub
 plug_again master
 
@@ -164,5 +232,16 @@ for id in $ids; do
 done
 for lock in gate barn attic; do check "$work/$lock.pem"; done
 [ "$(wc -w <<<"$ids")" = 3 ] || { echo "these Keys were to be three: $ids" >&2; exit 1; }
+
+heading 'The attic comes back'
+say 'Nobody does anything: the broker kept its grant, the Lock judges it, and what it signs makes the right active.'
+start_lock attic
+if [ $interactive = no ]; then
+    until_true right_is "Bob's Key" attic active
+    show locks --key "Bob's Key"
+    bob=$(ctl --json keys | tr '{' '\n' | grep "Bob's Key" | grep -o '[0-9a-f]\{32\}' | head -n 1)
+    grep -q "$bob" "$work/attic.state/lists/ssh_keys" || { echo 'the attic does not admit Bob' >&2; exit 1; }
+    say "sshd at the attic would let in: $(grep "$bob" "$work/attic.state/lists/ssh_keys" | cut -c 1-60)…"
+fi
 
 heading "Done in $SECONDS s"

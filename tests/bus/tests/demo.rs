@@ -10,7 +10,7 @@ const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/run.sh");
 
 #[test]
 fn the_demo_goes_as_told_and_leaves_nothing() {
-    for program in ["keywrightctl", "virtual-key"] {
+    for program in ["keywrightctl", "keywright-lockd", "virtual-key"] {
         programs::find(program);
     }
     let daemon = programs::find("keywrightd");
