@@ -137,8 +137,9 @@ pub fn state(claims: &Claims, known: Known) -> State {
         None => State::Blank,
         Some(Role::Master) => State::Master,
         Some(Role::Backup) => State::Backup,
-        Some(Role::Sub) => State::Sub,
-        Some(Role::Soft | Role::Lock) => State::Foreign,
+        // A Soft Key is known from the registry only: no token of ours claims to be one.
+        Some(Role::Sub | Role::Soft) => State::Sub,
+        Some(Role::Lock) => State::Foreign,
     }
 }
 

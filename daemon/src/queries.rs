@@ -9,12 +9,13 @@ pub use papers::{authorities, export, read_export};
 pub use rights::{counts, grant, rights};
 
 use keywright_proto::{
-    Id,
+    Certificate, Id, Standing,
     pem::{self, to_pem},
 };
 
 use crate::{
     error::Error,
+    judging::{Moment, facts},
     registry::{Filter, Registry, RegistryError},
 };
 
@@ -80,16 +81,35 @@ pub fn locks_among(
     Ok(rows)
 }
 
-/// What a server needs to check the Keys of a family: its self-signed roots, and one CRL for each CA, PEM.
+/// What a server needs to check the Keys of a family: its self-signed roots, and one CRL for each CA, PEM. A Master
+/// that was revoked is no root any more; those that surviving Backups signed for themselves take its place.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
-pub fn family_bundle(registry: &Registry, family: Id) -> Result<(String, String), Error> {
+pub fn family_bundle(
+    registry: &Registry,
+    family: Id,
+    moment: Moment,
+) -> Result<(String, String), Error> {
     let missing = || Error::NotFound(format!("family {family}"));
     let root = registry.family(family)?.ok_or_else(missing)?.root;
     let issuers = registry.issuers_of(family)?;
     let crls = issuers.iter().map(|(_, issuer)| &issuer.crl).filter(|crl| !crl.is_empty());
-    let roots = to_pem(pem::Label::Certificate, [root]).map_err(damaged)?;
+    let mut roots = vec![root];
+    if !registry.revocations(family)?.is_empty()
+        && let Some(facts) = facts(registry, family, &[])?
+    {
+        let judgement = moment.judge(&facts);
+        for (_, der) in registry.roots(family)? {
+            roots.push(der);
+        }
+        // Whoever was revoked is no root, the Master or a Backup that had taken its place.
+        roots.retain(|der| {
+            let key = Certificate::parse(der).map(|root| root.public_key().hash()).ok();
+            key.and_then(|key| judgement.standing(&key)).is_none_or(|s| s == Standing::Stands)
+        });
+    }
+    let roots = to_pem(pem::Label::Certificate, roots).map_err(damaged)?;
     Ok((roots, to_pem(pem::Label::Crl, crls).map_err(damaged)?))
 }
 

@@ -7,14 +7,9 @@ use keywright_proto::{
 };
 
 use super::*;
-use crate::{
-    judging::Moment,
-    registry::{
-        Batch,
-        records::{
-            Confirmation, Family, Issuer, Key, Lock, LockEntry, Membership, Scope, Statement,
-        },
-    },
+use crate::registry::{
+    Batch,
+    records::{Confirmation, Family, Issuer, Key, Lock, LockEntry, Membership, Scope, Statement},
 };
 
 const NOW: Moment = Moment { now: CONFIRMED, delay: 0 };
@@ -180,7 +175,7 @@ fn a_grant_proves_one_lock() {
 #[test]
 fn a_bundle_is_pem() {
     let (registry, _dir) = registry();
-    let (roots, crls) = family_bundle(&registry, FAMILY).unwrap();
+    let (roots, crls) = family_bundle(&registry, FAMILY, NOW).unwrap();
     assert_eq!(pem::from_pem(pem::Label::Certificate, &roots).unwrap(), [b"root".to_vec()]);
     assert_eq!(pem::from_pem(pem::Label::Crl, &crls).unwrap(), [b"crl".to_vec()]);
 }
@@ -194,7 +189,7 @@ fn what_is_not_there_is_named() {
         (grant(&registry, nobody, lock_id(1), NOW).unwrap_err(), "Key"),
         (grant(&registry, SUB, nobody, NOW).unwrap_err(), "Lock"),
         (grant(&registry, SUB, lock_id(4), NOW).unwrap_err(), "right of Key"),
-        (family_bundle(&registry, nobody).unwrap_err(), "family"),
+        (family_bundle(&registry, nobody, NOW).unwrap_err(), "family"),
     ] {
         assert_eq!(error.name(), ErrorName::NotFound);
         assert!(error.to_string().starts_with(&format!("there is no {part}")), "{error}");

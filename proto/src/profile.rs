@@ -102,6 +102,22 @@ pub fn backup_ca(
     make(key, uri, Some(path_len), issued_by(ca_name(key)?, issuer)?, serial, validity)
 }
 
+/// A self-signed certificate of a Backup's CA with the name and key that it has: what servers take for the family's root
+/// once its Master was revoked. Locks go on with the root that they pinned.
+///
+/// # Errors
+/// A certificate that is no CA's; a bad serial number or validity.
+pub fn own_root(
+    ca: &Certificate,
+    serial: &[u8],
+    validity: Validity,
+) -> Result<Unsigned, ProfileError> {
+    let path_len = ca.path_len().ok_or(ProfileError::NotACa)?;
+    let (key, uri) = (ca.public_key(), Uri::Ca { family: ca.family() });
+    let subject = ca_name(key)?;
+    make(key, uri, Some(path_len), (subject.clone(), subject, key), serial, validity)
+}
+
 /// The certificate of an access key (slot 9A of a token, or a Soft Key's), or of a Lock.
 /// The issuer of a Master's or Backup's is its own CA certificate.
 ///

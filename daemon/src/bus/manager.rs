@@ -19,7 +19,6 @@ use super::{
     secret_fd::read_pin,
 };
 use crate::{
-    error::Error,
     queries::{self, KeyRow, LockRow, RightRow},
     station::view::DecisionView,
 };
@@ -35,22 +34,8 @@ impl Manager {
     pub fn new(context: Context, decisions: watch::Receiver<Vec<DecisionView>>) -> Self {
         Self { context, decisions }
     }
-
-    /// For what a later version does: who may not hear that either, does not.
-    async fn unsupported<T>(
-        &self,
-        call: &Header<'_>,
-        action: &'static str,
-        what: &str,
-    ) -> Result<T> {
-        self.context.authorize(call, action).await?;
-        Err(Error::Unsupported(format!("this version cannot {what} yet; install a newer one"))
-            .into())
-    }
 }
 
-// The names of arguments go into the introspection data, those of methods to come too.
-#[expect(unused_variables)]
 #[interface(name = "org.keywright1.Manager")]
 impl Manager {
     /// The version of the daemon.
@@ -217,7 +202,7 @@ impl Manager {
     /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to it than
     /// the issuer, acts after a delay (`revoke_delay_days`), and not at all where that Key revokes the issuer. What a
     /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures; a further call goes
-    /// on. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
+    /// on, and makes the issuer a root of the bundle once the revocation of the Master acts. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
     /// issuer had signed are in its CRL at once, those of another Master or Backup when that next revokes a Key.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
@@ -268,23 +253,36 @@ impl Manager {
         Ok(self.context.station.ask(move |s, reply| s.rename_lock(id, name, reply)).await?)
     }
 
-    /// Makes a Sub Key whose private key lives in software. Not in this version.
+    /// Makes a Sub Key whose private key lives in software, for at least one Lock: certifies the key in its PKCS#10
+    /// request, which has to be a new one, of at most 16 KiB. The chain is PEM, leaf first, root last and included.
     ///
-    /// Errors: NotAuthorized, Unsupported.
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
+    /// StaleRevision, Unsupported, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
     #[zbus(out_args("key_id", "chain_pem"))]
     async fn issue_soft_key(
         &self,
         #[zbus(header)] call: Header<'_>,
         issuer: ObjectPath<'_>,
-        name: &str,
-        csr_pem: &str,
+        name: String,
+        csr_pem: String,
         locks: Vec<&str>,
         pin: OwnedFd,
     ) -> Result<(String, String)> {
-        self.unsupported(&call, MANAGE_KEYS, "make Soft Keys").await
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let issuer = arguments::key(&issuer)?;
+        let csr_pem = arguments::csr(csr_pem)?;
+        let locks = arguments::ids("locks", &locks)?;
+        let pin = read_pin("pin", pin.into()).await?;
+        let made = self.context.station.ask(move |station, reply| {
+            station.issue_soft_key(issuer, name, csr_pem, locks, pin, reply);
+        });
+        let (key, chain) = made.await?;
+        Ok((key.to_string(), chain))
     }
 
-    /// What a server needs to check the Keys of a family, PEM: its self-signed roots, and one CRL for each CA.
+    /// What a server needs to check the Keys of a family, PEM: its self-signed roots, and one CRL for each CA. Once a
+    /// Master's revocation acts, the roots are those that surviving Backups signed for themselves (see
+    /// RevokeKey).
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("roots_pem", "crls_pem"))]
@@ -295,7 +293,10 @@ impl Manager {
     ) -> Result<(String, String)> {
         self.context.authorize(&call, INSPECT).await?;
         let family = arguments::id("family", family)?;
-        Ok(self.context.read(move |registry| queries::family_bundle(registry, family)).await?)
+        let moment = self.context.moment();
+        let bundle =
+            self.context.read(move |registry| queries::family_bundle(registry, family, moment));
+        Ok(bundle.await?)
     }
 
     /// The newest statement on a Key with the inclusion proof for one Lock (`docs/formats.md`).

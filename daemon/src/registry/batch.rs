@@ -38,6 +38,7 @@ enum Write {
     Revocation(Id, Revocation),
     Confirmation(Id, Id, Confirmation),
     LockWord(Id, Id, LockWord),
+    Root(Id, Id, Vec<u8>),
     Intent(Box<Intent>),
     IntentEntries(u64, Vec<LockEntry>),
     RemoveIntent(u64),
@@ -106,6 +107,11 @@ impl Batch {
     /// Puts what a Lock signed about a Key.
     pub fn put_lock_word(&mut self, key: Id, lock: Id, word: LockWord) -> &mut Self {
         self.write(Write::LockWord(key, lock, word))
+    }
+
+    /// Puts the root certificate that an issuing key of a family signed for itself.
+    pub fn put_root(&mut self, family: Id, ca: Id, root: Vec<u8>) -> &mut Self {
+        self.write(Write::Root(family, ca, root))
     }
 
     /// Puts what a Lock confirmed about a Key.
@@ -204,6 +210,7 @@ impl Write {
             Self::LockWord(key, lock, word) => {
                 changes.put(Table::LockWords.of_two(key, lock), &word)
             }
+            Self::Root(family, ca, root) => changes.put(Table::Roots.of_two(family, ca), &root),
             Self::Intent(intent) => changes.put(Table::Intents.at(intent.number), &intent),
             Self::IntentEntries(number, entries) => {
                 put_entries(view, changes, Table::IntentEntries.at(number), entries)

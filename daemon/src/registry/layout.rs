@@ -45,6 +45,8 @@ pub(super) enum Table {
     LockWords = 0x46,
     /// digest → [`super::records::Stated`]
     Digests = 0x47,
+    /// family, issuing key → its own root certificate, DER, once the Master was revoked
+    Roots = 0x48,
     /// number → [`super::records::Intent`]
     Intents = 0x50,
     /// number, first Lock of the chunk → entries

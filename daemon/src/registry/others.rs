@@ -55,6 +55,21 @@ impl Registry {
         view.all(Table::Revocations.of(family)).map(|record| codec::decode(&record?.1)).collect()
     }
 
+    /// The root certificates that issuing keys of a family signed for themselves once its Master was revoked, by the
+    /// id of the issuing key.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn roots(&self, family: Id) -> Result<Vec<(Id, Vec<u8>)>, RegistryError> {
+        let view = self.view()?;
+        view.all(Table::Roots.of(family))
+            .map(|record| {
+                let (key, payload) = record?;
+                Ok((id_of(&key)?, codec::decode(&payload)?))
+            })
+            .collect()
+    }
+
     /// What a Lock last said about a Key, as it signed it.
     ///
     /// # Errors

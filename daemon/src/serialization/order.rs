@@ -37,6 +37,9 @@ pub struct Order {
     pub candidate: Side,
     /// The access certificate that the candidate has of this family already.
     pub membership: Option<Certificate>,
+    /// The container and the certificate (DER) that it has, but from somebody who was revoked since: a new one takes
+    /// its place.
+    pub renews: Option<(u32, Vec<u8>)>,
     /// The GUID that is on the candidate now.
     pub guid: Option<[u8; 16]>,
     /// A rolled-back job left its keys there: they are ours to replace.

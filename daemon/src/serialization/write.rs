@@ -122,6 +122,8 @@ impl Write {
                 Container::AccessCertificate.number()
             } else if let Some(membership) = self.membership_container() {
                 membership
+            } else if let Some(container) = self.renewed_container()? {
+                container.number()
             } else {
                 self.free_container(usage)?.number()
             });
@@ -294,6 +296,14 @@ impl Write {
     /// Whether anything is written to the candidate. A change of rights in its own family writes nothing.
     fn writes_token(&self) -> bool {
         self.is_blank() || self.order.membership.is_none()
+    }
+
+    /// Where the certificate is that a new one takes the place of; only if it really is there.
+    fn renewed_container(&self) -> Result<Option<Container>, Stop> {
+        let Some((number, der)) = self.order.renews.clone() else { return Ok(None) };
+        let Some(container) = Container::of_number(number) else { return Ok(None) };
+        let found = self.on_candidate(move |token| token.read_certificate(container))?;
+        Ok(found.filter(|found| *found == der).map(|_| container))
     }
 
     fn membership_container(&self) -> Option<u32> {

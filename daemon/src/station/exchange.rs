@@ -7,7 +7,7 @@ use keywright_proto::{
     Certificate, Effect, Id, Papers, Role, Target, family::Signed, statement::claimed, tree::Hash,
 };
 
-use super::{Reply, Station, plugs::new_label};
+use super::{Reply, Station, plugs::new_label, soft_keys::MODEL as SOFT_KEY};
 use crate::{
     clock,
     error::Error,
@@ -243,7 +243,7 @@ fn new_key(
         issuing_key,
         guid: None,
         serial: String::new(),
-        model: String::new(),
+        model: if role == Role::Soft { SOFT_KEY.into() } else { String::new() },
         last_seen: 0,
         revoked: false,
         puk_tried: false,

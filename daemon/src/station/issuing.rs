@@ -53,6 +53,16 @@ impl Station {
         Ok(Issuing { device, family, chain, unpinned })
     }
 
+    /// Whether what a CA of a family signs counts now. One that is not known here is not judged here.
+    pub(super) fn stands(&self, family: Id, ca: Id) -> Result<bool, Error> {
+        let Some(facts) = judging::facts(&self.registry, family, &[])? else { return Ok(true) };
+        let key = self.registry.issuer(ca)?.and_then(|issuer| {
+            Some(Certificate::parse(issuer.chain.first()?).ok()?.public_key().hash())
+        });
+        let standing = key.and_then(|key| self.moment().judge(&facts).standing(&key));
+        Ok(standing.is_none_or(|standing| standing == Standing::Stands))
+    }
+
     /// Lets an issuing Key sign these papers, in this order, all or none. Only for a family that is
     /// pinned: what is signed counts at once.
     pub(super) fn sign(

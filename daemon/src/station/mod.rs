@@ -27,6 +27,7 @@ mod revocations;
 mod rights;
 mod selection;
 mod serializations;
+mod soft_keys;
 mod start;
 pub mod view;
 mod writes;

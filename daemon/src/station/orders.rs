@@ -49,8 +49,18 @@ impl Station {
             (Some(spki), Some(family)) => self.newest_version(Id::of_spki(spki), family)?,
             _ => None,
         };
+        let membership = self.membership(key, &intent, &chain)?;
+        let renews = match (&membership, key.id, family) {
+            (None, Some(id), Some(family)) => {
+                let known = self.registry.memberships(id)?.into_iter();
+                let mut known = known.filter(|(of, _)| *of == family).map(|(_, own)| own);
+                known.next().map(|own| (own.container, own.certificate))
+            }
+            _ => None,
+        };
         Ok(Order {
-            membership: self.membership(key, &intent, &chain)?,
+            membership,
+            renews,
             locks: job.locks.clone(),
             issuer,
             chain,
@@ -141,7 +151,11 @@ impl Station {
         let (Some(by), Some(family)) = (&intent.issuer, intent.family) else {
             return Ok(Vec::new());
         };
-        if let Some(issuer) = self.registry.issuer(Id::of_spki(&by.issuing_key))? {
+        let own = Id::of_spki(&by.issuing_key);
+        if !self.stands(family, own)? {
+            return Err(Error::Orphaned(self.key(&by.label)?.called()));
+        }
+        if let Some(issuer) = self.registry.issuer(own)? {
             return issuer
                 .chain
                 .iter()
@@ -169,7 +183,9 @@ impl Station {
         }
         let known = self.registry.memberships(id)?.into_iter().find(|(of, _)| *of == family);
         if let Some((_, membership)) = known {
-            return Ok(Certificate::parse(&membership.certificate).ok());
+            // What a revoked issuer certified is certified anew.
+            let stands = self.stands(family, membership.issuer)?;
+            return Ok(Certificate::parse(&membership.certificate).ok().filter(|_| stands));
         }
         // Made at another station: its own certificate counts if this issuer signed it.
         let Some(access) = &key.claims.access else { return Ok(None) };

@@ -42,6 +42,7 @@ enum Paper {
     Crl(Id),
     Statement(Box<NewStatement>),
     Ca { ca: Id, above: Vec<Certificate> },
+    Root(Id),
 }
 
 /// What one call does beside signing: entries that wait for the next CRL of another CA.
@@ -124,6 +125,9 @@ impl Station {
             facts.learn_revocation(revocation, 0);
             plan.papers.push((Paper::Revocation { key, salt_seed, reason }, unsigned));
             self.plan_crls(&mut plan, issuing, key, issuing_key.as_ref())?;
+        }
+        if issuing_key.is_some() {
+            self.plan_root(&mut plan, issuing, own)?;
         }
         if issuing_key.is_some() && !is_stolen(reason) {
             // As if every delay were over: who takes over signs before anybody has to wait.
@@ -244,6 +248,29 @@ impl Station {
         Ok(())
     }
 
+    /// A root certificate of the issuer's own, with its name and key, once the Master's revocation acts, and not before:
+    /// servers that know only the bundle have no other end for its chains then.
+    fn plan_root(
+        &self,
+        plan: &mut Plan,
+        issuing: &Issuing,
+        own: &Certificate,
+    ) -> Result<(), Error> {
+        let (family, ca) = (issuing.family, own.public_key().id());
+        let Some(facts) = judging::facts(&self.registry, family, &[])? else { return Ok(()) };
+        let master = issuing.chain.last().map(|root| root.public_key().hash()).unwrap_or_default();
+        let deposed = self.moment().judge(&facts).standing(&master) == Some(Standing::Deposed);
+        if !deposed || self.registry.roots(family)?.iter().any(|(known, _)| *known == ca) {
+            return Ok(());
+        }
+        let serial = random_serial().map_err(|_| no_random())?;
+        let validity = validity(clock::unix_seconds(), self.config.certificate_years);
+        let unsigned = profile::own_root(own, &serial, validity)
+            .map_err(|error| Error::Unsupported(error.to_string()))?;
+        plan.papers.push((Paper::Root(ca), unsigned));
+        Ok(())
+    }
+
     /// The statement that is due on a Key once these stand, if one is.
     fn anew(
         &self,
@@ -315,6 +342,9 @@ impl Station {
                     issuer.to_revoke.clear();
                 }
                 Paper::Statement(new) => self.put_new(&mut batch, issuing, *new, signed)?,
+                Paper::Root(ca) => {
+                    batch.put_root(family, ca, signed);
+                }
                 Paper::Ca { ca, above } => {
                     let above = above.iter().map(|ca| ca.der().to_vec());
                     if let Some(issuer) = issuers.get_mut(&ca) {

@@ -164,9 +164,18 @@ impl Station {
     /// What is to be signed.
     pub(super) fn paper(&self, issuing: &Issuing, new: &NewStatement) -> Result<Unsigned, Error> {
         let record = self.member(new.key, new.family)?;
-        let subject = access_key(&record)?;
+        self.paper_on(issuing, new, &access_key(&record)?)
+    }
+
+    /// The same for a Key that is not known yet.
+    pub(super) fn paper_on(
+        &self,
+        issuing: &Issuing,
+        new: &NewStatement,
+        subject: &PublicKey,
+    ) -> Result<Unsigned, Error> {
         let (version, tree) = (Some(new.version), new.tree()?);
-        Stating { subject: &subject, version, tree, revokes: None }
+        Stating { subject, version, tree, revokes: None }
             .unsigned(&issuing.chain)
             .map_err(|error| Error::Unsupported(error.to_string()))
     }

@@ -80,6 +80,11 @@ impl Objects {
         self.keys.iter().find(|key| key.path == *path)
     }
 
+    /// The Key with this id.
+    pub fn key_with_id(&self, id: &str) -> Option<&Object> {
+        self.keys.iter().find(|object| object.text("Id") == id)
+    }
+
     /// The Keys that are plugged in.
     pub fn present(&self) -> impl Iterator<Item = &Object> {
         self.keys.iter().filter(|key| key.get("Present"))

@@ -203,13 +203,3 @@ async fn objects_that_do_not_exist_are_said_not_to() {
     }
     station.client.manager().await.version().await.unwrap();
 }
-
-#[tokio::test]
-async fn what_is_not_built_yet_says_so() {
-    let (station, master, _candidate, _job, lock) = offer().await;
-    let manager = station.client.manager().await;
-    let device = certs::request("phone");
-    let issuer = &master.path;
-    let soft = manager.issue_soft_key(issuer, "phone", &device, &[&lock], pins::pipe(PIN)).await;
-    assert_refused(soft, "Unsupported");
-}

@@ -164,7 +164,11 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
     station.client.answer_until(&mut station.watch, &job, &backup, "review").await;
     let (mut summary, _) = station.client.serialization(&job).await.review().await.unwrap();
     let warnings: Vec<(String, String)> = summary.remove("warnings").unwrap().try_into().unwrap();
-    assert_eq!(warnings.iter().map(|(word, _)| &**word).collect::<Vec<_>>(), ["rights-not-copied"]);
+    let words: Vec<_> = warnings.iter().map(|(word, _)| &**word).collect();
+    assert_eq!(words, ["rights-not-copied", "right-not-copied"]);
+    let (locks, _) = manager.list_locks(Options::new(), "", 10).await.unwrap();
+    let lock = locks.iter().find(|lock| warnings[1].1.contains(&lock.0)).unwrap();
+    assert!(warnings[1].1.contains(&lock.1), "each right that is not copied is named");
 }
 
 /// A key history may say that no retired container is in use where one is.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use keywright_bus_tests::{
-    Answers, Gate, Plugged, Station, certs,
+    Answers, Gate, Objects, Plugged, Station,
+    api::Options,
+    certs,
     client::assert_refused,
     pins::{self, PIN, WRONG_PIN},
 };
@@ -240,6 +242,26 @@ async fn what_a_lost_backup_had_signed_is_signed_anew() {
 
     let backup = station.plug("backup").await;
     assert_refused(change(&station, &backup, &key, &[], &[&gate.id]).await, "Revoked");
+    station.unplug(backup).await;
+
+    // Servers know the Sub Key by its certificate, which somebody who stands has to sign anew.
+    let family = family(&station, &master.path).await;
+    let sub = station.plug("sub").await;
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    let chain =
+        async || station.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
+    assert!(certs::try_verify(&chain().await, &roots, &crls).unwrap_err().contains("revoked"));
+    let again = manager.start_serialization(&master.path, &sub.path, Options::new()).await.unwrap();
+    let mut answers = Answers::sub("Sub", &[&gate.id]);
+    answers.pins.candidate = PIN.into();
+    station.finish(&again, &answers).await;
+    let chain = station.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
+    certs::verify(&chain, &roots, &crls);
+    let on_token = chain.clone();
+    station.unplug(sub).await;
+    let sub = station.plug("sub").await;
+    let chain = station.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
+    assert_eq!(chain, on_token);
 }
 
 /// With the reason `stolen` nothing of the revoked Key's is signed anew by itself.
@@ -304,6 +326,14 @@ async fn a_backup_takes_the_place_of_a_lost_master() {
     let new = id(&station, &new.path).await;
     gate.settle(&station, &new).await;
     assert!(gate.admits(&new));
+
+    // For servers the Backup becomes a root, now that the Master is none.
+    let family = family(&station, &backup.path).await;
+    assert_eq!(manager.get_family_bundle(&family).await.unwrap().0, "");
+    manager.revoke_key(&backup.path, &lost, "lost", pins::pipe(PIN)).await.unwrap();
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    let chain = station.client.key(&backup.path).await.get_certificate_chain("").await.unwrap();
+    certs::verify(&chain, &roots, &crls);
 }
 
 /// Where the Master is not lost, it objects.
@@ -328,4 +358,45 @@ async fn a_master_objects_to_its_revocation() {
     gate.settle(&station, &thief).await;
     assert!(gate.admits(&own) && !gate.admits(&thief));
     station.until_state(&master.path, "master").await;
+}
+
+#[tokio::test]
+async fn a_soft_key_is_a_sub_key_in_software() {
+    let (mut station, master) = with_master().await;
+    let mut gate = Gate::add(&station, &master, "gate", 21).await;
+    let barn = Gate::add(&station, &master, "barn", 22).await;
+    let manager = station.client.manager().await;
+    let request = certs::request("phone");
+    let issue = async |request: &str, locks: &[&str], pin: &str| {
+        manager.issue_soft_key(&master.path, "Phone", request, locks, pins::pipe(pin)).await
+    };
+    assert_refused(issue(&request, &[&gate.id], WRONG_PIN).await, "PinInvalid");
+    assert_refused(issue(&request, &[], PIN).await, "InvalidArgument");
+    assert_refused(issue("no request", &[&gate.id], PIN).await, "InvalidArgument");
+    assert_refused(issue(&certs::forged_request(), &[&gate.id], PIN).await, "InvalidArgument");
+    let (key, chain) = issue(&request, &[&gate.id], PIN).await.unwrap();
+    assert_eq!(key, certs::key_id(&chain));
+    assert_refused(issue(&request, &[&barn.id], PIN).await, "InvalidArgument");
+    let family = family(&station, &master.path).await;
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    certs::verify(&chain, &roots, &crls);
+    let names = certs::show(&chain, &["-ext", "subjectAltName"]);
+    assert!(names.contains(&format!("URI:spiffe://{family}/soft/{key}")), "{names}");
+
+    let shown = |objects: &Objects| {
+        let key = objects.key_with_id(&key)?;
+        let memberships: Vec<(String, String)> = key.get("Memberships");
+        Some((key.text("State"), key.text("Model"), memberships[0].1.clone()))
+    };
+    let shown = station.watch.until("the Soft Key", shown).await;
+    assert_eq!(shown, ("sub".into(), "Soft Key".into(), "soft".into()));
+    gate.settle(&station, &key).await;
+    assert!(gate.admits(&key));
+    assert_eq!(rights(&station, &key).await, states(&[("gate", "active")]));
+    change(&station, &master, &key, &[&barn.id], &[&gate.id]).await.unwrap();
+    manager.revoke_key(&master.path, &key, "phone stolen", pins::pipe(PIN)).await.unwrap();
+    gate.settle(&station, &key).await;
+    assert!(!gate.admits(&key));
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    assert!(certs::try_verify(&chain, &roots, &crls).unwrap_err().contains("revoked"));
 }
