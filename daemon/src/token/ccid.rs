@@ -10,8 +10,12 @@ const DESCRIPTOR_TYPE: u8 = 0x21;
 const DESCRIPTOR_LENGTH: usize = 54;
 /// Largest short command APDU and its header: what a reader of any use takes (5.1).
 const SMALLEST_MESSAGE: usize = HEADER + 261;
-/// Largest extended command APDU and its header: a reader that claims more is not believed.
+/// Largest extended command APDU and its header: a reader that claims more never needs it.
 const LARGEST_MESSAGE: usize = HEADER + 65_544;
+/// A reader that claims even more has made its descriptor up.
+const LARGEST_CLAIM: usize = 1 << 20;
+/// The longest answer to reset (ISO 7816-3, 8.1).
+const LONGEST_ANSWER_TO_RESET: usize = 33;
 /// A response APDU has at most 65,536 bytes and a status word.
 const LONGEST_RESPONSE: usize = 65_538;
 
@@ -74,12 +78,11 @@ impl Reader {
             voltages if voltages & 4 != 0 => 3,
             _ => 0,
         };
-        let longest = usize::try_from(word(44)).unwrap_or(LARGEST_MESSAGE);
-        Ok(Reader {
-            longest_message: longest.clamp(SMALLEST_MESSAGE, LARGEST_MESSAGE),
-            extended,
-            power,
-        })
+        let longest = usize::try_from(word(44)).unwrap_or(usize::MAX);
+        if !(SMALLEST_MESSAGE..=LARGEST_CLAIM).contains(&longest) {
+            return Err(unusable("its reader's longest message has a length that none can have"));
+        }
+        Ok(Reader { longest_message: longest.min(LARGEST_MESSAGE), extended, power })
     }
 
     /// What may be sent in one piece.
@@ -95,6 +98,17 @@ fn unusable(why: &str) -> TransportError {
 /// `PC_to_RDR_IccPowerOn` (6.1.1).
 pub fn power_on(sequence: u8, power: u8) -> Zeroizing<Vec<u8>> {
     message(POWER_ON, sequence, [power, 0, 0], &[])
+}
+
+/// What a card is switched on with has to be an answer to reset.
+///
+/// # Errors
+/// [`TransportError::Unusable`] where it cannot be one.
+pub fn check_answer_to_reset(bytes: &[u8]) -> Result<(), TransportError> {
+    match bytes.len() {
+        0..=LONGEST_ANSWER_TO_RESET => Ok(()),
+        _ => Err(unusable("its answer to reset is longer than any can be")),
+    }
 }
 
 /// `PC_to_RDR_IccPowerOff` (6.1.2).
@@ -240,8 +254,15 @@ mod tests {
             (0x4_0040, 3072, 7, Ok((3072, true, 1))),
             (0x4_0008, 1352, 7, Ok((1352, true, 0))),
             (0x2_0000, 271, 2, Ok((271, false, 2))),
-            (0x2_0000, 0, 4, Ok((271, false, 3))),
-            (0x4_0000, u32::MAX, 0, Ok((65_554, true, 0))),
+            (0x2_0000, 271, 4, Ok((271, false, 3))),
+            (0x4_0000, 0x1_0100, 0, Ok((65_554, true, 0))),
+            (0x4_0000, 0, 7, Err("its reader's longest message has a length that none can have")),
+            (
+                0x4_0000,
+                u32::MAX,
+                7,
+                Err("its reader's longest message has a length that none can have"),
+            ),
             (0x1_0000, 271, 7, Err("its reader exchanges TPDUs, not APDUs")),
             (0, 271, 7, Err("its reader exchanges characters, not APDUs")),
         ] {

@@ -42,7 +42,8 @@ impl<P: Pipe> CcidTransport<P> {
     /// [`TransportError::Unusable`] where no card is in the reader.
     pub fn open(pipe: P, reader: Reader) -> Result<Self, TransportError> {
         let mut transport = CcidTransport { pipe, reader, sequence: 0 };
-        transport.exchange(|sequence| ccid::power_on(sequence, reader.power))?;
+        let answer = transport.exchange(|sequence| ccid::power_on(sequence, reader.power))?;
+        ccid::check_answer_to_reset(&answer)?;
         Ok(transport)
     }
 

@@ -4,27 +4,16 @@ use std::path::Path;
 
 use crate::system::run;
 
-/// Where the payload has Debian packages.
-const PACKAGES: &str = "/payload/packages";
+/// The daemon and the command of a debug build, in place of those of the packages: faster to build while one works.
+const IN_PLACE: [(&str, &str); 2] =
+    [("keywrightd", "/usr/libexec/keywrightd"), ("keywrightctl", "/usr/bin/keywrightctl")];
 
-/// Installs the packages of the payload; where it has none, the same files by hand.
+/// Installs the packages of the payload.
 pub fn install() {
-    if Path::new(PACKAGES).exists() {
-        run(&format!("dpkg --install {PACKAGES}/*.deb"));
-        return;
+    run("dpkg --install /payload/packages/*.deb");
+    for (program, path) in IN_PLACE {
+        if Path::new("/payload").join(program).exists() {
+            run(&format!("cp /payload/{program} {path}"));
+        }
     }
-    for (file, to) in [
-        ("keywrightd", "/usr/libexec/"),
-        ("keywrightctl", "/usr/bin/"),
-        ("systemd/keywrightd.service", "/usr/lib/systemd/system/"),
-        ("systemd/70-keywright.rules", "/usr/lib/udev/rules.d/"),
-        ("systemd/keywright.sysusers", "/usr/lib/sysusers.d/keywright.conf"),
-        ("systemd/org.keywright1.conf", "/usr/share/dbus-1/system.d/"),
-        ("systemd/org.keywright1.service", "/usr/share/dbus-1/system-services/"),
-        ("systemd/org.keywright1.policy", "/usr/share/polkit-1/actions/"),
-    ] {
-        run(&format!("mkdir -p $(dirname {to}x) && cp /payload/{file} {to}"));
-    }
-    run("systemd-sysusers && systemctl daemon-reload && udevadm control --reload");
-    run("systemctl reload dbus");
 }

@@ -55,6 +55,7 @@ pub fn reset() {
         }
     }
     system::run("udevadm settle");
+    system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
     // Plugs may have queued a start of it.
     system::run(&format!("systemctl stop {UNIT}"));
     system::sh(&format!("systemctl reset-failed {UNIT}"));
@@ -185,6 +186,14 @@ impl Machine {
     pub async fn until_state(&mut self, key: &OwnedObjectPath, state: &str) {
         let check = |objects: &Objects| (objects.key(key)?.text("State") == state).then_some(());
         self.watch.until(&format!("{} {state}", key.as_str()), check).await;
+    }
+
+    /// Waits until some Key that is plugged in is this: `blank`, `master`…
+    pub async fn until_present(&mut self, state: &str) {
+        let check = |objects: &Objects| {
+            objects.present().any(|key| key.text("State") == state).then_some(())
+        };
+        self.watch.until(&format!("a Key that is {state}"), check).await;
     }
 
     /// A machine with a running daemon and a Master Key that has one Lock, plugged in.

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed, and says so on standard output"
 )]
 
+mod device;
 mod install;
 mod key;
 mod machine;
@@ -26,10 +27,21 @@ use clap::Parser;
 struct Options {
     /// Only tests whose names contain one of these.
     filters: Vec<String>,
+    /// How often Keys are plugged in and pulled out by the test that counts.
+    #[arg(long)]
+    cycles: Option<usize>,
+    /// The product is installed already.
+    #[arg(long)]
+    installed: bool,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    install::install();
+    if let Some(cycles) = options.cycles {
+        tests::cycles::CYCLES.get_or_init(|| cycles);
+    }
+    if !options.installed {
+        install::install();
+    }
     runner::run(&tests::all(), &options.filters)
 }

@@ -1,13 +1,19 @@
 //! Commands of the system, and what it has written down.
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
+};
 
 /// The unit.
 pub const UNIT: &str = "keywrightd.service";
 
-/// Runs a shell line and returns what it left.
+/// Seconds: far longer than any command takes.
+const LIMIT: &str = "120";
+
+/// Runs a shell line and returns what it left. A command that hangs is ended, and fails.
 pub fn sh(line: &str) -> Output {
-    Command::new("/bin/sh").args(["-c", line]).output().unwrap()
+    Command::new("timeout").args([LIMIT, "/bin/sh", "-c", line]).output().unwrap()
 }
 
 /// Runs a shell line that has to go well; returns its standard output.
@@ -25,13 +31,37 @@ pub fn unit(property: &str) -> String {
     run(&format!("systemctl show --value --property={property} {UNIT}")).trim().to_owned()
 }
 
-/// Where the journal ends now.
+/// Now, as the journal has it. Not a cursor of its own: together with a unit, systemd 252 leaves out the first entry
+/// after that.
 pub fn journal_cursor() -> String {
-    let shown = run("journalctl --quiet --lines=0 --show-cursor");
-    shown.trim().trim_start_matches("-- cursor: ").to_owned()
+    format!("@{}", run("date +%s.%6N").trim())
 }
 
 /// What the daemon, and systemd about it, wrote after that.
 pub fn journal_since(cursor: &str) -> String {
-    run(&format!("journalctl --quiet --output=cat --unit={UNIT} --after-cursor='{cursor}'"))
+    run(&format!("journalctl --quiet --output=cat --unit={UNIT} --since='{cursor}'"))
+}
+
+/// Waits for a line of the daemon's with this text; returns all lines after the cursor up to and with it.
+pub fn await_journal(cursor: &str, text: &str) -> Vec<String> {
+    let follow = format!(
+        "timeout 60 journalctl --quiet --output=cat --follow --lines=all --unit={UNIT} --since='{cursor}'"
+    );
+    let mut journal = Command::new("/bin/sh")
+        .args(["-c", &format!("exec {follow}")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut lines, mut found) = (Vec::new(), false);
+    for line in BufReader::new(journal.stdout.take().unwrap()).lines() {
+        lines.push(line.unwrap());
+        found = lines.last().is_some_and(|line| line.contains(text));
+        if found {
+            break;
+        }
+    }
+    let _ = journal.kill();
+    journal.wait().unwrap();
+    assert!(found, "no line with {text:?}, but:\n{}", lines.join("\n"));
+    lines
 }

@@ -76,3 +76,17 @@ pub fn device_name(port: usize) -> String {
     buses.sort_unstable();
     format!("{}-{}", buses[0], port + 1)
 }
+
+/// Waits until the kernel has made a device of what is in this port.
+pub fn wait_until_there(port: usize) {
+    let device = format!("/sys/bus/usb/devices/{}", device_name(port));
+    let deadline = Instant::now() + LIMIT;
+    while fs::metadata(&device).is_err() {
+        if free_ports().contains(&port) {
+            // The kernel has refused it, or it has gone again.
+            return;
+        }
+        assert!(Instant::now() < deadline, "no device comes up in port {port}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -129,7 +129,7 @@ pub async fn a_key_pulled_out_during_the_write_is_finished_when_it_is_back() {
     let (mut machine, master) = Machine::with_master().await;
     // What comes before is read at the plug and when the PIN is checked.
     let mut interrupted = 0;
-    for (n, late) in (24..).step_by(5).zip([false, true].into_iter().cycle()) {
+    for (n, late) in (22..).step_by(3).zip([false, true].into_iter().cycle()) {
         if !pull_the_candidate_at(&mut machine, &master, n, late).await {
             break;
         }

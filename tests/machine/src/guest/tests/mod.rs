@@ -1,7 +1,11 @@
 //! The tests, a subject a file.
 
+pub mod cycles;
+mod devices;
 mod hotplug;
 mod interruptions;
+mod neighbours;
+mod people;
 
 use crate::{runner::Test, tests};
 
@@ -22,5 +26,29 @@ pub fn all() -> Vec<Test> {
         interruptions::a_wrong_key_in_the_right_port_changes_nothing,
         interruptions::a_key_pulled_out_during_the_write_is_finished_when_it_is_back,
         interruptions::a_daemon_killed_during_the_write_finishes_it,
+        devices::a_reader_without_a_card_is_unusable_and_no_more,
+        devices::a_stick_and_a_keyboard_are_none_of_our_business,
+        devices::a_keyboard_that_is_also_a_reader_is_one_key_for_its_reader,
+        devices::descriptors_cut_short,
+        devices::endpoints_that_are_missing,
+        devices::longest_messages_of_nothing_and_of_everything,
+        devices::answers_of_another_slot_and_to_another_question,
+        devices::an_answer_to_reset_of_200_bytes,
+        devices::a_stall_on_every_request,
+        devices::a_device_that_answers_nothing,
+        devices::a_device_that_is_gone_before_it_is_opened,
+        cycles::fifty_cycles_of_two_keys_leave_nothing_behind,
+        neighbours::a_key_that_pcscd_holds_is_busy_and_is_taken_up_again,
+        neighbours::a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go,
+        neighbours::a_key_that_gnupg_holds_is_busy_and_is_taken_up_again,
+        neighbours::right_after_a_job_others_see_the_key_and_nothing_is_authorized,
+        neighbours::other_peoples_tools_use_a_sub_key,
+        neighbours::a_web_server_lets_a_sub_key_in_under_its_family_and_no_other,
+        neighbours::somebody_elses_token_stays_as_it_is_byte_for_byte,
+        people::root_may_everything,
+        people::the_person_at_the_seat_may_everything_and_the_one_behind_only_looks,
+        people::a_user_over_ssh_only_looks,
+        people::an_account_without_a_session_may_what_a_rule_file_gives_it,
+        people::nobody_else_gets_the_name,
     ])
 }

@@ -1,0 +1,105 @@
+//! USB devices in the test's own process: they do what is written here, and mostly they should not.
+
+use std::{
+    collections::VecDeque,
+    net::{Ipv4Addr, TcpListener},
+    thread,
+};
+
+use keywright_virtual_key::usb::{
+    Answer, Device, Setup,
+    ccid::take_packets,
+    descriptors::{Descriptors, Identity, PACKET},
+    usbip,
+};
+
+use crate::vhci;
+
+/// A device that is plugged in; pulled out when dropped.
+pub struct Inserted {
+    /// The port of the hub that it is in.
+    pub port: usize,
+}
+
+impl Inserted {
+    /// Plugs a device into the first port that is free.
+    pub fn plug(mut device: impl Device + Send + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let tcp_port = listener.local_addr().unwrap().port();
+        thread::spawn(move || usbip::serve(&listener, &mut device));
+        let port = *vhci::free_ports().first().expect("a port is free");
+        vhci::plug(tcp_port, port);
+        Self { port }
+    }
+}
+
+impl Drop for Inserted {
+    fn drop(&mut self) {
+        vhci::pull(self.port);
+        if !thread::panicking() {
+            vhci::wait_until_free(self.port);
+        }
+    }
+}
+
+/// What a device does with a message that the host sends to a bulk endpoint: the bytes that it sends back, or worse.
+pub type Script = Box<dyn FnMut(&[u8]) -> Answer + Send>;
+
+/// A device that introduces itself as given and then follows a script.
+pub struct Scripted {
+    /// How it introduces itself.
+    pub descriptors: Descriptors,
+    /// What it does.
+    pub script: Script,
+    /// What it does with control transfers to its class; None: stall.
+    pub class_request: Option<Answer>,
+    packets: VecDeque<Vec<u8>>,
+}
+
+impl Scripted {
+    /// A device with these interfaces that follows this script.
+    pub fn new(name: &str, interfaces: &[Vec<u8>], script: Script) -> Self {
+        let identity =
+            Identity { vendor: 0xF055, product: 0x0001, name: name.into(), serial: "1".into() };
+        let descriptors = Descriptors::new(identity, interfaces);
+        Self { descriptors, script, class_request: None, packets: VecDeque::new() }
+    }
+}
+
+impl Device for Scripted {
+    fn descriptor(&self) -> [u8; 18] {
+        self.descriptors.device()
+    }
+
+    fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
+        match &self.class_request {
+            Some(answer) if setup.kind & 0x60 == 0x20 => answer.clone(),
+            _ => self.descriptors.control(setup),
+        }
+    }
+
+    fn receive(&mut self, _: u8, data: &[u8]) -> Answer {
+        match (self.script)(data) {
+            Answer::Data(message) => {
+                self.packets.extend(message.chunks(PACKET).map(Into::into));
+                if !message.is_empty() && message.len().is_multiple_of(PACKET) {
+                    self.packets.push_back(Vec::new());
+                }
+                Answer::Data(Vec::new())
+            }
+            // It takes the message and says nothing to it.
+            Answer::Later => Answer::Data(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    fn send(&mut self, _: u8, wanted: usize) -> Answer {
+        take_packets(&mut self.packets, wanted)
+    }
+}
+
+/// A CCID message of the reader's, in answer to a question.
+pub fn reply(question: &[u8], kind: u8, status: [u8; 3], data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap().to_le_bytes();
+    [&[kind][..], &length, &question[5..7], &status, data].concat()
+}

@@ -1,0 +1,233 @@
+//! USB devices that are no Keys: harmless ones, and ones that lie. The daemon says at most once what is wrong, goes on,
+//! and other Keys do not notice.
+
+use keywright_bus_tests::{Answers, Objects};
+use keywright_virtual_key::usb::{
+    Answer,
+    descriptors::{BULK_IN, BULK_OUT, bulk, ccid, ccid_interface, interface, interrupt},
+};
+
+use crate::{
+    device::{Inserted, Script, Scripted, reply},
+    machine::{Machine, Plugged},
+    system, vhci,
+};
+
+const LONGEST: u32 = 3072;
+const CCID_CLASS: [u8; 3] = [0x0B, 0, 0];
+/// T=1, no historical bytes.
+const ATR: [u8; 4] = [0x3B, 0x80, 0x01, 0x81];
+
+/// A machine whose Master must not notice anything.
+struct Witness {
+    machine: Machine,
+    master: Plugged,
+    cursor: String,
+    process: String,
+}
+
+impl Witness {
+    async fn new() -> Self {
+        let (machine, master) = Machine::with_master().await;
+        let (cursor, process) = (system::journal_cursor(), system::unit("MainPID"));
+        Self { machine, master, cursor, process }
+    }
+
+    /// Plugs the device in; it is to be shown as unusable, with one line in the log that has this text.
+    async fn unusable(&mut self, device: Scripted, why: &str) {
+        let cursor = system::journal_cursor();
+        let inserted = Inserted::plug(device);
+        let key = self.machine.in_port(inserted.port).await;
+        self.machine.until_state(&key, "unusable").await;
+        drop(inserted);
+        self.machine.until_gone(&key).await;
+        let said = system::await_journal(&cursor, "cannot be used");
+        assert_eq!(said.len(), 1, "said once, and nothing before: {said:?}");
+        assert!(said[0].contains(why), "{why:?} is not in {said:?}");
+        let all = system::journal_since(&cursor);
+        assert_eq!(all.lines().count(), 1, "said once, and nothing else:\n{all}");
+    }
+
+    /// Plugs the device in and waits until udevd has seen it. The daemon is to say nothing at all.
+    async fn ignored(&mut self, name: &str, device: Scripted) {
+        let cursor = system::journal_cursor();
+        let before = present(&self.machine.watch.objects().await);
+        let inserted = Inserted::plug(device);
+        // The hub sees to one port after the other: when this one is there, it is done with the first.
+        let other = self.machine.plug(&format!("beside {name}")).await;
+        system::run("udevadm settle");
+        self.machine.offer(&self.master, &other).await;
+        let now = present(&self.machine.watch.objects().await);
+        assert_eq!(now, before + 1, "only the other Key is shown");
+        drop(inserted);
+        self.machine.unplug(other).await;
+        let said = system::await_journal(&cursor, "is offered");
+        assert_eq!(said.len(), 1, "nothing was said of the device: {said:?}");
+    }
+
+    /// The same daemon runs, and the Master makes a Sub Key.
+    async fn goes_on(mut self) {
+        assert_eq!(
+            system::unit("MainPID"),
+            self.process,
+            "{}",
+            system::journal_since(&self.cursor)
+        );
+        let blank = self.machine.plug("blank").await;
+        self.machine.make(&self.master, &blank, &Answers::sub("Sub", &[])).await;
+    }
+}
+
+fn present(objects: &Objects) -> usize {
+    objects.present().count()
+}
+
+/// A reader that answers the first question, which switches the card on, and then follows the script.
+fn after_power_on(mut script: impl FnMut(&[u8]) -> Answer + Send + 'static) -> Script {
+    Box::new(move |message| match message[0] {
+        0x62 => Answer::Data(reply(message, 0x80, [0; 3], &ATR)),
+        0x63 | 0x72 => Answer::Data(reply(message, 0x81, [0; 3], &[])),
+        _ => script(message),
+    })
+}
+
+fn silent() -> Script {
+    Box::new(|_| Answer::Later)
+}
+
+fn reader(name: &str, script: Script) -> Scripted {
+    Scripted::new(name, &[ccid_interface(0, LONGEST)], script)
+}
+
+pub async fn a_reader_without_a_card_is_unusable_and_no_more() {
+    let mut witness = Witness::new().await;
+    let no_card: Script =
+        Box::new(|message| Answer::Data(reply(message, 0x81, [0x42, 0xFE, 0], &[])));
+    witness.unusable(reader("empty reader", no_card), "no card is in its reader").await;
+    witness.goes_on().await;
+}
+
+pub async fn a_stick_and_a_keyboard_are_none_of_our_business() {
+    let mut witness = Witness::new().await;
+    // Mass storage, SCSI, bulk only; it never answers a command.
+    let stick = interface(0, [8, 6, 0x50], &[], &[bulk(BULK_OUT), bulk(BULK_IN)]);
+    witness.ignored("a stick", Scripted::new("stick", &[stick], silent())).await;
+    let keyboard = Scripted::new("keyboard", &[keyboard(0)], silent());
+    witness.ignored("a keyboard", keyboard).await;
+    witness.goes_on().await;
+}
+
+/// A keyboard's interface; its HID descriptor announces a report descriptor of 0 bytes.
+fn keyboard(number: u8) -> Vec<u8> {
+    interface(number, [3, 1, 1], &[9, 0x21, 0x11, 1, 0, 1, 0x22, 0, 0], &[interrupt(0x82)])
+}
+
+pub async fn a_keyboard_that_is_also_a_reader_is_one_key_for_its_reader() {
+    let mut witness = Witness::new().await;
+    let script =
+        after_power_on(|message| Answer::Data(reply(message, 0x80, [0; 3], &[0x6A, 0x82])));
+    let interfaces = [keyboard(0), ccid_interface(1, LONGEST)];
+    let composite = Scripted::new("composite", &interfaces, script);
+    witness.unusable(composite, "no PIV application").await;
+    witness.goes_on().await;
+}
+
+pub async fn descriptors_cut_short() {
+    let mut witness = Witness::new().await;
+    let pipes = [bulk(BULK_OUT), bulk(BULK_IN)];
+    // The class descriptor is short and says so; or it says more than there is.
+    let mut short = ccid(LONGEST)[..10].to_vec();
+    short[0] = 10;
+    let honest = interface(0, CCID_CLASS, &short, &pipes);
+    witness.unusable(Scripted::new("short", &[honest], silent()), "no CCID descriptor").await;
+    let none = interface(0, CCID_CLASS, &[], &pipes);
+    witness.unusable(Scripted::new("none", &[none], silent()), "no CCID descriptor").await;
+    // The kernel makes do with what it gets; libusb does not.
+    let mut cut = Scripted::new("cut", &[ccid_interface(0, LONGEST)], silent());
+    cut.descriptors.configuration.truncate(30);
+    witness.unusable(cut, "USB").await;
+    let mut nothing = Scripted::new("nothing", &[ccid_interface(0, LONGEST)], silent());
+    nothing.descriptors.configuration.truncate(9);
+    witness.ignored("nothing", nothing).await;
+    witness.goes_on().await;
+}
+
+pub async fn endpoints_that_are_missing() {
+    let mut witness = Witness::new().await;
+    for (name, pipes) in [("one-way", &[bulk(BULK_OUT)][..]), ("no pipes", &[])] {
+        let interface = interface(0, CCID_CLASS, &ccid(LONGEST), pipes);
+        let device = Scripted::new(name, &[interface], silent());
+        witness.unusable(device, "no bulk endpoints").await;
+    }
+    witness.goes_on().await;
+}
+
+pub async fn longest_messages_of_nothing_and_of_everything() {
+    let mut witness = Witness::new().await;
+    for longest in [0, u32::MAX] {
+        let device = Scripted::new("lengths", &[ccid_interface(0, longest)], silent());
+        witness.unusable(device, "longest message").await;
+    }
+    witness.goes_on().await;
+}
+
+pub async fn answers_of_another_slot_and_to_another_question() {
+    let mut witness = Witness::new().await;
+    let other_slot = after_power_on(|message| {
+        let mut reply = reply(message, 0x80, [0; 3], &[0x90, 0]);
+        reply[5] = 1;
+        Answer::Data(reply)
+    });
+    witness.unusable(reader("another slot", other_slot), "another slot").await;
+    let other_number = after_power_on(|message| {
+        let mut reply = reply(message, 0x80, [0; 3], &[0x90, 0]);
+        reply[6] = reply[6].wrapping_add(7);
+        Answer::Data(reply)
+    });
+    witness.unusable(reader("another number", other_number), "did not answer in time").await;
+    witness.goes_on().await;
+}
+
+pub async fn an_answer_to_reset_of_200_bytes() {
+    let mut witness = Witness::new().await;
+    let long: Script = Box::new(|message| Answer::Data(reply(message, 0x80, [0; 3], &[0x3B; 200])));
+    witness.unusable(reader("long ATR", long), "answer to reset").await;
+    witness.goes_on().await;
+}
+
+pub async fn a_stall_on_every_request() {
+    let mut witness = Witness::new().await;
+    witness.unusable(reader("stalls", Box::new(|_| Answer::Stall)), "USB").await;
+    witness.goes_on().await;
+}
+
+pub async fn a_device_that_answers_nothing() {
+    let mut witness = Witness::new().await;
+    let mut device = reader("silent", silent());
+    device.class_request = Some(Answer::Later);
+    witness.unusable(device, "did not answer in time").await;
+    witness.goes_on().await;
+}
+
+/// Pulled out while the daemon stands still: it hears of the plug when there is nothing to open any more.
+pub async fn a_device_that_is_gone_before_it_is_opened() {
+    let witness = Witness::new().await;
+    let signal = |name: &str| {
+        system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
+    };
+    for _ in 0..5 {
+        signal("STOP");
+        let inserted = Inserted::plug(reader("gone", silent()));
+        vhci::wait_until_there(inserted.port);
+        system::run("udevadm settle");
+        drop(inserted);
+        signal("CONT");
+    }
+    // And one that goes at the first word that is said to it.
+    let leaves = Inserted::plug(reader("leaves", Box::new(|_| Answer::Gone)));
+    vhci::wait_until_there(leaves.port);
+    vhci::wait_until_free(leaves.port);
+    let objects = witness.machine.watch.objects().await;
+    assert_eq!(present(&objects), 1, "{objects:?}");
+    witness.goes_on().await;
+}

@@ -1,0 +1,274 @@
+//! Other programs that use the same Keys: pcscd and GnuPG's scdaemon hold them, OpenSC works with what was made here,
+//! and what belongs to somebody else is left alone.
+
+use keywright_bus_tests::{
+    Answers, Objects, certs,
+    client::assert_refused,
+    pins::{self, PIN},
+};
+
+use crate::{
+    machine::{MASTER, Machine, Plugged},
+    system::{self, UNIT},
+    vhci,
+};
+
+/// The standard PIV objects and those of retired keys, as GET DATA names them.
+const OBJECTS: [&str; 16] = [
+    "5FC102", "5FC105", "5FC101", "5FC10A", "5FC10B", "5FC107", "5FC106", "5FC10C", "5FC10D",
+    "5FC10E", "5FC10F", "5FC110", "5FC120", "5FC121", "7E", "5FC103",
+];
+const SELECT: &str = "00:A4:04:00:09:A0:00:00:03:08:00:00:10:00:00";
+const MANAGEMENT_KEY: &str = "010203040506070801020304050607080102030405060708";
+
+/// Starts pcscd and waits until it has taken a Key; it holds all that it lists.
+fn start_pcscd() {
+    system::run("systemctl start pcscd.service");
+    system::run("until opensc-tool --list-readers | grep -q Yes; do sleep 0.1; done");
+}
+
+/// pcscd runs while the line does; it is stopped afterwards, and so lets go of every Key.
+fn with_pcscd(line: &str) -> String {
+    start_pcscd();
+    let output = system::run(line);
+    stop_pcscd();
+    output
+}
+
+fn stop_pcscd() {
+    system::run("systemctl stop --quiet pcscd.service pcscd.socket");
+}
+
+/// Sends these commands after a SELECT, and returns what OpenSC shows of the answers.
+fn commands(commands: &[String]) -> String {
+    let sends: Vec<_> = commands.iter().map(|command| format!("-s {command}")).collect();
+    with_pcscd(&format!("opensc-tool -s {SELECT} {}", sends.join(" ")))
+}
+
+/// Every object that can be read without a PIN.
+fn everything_readable() -> String {
+    let get = |tag: &&str| {
+        let bytes: Vec<_> =
+            tag.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap()).collect();
+        let (length, all) = (bytes.len(), bytes.len() + 2);
+        format!("00:CB:3F:FF:{all:02X}:5C:{length:02X}:{}:00", bytes.join(":"))
+    };
+    commands(&OBJECTS.iter().map(get).collect::<Vec<_>>())
+}
+
+pub async fn a_key_that_pcscd_holds_is_busy_and_is_taken_up_again() {
+    let (mut machine, master) = Machine::with_master().await;
+    start_pcscd();
+    let manager = machine.client.manager().await;
+    let request = certs::request("barn");
+    let add = manager.add_lock(&master.path, "barn", &request, pins::pipe(PIN)).await;
+    let text = format!("{add:?}");
+    assert_refused(add, "KeyBusy");
+    assert!(text.contains("pcscd"), "{text}");
+    assert_eq!(
+        system::run("systemctl is-active pcscd.service").trim(),
+        "active",
+        "nobody is killed"
+    );
+    stop_pcscd();
+    machine.add_lock(&master, "barn").await;
+    machine.until_state(&master.path, "master").await;
+}
+
+pub async fn a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go() {
+    let mut machine = Machine::with_absent_master().await;
+    system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
+    let master = machine.insert(MASTER, &[]);
+    start_pcscd();
+    system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
+    machine.start_daemon();
+    let held = machine.in_port(master.port).await;
+    machine.until_state(&held, "unusable").await;
+    let blank = machine.insert("blank", &[]);
+    stop_pcscd();
+    // It is known by what it says, so that it is only now the object that it was.
+    machine.until_present("master").await;
+    let master = machine.seen(MASTER, master).await;
+    let blank = machine.seen("blank", blank).await;
+    machine.offer(&master, &blank).await;
+}
+
+pub async fn a_key_that_gnupg_holds_is_busy_and_is_taken_up_again() {
+    let (mut machine, master) = Machine::with_master().await;
+    stop_pcscd();
+    let gpg = "GNUPGHOME=/run/gnupg-of-the-test";
+    system::run(&format!("export {gpg}; rm -rf $GNUPGHOME; mkdir -m 700 $GNUPGHOME"));
+    let scdaemon = system::run(&format!("{gpg} gpg-connect-agent 'scd serialno undefined' /bye"));
+    let manager = machine.client.manager().await;
+    let request = certs::request("barn");
+    let add = manager.add_lock(&master.path, "barn", &request, pins::pipe(PIN)).await;
+    let text = format!("{add:?} {scdaemon}");
+    assert_refused(add, "KeyBusy");
+    assert!(text.contains("another program"), "{text}");
+    system::run(&format!("{gpg} gpgconf --kill scdaemon gpg-agent"));
+    system::run("while pidof scdaemon >/dev/null; do sleep 0.05; done");
+    machine.add_lock(&master, "barn").await;
+    machine.until_state(&master.path, "master").await;
+}
+
+/// A Sub Key, its Master pulled out.
+async fn sub_key() -> (Machine, Plugged) {
+    let (mut machine, master) = Machine::with_master().await;
+    let sub = machine.plug("sub").await;
+    machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    machine.unplug(master).await;
+    (machine, sub)
+}
+
+pub async fn right_after_a_job_others_see_the_key_and_nothing_is_authorized() {
+    let (machine, _sub) = sub_key().await;
+    // The retry counter, and a key without the management key: refused, and the PIN is not verified.
+    let shown = commands(&["00:20:00:80".into(), "00:CB:3F:FF:05:5C:03:5F:C1:05:00".into()]);
+    let lines: Vec<_> = shown.lines().filter(|line| line.contains("SW1=")).collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    assert!(lines[0].contains("SW1=0x90"), "{shown}");
+    assert!(lines[1].contains("SW1=0x63, SW2=0xC3"), "no PIN is verified: {shown}");
+    assert!(lines[2].contains("SW1=0x90"), "{shown}");
+    drop(machine);
+}
+
+pub async fn other_peoples_tools_use_a_sub_key() {
+    let (machine, sub) = sub_key().await;
+    let chain = machine.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
+    let dir = "/run/tools";
+    system::run(&format!("rm -rf {dir}; mkdir {dir}"));
+    std::fs::write(format!("{dir}/chain"), &chain).unwrap();
+    let tool = "pkcs11-tool --module /usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
+    let listed = with_pcscd(&format!("{tool} --list-objects --type cert"));
+    assert!(listed.contains("Certificate"), "{listed}");
+    with_pcscd(&format!(
+        "cd {dir}; echo something to sign >text; openssl dgst -sha256 -binary text >digest; \
+         {tool} --read-object --type cert --id 01 --output-file leaf.der; \
+         {tool} --login --pin {PIN} --sign --mechanism ECDSA --id 01 --signature-format openssl \
+             --input-file digest --output-file signature"
+    ));
+    let pem = system::run(&format!("openssl x509 -inform DER -in {dir}/leaf.der"));
+    assert_eq!(pem.trim(), certs::certificates(&chain)[0].trim(), "OpenSC reads our certificate");
+    let verified = system::run(&format!(
+        "cd {dir}; openssl x509 -in chain -noout -pubkey >key; \
+         openssl dgst -sha256 -verify key -signature signature text"
+    ));
+    assert!(verified.contains("Verified OK"), "{verified}");
+}
+
+pub async fn a_web_server_lets_a_sub_key_in_under_its_family_and_no_other() {
+    let (mut machine, sub) = sub_key().await;
+    let family = |objects: &Objects, key: &Plugged| {
+        let memberships: Vec<(String, String)> = objects.key(&key.path)?.get("Memberships");
+        Some(memberships.first()?.0.clone())
+    };
+    let ours = machine.watch.until("a membership", |objects| family(objects, &sub)).await;
+    let chain = machine.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
+    machine.unplug(sub).await;
+    let other = machine.plug("other").await;
+    machine.until_state(&other.path, "blank").await;
+    let job = machine.client.start_master(&other.path, "Other").await;
+    machine.finish(&job, &Answers::master("Other")).await;
+    let theirs = machine.watch.until("a membership", |objects| family(objects, &other)).await;
+    machine.unplug(other).await;
+
+    let dir = "/run/web";
+    system::run(&format!("rm -rf {dir}; mkdir {dir}"));
+    std::fs::write(format!("{dir}/chain"), &chain).unwrap();
+    let manager = machine.client.manager().await;
+    for (name, family) in [("ours", ours), ("theirs", theirs)] {
+        let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+        std::fs::write(format!("{dir}/{name}.roots"), roots).unwrap();
+        std::fs::write(format!("{dir}/{name}.crls"), crls).unwrap();
+    }
+    system::run(&format!(
+        "cd {dir}; openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 \
+             -subj /CN=localhost -keyout server.key -out server.pem 2>/dev/null"
+    ));
+    std::fs::write(format!("{dir}/nginx.conf"), nginx(dir)).unwrap();
+    system::run(&format!("nginx -c {dir}/nginx.conf"));
+    let sub = machine.plug("sub").await;
+    machine.until_state(&sub.path, "sub").await;
+    let get = |port: u32| {
+        let engine = "-engine pkcs11 -keyform engine -key 'pkcs11:id=%01;type=private;pin-value=";
+        let client =
+            format!("openssl s_client -connect localhost:{port} -cert chain {engine}{PIN}'");
+        with_pcscd(&format!(
+            "cd {dir}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 60 {client} -quiet -ign_eof 2>&1 || true"
+        ))
+    };
+    let (let_in, kept_out) = (get(4431), get(4432));
+    system::run(&format!("nginx -c {dir}/nginx.conf -s stop"));
+    assert!(let_in.contains("200 OK") && let_in.contains("let in"), "{let_in}");
+    assert!(kept_out.contains("400 Bad Request") || kept_out.contains("alert"), "{kept_out}");
+    assert!(!kept_out.contains("let in"), "{kept_out}");
+}
+
+fn nginx(dir: &str) -> String {
+    let server = |port: u32, family: &str| {
+        format!(
+            "server {{ listen {port} ssl; ssl_certificate {dir}/server.pem; \
+             ssl_certificate_key {dir}/server.key; ssl_client_certificate {dir}/{family}.roots; \
+             ssl_crl {dir}/{family}.crls; ssl_verify_client on; ssl_verify_depth 4; \
+             location / {{ return 200 'let in'; }} }}\n"
+        )
+    };
+    let servers = server(4431, "ours") + &server(4432, "theirs");
+    format!(
+        "pid {dir}/pid; error_log {dir}/log; events {{}}\nhttp {{ access_log off;\n{servers}}}\n"
+    )
+}
+
+/// Arguments for piv-tool that write an object, in pieces (ISO 7816-4, 5.3.3).
+fn put_data(tag: [u8; 3], content: &[u8]) -> String {
+    let data = [&[0x5C, 3][..], &tag, content].concat();
+    let pieces: Vec<_> = data.chunks(0xF0).collect();
+    let send = |(n, piece): (usize, &&[u8])| {
+        let class = if n + 1 < pieces.len() { 0x10 } else { 0 };
+        let length = u8::try_from(piece.len()).unwrap();
+        let command = [&[class, 0xDB, 0x3F, 0xFF, length][..], piece].concat();
+        let command: Vec<_> = command.iter().map(|byte| format!("{byte:02X}")).collect();
+        format!("-s {}", command.join(":"))
+    };
+    pieces.iter().enumerate().map(send).collect::<Vec<_>>().join(" ")
+}
+
+pub async fn somebody_elses_token_stays_as_it_is_byte_for_byte() {
+    let mut machine = Machine::with_absent_master().await;
+    system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
+    let foreign = machine.insert("foreign", &[]);
+    // A key in 9A and the certificate of a CA that we do not know.
+    let put = put_data([0x5F, 0xC1, 0x05], &certs::foreign_container());
+    with_pcscd(&format!(
+        "echo {MANAGEMENT_KEY} >/run/key; export PIV_EXT_AUTH_KEY=/run/key; \
+         piv-tool -A M:9B:03 -s 00:47:00:9A:05:AC:03:80:01:11:00 {put}"
+    ));
+    let before = everything_readable();
+    system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
+    machine.start_daemon();
+
+    let master = machine.plug(MASTER).await;
+    let foreign = machine.seen("foreign", foreign).await;
+    machine.until_state(&foreign.path, "foreign").await;
+    machine.watch.until_decision([&master.path, &foreign.path], "foreign-credentials").await;
+    let said = system::run("keywrightctl decisions");
+    assert!(said.contains("foreign-credentials") || said.contains("foreign"), "{said}");
+    for options in [[].into(), [("kind", zbus::Variant::from("sub"))].into()] {
+        let manager = machine.client.manager().await;
+        let start = manager.start_serialization(&master.path, &foreign.path, options).await;
+        assert_refused(start, "ForeignCredentials");
+    }
+    system::run(&format!("systemctl restart {UNIT}"));
+    let device = format!("/sys/bus/usb/devices/{}", vhci::device_name(foreign.key.port));
+    system::run(&format!("echo 0 >{device}/authorized; echo 1 >{device}/authorized"));
+    machine.until_present("foreign").await;
+    let foreign = machine.seen("foreign", foreign.key).await;
+    machine.unplug(foreign).await;
+    let foreign = machine.plug("foreign").await;
+    machine.until_state(&foreign.path, "foreign").await;
+    let blank = machine.plug("blank").await;
+    machine.make(&master, &blank, &Answers::sub("Sub", &[])).await;
+    machine.unplug(blank).await;
+    machine.unplug(master).await;
+    assert_eq!(everything_readable(), before);
+}

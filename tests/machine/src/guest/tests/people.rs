@@ -1,0 +1,116 @@
+//! Who may do what: a person at the seat, over ssh, beside, an account without a session, and root; each of the four
+//! polkit actions, answered at once.
+
+use std::time::{Duration, Instant};
+
+use crate::{machine::Machine, system};
+
+/// A call of each action on things that do not exist: whoever may is told so, and nothing happens.
+const CALLS: [(&str, &str); 4] = [
+    ("inspect", "ListKeys 'a{sv}su' 0 '' 10"),
+    ("serialize", "StartSerialization 'ooa{sv}' / /org/keywright1/keys/nobody 0"),
+    ("manage-keys", "RenameKey ss 00000000000000000000000000000000 x"),
+    ("manage-locks", "RenameLock ss 00000000000000000000000000000000 x"),
+];
+const DENIED: &str = "you are not allowed to do this";
+/// An answer that a person would wait for has not been given at once.
+const AT_ONCE: Duration = Duration::from_secs(25);
+
+/// The actions that were allowed, of a script's output.
+fn allowed(output: &str) -> Vec<&'static str> {
+    let answers: Vec<_> = output.split("--- ").skip(1).collect();
+    assert_eq!(answers.len(), CALLS.len(), "each call was answered:\n{output}");
+    let pairs = CALLS.iter().zip(answers);
+    let may = pairs.filter(|(_, answer)| !answer.contains(DENIED));
+    may.map(|((action, _), answer)| {
+        let known = ["Call failed: ", "a(sssst)s "].iter().any(|text| answer.contains(text));
+        assert!(known, "{answer}");
+        *action
+    })
+    .collect()
+}
+
+/// A script that makes each call.
+fn script() -> String {
+    let call = "timeout 20 busctl call org.keywright1 /org/keywright1 org.keywright1.Manager";
+    let lines = CALLS.map(|(_, arguments)| format!("echo '--- '; {call} {arguments} 2>&1"));
+    let path = "/run/calls";
+    std::fs::write(path, lines.join("\n") + "\nexit 0\n").unwrap();
+    system::run(&format!("chmod 755 {path}"));
+    format!("/bin/sh {path}")
+}
+
+/// Runs a shell line and returns what it wrote; it must not take long.
+fn at_once(line: &str) -> String {
+    let start = Instant::now();
+    let output = system::sh(line);
+    assert!(start.elapsed() < AT_ONCE, "{line} took {:?}", start.elapsed());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a script as a session of a user on a virtual terminal, as a display manager starts one.
+fn on_terminal(user: &str, terminal: u32, script: &str) -> String {
+    let out = format!("/run/said-by-{user}");
+    let properties = [
+        format!("User={user}"),
+        "PAMName=login".into(),
+        format!("TTYPath=/dev/tty{terminal}"),
+        "StandardInput=tty-force".into(),
+        format!("StandardOutput=truncate:{out}"),
+    ];
+    let properties = properties.map(|property| format!("--property={property}")).join(" ");
+    system::run(&format!("systemd-run --quiet --wait --collect {properties} {script}"));
+    std::fs::read_to_string(out).unwrap()
+}
+
+pub async fn root_may_everything() {
+    let _machine = Machine::start().await;
+    let may = allowed(&at_once(&script()));
+    assert_eq!(may, ["inspect", "serialize", "manage-keys", "manage-locks"]);
+}
+
+pub async fn the_person_at_the_seat_may_everything_and_the_one_behind_only_looks() {
+    let _machine = Machine::start().await;
+    system::sh("systemctl stop getty@tty1");
+    let script = script();
+    let active = on_terminal("alice", 1, &script);
+    assert_eq!(allowed(&active), ["inspect", "serialize", "manage-keys", "manage-locks"]);
+    // Terminal 1 stays the one that is seen.
+    assert_eq!(allowed(&on_terminal("bob", 2, &script)), ["inspect"]);
+}
+
+pub async fn a_user_over_ssh_only_looks() {
+    let _machine = Machine::start().await;
+    system::run("rm -f /run/alice-key*; ssh-keygen -q -t ed25519 -N '' -f /run/alice-key");
+    system::run("install -d -o alice -m 700 ~alice/.ssh");
+    system::run("install -o alice -m 600 /run/alice-key.pub ~alice/.ssh/authorized_keys");
+    let ssh =
+        "ssh -q -i /run/alice-key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+    let output = at_once(&format!("{ssh} alice@localhost {}", script()));
+    assert_eq!(allowed(&output), ["inspect"]);
+}
+
+pub async fn an_account_without_a_session_may_what_a_rule_file_gives_it() {
+    let _machine = Machine::start().await;
+    let kiosk = format!("runuser -u kiosk -- {}", script());
+    assert_eq!(allowed(&at_once(&kiosk)), ["inspect"]);
+    let rules = "/etc/polkit-1/rules.d/50-keywright-kiosk.rules";
+    system::run(&format!("cp /payload/systemd/50-keywright-kiosk.rules {rules}"));
+    system::run("systemctl restart polkit");
+    let may = allowed(&at_once(&kiosk));
+    let others = allowed(&at_once(&kiosk.replace("kiosk", "bob")));
+    system::run(&format!("rm {rules} && systemctl restart polkit"));
+    assert_eq!(may, ["inspect", "serialize"]);
+    assert_eq!(others, ["inspect"], "the rule is for one account");
+}
+
+pub async fn nobody_else_gets_the_name() {
+    let _machine = Machine::start().await;
+    system::run("systemctl stop keywrightd");
+    let bus = "org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus";
+    let request = format!("busctl call {bus} RequestName su org.keywright1 4 2>&1");
+    for user in ["alice", "root"] {
+        let output = at_once(&format!("runuser -u {user} -- {request}"));
+        assert!(output.contains("not allowed to own"), "{user}: {output}");
+    }
+}
