@@ -245,7 +245,7 @@ fn pair(reason: &Reason) -> &'static str {
             "the other Key holds keys or certificates that were not made here; nothing on it is overwritten, take another one"
         }
         Reason::Revoked => "one of the two Keys was revoked for good; take another one",
-        Reason::Unusable => "one of the two Keys cannot be used; `keywrightctl keys` says why",
+        Reason::Unusable => "one of the two Keys cannot be used; `keywrightctl doctor` says why",
         Reason::AmbiguousIssuer => {
             "more than one Key could be the issuer; start the serialization with the one you mean"
         }

@@ -19,8 +19,9 @@ use crate::{
     token::{Details, Identity, PinState, Session, TokenError, TransportError},
 };
 
-/// How long offers wait for a token that has not said what it is. One that works takes a tenth of this.
-const SILENT: Duration = Duration::from_secs(2);
+/// How long offers wait for a token that has not said what it is. One that works takes a twentieth of this; a pcscd that
+/// runs is given half of it to take the token up.
+const SILENT: Duration = Duration::from_secs(4);
 
 impl Station {
     /// A token was plugged in: it is looked at before it is shown, so that it comes up once, whole.

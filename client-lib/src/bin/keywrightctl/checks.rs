@@ -258,7 +258,7 @@ fn decisions(facts: &Facts) -> Vec<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use keywright_client::KeyRow;
 
     use super::*;
@@ -279,6 +279,15 @@ mod tests {
         key.pin_retries = 3;
         key.locks = 1;
         key
+    }
+
+    /// A blank Key in this port.
+    pub fn one_key(port: &str) -> State {
+        let mut key = here("blank");
+        key.port = port.into();
+        let mut state = State::default();
+        state.keys.insert(key.path.clone(), key);
+        state
     }
 
     fn with(key: Key) -> Facts {

@@ -1,5 +1,7 @@
 //! What `doctor` checks of the machine itself: files, users, disks and USB devices. Pure functions of what was found.
 
+use keywright_client::model::KeyState;
+
 use crate::{
     checks::{Facts, Finding, Health, finding},
     installed::{Installed, STATE_DIR, USER},
@@ -80,10 +82,16 @@ pub fn tokens(facts: &Facts) -> Vec<Finding> {
         return vec![finding("usb", Health::Warn, text, mend)];
     }
     let user = facts.installed.as_ref().and_then(|installed| installed.user);
-    tokens.iter().flat_map(|token| of_token(token, user)).collect()
+    tokens.iter().flat_map(|token| of_token(token, user, works(facts, &token.port))).collect()
 }
 
-fn of_token(token: &Token, user: Option<u32>) -> Vec<Finding> {
+/// Whether the daemon can use the Key in this port.
+fn works(facts: &Facts, port: &str) -> bool {
+    let mut keys = facts.state.iter().flat_map(|state| state.keys.values());
+    keys.any(|key| key.present && key.port == port && key.state != KeyState::Unusable)
+}
+
+fn of_token(token: &Token, user: Option<u32>, works: bool) -> Vec<Finding> {
     let fail = |text: String, mend: String| finding("usb", Health::Fail, text, mend);
     let name = &token.name;
     let mut findings = Vec::new();
@@ -123,6 +131,11 @@ fn of_token(token: &Token, user: Option<u32>) -> Vec<Finding> {
     }
     for holder in others {
         let Holder { pid, name: program } = holder;
+        if program == "pcscd" && works {
+            let text = format!("{name} is held by pcscd (process {pid}), through which it is used");
+            findings.push(finding("holder", Health::Ok, text, ""));
+            continue;
+        }
         let text =
             format!("{name} is held by {program} (process {pid}): nothing can be made with it");
         findings.push(finding("holder", Health::Fail, text, let_go(holder)));
@@ -198,6 +211,7 @@ mod tests {
     fn key() -> Token {
         Token {
             name: "Key at usb-1-1".into(),
+            port: "usb-1-1".into(),
             level: Some(Level::Apdu),
             owner: Some(996),
             claimed: false,
@@ -230,5 +244,11 @@ mod tests {
         ] {
             assert_found(&of(vec![token]), expected);
         }
+        // Shown as a Key that works: through pcscd.
+        let mut facts = Facts { tokens: Some(vec![held_by("pcscd")]), ..machine(whole()) };
+        facts.state = Some(crate::checks::tests::one_key("usb-1-1"));
+        assert_found(&tokens(&facts), &[("holder", Health::Ok, "")]);
+        facts.tokens = Some(vec![held_by("scdaemon")]);
+        assert_found(&tokens(&facts), &[("holder", Health::Fail, "gpgconf")]);
     }
 }

@@ -15,8 +15,10 @@ const FIDO_USAGE_PAGE: [u8; 3] = [0x06, 0xD0, 0xF1];
 /// A security token or a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Its product name, and its port as the daemon calls it.
+    /// Its product name and its port.
     pub name: String,
+    /// Its port as the daemon calls it.
+    pub port: String,
     /// How it exchanges what a card is told; none without a CCID interface.
     pub level: Option<Level>,
     /// The user to whom its node belongs; none where there is no node.
@@ -77,6 +79,7 @@ fn token(root: &Path, device: &Path) -> Option<Token> {
     let below_root = root.join(node.strip_prefix("/").ok()?);
     Some(Token {
         name: format!("{product} at usb-{port}"),
+        port: format!("usb-{port}"),
         level,
         owner: fs::metadata(below_root).ok().map(|metadata| metadata.uid()),
         claimed: interfaces(device).any(|interface| {
