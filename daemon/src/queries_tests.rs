@@ -145,6 +145,42 @@ fn rights_have_a_state_and_an_age() {
 }
 
 #[test]
+fn grants_made_together_are_those_made_one_by_one() {
+    let (registry, _dir) = registry();
+    let grants = Grants::of(&registry, SUB, FAMILY, NOW).unwrap().unwrap();
+    for number in 1..=3 {
+        let alone = grant(&registry, SUB, lock_id(number), NOW).unwrap();
+        assert_eq!(grants.at(lock_id(number)), Some(alone));
+    }
+    assert_eq!(grants.at(lock_id(4)), None);
+    assert!(Grants::of(&registry, MASTER, FAMILY, NOW).unwrap().is_none());
+    assert!(grants.are_current(&registry, SUB, NOW).unwrap());
+    assert!(!grants.are_current(&registry, MASTER, NOW).unwrap());
+    let mut batch = Batch::new();
+    let newer = Statement { version: Some(6), ..statement(Scope::Listed(1)) };
+    batch.put_statement(SUB, FAMILY, newer, vec![entry(1, false)]);
+    registry.commit(batch).unwrap();
+    assert!(!grants.are_current(&registry, SUB, NOW).unwrap());
+}
+
+/// Whoever watches hears of what is said of Keys, when it is committed.
+#[test]
+fn new_statements_are_told_of() {
+    let (registry, _dir) = registry();
+    let (send, told) = std::sync::mpsc::channel();
+    registry.watch_statements(move |keys| send.send(keys).unwrap());
+    let mut batch = Batch::new();
+    batch.put_statement(SUB, FAMILY, statement(Scope::Listed(1)), vec![entry(1, false)]);
+    registry.commit(batch).unwrap();
+    assert_eq!(told.try_recv(), Ok(vec![SUB]));
+    let mut batch = Batch::new();
+    let confirmation = Confirmation { version: Some(5), allow: true, time: CONFIRMED };
+    batch.put_confirmation(SUB, lock_id(2), confirmation);
+    registry.commit(batch).unwrap();
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
 fn a_grant_proves_one_lock() {
     let (registry, _dir) = registry();
     let leaves = [entry(1, true), entry(2, true), entry(3, false)].map(|entry| {

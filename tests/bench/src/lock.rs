@@ -52,7 +52,7 @@ pub async fn measure(window: Duration) -> Vec<Row> {
     let asked = window.as_secs() / ASKED.0;
     let day = passed / asked.max(1) * (DAY / ASKED.1) / 1024;
     let rows = [
-        Row::memory("PSS (smaps_rollup)", Goal::at_most(6.0 * 1.048_576), memory.proportional),
+        Row::memory("PSS (smaps_rollup)", Goal::at_most(6.0), memory.proportional),
         Row::memory("RSS (VmRSS)", Goal::NONE, memory.resident),
         Row::count(
             format!("wake-ups in {} s, the broker asked {asked} times", window.as_secs()),

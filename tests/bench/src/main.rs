@@ -20,6 +20,7 @@ mod plug;
 mod process;
 mod reasons;
 mod scale;
+mod share;
 mod startup;
 mod table;
 mod token_log;
@@ -60,7 +61,7 @@ enum Subject {
     Small,
     /// Jobs, lists, start and rest with 100,000 Locks.
     Large,
-    /// A Lock at rest with its link.
+    /// A Lock at rest with its link, and what it gets of a statement.
     Lock,
     /// 2,000 Locks on one broker, each a process: only where it is named.
     Scale,
@@ -107,6 +108,7 @@ async fn main() -> io::Result<()> {
         rows.extend(small(&effort).await);
     }
     if wanted(Subject::Lock) {
+        rows.extend(share::measure(effort.plugs));
         rows.extend(lock::measure(effort.window).await);
     }
     // It takes some minutes, and some gigabytes.

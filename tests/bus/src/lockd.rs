@@ -26,7 +26,12 @@ pub struct Lockd {
 impl Lockd {
     /// A new Lock that this issuer is serialized to. It is not running yet.
     pub async fn add(station: &Station, issuer: &Plugged, name: &str) -> Self {
-        let directory = station.dir.path().join(format!("lock-{name}"));
+        Self::add_below(station.dir.path(), station, issuer, name).await
+    }
+
+    /// The same with its state below this directory.
+    pub async fn add_below(parent: &Path, station: &Station, issuer: &Plugged, name: &str) -> Self {
+        let directory = parent.join(format!("lock-{name}"));
         fs::create_dir(&directory).unwrap();
         let request = run(&directory, &["request"], "");
         let manager = station.client.manager().await;

@@ -49,7 +49,17 @@ impl Watch {
     ///
     /// Panics with the last state when it does not come.
     pub async fn until<T>(&mut self, what: &str, check: impl Fn(&Objects) -> Option<T>) -> T {
-        let deadline = Instant::now() + LIMIT;
+        self.until_within(LIMIT, what, check).await
+    }
+
+    /// The same where it may take longer.
+    pub async fn until_within<T>(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        check: impl Fn(&Objects) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + limit;
         loop {
             let objects = self.objects().await;
             if let Some(found) = check(&objects) {
