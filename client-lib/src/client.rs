@@ -266,6 +266,23 @@ impl Client {
         Ok(self.manager.revoke_key(&object(issuer)?, key_id, reason, fd).await?)
     }
 
+    /// Certifies a key that lives in software; returns the Key's id and its certificate chain, PEM, leaf first, root
+    /// included.
+    ///
+    /// # Errors
+    /// KeyAbsent, NotAnIssuer, NotFound, PinInvalid and more; InvalidArgument for a bad request.
+    pub async fn issue_soft_key(
+        &self,
+        issuer: &str,
+        name: &str,
+        csr_pem: &str,
+        locks: &[&str],
+        pin: &Pin,
+    ) -> Result<(String, String)> {
+        let fd = Fd::from(pin.to_fd()?);
+        Ok(self.manager.issue_soft_key(&object(issuer)?, name, csr_pem, locks, fd).await?)
+    }
+
     /// Renames a Key on this station.
     ///
     /// # Errors

@@ -46,6 +46,9 @@ pub enum Command {
     /// Look at one Key or change it
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make a Sub Key whose private key lives in software
+    #[command(subcommand)]
+    SoftKey(SoftKeyCommand),
     /// Add or rename a Lock
     #[command(subcommand)]
     Lock(LockCommand),
@@ -214,6 +217,28 @@ pub enum LockCommand {
         /// The files with the confirmations
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+}
+
+/// `soft-key …`.
+#[derive(Debug, Subcommand)]
+pub enum SoftKeyCommand {
+    /// Make a key pair here and write it with its certificates into a PKCS#12 file
+    Create {
+        /// What to call it
+        name: String,
+        /// A Lock that it may access; may be repeated
+        #[arg(long = "lock", value_name = "ID", required = true)]
+        locks: Vec<String>,
+        /// The file (mode 0600); it must not exist yet
+        #[arg(long)]
+        out: PathBuf,
+        /// A file with the password for it; without it, the password is asked for
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// Which Key signs
+        #[command(flatten)]
+        issuer: Issuer,
     },
 }
 

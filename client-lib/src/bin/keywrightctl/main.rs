@@ -19,6 +19,7 @@ mod machine_checks;
 mod output;
 mod secrets;
 mod serialize;
+mod soft_key;
 mod table;
 mod terminal;
 mod times;
@@ -80,6 +81,7 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Wizard => wizard::run(&client, output).await,
         Command::Key(command) => key::run(&client, command, output).await,
         Command::Lock(command) => lock::run(&client, command, output).await,
+        Command::SoftKey(command) => soft_key::run(&client, command, output).await,
         Command::Family(command) => family::run(&client, command, output).await,
         Command::Doctor | Command::Serialize(_) => Ok(()), // done above
     }

@@ -64,6 +64,15 @@ pub async fn file_or_ask_new(path: Option<&Path>, question: &str) -> Result<Pin,
     }
 }
 
+/// The password of a new file: from a file, or typed twice.
+pub async fn file_or_ask_password(path: Option<&Path>, question: &str) -> Result<Pin, Failure> {
+    match path {
+        Some(_) => file_or_ask(path, question, "--password-file").await,
+        None if terminal::is_there() => ask_new(question).await,
+        None => Err(Failure::Usage("no terminal to ask for it: give --password-file".into())),
+    }
+}
+
 /// A new PIN, typed twice until both are the same.
 pub async fn ask_new(question: &str) -> Result<Pin, Failure> {
     loop {
