@@ -144,7 +144,8 @@ fn polkit(facts: &Facts) -> Vec<Finding> {
         None => Vec::new(),
         Some(Err(text)) => {
             let text = format!("polkit does not answer, so the daemon allows nothing: {text}");
-            vec![finding("polkit", Health::Fail, text, "systemctl status polkit.service")]
+            let mend = "sudo apt install polkitd; sudo systemctl unmask polkit.service; sudo systemctl start polkit.service";
+            vec![finding("polkit", Health::Fail, text, mend)]
         }
         Some(Ok(known)) => {
             let missing: Vec<&str> = [INSPECT, SERIALIZE, MANAGE_KEYS, MANAGE_LOCKS]
@@ -155,8 +156,7 @@ fn polkit(facts: &Facts) -> Vec<Finding> {
                 return vec![finding("polkit", Health::Ok, "polkit knows every action", "")];
             }
             let text = format!("polkit does not know {}", missing.join(", "));
-            let mend = "pkaction --action-id org.keywright1.serialize; \
-                        install the package's .policy file again";
+            let mend = "sudo apt install --reinstall keywrightd; pkaction --action-id org.keywright1.serialize";
             vec![finding("polkit", Health::Fail, text, mend)]
         }
     }
