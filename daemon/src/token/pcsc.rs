@@ -3,8 +3,10 @@
 //! A thread of its own holds the connection and the transaction, for two reasons: PC/SC lets nobody say how long to
 //! wait for another program's transaction, and what waits must not be the job.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +35,9 @@ pub struct PcscTransport {
     limits: Limits,
     reset: bool,
 }
+
+/// The readers that jobs of ours have right now.
+static OURS: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 enum Request {
     Transmit(Zeroizing<Vec<u8>>, mpsc::SyncSender<Result<Vec<u8>, TransportError>>),
@@ -176,7 +181,9 @@ fn serve_alone(
     if !is_it(reader, channel(&transaction)) {
         return Err(TransportError::Gone);
     }
+    lock(&OURS).insert(reader.to_owned());
     let reset = report.send(Ok(true)).is_ok() && serve(&transaction, queue);
+    lock(&OURS).remove(reader);
     let end = if reset { Disposition::ResetCard } else { Disposition::LeaveCard };
     if let Err((_, error)) = transaction.end(end) {
         tracing::debug!(%error, "a transaction could not be ended");
@@ -219,33 +226,61 @@ fn await_reader(context: &Context, patience: Duration) -> bool {
     !patience.is_zero() && context.get_status_change(patience, &mut any).is_ok()
 }
 
-/// The reader of the token, asked of each by its place on the bus.
+/// The reader of the token, asked of each by its place on the bus. One that another program is in the middle of something
+/// with does not answer: it is waited for only where no other is the token's.
 fn find(context: &Context, hint: &str, is_it: IsIt<'_>) -> Result<Option<CString>, TransportError> {
-    let readers = likeliest_first(context.list_readers_owned().map_err(failure)?, hint);
+    let mut readers = likeliest_first(context.list_readers_owned().map_err(failure)?, hint);
+    // A token is in one job at a time: what another job of ours has is another token.
+    let ours = lock(&OURS).clone();
+    readers.retain(|reader| !ours.contains(reader));
     let mut seen = Vec::new();
     for reader in &readers {
-        let card = context.connect(reader, ShareMode::Shared, Protocols::ANY);
-        let place = card.and_then(|mut card| {
-            // Only in a transaction it answers for sure: else another program's stands in the way.
-            let place = card.transaction().map(|transaction| channel(&transaction));
-            leave(card);
-            place
-        });
-        seen.push(match place {
-            Ok(place) if is_it(reader, place) => Seen::It,
-            Ok(_) => Seen::Another,
-            Err(Error::SharingViolation) => Seen::Hidden,
-            Err(error) => match failure(error) {
-                TransportError::Gone | TransportError::Reset => Seen::Another,
-                error => return Err(error),
-            },
-        });
+        seen.push(look(context, reader, is_it, false)?);
+    }
+    if !seen.contains(&Seen::It) {
+        for (reader, seen) in
+            readers.iter().zip(&mut seen).filter(|(_, seen)| **seen == Seen::Hidden)
+        {
+            *seen = look(context, reader, is_it, true)?;
+        }
     }
     match matched(&seen) {
         Matched::Reader(position) => Ok(readers.into_iter().nth(position)),
         Matched::None => Ok(None),
         Matched::Unsure(why) => Err(TransportError::Busy { holder: why.into() }),
     }
+}
+
+/// Asks one reader where it is; `wait` for the end of another program's transaction.
+fn look(
+    context: &Context,
+    reader: &CStr,
+    is_it: IsIt<'_>,
+    wait: bool,
+) -> Result<Seen, TransportError> {
+    let card = context.connect(reader, ShareMode::Shared, Protocols::ANY);
+    let place = card.and_then(|mut card| {
+        let place = match card.get_attribute_owned(Attribute::ChannelId) {
+            Err(Error::SharingViolation) if wait => card.transaction().map(|alone| channel(&alone)),
+            Err(Error::SharingViolation) => Err(Error::SharingViolation),
+            attribute => Ok(attribute.ok().and_then(|id| Address::of_channel_id(&id))),
+        };
+        leave(card);
+        place
+    });
+    match place {
+        Ok(place) if is_it(reader, place) => Ok(Seen::It),
+        Ok(_) => Ok(Seen::Another),
+        Err(Error::SharingViolation) => Ok(Seen::Hidden),
+        Err(error) => match failure(error) {
+            TransportError::Gone | TransportError::Reset => Ok(Seen::Another),
+            error => Err(error),
+        },
+    }
+}
+
+fn lock(ours: &Mutex<BTreeSet<CString>>) -> MutexGuard<'_, BTreeSet<CString>> {
+    ours.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a reader is on the bus, where its driver says so.

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
+use pcsc::{Context, Disposition, Protocols, ReaderState, Scope, ShareMode, State};
 use tempfile::TempDir;
 
 use super::management_key::KeyType;
@@ -83,12 +83,7 @@ impl Inserted {
         let (mut reader, card) = (stream.try_clone().unwrap(), card.clone());
         let thread = thread::spawn(move || while serve(&mut reader, &card).is_ok() {});
         let inserted = Self { stream, thread: Some(thread) };
-        until("pcscd sees the card", || {
-            let context = Context::establish(Scope::System).ok()?;
-            let name = context.list_readers_owned().ok()?.into_iter().next()?;
-            let card = context.connect(&name, ShareMode::Shared, Protocols::ANY).ok()?;
-            card.disconnect(Disposition::LeaveCard).ok()
-        });
+        await_card();
         inserted
     }
 }
@@ -116,6 +111,17 @@ fn serve(stream: &mut TcpStream, card: &Shared) -> io::Result<()> {
     };
     let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
     stream.write_all(&[&length[..], &answer].concat())
+}
+
+/// Waits until pcscd has switched the card on.
+fn await_card() {
+    let context = Context::establish(Scope::System).unwrap();
+    let name = context.list_readers_owned().unwrap().remove(0);
+    let mut reader = [ReaderState::new(name, State::UNAWARE)];
+    while !reader[0].event_state().contains(State::PRESENT) {
+        context.get_status_change(ENOUGH, &mut reader).unwrap();
+        reader[0].sync_current_state();
+    }
 }
 
 /// Asks again and again: the other program is not ours, and tells nobody when it is ready.
