@@ -20,6 +20,8 @@ use crate::{
 
 /// Where the unit keeps its state.
 pub const STATE: &str = "/var/lib/keywright";
+/// What an administrator writes; tests begin without.
+pub const CONFIG: &str = "/etc/keywright/keywrightd.toml";
 /// The Master's name.
 pub const MASTER: &str = "master";
 /// Where a Master that was made, and the daemon's state that knows it, are kept for other tests.
@@ -59,7 +61,7 @@ pub fn reset() {
     // Plugs may have queued a start of it.
     system::run(&format!("systemctl stop {UNIT}"));
     system::sh(&format!("systemctl reset-failed {UNIT}"));
-    system::run(&format!("rm -rf {STATE}/*"));
+    system::run(&format!("rm -rf {STATE}/* {CONFIG}"));
 }
 
 /// A new connection to the system bus.

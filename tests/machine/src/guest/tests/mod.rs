@@ -5,6 +5,7 @@ mod devices;
 mod hotplug;
 mod interruptions;
 mod neighbours;
+mod pcscd;
 mod people;
 
 use crate::{runner::Test, tests};
@@ -45,6 +46,11 @@ pub fn all() -> Vec<Test> {
         neighbours::other_peoples_tools_use_a_sub_key,
         neighbours::a_web_server_lets_a_sub_key_in_under_its_family_and_no_other,
         neighbours::somebody_elses_token_stays_as_it_is_byte_for_byte,
+        pcscd::the_main_job_goes_through_pcscd,
+        pcscd::a_key_plugged_in_beside_pcscd_is_in_both_hands,
+        pcscd::two_look_alikes_in_pcscd_are_never_swapped,
+        pcscd::a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go,
+        pcscd::an_ssh_agent_signs_before_and_after_our_jobs,
         people::root_may_everything,
         people::the_person_at_the_seat_may_everything_and_the_one_behind_only_looks,
         people::a_user_over_ssh_only_looks,

@@ -8,7 +8,7 @@ use keywright_bus_tests::{
 };
 
 use crate::{
-    machine::{MASTER, Machine, Plugged},
+    machine::{CONFIG, MASTER, Machine, Plugged},
     system::{self, UNIT},
     vhci,
 };
@@ -35,7 +35,7 @@ fn with_pcscd(line: &str) -> String {
     output
 }
 
-fn stop_pcscd() {
+pub(super) fn stop_pcscd() {
     system::run("systemctl stop --quiet pcscd.service pcscd.socket");
 }
 
@@ -56,8 +56,17 @@ fn everything_readable() -> String {
     commands(&OBJECTS.iter().map(get).collect::<Vec<_>>())
 }
 
+/// As an administrator sets it who wants no way through pcscd.
+fn only_direct() {
+    system::run(&format!("mkdir -p /etc/keywright && echo \"route = 'direct'\" >{CONFIG}"));
+}
+
 pub async fn a_key_that_pcscd_holds_is_busy_and_is_taken_up_again() {
     let (mut machine, master) = Machine::with_master().await;
+    only_direct();
+    system::run(&format!("systemctl restart {UNIT}"));
+    let master = machine.seen(MASTER, master.key).await;
+    machine.until_state(&master.path, "master").await;
     start_pcscd();
     let manager = machine.client.manager().await;
     let request = certs::request("barn");
@@ -80,6 +89,7 @@ pub async fn a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go() {
     system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
     let master = machine.insert(MASTER, &[]);
     start_pcscd();
+    only_direct();
     system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
     machine.start_daemon();
     let held = machine.in_port(master.port).await;

@@ -1,0 +1,190 @@
+//! Keys that pcscd has: used through it, beside the programs that use it too.
+
+use std::fs;
+
+use keywright_bus_tests::{
+    Answers, Objects, certs,
+    client::assert_refused,
+    pins::{self, PIN},
+};
+use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
+
+use super::neighbours::stop_pcscd;
+use crate::{
+    machine::{MASTER, Machine, Plugged},
+    system, vhci,
+};
+
+const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
+
+/// pcscd, and a program that is connected to it for as long as this lives, as a desktop's are.
+struct Desktop {
+    process: String,
+    _client: Context,
+}
+
+impl Desktop {
+    fn log_in() -> Self {
+        system::run("systemctl start pcscd.service");
+        Self { process: pcscd(), _client: Context::establish(Scope::System).unwrap() }
+    }
+
+    /// pcscd is the one that was there, and has this Key.
+    fn assert_has(&self, key: &Plugged) {
+        assert_eq!(pcscd(), self.process, "pcscd is left alone");
+        assert!(is_claimed(key.key.port), "pcscd has the Key");
+    }
+}
+
+impl Drop for Desktop {
+    fn drop(&mut self) {
+        stop_pcscd();
+    }
+}
+
+fn pcscd() -> String {
+    system::run("systemctl show --value --property=MainPID pcscd.service").trim().to_owned()
+}
+
+/// Somebody has claimed the Key's interface: between our jobs that is pcscd.
+fn is_claimed(port: usize) -> bool {
+    let device = vhci::device_name(port);
+    fs::exists(format!("/sys/bus/usb/devices/{device}/{device}:1.0/driver")).unwrap()
+}
+
+/// The readers that hold a card, as OpenSC lists them.
+fn cards() -> usize {
+    let list = system::run("opensc-tool --list-readers");
+    list.lines().filter(|line| line.split_whitespace().nth(1) == Some("Yes")).count()
+}
+
+pub async fn the_main_job_goes_through_pcscd() {
+    let mut machine = Machine::stopped().await;
+    let desktop = Desktop::log_in();
+    machine.start_daemon();
+    let master = machine.plug("new").await;
+    machine.until_state(&master.path, "blank").await;
+    desktop.assert_has(&master);
+    let job = machine.client.start_master(&master.path, "New").await;
+    machine.finish(&job, &Answers::master("New")).await;
+    machine.until_state(&master.path, "master").await;
+    let (lock, _) = machine.add_lock(&master, "gate").await;
+    let sub = machine.plug("sub").await;
+    machine.make(&master, &sub, &Answers::sub("Sub", &[&lock])).await;
+    let backup = machine.plug("backup").await;
+    machine.make(&master, &backup, &Answers::backup("Backup")).await;
+    for key in [&master, &sub, &backup] {
+        desktop.assert_has(key);
+        let authorized =
+            machine.watch.objects().await.key(&key.path).unwrap().get::<i32>("PinRetries");
+        assert_eq!(authorized, 3, "no try was lost");
+    }
+    assert_eq!(cards(), 3);
+    let read = system::run(&format!("pkcs11-tool --module {MODULE} --list-slots"));
+    assert_eq!(read.matches("token label").count(), 3, "{read}");
+}
+
+pub async fn a_key_plugged_in_beside_pcscd_is_in_both_hands() {
+    let mut machine = Machine::with_absent_master().await;
+    let desktop = Desktop::log_in();
+    for _ in 0..3 {
+        let master = machine.plug(MASTER).await;
+        machine.until_state(&master.path, "master").await;
+        desktop.assert_has(&master);
+        assert_eq!(cards(), 1, "pcscd is not kept out");
+        machine.unplug(master).await;
+    }
+}
+
+pub async fn two_look_alikes_in_pcscd_are_never_swapped() {
+    let (mut machine, master) = Machine::with_master().await;
+    let desktop = Desktop::log_in();
+    let twins = ["--usb-serial", "0001"];
+    let a = machine.plug_with("a", &twins).await;
+    let b = machine.plug_with("b", &twins).await;
+    machine.make(&master, &b, &Answers::sub("B", &[])).await;
+    desktop.assert_has(&b);
+    let (a_path, b_path) = (machine.unplug(a).await, machine.unplug(b).await);
+    let b = machine.plug_with("b", &twins).await;
+    machine.until_state(&b.path, "sub").await;
+    assert_eq!(b.path, b_path);
+    let a = machine.plug_with("a", &twins).await;
+    machine.until_state(&a.path, "blank").await;
+    assert_ne!(a_path, b_path);
+    machine.make(&master, &a, &Answers::sub("A", &[])).await;
+}
+
+pub async fn a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go() {
+    let mut machine = Machine::with_absent_master().await;
+    let desktop = Desktop::log_in();
+    let master = machine.plug(MASTER).await;
+    machine.until_state(&master.path, "master").await;
+    desktop.assert_has(&master);
+    let context = Context::establish(Scope::System).unwrap();
+    let reader = context.list_readers_owned().unwrap().remove(0);
+    let kept = context.connect(&reader, ShareMode::Exclusive, Protocols::ANY).unwrap();
+    let manager = machine.client.manager().await;
+    let request = certs::request("barn");
+    let add = manager.add_lock(&master.path, "barn", &request, pins::pipe(PIN)).await;
+    let text = format!("{add:?}");
+    assert_refused(add, "KeyBusy");
+    assert!(text.contains("pcscd"), "{text}");
+    kept.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+    machine.add_lock(&master, "barn").await;
+
+    // One that is kept when it comes is taken up by itself.
+    let path = machine.unplug(master).await;
+    system::run(
+        "systemctl stop keywrightd.service && systemctl mask --quiet --runtime keywrightd.service",
+    );
+    let key = machine.insert(MASTER, &[]);
+    system::run("opensc-tool --wait --name");
+    let kept = context.connect(&reader, ShareMode::Exclusive, Protocols::ANY).unwrap();
+    system::run("systemctl unmask --quiet --runtime keywrightd.service");
+    machine.start_daemon();
+    let held = machine.seen(MASTER, key).await;
+    machine.until_state(&held.path, "unusable").await;
+    kept.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+    machine.until_state(&path, "master").await;
+}
+
+/// An agent with OpenSC's PKCS#11 module keeps a session open, and its PIN verified.
+pub async fn an_ssh_agent_signs_before_and_after_our_jobs() {
+    let (mut machine, master) = Machine::with_master().await;
+    let desktop = Desktop::log_in();
+    let sub = machine.plug("sub").await;
+    machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    let dir = "/run/agent";
+    system::run(&format!(
+        "rm -rf {dir}; mkdir {dir}; printf '#!/bin/sh\\necho {PIN}\\n' >{dir}/askpass; chmod +x {dir}/askpass; \
+         ssh-agent -a {dir}/socket -P '/usr/lib/*' >/dev/null"
+    ));
+    let agent = format!("export SSH_AUTH_SOCK={dir}/socket");
+    // Its Master is there too, and holds a certificate as well: only the Sub Key's is wanted.
+    machine.unplug(master).await;
+    system::run(&format!(
+        "{agent}; DISPLAY=:0 SSH_ASKPASS={dir}/askpass SSH_ASKPASS_REQUIRE=force ssh-add -s {MODULE} </dev/null"
+    ));
+    let sign = || {
+        system::run(&format!(
+            "{agent}; cd {dir}; ssh-add -L | head -n 1 >key.pub; rm -f text.sig; echo text >text; \
+             ssh-keygen -Y sign -f key.pub -n test text; \
+             ssh-keygen -Y check-novalidate -n test -s text.sig <text"
+        ))
+    };
+    assert!(sign().contains("Good"), "before");
+    let master = machine.plug(MASTER).await;
+    machine.until_state(&master.path, "master").await;
+    let job = machine.offer(&master, &sub).await;
+    let mut answers = Answers::sub("Sub", &[]);
+    answers.pins.candidate = PIN.into();
+    machine.finish(&job, &answers).await;
+    let retries =
+        |objects: &Objects| (objects.key(&sub.path)?.get::<i32>("PinRetries") == 3).then_some(());
+    machine.watch.until("no try lost", retries).await;
+    assert!(sign().contains("Good"), "after");
+    desktop.assert_has(&sub);
+    system::run(&format!(
+        "{agent}; ssh-add -k >/dev/null 2>&1; ssh-agent -k >/dev/null 2>&1 || pkill ssh-agent"
+    ));
+}
