@@ -17,7 +17,8 @@ use crate::{
     identity::Identity,
     inbox::{Dropped, Watch},
     membership::Membership,
-    service::{CONFIRMATION, INBOX, OUTBOX, Origin, REFUSED, Service, answer_name},
+    outbox::{CONFIRMATION, OUTBOX, REFUSED, answer_name},
+    service::{INBOX, Origin, Service},
 };
 
 /// How long the service is waited for.

@@ -80,6 +80,9 @@ pub enum Refusal {
     /// No room.
     #[error("this Lock keeps {0} Keys already, which is its limit (`max_keys`)")]
     TooManyKeys(usize),
+    /// No room for what one more signer says of a Key.
+    #[error("too many Master and Backup Keys have said something of this Key; revoke some of them")]
+    TooManySigners,
     /// What is known of the Key cannot be read, so nothing can be compared with it.
     #[error("what is known of this Key is damaged: {}; remove that file to start anew with it", .0.display())]
     DamagedKey(PathBuf),

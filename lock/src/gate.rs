@@ -1,27 +1,28 @@
 //! The gate: everything that a Lock knows about Keys. It takes grants, and says who is admitted.
 
+mod answers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
 use keywright_proto::{
-    Certificate, Confirmation, Effect, Facts, Judgement, PublicKey, Role, Standing, VerifiedGrant,
+    Certificate, Effect, Facts, Judgement, PublicKey, Standing, VerifiedGrant,
     grant::GrantError,
     pem::{self, Label},
-    rights::Said,
-    statement::StatementError,
+    statement::PARK_AHEAD_MS,
     tree::Hash,
     verify_chain, verify_grant,
 };
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Refusal},
     identity::Identity,
+    key::{Key, add_chain, word},
     membership::Membership,
-    record::{Entry, MAX_CHAINS, MAX_ENTRIES, Record},
+    record::{Entry, MAX_ENTRIES, Record},
     rules::{self, Place, Word},
     store::{Store, damaged},
 };
@@ -52,25 +53,6 @@ pub struct Gate {
     authorities: BTreeMap<Hash, Certificate>,
 }
 
-/// A Key, as far as this Lock knows it.
-pub struct Key {
-    subject: PublicKey,
-    words: Vec<Word>,
-    /// Statements (their digests) that no confirmation went out for.
-    unanswered: BTreeSet<Hash>,
-    certificates: Vec<Fingerprints>,
-    role: Option<Role>,
-}
-
-/// How TLS servers know a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fingerprints {
-    /// SHA-1 of the DER certificate: all that nginx knows.
-    pub sha1: [u8; 20],
-    /// SHA-256 of it.
-    pub sha256: Hash,
-}
-
 /// What became of a grant that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
@@ -82,23 +64,6 @@ pub struct Taken {
     pub known: bool,
     /// Whether it waits: its version is in the future.
     pub parked: bool,
-}
-
-impl Key {
-    /// Its access key.
-    pub const fn subject(&self) -> &PublicKey {
-        &self.subject
-    }
-
-    /// Its certificates.
-    pub fn certificates(&self) -> &[Fingerprints] {
-        &self.certificates
-    }
-
-    /// What its newest certificate says that it is; none where there is no certificate.
-    pub const fn role(&self) -> Option<Role> {
-        self.role
-    }
 }
 
 impl Gate {
@@ -248,7 +213,9 @@ impl Gate {
             record.entries.remove(*at);
         }
         if record.entries.len() >= MAX_ENTRIES {
-            return Err(Refusal::TooManyKeys(MAX_ENTRIES));
+            let at = rules::dispensable(&key.words, &new).ok_or(Refusal::TooManySigners)?;
+            key.unanswered.remove(&key.words.remove(at).digest);
+            record.entries.remove(at);
         }
         key.words.push(new);
         key.unanswered.insert(new.digest);
@@ -340,70 +307,13 @@ impl Gate {
         rules::effect(&key.words, &key.subject, &self.judgement, self.clock(now))
     }
 
-    /// What the Lock does for a Key now.
-    pub fn does(&self, key: &Hash, now: u64) -> Effect {
-        self.keys.get(key).map_or(Effect::Deny, |key| self.effect(key, now))
-    }
-
-    /// Whether no confirmation went out for a statement.
-    pub fn is_unanswered(&self, key: &Hash, statement: &Hash) -> bool {
-        self.keys.get(key).is_some_and(|key| key.unanswered.contains(statement))
-    }
-
-    /// Statements that no confirmation went out for, and that do not wait: Key and digest.
-    pub fn unanswered(&self, now: u64) -> Vec<(Hash, Hash)> {
-        let clock = self.clock(now);
-        let of = |(hash, key): (&Hash, &Key)| {
-            let due = key.words.iter().filter(|word| !rules::waits(word, clock));
-            let due = due.filter(|word| key.unanswered.contains(&word.digest));
-            due.map(|word| (*hash, word.digest)).collect::<Vec<_>>()
-        };
-        self.keys.iter().filter(|(_, key)| !key.unanswered.is_empty()).flat_map(of).collect()
-    }
-
-    /// Whether a statement waits for its time.
-    pub fn is_parked(&self, key: &Hash, statement: &Hash, now: u64) -> bool {
-        let words = self.keys.get(key).map_or(&[][..], |key| &key.words);
-        let word = words.iter().find(|word| word.digest == *statement);
-        word.is_some_and(|word| rules::waits(word, self.clock(now)))
-    }
-
-    /// The signed confirmation of a statement: what this Lock does for that Key now.
-    ///
-    /// # Errors
-    /// It cannot be signed.
-    pub fn confirm(&self, key: &Hash, statement: Hash, now: u64) -> Result<Vec<u8>, Error> {
-        let words = self.keys.get(key).map_or(&[][..], |key| &key.words);
-        let newest_version = rules::newest_version(words, self.clock(now));
-        let said = Confirmation { statement, effect: self.does(key, now), newest_version };
-        let unsigned = said.unsigned(self.identity.public());
-        self.identity.sign(unsigned.map_err(|error| Error::System(error.to_string()))?)
-    }
-
-    /// Notes that a confirmation went out.
-    ///
-    /// # Errors
-    /// It cannot be saved; it will go out once more.
-    pub fn answered(&mut self, hash: &Hash, statement: &Hash) -> Result<(), Error> {
-        let Some(key) = self.keys.get_mut(hash) else { return Ok(()) };
-        let at = key.words.iter().position(|word| word.digest == *statement);
-        let mut record = self.store.read(hash)?;
-        if let Some(entry) = at.and_then(|at| record.entries.get_mut(at)).filter(|e| !e.answered) {
-            entry.answered = true;
-            self.store.write(hash, &record)?;
-        }
-        key.unanswered.remove(statement);
-        Ok(())
-    }
-
     /// When somebody may be admitted or shut out without anything arriving, in Unix milliseconds.
     pub fn next_change(&self, now: u64) -> Option<u64> {
         let clock = self.clock(now);
         let parked = self.keys.values().flat_map(|key| &key.words);
         let parked = parked.filter(|word| rules::waits(word, clock));
         let due = parked.filter_map(|word| word.said.version);
-        let due =
-            due.map(|version| version.saturating_sub(keywright_proto::statement::PARK_AHEAD_MS));
+        let due = due.map(|version| version.saturating_sub(PARK_AHEAD_MS));
         let judged = self.judgement.next_change().map(|at| at.saturating_mul(1_000));
         due.chain(judged).min()
     }
@@ -427,65 +337,8 @@ impl Gate {
     }
 }
 
-impl Clone for Key {
-    fn clone(&self) -> Self {
-        Self {
-            subject: self.subject.clone(),
-            words: self.words.clone(),
-            unanswered: self.unanswered.clone(),
-            certificates: self.certificates.clone(),
-            role: self.role,
-        }
-    }
-}
-
-impl Key {
-    fn new(subject: PublicKey) -> Self {
-        Self {
-            subject,
-            words: Vec::new(),
-            unanswered: BTreeSet::new(),
-            certificates: Vec::new(),
-            role: None,
-        }
-    }
-
-    fn show(&mut self, chains: &[Vec<Certificate>]) {
-        let access: Vec<_> = chains.iter().filter_map(|chain| chain.first()).collect();
-        self.role = access.first().and_then(|access| access.role());
-        self.certificates = access.iter().map(|access| fingerprints(access.der())).collect();
-    }
-}
-
-fn fingerprints(der: &[u8]) -> Fingerprints {
-    Fingerprints { sha1: Sha1::digest(der).into(), sha256: Sha256::digest(der).into() }
-}
-
-fn word(grant: &VerifiedGrant) -> Result<Word, GrantError> {
-    let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
-    let said = Said { version: grant.statement.version, effect: grant.effect };
-    Ok(Word { signer, said, digest: grant.statement.digest })
-}
-
 fn words_at(keys: &BTreeMap<Hash, Key>, hash: &Hash, at: usize) -> Option<Hash> {
     Some(keys.get(hash)?.words.get(at)?.digest)
-}
-
-/// Keeps an access certificate, the newest first; says whether there is anything new.
-fn add_chain(record: &mut Record, chain: &[Certificate]) -> bool {
-    let ders: Vec<_> = chain.iter().map(|certificate| certificate.der().to_vec()).collect();
-    if ders.is_empty() || record.chains.iter().any(|kept| kept.first() == ders.first()) {
-        return false;
-    }
-    let age = |chain: &Vec<Vec<u8>>| {
-        let access = chain.first().and_then(|der| Certificate::parse(der).ok());
-        std::cmp::Reverse(access.map(|access| access.not_before()))
-    };
-    let before = record.chains.clone();
-    record.chains.push(ders);
-    record.chains.sort_by_key(age);
-    record.chains.truncate(MAX_CHAINS);
-    record.chains != before
 }
 
 fn not_saved(error: Error) -> Refusal {

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::Error,
     files::{self, Readers},
-    gate::{Gate, Key},
+    gate::Gate,
+    key::{Fingerprints, Key},
 };
 
 /// The directory below the state directory; everybody on the machine may read it.
@@ -100,7 +101,7 @@ fn nginx_map(keys: &[&Key]) -> String {
     text
 }
 
-fn fingerprints(keys: &[&Key], show: impl Fn(&crate::gate::Fingerprints) -> String) -> String {
+fn fingerprints(keys: &[&Key], show: impl Fn(&Fingerprints) -> String) -> String {
     let all = keys.iter().flat_map(|key| key.certificates());
     let mut lines: Vec<_> = all.map(|certificate| show(certificate) + "\n").collect();
     lines.sort_unstable();

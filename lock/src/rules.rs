@@ -62,6 +62,19 @@ pub fn place(kept: &[Word], new: &Word, now: Option<u64>) -> Place {
     Place::Kept(displaced.map(|(at, ..)| *at).collect())
 }
 
+/// What can go where there is no more room: nothing for what lets in; for what shuts out, the oldest of what lets in, and
+/// else of denials. However much a thief says of a Key, it can be shut out.
+pub fn dispensable(kept: &[Word], new: &Word) -> Option<usize> {
+    if new.said.effect == Effect::Allow {
+        return None;
+    }
+    let versioned = kept.iter().enumerate().filter_map(|(at, word)| {
+        let version = word.said.version?;
+        Some((word.said.effect == Effect::Deny, version, at))
+    });
+    versioned.min().map(|(.., at)| at)
+}
+
 /// Whether the Key is admitted.
 pub fn effect(
     kept: &[Word],
@@ -136,6 +149,16 @@ mod tests {
         assert_eq!(place(&[allow(1, 5)], &deny(1, FUTURE), None), Place::Kept(vec![0]));
         assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], NOW), 5);
         assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], None), FUTURE);
+    }
+
+    #[test]
+    fn room_is_made_for_what_shuts_out() {
+        let revoked = word(9, None, Effect::Deny);
+        let kept = [revoked, deny(1, 3), allow(2, 7), allow(3, 5), deny(4, 1)];
+        assert_eq!(dispensable(&kept, &allow(5, 9)), None);
+        assert_eq!(dispensable(&kept, &deny(5, 9)), Some(3));
+        assert_eq!(dispensable(&kept[..2], &revoked), Some(1));
+        assert_eq!(dispensable(&kept[..1], &deny(5, 9)), None);
     }
 
     fn any_word() -> impl Strategy<Value = Word> {

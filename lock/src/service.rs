@@ -5,12 +5,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File, TryLockError},
     io,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use keywright_proto::{Id, grant::MAX_GRANT, tree::Hash};
-use sha2::{Digest, Sha256};
 
 use crate::{
     clock::unix_millis,
@@ -21,22 +19,13 @@ use crate::{
     hook::{self, HookError},
     identity::Identity,
     membership::Membership,
+    outbox::{CONFIRMATION, Outbox, REFUSED, answer_name},
     outputs,
 };
 
 /// Grants are dropped here, by name.
 pub const INBOX: &str = "inbox";
-/// Answers are put here: `NAME.confirmation` or `NAME.refused`.
-pub const OUTBOX: &str = "outbox";
-/// What a confirmation's name ends with.
-pub const CONFIRMATION: &str = "confirmation";
-/// What a refusal's name ends with.
-pub const REFUSED: &str = "refused";
 const LOCK: &str = "lockd.lock";
-/// How many answers are kept at most; then the oldest go.
-const MAX_ANSWERS: usize = 20_000;
-/// The longest name of a dropped file that is repeated in its answer, in bytes.
-const MAX_NAME: usize = 200;
 
 /// Where a grant came from, and where its answer goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +66,7 @@ pub struct Service {
     state: PathBuf,
     config: Config,
     gate: Gate,
+    outbox: Outbox,
     /// Whether lists were written that no hook was run for.
     hook_due: bool,
     /// Statements that somebody waits for an answer on: Key and digest.
@@ -98,10 +88,9 @@ impl Service {
         let lock = exclusive(state)?;
         let identity = Identity::load_or_create(state)?;
         let membership = Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
-        for (name, readers) in [(INBOX, Readers::Owner), (OUTBOX, Readers::Everybody)] {
-            let path = state.join(name);
-            files::directory(&path, readers).map_err(Error::file(&path))?;
-        }
+        let inbox = state.join(INBOX);
+        files::directory(&inbox, Readers::Owner).map_err(Error::file(&inbox))?;
+        let outbox = Outbox::open(state)?;
         let limits =
             Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
         let gate = Gate::open(state, identity, membership, limits, unix_millis())?;
@@ -109,6 +98,7 @@ impl Service {
             state: state.to_owned(),
             config,
             gate,
+            outbox,
             // What the host knows after a start is unknown.
             hook_due: true,
             asked: BTreeMap::new(),
@@ -192,7 +182,7 @@ impl Service {
         }
         let Some(refusal) = refusal else { return Ok(()) };
         tracing::warn!(file = %answer_name, "refused: {refusal}");
-        self.put_answer(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())
+        self.outbox.put(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())
     }
 
     /// Puts what is known in force, and confirms it: lists, hook, then answers. Answers for the link are returned.
@@ -260,7 +250,7 @@ impl Service {
             names.push(id.to_string());
         }
         for name in names {
-            self.put_answer(&name, CONFIRMATION, &confirmation)?;
+            self.outbox.put(&name, CONFIRMATION, &confirmation)?;
         }
         match self.link {
             Some(true) if by_link => {
@@ -282,27 +272,6 @@ impl Service {
     pub fn next_change(&self) -> Option<u64> {
         self.gate.next_change(unix_millis())
     }
-
-    fn put_answer(&self, name: &str, kind: &str, bytes: &[u8]) -> Result<(), Error> {
-        let outbox = self.state.join(OUTBOX);
-        self.make_room(&outbox).map_err(Error::file(&outbox))?;
-        let path = outbox.join(format!("{name}.{kind}"));
-        files::replace(&path, bytes, Readers::Everybody).map_err(Error::file(&path))
-    }
-
-    /// Nobody may ever fetch the answers: they must not fill the disk.
-    fn make_room(&self, outbox: &Path) -> io::Result<()> {
-        if fs::read_dir(outbox)?.count() < MAX_ANSWERS {
-            return Ok(());
-        }
-        let mut all = Vec::new();
-        for entry in fs::read_dir(outbox)? {
-            let entry = entry?;
-            all.push((entry.metadata()?.modified()?, entry.path()));
-        }
-        all.sort_unstable();
-        all.iter().take(MAX_ANSWERS / 4).try_for_each(|(_, path)| files::remove(path))
-    }
 }
 
 /// Takes the right to change a state directory. The operating system takes it back with the process.
@@ -320,13 +289,5 @@ pub fn exclusive(state: &Path) -> Result<File, Error> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::InUse(state.to_owned())),
         Err(TryLockError::Error(error)) => Err(Error::file(&path)(error)),
-    }
-}
-
-/// The name that an answer to a dropped file has.
-pub fn answer_name(dropped: &OsStr) -> String {
-    match dropped.to_str().filter(|name| name.len() <= MAX_NAME) {
-        Some(name) => name.to_owned(),
-        None => hex::encode(Sha256::digest(dropped.as_bytes())),
     }
 }

@@ -21,6 +21,9 @@ use tokio::{
 
 /// How many messages are on their way at once, in either direction.
 const IN_FLIGHT: u16 = 16;
+/// How long a connection may take. A broker to which thousands come at once makes them wait: who gives up early comes
+/// again, and makes it worse.
+const CONNECT: Duration = Duration::from_secs(60);
 /// The first and the longest wait before connecting again, in milliseconds. Each is spread over half its length, so
 /// that a broker that comes back is not met by everybody at once.
 const RETRY: (u64, u64) = (1_000, 60_000);
@@ -136,6 +139,7 @@ fn client(settings: &Settings) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(settings.client_id.clone(), (host, port));
     options.set_keep_alive(settings.keep_alive);
     options.set_clean_start(true);
+    options.set_connect_timeout(CONNECT);
     options.set_receive_maximum(Some(IN_FLIGHT));
     options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
     options.set_max_packet_size(Some(settings.max_packet));

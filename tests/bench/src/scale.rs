@@ -163,6 +163,8 @@ async fn all_active(station: &Station, key: &str, count: usize) {
 
 fn row(count: usize, what: &str, goal: Goal, since: Instant) -> Row {
     let time: Samples = [since.elapsed()].into_iter().collect();
+    // It takes long: what is known is said at once.
+    eprintln!("{count} Locks: {what}: {:.1} s", since.elapsed().as_secs_f64());
     Row::times(format!("{count} Locks: {what}"), goal, &time)
 }
 
@@ -180,5 +182,13 @@ fn raise_limit() {
     let wanted =
         rustix::process::Rlimit { current: Some(most.min(65_536)), maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
+    // Each Lock watches its inbox, and here they are all of one user; on a gateway there is one.
+    let instances = "/proc/sys/fs/inotify/max_user_instances";
+    let enough = fs::read_to_string(instances)
+        .is_ok_and(|n| n.trim().parse::<u64>().is_ok_and(|n| n >= LEAST_FILES));
+    if !enough {
+        fs::write(instances, LEAST_FILES.to_string())
+            .expect("as root: sysctl fs.inotify.max_user_instances=8192");
+    }
     assert!(most >= LEAST_FILES, "a process may have only {most} files open here: see ulimit -Hn");
 }

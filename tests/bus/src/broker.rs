@@ -42,12 +42,12 @@ impl Broker {
         .unwrap();
         let path = directory.display();
         let user = if rustix::process::geteuid().is_root() { "user root\n" } else { "" };
-        // As in docs/lock.md. Saved at every change, because a test may kill it at any time.
+        // As in docs/lock.md, but saved every second: a test may kill it at any time.
         let config = format!(
             "{user}listener {port} 127.0.0.1\ncafile {path}/clients.pem\n\
              certfile {path}/server.pem\nkeyfile {path}/server.key\n\
              require_certificate true\nuse_identity_as_username true\nacl_file {path}/acl\n\
-             persistence true\npersistence_location {path}/\nautosave_interval 1\nautosave_on_changes true\n\
+             persistence true\npersistence_location {path}/\nautosave_interval 1\n\
              max_inflight_messages 100\nmax_queued_messages 100000\nlog_dest none\n"
         );
         fs::write(directory.join("mosquitto.conf"), config).unwrap();

@@ -1,0 +1,73 @@
+//! Answers as files: confirmations, to be brought to a station, and refusals with their reason.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::Error,
+    files::{self, Readers},
+};
+
+/// Answers are put here: `NAME.confirmation` or `NAME.refused`.
+pub const OUTBOX: &str = "outbox";
+/// What a confirmation's name ends with.
+pub const CONFIRMATION: &str = "confirmation";
+/// What a refusal's name ends with.
+pub const REFUSED: &str = "refused";
+/// How many answers are kept at most; then the oldest go.
+const MAX_ANSWERS: usize = 20_000;
+/// The longest name of a dropped file that is repeated in its answer, in bytes.
+const MAX_NAME: usize = 200;
+
+/// The directory of answers.
+pub struct Outbox(PathBuf);
+
+impl Outbox {
+    /// Opens it, or makes it.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn open(state: &Path) -> Result<Self, Error> {
+        let path = state.join(OUTBOX);
+        files::directory(&path, Readers::Everybody).map_err(Error::file(&path))?;
+        Ok(Self(path))
+    }
+
+    /// Puts an answer.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn put(&self, name: &str, kind: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.make_room().map_err(Error::file(&self.0))?;
+        let path = self.0.join(format!("{name}.{kind}"));
+        files::replace(&path, bytes, Readers::Everybody).map_err(Error::file(&path))
+    }
+
+    /// Nobody may ever fetch the answers: they must not fill the disk.
+    fn make_room(&self) -> io::Result<()> {
+        if fs::read_dir(&self.0)?.count() < MAX_ANSWERS {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            all.push((entry.metadata()?.modified()?, entry.path()));
+        }
+        all.sort_unstable();
+        all.iter().take(MAX_ANSWERS / 4).try_for_each(|(_, path)| files::remove(path))
+    }
+}
+
+/// The name that an answer to a dropped file has.
+pub fn answer_name(dropped: &OsStr) -> String {
+    match dropped.to_str().filter(|name| name.len() <= MAX_NAME) {
+        Some(name) => name.to_owned(),
+        None => hex::encode(Sha256::digest(dropped.as_bytes())),
+    }
+}
