@@ -16,7 +16,7 @@ PROGRAMS := -p keywrightd -p keywright-lockd -p keywright-client -p keywright-vi
 CARGO    := cargo
 ARGS     :=
 
-.PHONY: help demo test test-machine bench deb check-deb docs-xml deps
+.PHONY: help demo test test-machine soak bench-machine bench deb check-deb docs-xml deps
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,14 @@ test: deps deps-test ## format, lints, and every test, the demo among them
 test-machine: deps deb ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
 	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
 	@tests/machine/run $(ARGS)
+
+soak: deps deb ## the same with 300 plug cycles of two Keys, and nothing else
+	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
+	@tests/machine/run --cycles 300 cycles
+
+bench-machine: deps deb ## the daemon beside boltd, fprintd, upower, usbguard and udisks2 in that guest
+	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
+	@tests/machine/run --with bolt,fprintd,upower,usbguard,udisks2 --bench
 
 bench: deps ## measure; the table goes to standard output
 	$(CARGO) build --locked --release $(PROGRAMS) $(FEATURES)

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed, and says so on standard output"
 )]
 
+mod bench;
 mod device;
 mod install;
 mod key;
@@ -30,6 +31,9 @@ struct Options {
     /// How often Keys are plugged in and pulled out by the test that counts.
     #[arg(long)]
     cycles: Option<usize>,
+    /// Measure instead.
+    #[arg(long)]
+    bench: bool,
     /// The product is installed already.
     #[arg(long)]
     installed: bool,
@@ -42,6 +46,12 @@ fn main() -> ExitCode {
     }
     if !options.installed {
         install::install();
+    }
+    if options.bench {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(bench::run_all());
+        machine::reset();
+        return ExitCode::SUCCESS;
     }
     runner::run(&tests::all(), &options.filters)
 }

@@ -7,6 +7,7 @@ mod interruptions;
 mod neighbours;
 mod pcscd;
 mod people;
+mod sleep;
 
 use crate::{runner::Test, tests};
 
@@ -39,6 +40,8 @@ pub fn all() -> Vec<Test> {
         devices::a_device_that_answers_nothing,
         devices::a_device_that_is_gone_before_it_is_opened,
         cycles::fifty_cycles_of_two_keys_leave_nothing_behind,
+        sleep::a_suspend_is_put_off_only_while_a_key_is_written,
+        sleep::after_a_suspend_everything_is_as_before,
         neighbours::a_key_that_pcscd_holds_is_busy_and_is_taken_up_again,
         neighbours::a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go,
         neighbours::a_key_that_gnupg_holds_is_busy_and_is_taken_up_again,

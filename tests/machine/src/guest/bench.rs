@@ -1,0 +1,172 @@
+//! The daemon beside others that wait for devices, in one guest and one run: how fast it starts, what it holds, how
+//! often it wakes, how exposed it is; and how long a plug takes to become an offer.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Read,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt;
+use keywright_bus_tests::api;
+use zbus::{MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
+
+use crate::{
+    machine::{Machine, connect},
+    system::{run, sh},
+    vhci,
+};
+
+const SERVICES: [&str; 6] = ["keywrightd", "bolt", "fprintd", "upower", "usbguard", "udisks2"];
+const STARTS: usize = 7;
+const IDLE: Duration = Duration::from_secs(60);
+const PLUGS: usize = 15;
+
+/// Measures everything and prints two tables.
+pub async fn run_all() {
+    // It has no rules of its own to go by; without any it would not start.
+    sh("usbguard generate-policy >/etc/usbguard/rules.conf; systemctl stop usbguard");
+    plug_to_offer().await;
+    println!(
+        "\n| service | start ms | PSS MB | switches in {} s idle | exposure |",
+        IDLE.as_secs()
+    );
+    println!("| --- | --- | --- | --- | --- |");
+    for service in SERVICES {
+        println!("{}", row(service));
+    }
+}
+
+fn row(service: &str) -> String {
+    let unit = format!("{service}.service");
+    let property = |name: &str| {
+        run(&format!("systemctl show --value --property={name} {unit}")).trim().to_owned()
+    };
+    let number = |name: &str| property(name).parse::<u64>().unwrap();
+    let mut starts: Vec<_> = (0..STARTS)
+        .filter_map(|_| {
+            sh(&format!("systemctl stop {unit}; systemctl reset-failed {unit}"));
+            if !sh(&format!("systemctl start {unit}")).status.success() {
+                return None;
+            }
+            Some(number("ActiveEnterTimestampMonotonic") - number("InactiveExitTimestampMonotonic"))
+        })
+        .collect();
+    if starts.is_empty() {
+        return format!("| {service} | does not start here | – | – | – |");
+    }
+    starts.sort_unstable();
+    let start = Duration::from_micros(starts[starts.len() / 2]).as_millis();
+    // What it does at its start is over.
+    thread::sleep(Duration::from_secs(5));
+    let process = property("MainPID");
+    let pss = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok().and_then(|text| {
+        let kib = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        kib.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    let before = switches(&process);
+    thread::sleep(IDLE);
+    let idle = match (before, switches(&process)) {
+        (Some(before), Some(after)) => (after - before).to_string(),
+        _ => "ends by itself".into(),
+    };
+    let exposure = sh(&format!("systemd-analyze security --no-pager {unit} | tail -n 1"));
+    let exposure = String::from_utf8_lossy(&exposure.stdout).into_owned();
+    let exposure = exposure.split_whitespace().find(|word| word.parse::<f64>().is_ok());
+    let pss = pss.map_or("–".into(), |kib| format!("{:.1}", kib / 1024.0));
+    format!("| {service} | {start} | {pss} | {idle} | {} |", exposure.unwrap_or("–"))
+}
+
+/// Context switches of all threads of a process so far.
+fn switches(process: &str) -> Option<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task")).ok()? {
+        let status = fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+        let counts = status.lines().filter(|line| line.contains("voluntary_ctxt_switches"));
+        sum += counts
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    Some(sum)
+}
+
+/// From udev's `add` of the CCID interface to the object of the offer on the bus. What the token took of it is shown
+/// apart: the first commands that it was asked.
+async fn plug_to_offer() {
+    let (mut machine, master) = Machine::with_master().await;
+    let clock = Clock::set();
+    let (mut offers, mut tokens) = (Vec::new(), Vec::new());
+    for n in 0..PLUGS {
+        let connection = connect().await;
+        let rule = MatchRule::builder().member("InterfacesAdded").path(api::MANAGER_PATH);
+        let rule = rule.build().unwrap();
+        let added = MessageStream::for_match_rule(rule, &connection, None).await;
+        let mut added = added.unwrap();
+        let (events, log) = ("/run/udev-events", format!("/run/commands-{n}"));
+        let mut monitor = std::process::Command::new("/bin/sh")
+            .args(["-c", &format!("exec stdbuf -oL udevadm monitor --udev --subsystem-match=usb/usb_interface >{events}")])
+            .spawn()
+            .unwrap();
+        // It says so when it listens.
+        run(&format!("until grep -q processing {events}; do sleep 0.05; done"));
+        let key = machine.insert(&format!("blank {n}"), &["--log", &log]);
+        let offered = loop {
+            let message = added.next().await.unwrap().unwrap();
+            let (path, _): (OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>) =
+                message.body().deserialize().unwrap();
+            if path.as_str().contains("/serializations/") {
+                break clock.now();
+            }
+        };
+        let interface = format!("{}:1.0", vhci::device_name(key.port));
+        run(&format!("until grep -q 'add .*{interface}' {events}; do sleep 0.05; done"));
+        let _ = monitor.kill();
+        monitor.wait().unwrap();
+        let text = fs::read_to_string(events).unwrap();
+        let line = text.lines().find(|line| line.contains(" add ") && line.contains(&interface));
+        let seconds =
+            line.unwrap().split(['[', ']']).nth(1).unwrap().trim().parse::<f64>().unwrap();
+        offers.push(offered - seconds * 1000.0);
+        let commands = fs::read_to_string(log).unwrap();
+        let micros = commands
+            .lines()
+            .take(4)
+            .filter_map(|line| line.rsplit('\t').next()?.parse::<f64>().ok());
+        tokens.push(micros.sum::<f64>() / 1000.0);
+        let path = machine.in_port(key.port).await;
+        drop(key);
+        machine.until_gone(&path).await;
+    }
+    drop(master);
+    println!(
+        "\nplug to offer, {PLUGS} times: {} ms, of which the token computed {} ms",
+        spread(offers),
+        spread(tokens)
+    );
+}
+
+/// The clock that udevadm prints, in milliseconds, at one moment.
+struct Clock(f64, Instant);
+
+impl Clock {
+    fn set() -> Self {
+        let mut head = [0; 200];
+        let length = fs::File::open("/proc/timer_list").unwrap().read(&mut head).unwrap();
+        let at = Instant::now();
+        let text = String::from_utf8_lossy(&head[..length]).into_owned();
+        let nanoseconds = text.split("now at ").nth(1).and_then(|rest| rest.split(' ').next());
+        Self(nanoseconds.unwrap().parse::<f64>().unwrap() / 1e6, at)
+    }
+
+    fn now(&self) -> f64 {
+        self.0 + self.1.elapsed().as_secs_f64() * 1000.0
+    }
+}
+
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let at = |share: usize| values[(values.len() - 1) * share / 100];
+    format!("{:.1} (median; {:.1} to {:.1})", at(50), at(0), at(100))
+}
