@@ -2,10 +2,12 @@
 
 pub mod cycles;
 mod devices;
+mod doctor;
 mod hotplug;
 mod interruptions;
 mod neighbours;
 mod pcscd;
+mod packages;
 mod people;
 mod sleep;
 
@@ -59,5 +61,14 @@ pub fn all() -> Vec<Test> {
         people::a_user_over_ssh_only_looks,
         people::an_account_without_a_session_may_what_a_rule_file_gives_it,
         people::nobody_else_gets_the_name,
+        doctor::a_machine_in_order_has_no_finding,
+        doctor::a_daemon_that_cannot_run,
+        doctor::files_that_are_missing,
+        doctor::a_state_directory_that_takes_nothing,
+        doctor::a_damaged_registry,
+        doctor::a_key_that_another_program_holds,
+        packages::what_is_installed_is_as_it_should_be,
+        packages::an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state,
+        packages::a_removal_keeps_the_state_and_a_purge_leaves_nothing,
     ])
 }

@@ -1,0 +1,148 @@
+//! `keywrightctl doctor` finds what is wrong with this machine, and says the command that mends it.
+
+use crate::{
+    machine::{self, Machine, STATE},
+    system,
+};
+
+/// Something broken; mended when it is dropped, so that no other test has it.
+struct Broken(&'static str);
+
+impl Broken {
+    #[track_caller]
+    fn by(breaks: &str, mends: &'static str) -> Self {
+        let broken = Self(mends);
+        system::run(breaks);
+        broken
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        system::sh(self.0);
+    }
+}
+
+/// What it finds: how bad, what, and what to do.
+fn findings() -> Vec<[String; 3]> {
+    let output = system::sh("keywrightctl doctor");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut found: Vec<[String; 3]> = Vec::new();
+    for line in text.lines() {
+        match (line.trim_start().strip_prefix("-> "), found.last_mut()) {
+            (Some(mend), Some(last)) => last[2] = mend.into(),
+            _ => {
+                let (word, what) = line.split_once(' ').unwrap();
+                found.push([word.into(), what.trim().into(), String::new()]);
+            }
+        }
+    }
+    let failed = found.iter().any(|[word, ..]| word == "FAIL");
+    assert_eq!(output.status.code(), Some(i32::from(failed)), "{text}");
+    found
+}
+
+/// It says that this fails, and this command.
+#[track_caller]
+fn assert_fails(found: &[[String; 3]], what: &str, mend: &str) {
+    let said = found.iter().any(|[word, text, command]| {
+        word == "FAIL" && text.contains(what) && command.contains(mend)
+    });
+    assert!(said, "{what:?} with {mend:?} is not in {found:#?}");
+}
+
+pub async fn a_machine_in_order_has_no_finding() {
+    let mut machine = Machine::start().await;
+    let key = machine.plug("1").await;
+    machine.until_state(&key.path, "blank").await;
+    let found = findings();
+    assert!(!found.iter().any(|[word, ..]| word != "ok"), "{found:#?}");
+}
+
+pub async fn a_daemon_that_cannot_run() {
+    machine::reset();
+    let _broken = Broken::by(
+        "systemctl mask --quiet --runtime keywrightd",
+        "systemctl unmask --quiet --runtime keywrightd",
+    );
+    assert_fails(&findings(), "", "systemctl unmask keywrightd.service");
+}
+
+pub async fn files_that_are_missing() {
+    machine::reset();
+    for (breaks, mends, what, mend) in [
+        (
+            "ln -s /dev/null /etc/udev/rules.d/70-keywright.rules",
+            "rm /etc/udev/rules.d/70-keywright.rules",
+            "udev rule",
+            "udevadm trigger",
+        ),
+        (
+            "sed -i s/^keywright:/no-keywright:/ /etc/group",
+            "sed -i s/^no-keywright:/keywright:/ /etc/group",
+            "group keywright",
+            "systemd-sysusers",
+        ),
+        (
+            "mv /usr/share/dbus-1/system.d/org.keywright1.conf /run/",
+            "mv /run/org.keywright1.conf /usr/share/dbus-1/system.d/; systemctl reset-failed keywrightd",
+            "D-Bus policy",
+            "apt install --reinstall",
+        ),
+        (
+            "mv /usr/share/polkit-1/actions/org.keywright1.policy /run/ && systemctl restart polkit",
+            "mv /run/org.keywright1.policy /usr/share/polkit-1/actions/; systemctl restart polkit",
+            "polkit does not know org.keywright1",
+            "apt install --reinstall",
+        ),
+        (
+            "systemctl mask --quiet --runtime --now polkit",
+            "systemctl unmask --quiet --runtime polkit; systemctl start polkit",
+            "polkit does not answer",
+            "polkit.service",
+        ),
+    ] {
+        let _broken = Broken::by(breaks, mends);
+        assert_fails(&findings(), what, mend);
+    }
+}
+
+pub async fn a_state_directory_that_takes_nothing() {
+    machine::reset();
+    let mount = format!("mount -t tmpfs -o size=256k,mode=700,uid=keywright none {STATE}");
+    let unmount =
+        "systemctl stop keywrightd; umount /var/lib/keywright; systemctl reset-failed keywrightd";
+    let _broken = Broken::by(&format!("{mount} && mount -o remount,ro {STATE}"), unmount);
+    // In one: until the bus gives up a daemon that does not start it takes a while.
+    let found = findings();
+    for (what, mend) in [("is full", "df -h"), ("read-only", "remount,rw")] {
+        assert_fails(&found, what, mend);
+    }
+}
+
+pub async fn a_damaged_registry() {
+    let machine = Machine::with_absent_master().await;
+    system::run("systemctl stop keywrightd");
+    // Every record.
+    system::run(&format!("dd if=/dev/urandom of={STATE}/registry/db bs=64k count=4 conv=notrunc"));
+    system::sh("systemctl start keywrightd; systemctl reset-failed keywrightd");
+    let found = findings();
+    let said = found.iter().any(|[word, text, mend]| {
+        word == "warn" && text.contains("damaged registry") && mend.contains("family import")
+    });
+    assert!(said, "{found:#?}");
+    drop(machine);
+}
+
+pub async fn a_key_that_another_program_holds() {
+    let mut machine = Machine::start().await;
+    let key = machine.plug("1").await;
+    machine.until_state(&key.path, "blank").await;
+    let _broken = Broken::by(
+        "export GNUPGHOME=/run/gnupg-of-doctor; rm -rf $GNUPGHOME; mkdir -m 700 $GNUPGHOME; \
+         systemctl stop --quiet pcscd.service pcscd.socket; \
+         gpg-connect-agent 'scd serialno undefined' /bye",
+        "GNUPGHOME=/run/gnupg-of-doctor gpgconf --kill scdaemon gpg-agent",
+    );
+    assert_fails(&findings(), "is held by scdaemon (process ", "gpgconf --kill scdaemon");
+}

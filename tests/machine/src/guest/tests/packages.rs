@@ -1,0 +1,57 @@
+//! The packages: what systemd, udev and polkit say of what they install, and an upgrade, a removal and a purge that
+//! leave what they should. Runs last: afterwards the packages are installed anew.
+
+use std::path::Path;
+
+use crate::{
+    install,
+    machine::{self, Machine, STATE},
+    system::{self, UNIT},
+};
+
+pub async fn what_is_installed_is_as_it_should_be() {
+    machine::reset();
+    let said = system::run("/payload/systemd/check-deb --installed");
+    assert!(said.contains("exposure"), "{said}");
+    let mode = system::run(&format!("stat --format='%U %G %a' {STATE}"));
+    assert_eq!(mode.trim(), "keywright keywright 700");
+}
+
+pub async fn an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state() {
+    let machine = Machine::with_absent_master().await;
+    let before = system::unit("MainPID");
+    install::install();
+    machine.until_owned_by_another(&before).await;
+    let manager = machine.client.manager().await;
+    let (keys, _) = manager.list_keys(Default::default(), "", 10).await.unwrap();
+    assert_eq!(keys.len(), 1, "the Master is known");
+
+    // One that does not run is not started.
+    system::run(&format!("systemctl stop {UNIT}"));
+    install::install();
+    assert_eq!(system::unit("ActiveState"), "inactive");
+}
+
+pub async fn a_removal_keeps_the_state_and_a_purge_leaves_nothing() {
+    let _machine = Machine::with_absent_master().await;
+    system::run("dpkg --remove keywrightd keywrightctl");
+    assert!(Path::new(STATE).join("registry").exists());
+    let active = system::sh(&format!("systemctl is-active {UNIT}"));
+    assert!(!active.status.success(), "it does not run on");
+    system::run("dpkg --purge keywrightd keywrightctl");
+    for left in [
+        STATE,
+        "/etc/keywright",
+        "/usr/libexec/keywrightd",
+        "/usr/bin/keywrightctl",
+        "/lib/systemd/system/keywrightd.service",
+        "/lib/udev/rules.d/70-keywright.rules",
+    ] {
+        assert!(!Path::new(left).exists(), "{left} is left");
+    }
+    assert!(!system::sh("getent passwd keywright").status.success(), "the user is gone");
+    let call =
+        system::sh("busctl call org.keywright1 /org/keywright1 org.freedesktop.DBus.Peer Ping");
+    assert!(!call.status.success(), "nobody answers");
+    install::install();
+}
