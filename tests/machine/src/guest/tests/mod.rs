@@ -6,8 +6,8 @@ mod doctor;
 mod hotplug;
 mod interruptions;
 mod neighbours;
-mod pcscd;
 mod packages;
+mod pcscd;
 mod people;
 mod sleep;
 
