@@ -289,7 +289,7 @@ impl Patience {
         let (station, device) = (station.clone(), device.clone());
         let wait = move || {
             if silent.recv_timeout(SILENT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                tracing::warn!(?device, "a token is silent; it is no longer waited for");
+                tracing::debug!(?device, "a token is silent; it is no longer waited for");
                 station.tell(move |station| {
                     station.awaited.remove(&device.id);
                 });

@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod cycles;
 mod idle;
 mod job;
 mod lists;
@@ -57,6 +58,8 @@ enum Subject {
     Plug,
     /// Commands to tokens.
     Commands,
+    /// Memory after many plugs.
+    Cycles,
     /// Start and rest with a small registry.
     Small,
     /// Jobs, lists, start and rest with 100,000 Locks.
@@ -72,15 +75,28 @@ struct Effort {
     plugs: usize,
     starts: usize,
     jobs: usize,
+    cycles: usize,
     pages: usize,
     window: Duration,
 }
 
 impl Effort {
-    const FULL: Self =
-        Self { plugs: 200, starts: 50, jobs: 5, pages: 1_000, window: Duration::from_secs(60) };
-    const QUICK: Self =
-        Self { plugs: 30, starts: 10, jobs: 2, pages: 100, window: Duration::from_secs(10) };
+    const FULL: Self = Self {
+        plugs: 200,
+        starts: 50,
+        jobs: 5,
+        cycles: 600,
+        pages: 1_000,
+        window: Duration::from_secs(60),
+    };
+    const QUICK: Self = Self {
+        plugs: 30,
+        starts: 10,
+        jobs: 2,
+        cycles: 100,
+        pages: 100,
+        window: Duration::from_secs(10),
+    };
 }
 
 /// Locks of the large registry.
@@ -103,6 +119,9 @@ async fn main() -> io::Result<()> {
     }
     if wanted(Subject::Large) {
         rows.extend(large(&effort).await);
+    }
+    if wanted(Subject::Cycles) {
+        rows.extend(cycles::measure(effort.cycles).await);
     }
     if wanted(Subject::Small) {
         rows.extend(small(&effort).await);

@@ -29,6 +29,7 @@ pub async fn run_all() {
     // It has no rules of its own to go by; without any it would not start.
     sh("usbguard generate-policy >/etc/usbguard/rules.conf; systemctl stop usbguard");
     plug_to_offer().await;
+    crate::by_hand::compare().await;
     println!(
         "\n| service | start ms | PSS MB | switches in {} s idle | exposure |",
         IDLE.as_secs()

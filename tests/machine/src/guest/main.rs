@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod by_hand;
 mod device;
 mod install;
 mod key;

@@ -9,7 +9,11 @@ mod neighbours;
 mod packages;
 mod pcscd;
 mod people;
+mod routes;
+mod sharing;
 mod sleep;
+
+pub use pcscd::MODULE;
 
 use crate::{runner::Test, tests};
 
@@ -51,16 +55,19 @@ pub fn all() -> Vec<Test> {
         neighbours::other_peoples_tools_use_a_sub_key,
         neighbours::a_web_server_lets_a_sub_key_in_under_its_family_and_no_other,
         neighbours::somebody_elses_token_stays_as_it_is_byte_for_byte,
-        pcscd::the_main_job_goes_through_pcscd,
+        routes::the_main_job_goes_straight_to_tokens_and_through_pcscd_alike,
         pcscd::a_key_plugged_in_beside_pcscd_is_in_both_hands,
         pcscd::two_look_alikes_in_pcscd_are_never_swapped,
         pcscd::a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go,
         pcscd::an_ssh_agent_signs_before_and_after_our_jobs,
+        sharing::a_browser_goes_on_before_during_and_after_a_job,
+        sharing::gnupg_over_pcscd_keeps_a_key_or_shares_it,
         people::root_may_everything,
         people::the_person_at_the_seat_may_everything_and_the_one_behind_only_looks,
         people::a_user_over_ssh_only_looks,
         people::an_account_without_a_session_may_what_a_rule_file_gives_it,
         people::nobody_else_gets_the_name,
+        people::nobody_calls_what_is_not_offered,
         doctor::a_machine_in_order_has_no_finding,
         doctor::a_daemon_that_cannot_run,
         doctor::files_that_are_missing,

@@ -195,7 +195,8 @@ pub async fn a_web_server_lets_a_sub_key_in_under_its_family_and_no_other() {
         "cd {dir}; openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 \
              -subj /CN=localhost -keyout server.key -out server.pem 2>/dev/null"
     ));
-    std::fs::write(format!("{dir}/nginx.conf"), nginx(dir)).unwrap();
+    let servers = [(4431, "ours"), (4432, "theirs")];
+    std::fs::write(format!("{dir}/nginx.conf"), nginx(dir, &servers)).unwrap();
     system::run(&format!("nginx -c {dir}/nginx.conf"));
     let sub = machine.plug("sub").await;
     machine.until_state(&sub.path, "sub").await;
@@ -214,8 +215,9 @@ pub async fn a_web_server_lets_a_sub_key_in_under_its_family_and_no_other() {
     assert!(!kept_out.contains("let in"), "{kept_out}");
 }
 
-fn nginx(dir: &str) -> String {
-    let server = |port: u32, family: &str| {
+/// The settings of a web server that on each port wants a certificate of a family.
+pub(super) fn nginx(dir: &str, servers: &[(u32, &str)]) -> String {
+    let server = |(port, family): &(u32, &str)| {
         format!(
             "server {{ listen {port} ssl; ssl_certificate {dir}/server.pem; \
              ssl_certificate_key {dir}/server.key; ssl_client_certificate {dir}/{family}.roots; \
@@ -223,7 +225,7 @@ fn nginx(dir: &str) -> String {
              location / {{ return 200 'let in'; }} }}\n"
         )
     };
-    let servers = server(4431, "ours") + &server(4432, "theirs");
+    let servers: String = servers.iter().map(server).collect();
     format!(
         "pid {dir}/pid; error_log {dir}/log; events {{}}\nhttp {{ access_log off;\n{servers}}}\n"
     )

@@ -15,22 +15,22 @@ use crate::{
     system, vhci,
 };
 
-const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
+pub const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
 
 /// pcscd, and a program that is connected to it for as long as this lives, as a desktop's are.
-struct Desktop {
+pub(super) struct Desktop {
     process: String,
     _client: Context,
 }
 
 impl Desktop {
-    fn log_in() -> Self {
+    pub(super) fn log_in() -> Self {
         system::run("systemctl start pcscd.service");
         Self { process: pcscd(), _client: Context::establish(Scope::System).unwrap() }
     }
 
     /// pcscd is the one that was there, and has this Key.
-    fn assert_has(&self, key: &Plugged) {
+    pub(super) fn assert_has(&self, key: &Plugged) {
         assert_eq!(pcscd(), self.process, "pcscd is left alone");
         assert!(is_claimed(key.key.port), "pcscd has the Key");
     }
@@ -53,35 +53,9 @@ fn is_claimed(port: usize) -> bool {
 }
 
 /// The readers that hold a card, as OpenSC lists them.
-fn cards() -> usize {
+pub(super) fn cards() -> usize {
     let list = system::run("opensc-tool --list-readers");
     list.lines().filter(|line| line.split_whitespace().nth(1) == Some("Yes")).count()
-}
-
-pub async fn the_main_job_goes_through_pcscd() {
-    let mut machine = Machine::stopped().await;
-    let desktop = Desktop::log_in();
-    machine.start_daemon();
-    let master = machine.plug("new").await;
-    machine.until_state(&master.path, "blank").await;
-    desktop.assert_has(&master);
-    let job = machine.client.start_master(&master.path, "New").await;
-    machine.finish(&job, &Answers::master("New")).await;
-    machine.until_state(&master.path, "master").await;
-    let (lock, _) = machine.add_lock(&master, "gate").await;
-    let sub = machine.plug("sub").await;
-    machine.make(&master, &sub, &Answers::sub("Sub", &[&lock])).await;
-    let backup = machine.plug("backup").await;
-    machine.make(&master, &backup, &Answers::backup("Backup")).await;
-    for key in [&master, &sub, &backup] {
-        desktop.assert_has(key);
-        let authorized =
-            machine.watch.objects().await.key(&key.path).unwrap().get::<i32>("PinRetries");
-        assert_eq!(authorized, 3, "no try was lost");
-    }
-    assert_eq!(cards(), 3);
-    let read = system::run(&format!("pkcs11-tool --module {MODULE} --list-slots"));
-    assert_eq!(read.matches("token label").count(), 3, "{read}");
 }
 
 pub async fn a_key_plugged_in_beside_pcscd_is_in_both_hands() {

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use keywright_bus_tests::api;
+
 use crate::{machine::Machine, system};
 
 /// A call of each action on things that do not exist: whoever may is told so, and nothing happens.
@@ -112,5 +114,27 @@ pub async fn nobody_else_gets_the_name() {
     for user in ["alice", "root"] {
         let output = at_once(&format!("runuser -u {user} -- {request}"));
         assert!(output.contains("not allowed to own"), "{user}: {output}");
+    }
+}
+
+pub async fn nobody_calls_what_is_not_offered() {
+    let machine = Machine::start().await;
+    let connection = machine.client.connection();
+    let call = async |interface: &'static str, method: &'static str| {
+        let call = connection.call_method(
+            Some(api::NAME),
+            api::MANAGER_PATH,
+            Some(interface),
+            method,
+            &(),
+        );
+        call.await.err().map(|error| error.to_string())
+    };
+    assert_eq!(call("org.freedesktop.DBus.Peer", "Ping").await, None);
+    for (interface, method) in
+        [("org.freedesktop.DBus.Debug.Stats", "GetStats"), ("org.keywright1.Other", "List")]
+    {
+        let refused = call(interface, method).await.expect("it is refused, to root too");
+        assert!(refused.contains("AccessDenied"), "{interface}: {refused}");
     }
 }

@@ -1,0 +1,117 @@
+//! The main job – a Master, a Lock, a Sub Key, a Backup Key – straight to the tokens and through pcscd: the same, with what
+//! each takes side by side.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use keywright_bus_tests::{Answers, Objects};
+use zbus::OwnedObjectPath;
+
+use super::pcscd::{Desktop, MODULE, cards};
+use crate::{
+    machine::{Machine, Plugged},
+    system,
+};
+
+/// What a job took from its first answer to `finished`.
+struct Cost {
+    what: &'static str,
+    commands: usize,
+    time: Duration,
+}
+
+/// Where a virtual Key writes what it is asked.
+fn log(name: &str) -> PathBuf {
+    PathBuf::from(format!("/run/commands-of-{name}"))
+}
+
+/// Commands that these Keys got so far.
+fn commands(keys: &[&Plugged]) -> usize {
+    keys.iter().map(|key| fs::read_to_string(log(&key.name)).unwrap().lines().count()).sum()
+}
+
+async fn plug(machine: &mut Machine, name: &str) -> Plugged {
+    let log = log(name);
+    let _ = fs::remove_file(&log);
+    machine.plug_with(name, &["--log", log.to_str().unwrap()]).await
+}
+
+async fn measured(
+    machine: &mut Machine,
+    job: &OwnedObjectPath,
+    keys: &[&Plugged],
+    answers: &Answers,
+) -> Cost {
+    // What was read after the offer is not the job's.
+    for key in keys {
+        let read = |objects: &Objects| {
+            (objects.key(&key.path)?.get::<i32>("PinRetries") == 3).then_some(())
+        };
+        machine.watch.until("all properties", read).await;
+    }
+    let (before, start) = (commands(keys), Instant::now());
+    machine.client.answer_all(&mut machine.watch, job, answers).await.assert_finished();
+    let (commands, time) = (commands(keys) - before, start.elapsed());
+    machine.client.serialization(job).await.finish().await.unwrap();
+    Cost { what: answers.kind, commands, time }
+}
+
+async fn main_job(desktop: Option<&Desktop>) -> Vec<Cost> {
+    let mut machine = Machine::start().await;
+    let master = plug(&mut machine, "master-key").await;
+    machine.until_state(&master.path, "blank").await;
+    let job = machine.client.start_master(&master.path, "Master").await;
+    let mut costs =
+        vec![measured(&mut machine, &job, &[&master], &Answers::master("Master")).await];
+    machine.until_state(&master.path, "master").await;
+    let (lock, _) = machine.add_lock(&master, "gate").await;
+    let mut keys = vec![master];
+    for (name, answers) in
+        [("sub-key", Answers::sub("Sub", &[&lock])), ("backup-key", Answers::backup("Backup"))]
+    {
+        let key = plug(&mut machine, name).await;
+        let job = machine.offer(&keys[0], &key).await;
+        costs.push(measured(&mut machine, &job, &[&keys[0], &key], &answers).await);
+        machine.until_state(&key.path, answers.kind).await;
+        keys.push(key);
+    }
+    for key in &keys {
+        if let Some(desktop) = desktop {
+            desktop.assert_has(key);
+        }
+        let objects = machine.watch.objects().await;
+        let key = objects.key(&key.path).unwrap();
+        assert_eq!(key.get::<i32>("PinRetries"), 3, "no try was lost");
+        assert!(!key.get::<bool>("Authorized"), "nothing stays authorized");
+    }
+    if desktop.is_some() {
+        assert_eq!(cards(), 3);
+        let read = system::run(&format!("pkcs11-tool --module {MODULE} --list-slots"));
+        assert_eq!(read.matches("token label").count(), 3, "{read}");
+    }
+    costs
+}
+
+pub async fn the_main_job_goes_straight_to_tokens_and_through_pcscd_alike() {
+    let direct = main_job(None).await;
+    let desktop = Desktop::log_in();
+    let shared = main_job(Some(&desktop)).await;
+    println!(
+        "       | Key | commands, straight | through pcscd | time, straight | through pcscd |"
+    );
+    println!("       | --- | --- | --- | --- | --- |");
+    for (direct, shared) in direct.iter().zip(&shared) {
+        println!(
+            "       | {} | {} | {} | {} ms | {} ms |",
+            direct.what,
+            direct.commands,
+            shared.commands,
+            direct.time.as_millis(),
+            shared.time.as_millis()
+        );
+        assert_eq!(direct.commands, shared.commands, "the way changes no command: {}", direct.what);
+    }
+}
