@@ -89,6 +89,8 @@ impl Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
+    // sled has large tables of which it touches little; the kernel would make whole huge pages of them, 24 MB more.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     // Only the daemon's own user reads what it writes.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -106,6 +106,8 @@ impl From<io::Error> for Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
+    // It is small, and is to stay so: no huge pages behind little used memory.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match execute(arguments) {
         Ok(status) => status,
         Err(Failure(text, status)) => {
