@@ -4,16 +4,19 @@ use std::path::Path;
 
 use crate::system::run;
 
-/// The daemon and the command of a debug build, in place of those of the packages: faster to build while one works.
-const IN_PLACE: [(&str, &str); 2] =
-    [("keywrightd", "/usr/libexec/keywrightd"), ("keywrightctl", "/usr/bin/keywrightctl")];
+/// Programs of a debug build, in place of those of the packages: faster to build while one works.
+const IN_PLACE: [(&str, &str); 3] = [
+    ("keywrightd", "/usr/libexec/keywrightd"),
+    ("keywrightctl", "/usr/bin/keywrightctl"),
+    ("keywright-lockd", "/usr/libexec/keywright-lockd"),
+];
 
 /// Installs the packages of the payload.
 pub fn install() {
     run("dpkg --install /payload/packages/*.deb");
     for (program, path) in IN_PLACE {
         if Path::new("/payload").join(program).exists() {
-            run(&format!("cp /payload/{program} {path}"));
+            run(&format!("cp --remove-destination /payload/{program} {path}"));
         }
     }
 }

@@ -37,6 +37,7 @@ pub fn run(tests: &[Test], filters: &[String]) -> ExitCode {
         filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
     };
     let (mut passed, mut failed) = (0, Vec::new());
+    let begun = Instant::now();
     for test in tests.iter().filter(wanted) {
         let cursor = system::journal_cursor();
         let start = Instant::now();
@@ -62,6 +63,14 @@ pub fn run(tests: &[Test], filters: &[String]) -> ExitCode {
     for name in &failed {
         println!("failed: {name}");
     }
-    println!("{passed} passed, {} failed", failed.len());
-    if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // In the words of `cargo test`, for whoever adds up.
+    let well = failed.is_empty() && passed > 0;
+    println!(
+        "test result: {}. {passed} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s",
+        if well { "ok" } else { "FAILED" },
+        failed.len(),
+        tests.len() - passed - failed.len(),
+        begun.elapsed().as_secs_f32()
+    );
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

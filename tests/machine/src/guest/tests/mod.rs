@@ -5,6 +5,7 @@ mod devices;
 mod doctor;
 mod hotplug;
 mod interruptions;
+mod locks;
 mod neighbours;
 mod packages;
 mod pcscd;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Test> {
         pcscd::an_ssh_agent_signs_before_and_after_our_jobs,
         sharing::a_browser_goes_on_before_during_and_after_a_job,
         sharing::gnupg_over_pcscd_keeps_a_key_or_shares_it,
+        locks::a_gateway_lets_in_whom_it_was_told_until_they_are_revoked,
         people::root_may_everything,
         people::the_person_at_the_seat_may_everything_and_the_one_behind_only_looks,
         people::a_user_over_ssh_only_looks,

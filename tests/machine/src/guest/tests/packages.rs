@@ -38,18 +38,22 @@ pub async fn a_removal_keeps_the_state_and_a_purge_leaves_nothing() {
     assert!(Path::new(STATE).join("registry").exists());
     let active = system::sh(&format!("systemctl is-active {UNIT}"));
     assert!(!active.status.success(), "it does not run on");
-    system::run("dpkg --purge keywrightd keywrightctl");
+    system::run("dpkg --purge keywrightd keywrightctl keywright-lockd");
     for left in [
         STATE,
+        "/var/lib/keywright-lock",
         "/etc/keywright",
         "/usr/libexec/keywrightd",
         "/usr/bin/keywrightctl",
+        "/usr/libexec/keywright-lockd",
         "/lib/systemd/system/keywrightd.service",
         "/lib/udev/rules.d/70-keywright.rules",
     ] {
         assert!(!Path::new(left).exists(), "{left} is left");
     }
-    assert!(!system::sh("getent passwd keywright").status.success(), "the user is gone");
+    for user in ["keywright", "keywright-lock"] {
+        assert!(!system::sh(&format!("getent passwd {user}")).status.success(), "{user} is gone");
+    }
     let call =
         system::sh("busctl call org.keywright1 /org/keywright1 org.freedesktop.DBus.Peer Ping");
     assert!(!call.status.success(), "nobody answers");
