@@ -90,6 +90,21 @@ pub(crate) fn verify_next(
     has_own_ca(certificate, above.len())
 }
 
+/// Verifies a root certificate that a CA of a family signed for itself: name and key are those that it has.
+pub(crate) fn verify_own_root(root: &Certificate, ca: &Certificate) -> Result<(), ChainError> {
+    if !root.is_ca()
+        || root.public_key() != ca.public_key()
+        || root.subject_der() != ca.subject_der()
+        || root.path_len() > ca.path_len()
+    {
+        return Err(ChainError::NotARoot);
+    }
+    if root.family() != ca.family() {
+        return Err(ChainError::OtherFamily(0));
+    }
+    issued(0, root, root)
+}
+
 /// A Master's access certificate is issued by the root, a Backup's by another CA.
 fn has_own_ca(leaf: &Certificate, cas: usize) -> Result<(), ChainError> {
     match leaf.role() {

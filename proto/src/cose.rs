@@ -14,6 +14,8 @@ use crate::{PublicKey, Unsigned, public_key::BadSignature};
 pub(crate) const STATEMENT: &str = "application/vnd.keywright.statement+cbor";
 /// See [`STATEMENT`].
 pub(crate) const CONFIRMATION: &str = "application/vnd.keywright.confirmation+cbor";
+/// See [`STATEMENT`].
+pub(crate) const LOCK_REMOVAL: &str = "application/vnd.keywright.lock-removal+cbor";
 
 /// A message without its signature. `chain` is left out where it is empty.
 pub(crate) fn unsigned(
@@ -39,6 +41,18 @@ fn message(content_type: &str, chain: &[Vec<u8>], payload: Vec<u8>) -> CoseSign1
         }
     };
     CoseSign1Builder::new().protected(header.build()).payload(payload).build()
+}
+
+/// A message that was signed before, put together again from its parts.
+pub(crate) fn signed(
+    content_type: &str,
+    chain: &[Vec<u8>],
+    payload: Vec<u8>,
+    signature: &[u8; 64],
+) -> Option<Vec<u8>> {
+    let mut message = message(content_type, chain, payload);
+    message.signature = signature.to_vec();
+    message.to_tagged_vec().ok()
 }
 
 /// A message as it was received. Nothing is verified yet.
@@ -70,6 +84,11 @@ impl Received {
             return None;
         }
         Some(Self { chain, payload, digest, signature })
+    }
+
+    /// r and s, 64 bytes.
+    pub(crate) fn signature(&self) -> [u8; 64] {
+        self.signature.to_bytes().into()
     }
 
     pub(crate) fn verify(&self, signer: &PublicKey) -> Result<(), BadSignature> {

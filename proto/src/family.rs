@@ -13,12 +13,14 @@ use crate::{
     chain::{ChainError, verify_chain, verify_next},
     confirmation::ConfirmationError,
     crl::CrlError,
+    removal::RemovalError,
     rights::{Said, newest},
     statement::{StatementError, verify_statement},
     tree::Hash,
 };
 
-mod file;
+pub(crate) mod file;
+mod removed;
 
 pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES};
 
@@ -40,6 +42,10 @@ pub struct Papers {
     statements: BTreeMap<Hash, Signed>,
     /// By what they say: Lock, statement, allow, newest version.
     confirmations: BTreeMap<(Hash, Hash, bool, u64), Vec<u8>>,
+    /// Removals of Locks, by what they say: Lock, signer.
+    removals: BTreeMap<(Hash, Hash), Vec<u8>>,
+    /// The root certificates that CAs signed for themselves, by the key identifier of the CA.
+    own_roots: BTreeMap<[u8; 20], Certificate>,
 }
 
 /// A statement with its leaves, as stations have it.
@@ -76,6 +82,9 @@ pub enum PaperError {
     /// The confirmation is not believed.
     #[error(transparent)]
     Confirmation(#[from] ConfirmationError),
+    /// The removal of a Lock is not believed.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
 }
 
 impl Papers {
@@ -96,6 +105,8 @@ impl Papers {
             crls: BTreeMap::new(),
             statements: BTreeMap::new(),
             confirmations: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            own_roots: BTreeMap::new(),
         })
     }
 
@@ -300,6 +311,12 @@ impl Papers {
         for (said, bytes) in others.confirmations {
             new += usize::from(self.keep_confirmation(said, bytes));
         }
+        for (said, bytes) in others.removals {
+            new += usize::from(self.keep_removal(said, bytes));
+        }
+        for root in others.own_roots.into_values() {
+            new += usize::from(self.keep_own_root(root));
+        }
         new
     }
 
@@ -351,6 +368,8 @@ impl PartialEq for Papers {
             && self.crls.keys().eq(other.crls.keys())
             && self.statements == other.statements
             && self.confirmations == other.confirmations
+            && self.removals == other.removals
+            && self.own_roots == other.own_roots
     }
 }
 

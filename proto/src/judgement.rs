@@ -185,6 +185,13 @@ impl Judgement {
         self.seats.get(issuing_key).map(|seat| seat.standing)
     }
 
+    /// Whether the word of an issuing key counts that a Lock is removed. What one that was put out by those below it
+    /// had removed stays so; of one that is not known nothing else is known either.
+    pub fn may_remove(&self, issuing_key: &Hash) -> bool {
+        let standing = self.standing(issuing_key);
+        standing.is_none_or(|standing| matches!(standing, Standing::Stands | Standing::Deposed))
+    }
+
     /// How many steps an issuing key is from the root; none where nobody who stands leads to it.
     pub fn depth(&self, issuing_key: &Hash) -> Option<u8> {
         self.seats.get(issuing_key)?.depth

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod card;
 pub mod certificate;
 pub mod chain;
 pub mod confirmation;
@@ -21,6 +22,7 @@ pub mod name;
 pub mod pem;
 pub mod profile;
 pub mod public_key;
+pub mod removal;
 pub mod rights;
 pub mod role;
 pub mod statement;
@@ -30,6 +32,7 @@ pub mod tree;
 pub mod unsigned;
 pub mod uri;
 
+pub use card::Card;
 pub use certificate::{Certificate, Claim};
 pub use chain::verify_chain;
 pub use confirmation::Confirmation;
@@ -42,6 +45,7 @@ pub use id::Id;
 pub use judgement::{Facts, Judgement, Standing};
 pub use name::check_name;
 pub use public_key::PublicKey;
+pub use removal::{claimed_removal, removal, verify_removal};
 pub use rights::RightState;
 pub use role::{Kind, Role};
 pub use statement::{

@@ -7,15 +7,16 @@ mod common;
 
 use std::sync::LazyLock;
 
-use common::{Ca, Key, NOW, leaf};
+use common::{Ca, Key, NOW, VALIDITY, leaf};
 use keywright_proto::{
     Certificate, Confirmation, Crl, Effect, Facts, PublicKey, RevokedIssuer, Role, Standing,
     Target, Tree,
     crl::Revoked,
     family::{FileError, PaperError, Papers},
     judgement::REVOKE_DELAY,
+    profile, removal,
     rights::Said,
-    verify_statement,
+    verify_removal, verify_statement,
 };
 use proptest::{prelude::*, sample::Index};
 
@@ -30,6 +31,8 @@ enum Paper {
     Crl(Crl),
     Statement(Vec<u8>, Vec<(Target, Effect)>),
     Confirmation(Vec<u8>),
+    Removal(Vec<u8>),
+    OwnRoot(Certificate),
 }
 
 use Paper::{Confirmation as Confirmed, Statement as Stated};
@@ -40,6 +43,8 @@ fn put(papers: &mut Papers, paper: &Paper) -> Result<bool, PaperError> {
         Paper::Crl(crl) => papers.add_crl(crl),
         Stated(cose, leaves) => papers.add_statement(cose, SEED, leaves),
         Confirmed(bytes) => papers.add_confirmation(bytes),
+        Paper::Removal(bytes) => papers.add_removal(bytes),
+        Paper::OwnRoot(root) => papers.add_own_root(root),
     }
 }
 
@@ -93,6 +98,17 @@ impl Family {
     fn revoke_sub(&self, by: usize, sub: u8) -> Paper {
         let grant = self.cas[by].revocation(&Key::new(sub), None);
         Stated(grant.statement, vec![(Target::All, Effect::Deny)])
+    }
+
+    fn remove(&self, by: usize, number: u8) -> Paper {
+        let ca = &self.cas[by];
+        Paper::Removal(ca.key.sign(removal(&lock(number), &ca.chain).unwrap()))
+    }
+
+    fn own_root(&self, of: usize, serial: u8) -> Paper {
+        let ca = &self.cas[of];
+        let unsigned = profile::own_root(ca.certificate(), &[serial], VALIDITY).unwrap();
+        Paper::OwnRoot(Certificate::parse(&ca.key.sign(unsigned)).unwrap())
     }
 
     fn certificates(&self) -> Vec<Paper> {
@@ -156,6 +172,8 @@ static HISTORY: LazyLock<Vec<Paper>> = LazyLock::new(|| {
     all.push(family.revoke_issuer(1, 2, NOW_MS + 5));
     all.push(family.revoke_issuer(2, 1, 0));
     all.push(family.revoke_sub(3, 31));
+    all.extend([family.remove(1, 101), family.remove(2, 101), family.remove(0, 102)]);
+    all.extend([family.own_root(1, 50), family.own_root(1, 51), family.own_root(3, 52)]);
     all
 });
 
@@ -218,6 +236,12 @@ proptest! {
         prop_assert_eq!(rights(&union, &one, NOW), rights(&other, &two, NOW));
         let later = NOW + REVOKE_DELAY;
         prop_assert_eq!(rights(&union, &one, later), rights(&other, &two, later));
+        for number in 100..103 {
+            prop_assert_eq!(
+                union.is_removed(&one.judge(REVOKE_DELAY, later), &lock(number)),
+                other.is_removed(&two.judge(REVOKE_DELAY, later), &lock(number))
+            );
+        }
     }
 
     /// A thief has Backup 2 (and with it makes 4): whatever it signs, and whatever of that reaches a
@@ -362,8 +386,10 @@ fn hostile_files_are_read_without_harm() {
     assert_eq!(Papers::decode(&longer, root).unwrap_err(), FileError::Malformed);
     // The version is the byte after the name and its head, and the array's head.
     let mut newer = good.clone();
-    newer[18] = 2;
+    newer[18] = 3;
     assert_eq!(Papers::decode(&newer, root).unwrap_err(), FileError::NewerVersion);
+    newer[18] = 1;
+    assert_eq!(Papers::decode(&newer, root).unwrap_err(), FileError::Malformed);
     // A billion items, of which none is there.
     let mut huge = good[..19 + 3 + root.len()].to_vec();
     huge.extend([0x9a, 0x3b, 0x9a, 0xca, 0]);
@@ -376,6 +402,68 @@ fn hostile_files_are_read_without_harm() {
             assert_eq!(papers.clone().merge(read), 0, "bit in byte {at}");
         }
     }
+}
+
+/// A removal counts while its signer's word does, whoever brings what in which order; what a Backup removed that is
+/// revoked comes back. Files without one are what they always were.
+#[test]
+fn a_lock_is_removed_by_somebody_who_stands() {
+    let family = &*FAMILY;
+    let mut papers = family.papers();
+    for paper in family.certificates() {
+        put(&mut papers, &paper).unwrap();
+    }
+    assert_eq!(papers.encode().unwrap()[18], 1);
+    let removed = |papers: &Papers, number| {
+        papers.is_removed(&papers.facts(|_| 0).judge(REVOKE_DELAY, NOW), &lock(number))
+    };
+    assert!(put(&mut papers, &family.remove(1, 100)).unwrap());
+    assert!(!put(&mut papers, &family.remove(1, 100)).unwrap());
+    assert!(removed(&papers, 100) && !removed(&papers, 101));
+    let file = papers.encode().unwrap();
+    assert_eq!(file[18], 2);
+    assert!(Papers::decode(&file, family.cas[0].root()).unwrap().0 == papers);
+    put(&mut papers, &family.revoke_issuer(0, 1, NOW_MS)).unwrap();
+    assert!(!removed(&papers, 100), "its signer was revoked");
+    put(&mut papers, &family.remove(0, 100)).unwrap();
+    assert!(removed(&papers, 100));
+
+    let other = Ca::master(Key::new(77));
+    let by_other = other.key.sign(removal(&lock(100), &other.chain).unwrap());
+    let Paper::Removal(good) = family.remove(1, 100) else { panic!() };
+    assert!(papers.add_removal(by_other.clone()).is_err());
+    for place in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[place] ^= 1;
+        assert!(verify_removal(&flipped, family.cas[0].root()).is_err(), "byte {place}");
+        assert!(verify_removal(&good[..place], family.cas[0].root()).is_err());
+    }
+    let end = other.issue(&Key::new(5), Role::Sub, &[5]);
+    assert!(removal(&lock(100), &end).is_err() && removal(&lock(100), &[]).is_err());
+}
+
+/// The root that a CA signed for itself is kept, the same one everywhere, and nobody else's.
+#[test]
+fn roots_of_cas_that_are_known_are_kept() {
+    let family = &*FAMILY;
+    let mut papers = family.papers();
+    let (one, two) = (family.own_root(1, 50), family.own_root(1, 51));
+    assert_eq!(put(&mut papers, &one), Err(PaperError::NoIssuer));
+    for paper in family.certificates() {
+        put(&mut papers, &paper).unwrap();
+    }
+    assert_eq!(put(&mut papers, &one), Ok(true));
+    assert_eq!(put(&mut papers, &two), Ok(false));
+    let mut other = family.papers();
+    for paper in family.certificates().into_iter().chain([two, one]) {
+        put(&mut other, &paper).unwrap();
+    }
+    assert!(papers == other);
+    let stranger = Ca::master(Key::new(2)).certificate().clone();
+    assert!(papers.add_own_root(stranger).is_err(), "the key of a CA, under another family");
+    let signed_by_another = family.cas[0].backup(Key::new(2), 9).certificate().clone();
+    assert!(papers.add_own_root(signed_by_another).is_err());
+    assert!(papers.add_own_root(family.cas[0].certificate().clone()).is_err());
 }
 
 #[test]

@@ -8,11 +8,12 @@ use std::sync::LazyLock;
 
 use common::{Ca, Key, leaf};
 use keywright_proto::{
-    Certificate, Claim, Confirmation, Crl, Effect, Grant, PublicKey, Role, Target, Uri, check_name,
+    Card, Certificate, Claim, Confirmation, Crl, Effect, Grant, PublicKey, Role, Target, Uri,
+    check_name, claimed_removal,
     confirmation::Confirmation as Said,
     crl::Revoked,
     pem::{Label, from_pem, to_pem},
-    read_csr, verify_chain, verify_grant, verify_statement,
+    read_csr, verify_chain, verify_grant, verify_removal, verify_statement,
 };
 use proptest::prelude::*;
 
@@ -35,6 +36,8 @@ fn read_all(bytes: &[u8]) {
     let _ = verify_statement(bytes, root.root());
     let _ = verify_grant(bytes, root.root(), &lock.hash());
     let _ = Confirmation::claimed_lock(bytes);
+    let _ = (verify_removal(bytes, root.root()), claimed_removal(bytes));
+    let _ = Card::read(bytes, root.certificate(), root.certificate());
     let _ = Confirmation::verify(bytes, lock);
     let _ = lock.verify_prehash(&[0; 32], bytes);
     let text = String::from_utf8_lossy(bytes);

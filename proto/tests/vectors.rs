@@ -9,8 +9,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use common::{Ca, Key, leaf};
 use keywright_proto::{
-    Certificate, Confirmation, Effect, Grant, Leaf, PublicKey, RevokedIssuer, Role, Target, Tree,
-    crl::Revoked, verify_chain, verify_grant, verify_statement,
+    Card, Certificate, Confirmation, Effect, Grant, Leaf, PublicKey, RevokedIssuer, Role, Target,
+    Tree, card, crl::Revoked, removal, verify_chain, verify_grant, verify_removal,
+    verify_statement,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -172,6 +173,19 @@ fn make() -> BTreeMap<String, Vec<u8>> {
     let confirmation = key("lock").sign(said.unsigned(&key("lock").public()).unwrap());
     files.insert("confirmation.hex".into(), hex_file(&confirmation));
 
+    let lock_hash = key("lock").public().hash();
+    let removed = backup.key.sign(removal(&lock_hash, &backup.chain).unwrap());
+    files.insert("lock-removal.hex".into(), hex_file(&removed));
+    let everywhere = Tree::new(everywhere).unwrap();
+    let said_of_backup = master.statement(&key("backup-9a"), Some(1), &everywhere);
+    let card = Card::write(
+        &backup.chain,
+        Some((&said_of_backup, [9; 32])),
+        [access[3].1[0].clone()],
+        card::MAX_CARD,
+    );
+    files.insert("family-card.hex".into(), hex_file(&card.unwrap()));
+
     let about = json!({
         "about": "See docs/formats.md. The pinned root is root.der, the Lock is the key `lock`.",
         "keys": KEYS.iter().map(describe_key).collect::<Vec<_>>(),
@@ -186,6 +200,13 @@ fn make() -> BTreeMap<String, Vec<u8>> {
             "statement": hex::encode(said.statement),
             "allow": true,
             "newest_version": 1,
+        },
+        "lock_removal": { "file": "lock-removal.hex", "lock": hex::encode(lock_hash) },
+        "family_card": {
+            "file": "family-card.hex",
+            "access": "backup-9a.der",
+            "issuing": "backup-ca.der",
+            "locks": ["lock.der"],
         },
     });
     let text = serde_json::to_string_pretty(&about).unwrap() + "\n";
@@ -255,8 +276,17 @@ fn the_files_verify_as_they_say() {
     let confirmation = Confirmation::verify(&read("confirmation.hex"), &lock).unwrap();
     assert_eq!(confirmation.statement[..], of(said, "statement"));
 
+    let removed = verify_removal(&read("lock-removal.hex"), &root).unwrap();
+    assert_eq!(removed.lock[..], of(&about["lock_removal"], "lock"));
+
     let certificate = |name: &str| Certificate::parse(&read(name)).unwrap();
     let (ca, backup) = (certificate("root.der"), certificate("backup-ca.der"));
+    let read_card = Card::read(&read("family-card.hex"), &certificate("backup-9a.der"), &backup);
+    let card = read_card.unwrap();
+    assert_eq!(card.root(), &ca);
+    assert_eq!(card.locks(), [certificate("lock.der")]);
+    assert_eq!(card.papers().statements().count(), 1);
+
     for (leaf, below) in [
         ("master-9a.der", false),
         ("backup-9a.der", true),

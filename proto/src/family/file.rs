@@ -14,8 +14,10 @@ pub const MAX_FAMILY_FILE: usize = 64 << 20;
 pub const MAX_FILE_LEAVES: usize = 1 << 22;
 /// What a file begins with.
 const NAME: &str = "keywright-family";
-/// The version of the format.
-const VERSION: u64 = 1;
+/// The first version of the format: no removals of Locks, no roots but the Master's.
+const FIRST: u64 = 1;
+/// The newest version. A file that has nothing of it is written as the first.
+const VERSION: u64 = 2;
 
 /// Why a file is not made or not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +64,9 @@ impl Papers {
         targets: &BTreeSet<Hash>,
         numbers: &BTreeMap<&Hash, u64>,
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-        e.array(8)?.str(NAME)?.u64(VERSION)?.bytes(self.root.der())?;
+        let is_first = self.removals.is_empty() && self.own_roots.is_empty();
+        let (length, version) = if is_first { (8, FIRST) } else { (10, VERSION) };
+        e.array(length)?.str(NAME)?.u64(version)?.bytes(self.root.der())?;
         byte_strings(e, self.certificates.keys())?;
         byte_strings(e, self.crls.keys())?;
         byte_strings(e, targets)?;
@@ -87,6 +91,13 @@ impl Papers {
             }
         }
         byte_strings(e, self.confirmations.values().collect::<BTreeSet<_>>())?;
+        if !is_first {
+            byte_strings(e, self.removals.values().collect::<BTreeSet<_>>())?;
+            byte_strings(
+                e,
+                self.own_roots.values().map(Certificate::der).collect::<BTreeSet<_>>(),
+            )?;
+        }
         Ok(())
     }
 
@@ -128,6 +139,12 @@ impl Papers {
         for bytes in file.confirmations {
             count(papers.add_confirmation(bytes.to_vec()).is_ok());
         }
+        for bytes in file.removals {
+            count(papers.add_removal(bytes.to_vec()).is_ok());
+        }
+        for der in file.own_roots {
+            count(Certificate::parse(der).is_ok_and(|root| papers.add_own_root(root).is_ok()));
+        }
         Ok((papers, left_out))
     }
 
@@ -136,7 +153,7 @@ impl Papers {
     /// # Errors
     /// A file that cannot be read.
     pub fn claimed_root(bytes: &[u8]) -> Result<&[u8], FileError> {
-        header(&mut Decoder::new(bytes))
+        Ok(header(&mut Decoder::new(bytes))?.0)
     }
 }
 
@@ -150,18 +167,24 @@ struct File<'a> {
     crls: Vec<&'a [u8]>,
     statements: Vec<FileStatement<'a>>,
     confirmations: Vec<&'a [u8]>,
+    removals: Vec<&'a [u8]>,
+    own_roots: Vec<&'a [u8]>,
 }
 
 impl<'a> File<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, FileError> {
         let mut d = Decoder::new(bytes);
-        let root = header(&mut d)?;
-        let file = Self::read_lists(&mut d, root)?;
+        let (root, version) = header(&mut d)?;
+        let file = Self::read_lists(&mut d, root, version)?;
         let all = file.ok_or(FileError::Malformed)?;
         if d.position() == bytes.len() { Ok(all) } else { Err(FileError::Malformed) }
     }
 
-    fn read_lists(d: &mut Decoder<'a>, root: &'a [u8]) -> Result<Option<Self>, FileError> {
+    fn read_lists(
+        d: &mut Decoder<'a>,
+        root: &'a [u8],
+        version: u64,
+    ) -> Result<Option<Self>, FileError> {
         let (Some(certificates), Some(crls), Some(targets)) =
             (sorted(d), sorted(d), sorted(d).and_then(as_hashes))
         else {
@@ -181,19 +204,32 @@ impl<'a> File<'a> {
             statements.push((cose, seed, leaves));
         }
         let Some(confirmations) = sorted(d) else { return Ok(None) };
-        Ok(Some(Self { root, certificates, crls, statements, confirmations }))
+        let (mut removals, mut own_roots) = (Vec::new(), Vec::new());
+        if version > FIRST {
+            let (Some(removed), Some(roots)) = (sorted(d), sorted(d)) else { return Ok(None) };
+            // There is one encoding of the same: what has nothing of this version is of the first.
+            if removed.is_empty() && roots.is_empty() {
+                return Ok(None);
+            }
+            (removals, own_roots) = (removed, roots);
+        }
+        Ok(Some(Self { root, certificates, crls, statements, confirmations, removals, own_roots }))
     }
 }
 
-/// Reads the beginning; answers the root.
-fn header<'a>(d: &mut Decoder<'a>) -> Result<&'a [u8], FileError> {
-    let begins = length(d) == Some(8) && d.str().ok() == Some(NAME);
+/// Reads the beginning; answers the root and the version.
+fn header<'a>(d: &mut Decoder<'a>) -> Result<(&'a [u8], u64), FileError> {
+    let items = length(d);
+    let begins = d.str().ok() == Some(NAME);
     let version = number(d).filter(|_| begins).ok_or(FileError::Malformed)?;
-    if version > VERSION {
-        return Err(FileError::NewerVersion);
-    }
-    let root = byte_string(d).filter(|_| version == VERSION);
-    root.ok_or(FileError::Malformed)
+    let expected = match version {
+        FIRST => 8,
+        VERSION => 10,
+        0 => return Err(FileError::Malformed),
+        _ => return Err(FileError::NewerVersion),
+    };
+    let root = byte_string(d).filter(|_| items == Some(expected));
+    Ok((root.ok_or(FileError::Malformed)?, version))
 }
 
 fn statement<'a>(d: &mut Decoder<'a>) -> Option<(&'a [u8], [u8; 32], usize)> {
@@ -228,14 +264,14 @@ const fn head(argument: u64) -> usize {
 }
 
 /// An unsigned number in its shortest form.
-fn number(d: &mut Decoder<'_>) -> Option<u64> {
+pub(crate) fn number(d: &mut Decoder<'_>) -> Option<u64> {
     let (at, number) = (d.position(), d.u64().ok()?);
     (d.position() - at == head(number)).then_some(number)
 }
 
 /// The length of an array, definite and in its shortest form. No more than there are bytes left: an
 /// item has at least one.
-fn length(d: &mut Decoder<'_>) -> Option<usize> {
+pub(crate) fn length(d: &mut Decoder<'_>) -> Option<usize> {
     let (at, length) = (d.position(), d.array().ok()??);
     let left = d.input().len() - d.position();
     let length = usize::try_from(length).ok().filter(|length| *length <= left)?;
@@ -243,7 +279,7 @@ fn length(d: &mut Decoder<'_>) -> Option<usize> {
 }
 
 /// A byte string of definite length, in its shortest form.
-fn byte_string<'a>(d: &mut Decoder<'a>) -> Option<&'a [u8]> {
+pub(crate) fn byte_string<'a>(d: &mut Decoder<'a>) -> Option<&'a [u8]> {
     let (at, bytes) = (d.position(), d.bytes().ok()?);
     (d.position() - at == head(bytes.len() as u64) + bytes.len()).then_some(bytes)
 }
@@ -263,7 +299,7 @@ fn as_hashes(items: Vec<&[u8]>) -> Option<Vec<Hash>> {
     items.into_iter().map(|item| item.try_into().ok()).collect()
 }
 
-fn byte_strings<T: AsRef<[u8]>>(
+pub(crate) fn byte_strings<T: AsRef<[u8]>>(
     e: &mut Encoder<Vec<u8>>,
     items: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
 ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
