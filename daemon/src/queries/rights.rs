@@ -19,9 +19,16 @@ use crate::{
     },
 };
 
-/// A Lock, its name, what is said of it (none: what was said is void, and waits to be signed anew),
-/// and since when.
-type Found = (Id, String, Option<Said>, u64);
+/// What is said of a Key at a Lock.
+struct Found {
+    lock: Id,
+    family: Id,
+    name: String,
+    /// None: what was said is void, and waits to be signed anew.
+    said: Option<Said>,
+    /// When that was signed.
+    issued: u64,
+}
 
 /// The rights of a Key. Pages may be shorter than asked for.
 ///
@@ -43,22 +50,40 @@ pub fn rights(
         };
         more |= further;
     }
-    found.sort_unstable_by_key(|(lock, ..)| *lock);
+    found.sort_unstable_by_key(|right| right.lock);
     more |= found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|(lock, ..)| *lock);
+    let next = found.last().filter(|_| more).map(|right| right.lock);
     let mut rows = Vec::with_capacity(found.len());
-    for (lock, name, said, issued) in found {
+    for right in found {
+        let Found { lock, family, issued, .. } = right;
         let confirmation = registry.confirmation(key, lock)?;
-        let state = state(said, confirmation);
+        let state = state(right.said, confirmation);
+        if state == RightState::None || registry.removed_lock(family, lock)?.is_some() {
+            continue;
+        }
         let since = match state {
-            RightState::None => continue,
             RightState::Active => confirmation.map_or(issued, |confirmation| confirmation.time),
-            RightState::Pending | RightState::Removing => issued,
+            RightState::Removing => removing_since(registry, key, &right, confirmation)?,
+            RightState::None | RightState::Pending => issued,
         };
-        rows.push((lock.to_string(), name, state.to_string(), since));
+        rows.push((lock.to_string(), right.name, state.to_string(), since));
     }
     Ok((rows, cursor(next)))
+}
+
+/// The age of a removal is that of the first statement that removed the right, however many repeat it: unless the Lock
+/// has confirmed that one, and has yet to confirm a later one.
+fn removing_since(
+    registry: &Registry,
+    key: Id,
+    right: &Found,
+    confirmation: Option<Confirmation>,
+) -> Result<u64, RegistryError> {
+    let removed = registry.right_removed(key, right.family, right.lock)?;
+    let first = removed.map_or(right.issued, |removed| removed.min(right.issued));
+    let done = confirmation.is_some_and(|confirmed| !confirmed.allow && confirmed.time >= first);
+    Ok(if done { right.issued } else { first })
 }
 
 /// Where the newest statement is all that counts. Answers whether there is more.
@@ -76,15 +101,18 @@ fn plain(
         Scope::All => {
             let locks = registry.locks_page(&filter, page.after, limit)?;
             let said = said(statement.version.is_some());
-            let rows = locks.items.into_iter();
-            found.extend(rows.map(|(lock, summary)| (lock, summary.name, said, statement.issued)));
+            found.extend(locks.items.into_iter().map(|(lock, summary)| {
+                let (name, issued) = (summary.name, statement.issued);
+                Found { lock, family, name, said, issued }
+            }));
             locks.next.is_some()
         }
         Scope::Listed(_) => {
             let entries = registry.statement_entries_page(key, family, page.after, limit)?;
             for (lock, entry) in entries.items {
                 let name = name_of(registry, family, lock)?;
-                found.push((lock, name, said(entry.allow), statement.issued));
+                let (said, issued) = (said(entry.allow), statement.issued);
+                found.push(Found { lock, family, name, said, issued });
             }
             entries.next.is_some()
         }
@@ -113,7 +141,8 @@ fn compared(
                 .map(|(_, source)| (None, source.statement.issued)),
         };
         if let Some((said, issued)) = row {
-            found.push((lock, name_of(registry, family, lock)?, said, issued));
+            let name = name_of(registry, family, lock)?;
+            found.push(Found { lock, family, name, said, issued });
         }
     }
     Ok(more)
@@ -136,10 +165,12 @@ pub fn counts(
 ) -> Result<(u32, u32), RegistryError> {
     let confirmed = registry.confirmations(key)?;
     let confirmed = confirmed.into_iter().filter(|(_, said)| said.allow).map(|(lock, _)| lock);
+    let removed: BTreeSet<Id> =
+        registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
     if let Some(words) = moment.compare(registry, key, family)? {
         let confirmed: BTreeSet<Id> = confirmed.collect();
         let (mut active, mut pending) = (0, 0);
-        for lock in words.locks(registry, family)? {
+        for lock in words.locks(registry, family)?.into_iter().filter(|l| !removed.contains(l)) {
             match words.on(lock).or_else(|| words.void_on(lock)) {
                 Some((Said { effect: Effect::Allow, .. }, _)) => {}
                 _ => continue,
@@ -160,15 +191,18 @@ pub fn counts(
             }
             (registry.family(family)?.map_or(0, |family| family.locks), active)
         }
-        Scope::Listed(_) if confirmed.is_empty() => (statement.allowed, 0),
+        Scope::Listed(_) if confirmed.is_empty() && removed.is_empty() => (statement.allowed, 0),
         Scope::Listed(_) => {
-            let entries = registry.statement_entries(key, family)?;
+            let mut entries = registry.statement_entries(key, family)?;
+            entries.retain(|entry| !removed.contains(&entry.lock));
             let allows = |lock: &Id| {
                 let place = entries.binary_search_by_key(lock, |entry| entry.lock);
                 place.is_ok_and(|place| entries.get(place).is_some_and(|entry| entry.allow))
             };
             let active = confirmed.iter().filter(|lock| allows(lock)).count();
-            (statement.allowed, u32::try_from(active).unwrap_or(u32::MAX))
+            let allowed = entries.iter().filter(|entry| entry.allow).count();
+            let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+            (number(allowed), number(active))
         }
     };
     Ok((active, allowed.saturating_sub(active)))

@@ -12,9 +12,10 @@ use super::{
     others::WithEntries,
     others::{put_digest, put_older, put_revocation, remove_older},
     records::{
-        Confirmation, Family, Intent, Issuer, Key, Leftover, Lock, LockEntry, LockWord, Membership,
-        Revocation, Statement, UnixTime,
+        Confirmation, Family, Intent, Issuer, Key, Leftover, Lock, LockEntry, LockRemoval,
+        LockWord, Membership, Revocation, Statement, UnixTime,
     },
+    removed::{note_rights, put_removal, set_removed},
     statements::put_entries,
     view::View,
 };
@@ -39,6 +40,8 @@ enum Write {
     Confirmation(Id, Id, Confirmation),
     LockWord(Id, Id, LockWord),
     Root(Id, Id, Vec<u8>),
+    LockRemoval(Id, LockRemoval),
+    Removed(Id, Id, bool),
     Intent(Box<Intent>),
     IntentEntries(u64, Vec<LockEntry>),
     RemoveIntent(u64),
@@ -112,6 +115,18 @@ impl Batch {
     /// Puts the root certificate that an issuing key of a family signed for itself.
     pub fn put_root(&mut self, family: Id, ca: Id, root: Vec<u8>) -> &mut Self {
         self.write(Write::Root(family, ca, root))
+    }
+
+    /// Puts the removal of a Lock. One by the same signer that is there already stays as it is. The Lock stays on the
+    /// lists until [`Batch::set_lock_removed`].
+    pub fn put_lock_removal(&mut self, family: Id, removal: LockRemoval) -> &mut Self {
+        self.write(Write::LockRemoval(family, removal))
+    }
+
+    /// Takes a Lock off the lists, or puts it back; nothing where it is so already. The family's count of Locks is the
+    /// caller's to keep.
+    pub fn set_lock_removed(&mut self, family: Id, lock: Id, removed: bool) -> &mut Self {
+        self.write(Write::Removed(family, lock, removed))
     }
 
     /// Puts what a Lock confirmed about a Key.
@@ -193,6 +208,7 @@ impl Write {
             Self::Statement(key, family, statement, entries) => {
                 changes.put(Table::Statements.of_two(key, family), &statement)?;
                 put_digest(changes, key, family, statement.version, &statement.cose)?;
+                note_rights(view, changes, key, family, statement.issued, &entries)?;
                 put_entries(view, changes, Table::StatementEntries.of_two(key, family), entries)
             }
             Self::Confirmation(key, lock, confirmation) => {
@@ -209,6 +225,10 @@ impl Write {
             }
             Self::LockWord(key, lock, word) => {
                 changes.put(Table::LockWords.of_two(key, lock), &word)
+            }
+            Self::LockRemoval(family, removal) => put_removal(view, changes, family, &removal),
+            Self::Removed(family, lock, removed) => {
+                set_removed(view, changes, family, lock, removed)
             }
             Self::Root(family, ca, root) => changes.put(Table::Roots.of_two(family, ca), &root),
             Self::Intent(intent) => changes.put(Table::Intents.at(intent.number), &intent),

@@ -47,6 +47,12 @@ pub(super) enum Table {
     Digests = 0x47,
     /// family, issuing key → its own root certificate, DER, once the Master was revoked
     Roots = 0x48,
+    /// Key, family, first Lock of the chunk → [`super::records::RemovedRight`]s
+    RemovedRights = 0x49,
+    /// family, Lock, signer → [`super::records::LockRemoval`]
+    LockRemovals = 0x4a,
+    /// family, Lock → [`super::records::Lock`], in place of its records above
+    RemovedLocks = 0x4b,
     /// number → [`super::records::Intent`]
     Intents = 0x50,
     /// number, first Lock of the chunk → entries

@@ -19,6 +19,7 @@ mod others;
 mod page;
 mod pieces;
 pub mod records;
+mod removed;
 mod schema;
 mod statements;
 mod store;

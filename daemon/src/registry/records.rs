@@ -282,6 +282,28 @@ pub struct LockWord {
     pub newest_version: u64,
 }
 
+/// A right that was removed, and when the first statement of those that deny it now was signed, or heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedRight {
+    /// The Lock.
+    pub lock: Id,
+    /// See above.
+    pub since: UnixTime,
+}
+
+/// The removal of a Lock that this station has heard, whether it counts or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRemoval {
+    /// The Lock.
+    pub lock: Id,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key_hash: [u8; 32],
+    /// The COSE_Sign1.
+    pub cose: Vec<u8>,
+    /// When this station first heard of it.
+    pub first_seen: UnixTime,
+}
+
 /// Which statement has a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stated {

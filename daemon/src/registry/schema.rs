@@ -4,7 +4,8 @@
 //! the new format under `tests/fixtures/`.
 
 use super::{
-    changes::Changes, error::RegistryError, layout::Table, others, store::Store, view::View,
+    changes::Changes, error::RegistryError, layout::Table, others, removed, store::Store,
+    view::View,
 };
 
 /// Turns the records of one format into those of the next.
@@ -14,6 +15,8 @@ pub(super) type Migration = fn(&View<'_>, &mut Changes) -> Result<(), RegistryEr
 pub(super) const MIGRATIONS: &[Migration] = &[
     // 2: statements are found by their digests.
     others::add_digests,
+    // 3: rights that were removed have a time, Locks can be removed.
+    removed::add_removed_rights,
 ];
 
 /// The newest format known with these migrations.

@@ -20,8 +20,38 @@ fn the_second_format_is_read() {
     let place = Place::new();
     copy(&fixture("registry-v2"), &place.dir());
     let registry = place.open();
+    check_everything_of_format_2(&registry).unwrap();
+    assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// The same for format 3: when rights were removed, Locks that were, roots of CAs.
+#[test]
+fn the_third_format_is_read() {
+    let place = Place::new();
+    copy(&fixture("registry-v3"), &place.dir());
+    let registry = place.open();
     check_everything(&registry).unwrap();
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// Rights that a statement of format 2 denies have its time after the step to format 3.
+#[test]
+fn removed_rights_of_the_second_format_get_their_time() {
+    let place = Place::new();
+    let registry = Registry::open_with(&place.dir(), &schema::MIGRATIONS[..1]).unwrap();
+    let mut batch = Batch::new();
+    batch.put_statement(id(1), id(0), statement(9), [denied(0..5), entries(5..9)].concat());
+    registry.commit(batch).unwrap();
+    // As format 2 has it.
+    let without = |view: &view::View<'_>, changes: &mut changes::Changes| {
+        changes.remove_all(view, Table::RemovedRights.key())
+    };
+    registry.0.store.commit(without).unwrap();
+    drop(registry);
+    let registry = place.open();
+    let since = |number| registry.right_removed(id(1), id(0), id(number)).unwrap();
+    assert_eq!((since(4), since(5)), (Some(1_700_000_000), None));
+    registry.verify().unwrap();
 }
 
 /// A statement of format 1 is found by its digest after the step to format 2.
@@ -55,7 +85,7 @@ fn freeze() {
     registry.commit(batch).unwrap();
     registry.take_serialization_number().unwrap();
     drop(registry);
-    let fixture = fixture("registry-v2");
+    let fixture = fixture("registry-v3");
     assert!(!fixture.exists(), "a fixture is frozen");
     copy(&place.dir(), &fixture);
     // Zeros only, and put back when a registry is opened.
@@ -117,13 +147,14 @@ fn a_step_that_fails_changes_nothing() {
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let place = Place::new();
-    drop(Registry::open_with(&place.dir(), STEPS).unwrap());
+    let later = [STEPS[0], STEPS[1], STEPS[0]];
+    drop(Registry::open_with(&place.dir(), &later).unwrap());
     let refused = Registry::open(&place.dir()).err().unwrap();
-    assert!(matches!(refused, RegistryError::NewerSchema { found: 3, known: 2, .. }));
+    assert!(matches!(refused, RegistryError::NewerSchema { found: 4, known: 3, .. }));
     let text = refused.to_string();
     assert!(
-        text.contains("has format 3 and this program knows formats up to 2: install"),
+        text.contains("has format 4 and this program knows formats up to 3: install"),
         "{text}"
     );
-    Registry::open_with(&place.dir(), STEPS).unwrap().verify().unwrap();
+    Registry::open_with(&place.dir(), &later).unwrap().verify().unwrap();
 }

@@ -43,6 +43,11 @@ fn put_everything(batch: &mut Batch) {
         .put_older(id(1), id(0), vec![(real_statement(), entries(0..2))])
         .put_revocation(id(0), revocation())
         .put_lock_word(id(1), id(2), LockWord { cose: vec![3; 250], newest_version: 9 })
+        .put_root(id(0), id(3), vec![7; 500])
+        .put_lock(id(4), lock(4, id(0)))
+        .put_lock_removal(id(0), removal(4))
+        .set_lock_removed(id(0), id(4), true)
+        .put_statement(id(5), id(0), statement(3), denied(0..3))
         .put_intent(intent(7))
         .put_intent_entries(7, entries(0..300))
         .put_leftover([9; 16], leftover())
@@ -51,6 +56,21 @@ fn put_everything(batch: &mut Batch) {
 }
 
 fn check_everything(registry: &Registry) -> Result<(), RegistryError> {
+    assert_eq!(registry.roots(id(0))?, [(id(3), vec![7; 500])]);
+    assert_eq!(registry.lock_removals(id(0))?, [removal(4)]);
+    assert_eq!(registry.removals_of(id(0), id(4))?, [removal(4)]);
+    assert_eq!(registry.removals_of(id(0), id(2))?, []);
+    assert_eq!(registry.removed_locks(id(0))?, [(id(4), lock(4, id(0)))]);
+    assert_eq!(registry.removed_lock(id(0), id(4))?, Some(lock(4, id(0))));
+    assert!(registry.has_removed_locks(id(0))? && !registry.has_removed_locks(id(1))?);
+    assert_eq!(registry.lock(id(4))?, None);
+    assert_eq!(registry.lock_entry(id(0), id(4))?, None);
+    assert_eq!(registry.right_removed(id(5), id(0), id(1))?, Some(1_700_000_000));
+    assert_eq!(registry.right_removed(id(5), id(0), id(9))?, None);
+    check_everything_of_format_2(registry)
+}
+
+fn check_everything_of_format_2(registry: &Registry) -> Result<(), RegistryError> {
     assert_eq!(registry.older_statements(id(1), id(0))?, [(real_statement(), entries(0..2))]);
     assert!(registry.has_older_statements(id(1), id(0))?);
     assert!(!registry.has_older_statements(id(2), id(0))?);
@@ -122,6 +142,65 @@ fn what_replaces_leaves_nothing_of_the_old() {
     assert_eq!(registry.intents().unwrap(), []);
     assert_eq!(registry.intent_entries(7).unwrap(), []);
     assert_eq!(registry.leftover([9; 16]).unwrap(), None);
+    registry.verify().unwrap();
+}
+
+/// A right that stays removed keeps its time, whatever is signed meanwhile; one that was given again gets a new one.
+#[test]
+fn a_removed_right_keeps_its_time() {
+    let place = Place::new();
+    let registry = place.open();
+    let state = |issued: u64, allowed: std::ops::Range<u32>, denied: std::ops::Range<u32>| {
+        let mut entries = [entries(allowed), self::denied(denied)].concat();
+        entries.sort();
+        let mut batch = Batch::new();
+        let statement = Statement { issued, ..statement(entries.len() as u32) };
+        batch.put_statement(id(1), id(0), statement, entries);
+        registry.commit(batch).unwrap();
+    };
+    let since = |number| registry.right_removed(id(1), id(0), id(number)).unwrap();
+    state(10, 0..400, 0..0);
+    assert_eq!(since(7), None);
+    state(20, 0..300, 300..400);
+    state(30, 0..200, 200..400);
+    assert_eq!(
+        (since(399), since(300), since(299), since(199)),
+        (Some(20), Some(20), Some(30), None)
+    );
+    state(40, 150..400, 0..100);
+    assert_eq!((since(350), since(99), since(120)), (None, Some(40), None));
+    state(50, 0..0, 0..400);
+    assert_eq!((since(350), since(99)), (Some(50), Some(40)));
+    registry.verify().unwrap();
+}
+
+#[test]
+fn a_lock_is_taken_off_the_lists_and_put_back() {
+    let place = Place::new();
+    let registry = place.open();
+    let mut batch = Batch::new();
+    put_everything(&mut batch);
+    registry.commit(batch).unwrap();
+    let set = |removed| {
+        let mut batch = Batch::new();
+        batch.set_lock_removed(id(0), id(2), removed).set_lock_removed(id(0), id(77), removed);
+        registry.commit(batch).unwrap();
+        registry.lock_entries(id(0)).unwrap().len()
+    };
+    for _ in 0..2 {
+        assert_eq!(set(true), 0);
+        assert_eq!(registry.removed_lock(id(0), id(2)).unwrap(), Some(lock(2, id(0))));
+    }
+    for _ in 0..2 {
+        assert_eq!(set(false), 1);
+        assert_eq!(registry.lock(id(2)).unwrap(), Some(lock(2, id(0))));
+        assert_eq!(registry.removed_lock(id(0), id(2)).unwrap(), None);
+    }
+    // The first that was heard by a signer stays.
+    let mut batch = Batch::new();
+    batch.put_lock_removal(id(0), LockRemoval { first_seen: 9, ..removal(4) });
+    registry.commit(batch).unwrap();
+    assert_eq!(registry.lock_removals(id(0)).unwrap(), [removal(4)]);
     registry.verify().unwrap();
 }
 

@@ -106,6 +106,21 @@ pub fn real_digest() -> [u8; 32] {
     keywright_proto::statement::digest(&real_statement().cose).unwrap()
 }
 
+pub fn denied(numbers: std::ops::Range<u32>) -> Vec<LockEntry> {
+    entries(numbers).into_iter().map(|entry| LockEntry { allow: false, ..entry }).collect()
+}
+
+/// The removal of a Lock that was really signed: one of the test vectors.
+pub fn removal(number: u32) -> LockRemoval {
+    let text = include_str!("../../../../docs/test-vectors/lock-removal.hex");
+    LockRemoval {
+        lock: id(number),
+        key_hash: [9; 32],
+        cose: hex::decode(text.trim()).unwrap(),
+        first_seen: 1_700_000_000,
+    }
+}
+
 pub fn revocation() -> Revocation {
     let text = include_str!("../../../../docs/test-vectors/grant-revocation.hex");
     let grant = keywright_proto::Grant::decode(&hex::decode(text.trim()).unwrap()).unwrap();
