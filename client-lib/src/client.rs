@@ -8,7 +8,7 @@ use zbus::{
 
 use crate::{
     error::{Error, Result},
-    model::{Decision, KeyRow, LockRow, RightRow, State},
+    model::{Decision, KeyRow, LockRow, RightRow, State, WaitingRow},
     pin::Pin,
     proxy::{KeyProxy, ManagerProxy, Options},
     snapshot,
@@ -187,6 +187,22 @@ impl Client {
         }
     }
 
+    /// What is still to be signed in a family, page by page.
+    ///
+    /// # Errors
+    /// NotFound, NotAuthorized, and those of the bus.
+    pub async fn list_waiting(&self, family: &str) -> Result<Vec<WaitingRow>> {
+        let mut rows = Vec::new();
+        let mut after = String::new();
+        loop {
+            let (page, next) = self.manager.list_waiting(family, &after, PAGE).await?;
+            rows.extend(page.into_iter().map(WaitingRow::from));
+            if !advance(&mut after, next)? {
+                return Ok(rows);
+            }
+        }
+    }
+
     /// Starts a serialization by hand and returns its path; the path of a live one, if there is
     /// one for the pair. No issuer: the candidate becomes a new Master.
     ///
@@ -233,6 +249,15 @@ impl Client {
     ) -> Result<(String, String)> {
         let fd = pin.to_fd()?;
         Ok(self.manager.add_lock(&object(issuer)?, name, csr_pem, Fd::from(fd)).await?)
+    }
+
+    /// Removes a Lock (its id) from its family, for good.
+    ///
+    /// # Errors
+    /// KeyAbsent, NotAnIssuer, NotFound, PinInvalid and more.
+    pub async fn remove_lock(&self, issuer: &str, lock_id: &str, pin: &Pin) -> Result<()> {
+        let fd = Fd::from(pin.to_fd()?);
+        Ok(self.manager.remove_lock(&object(issuer)?, lock_id, fd).await?)
     }
 
     /// Gives and takes rights on Locks (their ids).

@@ -20,7 +20,9 @@ mod words;
 pub use client::{Bus, Client};
 pub use error::{DaemonError, Error, Result};
 pub use events::{Event, Watch};
-pub use model::{Decision, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State};
+pub use model::{
+    Decision, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State, WaitingRow,
+};
 pub use pin::Pin;
 pub use wizard::{Situation, Wizard};
 

@@ -13,6 +13,8 @@ pub type KeyRowWire = (String, String, String, String, u64);
 pub type LockRowWire = (String, String, String, bool, u64);
 /// A row of `ListRights`: Lock id, Lock name, state, since (Unix seconds).
 pub type RightRowWire = (String, String, String, u64);
+/// A row of `ListWaiting`: what, id, name, serial number, who signs.
+pub type WaitingRowWire = (String, String, String, String, String);
 /// An `a{sv}` argument.
 pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
 
@@ -49,6 +51,18 @@ pub trait Manager {
         csr_pem: &str,
         pin: Fd<'_>,
     ) -> zbus::Result<(String, String)>;
+
+    /// Removes a Lock from its family.
+    #[zbus(allow_interactive_auth)]
+    fn remove_lock(&self, issuer: &ObjectPath<'_>, lock_id: &str, pin: Fd<'_>) -> zbus::Result<()>;
+
+    /// One page of what is still to be signed in a family.
+    fn list_waiting(
+        &self,
+        family: &str,
+        after: &str,
+        limit: u32,
+    ) -> zbus::Result<(Vec<WaitingRowWire>, String)>;
 
     /// One page of the known Keys.
     fn list_keys(

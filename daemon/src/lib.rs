@@ -12,6 +12,7 @@ pub mod hotplug;
 pub mod judging;
 pub mod lifecycle;
 pub mod link;
+pub mod owed;
 pub mod presence;
 pub mod queries;
 pub mod registry;

@@ -3,10 +3,12 @@
 mod grants;
 mod papers;
 mod rights;
+mod waiting;
 
 pub use grants::Grants;
 pub use papers::{authorities, export, read_export};
 pub use rights::{counts, grant, rights};
+pub use waiting::{WaitingRow, waiting};
 
 use keywright_proto::{
     Certificate, Id, Standing,
@@ -100,8 +102,11 @@ pub fn family_bundle(
         && let Some(facts) = facts(registry, family, &[])?
     {
         let judgement = moment.judge(&facts);
-        for (_, der) in registry.roots(family)? {
-            roots.push(der);
+        let master = Certificate::parse(&roots[0]).map(|root| root.public_key().hash()).ok();
+        let standing = master.and_then(|master| judgement.standing(&master));
+        // Then and only then: while the Master stands there is one root.
+        if standing.is_some_and(|standing| standing != Standing::Stands) {
+            roots.extend(registry.roots(family)?.into_iter().map(|(_, der)| der));
         }
         // Whoever was revoked is no root, the Master or a Backup that had taken its place.
         roots.retain(|der| {

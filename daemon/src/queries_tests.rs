@@ -144,6 +144,44 @@ fn rights_have_a_state_and_an_age() {
     assert_eq!((rows, next.as_str()), (vec![right(5, "pending", ISSUED)], ""));
 }
 
+/// Statements that repeat a removal do not make it younger; what the Lock has yet to confirm after one does.
+#[test]
+fn a_removal_is_as_old_as_its_first_statement() {
+    let (registry, _dir) = registry();
+    let state = |issued: u64, denied: bool| {
+        let mut batch = Batch::new();
+        let newer = Statement { issued, ..statement(Scope::Listed(2)) };
+        batch.put_statement(SUB, FAMILY, newer, vec![entry(1, true), entry(3, !denied)]);
+        registry.commit(batch).unwrap();
+        let rows = rights(&registry, SUB, first(10), NOW).unwrap().0;
+        (rows[1].2.clone(), rows[1].3)
+    };
+    assert_eq!(state(ISSUED + 7, true), ("removing".into(), ISSUED));
+    assert_eq!(state(ISSUED + 8, false), ("pending".into(), ISSUED + 8));
+    assert_eq!(state(ISSUED + 9, true), ("removing".into(), ISSUED + 9));
+    let mut batch = Batch::new();
+    let done = Confirmation { version: Some(4), allow: false, time: ISSUED + 10 };
+    batch.put_confirmation(SUB, lock_id(3), done);
+    registry.commit(batch).unwrap();
+    assert_eq!(state(ISSUED + 11, true), ("removing".into(), ISSUED + 11));
+}
+
+/// A Lock that was removed has no rights, in lists and counts.
+#[test]
+fn a_removed_lock_has_no_rights() {
+    let (registry, _dir) = registry();
+    assert_eq!(counts(&registry, SUB, FAMILY, NOW).unwrap(), (1, 1));
+    for (number, left) in [(2, (1, 0)), (1, (0, 0))] {
+        let mut batch = Batch::new();
+        batch.set_lock_removed(FAMILY, lock_id(number), true);
+        registry.commit(batch).unwrap();
+        assert_eq!(counts(&registry, SUB, FAMILY, NOW).unwrap(), left);
+        let rows = rights(&registry, SUB, first(10), NOW).unwrap().0;
+        assert!(rows.iter().all(|row| row.0 != lock_id(number).to_string()), "{rows:?}");
+    }
+    assert_eq!(counts(&registry, MASTER, FAMILY, NOW).unwrap().0, 0);
+}
+
 #[test]
 fn grants_made_together_are_those_made_one_by_one() {
     let (registry, _dir) = registry();

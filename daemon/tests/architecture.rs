@@ -18,10 +18,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["token"]),
     ("hotplug", &["token"]),
     ("judging", &["registry"]),
+    ("owed", &["judging", "registry"]),
     ("presence", &["decision", "token"]),
     ("serialization", &["clock", "judging", "registry", "token"]),
     ("error", &["decision", "registry", "serialization", "token"]),
-    ("queries", &["error", "judging", "registry"]),
+    ("queries", &["error", "judging", "owed", "registry"]),
     (
         "station",
         &[
@@ -31,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "error",
             "hotplug",
             "judging",
+            "owed",
             "presence",
             "queries",
             "registry",

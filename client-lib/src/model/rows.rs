@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     model::word,
-    proxy::{KeyRowWire, LockRowWire, RightRowWire},
+    proxy::{KeyRowWire, LockRowWire, RightRowWire, WaitingRowWire},
 };
 
 /// A Key in `ListKeys`.
@@ -41,6 +41,27 @@ pub struct RightRow {
     /// `pending`, `active` or `removing`.
     pub state: String,
     pub since: u64,
+}
+
+/// What is still to be signed, in `ListWaiting`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the contract's columns, by their names")]
+pub struct WaitingRow {
+    /// `crl-entry`, `certificate` or `ca-certificate`.
+    pub what: String,
+    /// The Key or Lock that it is about; empty where nobody has the certificate.
+    pub id: String,
+    pub name: String,
+    /// The certificate's serial number, in hex.
+    pub serial: String,
+    /// The id of the Key that has to sign; empty: any Master or Backup of the family.
+    pub signer: String,
+}
+
+impl From<WaitingRowWire> for WaitingRow {
+    fn from((what, id, name, serial, signer): WaitingRowWire) -> Self {
+        Self { what, id, name, serial, signer }
+    }
 }
 
 impl From<KeyRowWire> for KeyRow {

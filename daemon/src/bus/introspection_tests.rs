@@ -41,8 +41,8 @@ objects that are not there by `org.freedesktop.DBus.Error.UnknownObject`. All ot
 `Interrupted` beside the errors that it names: the daemon is stopping, or a job broke off inside it; try once more.
 
 polkit actions, all beginning with `org.keywright1.`: `inspect` for List… and Get… (properties are open to all);
-`serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RenameLock and
-ApplyConfirmation; `manage-keys` for everything else that changes Keys. On a bus other than the system bus only the
+`serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RemoveLock, RenameLock
+and ApplyConfirmation; `manage-keys` for everything else that changes Keys. On a bus other than the system bus only the
 daemon's own user is served.
 
 Limits: a name has 1 to 100 characters and at most 256 bytes; a selection at most 100,000 Locks; a page's `limit` is at
@@ -129,6 +129,8 @@ const CONTRACT: &[&str] = &[
     "Manager.Decisions a(oos)",
     "Manager.StartSerialization (ooa{sv}) → (o)",
     "Manager.AddLock (ossh) → (ss)",
+    "Manager.RemoveLock (osh) → ()",
+    "Manager.ListWaiting (ssu) → (a(sssss)s)",
     "Manager.ListKeys (a{sv}su) → (a(sssst)s)",
     "Manager.ListLocks (a{sv}su) → (a(sssbt)s)",
     "Manager.ListRights (ssu) → (a(ssst)s)",

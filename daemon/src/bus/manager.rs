@@ -19,7 +19,7 @@ use super::{
     secret_fd::read_pin,
 };
 use crate::{
-    queries::{self, KeyRow, LockRow, RightRow},
+    queries::{self, KeyRow, LockRow, RightRow, WaitingRow},
     station::view::DecisionView,
 };
 
@@ -83,7 +83,8 @@ impl Manager {
 
     /// Serializes a Key to a Lock: certifies the key in the Lock's PKCS#10 request, of at most 16 KiB. The chain is
     /// PEM, leaf first, root last and included. A Lock that was added before keeps its name and certificate: its
-    /// chain is answered without asking the token.
+    /// chain is answered without asking the token, unless a revoked Key had certified it: then it is certified anew. One
+    /// that was removed is InvalidArgument.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// Unsupported, PinInvalid, PinBlocked, TokenFailed, StoreFailed, LimitExceeded.
@@ -105,6 +106,55 @@ impl Manager {
         });
         let (lock, chain) = added.await?;
         Ok((lock.to_string(), chain))
+    }
+
+    /// Removes a Lock from its family, whether it is there or not: final for its identity key. It is in no list any more,
+    /// nor are rights at it, here and at every station that hears of it; its certificate is in the CRL of its CA at once
+    /// where that is the issuer's, with that one's next revocation where it is another. The Lock itself is told
+    /// nothing, and lets in whom it let in: take the rights away first, or set the Lock up anew. Removing it again signs
+    /// nothing, unless entries wait for the issuer's CRL.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
+    /// Unsupported, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed.
+    async fn remove_lock(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        issuer: ObjectPath<'_>,
+        lock_id: &str,
+        pin: OwnedFd,
+    ) -> Result<()> {
+        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let issuer = arguments::key(&issuer)?;
+        let lock = arguments::id("lock_id", lock_id)?;
+        let pin = read_pin("pin", pin.into()).await?;
+        let removed = self.context.station.ask(move |station, reply| {
+            station.remove_lock(issuer, lock, pin, reply);
+        });
+        Ok(removed.await?)
+    }
+
+    /// A page of what is still to be signed in a family: what, the id and name of the Key or Lock that it is about, the
+    /// serial number of the certificate in hex, and the id of the Key that has to sign; empty: any Master or Backup of
+    /// the family. `crl-entry`: the next revocation that this Key signs lists the certificate too. Without an id it is
+    /// one that a job was given up on. `certificate`: whoever certified the Key or Lock was revoked; `ca-certificate`:
+    /// the same of a Backup. RevokeKey, AddLock and a change of rights make them anew. Pages may be longer than asked for.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    #[zbus(out_args("waiting", "next"))]
+    async fn list_waiting(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        family: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<WaitingRow>, String)> {
+        self.context.authorize(&call, INSPECT).await?;
+        let family = arguments::id("family", family)?;
+        let page = arguments::page(after, limit)?;
+        let moment = self.context.moment();
+        let waiting =
+            self.context.read(move |registry| queries::waiting(registry, family, page, moment));
+        Ok(waiting.await?)
     }
 
     /// A page of the known Keys. Filter: `family` s, `query` s (in the name, or how the id begins). `after` is

@@ -88,6 +88,9 @@ pub fn papers(registry: &Registry, family: Id) -> Result<Papers, Error> {
             add_certificate(&mut papers, &lock.certificate);
         }
     }
+    for (_, lock) in registry.removed_locks(family)? {
+        add_certificate(&mut papers, &lock.certificate);
+    }
     let mut statements = Vec::new();
     for (key, _) in &members {
         if let Some(statement) = registry.statement(*key, family)? {
@@ -111,6 +114,19 @@ pub fn papers(registry: &Registry, family: Id) -> Result<Papers, Error> {
         for (_, word) in registry.lock_words(*key)? {
             // A Key of several families has confirmations of other families' Locks.
             let _ = papers.add_confirmation(word.cose);
+        }
+    }
+    for removal in registry.lock_removals(family)? {
+        if let Err(error) = papers.add_removal(removal.cose) {
+            left_out("removal of a Lock", &error);
+        }
+    }
+    for (_, root) in registry.roots(family)? {
+        let added = Certificate::parse(&root)
+            .map_err(|error| error.to_string())
+            .and_then(|root| papers.add_own_root(root).map_err(|error| error.to_string()));
+        if let Err(error) = added {
+            left_out("root", &error);
         }
     }
     Ok(papers)

@@ -34,6 +34,7 @@ impl Station {
         let locks = self.take_locks(&mut batch, family, papers)?;
         new += locks;
         new += self.take_statements(&mut batch, family, papers)?;
+        new += self.take_removed(&mut batch, family, papers)?;
         if new > 0 {
             batch.audit(
                 clock::unix_seconds(),
@@ -50,6 +51,7 @@ impl Station {
             }
         }
         self.settle_revocations(family)?;
+        new += self.take_renewed(family, papers)?;
         Ok(u32::try_from(new).unwrap_or(u32::MAX))
     }
 
@@ -127,7 +129,9 @@ impl Station {
         let mut new = BTreeSet::new();
         for certificate in papers.certificates().filter(|c| c.role() == Some(Role::Lock)) {
             let id = certificate.public_key().id();
-            if self.registry.lock(id)?.is_some() || !new.insert(id) {
+            let known = self.registry.lock(id)?.is_some()
+                || self.registry.removed_lock(family, id)?.is_some();
+            if known || !new.insert(id) {
                 continue;
             }
             let chain = papers.chain(certificate).unwrap_or_default();
@@ -199,8 +203,8 @@ impl Station {
                 continue;
             }
             let (statement, entries) = all.remove(0);
-            batch.put_statement(key, family, statement, entries);
             batch.put_older(key, family, all);
+            batch.put_statement(key, family, statement, entries);
         }
         Ok(new)
     }
@@ -280,10 +284,8 @@ fn as_record(signed: &Signed, heard: u64) -> Option<WithEntries> {
     Some((statement, entries))
 }
 
-fn id_of(hash: &Hash) -> Id {
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash[..16]);
-    Id::from_bytes(id)
+pub(super) fn id_of(hash: &Hash) -> Id {
+    Id::of_hash(hash)
 }
 
 fn short(id: Id) -> String {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     clock,
     error::Error,
+    owed::Of,
     registry::{
         Batch,
         records::{self, Family, Issuer, Lock, Membership},
@@ -94,12 +95,22 @@ impl Station {
         identity_key: &PublicKey,
         family: Id,
     ) -> Result<Option<String>, Error> {
+        if self.is_removed(family, identity_key)? {
+            return Err(Error::InvalidArgument(
+                "this Lock was removed from the family, which is final for its key; let it make a new key and request"
+                    .into(),
+            ));
+        }
         let Some(known) = self.registry.lock(lock)? else { return Ok(None) };
         if known.identity_key != identity_key.spki_der() || known.family != family {
             return Err(Error::InvalidArgument(format!(
                 "this Lock belongs to family {} already; a Lock has one family",
                 known.family
             )));
+        }
+        // What a revoked issuer had certified is certified anew.
+        if self.owed(family)?.certificates.iter().any(|void| void.of == Of::Lock(lock)) {
+            return Ok(None);
         }
         let issuer = self.registry.issuer(known.issuer)?;
         let mut chain = vec![known.certificate];
@@ -131,7 +142,8 @@ impl Station {
         let known = self.registry.family(issuing.family)?;
         let root = issuing.chain.last().map(|root| root.der().to_vec()).unwrap_or_default();
         let mut family = known.unwrap_or(Family { root, pinned: now, locks: 0 });
-        family.locks += 1;
+        let again = self.registry.lock(lock)?;
+        family.locks += u32::from(again.is_none());
         batch.put_family(issuing.family, family);
         let mut chain = vec![certificate.clone()];
         chain.extend(issuing.chain.iter().map(|ca| ca.der().to_vec()));
@@ -139,12 +151,12 @@ impl Station {
             lock,
             Lock {
                 identity_key: identity_key.spki_der().to_vec(),
-                name,
+                name: again.as_ref().map_or(name, |known| known.name.clone()),
                 family: issuing.family,
                 certificate,
                 issuer: ca,
-                online: false,
-                last_seen: now,
+                online: again.as_ref().is_some_and(|known| known.online),
+                last_seen: again.map_or(now, |known| known.last_seen),
             },
         );
         batch.audit(

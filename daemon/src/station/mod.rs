@@ -5,6 +5,7 @@
 //! at the whole once more and puts out what changed.
 
 mod activity;
+mod anew;
 mod chains;
 mod confirmations;
 mod endings;
@@ -22,6 +23,8 @@ mod orders;
 mod pin_changes;
 mod pins;
 mod plugs;
+mod removals;
+mod renewals;
 mod review;
 mod revocations;
 mod rights;

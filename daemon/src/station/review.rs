@@ -73,8 +73,10 @@ impl Station {
     /// The rights of a Key in another family, one by one: a Backup Key of it does not get them.
     fn not_copied(&self, key: Id, family: Id) -> Vec<(String, String)> {
         let rights = self.moment().words(&self.registry, key, family).and_then(|words| {
+            let removed = self.registry.removed_locks(family)?;
             let allowed = words.locks(&self.registry, family)?.into_iter().filter(|lock| {
-                words.on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
+                removed.iter().all(|(removed, _)| removed != lock)
+                    && words.on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
             });
             let names = allowed.map(|lock| {
                 let known = self.registry.lock_summary(family, lock)?;

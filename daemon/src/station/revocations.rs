@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 
 use keywright_proto::{
-    Certificate, Crl, Effect, Id, Judgement, Leaf, PublicKey, Standing, Target, Tree, Unsigned,
+    Certificate, Crl, Effect, Id, Leaf, PublicKey, Standing, Target, Tree, Unsigned,
     crl::{self, Revoked},
     judgement, profile,
     statement::{RevokedIssuer, Statement as Stating, denials_until},
+    tree::Hash,
 };
 
 use super::{
     Reply, Station,
     issuing::Issuing,
-    rights::{NewStatement, access_key, in_force, no_random},
+    rights::{NewStatement, access_key, no_random},
     view::Label,
 };
 use crate::{
@@ -22,14 +23,12 @@ use crate::{
     judging::{self, Words, members},
     registry::{
         Batch, RegistryError,
-        records::{self, Revocation},
+        records::{self, Lock, LockRemoval, Revocation},
     },
     serialization::{new_issuer, random_serial, validity},
     token::{Pin, random_seed},
 };
 
-/// The most signatures of one call: a token makes a few a second.
-const MOST_SIGNATURES: usize = 200;
 /// Reasons for which nothing that the revoked Key had signed is signed anew by itself: some of it may
 /// be the thief's.
 const STOLEN: [&str; 2] = ["stolen", "compromised"];
@@ -37,18 +36,20 @@ const STOLEN: [&str; 2] = ["stolen", "compromised"];
 const LONGEST_REASON: usize = 256;
 
 /// What is signed in one call, and what becomes of each signature.
-enum Paper {
+pub(super) enum Paper {
     Revocation { key: Id, salt_seed: [u8; 32], reason: String },
     Crl(Id),
     Statement(Box<NewStatement>),
     Ca { ca: Id, above: Vec<Certificate> },
     Root(Id),
+    LockCertificate { lock: Id },
+    LockRemoval { lock: Id, key_hash: Hash },
 }
 
 /// What one call does beside signing: entries that wait for the next CRL of another CA.
 #[derive(Default)]
-struct Plan {
-    papers: Vec<(Paper, Unsigned)>,
+pub(super) struct Plan {
+    pub(super) papers: Vec<(Paper, Unsigned)>,
     waiting: Vec<(Id, Vec<Vec<u8>>)>,
 }
 
@@ -106,7 +107,7 @@ impl Station {
         let signer = own.public_key().hash();
         let before = judging::facts(&self.registry, family, &[key])?;
         let mut facts = before.clone().ok_or(Error::Unverified(family))?;
-        let mut plan = Plan::default();
+        let (mut plan, mut serials) = (Plan::default(), Vec::new());
         let (subject, issuing_key) = (access_key(&record)?, issuing_key(&record)?);
         let done = facts
             .revocations()
@@ -124,7 +125,13 @@ impl Station {
             let revocation = judgement::Revocation { signer, subject, issuer: revokes };
             facts.learn_revocation(revocation, 0);
             plan.papers.push((Paper::Revocation { key, salt_seed, reason }, unsigned));
-            self.plan_crls(&mut plan, issuing, key, issuing_key.as_ref())?;
+            serials = self.plan_entries(&mut plan, issuing, key, issuing_key.as_ref())?;
+        }
+        // What waited for this CA goes with it.
+        serials.extend(self.owed(family)?.serials(own.public_key().id()));
+        if !serials.is_empty() {
+            let unsigned = self.next_crl(own, serials)?;
+            plan.papers.push((Paper::Crl(own.public_key().id()), unsigned));
         }
         if issuing_key.is_some() {
             self.plan_root(&mut plan, issuing, own)?;
@@ -149,13 +156,13 @@ impl Station {
 
     /// The certificates of a Key go into the CRL of who signed them: now where that is the issuer,
     /// with its next revocation where it is another CA.
-    fn plan_crls(
+    fn plan_entries(
         &self,
         plan: &mut Plan,
         issuing: &Issuing,
         key: Id,
         issuing_key: Option<&PublicKey>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let family = issuing.family;
         let mut certificates = Vec::new();
         let memberships = self.registry.memberships(key)?;
@@ -180,15 +187,15 @@ impl Station {
                 plan.waiting.push((by, vec![certificate.serial().to_vec()]));
             }
         }
-        if !mine.is_empty() {
-            let unsigned = self.next_crl(own, mine)?;
-            plan.papers.push((Paper::Crl(own.public_key().id()), unsigned));
-        }
-        Ok(())
+        Ok(mine)
     }
 
     /// The next CRL of a CA: everything that is listed or waits, and these.
-    fn next_crl(&self, ca: &Certificate, serials: Vec<Vec<u8>>) -> Result<Unsigned, Error> {
+    pub(super) fn next_crl(
+        &self,
+        ca: &Certificate,
+        serials: Vec<Vec<u8>>,
+    ) -> Result<Unsigned, Error> {
         let now = clock::unix_seconds();
         let known = self.registry.issuer(ca.public_key().id())?;
         let last = known.as_ref().and_then(|known| Crl::parse(&known.crl).ok());
@@ -204,48 +211,6 @@ impl Station {
         let validity = validity(now, self.config.crl_years);
         crl::crl(ca, number, validity.not_before, validity.not_after, &entries)
             .map_err(|error| Error::Unsupported(error.to_string()))
-    }
-
-    /// What nobody who stands has signed, for the issuer to sign anew: CA certificates of Backups,
-    /// and statements.
-    fn plan_anew(
-        &self,
-        plan: &mut Plan,
-        issuing: &Issuing,
-        after: &Judgement,
-    ) -> Result<(), Error> {
-        let family = issuing.family;
-        let own = issuing.chain.first().ok_or(Error::Unverified(family))?;
-        for (ca, issuer) in self.registry.issuers_of(family)? {
-            let Some(certificate) = issuer.chain.first().and_then(|d| Certificate::parse(d).ok())
-            else {
-                continue;
-            };
-            let key = certificate.public_key();
-            if plan.papers.len() >= MOST_SIGNATURES
-                || after.standing(&key.hash()) != Some(Standing::Orphaned)
-            {
-                continue;
-            }
-            let serial = random_serial().map_err(|_| no_random())?;
-            let validity = validity(clock::unix_seconds(), self.config.certificate_years);
-            // The last CA of a chain makes no other: that is for one nearer to the Master.
-            if let Ok(unsigned) = profile::backup_ca(key, own, &serial, validity) {
-                let above = issuing.chain.clone();
-                plan.papers.push((Paper::Ca { ca, above }, unsigned));
-            }
-        }
-        for (key, record) in members(&self.registry, family)? {
-            if plan.papers.len() >= MOST_SIGNATURES {
-                tracing::info!(%family, "more has to be signed anew than one call signs");
-                break;
-            }
-            if let Some(new) = self.anew(key, family, &record, after)? {
-                let paper = self.paper(issuing, &new)?;
-                plan.papers.push((Paper::Statement(Box::new(new)), paper));
-            }
-        }
-        Ok(())
     }
 
     /// A root certificate of the issuer's own, with its name and key, once the Master's revocation acts, and not before:
@@ -269,40 +234,6 @@ impl Station {
             .map_err(|error| Error::Unsupported(error.to_string()))?;
         plan.papers.push((Paper::Root(ca), unsigned));
         Ok(())
-    }
-
-    /// The statement that is due on a Key once these stand, if one is.
-    fn anew(
-        &self,
-        key: Id,
-        family: Id,
-        record: &records::Key,
-        after: &Judgement,
-    ) -> Result<Option<NewStatement>, Error> {
-        let now = self.moment().words(&self.registry, key, family)?;
-        let then = Words::read(&self.registry, key, family, Some(after.clone()))?;
-        if then.is_plain() || then.is_revoked() || now.is_revoked() {
-            return Ok(None);
-        }
-        if let Some(own) = issuing_key(record)? {
-            let standing = after.standing(&own.hash());
-            let stays = standing.is_none_or(|s| matches!(s, Standing::Stands | Standing::Orphaned));
-            if then.has_every_lock() || !stays {
-                return Ok(None);
-            }
-            return self.new_statement(key, family, &then, None).map(Some);
-        }
-        let entries = in_force(&now, true);
-        let holds = entries.keys().all(|lock| {
-            then.on(*lock).map(|(said, _)| said.effect)
-                == now.on(*lock).map(|(said, _)| said.effect)
-                && then.on(*lock).is_some()
-        });
-        if holds || entries.is_empty() {
-            return Ok(None);
-        }
-        let listed = Some(entries.into_values().collect());
-        self.new_statement(key, family, &then, listed).map(Some)
     }
 
     fn keep_revocation(
@@ -344,6 +275,17 @@ impl Station {
                 Paper::Statement(new) => self.put_new(&mut batch, issuing, *new, signed)?,
                 Paper::Root(ca) => {
                     batch.put_root(family, ca, signed);
+                }
+                Paper::LockCertificate { lock } => {
+                    if let Some(known) = self.registry.lock(lock)? {
+                        let issuer = issuing.chain.first().map(|own| own.public_key().id());
+                        let issuer = issuer.unwrap_or(known.issuer);
+                        batch.put_lock(lock, Lock { certificate: signed, issuer, ..known });
+                    }
+                }
+                Paper::LockRemoval { lock, key_hash } => {
+                    let removal = LockRemoval { lock, key_hash, cose: signed, first_seen: now };
+                    batch.put_lock_removal(family, removal);
                 }
                 Paper::Ca { ca, above } => {
                     let above = above.iter().map(|ca| ca.der().to_vec());
@@ -389,6 +331,7 @@ impl Station {
         if changed {
             self.registry.commit(batch)?;
         }
+        self.settle_removals(family)?;
         self.refresh_family(family);
         Ok(())
     }
@@ -411,7 +354,7 @@ pub(super) fn is_stolen(reason: &str) -> bool {
 }
 
 /// A Master's or Backup's issuing key.
-fn issuing_key(record: &records::Key) -> Result<Option<PublicKey>, Error> {
+pub(super) fn issuing_key(record: &records::Key) -> Result<Option<PublicKey>, Error> {
     let own = record.issuing_key.as_deref().map(PublicKey::from_spki_der);
     own.transpose().map_err(|error| Error::Unsupported(error.to_string()))
 }

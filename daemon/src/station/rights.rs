@@ -96,6 +96,7 @@ impl Station {
             return Err(Error::Pair(Reason::Revoked));
         }
         let mut entries = in_force(&words, self.takes_up_void(family)?);
+        self.forget_removed(family, &mut entries)?;
         let before = entries.clone();
         let all_count = entries.keys().all(|lock| words.on(*lock).is_some());
         for (locks, allow) in [(add, true), (remove, false)] {
@@ -115,6 +116,18 @@ impl Station {
         too_many(entries.len())?;
         let listed = Some(entries.into_values().collect());
         self.new_statement(key, family, &words, listed).map(Some)
+    }
+
+    /// Leaves out Locks that were removed from the family: the next statement does not name them.
+    pub(super) fn forget_removed(
+        &self,
+        family: Id,
+        entries: &mut BTreeMap<Id, LockEntry>,
+    ) -> Result<(), Error> {
+        for (lock, _) in self.registry.removed_locks(family)? {
+            entries.remove(&lock);
+        }
+        Ok(())
     }
 
     /// Whether what revoked issuers of a family had signed may be signed anew: not where one of them

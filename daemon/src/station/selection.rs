@@ -144,8 +144,11 @@ impl Station {
         let candidate = self.serializations.get(&number).map(|job| &job.candidate);
         let key = candidate.and_then(|candidate| self.keys.get(candidate));
         let Some(id) = key.and_then(|key| key.id) else { return Ok(Vec::new()) };
-        let words = self.moment().words(&self.registry, id, self.issuing_family(number)?)?;
-        let mut known: Vec<LockEntry> = in_force(&words, true).into_values().collect();
+        let family = self.issuing_family(number)?;
+        let words = self.moment().words(&self.registry, id, family)?;
+        let mut entries = in_force(&words, true);
+        self.forget_removed(family, &mut entries)?;
+        let mut known: Vec<LockEntry> = entries.into_values().collect();
         known.retain(|known| selected.binary_search_by_key(&known.lock, |e| e.lock).is_err());
         Ok(known)
     }

@@ -159,7 +159,10 @@ impl Station {
         let (Some(id), Some((family, _))) = (key.id, issuer.claims.family) else { return };
         let name = key.name.clone();
         let mut entries = self.registry.statement_entries(id, family).unwrap_or_default();
-        entries.retain(|entry| entry.allow);
+        let removed = self.registry.removed_locks(family).unwrap_or_default();
+        entries.retain(|entry| {
+            entry.allow && removed.iter().all(|(removed, _)| *removed != entry.lock)
+        });
         let Some(job) = self.serializations.get_mut(&number) else { return };
         if job.wizard.name().is_empty() {
             job.wizard.propose_name(name);

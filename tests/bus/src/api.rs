@@ -20,6 +20,8 @@ pub type KeyRow = (String, String, String, String, u64);
 pub type LockRow = (String, String, String, bool, u64);
 /// Lock id, name, state, since.
 pub type RightRow = (String, String, String, u64);
+/// What is to be signed, Key or Lock id, its name, serial number, who signs.
+pub type WaitingRow = (String, String, String, String, String);
 /// Issuer or `/`, other Key, reason.
 pub type Decision = (OwnedObjectPath, OwnedObjectPath, String);
 
@@ -47,6 +49,13 @@ pub trait Manager {
         csr_pem: &str,
         pin: Fd<'_>,
     ) -> Result<(String, String)>;
+    fn remove_lock(&self, issuer: &ObjectPath<'_>, lock_id: &str, pin: Fd<'_>) -> Result<()>;
+    fn list_waiting(
+        &self,
+        family: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<WaitingRow>, String)>;
     fn list_keys(
         &self,
         filter: Options<'_>,

@@ -40,8 +40,7 @@ impl Gate {
         let key = SigningKey::from_slice(&[number; 32]).unwrap();
         let point = key.verifying_key().to_sec1_point(false);
         let public = PublicKey::from_sec1_point(point.as_bytes()).unwrap();
-        let request = sign(&key, csr::request(&public).unwrap());
-        let request = csr::to_pem(&request).unwrap();
+        let request = Self::request(number);
         let manager = station.client.manager().await;
         let added = manager.add_lock(&issuer.path, name, &request, pins::pipe(PIN)).await;
         let (id, chain) = added.unwrap();
@@ -49,6 +48,14 @@ impl Gate {
         let root = pem::from_pem(Label::Certificate, &chain).unwrap().pop().unwrap();
         let facts = Facts::new(Certificate::parse(&root).unwrap().public_key());
         Self { id, chain, key, public, root, facts, heard: HashMap::new(), now: 1_790_000_000 }
+    }
+
+    /// The request of the Lock with this number, PEM.
+    pub fn request(number: u8) -> String {
+        let key = SigningKey::from_slice(&[number; 32]).unwrap();
+        let point = key.verifying_key().to_sec1_point(false);
+        let public = PublicKey::from_sec1_point(point.as_bytes()).unwrap();
+        csr::to_pem(&sign(&key, csr::request(&public).unwrap())).unwrap()
     }
 
     /// Takes a grant and answers its confirmation.

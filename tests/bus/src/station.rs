@@ -1,10 +1,17 @@
 //! A bus, a daemon, a watcher and a caller, and Keys that are plugged in and out.
 
-use std::{collections::HashSet, fs, os::unix::net::UnixListener, path::PathBuf, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    io::{Read, Seek, Write},
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    time::Duration,
+};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tempfile::TempDir;
-use zbus::OwnedObjectPath;
+use zbus::{Fd, OwnedObjectPath};
 
 use crate::{
     Answers, Client, Objects, Watch,
@@ -162,6 +169,26 @@ impl Station {
         let manager = self.client.manager().await;
         let request = certs::request(name);
         manager.add_lock(&issuer.path, name, &request, pins::pipe(PIN)).await.unwrap()
+    }
+
+    /// The signed objects of a family, as this station exports them.
+    pub async fn export(&self, family: &str) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        let out = Fd::from(OwnedFd::from(file.try_clone().unwrap()));
+        self.client.manager().await.export_family(family, out).await.unwrap();
+        file.rewind().unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Takes such a file in; answers how many objects were new.
+    pub async fn import(&self, exported: &[u8]) -> u32 {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(exported).unwrap();
+        file.rewind().unwrap();
+        let from = Fd::from(OwnedFd::from(file));
+        self.client.manager().await.import_family(from).await.unwrap()
     }
 
     /// Waits for the offer for this pair.

@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use keywright_bus_tests::{
-    Objects, Plugged, Station, certs,
+    Gate, Objects, Plugged, Station, certs,
     pins::{FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
 };
 
@@ -272,4 +272,90 @@ async fn a_soft_key_is_a_file_that_openssl_reads() {
     assert_eq!(public, certs::show(&leaf[leaf.find("-----BEGIN").unwrap()..], &["-pubkey"]));
     let rights = station.ctl(&["--json", "locks", "--key", "Phone"]).await.json();
     assert!(rights.to_string().contains("pending"), "{rights}");
+}
+
+/// The state of a right of the Key called Travel.
+async fn state(station: &Station, lock: &str) -> Option<String> {
+    let rights = station.ctl(&["--json", "key", "rights", "Travel"]).await.json();
+    let right = rights.as_array().unwrap().iter().find(|right| right["name"] == lock);
+    right.map(|right| right["state"].as_str().unwrap().to_owned())
+}
+
+/// What is done after Keys were made: rights, revocations, what Locks are told and confirm, what stations exchange.
+#[tokio::test]
+async fn rights_and_families_are_managed_by_script() {
+    let (mut station, master) = station().await;
+    station.ctl(MASTER).await.done();
+    station.until_state(&master.path, "master").await;
+    let mut gate = Gate::add(&station, &master, "gate", 21).await;
+    Gate::add(&station, &master, "barn", 22).await;
+    let sub = station.plug("sub").await;
+    station.offer(&master, &sub).await;
+    station.ctl(&make("sub", "Travel", &["--lock", "gate"])).await.done();
+    station.until_state(&sub.path, "sub").await;
+    station.write("wrong", WRONG_PIN);
+    let pin = ["--issuer", "Root", "--issuer-pin-file", "@pin"];
+    let wrong = ["--issuer", "Root", "--issuer-pin-file", "@wrong"];
+    let with = |words: &[&'static str], pin: &[&'static str]| [words, pin].concat();
+
+    for (words, status, said) in [
+        (with(&["key", "rights", "Travel", "--add", "barn"], &wrong), 1, "Error.PinInvalid: "),
+        (with(&["key", "rights", "Travel", "--add", "attic"], &pin), 1, "Error.NotFound: "),
+        (with(&["key", "rights", "Root", "--add", "barn"], &pin), 1, "Error.InvalidArgument: "),
+        (with(&["key", "revoke", "Travel"], &pin), 2, "give --yes"),
+        (with(&["lock", "remove", "barn"], &pin), 2, "give --yes"),
+        (with(&["lock", "remove", "attic", "--yes"], &pin), 1, "Error.NotFound: "),
+        (with(&["lock", "confirm", "@pin"], &[]), 1, "Error.InvalidArgument: "),
+        (with(&["lock", "grant", "Travel", "barn", "--out", "@no"], &[]), 1, "Error.NotFound: "),
+        (with(&["family", "import", "@pin"], &[]), 1, "Error.InvalidArgument: "),
+        (with(&["family", "import", "@nothing"], &[]), 2, ""),
+    ] {
+        let ran = station.ctl(&words).await;
+        assert_eq!(ran.status, status, "{words:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(said), "{words:?}: {}", ran.stderr);
+    }
+    let changed = with(&["--json", "key", "rights", "Travel", "--add", "barn"], &pin);
+    let rights = station.ctl(&changed).await.json();
+    assert_eq!(rights.as_array().unwrap().len(), 2, "{rights}");
+
+    station.ctl(&["lock", "grant", "Travel", "gate", "--out", "@grant"]).await.done();
+    assert_eq!(
+        station.ctl(&["lock", "grant", "Travel", "gate", "--out", "@grant"]).await.status,
+        2
+    );
+    let confirmation = gate.hear(&fs::read(station.file("grant")).unwrap());
+    fs::write(station.file("confirmation"), confirmation).unwrap();
+    let confirmed = station.ctl(&["--json", "lock", "confirm", "@confirmation"]).await.json();
+    assert_eq!(confirmed["confirmed"], 1);
+    assert_eq!(state(&station, "gate").await.as_deref(), Some("active"));
+
+    station.ctl(&["family", "export", "@before"]).await.done();
+    assert_eq!(
+        station.ctl(&["family", "export", "@before"]).await.status,
+        2,
+        "nothing is overwritten"
+    );
+    let removed = station.ctl(&with(&["--json", "lock", "remove", "barn", "--yes"], &pin)).await;
+    assert_eq!(removed.json()["name"], "barn");
+    assert_eq!(station.ctl(&["--json", "locks"]).await.json().as_array().unwrap().len(), 1);
+    let revoked = ["key", "revoke", "Travel", "--reason", "lost", "--yes"];
+    station.ctl(&with(&revoked, &pin)).await.done();
+    station.until_state(&sub.path, "revoked").await;
+    assert_eq!(state(&station, "gate").await.as_deref(), Some("removing"));
+    assert_eq!(state(&station, "barn").await, None);
+    let merged = station.ctl(&["--json", "family", "import", "@before"]).await.json();
+    assert_eq!(merged["merged"], 0, "it was all known");
+    assert_eq!(state(&station, "barn").await, None, "nor is it back");
+    let family = station.ctl(&["--json", "family", "show"]).await.json();
+    assert_eq!(family["waiting"].as_array().unwrap().len(), 0, "{family}");
+
+    // A Backup removes what the Master had certified: that waits for the Master.
+    let backup = station.plug("backup").await;
+    station.offer(&master, &backup).await;
+    station.ctl(&with(&make("backup", "Spare", &[]), &["--issuer", "Root"])).await.done();
+    station.until_state(&backup.path, "backup").await;
+    let by_spare = ["--issuer", "Spare", "--issuer-pin-file", "@pin"];
+    station.ctl(&with(&["lock", "remove", "gate", "--yes"], &by_spare)).await.done();
+    let shown = station.ctl(&["family", "show"]).await.done().stdout;
+    assert!(shown.contains("a place in the CRL") && shown.contains("Root"), "{shown}");
 }

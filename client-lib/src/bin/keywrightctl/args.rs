@@ -49,7 +49,7 @@ pub enum Command {
     /// Make a Sub Key whose private key lives in software
     #[command(subcommand)]
     SoftKey(SoftKeyCommand),
-    /// Add or rename a Lock
+    /// Add, rename or remove a Lock
     #[command(subcommand)]
     Lock(LockCommand),
     /// What a family publishes
@@ -202,6 +202,17 @@ pub enum LockCommand {
         /// Its new name
         name: String,
     },
+    /// Remove a Lock from its family, for good; it need not be there
+    Remove {
+        /// The Lock
+        id: String,
+        /// Do not ask whether it is meant
+        #[arg(long)]
+        yes: bool,
+        /// Who signs it
+        #[command(flatten)]
+        issuer: Issuer,
+    },
     /// Write what a Lock has to know of a Key into a file, for it to be carried there
     Grant {
         /// The Key
@@ -245,6 +256,11 @@ pub enum SoftKeyCommand {
 /// `family …`.
 #[derive(Debug, Subcommand)]
 pub enum FamilyCommand {
+    /// Show what is still to be signed in a family, and by which Key
+    Show {
+        /// The family, or a Key of it; default: the only one
+        id: Option<String>,
+    },
     /// Print a family's roots and CRLs, PEM: what a server needs to check its Keys
     Bundle {
         /// The family, or a Key of it; default: the only one
@@ -310,6 +326,8 @@ mod tests {
             "keywrightctl key unblock 1234",
             "keywrightctl lock add Door --csr c --out o",
             "keywrightctl lock rename 1234 Door",
+            "keywrightctl lock remove 1234 --yes",
+            "keywrightctl family show",
             "keywrightctl family bundle",
             "keywrightctl family export out",
             "keywrightctl family import in",

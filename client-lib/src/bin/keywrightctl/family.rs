@@ -2,16 +2,26 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use keywright_client::{Client, ErrorName};
+use keywright_client::{Client, ErrorName, WaitingRow};
 use serde::Serialize;
 
-use crate::{args::FamilyCommand, failure::Failure, lock::usage, lookup, output::Output};
+use crate::{
+    args::FamilyCommand, failure::Failure, lock::usage, lookup, lookup::short, output::Output,
+    table::Table,
+};
 
 /// What `--json` prints of a bundle.
 #[derive(Serialize)]
 struct Bundle<'a> {
     roots_pem: &'a str,
     crls_pem: &'a str,
+}
+
+/// What `--json` prints of a family.
+#[derive(Serialize)]
+struct Shown<'a> {
+    family: &'a str,
+    waiting: &'a [WaitingRow],
 }
 
 /// Runs one of the commands.
@@ -21,6 +31,7 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     match command {
+        FamilyCommand::Show { id } => show(client, id.as_deref(), output).await,
         FamilyCommand::Bundle { id, roots, crls } => {
             let family = family(client, id.as_deref()).await?;
             let (roots_pem, crls_pem) = client.family_bundle(&family).await?;
@@ -51,6 +62,36 @@ pub async fn run(
             })
         }
     }
+}
+
+async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<(), Failure> {
+    let family = family(client, id).await?;
+    let waiting = client.list_waiting(&family).await?;
+    let keys = lookup::keys(client).await?;
+    output.show(&Shown { family: &family, waiting: &waiting }, || {
+        if waiting.is_empty() {
+            return format!("Nothing waits to be signed in family {family}.");
+        }
+        let mut table = Table::new(["WAITS", "FOR", "ID", "SIGNED BY"]);
+        for row in &waiting {
+            let what = match row.what.as_str() {
+                "crl-entry" => "a place in the CRL",
+                "certificate" => "a new certificate",
+                "ca-certificate" => "a new CA certificate",
+                other => other,
+            };
+            let signer = keys.iter().find(|key| key.id == row.signer);
+            let signer = match (signer, row.signer.as_str()) {
+                (Some(key), _) => key.label(),
+                (None, "") => "any Master or Backup Key".into(),
+                (None, id) => short(id),
+            };
+            let name =
+                if row.id.is_empty() { "a job given up".to_owned() } else { row.name.clone() };
+            table.row([what.into(), name, short(&row.id), signer]);
+        }
+        table.to_string()
+    })
 }
 
 async fn export(client: &Client, family: &str, file: &Path) -> Result<(), Failure> {

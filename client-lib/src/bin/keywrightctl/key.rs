@@ -1,6 +1,6 @@
 //! `key …`: one Key.
 
-use keywright_client::{Client, ErrorName, Key, Pin};
+use keywright_client::{Client, Key, Pin};
 use serde::Serialize;
 
 use crate::{
@@ -104,15 +104,8 @@ async fn revoke(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let key = any_key(client, id).await?;
-    if !yes {
-        if !terminal::is_there() {
-            return Err(Failure::Usage("no terminal to ask at: give --yes".into()));
-        }
-        let question = format!("Revoke {} ({})? This is for good.", key.label(), key.id);
-        if !terminal::confirm(&question).await? {
-            return Err(Failure::named(ErrorName::Cancelled, "not revoked, as you answered"));
-        }
-    }
+    let question = format!("Revoke {} ({})? This is for good.", key.label(), key.id);
+    terminal::confirmed(yes, &question, "not revoked, as you answered").await?;
     let signer = signer(client, issuer).await?;
     client.revoke_key(&signer.key.path, &key.id, reason, &signer.pin).await?;
     done(&key, "is revoked; its rights end as the Locks hear of it", output)

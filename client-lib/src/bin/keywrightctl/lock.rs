@@ -11,6 +11,7 @@ use crate::{
     key::signer,
     lookup,
     output::Output,
+    terminal,
 };
 
 /// Larger requests than this are not requests.
@@ -54,6 +55,20 @@ pub async fn run(
             }
             output.show(&serde_json::json!({ "confirmed": files.len() }), || {
                 format!("{} confirmations are taken in", files.len())
+            })
+        }
+        LockCommand::Remove { id, yes, issuer } => {
+            let locks = client.list_locks(&LockFilter::default()).await?;
+            let lock = lookup::one(&id, &locks)?;
+            let question = format!(
+                "Remove Lock {} ({})? This is for good, and shuts nobody out there.",
+                lock.name, lock.id
+            );
+            terminal::confirmed(yes, &question, "not removed, as you answered").await?;
+            let signer = signer(client, &issuer).await?;
+            client.remove_lock(&signer.key.path, &lock.id, &signer.pin).await?;
+            output.show(&Done { id: &lock.id, name: &lock.name }, || {
+                format!("Lock {} is removed; it still lets in whom it let in", lock.name)
             })
         }
         LockCommand::Rename { id, name } => {

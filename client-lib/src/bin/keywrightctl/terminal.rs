@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use keywright_client::Pin;
+use keywright_client::{ErrorName, Pin};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::{failure::Failure, output::printable};
@@ -49,6 +49,20 @@ pub async fn confirm(question: &str) -> Result<bool, Failure> {
             _ => say("Please answer y or n."),
         }
     }
+}
+
+/// Asks whether something is meant that is for good, unless that was said with the command.
+pub async fn confirmed(yes: bool, question: &str, refused: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !is_there() {
+        return Err(Failure::Usage("no terminal to ask at: give --yes".into()));
+    }
+    if confirm(question).await? {
+        return Ok(());
+    }
+    Err(Failure::named(ErrorName::Cancelled, refused))
 }
 
 /// Asks for a secret, without echo.

@@ -1,0 +1,192 @@
+//! What is still to be signed in a family, and by whom: entries that a CA owes its CRL, and certificates by CAs that do
+//! not stand any more. It follows from what is signed already, so every station that has heard the same owes the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keywright_proto::{Certificate, Crl, Id, Judgement, Standing};
+
+use crate::{
+    judging::{self, Moment, members},
+    registry::{Filter, Registry, RegistryError, records::Issuer},
+};
+
+/// How many Locks are read at once.
+const LOCKS: usize = 1000;
+
+/// Whose certificate it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// A Key's, with its id.
+    Key(Id),
+    /// A Lock's.
+    Lock(Id),
+    /// Of a job that was given up: nobody has it.
+    Nobody,
+}
+
+/// A certificate that somebody who stands has to make anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Void {
+    /// Whose it is.
+    pub of: Of,
+    /// It is the CA certificate of a Backup.
+    pub is_ca: bool,
+    /// Its serial number.
+    pub serial: Vec<u8>,
+}
+
+/// All of it, for one family.
+#[derive(Debug, Clone, Default)]
+pub struct Owed {
+    /// By CA: the serial numbers that its next CRL has to list, and whose certificates they are.
+    pub entries: BTreeMap<Id, BTreeMap<Vec<u8>, Of>>,
+    /// Certificates to be made anew, by any issuer of the family.
+    pub certificates: BTreeSet<Void>,
+}
+
+impl Owed {
+    /// The serial numbers that a CA's next CRL has to list.
+    pub fn serials(&self, ca: Id) -> Vec<Vec<u8>> {
+        let entries = self.entries.get(&ca);
+        entries.into_iter().flat_map(|entries| entries.keys().cloned()).collect()
+    }
+
+    fn entry(&mut self, issuers: &BTreeMap<Id, Authority>, certificate: &Certificate, of: Of) {
+        let key = certificate.authority_key_identifier();
+        let by = issuers.iter().find(|(_, ca)| ca.key_identifier == *key && ca.stands);
+        if let Some((ca, known)) = by
+            && !known.listed.contains(certificate.serial())
+        {
+            let entries = self.entries.entry(*ca).or_default();
+            entries.insert(certificate.serial().to_vec(), of);
+        }
+    }
+
+    fn void(&mut self, certificate: &Certificate, of: Of) {
+        let (is_ca, serial) = (certificate.is_ca(), certificate.serial().to_vec());
+        self.certificates.insert(Void { of, is_ca, serial });
+    }
+}
+
+/// A CA, and what is known of it.
+struct Authority {
+    certificate: Certificate,
+    key_identifier: [u8; 20],
+    standing: Option<Standing>,
+    stands: bool,
+    listed: BTreeSet<Vec<u8>>,
+    waiting: Vec<Vec<u8>>,
+}
+
+impl Authority {
+    fn new(issuer: &Issuer, judgement: Option<&Judgement>) -> Option<Self> {
+        let certificate = Certificate::parse(issuer.chain.first()?).ok()?;
+        let key = certificate.public_key();
+        let standing = judgement.and_then(|judgement| judgement.standing(&key.hash()));
+        let crl = Crl::parse(&issuer.crl).ok();
+        let listed = crl.iter().flat_map(|crl| crl.revoked()).map(|entry| entry.serial.clone());
+        Some(Self {
+            key_identifier: key.key_identifier(),
+            stands: standing.is_none_or(|standing| standing == Standing::Stands),
+            standing,
+            listed: listed.collect(),
+            waiting: issuer.to_revoke.clone(),
+            certificate,
+        })
+    }
+}
+
+/// What is owed in a family now.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn owed(registry: &Registry, family: Id, moment: Moment) -> Result<Owed, RegistryError> {
+    let judgement = judging::facts(registry, family, &[])?.map(|facts| moment.judge(&facts));
+    let issuers = registry.issuers_of(family)?;
+    let issuers: BTreeMap<Id, Authority> = issuers
+        .iter()
+        .filter_map(|(ca, issuer)| Some((*ca, Authority::new(issuer, judgement.as_ref())?)))
+        .collect();
+    let mut owed = Owed::default();
+    for (ca, known) in issuers.iter().filter(|(_, known)| known.stands) {
+        let waiting = known.waiting.iter().filter(|serial| !known.listed.contains(*serial));
+        for serial in waiting {
+            owed.entries.entry(*ca).or_default().insert(serial.clone(), Of::Nobody);
+        }
+    }
+    of_keys(&mut owed, registry, family, moment, &issuers)?;
+    for (lock, record) in registry.removed_locks(family)? {
+        if let Ok(certificate) = Certificate::parse(&record.certificate) {
+            owed.entry(&issuers, &certificate, Of::Lock(lock));
+        }
+    }
+    if issuers.values().any(|known| !known.stands) {
+        for (lock, certificate) in void_locks(registry, family, &issuers)? {
+            owed.void(&certificate, Of::Lock(lock));
+        }
+    }
+    Ok(owed)
+}
+
+fn of_keys(
+    owed: &mut Owed,
+    registry: &Registry,
+    family: Id,
+    moment: Moment,
+    issuers: &BTreeMap<Id, Authority>,
+) -> Result<(), RegistryError> {
+    let revocations = registry.revocations(family)?;
+    let heard: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
+    for (key, record) in members(registry, family)? {
+        let memberships = registry.memberships(key)?;
+        let own = memberships.into_iter().find(|(of, _)| *of == family).map(|(_, own)| own);
+        let Some(own) = own else { continue };
+        let access = Certificate::parse(&own.certificate).ok();
+        let ca = record.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
+        let ca = ca.and_then(|ca| issuers.get(&ca));
+        let of = Of::Key(key);
+        if heard.contains(&key) && moment.words(registry, key, family)?.is_revoked() {
+            // What a CA signed for itself goes with it: it does not stand.
+            let certificates = access.iter().chain(ca.map(|ca| &ca.certificate));
+            certificates.for_each(|certificate| owed.entry(issuers, certificate, of));
+            continue;
+        }
+        if let Some(ca) = ca {
+            if ca.standing == Some(Standing::Orphaned) {
+                owed.void(&ca.certificate, of);
+            }
+        } else if let Some(access) = access
+            && issuers.get(&own.issuer).is_some_and(|ca| !ca.stands)
+        {
+            owed.void(&access, of);
+        }
+    }
+    Ok(())
+}
+
+/// The Locks whose certificate is by a CA that does not stand, or that was in a CRL before whoever removed the Lock was
+/// revoked.
+fn void_locks(
+    registry: &Registry,
+    family: Id,
+    issuers: &BTreeMap<Id, Authority>,
+) -> Result<Vec<(Id, Certificate)>, RegistryError> {
+    let filter = Filter { family: Some(family), query: None };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.locks_page(&filter, after, LOCKS)?;
+        for (lock, _) in page.items {
+            let Some(record) = registry.lock(lock)? else { continue };
+            if let Some(ca) = issuers.get(&record.issuer)
+                && let Ok(certificate) = Certificate::parse(&record.certificate)
+                && (!ca.stands || ca.listed.contains(certificate.serial()))
+            {
+                found.push((lock, certificate));
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is still to be signed in a family, as it is shown.
+
+use std::collections::BTreeMap;
+
+use keywright_proto::Id;
+
+use super::{Page, Rows, cursor};
+use crate::{
+    error::Error,
+    judging::{Moment, members},
+    owed::{Of, owed},
+    registry::Registry,
+};
+
+/// What has to be signed, about which Key or Lock, its name, the certificate's serial number in hex, and the Key that
+/// has to sign; empty: any Master or Backup of the family.
+pub type WaitingRow = (String, String, String, String, String);
+
+/// What, whose certificate, its serial number, who signs.
+type Row = (&'static str, Of, Vec<u8>, String);
+
+/// What is owed in a family, by the Key or Lock that it is about. Pages may be longer than asked for: what is about one
+/// of them comes together.
+///
+/// # Errors
+/// `NotFound`: no such family. The registry cannot be read.
+pub fn waiting(
+    registry: &Registry,
+    family: Id,
+    page: Page,
+    moment: Moment,
+) -> Result<Rows<WaitingRow>, Error> {
+    if registry.family(family)?.is_none() {
+        return Err(Error::NotFound(format!("family {family}")));
+    }
+    let owed = owed(registry, family, moment)?;
+    let keys = members(registry, family)?;
+    let signer = |ca: &Id| {
+        let by = keys
+            .iter()
+            .find(|(_, key)| key.issuing_key.as_ref().is_some_and(|spki| Id::of_spki(spki) == *ca));
+        by.map(|(key, _)| key.to_string()).unwrap_or_default()
+    };
+    let mut rows: BTreeMap<Id, Vec<Row>> = BTreeMap::new();
+    for (ca, entries) in owed.entries {
+        let signer = signer(&ca);
+        for (serial, of) in entries {
+            // What nobody has comes under the CA that gave it up.
+            let about = id_of(of).unwrap_or(ca);
+            rows.entry(about).or_default().push(("crl-entry", of, serial, signer.clone()));
+        }
+    }
+    for void in owed.certificates {
+        let what = if void.is_ca { "ca-certificate" } else { "certificate" };
+        let Some(about) = id_of(void.of) else { continue };
+        rows.entry(about).or_default().push((what, void.of, void.serial, String::new()));
+    }
+    let mut found = Vec::new();
+    let mut last = None;
+    let mut wanted = rows.into_iter().filter(|(id, _)| page.after.is_none_or(|after| *id > after));
+    for (about, rows) in wanted.by_ref() {
+        for (what, of, serial, signer) in rows {
+            let (id, name) = match of {
+                Of::Key(key) => (key.to_string(), registry.key(key)?.map(|key| key.name)),
+                Of::Lock(lock) => {
+                    let known = match registry.lock(lock)? {
+                        Some(known) => Some(known),
+                        None => registry.removed_lock(family, lock)?,
+                    };
+                    (lock.to_string(), known.map(|lock| lock.name))
+                }
+                Of::Nobody => (String::new(), None),
+            };
+            let name = name.unwrap_or_default();
+            found.push((what.to_owned(), id, name, hex::encode(serial), signer));
+        }
+        last = Some(about);
+        if found.len() >= page.limit as usize {
+            break;
+        }
+    }
+    let more = wanted.next().is_some();
+    Ok((found, cursor(last.filter(|_| more))))
+}
+
+fn id_of(of: Of) -> Option<Id> {
+    match of {
+        Of::Key(id) | Of::Lock(id) => Some(id),
+        Of::Nobody => None,
+    }
+}
