@@ -364,6 +364,14 @@ impl Client {
         Ok(self.manager.import_family(Fd::from(input)).await?)
     }
 
+    /// Has the daemon write its log of events into a file: one line of JSON an event. [`crate::audit`] checks it.
+    ///
+    /// # Errors
+    /// NotAuthorized, StaleRevision.
+    pub async fn export_audit(&self, out: &std::fs::File) -> Result<()> {
+        Ok(self.manager.export_audit(Fd::from(out)).await?)
+    }
+
     /// A Key's certificate chain, PEM, leaf first. No family: its own.
     ///
     /// # Errors

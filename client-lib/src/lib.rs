@@ -7,6 +7,7 @@
 //! It runs on a tokio runtime; the current-thread one is enough.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod client;
 pub mod error;
 pub mod events;

@@ -145,6 +145,10 @@ pub trait Manager {
     /// Merges another station's export.
     #[zbus(allow_interactive_auth)]
     fn import_family(&self, input: Fd<'_>) -> zbus::Result<u32>;
+
+    /// Writes the log of events.
+    #[zbus(allow_interactive_auth)]
+    fn export_audit(&self, out: Fd<'_>) -> zbus::Result<()>;
 }
 
 /// `org.keywright1.Key`. Its properties come by [`crate::Watch`].

@@ -3,12 +3,14 @@
 //! Start reading in `docs/architecture.md`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod error;
 pub mod hotplug;
+pub mod journal;
 pub mod judging;
 pub mod lifecycle;
 pub mod link;

@@ -15,6 +15,7 @@ use keywrightd::{
     bus::{Bus, Service, ServiceError, sleep},
     config::{Config, ConfigError},
     hotplug::{Sink, StartError, udev::UdevSource},
+    journal::{self, Journal},
     lifecycle,
     link::{self, LinkError},
     registry::{Registry, RegistryError},
@@ -125,6 +126,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let idle_exit = config.idle_exit(restarted).filter(|_| linked.is_none());
     let route = config.route;
     let registry = open_registry(&arguments.state_dir)?;
+    publish_events(&registry);
     let delay = config.revoke_delay();
     let (station, outputs) = Station::start(registry.clone(), config)?;
     let mut service =
@@ -214,6 +216,21 @@ fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError>
         }
     };
     VirtualReader::start(socket, Arc::new(plugs))
+}
+
+/// What is logged goes to the journal as well, with fields of its own, where the daemon's other messages go there; else, and
+/// where the journal takes nothing, it is one of these messages.
+fn publish_events(registry: &Registry) {
+    let journal = std::env::var_os("JOURNAL_STREAM")
+        .and_then(|_| Journal::connect(Path::new(journal::SOCKET)).ok());
+    registry.watch_events(move |events| {
+        for event in events {
+            let written = journal.as_ref().is_some_and(|journal| journal.write(event).is_ok());
+            if !written {
+                tracing::info!(position = event.position, "logged: {}", journal::text(event));
+            }
+        }
+    });
 }
 
 fn start_log() {

@@ -10,7 +10,9 @@ use std::{
 
 /// Every module of the library, from the bottom up, and what it may import. Nothing imports back up.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("audit", &[]),
     ("clock", &[]),
+    ("journal", &[]),
     ("supervisor", &[]),
     ("decision", &[]),
     ("registry", &[]),
@@ -20,12 +22,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("judging", &["registry"]),
     ("owed", &["judging", "registry"]),
     ("presence", &["decision", "token"]),
-    ("serialization", &["clock", "judging", "registry", "token"]),
+    ("serialization", &["audit", "clock", "judging", "registry", "token"]),
     ("error", &["decision", "registry", "serialization", "token"]),
     ("queries", &["error", "judging", "owed", "registry"]),
     (
         "station",
         &[
+            "audit",
             "clock",
             "config",
             "decision",
@@ -63,6 +66,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 
 /// Files of rules: no I/O, no clock, no threads, no async.
 const RULES: &[&str] = &[
+    "audit/mod.rs",
+    "audit/denials.rs",
     "decision.rs",
     "presence.rs",
     "token/pcsc_reader.rs",

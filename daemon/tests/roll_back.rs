@@ -54,9 +54,9 @@ fn given_up(made: IntentMade) -> (Vec<Vec<u8>>, Option<Leftover>) {
         .put_issuer(ca, Issuer { family, chain: vec![], crl: vec![], to_revoke: earlier })
         .put_intent(intent(made));
     registry.commit(batch).unwrap();
-    roll_back(&registry, NUMBER).unwrap().unwrap();
+    roll_back(&registry, NUMBER, None).unwrap().unwrap();
     assert_eq!(registry.intents().unwrap(), []);
-    assert_eq!(roll_back(&registry, NUMBER).unwrap(), None, "once");
+    assert_eq!(roll_back(&registry, NUMBER, None).unwrap(), None, "once");
     let issuer = registry.issuer(ca).unwrap().unwrap();
     (issuer.to_revoke, registry.leftover(GUID).unwrap())
 }

@@ -243,3 +243,33 @@ fn a_key_that_left_while_its_answer_was_on_the_way_is_not_shown() {
         }
     }
 }
+
+/// A station that is told of so many refused calls of a user; the log after that.
+fn refuse(registry: &Registry, uid: u32, calls: u32) -> Vec<keywright_proto::audit::Event> {
+    let (station, outputs) = Station::start(registry.clone(), Config::default()).unwrap();
+    for _ in 0..calls {
+        station.tell(move |station| station.refused_call(Some(uid), "org.keywright1.inspect"));
+    }
+    // What it is told is done in order.
+    let (done, is_done) = mpsc::channel();
+    station.tell(move |_| done.send(()).unwrap());
+    is_done.recv_timeout(PATIENCE).unwrap();
+    drop(outputs);
+    registry.audit_page(0, 100).unwrap()
+}
+
+#[test]
+fn nobody_fills_the_disk_with_refused_calls() {
+    let state = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&state.path().join("registry")).unwrap();
+    let log = refuse(&registry, 7, 10_000);
+    assert_eq!(log.len(), 1, "{log:?}");
+    let fields = ["action", "calls", "uid"].map(|name| log[0].field(name).unwrap());
+    assert_eq!(fields, ["org.keywright1.inspect", "1", "7"]);
+    // The daemon ends when nobody needs it, and every call starts it again.
+    for _ in 0..5 {
+        let again = refuse(&registry, 7, 1);
+        assert_eq!(again.len(), 1, "{again:?}");
+    }
+    assert_eq!(refuse(&registry, 8, 1).len(), 2, "another user is another matter");
+}

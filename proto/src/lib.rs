@@ -4,6 +4,7 @@
 //! described for other implementers in `docs/formats.md`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bus;
 pub mod card;
 pub mod certificate;

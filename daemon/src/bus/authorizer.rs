@@ -35,6 +35,21 @@ pub struct Authorizer {
     policy: Policy,
 }
 
+/// A call that may not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// The user, where he could be told.
+    pub uid: Option<u32>,
+    /// The polkit action.
+    pub action: &'static str,
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        Self::NotAuthorized { action: denied.action }
+    }
+}
+
 #[zbus::proxy(
     interface = "org.freedesktop.PolicyKit1.Authority",
     default_service = "org.freedesktop.PolicyKit1",
@@ -60,15 +75,15 @@ impl Authorizer {
     /// Who sent this call, if it may.
     ///
     /// # Errors
-    /// `NotAuthorized`: it may not, has no name, has left, or nobody could be asked.
-    pub async fn check(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
-        let denied = Error::NotAuthorized { action };
-        let Some(sender) = call.sender() else { return Err(denied) };
+    /// It may not, has no name, has left, or nobody could be asked.
+    pub async fn check(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Denied> {
+        let unknown = Denied { uid: None, action };
+        let Some(sender) = call.sender() else { return Err(unknown) };
         let caller = match self.caller(sender).await {
             Ok(caller) => caller,
             Err(error) => {
                 tracing::warn!(%sender, %error, "cannot tell whose call this is");
-                return Err(denied);
+                return Err(unknown);
             }
         };
         let allowed = match self.policy {
@@ -78,7 +93,7 @@ impl Authorizer {
                 self.ask_polkit(sender, action, interactive).await
             }
         };
-        if allowed { Ok(caller) } else { Err(denied) }
+        if allowed { Ok(caller) } else { Err(Denied { uid: Some(caller.uid), action }) }
     }
 
     async fn caller(&self, sender: &UniqueName<'_>) -> zbus::Result<Caller> {

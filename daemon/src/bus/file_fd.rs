@@ -46,16 +46,40 @@ pub fn read_file(argument: &str, fd: OwnedFd, longest: usize) -> Result<Vec<u8>,
 ///
 /// # Errors
 /// `InvalidArgument`: something else than a file or pipe, or one that takes nothing more.
-pub fn write_file(argument: &str, fd: OwnedFd, bytes: &[u8]) -> Result<(), Error> {
-    let is_pipe = is_pipe(argument, &fd)?;
-    let mut file = File::from(fd);
-    for piece in bytes.chunks(PIECE) {
-        if is_pipe {
-            await_ready(argument, &file, PollFlags::OUT)?;
-        }
-        file.write_all(piece).map_err(|error| invalid(argument, error))?;
+pub fn write_file(argument: &'static str, fd: OwnedFd, bytes: &[u8]) -> Result<(), Error> {
+    Outlet::open(argument, fd)?.write(bytes)
+}
+
+/// A file or pipe that is written piece by piece.
+pub struct Outlet {
+    argument: &'static str,
+    file: File,
+    is_pipe: bool,
+}
+
+impl Outlet {
+    /// Of a file descriptor that was given as this argument.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: something else than a file or pipe.
+    pub fn open(argument: &'static str, fd: OwnedFd) -> Result<Self, Error> {
+        let is_pipe = is_pipe(argument, &fd)?;
+        Ok(Self { argument, file: File::from(fd), is_pipe })
     }
-    Ok(())
+
+    /// Writes all of it. Blocks: for a thread that may.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: it takes nothing more.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        for piece in bytes.chunks(PIECE) {
+            if self.is_pipe {
+                await_ready(self.argument, &self.file, PollFlags::OUT)?;
+            }
+            self.file.write_all(piece).map_err(|error| invalid(self.argument, error))?;
+        }
+        Ok(())
+    }
 }
 
 fn is_pipe(argument: &str, fd: &OwnedFd) -> Result<bool, Error> {

@@ -123,7 +123,7 @@ async fn signatures_are_those_of_the_contract() {
     assert_eq!(live, contract);
 }
 
-/// Section 4 of the contract, and `Key.Trouble`, which was added to it.
+/// Section 4 of the contract, and what was added to it: `Key.Trouble`, `Manager.ExportAudit`.
 const CONTRACT: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",
@@ -144,6 +144,7 @@ const CONTRACT: &[&str] = &[
     "Manager.ApplyConfirmation (ay) → ()",
     "Manager.ExportFamily (sh) → ()",
     "Manager.ImportFamily (h) → (u)",
+    "Manager.ExportAudit (h) → ()",
     "Key.Id s",
     "Key.Name s",
     "Key.State s",

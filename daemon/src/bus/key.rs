@@ -157,12 +157,12 @@ impl KeyObject {
         old: OwnedFd,
         new: OwnedFd,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let old = read_pin("old", old.into()).await?;
         let new = read_pin("new", new.into()).await?;
         let label = self.label.clone();
-        let station = &self.context.station;
-        Ok(station.ask(move |s, reply| s.change_pin(label, old, new, reply)).await?)
+        let context = &self.context;
+        Ok(context.ask(&caller, move |s, reply| s.change_pin(label, old, new, reply)).await?)
     }
 
     /// Sets a new PIN with the recovery code.
@@ -175,11 +175,11 @@ impl KeyObject {
         code: OwnedFd,
         new: OwnedFd,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let code = read_recovery_code("code", code.into()).await?;
         let new = read_pin("new", new.into()).await?;
         let label = self.label.clone();
-        let station = &self.context.station;
-        Ok(station.ask(move |s, reply| s.unblock_pin(label, code, new, reply)).await?)
+        let context = &self.context;
+        Ok(context.ask(&caller, move |s, reply| s.unblock_pin(label, code, new, reply)).await?)
     }
 }

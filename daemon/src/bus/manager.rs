@@ -14,7 +14,7 @@ use super::{
     Context,
     arguments::{self, Options},
     error::Result,
-    file_fd::{read_file, write_file},
+    file_fd::{Outlet, read_file, write_file},
     object_path,
     secret_fd::read_pin,
 };
@@ -75,8 +75,9 @@ impl Manager {
         let issuer = arguments::key_or_none(&issuer)?;
         let candidate = arguments::key(&candidate)?;
         let (kind, name) = arguments::start_options(options)?;
-        let started = self.context.station.ask(move |station, reply| {
-            station.start_serialization(caller, issuer, candidate, kind, name, reply);
+        let driver = caller.clone();
+        let started = self.context.ask(&caller, move |station, reply| {
+            station.start_serialization(driver, issuer, candidate, kind, name, reply);
         });
         Ok(object_path(Some(serialization_path(started.await?))))
     }
@@ -97,11 +98,11 @@ impl Manager {
         csr_pem: String,
         pin: OwnedFd,
     ) -> Result<(String, String)> {
-        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let issuer = arguments::key(&issuer)?;
         let csr_pem = arguments::csr(csr_pem)?;
         let pin = read_pin("pin", pin.into()).await?;
-        let added = self.context.station.ask(move |station, reply| {
+        let added = self.context.ask(&caller, move |station, reply| {
             station.add_lock(issuer, name, csr_pem, pin, reply);
         });
         let (lock, chain) = added.await?;
@@ -123,11 +124,11 @@ impl Manager {
         lock_id: &str,
         pin: OwnedFd,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let issuer = arguments::key(&issuer)?;
         let lock = arguments::id("lock_id", lock_id)?;
         let pin = read_pin("pin", pin.into()).await?;
-        let removed = self.context.station.ask(move |station, reply| {
+        let removed = self.context.ask(&caller, move |station, reply| {
             station.remove_lock(issuer, lock, pin, reply);
         });
         Ok(removed.await?)
@@ -238,12 +239,12 @@ impl Manager {
         remove: Vec<&str>,
         pin: OwnedFd,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let issuer = arguments::key(&issuer)?;
         let key = arguments::id("key_id", key_id)?;
         let (add, remove) = (arguments::ids("add", &add)?, arguments::ids("remove", &remove)?);
         let pin = read_pin("pin", pin.into()).await?;
-        let changed = self.context.station.ask(move |station, reply| {
+        let changed = self.context.ask(&caller, move |station, reply| {
             station.change_rights(issuer, key, add, remove, pin, reply);
         });
         Ok(changed.await?)
@@ -265,11 +266,11 @@ impl Manager {
         reason: String,
         pin: OwnedFd,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let issuer = arguments::key(&issuer)?;
         let key = arguments::id("key_id", key_id)?;
         let pin = read_pin("pin", pin.into()).await?;
-        let revoked = self.context.station.ask(move |station, reply| {
+        let revoked = self.context.ask(&caller, move |station, reply| {
             station.revoke_key(issuer, key, reason, pin, reply);
         });
         Ok(revoked.await?)
@@ -284,9 +285,9 @@ impl Manager {
         id: &str,
         name: String,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let id = arguments::id("id", id)?;
-        Ok(self.context.station.ask(move |s, reply| s.rename_key(id, name, reply)).await?)
+        Ok(self.context.ask(&caller, move |s, reply| s.rename_key(id, name, reply)).await?)
     }
 
     /// Gives a Lock another name here. A Master or Backup Key of its family must be present.
@@ -298,9 +299,9 @@ impl Manager {
         id: &str,
         name: String,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let id = arguments::id("id", id)?;
-        Ok(self.context.station.ask(move |s, reply| s.rename_lock(id, name, reply)).await?)
+        Ok(self.context.ask(&caller, move |s, reply| s.rename_lock(id, name, reply)).await?)
     }
 
     /// Makes a Sub Key whose private key lives in software, for at least one Lock: certifies the key in its PKCS#10
@@ -318,12 +319,12 @@ impl Manager {
         locks: Vec<&str>,
         pin: OwnedFd,
     ) -> Result<(String, String)> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let issuer = arguments::key(&issuer)?;
         let csr_pem = arguments::csr(csr_pem)?;
         let locks = arguments::ids("locks", &locks)?;
         let pin = read_pin("pin", pin.into()).await?;
-        let made = self.context.station.ask(move |station, reply| {
+        let made = self.context.ask(&caller, move |station, reply| {
             station.issue_soft_key(issuer, name, csr_pem, locks, pin, reply);
         });
         let (key, chain) = made.await?;
@@ -375,8 +376,8 @@ impl Manager {
         #[zbus(header)] call: Header<'_>,
         confirmation: Vec<u8>,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_LOCKS).await?;
-        let applied = self.context.station.ask(move |station, reply| {
+        let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let applied = self.context.ask(&caller, move |station, reply| {
             station.apply_confirmation(confirmation, reply);
         });
         Ok(applied.await?)
@@ -391,11 +392,11 @@ impl Manager {
         family: &str,
         out: OwnedFd,
     ) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let family = arguments::id("family", family)?;
-        let written = self.context.read(move |registry| {
-            write_file("out", out.into(), &queries::export(registry, family)?)
-        });
+        let exported = self.context.read(move |registry| queries::export(registry, family)).await?;
+        self.context.ask(&caller, move |s, reply| s.log_export(family, reply)).await?;
+        let written = self.context.read(move |_| write_file("out", out.into(), &exported));
         Ok(written.await?)
     }
 
@@ -405,15 +406,28 @@ impl Manager {
     /// Errors: NotAuthorized, InvalidArgument, Unverified, LimitExceeded, StoreFailed.
     #[zbus(out_args("merged"))]
     async fn import_family(&self, #[zbus(header)] call: Header<'_>, from: OwnedFd) -> Result<u32> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let read = self.context.read(move |registry| {
             let bytes = read_file("from", from.into(), MAX_FAMILY_FILE)?;
             queries::read_export(registry, &bytes)
         });
         let (family, papers) = read.await?;
-        let merged = self.context.station.ask(move |station, reply| {
+        let merged = self.context.ask(&caller, move |station, reply| {
             station.import_family(family, papers, reply);
         });
         Ok(merged.await?)
+    }
+
+    /// Writes the log of security-relevant events into a file or pipe, oldest first: one line of JSON an event, with the
+    /// hash that chains it to the next one (`docs/formats.md`). StaleRevision: the oldest ones were dropped meanwhile.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, StaleRevision, StoreFailed.
+    async fn export_audit(&self, #[zbus(header)] call: Header<'_>, out: OwnedFd) -> Result<()> {
+        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let written = self.context.read(move |registry| {
+            let mut outlet = Outlet::open("out", out.into())?;
+            queries::export_log(registry, |lines| outlet.write(lines))
+        });
+        Ok(written.await?)
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     judging::Moment,
     registry::Registry,
     station::{
-        Caller, Handle,
+        Caller, Handle, Reply, Station,
         view::{Activity, Output},
     },
 };
@@ -240,7 +240,20 @@ impl Context {
     /// Who sent this call, if it may.
     async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
         let _pending = self.station.pending();
-        self.authorizer.check(call, action).await
+        let checked = self.authorizer.check(call, action).await;
+        if let Err(denied) = checked {
+            self.station.tell(move |station| station.refused_call(denied.uid, denied.action));
+        }
+        Ok(checked?)
+    }
+
+    /// Asks the station in the name of a caller.
+    async fn ask<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
+    ) -> Result<T, Error> {
+        self.station.ask_for(caller.uid, question).await
     }
 
     /// As of now.

@@ -37,9 +37,9 @@ impl SerializationObject {
         caller: Caller,
         question: impl FnOnce(&mut Station, u64, Caller, Reply<T>) + Send + 'static,
     ) -> Result<T> {
-        let number = self.number;
+        let (number, uid) = (self.number, caller.uid);
         let station = &self.context.station;
-        Ok(station.ask(move |s, reply| question(s, number, caller, reply)).await?)
+        Ok(station.ask_for(uid, move |s, reply| question(s, number, caller, reply)).await?)
     }
 }
 

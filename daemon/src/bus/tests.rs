@@ -320,7 +320,7 @@ async fn bad_arguments_are_named_and_the_station_is_not_asked() {
 
 #[tokio::test]
 async fn whoever_may_not_learns_nothing_else() {
-    let stage = Stage::open(Policy::Polkit).await;
+    let mut stage = Stage::open(Policy::Polkit).await;
     let _publisher = stage.publisher().await;
     stage.polkit.lock().unwrap().allows = false;
     for (method, action) in [("ListKeys", "inspect"), ("ListLocks", "inspect")] {
@@ -333,6 +333,8 @@ async fn whoever_may_not_learns_nothing_else() {
     assert_eq!(name, "NotAuthorized");
     let asked = stage.polkit.lock().unwrap().asked.pop().unwrap();
     assert_eq!(asked, ("system-bus-name :1.7".into(), "org.keywright1.manage-locks".into(), 0));
+    let told = std::iter::from_fn(|| stage.asked.try_recv().ok()).count();
+    assert_eq!(told, 3, "each refusal is the station's to log, and nothing else was asked of it");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
-//! The log of security-relevant events: each record holds the hash of the one before it.
+//! The log of security-relevant events: each record holds the hash of the one before it, as `keywright_proto::audit`
+//! takes it. It is bounded: the oldest events go when it is full, and an event says so.
 
+use keywright_proto::audit::{self, FIRST, Hash, NOTHING, REWRITTEN, TRIMMED};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -8,22 +10,32 @@ use super::{
     codec,
     error::RegistryError,
     layout::{Table, end_of, last_number},
-    records::{Audit, UnixTime},
+    records::{Audit, AuditExtent, UnixTime},
     view::View,
 };
+
+/// How much is kept, in bytes of records.
+const FULL: u64 = 32 * 1024 * 1024;
+/// How much goes when it is full.
+const DROPPED: u64 = 1024 * 1024;
 
 impl Registry {
     /// The newest `limit` events, the oldest of them first.
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn audit_tail(&self, limit: usize) -> Result<Vec<Audit>, RegistryError> {
+    pub fn audit_tail(&self, limit: usize) -> Result<Vec<audit::Event>, RegistryError> {
         let view = self.view()?;
-        let after = next_position(&view)?;
-        let first = after.saturating_sub(limit as u64);
-        view.scan(Table::Audit.at(first), Table::Audit.at(after))
-            .map(|record| codec::decode(&record?.1))
-            .collect()
+        let after = newest(&view)?.map_or(0, |event| event.position + 1);
+        events(&view, after.saturating_sub(limit as u64), limit)
+    }
+
+    /// At most `limit` events from a position on, or from the oldest one where that is gone.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn audit_page(&self, from: u64, limit: usize) -> Result<Vec<audit::Event>, RegistryError> {
+        events(&self.view()?, from, limit)
     }
 }
 
@@ -34,53 +46,159 @@ pub(super) struct Event {
     pub(super) fields: Vec<(String, String)>,
 }
 
-/// Appends events.
+/// Appends events, and drops the oldest ones where there is no room. Answers what was appended.
 pub(super) fn append(
     view: &View<'_>,
     changes: &mut Changes,
     events: Vec<Event>,
-) -> Result<(), RegistryError> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    let newest = newest(view)?;
-    let first = newest.as_ref().map_or(0, |(position, _)| position + 1);
-    let mut previous = newest.map_or([0; 32], |(_, payload)| Sha256::digest(payload).into());
-    for (position, Event { time, event, mut fields }) in (first..).zip(events) {
-        fields.sort();
-        let payload = codec::encode(&Audit { time, event, fields, previous })?;
-        previous = Sha256::digest(&payload).into();
-        changes.put_bytes(Table::Audit.at(position), payload);
-    }
-    Ok(())
+) -> Result<Vec<audit::Event>, RegistryError> {
+    append_within(view, changes, events, FULL, DROPPED)
 }
 
-/// Follows the chain from the first event to the last.
-pub(super) fn verify(view: &View<'_>) -> Result<(), RegistryError> {
-    let mut previous = [0; 32];
-    for (record, position) in view.all(Table::Audit.key()).zip(0..) {
-        let (key, payload) = record?;
-        let event: Audit = codec::decode(&payload)?;
-        if last_number(&key) != Some(position) || event.previous != previous {
-            return Err(RegistryError::damaged(format!("the audit log breaks at {position}")));
+/// The same with bounds of one's own.
+pub(super) fn append_within(
+    view: &View<'_>,
+    changes: &mut Changes,
+    events: Vec<Event>,
+    full: u64,
+    dropped: u64,
+) -> Result<Vec<audit::Event>, RegistryError> {
+    let Some(time) = events.last().map(|event| event.time) else { return Ok(Vec::new()) };
+    let mut chain = Chain::after(newest(view)?);
+    let mut extent: AuditExtent =
+        changes.record(view, &Table::AuditExtent.key())?.unwrap_or_default();
+    for event in events {
+        extent.bytes += chain.append(changes, event)?;
+    }
+    if extent.bytes > full {
+        let fields = trim(view, changes, &mut extent, full.saturating_sub(dropped))?;
+        extent.bytes += chain.append(changes, Event { time, event: TRIMMED.into(), fields })?;
+    }
+    changes.put(Table::AuditExtent.key(), &extent)?;
+    Ok(chain.appended)
+}
+
+/// Drops the oldest events until no more than so many bytes are left, and answers what is to be said of that.
+fn trim(
+    view: &View<'_>,
+    changes: &mut Changes,
+    extent: &mut AuditExtent,
+    keep: u64,
+) -> Result<Vec<(String, String)>, RegistryError> {
+    let before = extent.first;
+    for record in view.all(Table::Audit.key()) {
+        if extent.bytes <= keep {
+            break;
         }
-        previous = Sha256::digest(&payload).into();
+        let (key, payload) = record?;
+        extent.bytes = extent.bytes.saturating_sub(payload.len() as u64);
+        extent.first = position_of(&key)? + 1;
+        changes.remove(key.to_vec());
     }
-    Ok(())
+    let dropped = extent.first - before;
+    Ok(vec![(FIRST.into(), extent.first.to_string()), ("dropped".into(), dropped.to_string())])
 }
 
-fn next_position(view: &View<'_>) -> Result<u64, RegistryError> {
-    Ok(newest(view)?.map_or(0, |(position, _)| position + 1))
+/// The end of the chain, where it grows.
+struct Chain {
+    position: u64,
+    previous: Hash,
+    appended: Vec<audit::Event>,
 }
 
-fn newest(view: &View<'_>) -> Result<Option<(u64, sled::IVec)>, RegistryError> {
+impl Chain {
+    fn after(newest: Option<audit::Event>) -> Self {
+        let (position, previous) =
+            newest.map_or((0, NOTHING), |event| (event.position + 1, event.hash()));
+        Self { position, previous, appended: Vec::new() }
+    }
+
+    /// Puts one event; answers the length of its record.
+    fn append(&mut self, changes: &mut Changes, event: Event) -> Result<u64, RegistryError> {
+        let Event { time, event, mut fields } = event;
+        fields.sort();
+        let (position, previous) = (self.position, self.previous);
+        let event = audit::Event { position, time, event, fields, previous };
+        let length = put(changes, &event)?;
+        (self.position, self.previous) = (position + 1, event.hash());
+        self.appended.push(event);
+        Ok(length)
+    }
+}
+
+/// Follows the chain from the oldest event to the newest.
+pub(super) fn verify(view: &View<'_>) -> Result<(), RegistryError> {
+    let extent: AuditExtent = view.record(&Table::AuditExtent.key())?.unwrap_or_default();
+    let (mut next, mut bytes) = (extent.first, 0);
+    let mut previous = (next == 0).then_some(NOTHING);
+    for record in view.all(Table::Audit.key()) {
+        let (key, payload) = record?;
+        let event = event(&key, &payload)?;
+        if event.position != next || previous.is_some_and(|hash| hash != event.previous) {
+            return Err(RegistryError::damaged(format!("the audit log breaks at {next}")));
+        }
+        previous = Some(event.hash());
+        next += 1;
+        bytes += payload.len() as u64;
+    }
+    if bytes == extent.bytes {
+        Ok(())
+    } else {
+        Err(RegistryError::damaged("the audit log is not as long as it is counted"))
+    }
+}
+
+/// From format 2 to 3: the hashes were over the bytes of records, which no other program could check. The old chain is
+/// followed once more, the new one is made, and an event says so, with the end of the old one.
+pub(super) fn rewrite(view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
+    let (mut extent, mut chain) = (AuditExtent::default(), Chain::after(None));
+    let (mut old, mut breaks, mut time) = (NOTHING, None, 0);
+    for record in view.all(Table::Audit.key()) {
+        let (key, payload) = record?;
+        let found = event(&key, &payload)?;
+        if breaks.is_none() && (found.position != chain.position || found.previous != old) {
+            breaks = Some(chain.position);
+        }
+        old = Sha256::digest(&payload).into();
+        time = found.time;
+        changes.remove(key.to_vec());
+        let audit::Event { time, event, fields, .. } = found;
+        extent.bytes += chain.append(changes, Event { time, event, fields })?;
+    }
+    if chain.position > 0 {
+        let mut fields =
+            vec![("events".into(), chain.position.to_string()), ("head".into(), hex::encode(old))];
+        fields.extend(breaks.map(|position| ("broken".into(), position.to_string())));
+        extent.bytes += chain.append(changes, Event { time, event: REWRITTEN.into(), fields })?;
+    }
+    changes.put(Table::AuditExtent.key(), &extent)
+}
+
+fn put(changes: &mut Changes, event: &audit::Event) -> Result<u64, RegistryError> {
+    let audit::Event { position, time, event, fields, previous } = event.clone();
+    let payload = codec::encode(&Audit { time, event, fields, previous })?;
+    let length = payload.len() as u64;
+    changes.put_bytes(Table::Audit.at(position), payload);
+    Ok(length)
+}
+
+fn events(view: &View<'_>, from: u64, limit: usize) -> Result<Vec<audit::Event>, RegistryError> {
+    let end = end_of(&Table::Audit.key());
+    let records = view.scan(Table::Audit.at(from), end).take(limit);
+    records.map(|record| record.and_then(|(key, payload)| event(&key, &payload))).collect()
+}
+
+fn newest(view: &View<'_>) -> Result<Option<audit::Event>, RegistryError> {
     let prefix = Table::Audit.key();
     let end = end_of(&prefix);
-    let newest = view.last(prefix, end)?;
-    newest
-        .map(|(key, payload)| match last_number(&key) {
-            Some(position) => Ok((position, payload)),
-            None => Err(RegistryError::damaged("an audit record's key is too short")),
-        })
-        .transpose()
+    view.last(prefix, end)?.map(|(key, payload)| event(&key, &payload)).transpose()
+}
+
+fn event(key: &[u8], payload: &[u8]) -> Result<audit::Event, RegistryError> {
+    let Audit { time, event, fields, previous } = codec::decode(payload)?;
+    Ok(audit::Event { position: position_of(key)?, time, event, fields, previous })
+}
+
+fn position_of(key: &[u8]) -> Result<u64, RegistryError> {
+    last_number(key).ok_or_else(|| RegistryError::damaged("an audit record's key is too short"))
 }

@@ -1,6 +1,6 @@
 //! Changes that belong together: written all or nothing.
 
-use keywright_proto::Id;
+use keywright_proto::{Id, audit::Event as Logged};
 
 use super::{
     audit::{self, Event},
@@ -170,11 +170,12 @@ impl Batch {
         self
     }
 
+    /// Answers the events that are appended to the log.
     pub(super) fn collect(
         self,
         view: &View<'_>,
         changes: &mut Changes,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<Logged>, RegistryError> {
         self.writes.into_iter().try_for_each(|write| write.collect(view, changes))?;
         audit::append(view, changes, self.events)
     }

@@ -61,6 +61,8 @@ pub(super) enum Table {
     Leftovers = 0x52,
     /// position → [`super::records::Audit`]
     Audit = 0x60,
+    /// → [`super::records::AuditExtent`]
+    AuditExtent = 0x61,
     /// key of a large record, position → the rest of it
     Pieces = 0xf0,
 }

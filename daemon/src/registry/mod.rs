@@ -32,7 +32,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use keywright_proto::Id;
+use keywright_proto::{Id, audit::Event as Logged};
 
 pub use batch::Batch;
 pub use error::RegistryError;
@@ -46,6 +46,8 @@ use store::Store;
 
 /// Is told which Keys have new statements.
 type Watcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
+/// Is told which events were logged.
+type Listener = Box<dyn Fn(&[Logged]) + Send + Sync>;
 
 /// An open registry. Clones share it; the last one closes it.
 #[derive(Clone)]
@@ -55,6 +57,7 @@ struct Open {
     store: Store,
     numbers: Mutex<Reserved>,
     watcher: OnceLock<Watcher>,
+    listener: OnceLock<Listener>,
     // Last: the lock goes when the database is closed.
     _lock: directory::Lock,
 }
@@ -80,6 +83,7 @@ impl Registry {
                 store,
                 numbers: Mutex::default(),
                 watcher: OnceLock::new(),
+                listener: OnceLock::new(),
                 _lock: lock,
             }))),
             Err(RegistryError::Damaged { what }) => {
@@ -97,7 +101,14 @@ impl Registry {
     /// Whether the batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
         let stated = batch.stated();
-        self.0.store.commit(|view, changes| batch.collect(view, changes))?;
+        let mut logged = Vec::new();
+        self.0.store.commit(|view, changes| {
+            logged = batch.collect(view, changes)?;
+            Ok(())
+        })?;
+        if let Some(listener) = self.0.listener.get().filter(|_| !logged.is_empty()) {
+            listener(&logged);
+        }
         if let Some(watcher) = self.0.watcher.get().filter(|_| !stated.is_empty()) {
             watcher(stated);
         }
@@ -108,6 +119,12 @@ impl Registry {
     /// one such watcher; a second one is told nothing.
     pub fn watch_statements(&self, watcher: impl Fn(Vec<Id>) + Send + Sync + 'static) {
         let _ = self.0.watcher.set(Box::new(watcher));
+    }
+
+    /// Has somebody told which events were logged, after each commit of some, by the thread that commits. There is one such
+    /// listener; a second one is told nothing.
+    pub fn watch_events(&self, listener: impl Fn(&[Logged]) + Send + Sync + 'static) {
+        let _ = self.0.listener.set(Box::new(listener));
     }
 
     /// Reads and counts everything, and follows the chain of the audit log. For a thread of its own, at a time of

@@ -243,8 +243,17 @@ pub struct Audit {
     pub event: String,
     /// To what: field names and values, sorted.
     pub fields: Vec<(String, String)>,
-    /// SHA-256 of the record before it.
+    /// The hash of the event before it, as `keywright_proto::audit` takes it.
     pub previous: [u8; 32],
+}
+
+/// What is left of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditExtent {
+    /// The position of the oldest event.
+    pub first: u64,
+    /// How many bytes all records have.
+    pub bytes: u64,
 }
 
 /// A Lock's newest confirmation about a Key: what makes a right `active`, or ends `removing`.

@@ -4,7 +4,7 @@
 //! the new format under `tests/fixtures/`.
 
 use super::{
-    changes::Changes, error::RegistryError, layout::Table, others, removed, store::Store,
+    audit, changes::Changes, error::RegistryError, layout::Table, others, removed, store::Store,
     view::View,
 };
 
@@ -17,6 +17,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     others::add_digests,
     // 3: rights that were removed have a time, Locks can be removed.
     removed::add_removed_rights,
+    // 4: the log is chained over what is exported of it.
+    audit::rewrite,
 ];
 
 /// The newest format known with these migrations.

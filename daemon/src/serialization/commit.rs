@@ -7,6 +7,7 @@ use super::{
     write::Write,
 };
 use crate::{
+    audit::Event,
     clock,
     judging::Words,
     registry::{
@@ -71,16 +72,9 @@ impl Write {
         let words = Words::read(&self.tools.registry, key, family, None)?;
         batch.put_older(key, family, words.beside(&signer));
         batch.put_statement(key, family, statement, locks);
-        batch.audit(
-            now,
-            "key-made",
-            vec![
-                ("family".into(), family.to_string()),
-                ("key".into(), key.to_string()),
-                ("kind".into(), intent.kind.to_string()),
-                ("serialization".into(), intent.number.to_string()),
-            ],
-        );
+        let (kind, serialization) = (intent.kind.role(), Some(intent.number));
+        let made = Event::KeyMade { family, key, kind, locks: allowed, serialization };
+        batch.audit(now, made.word(), made.fields(self.order.asked_by));
         for guid in [intent.candidate.guid, intent.candidate.guid_before].into_iter().flatten() {
             batch.remove_leftover(guid);
         }
@@ -103,7 +97,8 @@ impl Write {
         batch.put_issuer(Id::of_spki(issuing_key), issuer);
         if self.order.intent.kind == Kind::Master {
             batch.put_family(family, Family { root: ca.clone(), pinned: now, locks: 0 });
-            batch.audit(now, "family-pinned", vec![("family".into(), family.to_string())]);
+            let pinned = Event::FamilyPinned { family };
+            batch.audit(now, pinned.word(), pinned.fields(self.order.asked_by));
         }
         Ok(())
     }
@@ -162,12 +157,16 @@ pub fn left_behind(intent: &Intent) -> Vec<&'static str> {
 }
 
 /// Gives a job up: no right, no statement released, and what the issuer signed is revoked with its
-/// next CRL. What is left on the token is remembered, for the next job to reuse.
-pub fn roll_back(registry: &Registry, number: u64) -> Result<Option<Intent>, RegistryError> {
+/// next CRL, and the log names the user who asked for it, if one did. What is left on the token is remembered, for the next job to reuse.
+pub fn roll_back(
+    registry: &Registry,
+    number: u64,
+    by: Option<u32>,
+) -> Result<Option<Intent>, RegistryError> {
     let Some(intent) = registry.intent(number)? else { return Ok(None) };
     let mut batch = Batch::new();
-    if let Some(by) = &intent.issuer {
-        let ca = Id::of_spki(&by.issuing_key);
+    if let Some(issuer) = &intent.issuer {
+        let ca = Id::of_spki(&issuer.issuing_key);
         // A serial number may have been signed without the signature being saved.
         if let (Some(mut issuer), true) = (registry.issuer(ca)?, intent.made.looked) {
             issuer.to_revoke.extend(intent.made.serials.iter().cloned());
@@ -189,14 +188,8 @@ pub fn roll_back(registry: &Registry, number: u64) -> Result<Option<Intent>, Reg
         // The new GUID is the first thing that is written: a token without it has nothing of ours.
         batch.put_leftover(guid, leftover);
     }
-    batch.audit(
-        clock::unix_seconds(),
-        "job-rolled-back",
-        vec![
-            ("kind".into(), intent.kind.to_string()),
-            ("serialization".into(), number.to_string()),
-        ],
-    );
+    let event = Event::JobRolledBack { serialization: number, kind: intent.kind };
+    batch.audit(clock::unix_seconds(), event.word(), event.fields(by));
     batch.remove_intent(number);
     registry.commit(batch)?;
     Ok(Some(intent))

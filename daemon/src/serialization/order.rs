@@ -58,6 +58,8 @@ pub struct Order {
     pub certificate_years: u32,
     /// For how many years a CRL is.
     pub crl_years: u32,
+    /// The user who gave the last PIN, for the log.
+    pub asked_by: Option<u32>,
 }
 
 /// What a write reports while it runs.

@@ -8,7 +8,7 @@ use keywright_proto::{
     rights::{Said, newest},
 };
 
-use super::{Reply, Station};
+use super::{Reply, Station, log::Confirmed};
 use crate::{
     clock,
     error::Error,
@@ -36,16 +36,21 @@ impl Station {
 
     fn keep_confirmations(&mut self, all: Vec<Vec<u8>>) -> Result<Vec<Error>, Error> {
         let (mut batch, mut rights) = (Batch::new(), BTreeSet::new());
+        let mut confirmed = Confirmed::new();
         let (mut keys, mut refused) = (BTreeSet::new(), Vec::new());
         for bytes in all {
             match self.read_confirmation(&bytes) {
                 Ok((lock, known, stated, said)) => {
                     if !rights.insert((stated.key, lock)) {
                         // Which of two is newer is seen against what is committed.
+                        self.log_confirmed(&mut batch, std::mem::take(&mut confirmed));
                         self.registry.commit(std::mem::take(&mut batch))?;
                         rights = BTreeSet::from([(stated.key, lock)]);
                     }
-                    self.put_confirmed(&mut batch, lock, &stated, said, bytes)?;
+                    let allow = said.effect == Effect::Allow;
+                    if self.put_confirmed(&mut batch, lock, &stated, said, bytes)? {
+                        confirmed.entry((stated.key, allow)).or_default().push(lock);
+                    }
                     batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
                     keys.insert(stated.key);
                 }
@@ -53,6 +58,7 @@ impl Station {
             }
         }
         if !keys.is_empty() {
+            self.log_confirmed(&mut batch, confirmed);
             self.registry.commit(batch)?;
         }
         for key in keys {
@@ -108,12 +114,6 @@ impl Station {
             let (version, time) = (stated.version, clock::unix_seconds());
             batch.put_confirmation(key, lock, records::Confirmation { version, allow, time });
             batch.put_lock_word(key, lock, LockWord { cose, newest_version: reported });
-            let fields = vec![
-                ("allow".into(), allow.to_string()),
-                ("key".into(), key.to_string()),
-                ("lock".into(), lock.to_string()),
-            ];
-            batch.audit(time, "right-confirmed", fields);
         } else if let Some(word) = word {
             batch.put_lock_word(key, lock, LockWord { newest_version: reported, ..word });
         }

@@ -11,13 +11,14 @@ use super::{
     view::{Detail, Label, Outcome},
 };
 use crate::{
+    audit::Event as Logged,
     decision::Past,
     error::Error,
     hotplug::DeviceId,
     presence::Claims,
     serialization::{
         order::{Made, Puk, Stop, Stopped},
-        wizard::{Event, Who},
+        wizard::{Event, Step, Who},
     },
     token::PinState,
 };
@@ -155,6 +156,7 @@ impl Station {
                 self.take_stop(number, Stop::Cancelled, used);
             }
             Stop::Cancelled => {
+                self.note_cancelled(number, Step::Writing);
                 if let Some(job) = self.serializations.get_mut(&number)
                     && let Err(error) = job.wizard.happen(Event::Cancel)
                 {
@@ -194,6 +196,8 @@ impl Station {
         let device = key.device.as_ref().map(|device| device.id.clone());
         if let Some((_, key)) = device.and_then(|device| self.present_mut(&device)) {
             key.note_refusal(&error);
+            let token = key.token();
+            self.note_refused(token, &error);
         }
         self.load_intent(number);
         if let Some(job) = self.serializations.get_mut(&number)
@@ -217,6 +221,8 @@ impl Station {
 
     /// A job that cannot be done.
     pub(super) fn give_up(&mut self, number: u64, error: &Error) {
+        let token = self.token_of(number);
+        self.note_event(&Logged::JobFailed { serialization: number, error: error.name(), token });
         if let Some(job) = self.serializations.get_mut(&number) {
             if let Err(refusal) = job.wizard.happen(Event::Abandoned) {
                 tracing::error!(number, %refusal, "a job failed out of step");

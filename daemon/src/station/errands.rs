@@ -50,7 +50,9 @@ impl Station {
             }
             Err(error) => {
                 key.note_refusal(&error);
-                Err(token_error(key, error))
+                let (answer, token) = (token_error(key, error.clone()), key.token());
+                self.note_refused(token, &error);
+                Err(answer)
             }
         }
     }

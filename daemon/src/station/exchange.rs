@@ -7,8 +7,9 @@ use keywright_proto::{
     Certificate, Effect, Id, Papers, Role, Target, family::Signed, statement::claimed, tree::Hash,
 };
 
-use super::{Reply, Station, plugs::new_label, soft_keys::MODEL as SOFT_KEY};
+use super::{Reply, Station, log::Confirmed, plugs::new_label, soft_keys::MODEL as SOFT_KEY};
 use crate::{
+    audit::Event,
     clock,
     error::Error,
     registry::{
@@ -36,11 +37,7 @@ impl Station {
         new += self.take_statements(&mut batch, family, papers)?;
         new += self.take_removed(&mut batch, family, papers)?;
         if new > 0 {
-            batch.audit(
-                clock::unix_seconds(),
-                "family-imported",
-                vec![("family".into(), family.to_string()), ("new".into(), new.to_string())],
-            );
+            self.log(&mut batch, &Event::FamilyImported { family, new });
         }
         self.registry.commit(batch)?;
         // Confirmations are found by the digests of what has just been put.
@@ -210,15 +207,18 @@ impl Station {
     }
 
     fn take_confirmations(&self, family: Id, papers: &Papers) -> Result<usize, Error> {
-        let mut batch = Batch::new();
+        let (mut batch, mut confirmed) = (Batch::new(), Confirmed::new());
         let mut new = 0;
         for (lock, said, cose) in papers.confirmations() {
             let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == family);
             let Some(stated) = stated else { continue };
-            let is_new =
-                self.put_confirmed(&mut batch, id_of(&lock), &stated, said, cose.to_vec())?;
-            new += usize::from(is_new);
+            let (lock, allow) = (id_of(&lock), said.effect == Effect::Allow);
+            if self.put_confirmed(&mut batch, lock, &stated, said, cose.to_vec())? {
+                new += 1;
+                confirmed.entry((stated.key, allow)).or_default().push(lock);
+            }
         }
+        self.log_confirmed(&mut batch, confirmed);
         self.registry.commit(batch)?;
         Ok(new)
     }

@@ -80,6 +80,21 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// The same in the name of a user: what is logged of it names him.
+    pub async fn ask_for<T: Send + 'static>(
+        &self,
+        uid: u32,
+        question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
+    ) -> Result<T, Error> {
+        self.ask(move |station, reply| {
+            station.asked_by = Some(uid);
+            question(station, reply);
+        })
+        .await
+    }
+}
+
 impl Drop for Pending {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);

@@ -7,6 +7,7 @@ use super::{
     view::{Detail, Label, Outcome},
 };
 use crate::{
+    audit::Event as Logged,
     error::Error,
     hotplug::{Device, DeviceId},
     presence::Claims,
@@ -39,6 +40,10 @@ impl Station {
             Error::Store(_) => error.name(),
             _ => keywright_proto::ErrorName::Interrupted,
         };
+        let (serialization, error) = (number, error.name());
+        let event = Logged::JobInterrupted { serialization, error, token: self.token_of(number) };
+        self.note_event(&event);
+        let Some(job) = self.serializations.get_mut(&number) else { return };
         let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();
         job.outcome = Outcome { error: Some(name), text, details: Vec::new() }
             .with("stage", Detail::Text(stage));
@@ -76,9 +81,10 @@ impl Station {
 
     /// Rolls back what a job began, and says what is left.
     pub(super) fn abandon(&mut self, number: u64) -> Result<(), Error> {
-        let rolled_back = roll_back(&self.registry, number).inspect_err(|error| {
-            tracing::error!(number, %error, "a job could not be rolled back");
-        })?;
+        let rolled_back =
+            roll_back(&self.registry, number, self.asked_by).inspect_err(|error| {
+                tracing::error!(number, %error, "a job could not be rolled back");
+            })?;
         // A recovery code that may be in force is still to be had; any other is worth nothing.
         if !rolled_back.as_ref().is_some_and(|intent| intent.made.puk_begun)
             && let Some(job) = self.serializations.get_mut(&number)

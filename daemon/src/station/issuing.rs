@@ -4,12 +4,13 @@ use keywright_proto::{Certificate, Id, Standing, Unsigned};
 
 use super::{Station, keys::Key, view::Label};
 use crate::{
+    audit::Event,
     decision::Reason,
     error::Error,
     hotplug::Device,
     judging,
     registry::Batch,
-    serialization::{new_issuer, signing::sign_all},
+    serialization::{new_issuer, order::Failure, signing::sign_all},
     token::Pin,
 };
 
@@ -86,12 +87,18 @@ impl Station {
         }
         let job = move |token: &mut crate::token::Token| sign_all(token, &pin, papers);
         self.on_token(name, issuing.device.clone(), may, job, move |station, signed| {
-            let signed = signed.and_then(|(_, signed)| {
-                let called = station.key(&label).map(Key::called).unwrap_or_default();
-                signed.map_err(|why| Error::failed(&called, why))
-            });
+            let signed =
+                signed.and_then(|(_, signed)| signed.map_err(|why| station.failure(&label, why)));
             done(station, signed);
         });
+    }
+
+    /// What the failure of a signature means. A token that is not what it claims to be is logged.
+    pub(super) fn failure(&self, label: &Label, why: Failure) -> Error {
+        if matches!(why, Failure::NotGenuine(_)) {
+            self.note_event(&Event::KeyNotGenuine { token: self.token(label) });
+        }
+        Error::failed(&self.key(label).map(Key::called).unwrap_or_default(), why)
     }
 
     /// An issuing Key that was made at another station is known from its first signature here on.

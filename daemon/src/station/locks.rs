@@ -3,10 +3,10 @@
 use keywright_proto::{Id, PublicKey, Role, read_csr, verify_chain};
 
 use super::{
-    Reply, Station, chains::chain_pem, issuing::Issuing, keys::Key, serializations::checked,
-    view::Label,
+    Reply, Station, chains::chain_pem, issuing::Issuing, serializations::checked, view::Label,
 };
 use crate::{
+    audit::Event,
     clock,
     error::Error,
     owed::Of,
@@ -67,8 +67,7 @@ impl Station {
         };
         self.on_token("lock", issuing.device.clone(), may, job, move |station, signed| {
             let result = signed.and_then(|(_, certificate)| {
-                let called = station.key(&issuer).map(Key::called).unwrap_or_default();
-                let certificate = certificate.map_err(|why| Error::failed(&called, why))?;
+                let certificate = certificate.map_err(|why| station.failure(&issuer, why))?;
                 station.keep_lock(&issuer, &issuing, &identity_key, name, certificate)
             });
             reply.answer(station, result.map(|chain| (lock, chain)));
@@ -144,6 +143,11 @@ impl Station {
         let mut family = known.unwrap_or(Family { root, pinned: now, locks: 0 });
         let again = self.registry.lock(lock)?;
         family.locks += u32::from(again.is_none());
+        let event = match again {
+            None => Event::LockAdded { family: issuing.family, lock, name: name.clone() },
+            Some(_) => Event::SignedAnew { family: issuing.family, papers: 1 },
+        };
+        self.log(&mut batch, &event);
         batch.put_family(issuing.family, family);
         let mut chain = vec![certificate.clone()];
         chain.extend(issuing.chain.iter().map(|ca| ca.der().to_vec()));
@@ -158,11 +162,6 @@ impl Station {
                 online: again.as_ref().is_some_and(|known| known.online),
                 last_seen: again.map_or(now, |known| known.last_seen),
             },
-        );
-        batch.audit(
-            now,
-            "lock-added",
-            vec![("family".into(), issuing.family.to_string()), ("lock".into(), lock.to_string())],
         );
         self.registry.commit(batch)?;
         self.refresh_family(issuing.family);
@@ -221,7 +220,7 @@ impl Station {
                 container: Container::AccessCertificate.number(),
             },
         );
-        batch.audit(now, "family-pinned", vec![("family".into(), issuing.family.to_string())]);
+        self.log(batch, &Event::FamilyPinned { family: issuing.family });
         Ok(())
     }
 

@@ -17,6 +17,7 @@ mod issuing;
 mod keys;
 mod leases;
 mod locks;
+mod log;
 mod names;
 mod offers;
 mod orders;
@@ -46,6 +47,7 @@ pub use handle::{Caller, Handle, Message, Reply};
 pub use selection::LockChoice;
 
 use crate::{
+    audit::denials::Denials,
     config::Config,
     decision::Past,
     error::Error,
@@ -81,6 +83,10 @@ pub struct Station {
     settled: bool,
     /// Absent Keys that have changed.
     touched: BTreeSet<Label>,
+    /// The user who asked for what is being done; none where nobody did.
+    asked_by: Option<u32>,
+    /// Calls that were refused lately; none before the first one since the start.
+    denials: Option<Denials>,
     shown: Shown,
     replies: Vec<Output>,
 }
@@ -118,6 +124,8 @@ impl Station {
             plugs: 0,
             settled: false,
             touched: BTreeSet::new(),
+            asked_by: None,
+            denials: None,
             shown: Shown::default(),
             replies: Vec::new(),
         };
@@ -127,6 +135,7 @@ impl Station {
             station.put(Output::Ready);
             while let Some(message) = messages.blocking_recv() {
                 message(&mut station);
+                station.asked_by = None;
                 station.settle();
             }
         })?;
@@ -238,6 +247,13 @@ impl Station {
         job: impl FnOnce() -> R + Send + 'static,
         done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
     ) {
+        // What comes of it is done in the name of whoever asks now.
+        let asked_by = self.asked_by;
+        let done = move |station: &mut Self, result| {
+            let meanwhile = std::mem::replace(&mut station.asked_by, asked_by);
+            done(station, result);
+            station.asked_by = meanwhile;
+        };
         let start: Start = Box::new({
             let tokens = tokens.clone();
             move |station| match may(station) {

@@ -4,7 +4,7 @@ use keywright_proto::Id;
 
 use super::{Reply, Station, serializations::checked};
 use crate::{
-    clock,
+    audit::Event,
     error::Error,
     registry::{
         Batch,
@@ -26,8 +26,8 @@ impl Station {
         self.issuer_is_here(families.iter().map(|(family, _)| *family))?;
         let label = record.label.clone();
         let mut batch = Batch::new();
-        batch.put_key(id, records::Key { name, ..record });
-        batch.audit(clock::unix_seconds(), "key-renamed", vec![("key".into(), id.to_string())]);
+        batch.put_key(id, records::Key { name: name.clone(), ..record });
+        self.log(&mut batch, &Event::KeyRenamed { key: id, name });
         self.registry.commit(batch)?;
         self.refresh(&label);
         Ok(())
@@ -44,8 +44,8 @@ impl Station {
         let lock = self.registry.lock(id)?.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?;
         self.issuer_is_here([lock.family])?;
         let mut batch = Batch::new();
-        batch.put_lock(id, Lock { name, ..lock });
-        batch.audit(clock::unix_seconds(), "lock-renamed", vec![("lock".into(), id.to_string())]);
+        batch.put_lock(id, Lock { name: name.clone(), ..lock });
+        self.log(&mut batch, &Event::LockRenamed { lock: id, name });
         Ok(self.registry.commit(batch)?)
     }
 

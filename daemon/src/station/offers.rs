@@ -7,6 +7,7 @@ use super::{
     view::{DecisionView, Label, Outcome, Output},
 };
 use crate::{
+    audit::Event as Logged,
     decision::{self, Past, Ruling, Verdict},
     error::Error,
     serialization::wizard::{Event, Step, Wizard},
@@ -166,6 +167,10 @@ impl Station {
             .find(|key| !key.is_present() && key.port == port);
         let Some(missed) = missed else { return };
         let outcome = Outcome::wrong_key(&missed.called(), port);
+        // An offer that nobody took up waits for nobody.
+        if job.owner.is_some() || job.intent.is_some() {
+            self.note_event(&Logged::WrongKey { serialization: number, token: self.token(came) });
+        }
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome = outcome;
         }

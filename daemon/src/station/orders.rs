@@ -75,6 +75,7 @@ impl Station {
             factory_puk: key.details.puk_is_factory,
             puk_tried: self.puk_tried(key)?,
             newest_version,
+            asked_by: self.asked_by,
             certificate_years: self.config.certificate_years,
             crl_years: self.config.crl_years,
             intent,

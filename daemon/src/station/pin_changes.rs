@@ -2,6 +2,7 @@
 
 use super::{Reply, Station, view::Label};
 use crate::{
+    audit::{Event, Token},
     error::Error,
     serialization::wizard::Step,
     token::{Cleared, Details, Pin, RecoveryCode},
@@ -27,7 +28,9 @@ impl Station {
                     token.change_pin(&old, &new)?;
                     Ok((token.clear()?, token.read_details()?))
                 },
-                move |station, result| station.pin_set(&label, result, reply),
+                move |station, result| {
+                    station.pin_set(&label, result, |token| Event::PinChanged { token }, reply)
+                },
             ),
         }
     }
@@ -48,7 +51,9 @@ impl Station {
                     token.unblock_pin(&code, &new)?;
                     Ok((token.clear()?, token.read_details()?))
                 },
-                move |station, result| station.pin_set(&label, result, reply),
+                move |station, result| {
+                    station.pin_set(&label, result, |token| Event::PinUnblocked { token }, reply)
+                },
             ),
         }
     }
@@ -67,6 +72,7 @@ impl Station {
         &mut self,
         label: &Label,
         result: Result<(Cleared, Details), Error>,
+        event: fn(Token) -> Event,
         reply: Reply<()>,
     ) {
         let result = result.map(|(_, details)| {
@@ -76,6 +82,7 @@ impl Station {
                 key.assume_pin();
             }
             self.pin_changed(label);
+            self.note_event(&event(self.token(label)));
         });
         reply.answer(self, result);
     }

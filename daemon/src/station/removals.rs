@@ -9,6 +9,7 @@ use keywright_proto::{
 
 use super::{Reply, Station, issuing::Issuing, view::Label};
 use crate::{
+    audit::Event,
     clock,
     error::Error,
     judging,
@@ -101,9 +102,7 @@ impl Station {
                 Paper::Removal => {
                     let removal = LockRemoval { lock, key_hash, cose: signed, first_seen: now };
                     batch.put_lock_removal(family, removal);
-                    let fields = [("family", family.to_string()), ("lock", lock.to_string())];
-                    let fields = fields.map(|(field, value)| (field.to_owned(), value)).to_vec();
-                    batch.audit(now, "lock-removed", fields);
+                    self.log(&mut batch, &Event::LockRemoved { family, lock });
                 }
                 Paper::Crl => {
                     let own = issuing.chain.first().ok_or(Error::Unverified(family))?;

@@ -4,7 +4,8 @@ use keywright_proto::{Certificate, Effect, Id, Kind};
 
 use super::{Caller, Reply, Station, selection::too_many, view::Summary};
 use crate::{
-    decision::Reason, error::Error, registry::records::LockEntry, serialization::wizard::Event,
+    audit::Event as Logged, decision::Reason, error::Error, registry::records::LockEntry,
+    serialization::wizard::Event,
 };
 
 /// How many rights that are not copied are named in a review.
@@ -135,7 +136,17 @@ impl Station {
         job.locks = locks.into();
         job.new_puk.clone_from(&code);
         job.recovery_code = code;
+        self.note_saved(number, count);
         Ok(())
+    }
+
+    fn note_saved(&self, number: u64, locks: u32) {
+        let Some(job) = self.serializations.get(&number) else { return };
+        let Some(kind) = job.wizard.kind() else { return };
+        let issuer = job.issuer.as_ref().and_then(|label| self.keys.get(label)?.id);
+        let (token, locks) = (self.token_of(number), locks as usize);
+        let serialization = number;
+        self.note_event(&Logged::JobSaved { serialization, kind, issuer, token, locks });
     }
 
     /// Its issuer's CA certificate is the last one that a chain may have.

@@ -18,6 +18,7 @@ use super::{
     view::Label,
 };
 use crate::{
+    audit::Event,
     clock,
     error::Error,
     judging::{self, Words, members},
@@ -253,15 +254,17 @@ impl Station {
                 issuer.to_revoke.extend(serials);
             }
         }
+        let is_new = |paper: &Paper| matches!(paper, Paper::Revocation { .. } | Paper::Crl(_));
+        let papers = kept.iter().filter(|paper| !is_new(paper)).count();
+        if papers > 0 {
+            self.log(&mut batch, &Event::SignedAnew { family, papers });
+        }
         for (paper, signed) in kept.into_iter().zip(signed) {
             match paper {
                 Paper::Revocation { key, salt_seed, reason } => {
-                    let fields = vec![
-                        ("family".into(), family.to_string()),
-                        ("key".into(), key.to_string()),
-                        ("reason".into(), reason.clone()),
-                    ];
-                    batch.audit(now, "key-revoked", fields);
+                    let reason_given = reason.clone();
+                    let event = Event::KeyRevoked { family, key, reason: reason_given };
+                    self.log(&mut batch, &event);
                     let (cose, first_seen) = (signed, now);
                     let revocation = Revocation { key, cose, salt_seed, first_seen, reason };
                     batch.put_revocation(family, revocation);

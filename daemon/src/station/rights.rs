@@ -12,6 +12,7 @@ use super::{
     Reply, Station, issuing::Issuing, revocations::is_stolen, selection::too_many, view::Label,
 };
 use crate::{
+    audit::Event,
     clock,
     decision::Reason,
     error::Error,
@@ -202,10 +203,10 @@ impl Station {
         let Some(cose) = signed.into_iter().next() else { return Err(Error::JobLost) };
         let mut batch = Batch::new();
         let (key, family) = (new.key, new.family);
+        let (allowed, denied) = new.effects();
         self.put_new(&mut batch, issuing, new, cose)?;
         self.put_own_issuer(&mut batch, issuing)?;
-        let fields = vec![("family".into(), family.to_string()), ("key".into(), key.to_string())];
-        batch.audit(clock::unix_seconds(), "rights-changed", fields);
+        self.log(&mut batch, &Event::RightsChanged { family, key, allowed, denied });
         self.registry.commit(batch)?;
         self.refresh_id(key);
         Ok(())
@@ -259,6 +260,12 @@ impl Station {
 }
 
 impl NewStatement {
+    /// How many of the listed Locks it allows, and how many it denies.
+    pub(super) fn effects(&self) -> (usize, usize) {
+        let allowed = self.entries.iter().filter(|entry| entry.allow).count();
+        (allowed, self.entries.len() - allowed)
+    }
+
     fn tree(&self) -> Result<TreeHead, Error> {
         let leaf = |target, allow| {
             let effect = if allow { Effect::Allow } else { Effect::Deny };

@@ -13,6 +13,7 @@ use super::{
     view::{Label, Outcome, SerializationView},
 };
 use crate::{
+    audit::Event as Logged,
     decision::Past,
     error::Error,
     registry::records::{Intent, LockEntry},
@@ -245,6 +246,10 @@ impl Station {
                 )
             })
         });
+        if result.is_ok() {
+            let token = self.token_of(number);
+            self.note_event(&Logged::CodeTaken { serialization: number, token });
+        }
         self.answered(number, &caller, result, reply);
     }
 
@@ -289,7 +294,10 @@ impl Station {
             self.job(number)?.outcome = before;
             return Err(error);
         }
-        self.job(number)?.wizard.cancel()?;
+        let job = self.job(number)?;
+        let step = job.wizard.step();
+        job.wizard.cancel()?;
+        self.note_cancelled(number, step);
         self.ended(number, Past::Cancelled);
         Ok(())
     }

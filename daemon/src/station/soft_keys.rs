@@ -8,6 +8,7 @@ use super::{
     rights::no_random, serializations::checked, view::Label,
 };
 use crate::{
+    audit::Event,
     clock,
     error::Error,
     registry::{
@@ -109,11 +110,10 @@ impl Station {
         let container = NO_CONTAINER;
         let membership = Membership { role, certificate: certificate.clone(), issuer, container };
         batch.put_membership(id, family, membership);
+        let (locks, _) = new.effects();
         self.put_new(&mut batch, issuing, new, statement)?;
-        let fields =
-            [("family", family.to_string()), ("key", id.to_string()), ("kind", role.to_string())];
-        let fields = fields.map(|(field, value)| (field.to_owned(), value)).to_vec();
-        batch.audit(clock::unix_seconds(), "key-made", fields);
+        let made = Event::KeyMade { family, key: id, kind: role, locks, serialization: None };
+        self.log(&mut batch, &made);
         self.registry.commit(batch)?;
         self.recall(id, &record);
         let above = issuing.chain.iter().map(|ca| ca.der().to_vec());

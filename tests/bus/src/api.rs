@@ -100,6 +100,7 @@ pub trait Manager {
     fn apply_confirmation(&self, confirmation: &[u8]) -> Result<()>;
     fn export_family(&self, family: &str, out: Fd<'_>) -> Result<()>;
     fn import_family(&self, from: Fd<'_>) -> Result<u32>;
+    fn export_audit(&self, out: Fd<'_>) -> Result<()>;
 }
 
 /// A Key.

@@ -55,6 +55,9 @@ pub enum Command {
     /// What a family publishes
     #[command(subcommand)]
     Family(FamilyCommand),
+    /// The log of security-relevant events
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Check this station and the Keys plugged in, and say what to mend
     Doctor,
 }
@@ -287,6 +290,25 @@ pub enum FamilyCommand {
     },
 }
 
+/// `audit …`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the log, one line of JSON an event, oldest first
+    Export {
+        /// Write it into this file instead; it must not exist yet
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Check that no event was changed, left out or put in, and print the hash of the newest one
+    Verify {
+        /// A file with an exported log, `-` for standard input; default: the daemon's own log
+        file: Option<PathBuf>,
+        /// A hash that was noted earlier: the log has to go at least as far
+        #[arg(long, value_name = "HASH")]
+        expect: Option<String>,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
@@ -331,6 +353,10 @@ mod tests {
             "keywrightctl family bundle",
             "keywrightctl family export out",
             "keywrightctl family import in",
+            "keywrightctl audit export",
+            "keywrightctl audit export --out f",
+            "keywrightctl audit verify",
+            "keywrightctl audit verify f --expect 00",
             "keywrightctl doctor",
         ] {
             parse(line).unwrap_or_else(|kind| panic!("{line}: {kind:?}"));

@@ -5,6 +5,7 @@
 
 mod answers;
 mod args;
+mod audit;
 mod checks;
 mod doctor;
 mod drive;
@@ -67,6 +68,9 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
     if let Command::Doctor = args.command {
         return doctor::run(&bus, output).await;
     }
+    if let Command::Audit(command) = args.command {
+        return audit::run(&bus, command, output).await;
+    }
     if let Command::Serialize(serialize) = args.command {
         // Files are looked at before anything begins.
         let prepared = serialize::Prepared::new(serialize)?;
@@ -83,6 +87,6 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Lock(command) => lock::run(&client, command, output).await,
         Command::SoftKey(command) => soft_key::run(&client, command, output).await,
         Command::Family(command) => family::run(&client, command, output).await,
-        Command::Doctor | Command::Serialize(_) => Ok(()), // done above
+        Command::Doctor | Command::Audit(_) | Command::Serialize(_) => Ok(()), // done above
     }
 }

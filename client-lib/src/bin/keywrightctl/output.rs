@@ -48,6 +48,11 @@ impl Output {
         self.write(&printable(text))
     }
 
+    /// Lines for programs, as they are.
+    pub fn lines(&mut self, lines: &str) -> Result<(), Failure> {
+        if lines.is_empty() { Ok(()) } else { self.write(lines) }
+    }
+
     fn write(&mut self, text: &str) -> Result<(), Failure> {
         let end = if text.ends_with('\n') { "" } else { "\n" };
         write!(self.to, "{text}{end}").and_then(|()| self.to.flush()).map_err(|error| {

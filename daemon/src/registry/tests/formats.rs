@@ -11,6 +11,7 @@ fn the_first_format_is_read() {
     copy(&fixture("registry-v1"), &place.dir());
     let registry = place.open();
     check_everything_of_format_1(&registry).unwrap();
+    is_rewritten(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
@@ -21,6 +22,7 @@ fn the_second_format_is_read() {
     copy(&fixture("registry-v2"), &place.dir());
     let registry = place.open();
     check_everything_of_format_2(&registry).unwrap();
+    is_rewritten(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
@@ -31,6 +33,7 @@ fn the_third_format_is_read() {
     copy(&fixture("registry-v3"), &place.dir());
     let registry = place.open();
     check_everything(&registry).unwrap();
+    is_rewritten(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
@@ -53,6 +56,33 @@ fn removed_rights_of_the_second_format_get_their_time() {
     assert_eq!((since(4), since(5)), (Some(1_700_000_000), None));
     registry.verify().unwrap();
 }
+
+/// The same for format 4: the log is chained over its lines.
+#[test]
+fn the_fourth_format_is_read() {
+    let place = Place::new();
+    copy(&fixture("registry-v4"), &place.dir());
+    let registry = place.open();
+    check_everything(&registry).unwrap();
+    let head = registry.audit_tail(1).unwrap()[0].hash();
+    assert_eq!(hex::encode(head), HEAD, "whoever noted the end of the log finds it again");
+    assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// The end of the log in the fixture of format 4, as any other program takes it from its lines.
+const HEAD: &str = "85a0676edc45a0ef2a9231228992307bfa7fb0191ddbab895541545b7dca7248";
+
+/// The log of an older format goes on, and says what its end was.
+fn is_rewritten(registry: &Registry) {
+    let log = registry.audit_page(0, 10).unwrap();
+    let [.., last] = &log[..] else { panic!("{log:?}") };
+    assert_eq!((log.len(), &*last.event), (3, "log-rewritten"));
+    assert_eq!((last.field("events"), last.field("broken")), (Some("2"), None));
+    assert_eq!(last.field("head"), Some(OLD_HEAD));
+}
+
+/// The hash of the last record in the fixtures of formats 1 to 3, as those formats took it.
+const OLD_HEAD: &str = "a423b6a81fd41628af639ea6b0d3704817b5e2d9f06a19ff7114fb566a144e39";
 
 /// A statement of format 1 is found by its digest after the step to format 2.
 #[test]
@@ -85,7 +115,7 @@ fn freeze() {
     registry.commit(batch).unwrap();
     registry.take_serialization_number().unwrap();
     drop(registry);
-    let fixture = fixture("registry-v3");
+    let fixture = fixture("registry-v4");
     assert!(!fixture.exists(), "a fixture is frozen");
     copy(&place.dir(), &fixture);
     // Zeros only, and put back when a registry is opened.
@@ -147,13 +177,13 @@ fn a_step_that_fails_changes_nothing() {
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let place = Place::new();
-    let later = [STEPS[0], STEPS[1], STEPS[0]];
+    let later = [STEPS, STEPS].concat();
     drop(Registry::open_with(&place.dir(), &later).unwrap());
     let refused = Registry::open(&place.dir()).err().unwrap();
-    assert!(matches!(refused, RegistryError::NewerSchema { found: 4, known: 3, .. }));
+    assert!(matches!(refused, RegistryError::NewerSchema { found: 5, known: 4, .. }));
     let text = refused.to_string();
     assert!(
-        text.contains("has format 4 and this program knows formats up to 3: install"),
+        text.contains("has format 5 and this program knows formats up to 4: install"),
         "{text}"
     );
     Registry::open_with(&place.dir(), &later).unwrap().verify().unwrap();

@@ -1,0 +1,95 @@
+//! `audit …`: the log of security-relevant events.
+
+use std::{
+    fs,
+    io::{self, Read, Seek},
+    path::{Path, PathBuf},
+};
+
+use keywright_client::{
+    Bus, Client,
+    audit::{self, Log, parse_hash},
+};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::{args::AuditCommand, failure::Failure, lock::usage, output::Output, times::local};
+
+/// Runs one of the commands. A file is verified without a daemon.
+pub async fn run(bus: &Bus, command: AuditCommand, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        AuditCommand::Export { out: Some(out) } => {
+            let client = Client::connect(bus).await?;
+            let file = fs::File::create_new(&out).map_err(usage(&out))?;
+            if let Err(error) = client.export_audit(&file).await {
+                // Best effort: half an export is of no use to anybody.
+                let _ = fs::remove_file(&out);
+                return Err(error.into());
+            }
+            file.sync_all().map_err(usage(&out))?;
+            output.show(&serde_json::json!({ "file": out }), || {
+                format!("the log is in {}", out.display())
+            })
+        }
+        AuditCommand::Export { out: None } => output.lines(&fetch(bus).await?),
+        AuditCommand::Verify { file, expect } => {
+            let expected = expect.as_deref().map(noted).transpose()?;
+            let lines = match &file {
+                Some(file) => read(file)?,
+                None => fetch(bus).await?,
+            };
+            let log = audit::verify(lines.lines(), expected).map_err(|broken| {
+                let what =
+                    file.as_deref().map_or("the log".into(), |file| file.display().to_string());
+                Failure::refused(format!("{what} is not whole: {broken}"))
+            })?;
+            output.show(&log, || described(&log))
+        }
+    }
+}
+
+fn noted(hash: &str) -> Result<audit::Hash, Failure> {
+    parse_hash(hash).ok_or_else(|| {
+        Failure::Usage(
+            "--expect wants the 64 hexadecimal digits that `audit verify` printed".into(),
+        )
+    })
+}
+
+fn read(file: &PathBuf) -> Result<String, Failure> {
+    if file == Path::new("-") {
+        return io::read_to_string(io::stdin()).map_err(usage(file));
+    }
+    fs::read_to_string(file).map_err(usage(file))
+}
+
+/// The daemon's log.
+async fn fetch(bus: &Bus) -> Result<String, Failure> {
+    let failed = |error: io::Error| Failure::refused(format!("the log cannot be taken: {error}"));
+    let memory =
+        memfd_create("audit", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let mut memory = fs::File::from(memory);
+    Client::connect(bus).await?.export_audit(&memory).await?;
+    let mut lines = String::new();
+    memory.rewind().and_then(|()| memory.read_to_string(&mut lines)).map_err(failed)?;
+    Ok(lines)
+}
+
+fn described(log: &Log) -> String {
+    if log.events == 0 {
+        return "The log is whole; it has no event yet.".into();
+    }
+    let mut text = format!(
+        "The log is whole: {} events, from {} to {}.\nIts end: {}\n",
+        log.events,
+        local(log.from),
+        local(log.to),
+        log.head
+    );
+    if log.first > 0 {
+        text.push_str(&format!("{} older events were dropped, as the log says.\n", log.first));
+    }
+    text.push_str(
+        "Note the end elsewhere; --expect with it tells later whether all of this is still there.",
+    );
+    text
+}

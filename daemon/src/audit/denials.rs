@@ -1,0 +1,113 @@
+//! Refused authorizations in the log, so few that nobody can fill a disk with them, or push out what is older: of each
+//! user and action one an hour, with the number of calls that were refused since the last one.
+
+use std::collections::BTreeMap;
+
+/// How long a user is not named again for the same action, in seconds.
+const HOUR: u64 = 3_600;
+/// How many users and actions are told apart; all others count together.
+const MOST: usize = 32;
+
+/// A user (none: who could not be told) and a polkit action.
+type Who = (Option<u32>, String);
+
+/// What was refused lately.
+#[derive(Debug, Default)]
+pub struct Denials {
+    lately: BTreeMap<Who, Lately>,
+}
+
+#[derive(Debug, Default)]
+struct Lately {
+    written: u64,
+    since: u64,
+}
+
+impl Denials {
+    /// Takes up what the log has already: an event of before the daemon was started.
+    pub fn written(&mut self, uid: Option<u32>, action: &str, time: u64) {
+        let lately = self.lately.entry((uid, action.into())).or_default();
+        lately.written = lately.written.max(time);
+    }
+
+    /// A call was refused. Answers what is to be written: the user, the action, and how many calls it stands for.
+    pub fn refused(&mut self, uid: Option<u32>, action: &str, now: u64) -> Option<(Who, u64)> {
+        let who = self.place((uid, action.into()), now);
+        let new = !self.lately.contains_key(&who);
+        let lately = self.lately.entry(who.clone()).or_default();
+        lately.since += 1;
+        if !new && !is_over(lately.written, now) {
+            return None;
+        }
+        lately.written = now;
+        Some((who, std::mem::take(&mut lately.since)))
+    }
+
+    /// Under whom it counts: under nobody where there is no room for another one.
+    fn place(&mut self, who: Who, now: u64) -> Who {
+        if self.lately.contains_key(&who) {
+            return who;
+        }
+        if self.lately.len() >= MOST {
+            self.lately.retain(|_, lately| lately.since > 0 || !is_over(lately.written, now));
+        }
+        if self.lately.len() < MOST { who } else { (None, String::new()) }
+    }
+}
+
+/// A clock that was set back does not silence anybody.
+fn is_over(written: u64, now: u64) -> bool {
+    now.abs_diff(written) >= HOUR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    fn calls(denials: &mut Denials, uid: u32, action: &str, now: u64) -> Option<u64> {
+        denials.refused(Some(uid), action, now).map(|(_, calls)| calls)
+    }
+
+    #[test]
+    fn the_first_is_written_and_then_one_an_hour_with_the_number() {
+        let mut denials = Denials::default();
+        assert_eq!(calls(&mut denials, 7, "a", NOW), Some(1));
+        for second in 1..HOUR {
+            assert_eq!(calls(&mut denials, 7, "a", NOW + second), None);
+        }
+        assert_eq!(calls(&mut denials, 7, "b", NOW + 1), Some(1), "another action");
+        assert_eq!(calls(&mut denials, 8, "a", NOW + 1), Some(1), "another user");
+        assert_eq!(calls(&mut denials, 7, "a", NOW + HOUR), Some(HOUR));
+        assert_eq!(calls(&mut denials, 7, "a", NOW + 2 * HOUR), Some(1));
+    }
+
+    #[test]
+    fn a_restart_brings_no_more_of_them() {
+        let mut denials = Denials::default();
+        denials.written(Some(7), "a", NOW);
+        denials.written(Some(7), "a", NOW - 5);
+        assert_eq!(calls(&mut denials, 7, "a", NOW + HOUR - 1), None);
+        assert_eq!(calls(&mut denials, 7, "a", NOW + HOUR), Some(2));
+    }
+
+    #[test]
+    fn a_thousand_users_are_no_more_than_the_limit_an_hour() {
+        let mut denials = Denials::default();
+        let written =
+            (0..1_000).filter_map(|uid| denials.refused(Some(uid), "a", NOW)).collect::<Vec<_>>();
+        assert_eq!(written.len(), MOST + 1);
+        assert_eq!(written[MOST], ((None, String::new()), 1));
+        assert!(denials.lately.len() <= MOST + 1);
+        // An hour later those that were silent make room.
+        assert_eq!(calls(&mut denials, 999, "a", NOW + HOUR), Some(1));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_silences_nobody() {
+        let mut denials = Denials::default();
+        assert_eq!(calls(&mut denials, 7, "a", NOW), Some(1));
+        assert_eq!(calls(&mut denials, 7, "a", NOW - 2 * HOUR), Some(1));
+    }
+}

@@ -1,0 +1,133 @@
+//! What is written of each event, compared with what is promised to other programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+const FORMATS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats.md"));
+
+/// Every event, with everything that can be absent once there and once not.
+fn samples() -> Vec<Event> {
+    let with = |key| of_token(Token { key, serial: "12".into(), port: "usb".into() });
+    [with(Some(id(2))), with(None)].concat()
+}
+
+fn of_token(token: Token) -> Vec<Event> {
+    let (family, key, lock) = (id(1), id(2), id(3));
+    let (serialization, name) = (7, "Anna".to_owned());
+    let issuer = Some(key);
+    vec![
+        Event::FamilyPinned { family },
+        Event::FamilyExported { family },
+        Event::FamilyImported { family, new: 3 },
+        Event::JobSaved { serialization, kind: Kind::Sub, issuer, token: token.clone(), locks: 2 },
+        Event::JobSaved {
+            serialization,
+            kind: Kind::Master,
+            issuer: None,
+            token: token.clone(),
+            locks: 0,
+        },
+        Event::JobFailed {
+            serialization,
+            error: ErrorName::ForeignCredentials,
+            token: token.clone(),
+        },
+        Event::JobInterrupted { serialization, error: ErrorName::KeyAbsent, token: token.clone() },
+        Event::JobCancelled { serialization, token: token.clone() },
+        Event::JobRolledBack { serialization, kind: Kind::Sub },
+        Event::KeyMade { family, key, kind: Role::Soft, locks: 1, serialization: None },
+        Event::KeyMade { family, key, kind: Role::Sub, locks: 1, serialization: Some(7) },
+        Event::KeyRenamed { key, name: name.clone() },
+        Event::KeyRevoked { family, key, reason: "lost".into() },
+        Event::SignedAnew { family, papers: 4 },
+        Event::KeyNotGenuine { token: token.clone() },
+        Event::LockAdded { family, lock, name: name.clone() },
+        Event::LockRemoved { family, lock },
+        Event::LockRenamed { lock, name },
+        Event::RightsChanged { family, key, allowed: 10_000, denied: 1 },
+        Event::RightsConfirmed { key, allow: true, locks: vec![lock, id(4)] },
+        Event::PinRefused { token: token.clone(), retries: 2 },
+        Event::PinBlocked { token: token.clone() },
+        Event::PinChanged { token: token.clone() },
+        Event::PinUnblocked { token: token.clone() },
+        Event::CodeRefused { token: token.clone(), retries: Some(1) },
+        Event::CodeRefused { token: token.clone(), retries: None },
+        Event::CodeBlocked { token: token.clone() },
+        Event::CodeTaken { serialization, token: token.clone() },
+        Event::WrongKey { serialization, token },
+        Event::NotAuthorized { action: "org.keywright1.inspect".into(), calls: 9 },
+    ]
+}
+
+fn id(number: u8) -> Id {
+    Id::from_bytes([number; 16])
+}
+
+/// The words in `Event::word`, so that no sample is forgotten.
+fn words() -> BTreeSet<&'static str> {
+    let word = |line: &'static str| line.split_once(" => \"")?.1.strip_suffix("\",");
+    let mut words: BTreeSet<_> = include_str!("mod.rs").lines().filter_map(word).collect();
+    words.insert(NOT_AUTHORIZED);
+    words
+}
+
+/// Words and fields by the table in docs/formats.md; a field that can be absent has a `?`.
+fn promised() -> BTreeMap<String, Vec<String>> {
+    let table = FORMATS.split_once("### Events\n").unwrap().1.split_once("\n#").unwrap().0;
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let names = |cell: &str| cell.split_whitespace().map(|name| name.replace('`', "")).collect();
+    cells.map(|cells| (cells[1].replace('`', ""), names(cells[2]))).collect()
+}
+
+#[test]
+fn the_list_in_the_documentation_is_true() {
+    let mut promised = promised();
+    // What the registry itself writes.
+    for own in [keywright_proto::audit::TRIMMED, keywright_proto::audit::REWRITTEN] {
+        assert!(promised.remove(own).is_some(), "{own}");
+    }
+    let mut seen: BTreeMap<String, Vec<BTreeSet<String>>> = BTreeMap::new();
+    for event in samples() {
+        let names = event.fields(Some(1000)).into_iter().map(|(name, _)| name);
+        seen.entry(event.word().into()).or_default().push(names.collect());
+    }
+    assert_eq!(seen.keys().map(String::as_str).collect::<BTreeSet<_>>(), words());
+    let live: BTreeMap<String, Vec<String>> = seen
+        .into_iter()
+        .map(|(word, all)| {
+            let every = all.iter().flatten().cloned().collect::<BTreeSet<_>>();
+            let fields = every.into_iter().filter(|name| name != BY).map(|name| {
+                let always = all.iter().all(|names| names.contains(&name));
+                if always { name } else { format!("{name}?") }
+            });
+            (word, fields.collect())
+        })
+        .collect();
+    for fields in promised.values_mut() {
+        fields.sort_by_key(|name| name.replace('?', ""));
+    }
+    assert_eq!(live, promised);
+}
+
+#[test]
+fn who_asked_is_named_where_somebody_did() {
+    for event in samples() {
+        let has = |by| event.fields(by).iter().any(|(name, _)| name == BY);
+        assert!(has(Some(0)) && !has(None), "{event:?}");
+    }
+}
+
+/// No name twice: readers of JSON disagree about which of two they see.
+#[test]
+fn every_name_is_there_once_and_can_be_a_field_of_the_journal() {
+    for event in samples() {
+        let fields = event.fields(Some(1));
+        let names: BTreeSet<_> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), fields.len(), "{event:?}");
+        for name in names {
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase()), "{name}");
+        }
+    }
+}

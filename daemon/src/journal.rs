@@ -1,0 +1,151 @@
+//! Events of the log for the system's journal, in its native protocol (systemd, "Native Journal Protocol"): fields that
+//! other programs can search for, one datagram an event.
+
+use std::{io, os::unix::net::UnixDatagram, path::Path};
+
+use keywright_proto::audit::Event;
+
+/// Where the journal listens.
+pub const SOCKET: &str = "/run/systemd/journal/socket";
+/// The same for every event of the log, whatever it is: `journalctl MESSAGE_ID=…` lists them.
+pub const MESSAGE_ID: &str = "f40e5d29952647f19ce84f50344fd4a4";
+/// What the fields' names begin with.
+const PREFIX: &str = "KEYWRIGHT_";
+/// "Notice": normal, but worth a look.
+const PRIORITY: &str = "5";
+
+/// The way to the journal.
+#[derive(Debug)]
+pub struct Journal(UnixDatagram);
+
+impl Journal {
+    /// Connects to the journal at this path.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(path)?;
+        // A journal that hangs must not hold up whoever commits.
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Writes an event.
+    ///
+    /// # Errors
+    /// The journal is gone, or takes nothing now.
+    pub fn write(&self, event: &Event) -> io::Result<()> {
+        self.0.send(&entry(event)).map(drop)
+    }
+}
+
+/// The text of an event, for people.
+pub fn text(event: &Event) -> String {
+    let fields = event.fields.iter().map(|(name, value)| format!(" {name}={value}"));
+    format!("{}{}", event.event, fields.collect::<String>())
+}
+
+fn entry(event: &Event) -> Vec<u8> {
+    let mut entry = Vec::new();
+    put(&mut entry, "MESSAGE", &text(event));
+    put(&mut entry, "MESSAGE_ID", MESSAGE_ID);
+    put(&mut entry, "PRIORITY", PRIORITY);
+    put(&mut entry, "SYSLOG_IDENTIFIER", "keywrightd");
+    put(&mut entry, &name("event"), &event.event);
+    put(&mut entry, &name("position"), &event.position.to_string());
+    put(&mut entry, &name("hash"), &hex::encode(event.hash()));
+    for (field, value) in &event.fields {
+        match field.as_str() {
+            // Of several Locks each can be searched for.
+            "lock" => value.split(' ').for_each(|lock| put(&mut entry, &name(field), lock)),
+            _ => put(&mut entry, &name(field), value),
+        }
+    }
+    entry
+}
+
+fn name(field: &str) -> String {
+    format!("{PREFIX}{}", field.to_ascii_uppercase())
+}
+
+/// A value with line ends goes with its length before it.
+fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
+    entry.extend_from_slice(name.as_bytes());
+    if value.contains('\n') {
+        entry.push(b'\n');
+        entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    } else {
+        entry.push(b'=');
+    }
+    entry.extend_from_slice(value.as_bytes());
+    entry.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(fields: &[(&str, &str)]) -> Event {
+        let fields = fields.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        Event {
+            position: 3,
+            time: 1,
+            event: "rights-confirmed".into(),
+            fields: fields.collect(),
+            previous: [0; 32],
+        }
+    }
+
+    #[test]
+    fn the_journal_gets_the_fields_that_are_promised() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        assert!(Journal::connect(&path).is_err());
+        let there = UnixDatagram::bind(&path).unwrap();
+        let event = event(&[("key", "a1"), ("lock", "b1 b2"), ("uid", "1000")]);
+        Journal::connect(&path).unwrap().write(&event).unwrap();
+        let mut datagram = [0; 4096];
+        let length = there.recv(&mut datagram).unwrap();
+        let hash = hex::encode(event.hash());
+        assert_eq!(
+            std::str::from_utf8(&datagram[..length]).unwrap(),
+            format!(
+                "MESSAGE=rights-confirmed key=a1 lock=b1 b2 uid=1000\n\
+                 MESSAGE_ID=f40e5d29952647f19ce84f50344fd4a4\nPRIORITY=5\n\
+                 SYSLOG_IDENTIFIER=keywrightd\nKEYWRIGHT_EVENT=rights-confirmed\n\
+                 KEYWRIGHT_POSITION=3\nKEYWRIGHT_HASH={hash}\nKEYWRIGHT_KEY=a1\n\
+                 KEYWRIGHT_LOCK=b1\nKEYWRIGHT_LOCK=b2\nKEYWRIGHT_UID=1000\n"
+            )
+        );
+    }
+
+    #[test]
+    fn the_documentation_names_the_id() {
+        for document in [
+            include_str!("../../docs/formats.md"),
+            include_str!("../../docs/security.md"),
+            include_str!("../../docs/man/keywrightd.8"),
+        ] {
+            assert!(document.contains(MESSAGE_ID));
+        }
+    }
+
+    /// A name must not be able to add a field.
+    #[test]
+    fn a_line_end_ends_no_field() {
+        let entry = entry(&event(&[("name", "a\nKEYWRIGHT_UID=0")]));
+        let text = "KEYWRIGHT_NAME\n\x11\0\0\0\0\0\0\0a\nKEYWRIGHT_UID=0\n";
+        assert!(entry.ends_with(text.as_bytes()), "{}", String::from_utf8_lossy(&entry));
+    }
+
+    #[test]
+    fn a_journal_that_takes_nothing_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _there = UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::connect(&path).unwrap();
+        let refused = (0..100_000).find_map(|_| journal.write(&event(&[])).err());
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+}

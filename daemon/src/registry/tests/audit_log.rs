@@ -1,0 +1,126 @@
+//! The log: its chain, its bound, and what became of it in older formats.
+
+use keywright_proto::audit::{NOTHING, TRIMMED};
+
+use super::{
+    super::audit::{Event, append_within},
+    *,
+};
+
+/// Commits that many events, a commit each, in a log of at most so many bytes.
+fn log(registry: &Registry, events: u64, full: u64, dropped: u64) {
+    for number in 0..events {
+        let fields = vec![("lock".into(), "x".repeat(32))];
+        let event = Event { time: number, event: "lock-added".into(), fields };
+        let store = &registry.0.store;
+        store
+            .commit(|view, changes| {
+                append_within(view, changes, vec![event], full, dropped).map(drop)
+            })
+            .unwrap();
+    }
+}
+
+#[test]
+fn each_event_holds_the_hash_of_the_one_before() {
+    let place = Place::new();
+    let registry = place.open();
+    let mut batch = Batch::new();
+    batch.audit(1, "key-made", vec![("b".into(), "2".into()), ("a".into(), "1".into())]);
+    batch.audit(1, "lock-added", vec![]);
+    registry.commit(batch).unwrap();
+    let mut batch = Batch::new();
+    batch.audit(2, "key-renamed", vec![]);
+    registry.commit(batch).unwrap();
+    let log = registry.audit_page(0, 10).unwrap();
+    let mut previous = NOTHING;
+    for (event, position) in log.iter().zip(0..) {
+        assert_eq!((event.position, event.previous), (position, previous));
+        previous = event.hash();
+    }
+    assert_eq!(log.len(), 3);
+    assert_eq!(registry.audit_page(1, 1).unwrap(), log[1..2]);
+    registry.verify().unwrap();
+}
+
+#[test]
+fn whoever_listens_is_told_what_was_committed_and_nothing_else() {
+    let place = Place::new();
+    let registry = place.open();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&heard);
+    registry.watch_events(move |events| told.lock().unwrap().extend_from_slice(events));
+    registry.commit(Batch::new()).unwrap();
+    let mut refused = Batch::new();
+    refused.audit(1, "key-made", vec![]);
+    refused.put_issuer(id(0), Issuer { crl: vec![0; codec::LIMIT], ..issuer(id(0)) });
+    registry.commit(refused).unwrap_err();
+    assert_eq!(*heard.lock().unwrap(), []);
+    let mut batch = Batch::new();
+    batch.audit(1, "key-made", vec![]).audit(1, "lock-added", vec![]);
+    registry.commit(batch).unwrap();
+    assert_eq!(*heard.lock().unwrap(), registry.audit_page(0, 10).unwrap());
+}
+
+#[test]
+fn a_full_log_drops_its_oldest_events_and_says_so() {
+    let place = Place::new();
+    let registry = place.open();
+    log(&registry, 500, 4_000, 1_000);
+    registry.verify().unwrap();
+    let kept = registry.audit_page(0, 1_000).unwrap();
+    let trims: Vec<_> = kept.iter().filter(|event| event.event == TRIMMED).collect();
+    let newest = trims.last().unwrap();
+    assert_eq!(newest.field("first"), Some(&*kept[0].position.to_string()));
+    assert!(kept[0].position > 300, "{}", kept[0].position);
+    let bytes: usize = registry.0.store.stored_sizes().into_iter().sum();
+    assert!(bytes < 8_000, "{bytes}");
+    for pair in kept.windows(2) {
+        assert_eq!(pair[1].previous, pair[0].hash());
+    }
+    // It goes on where it was.
+    drop(registry);
+    let registry = place.open();
+    log(&registry, 1, 4_000, 1_000);
+    let last = &registry.audit_tail(1).unwrap()[0];
+    assert_eq!(last.position, kept[kept.len() - 1].position + 1);
+    registry.verify().unwrap();
+}
+
+/// As formats 1 and 2 had it, with one record that does not fit the one before.
+#[test]
+fn a_break_in_an_older_log_is_named_when_it_is_rewritten() {
+    let place = Place::new();
+    let registry = Registry::open_with(&place.dir(), &[]).unwrap();
+    let old = registry.0.store.commit(|_, changes| {
+        for position in 0..3 {
+            let (time, event) = (position, "key-made".into());
+            let record = Audit { time, event, fields: vec![], previous: [0; 32] };
+            changes.put(Table::Audit.at(position), &record)?;
+        }
+        Ok(())
+    });
+    old.unwrap();
+    drop(registry);
+    let registry = place.open();
+    registry.verify().unwrap();
+    let last = &registry.audit_tail(1).unwrap()[0];
+    assert_eq!((last.position, last.field("broken")), (3, Some("1")));
+}
+
+/// What a log costs on disk: an event of the usual kind.
+#[test]
+fn an_event_takes_about_two_hundred_bytes() {
+    let place = Place::new();
+    let registry = place.open();
+    let before: usize = registry.0.store.stored_sizes().into_iter().sum();
+    for _ in 0..100 {
+        let mut batch = Batch::new();
+        let field = |name: &str| (name.to_owned(), "0123456789abcdef0123456789abcdef".to_owned());
+        batch.audit(1_764_105_600, "rights-changed", vec![field("family"), field("key")]);
+        registry.commit(batch).unwrap();
+    }
+    let after: usize = registry.0.store.stored_sizes().into_iter().sum();
+    let each = (after - before) / 100;
+    assert!((100..200).contains(&each), "{each}");
+}
