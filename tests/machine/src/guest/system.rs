@@ -65,3 +65,11 @@ pub fn await_journal(cursor: &str, text: &str) -> Vec<String> {
     assert!(found, "no line with {text:?}, but:\n{}", lines.join("\n"));
     lines
 }
+
+/// A program that says this where SSH asks for something. Not below /run, from where nothing is executed.
+pub fn askpass(answer: &str) -> &'static str {
+    let path = "/usr/local/bin/askpass-of-the-tests";
+    std::fs::write(path, format!("#!/bin/sh\necho {answer}\n")).unwrap();
+    run(&format!("chmod 755 {path}"));
+    path
+}

@@ -96,16 +96,16 @@ impl Gateway {
              location / {{ if ($keywright_key = \"\") {{ return 403; }} return 200 'let in'; }} }} }}\n"
         );
         fs::write(format!("{DIR}/nginx.conf"), config).unwrap();
-        fs::write(format!("{DIR}/askpass"), format!("#!/bin/sh\necho {PIN}\n")).unwrap();
         system::run(&format!(
-            "chmod 755 {DIR}/askpass; until [ -s {STATE}/lists/nginx.map ]; do sleep 0.1; done; nginx -c {DIR}/nginx.conf"
+            "until [ -s {STATE}/lists/nginx.map ]; do sleep 0.1; done; nginx -c {DIR}/nginx.conf"
         ));
     }
 
     /// Whether the one token that is plugged in gets a shell.
     fn lets_in_by_ssh(&self) -> bool {
+        let askpass = system::askpass(PIN);
         let said = system::sh(&format!(
-            "export DISPLAY=:0 SSH_ASKPASS={DIR}/askpass SSH_ASKPASS_REQUIRE=force; \
+            "export DISPLAY=:0 SSH_ASKPASS={askpass} SSH_ASKPASS_REQUIRE=force; \
              ssh -F none -I {MODULE} -o IdentityAgent=none -o StrictHostKeyChecking=no \
              -o UserKnownHostsFile=/dev/null -o NumberOfPasswordPrompts=0 alice@localhost echo inside </dev/null 2>&1"
         ));

@@ -130,14 +130,14 @@ pub async fn an_ssh_agent_signs_before_and_after_our_jobs() {
     machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
     let dir = "/run/agent";
     system::run(&format!(
-        "rm -rf {dir}; mkdir {dir}; printf '#!/bin/sh\\necho {PIN}\\n' >{dir}/askpass; chmod +x {dir}/askpass; \
+        "rm -rf {dir}; mkdir {dir}; \
          ssh-agent -a {dir}/socket -P '/usr/lib/*' >/dev/null"
     ));
-    let agent = format!("export SSH_AUTH_SOCK={dir}/socket");
+    let (agent, askpass) = (format!("export SSH_AUTH_SOCK={dir}/socket"), system::askpass(PIN));
     // Its Master is there too, and holds a certificate as well: only the Sub Key's is wanted.
     machine.unplug(master).await;
     system::run(&format!(
-        "{agent}; DISPLAY=:0 SSH_ASKPASS={dir}/askpass SSH_ASKPASS_REQUIRE=force ssh-add -s {MODULE} </dev/null"
+        "{agent}; DISPLAY=:0 SSH_ASKPASS={askpass} SSH_ASKPASS_REQUIRE=force ssh-add -s {MODULE} </dev/null"
     ));
     let sign = || {
         system::run(&format!(

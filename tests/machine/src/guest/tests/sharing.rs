@@ -64,9 +64,8 @@ impl Browser {
 
     /// A connection: what is written to it is sent, what the server says goes to this file.
     fn connect(&self, answer: &str) -> Child {
-        let path = "/usr/lib/nss/unsupported-tools/tstclnt";
         let line = format!(
-            "cd {DIR}; exec timeout 60 {path} -h localhost -p {PORT} -d sql:profile -w '{PIN}' -n '{}' >{answer} 2>{answer}.log",
+            "cd {DIR}; exec timeout 60 tstclnt -4 -h localhost -p {PORT} -d sql:profile -w '{PIN}' -n '{}' >{answer} 2>{answer}.log",
             self.nickname
         );
         Command::new("/bin/sh").args(["-c", &line]).stdin(Stdio::piped()).spawn().unwrap()
