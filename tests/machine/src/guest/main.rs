@@ -32,6 +32,9 @@ struct Options {
     /// How often Keys are plugged in and pulled out by the test that counts.
     #[arg(long)]
     cycles: Option<usize>,
+    /// Only this part of all, such as 1/2.
+    #[arg(long, value_parser = part, default_value = "1/1")]
+    part: (usize, usize),
     /// Measure instead.
     #[arg(long)]
     bench: bool,
@@ -54,5 +57,13 @@ fn main() -> ExitCode {
         machine::reset();
         return ExitCode::SUCCESS;
     }
-    runner::run(&tests::all(), &options.filters)
+    runner::run(&tests::all(), &options.filters, options.part)
+}
+
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('/').map(|(part, of)| (part.parse(), of.parse()));
+    match parsed {
+        Some((Ok(part), Ok(of))) if (1..=of).contains(&part) => Ok((part, of)),
+        _ => Err("two numbers as in 1/2".into()),
+    }
 }

@@ -31,14 +31,14 @@ macro_rules! tests {
     };
 }
 
-/// Runs those whose names contain one of the filters; all, where there is none.
-pub fn run(tests: &[Test], filters: &[String]) -> ExitCode {
+/// Runs those whose names contain one of the filters; all, where there is none. Of these only a part: every n-th.
+pub fn run(tests: &[Test], filters: &[String], (part, of): (usize, usize)) -> ExitCode {
     let wanted = |test: &&Test| {
         filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
     };
     let (mut passed, mut failed) = (0, Vec::new());
     let begun = Instant::now();
-    for test in tests.iter().filter(wanted) {
+    for test in tests.iter().filter(wanted).skip(part - 1).step_by(of) {
         let cursor = system::journal_cursor();
         let start = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
