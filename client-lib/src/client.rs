@@ -8,7 +8,7 @@ use zbus::{
 
 use crate::{
     error::{Error, Result},
-    model::{Decision, KeyRow, LockRow, RightRow, State, WaitingRow},
+    model::{Decision, GroupRow, KeyRow, LockRow, RightRow, State, WaitingRow},
     pin::Pin,
     proxy::{KeyProxy, ManagerProxy, Options},
     snapshot,
@@ -49,6 +49,8 @@ pub struct LockFilter {
     pub query: Option<String>,
     /// Only those selected in this serialization (its path).
     pub serialization: Option<String>,
+    /// Only those of this group.
+    pub group: Option<String>,
 }
 
 /// A connection to the daemon. Cheap to clone.
@@ -167,8 +169,51 @@ impl Client {
         if let Some(path) = &filter.serialization {
             options.insert("serialization", Variant::from(object(path)?));
         }
+        if let Some(group) = &filter.group {
+            options.insert("group", group.as_str().into());
+        }
         let (page, next) = self.manager.list_locks(options, after, limit).await?;
         Ok((page.into_iter().map(LockRow::from).collect(), next))
+    }
+
+    /// All groups of Locks, of all families or of one, page by page.
+    ///
+    /// # Errors
+    /// NotAuthorized, and those of the bus.
+    pub async fn list_groups(&self, family: Option<&str>) -> Result<Vec<GroupRow>> {
+        let mut rows = Vec::new();
+        let mut after = String::new();
+        loop {
+            let filter = family.map(|family| ("family", family.into())).into_iter().collect();
+            let (page, next) = self.manager.list_groups(filter, &after, PAGE).await?;
+            rows.extend(page.into_iter().map(GroupRow::from));
+            if !advance(&mut after, next)? {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// Adds Locks (their ids, or `group:` and the name of a group) to a group of a family, and takes others out; makes it
+    /// where there is none. Returns how many it has now.
+    ///
+    /// # Errors
+    /// NotFound, KeyAbsent, LimitExceeded and more.
+    pub async fn set_group(
+        &self,
+        family: &str,
+        name: &str,
+        add: &[&str],
+        remove: &[&str],
+    ) -> Result<u32> {
+        Ok(self.manager.set_group(family, name, add, remove).await?)
+    }
+
+    /// Removes a group; its Locks and all rights stay.
+    ///
+    /// # Errors
+    /// NotFound, KeyAbsent and more.
+    pub async fn remove_group(&self, family: &str, name: &str) -> Result<()> {
+        Ok(self.manager.remove_group(family, name).await?)
     }
 
     /// A Key's rights, page by page.
@@ -260,7 +305,7 @@ impl Client {
         Ok(self.manager.remove_lock(&object(issuer)?, lock_id, fd).await?)
     }
 
-    /// Gives and takes rights on Locks (their ids).
+    /// Gives and takes rights on Locks (their ids, or `group:` and the name of a group).
     ///
     /// # Errors
     /// KeyAbsent, NotAnIssuer, NotFound, PinInvalid and more.

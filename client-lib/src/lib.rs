@@ -22,7 +22,7 @@ pub use client::{Bus, Client};
 pub use error::{DaemonError, Error, Result};
 pub use events::{Event, Watch};
 pub use model::{
-    Decision, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State, WaitingRow,
+    Decision, GroupRow, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State, WaitingRow,
 };
 pub use pin::Pin;
 pub use wizard::{Situation, Wizard};

@@ -15,6 +15,8 @@ pub type LockRowWire = (String, String, String, bool, u64);
 pub type RightRowWire = (String, String, String, u64);
 /// A row of `ListWaiting`: what, id, name, serial number, who signs.
 pub type WaitingRowWire = (String, String, String, String, String);
+/// A row of `ListGroups`: family, name, how many Locks.
+pub type GroupRowWire = (String, String, u32);
 /// An `a{sv}` argument.
 pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
 
@@ -149,6 +151,28 @@ pub trait Manager {
     /// Writes the log of events.
     #[zbus(allow_interactive_auth)]
     fn export_audit(&self, out: Fd<'_>) -> zbus::Result<()>;
+
+    /// One page of the groups of Locks.
+    fn list_groups(
+        &self,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> zbus::Result<(Vec<GroupRowWire>, String)>;
+
+    /// Makes or changes a group of Locks.
+    #[zbus(allow_interactive_auth)]
+    fn set_group(
+        &self,
+        family: &str,
+        name: &str,
+        add: &[&str],
+        remove: &[&str],
+    ) -> zbus::Result<u32>;
+
+    /// Removes a group of Locks.
+    #[zbus(allow_interactive_auth)]
+    fn remove_group(&self, family: &str, name: &str) -> zbus::Result<()>;
 }
 
 /// `org.keywright1.Key`. Its properties come by [`crate::Watch`].

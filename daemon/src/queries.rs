@@ -1,12 +1,14 @@
 //! What is read from the registry for lists, bundles and grants. Blocks for a disk's time.
 
 mod grants;
+mod groups;
 mod log;
 mod papers;
 mod rights;
 mod waiting;
 
 pub use grants::Grants;
+pub use groups::{GroupRow, groups, locks_in_group};
 pub use log::export_log;
 pub use papers::{authorities, export, read_export};
 pub use rights::{counts, grant, rights};

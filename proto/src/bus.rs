@@ -14,6 +14,8 @@ pub const SERIALIZATION: &str = "org.keywright1.Serialization";
 pub const ERROR_PREFIX: &str = "org.keywright1.Error.";
 /// Where "none" is meant by an object path.
 pub const NO_OBJECT: &str = "/";
+/// What stands before the name of a group where Locks are selected.
+pub const GROUP_PREFIX: &str = "group:";
 
 /// The path of the Key with this label. Clients treat it as opaque.
 pub fn key_path(label: &str) -> String {

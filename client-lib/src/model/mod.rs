@@ -18,7 +18,7 @@ use zbus::OwnedVariant;
 use crate::error::{Error, Result};
 
 pub use key::{Key, KeyState, Membership, PinState};
-pub use rows::{KeyRow, LockRow, RightRow, WaitingRow};
+pub use rows::{GroupRow, KeyRow, LockRow, RightRow, WaitingRow};
 pub use serialization::{Outcome, Progress, Review, Serialization, Stage, Step, Who};
 
 /// The properties of an object, or those that changed.

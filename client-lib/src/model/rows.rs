@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     model::word,
-    proxy::{KeyRowWire, LockRowWire, RightRowWire, WaitingRowWire},
+    proxy::{GroupRowWire, KeyRowWire, LockRowWire, RightRowWire, WaitingRowWire},
 };
 
 /// A Key in `ListKeys`.
@@ -61,6 +61,21 @@ pub struct WaitingRow {
 impl From<WaitingRowWire> for WaitingRow {
     fn from((what, id, name, serial, signer): WaitingRowWire) -> Self {
         Self { what, id, name, serial, signer }
+    }
+}
+
+/// A group of Locks in `ListGroups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the contract's columns, by their names")]
+pub struct GroupRow {
+    pub family: String,
+    pub name: String,
+    pub locks: u32,
+}
+
+impl From<GroupRowWire> for GroupRow {
+    fn from((family, name, locks): GroupRowWire) -> Self {
+        Self { family, name, locks }
     }
 }
 

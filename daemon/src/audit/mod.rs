@@ -61,6 +61,8 @@ pub enum Event {
     CodeTaken { serialization: u64, token: Token },
     WrongKey { serialization: u64, token: Token },
     NotAuthorized { action: String, calls: u64 },
+    GroupChanged { family: Id, group: String, locks: usize },
+    GroupRemoved { family: Id, group: String },
 }
 
 impl Event {
@@ -94,6 +96,8 @@ impl Event {
             Self::CodeTaken { .. } => "code-taken",
             Self::WrongKey { .. } => "wrong-key",
             Self::NotAuthorized { .. } => NOT_AUTHORIZED,
+            Self::GroupChanged { .. } => "group-changed",
+            Self::GroupRemoved { .. } => "group-removed",
         }
     }
 
@@ -157,6 +161,12 @@ impl Event {
             | Self::PinUnblocked { token }
             | Self::CodeBlocked { token }
             | Self::KeyNotGenuine { token } => fields.token(token),
+            Self::GroupChanged { family, group, locks } => {
+                fields.put("family", family).put("group", group).put("locks", locks)
+            }
+            Self::GroupRemoved { family, group } => {
+                fields.put("family", family).put("group", group)
+            }
             Self::NotAuthorized { action, calls } => fields.put(ACTION, action).put("calls", calls),
         };
         fields.some(BY, &by);

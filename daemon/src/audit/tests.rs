@@ -56,6 +56,8 @@ fn of_token(token: Token) -> Vec<Event> {
         Event::CodeBlocked { token: token.clone() },
         Event::CodeTaken { serialization, token: token.clone() },
         Event::WrongKey { serialization, token },
+        Event::GroupChanged { family, group: "Hall".into(), locks: 9 },
+        Event::GroupRemoved { family, group: "Hall".into() },
         Event::NotAuthorized { action: "org.keywright1.inspect".into(), calls: 9 },
     ]
 }

@@ -10,7 +10,7 @@ use crate::{
     queries::Page,
     registry::Filter,
     serialization::wizard::Who,
-    station::{LockChoice, view::Label},
+    station::{LockChoice, LockNames, view::Label},
 };
 
 /// The most Locks in one selection.
@@ -47,18 +47,27 @@ pub fn id(argument: &str, text: &str) -> Result<Id, Error> {
     text.parse().map_err(|error| invalid(argument, error))
 }
 
-/// Ids, each named once, at most as many as one selection has.
+/// Locks: ids, and groups as `group:` and a name. A group that is named twice counts once.
 ///
 /// # Errors
 /// `LimitExceeded`, `InvalidArgument`, naming the argument.
-pub fn ids(argument: &str, texts: &[&str]) -> Result<Vec<Id>, Error> {
+pub fn lock_names(argument: &str, texts: &[&str]) -> Result<LockNames, Error> {
     if texts.len() > MOST_LOCKS {
         return Err(Error::LimitExceeded(format!(
             "{argument}: {} Locks are more than the {MOST_LOCKS} of one change; do it in several",
             texts.len()
         )));
     }
-    texts.iter().map(|text| id(argument, text)).collect()
+    let mut names = LockNames::default();
+    for text in texts {
+        match text.strip_prefix(bus::GROUP_PREFIX) {
+            Some(group) => names.groups.push(group.to_owned()),
+            None => names.ids.push(id(argument, text)?),
+        }
+    }
+    names.groups.sort_unstable();
+    names.groups.dedup();
+    Ok(names)
 }
 
 /// The family in an argument that may be empty.
@@ -97,11 +106,11 @@ pub fn lock_choice(ids: &[&str], all: bool) -> Result<LockChoice, Error> {
         (false, []) => return Err(invalid("ids", "select at least one Lock")),
         (false, _) => {}
     }
-    let mut locks = ids.iter().map(|text| id("ids", text)).collect::<Result<Vec<_>, _>>()?;
-    locks.sort_unstable();
-    match locks.windows(2).find(|pair| pair[0] == pair[1]) {
+    let mut names = lock_names("ids", ids)?;
+    names.ids.sort_unstable();
+    match names.ids.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(invalid("ids", format!("Lock {} is in it twice", pair[0]))),
-        None => Ok(LockChoice::These(locks)),
+        None => Ok(LockChoice::These(names)),
     }
 }
 
@@ -161,7 +170,7 @@ pub fn no_options(options: &Options<'_>) -> Result<(), Error> {
     }
 }
 
-/// The filter of ListKeys: family and query.
+/// The filter of ListKeys and ListGroups: family and query.
 ///
 /// # Errors
 /// `InvalidArgument`: an unknown key, or a value of the wrong type.
@@ -177,12 +186,27 @@ pub fn key_filter(filter: Options<'_>) -> Result<Filter, Error> {
     Ok(wanted)
 }
 
-/// The filter of ListLocks: family, query, and the serialization whose selection is wanted.
+/// Of which Locks a list is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Among {
+    /// All of them.
+    All,
+    /// Those that a serialization has selected, by its number.
+    Selected(u64),
+    /// Those of a group.
+    Group(String),
+}
+
+/// The filter of ListLocks: family, query, and the group, or the serialization whose selection is wanted.
 ///
 /// # Errors
-/// `InvalidArgument`: an unknown key, or a value of the wrong type. `NotFound`: no such serialization.
-pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, Option<u64>), Error> {
-    let (mut wanted, mut serialization) = (Filter::default(), None);
+/// `InvalidArgument`: an unknown key, a value of the wrong type, or both a group and a serialization. `NotFound`: no
+/// such serialization.
+pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, Among), Error> {
+    let (mut wanted, mut among) = (Filter::default(), Among::All);
+    if filter.contains_key("group") && filter.contains_key("serialization") {
+        return Err(invalid("group", "it cannot be combined with serialization"));
+    }
     for (key, value) in filter {
         match key {
             "family" => wanted.family = Some(id(key, &text(key, value)?)?),
@@ -191,12 +215,13 @@ pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, Option<u64>), Error> 
                 let path: ObjectPath<'_> = typed(key, value, "an object path")?;
                 let number = bus::serialization_number(&path);
                 let missing = || Error::NotFound(format!("serialization at {path}"));
-                serialization = Some(number.ok_or_else(missing)?);
+                among = Among::Selected(number.ok_or_else(missing)?);
             }
+            "group" => among = Among::Group(text(key, value)?),
             _ => return Err(unknown_key(key)),
         }
     }
-    Ok((wanted, serialization))
+    Ok((wanted, among))
 }
 
 /// An argument that cannot be used, and why.
@@ -249,14 +274,25 @@ mod tests {
 
     #[test]
     fn selections() {
-        let ids = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let names = |ids: &[&str], groups: &[&str]| LockNames {
+            ids: ids.iter().map(|text| text.parse().unwrap()).collect(),
+            groups: groups.iter().map(|group| (*group).into()).collect(),
+        };
+        let these = |given: &[&str]| match lock_choice(given, false).unwrap() {
+            LockChoice::These(names) => names,
+            LockChoice::All => panic!("{given:?}"),
+        };
         assert_eq!(lock_choice(&[], true).unwrap(), LockChoice::All);
-        assert_eq!(lock_choice(&[TWO, ONE], false).unwrap(), LockChoice::These(ids(&[ONE, TWO])));
+        assert_eq!(these(&[TWO, ONE]), names(&[ONE, TWO], &[]));
+        let groups = ["group:a b", ONE, "group:A", "group:a b", "group:"];
+        assert_eq!(these(&groups), names(&[ONE], &["", "A", "a b"]));
+        assert_eq!(lock_names("add", &groups).unwrap(), names(&[ONE], &["", "A", "a b"]));
         for (given, all, part) in [
             (&[][..], false, "at least one"),
             (&[ONE][..], true, "leave it empty"),
             (&[ONE, TWO, ONE][..], false, "twice"),
             (&[ONE, ""][..], false, "32 lower-case"),
+            (&["Group:a"][..], false, "32 lower-case"),
         ] {
             let (name, text) = refused(lock_choice(given, all));
             assert!(name == ErrorName::InvalidArgument && text.contains(part), "{text}");
@@ -282,7 +318,10 @@ mod tests {
         assert_eq!(key_filter(one("family", text(ONE))).unwrap().family, ONE.parse().ok());
         assert_eq!(key_filter(one("query", text("an"))).unwrap().query.as_deref(), Some("an"));
         let path = ObjectPath::try_from(bus::serialization_path(7)).unwrap();
-        assert_eq!(lock_filter(one("serialization", path.into())).unwrap().1, Some(7));
+        let path = || path.clone().into();
+        assert_eq!(lock_filter(one("serialization", path())).unwrap().1, Among::Selected(7));
+        assert_eq!(lock_filter(one("group", text("a"))).unwrap().1, Among::Group("a".into()));
+        let both = Options::from([("group", text("a")), ("serialization", path())]);
         for (named, refusal) in [
             ("kind", refused(start_options(one("kind", text("soft"))))),
             ("name", refused(start_options(one("name", true.into())))),
@@ -292,6 +331,8 @@ mod tests {
             ("serialization", refused(key_filter(one("serialization", text("/"))))),
             ("serialization", refused(lock_filter(one("serialization", text("/"))))),
             ("query", refused(lock_filter(one("query", 7_u32.into())))),
+            ("group", refused(lock_filter(one("group", 7_u32.into())))),
+            ("group", refused(lock_filter(both))),
         ] {
             assert_eq!(refusal.0, ErrorName::InvalidArgument);
             assert!(refusal.1.starts_with(&format!("{named}: ")), "{}", refusal.1);

@@ -41,9 +41,9 @@ objects that are not there by `org.freedesktop.DBus.Error.UnknownObject`. All ot
 `Interrupted` beside the errors that it names: the daemon is stopping, or a job broke off inside it; try once more.
 
 polkit actions, all beginning with `org.keywright1.`: `inspect` for List… and Get… (properties are open to all);
-`serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RemoveLock, RenameLock
-and ApplyConfirmation; `manage-keys` for everything else that changes Keys. On a bus other than the system bus only the
-daemon's own user is served.
+`serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RemoveLock, RenameLock,
+SetGroup, RemoveGroup and ApplyConfirmation; `manage-keys` for everything else that changes Keys. On a bus other than the
+system bus only the daemon's own user is served.
 
 Limits: a name has 1 to 100 characters and at most 256 bytes; a selection at most 100,000 Locks; a page's `limit` is at
 least 1 and served as at most 1,000, and pages may be shorter: follow `next` until it is empty.
@@ -123,7 +123,7 @@ async fn signatures_are_those_of_the_contract() {
     assert_eq!(live, contract);
 }
 
-/// Section 4 of the contract, and what was added to it: `Key.Trouble`, `Manager.ExportAudit`.
+/// Section 4 of the contract, and what was added to it: `Key.Trouble`, the log and groups of `Manager`.
 const CONTRACT: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",
@@ -145,6 +145,9 @@ const CONTRACT: &[&str] = &[
     "Manager.ExportFamily (sh) → ()",
     "Manager.ImportFamily (h) → (u)",
     "Manager.ExportAudit (h) → ()",
+    "Manager.ListGroups (a{sv}su) → (a(ssu)s)",
+    "Manager.SetGroup (ssasas) → (u)",
+    "Manager.RemoveGroup (ss) → ()",
     "Key.Id s",
     "Key.Name s",
     "Key.State s",

@@ -3,7 +3,7 @@
 use keywright_proto::{
     bus::{
         action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE},
-        key_path, serialization_path,
+        serialization_path,
     },
     family::MAX_FAMILY_FILE,
 };
@@ -14,12 +14,12 @@ use super::{
     Context,
     arguments::{self, Options},
     error::Result,
-    file_fd::{Outlet, read_file, write_file},
-    object_path,
+    file_fd::{read_file, write_file},
+    lists, object_path,
     secret_fd::read_pin,
 };
 use crate::{
-    queries::{self, KeyRow, LockRow, RightRow, WaitingRow},
+    queries::{self, GroupRow, KeyRow, LockRow, RightRow, WaitingRow},
     station::view::DecisionView,
 };
 
@@ -49,13 +49,7 @@ impl Manager {
     /// `ambiguous-issuer`, `cancelled` or `done`.
     #[zbus(property)]
     fn decisions(&self) -> Vec<(ObjectPath<'static>, ObjectPath<'static>, String)> {
-        let path = |label: Option<&String>| object_path(label.map(|label| key_path(label)));
-        let decisions = self.decisions.borrow();
-        let pairs = decisions.iter().map(|decision| {
-            let reason = decision.reason.as_str().to_owned();
-            (path(decision.issuer.as_ref()), path(Some(&decision.other)), reason)
-        });
-        pairs.collect()
+        lists::decisions(&self.decisions.borrow())
     }
 
     /// Starts a serialization by hand. Issuer `/` makes a blank Key a new Master. Options: `kind` s, `name` s.
@@ -176,8 +170,8 @@ impl Manager {
         Ok(self.context.read(move |registry| queries::keys(registry, &filter, page)).await?)
     }
 
-    /// A page of the Locks. Filter: `family` s, `query` s, `serialization` o (its selection). For pages see
-    /// ListKeys; they may be shorter than asked for.
+    /// A page of the Locks. Filter: `family` s, `query` s, and `serialization` o (its selection) or `group` s (what is in
+    /// it). For pages see ListKeys; they may be shorter than asked for.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("locks", "next"))]
@@ -190,19 +184,8 @@ impl Manager {
     ) -> Result<(Vec<LockRow>, String)> {
         self.context.authorize(&call, INSPECT).await?;
         let page = arguments::page(after, limit)?;
-        let (filter, serialization) = arguments::lock_filter(filter)?;
-        let Some(number) = serialization else {
-            let found = self.context.read(move |registry| queries::locks(registry, &filter, page));
-            return Ok(found.await?);
-        };
-        let selected = self.context.station.ask(move |station, reply| {
-            station.selected_locks(number, page.after, page.limit, reply);
-        });
-        let ids = selected.await?;
-        let last = ids.last().filter(|_| ids.len() == page.limit as usize);
-        let next = last.map(ToString::to_string).unwrap_or_default();
-        let rows = self.context.read(move |registry| queries::locks_among(registry, &ids, &filter));
-        Ok((rows.await?, next))
+        let (filter, among) = arguments::lock_filter(filter)?;
+        Ok(lists::locks(&self.context, filter, among, page).await?)
     }
 
     /// A page of the rights of a Key: the Lock, its name, `pending`, `active` or `removing`, and since when, in
@@ -225,7 +208,7 @@ impl Manager {
     }
 
     /// Changes the rights of a Sub Key or Soft Key, which need not be plugged in: one signature by the issuer,
-    /// whatever the number of Locks. A right that is taken away is `removing` until the Lock has confirmed. Asking for
+    /// whatever the number of Locks, which are ids, or `group:` and the name of a group. A right that is taken away is `removing` until the Lock has confirmed. Asking for
     /// what is so already signs nothing.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
@@ -242,7 +225,8 @@ impl Manager {
         let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let issuer = arguments::key(&issuer)?;
         let key = arguments::id("key_id", key_id)?;
-        let (add, remove) = (arguments::ids("add", &add)?, arguments::ids("remove", &remove)?);
+        let add = arguments::lock_names("add", &add)?;
+        let remove = arguments::lock_names("remove", &remove)?;
         let pin = read_pin("pin", pin.into()).await?;
         let changed = self.context.ask(&caller, move |station, reply| {
             station.change_rights(issuer, key, add, remove, pin, reply);
@@ -304,7 +288,7 @@ impl Manager {
         Ok(self.context.ask(&caller, move |s, reply| s.rename_lock(id, name, reply)).await?)
     }
 
-    /// Makes a Sub Key whose private key lives in software, for at least one Lock: certifies the key in its PKCS#10
+    /// Makes a Sub Key whose private key lives in software, for at least one Lock (see ChangeRights): certifies the key in its PKCS#10
     /// request, which has to be a new one, of at most 16 KiB. The chain is PEM, leaf first, root last and included.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
@@ -322,7 +306,7 @@ impl Manager {
         let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let issuer = arguments::key(&issuer)?;
         let csr_pem = arguments::csr(csr_pem)?;
-        let locks = arguments::ids("locks", &locks)?;
+        let locks = arguments::lock_names("locks", &locks)?;
         let pin = read_pin("pin", pin.into()).await?;
         let made = self.context.ask(&caller, move |station, reply| {
             station.issue_soft_key(issuer, name, csr_pem, locks, pin, reply);
@@ -424,10 +408,64 @@ impl Manager {
     /// Errors: NotAuthorized, InvalidArgument, StaleRevision, StoreFailed.
     async fn export_audit(&self, #[zbus(header)] call: Header<'_>, out: OwnedFd) -> Result<()> {
         self.context.authorize(&call, MANAGE_KEYS).await?;
-        let written = self.context.read(move |registry| {
-            let mut outlet = Outlet::open("out", out.into())?;
-            queries::export_log(registry, |lines| outlet.write(lines))
+        Ok(lists::export_audit(&self.context, out.into()).await?)
+    }
+
+    /// A page of the groups of Locks: the family, the name, and how many Locks are in it. Filter: `family` s, `query` s (in
+    /// the name). For pages see ListKeys. A group is a label of this station, like a name: nothing of it is signed or
+    /// exported. Where Locks are selected, `group:` and its name stands for the Locks that it has at that moment.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, StoreFailed.
+    #[zbus(out_args("groups", "next"))]
+    async fn list_groups(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<GroupRow>, String)> {
+        self.context.authorize(&call, INSPECT).await?;
+        let page = arguments::page(after, limit)?;
+        let filter = arguments::key_filter(filter)?;
+        Ok(self.context.read(move |registry| queries::groups(registry, &filter, page)).await?)
+    }
+
+    /// Adds Locks to a group of a family and takes others out of it; makes it where there is none. Locks are ids, or
+    /// `group:` and the name of a group. Answers how many it has now. A Master or Backup Key of the family must be
+    /// present. At most 1,000 groups, and 100,000 Locks in one.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, LimitExceeded, StoreFailed.
+    #[zbus(out_args("locks"))]
+    async fn set_group(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        family: &str,
+        name: String,
+        add: Vec<&str>,
+        remove: Vec<&str>,
+    ) -> Result<u32> {
+        let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let family = arguments::id("family", family)?;
+        let add = arguments::lock_names("add", &add)?;
+        let remove = arguments::lock_names("remove", &remove)?;
+        let set = self.context.ask(&caller, move |station, reply| {
+            station.set_group(family, name, &add, &remove, reply);
         });
-        Ok(written.await?)
+        Ok(set.await?)
+    }
+
+    /// Removes a group of a family. Its Locks, and rights that were given to them, stay. A Master or Backup Key of the
+    /// family must be present.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, StoreFailed.
+    async fn remove_group(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        family: &str,
+        name: String,
+    ) -> Result<()> {
+        let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
+        let family = arguments::id("family", family)?;
+        Ok(self.context.ask(&caller, move |s, reply| s.remove_group(family, name, reply)).await?)
     }
 }

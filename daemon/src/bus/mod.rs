@@ -10,6 +10,7 @@ mod file_fd;
 #[cfg(test)]
 mod introspection_tests;
 pub mod key;
+mod lists;
 pub mod manager;
 mod publisher;
 pub mod secret_fd;

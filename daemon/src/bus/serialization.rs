@@ -197,7 +197,8 @@ impl SerializationObject {
         self.ask(caller, Station::back).await
     }
 
-    /// Answers step `locks`: these Locks in place of those selected before, or all of them.
+    /// Answers step `locks`: these Locks in place of those selected before, or all of them. Locks are ids, or `group:` and
+    /// the name of a group, which stands for the Locks that it has now.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, NotAnIssuer, LimitExceeded,
     /// StoreFailed.

@@ -6,6 +6,7 @@ use super::{
     audit::{self, Event},
     changes::Changes,
     error::RegistryError,
+    groups::{put_group, remove_group},
     keys::{put_key, put_membership},
     layout::Table,
     locks::put_lock,
@@ -34,6 +35,8 @@ enum Write {
     Key(Id, Key),
     Membership(Id, Id, Membership),
     Lock(Id, Lock),
+    Group(Id, String, Vec<Id>),
+    RemoveGroup(Id, String),
     Statement(Id, Id, Statement, Vec<LockEntry>),
     Older(Id, Id, Vec<WithEntries>),
     Revocation(Id, Revocation),
@@ -80,6 +83,16 @@ impl Batch {
         self.write(Write::Lock(id, lock))
     }
 
+    /// Puts a group of a family, with these Locks in place of those that it had.
+    pub fn put_group(&mut self, family: Id, name: String, locks: Vec<Id>) -> &mut Self {
+        self.write(Write::Group(family, name, locks))
+    }
+
+    /// Removes a group; its Locks stay.
+    pub fn remove_group(&mut self, family: Id, name: String) -> &mut Self {
+        self.write(Write::RemoveGroup(family, name))
+    }
+
     /// Puts the newest statement on a Key in a family, with the Locks it lists (each at most once), in place of
     /// the older one and its Locks.
     pub fn put_statement(
@@ -123,7 +136,8 @@ impl Batch {
         self.write(Write::LockRemoval(family, removal))
     }
 
-    /// Takes a Lock off the lists, or puts it back; nothing where it is so already. The family's count of Locks is the
+    /// Takes a Lock off the lists and out of every group, or puts it back on the lists; nothing where it is so already. The
+    /// family's count of Locks is the
     /// caller's to keep.
     pub fn set_lock_removed(&mut self, family: Id, lock: Id, removed: bool) -> &mut Self {
         self.write(Write::Removed(family, lock, removed))
@@ -206,6 +220,8 @@ impl Write {
                 put_membership(changes, key, family, &membership)
             }
             Self::Lock(id, lock) => put_lock(view, changes, id, &lock),
+            Self::Group(family, name, locks) => put_group(view, changes, family, name, locks),
+            Self::RemoveGroup(family, name) => remove_group(view, changes, family, &name),
             Self::Statement(key, family, statement, entries) => {
                 changes.put(Table::Statements.of_two(key, family), &statement)?;
                 put_digest(changes, key, family, statement.version, &statement.cose)?;

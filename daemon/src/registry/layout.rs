@@ -29,6 +29,10 @@ pub(super) enum Table {
     Locks = 0x30,
     /// family, Lock → [`super::records::LockSummary`]
     LocksByFamily = 0x31,
+    /// group → [`super::records::Group`]
+    Groups = 0x32,
+    /// group, first Lock of the chunk → Locks
+    GroupLocks = 0x33,
     /// Key, family → [`super::records::Statement`]
     Statements = 0x40,
     /// Key, family, first Lock of the chunk → entries

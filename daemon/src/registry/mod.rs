@@ -10,6 +10,7 @@ mod directory;
 mod engine;
 mod error;
 mod families;
+mod groups;
 mod intents;
 mod keys;
 mod layout;

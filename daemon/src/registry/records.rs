@@ -93,6 +93,17 @@ pub struct Lock {
     pub last_seen: UnixTime,
 }
 
+/// A group of Locks, by a hash of its family and name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The family that it belongs to.
+    pub family: Id,
+    /// What people call it; a label of this station.
+    pub name: String,
+    /// How many Locks are in it.
+    pub locks: u32,
+}
+
 /// Which Locks a statement is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {

@@ -11,6 +11,7 @@ use super::{
     codec,
     error::RegistryError,
     families::id_of,
+    groups::leave_groups,
     layout::{Table, end_of},
     locks::put_lock,
     records::{Lock, LockEntry, LockRemoval, RemovedRight, Statement, UnixTime},
@@ -158,6 +159,7 @@ pub(super) fn set_removed(
         let Some(record) = changes.record::<Lock>(view, &shown)? else { return Ok(()) };
         changes.remove(shown);
         changes.remove(Table::LocksByFamily.of_two(family, lock));
+        leave_groups(view, changes, lock)?;
         return changes.put(kept, &record);
     }
     let Some(record) = changes.record::<Lock>(view, &kept)? else { return Ok(()) };

@@ -11,6 +11,7 @@ mod confirmations;
 mod endings;
 mod errands;
 mod exchange;
+mod groups;
 mod handle;
 mod interruptions;
 mod issuing;
@@ -43,6 +44,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
+pub use groups::LockNames;
 pub use handle::{Caller, Handle, Message, Reply};
 pub use selection::LockChoice;
 

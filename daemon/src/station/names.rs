@@ -50,7 +50,10 @@ impl Station {
     }
 
     /// A Master or Backup of one of the families is plugged in.
-    fn issuer_is_here(&self, families: impl IntoIterator<Item = Id>) -> Result<(), Error> {
+    pub(super) fn issuer_is_here(
+        &self,
+        families: impl IntoIterator<Item = Id>,
+    ) -> Result<(), Error> {
         let here: Vec<Id> = self
             .keys
             .values()

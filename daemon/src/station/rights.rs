@@ -9,7 +9,8 @@ use keywright_proto::{
 };
 
 use super::{
-    Reply, Station, issuing::Issuing, revocations::is_stolen, selection::too_many, view::Label,
+    LockNames, Reply, Station, issuing::Issuing, revocations::is_stolen, selection::too_many,
+    view::Label,
 };
 use crate::{
     audit::Event,
@@ -47,8 +48,8 @@ impl Station {
         &mut self,
         issuer: Label,
         key: Id,
-        add: Vec<Id>,
-        remove: Vec<Id>,
+        add: LockNames,
+        remove: LockNames,
         pin: Pin,
         reply: Reply<()>,
     ) {
@@ -75,8 +76,8 @@ impl Station {
         &self,
         issuing: &Issuing,
         key: Id,
-        add: &[Id],
-        remove: &[Id],
+        add: &LockNames,
+        remove: &LockNames,
     ) -> Result<Option<NewStatement>, Error> {
         let family = issuing.family;
         let record = self.member(key, family)?;
@@ -89,8 +90,17 @@ impl Station {
         if add.is_empty() && remove.is_empty() {
             return Err(Error::InvalidArgument("name at least one Lock to add or remove".into()));
         }
-        if let Some(both) = add.iter().find(|lock| remove.contains(lock)) {
-            return Err(Error::InvalidArgument(format!("Lock {both} is both added and removed")));
+        let asked = |names: &LockNames| match names.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.entries(family, names),
+        };
+        let (add, remove) = (asked(add)?, asked(remove)?);
+        let is_added = |lock: Id| add.binary_search_by_key(&lock, |entry| entry.lock).is_ok();
+        if let Some(both) = remove.iter().find(|entry| is_added(entry.lock)) {
+            return Err(Error::InvalidArgument(format!(
+                "Lock {} is both added and removed",
+                both.lock
+            )));
         }
         let words = self.moment().words(&self.registry, key, family)?;
         if words.is_revoked() {
@@ -101,10 +111,7 @@ impl Station {
         let before = entries.clone();
         let all_count = entries.keys().all(|lock| words.on(*lock).is_some());
         for (locks, allow) in [(add, true), (remove, false)] {
-            if locks.is_empty() {
-                continue;
-            }
-            for entry in self.entries(family, locks)? {
+            for entry in locks {
                 // What a Key has no right to need not be taken away.
                 if allow || entries.contains_key(&entry.lock) {
                     entries.insert(entry.lock, LockEntry { allow, ..entry });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keywright_proto::Id;
 
-use super::{Caller, Reply, Station, rights::in_force};
+use super::{Caller, LockNames, Reply, Station, rights::in_force};
 use crate::{
     decision::Reason,
     error::Error,
@@ -21,7 +21,7 @@ pub enum LockChoice {
     /// All that the family has at Save.
     All,
     /// These.
-    These(Vec<Id>),
+    These(LockNames),
 }
 
 impl Station {
@@ -53,7 +53,7 @@ impl Station {
                 job.locks = Arc::default();
                 return Ok(job.wizard.select_locks(Selection { all: true, count })?);
             }
-            LockChoice::These(ids) => (false, self.entries(family, ids)?),
+            LockChoice::These(names) => (false, self.entries(family, names)?),
         };
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         let job = self.job(number)?;
@@ -62,25 +62,13 @@ impl Station {
         Ok(())
     }
 
-    /// The chosen Locks, sorted; each has to be one of the family's, and be named once.
-    pub(super) fn entries(&self, family: Id, ids: &[Id]) -> Result<Vec<LockEntry>, Error> {
-        if ids.is_empty() {
+    /// The chosen Locks, sorted: at least one.
+    pub(super) fn entries(&self, family: Id, names: &LockNames) -> Result<Vec<LockEntry>, Error> {
+        let entries = self.named(family, names)?;
+        if entries.is_empty() {
             return Err(Error::InvalidArgument(
-                "no Lock is selected; name at least one, or all".into(),
+                "no Lock is selected; name at least one, a group that has one, or all".into(),
             ));
-        }
-        too_many(ids.len())?;
-        let mut entries = Vec::with_capacity(ids.len());
-        for id in ids {
-            let entry = self.registry.lock_entry(family, *id)?;
-            entries.push(entry.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?);
-        }
-        entries.sort_by_key(|entry| entry.lock);
-        if let Some(twice) = entries.windows(2).find(|pair| pair[0].lock == pair[1].lock) {
-            return Err(Error::InvalidArgument(format!(
-                "Lock {} is named twice; name each once",
-                twice[0].lock
-            )));
         }
         Ok(entries)
     }

@@ -4,8 +4,8 @@
 use keywright_proto::{Id, PublicKey, Role, profile, read_csr};
 
 use super::{
-    Reply, Station, chains::chain_pem, issuing::Issuing, plugs::new_label, rights::NewStatement,
-    rights::no_random, serializations::checked, view::Label,
+    LockNames, Reply, Station, chains::chain_pem, issuing::Issuing, plugs::new_label,
+    rights::NewStatement, rights::no_random, serializations::checked, view::Label,
 };
 use crate::{
     audit::Event,
@@ -31,7 +31,7 @@ impl Station {
         issuer: Label,
         name: String,
         csr_pem: String,
-        locks: Vec<Id>,
+        locks: LockNames,
         pin: Pin,
         reply: Reply<(Id, String)>,
     ) {
@@ -53,7 +53,7 @@ impl Station {
         issuer: &Label,
         name: &str,
         csr_pem: &str,
-        locks: &[Id],
+        locks: &LockNames,
     ) -> Result<(Issuing, PublicKey, NewStatement, Vec<keywright_proto::Unsigned>), Error> {
         checked(name)?;
         let key = read_csr(csr_pem).map_err(|error| Error::InvalidArgument(error.to_string()))?;

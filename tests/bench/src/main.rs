@@ -10,6 +10,8 @@
 
 mod commands;
 mod cycles;
+#[cfg(test)]
+mod groups;
 mod idle;
 mod job;
 mod lists;

@@ -22,6 +22,8 @@ pub type LockRow = (String, String, String, bool, u64);
 pub type RightRow = (String, String, String, u64);
 /// What is to be signed, Key or Lock id, its name, serial number, who signs.
 pub type WaitingRow = (String, String, String, String, String);
+/// Family, name, how many Locks.
+pub type GroupRow = (String, String, u32);
 /// Issuer or `/`, other Key, reason.
 pub type Decision = (OwnedObjectPath, OwnedObjectPath, String);
 
@@ -101,6 +103,14 @@ pub trait Manager {
     fn export_family(&self, family: &str, out: Fd<'_>) -> Result<()>;
     fn import_family(&self, from: Fd<'_>) -> Result<u32>;
     fn export_audit(&self, out: Fd<'_>) -> Result<()>;
+    fn list_groups(
+        &self,
+        filter: Options<'_>,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<GroupRow>, String)>;
+    fn set_group(&self, family: &str, name: &str, add: &[&str], remove: &[&str]) -> Result<u32>;
+    fn remove_group(&self, family: &str, name: &str) -> Result<()>;
 }
 
 /// A Key.

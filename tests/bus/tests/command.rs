@@ -176,12 +176,12 @@ async fn a_person_makes_a_key_at_a_terminal() {
     person.answer("Backup or sub?", "sub").await;
     person.answer("Its name:", "Trvael").await;
     person.see("gate").await;
-    person.answer("Numbers, or all:", "1").await;
+    person.answer("or all:", "1").await;
     person.answer("Write it? [y/N]", "n").await;
     person.answer("Change something? [y/N]", "y").await;
     person.answer("Backup or sub?", "sub").await;
     person.answer("Its name:", "Travel").await;
-    person.answer("Numbers, or all:", "all").await;
+    person.answer("or all:", "all").await;
     person.see("\"Travel\", for 1 Lock ").await;
     person.answer("Write it? [y/N]", "y").await;
     person.answer("PIN of Root", WRONG_PIN).await;

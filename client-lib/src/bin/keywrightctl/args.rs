@@ -34,6 +34,9 @@ pub enum Command {
         /// Only the Locks that this Key may access, with the state of each right
         #[arg(long, value_name = "ID")]
         key: Option<String>,
+        /// Only the Locks of this group
+        #[arg(long, value_name = "NAME", conflicts_with = "key")]
+        group: Option<String>,
     },
     /// Say why there is no offer for a pair of Keys
     Decisions,
@@ -52,6 +55,9 @@ pub enum Command {
     /// Add, rename or remove a Lock
     #[command(subcommand)]
     Lock(LockCommand),
+    /// Name groups of Locks, to be used as `group:NAME` wherever Locks are named
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// What a family publishes
     #[command(subcommand)]
     Family(FamilyCommand),
@@ -77,7 +83,7 @@ pub struct Serialize {
     /// The object path of the Key to be made; needed where more than one could be
     #[arg(long, value_name = "PATH")]
     pub candidate: Option<String>,
-    /// A Lock that a Sub Key may access; may be repeated
+    /// A Lock that a Sub Key may access, or a group as `group:NAME`; may be repeated
     #[arg(long = "lock", value_name = "ID", conflicts_with = "all_locks")]
     pub locks: Vec<String>,
     /// A Sub Key may access every Lock that the family has now
@@ -147,10 +153,10 @@ pub enum KeyCommand {
     Rights {
         /// The Key
         id: String,
-        /// A Lock that it may access from now on; may be repeated
+        /// A Lock that it may access from now on, or a group as `group:NAME`; may be repeated
         #[arg(long, value_name = "ID")]
         add: Vec<String>,
-        /// A Lock that it may no longer access; may be repeated
+        /// A Lock that it may no longer access, or a group as `group:NAME`; may be repeated
         #[arg(long, value_name = "ID")]
         remove: Vec<String>,
         /// Who signs it
@@ -241,7 +247,7 @@ pub enum SoftKeyCommand {
     Create {
         /// What to call it
         name: String,
-        /// A Lock that it may access; may be repeated
+        /// A Lock that it may access, or a group as `group:NAME`; may be repeated
         #[arg(long = "lock", value_name = "ID", required = true)]
         locks: Vec<String>,
         /// The file (mode 0600); it must not exist yet
@@ -253,6 +259,43 @@ pub enum SoftKeyCommand {
         /// Which Key signs
         #[command(flatten)]
         issuer: Issuer,
+    },
+}
+
+/// `group …`.
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// List the groups
+    List,
+    /// List the Locks of a group
+    Show {
+        /// The group
+        name: String,
+        /// Its family, where several have such a group
+        #[arg(long, value_name = "ID")]
+        family: Option<String>,
+    },
+    /// Add Locks to a group and take others out; makes it where there is none
+    Set {
+        /// The group
+        name: String,
+        /// A Lock to be added, or all of another group as `group:NAME`; may be repeated
+        #[arg(long, value_name = "LOCK")]
+        add: Vec<String>,
+        /// A Lock to be taken out, or all of another group as `group:NAME`; may be repeated
+        #[arg(long, value_name = "LOCK")]
+        remove: Vec<String>,
+        /// Its family; default: the one that has such a group, or the only one
+        #[arg(long, value_name = "ID")]
+        family: Option<String>,
+    },
+    /// Remove a group; its Locks and all rights stay
+    Remove {
+        /// The group
+        name: String,
+        /// Its family, where several have such a group
+        #[arg(long, value_name = "ID")]
+        family: Option<String>,
     },
 }
 
@@ -353,6 +396,11 @@ mod tests {
             "keywrightctl family bundle",
             "keywrightctl family export out",
             "keywrightctl family import in",
+            "keywrightctl locks --group Hall",
+            "keywrightctl group list",
+            "keywrightctl group show Hall --family 1234",
+            "keywrightctl group set Hall --add a --add b --remove group:Old",
+            "keywrightctl group remove Hall",
             "keywrightctl audit export",
             "keywrightctl audit export --out f",
             "keywrightctl audit verify",

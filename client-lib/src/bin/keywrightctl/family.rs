@@ -105,7 +105,7 @@ async fn export(client: &Client, family: &str, file: &Path) -> Result<(), Failur
 }
 
 /// The family that is meant: by its id or some digits of it, by a Key of it, or the only one.
-async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Failure> {
+pub async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Failure> {
     let keys = lookup::keys(client).await?;
     let of = |key: &keywright_client::Key| {
         key.memberships.iter().map(|m| m.family.clone()).collect::<Vec<_>>()

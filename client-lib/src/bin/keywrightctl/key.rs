@@ -125,6 +125,7 @@ fn done(key: &Key, what: &str, output: &mut Output) -> Result<(), Failure> {
     output.show(&Done { id: &key.id, name: &key.name }, || format!("{} {what}", key.label()))
 }
 
-fn strs(ids: &[String]) -> Vec<&str> {
+/// What the client takes.
+pub fn strs(ids: &[String]) -> Vec<&str> {
     ids.iter().map(String::as_str).collect()
 }

@@ -22,9 +22,14 @@ pub async fn keys(client: &Client, output: &mut Output) -> Result<(), Failure> {
 }
 
 /// `locks`, and with a Key its rights.
-pub async fn locks(client: &Client, key: Option<&str>, output: &mut Output) -> Result<(), Failure> {
+pub async fn locks(
+    client: &Client,
+    key: Option<&str>,
+    group: Option<String>,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let Some(key) = key else {
-        let locks = client.list_locks(&LockFilter::default()).await?;
+        let locks = client.list_locks(&LockFilter { group, ..LockFilter::default() }).await?;
         return output.show(&locks, || locks_table(&locks));
     };
     let keys = lookup::keys(client).await?;
@@ -77,7 +82,8 @@ fn pin(key: &Key) -> String {
     }
 }
 
-fn locks_table(locks: &[LockRow]) -> String {
+/// The table of `locks`.
+pub fn locks_table(locks: &[LockRow]) -> String {
     if locks.is_empty() {
         return "No Locks yet. `keywrightctl lock add` makes one from its request.".into();
     }

@@ -1,6 +1,6 @@
 //! From what a person types to the one Key or Lock that is meant.
 
-use keywright_client::{Client, ErrorName, Key, LockRow, client::LockFilter, model::KeyState};
+use keywright_client::{Client, ErrorName, Key, LockRow, bus, client::LockFilter, model::KeyState};
 
 use crate::failure::Failure;
 
@@ -137,13 +137,13 @@ fn only_issuer(keys: impl Iterator<Item = Key>) -> Result<Key, Failure> {
     }
 }
 
-/// The ids of the Locks that are meant. Whole ids are taken as they are; only other words make
-/// it necessary to read the list.
+/// The ids of the Locks that are meant. Whole ids, and groups as `group:NAME`, are taken as they are; only other words
+/// make it necessary to read the list.
 pub async fn lock_ids(client: &Client, wanted: &[String]) -> Result<Vec<String>, Failure> {
     let mut known: Option<Vec<LockRow>> = None;
     let mut ids = Vec::with_capacity(wanted.len());
     for word in wanted {
-        if word.parse::<keywright_proto::Id>().is_ok() {
+        if word.parse::<keywright_proto::Id>().is_ok() || word.starts_with(bus::GROUP_PREFIX) {
             ids.push(word.clone());
             continue;
         }

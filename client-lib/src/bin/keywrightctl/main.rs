@@ -11,6 +11,7 @@ mod doctor;
 mod drive;
 mod failure;
 mod family;
+mod group;
 mod installed;
 mod key;
 mod listing;
@@ -79,12 +80,15 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
     let client = Client::connect(&bus).await?;
     match args.command {
         Command::Keys => listing::keys(&client, output).await,
-        Command::Locks { key } => listing::locks(&client, key.as_deref(), output).await,
+        Command::Locks { key, group } => {
+            listing::locks(&client, key.as_deref(), group, output).await
+        }
         Command::Decisions => listing::decisions(&client, output).await,
         Command::Watch => watch::run(&client, output).await,
         Command::Wizard => wizard::run(&client, output).await,
         Command::Key(command) => key::run(&client, command, output).await,
         Command::Lock(command) => lock::run(&client, command, output).await,
+        Command::Group(command) => group::run(&client, command, output).await,
         Command::SoftKey(command) => soft_key::run(&client, command, output).await,
         Command::Family(command) => family::run(&client, command, output).await,
         Command::Doctor | Command::Audit(_) | Command::Serialize(_) => Ok(()), // done above

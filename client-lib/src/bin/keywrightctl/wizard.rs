@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keywright_client::{
-    Client, ErrorName, Event, Key, Kind, Pin, Serialization, Situation, State, Watch, Wizard,
+    Client, ErrorName, Event, Key, Kind, Pin, Serialization, Situation, State, Watch, Wizard, bus,
     client::LockFilter,
     model::{KeyState, Review, Who},
 };
@@ -190,7 +190,10 @@ impl Answers for Person {
         }
         say(table.to_string().trim_end());
         loop {
-            let answer = ask("Which Locks? Numbers, or all: ").await?;
+            let answer = ask("Which Locks? Numbers, group:NAME, or all: ").await?;
+            if answer.starts_with(bus::GROUP_PREFIX) {
+                return Ok(Selection::Listed(vec![answer]));
+            }
             if answer.eq_ignore_ascii_case("all") {
                 return Ok(Selection::All);
             }

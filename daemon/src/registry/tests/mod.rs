@@ -3,6 +3,7 @@
 mod audit_log;
 mod damage;
 mod formats;
+mod groups;
 mod kill;
 mod lists;
 mod samples;

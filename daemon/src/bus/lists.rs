@@ -1,0 +1,63 @@
+//! Lists that are not read from one place.
+
+use std::os::fd::OwnedFd;
+
+use keywright_proto::bus::key_path;
+use zbus::ObjectPath;
+
+use super::{Context, arguments::Among, file_fd::Outlet, object_path};
+use crate::{
+    error::Error,
+    queries::{self, LockRow, Page, Rows},
+    registry::Filter,
+    station::view::DecisionView,
+};
+
+/// The pairs without an offer: the issuer or `/`, the other Key, and why.
+pub fn decisions(
+    decisions: &[DecisionView],
+) -> Vec<(ObjectPath<'static>, ObjectPath<'static>, String)> {
+    let path = |label: Option<&String>| object_path(label.map(|label| key_path(label)));
+    let pairs = decisions.iter().map(|decision| {
+        let reason = decision.reason.as_str().to_owned();
+        (path(decision.issuer.as_ref()), path(Some(&decision.other)), reason)
+    });
+    pairs.collect()
+}
+
+/// The log of events, into a file or pipe.
+pub async fn export_audit(context: &Context, out: OwnedFd) -> Result<(), Error> {
+    let written = context.read(move |registry| {
+        let mut outlet = Outlet::open("out", out)?;
+        queries::export_log(registry, |lines| outlet.write(lines))
+    });
+    written.await
+}
+
+/// A page of the Locks: of all, of a group, or of those that a serialization has selected.
+pub async fn locks(
+    context: &Context,
+    filter: Filter,
+    among: Among,
+    page: Page,
+) -> Result<Rows<LockRow>, Error> {
+    let number = match among {
+        Among::All => {
+            return context.read(move |registry| queries::locks(registry, &filter, page)).await;
+        }
+        Among::Group(name) => {
+            let in_group = context
+                .read(move |registry| queries::locks_in_group(registry, &name, &filter, page));
+            return in_group.await;
+        }
+        Among::Selected(number) => number,
+    };
+    let selected = context.station.ask(move |station, reply| {
+        station.selected_locks(number, page.after, page.limit, reply);
+    });
+    let ids = selected.await?;
+    let last = ids.last().filter(|_| ids.len() == page.limit as usize);
+    let next = last.map(ToString::to_string).unwrap_or_default();
+    let rows = context.read(move |registry| queries::locks_among(registry, &ids, &filter));
+    Ok((rows.await?, next))
+}

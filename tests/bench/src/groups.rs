@@ -1,0 +1,71 @@
+//! A group of 10,000 Locks costs its issuer one signature. A test, because nobody has to measure it: it stands here for the
+//! loader, which fills a registry as no token could.
+
+use std::collections::HashMap;
+
+use keywright_bus_tests::{
+    Station, certs,
+    pins::{self, PIN},
+};
+
+use crate::{loader, token_log};
+
+const LOCKS: usize = 10_000;
+/// The longest page.
+const PAGE: u32 = 1_000;
+
+#[tokio::test]
+async fn rights_on_ten_thousand_locks_are_one_signature() {
+    let mut station = Station::start().await;
+    let log = station.file("master.log");
+    let master = station.plug_with("master", &["--log", log.to_str().unwrap()]).await;
+    station.make_master(&master, "Master").await;
+    let (gate, _) = station.add_lock(&master, "gate").await;
+    let family: Vec<(String, String)> =
+        station.watch.objects().await.key(&master.path).unwrap().get("Memberships");
+    let family = family[0].0.clone();
+    station.unplug(master).await;
+    station.daemon.stop().await;
+    loader::fill(&station.launch.state_dir, LOCKS as u32);
+    station.daemon.restart(station.client.connection()).await;
+    let master = station.plug_with("master", &["--log", log.to_str().unwrap()]).await;
+    station.until_state(&master.path, "master").await;
+
+    let manager = station.client.manager().await;
+    let (mut ids, mut after) = (Vec::new(), String::new());
+    loop {
+        let (rows, next) = manager.list_locks(HashMap::new(), &after, PAGE).await.unwrap();
+        ids.extend(rows.into_iter().map(|row| row.0));
+        after = next;
+        if after.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), LOCKS);
+    let all: Vec<_> = ids.iter().map(String::as_str).collect();
+    let set = manager.set_group(&family, "Town", &all, &[]).await;
+    assert_eq!(set.unwrap() as usize, LOCKS);
+    let (request, locks) = (certs::request("phone"), [&*gate]);
+    let soft = manager.issue_soft_key(&master.path, "Phone", &request, &locks, pins::pipe(PIN));
+    let (key, _) = soft.await.unwrap();
+
+    let signatures = || token_log::successes(&log, "AUTHENTICATE 9C");
+    let before = signatures();
+    let town = ["group:Town"];
+    manager.change_rights(&master.path, &key, &town, &[], pins::pipe(PIN)).await.unwrap();
+    assert_eq!(signatures() - before, 1);
+    let (mut rights, mut after) = (0, String::new());
+    loop {
+        let (rows, next) = manager.list_rights(&key, &after, PAGE).await.unwrap();
+        rights += rows.iter().filter(|row| row.2 == "pending").count();
+        after = next;
+        if after.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(rights, LOCKS);
+    // And away again.
+    let without = manager.change_rights(&master.path, &key, &[], &town, pins::pipe(PIN)).await;
+    without.unwrap();
+    assert_eq!(signatures() - before, 2);
+}
