@@ -1,6 +1,6 @@
 //! What a present token is, from what can be read on it without a PIN: a claim, until a job proves it.
 
-use keywright_proto::{Certificate, Id, PublicKey, Role, Uri};
+use keywright_proto::{Card, Certificate, Id, PublicKey, Role, Uri, card::CardError};
 
 use crate::{decision::Standing, token::Identity};
 
@@ -52,6 +52,10 @@ pub struct Claims {
     pub foreign: bool,
     /// A certificate on it is none that any station makes.
     pub alien: bool,
+    /// The family's card, where it was read and verifies up to the root that it names.
+    pub card: Option<Card>,
+    /// Why it does not.
+    pub card_refused: Option<CardError>,
 }
 
 impl Claims {
@@ -79,6 +83,19 @@ pub struct Known {
 
 /// Reads the claims of a token.
 pub fn claims(identity: &Identity) -> Claims {
+    let mut claims = certified(identity);
+    if let (Some(card), Some(access), Some(own)) = (&identity.card, &claims.access, &claims.issuing)
+    {
+        match Card::read(card, access, own) {
+            Ok(card) => claims.card = Some(card),
+            Err(error) => claims.card_refused = Some(error),
+        }
+    }
+    claims
+}
+
+/// What its certificates say.
+fn certified(identity: &Identity) -> Claims {
     let access = identity.access_certificate.as_deref().map(Certificate::parse);
     let issuing = identity.issuing_certificate.as_deref().map(Certificate::parse);
     let alien = matches!(access, Some(Err(_))) || matches!(issuing, Some(Err(_)));

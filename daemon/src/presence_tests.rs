@@ -45,6 +45,7 @@ fn member(issuing: &Holder, ca: &[u8], access: &Holder, role: Role) -> Vec<u8> {
 
 fn identity(access: Option<&[u8]>, issuing: Option<&[u8]>) -> Identity {
     Identity {
+        card: None,
         guid: None,
         access_certificate: access.map(<[u8]>::to_vec),
         issuing_certificate: issuing.map(<[u8]>::to_vec),

@@ -96,6 +96,7 @@ pub fn certify(
     let chain = above(own, chain)?;
     let made = unix_millis() / 1_000;
     let request = LockRequest {
+        card: None,
         key: identity.clone(),
         chain: chain.clone(),
         prove: true,
@@ -107,7 +108,7 @@ pub fn certify(
     if cleared.authorized {
         eprintln!("this token stays authorized until it is unplugged: pull it out now");
     }
-    let own = signed.map_err(|failure| PortError::NotSigned(failure.to_string()))?;
+    let (own, _) = signed.map_err(|failure| PortError::NotSigned(failure.to_string()))?;
     let ders = std::iter::once(own.as_slice()).chain(chain.iter().map(Certificate::der));
     pem::to_pem(Label::Certificate, ders).map_err(|error| PortError::NotSigned(error.to_string()))
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use keywright_proto::bus::key_path;
+use keywright_proto::{Id, bus::key_path};
 use zbus::ObjectPath;
 
 use super::{Context, arguments::Among, file_fd::Outlet, object_path};
@@ -43,7 +43,13 @@ pub async fn locks(
 ) -> Result<Rows<LockRow>, Error> {
     let number = match among {
         Among::All => {
-            return context.read(move |registry| queries::locks(registry, &filter, page)).await;
+            let wanted = filter.clone();
+            let read = context.read(move |registry| queries::locks(registry, &wanted, page));
+            let (rows, next) = read.await?;
+            if rows.is_empty() && page.after.is_none() && filter.family.is_some() {
+                return Ok((carried(context, filter, None).await?, next));
+            }
+            return Ok((rows, next));
         }
         Among::Group(name) => {
             let in_group = context
@@ -58,6 +64,23 @@ pub async fn locks(
     let ids = selected.await?;
     let last = ids.last().filter(|_| ids.len() == page.limit as usize);
     let next = last.map(ToString::to_string).unwrap_or_default();
-    let rows = context.read(move |registry| queries::locks_among(registry, &ids, &filter));
-    Ok((rows.await?, next))
+    let (wanted, selected) = (filter.clone(), ids.clone());
+    let rows = context.read(move |registry| queries::locks_among(registry, &ids, &wanted));
+    let rows = rows.await?;
+    if rows.is_empty() && !selected.is_empty() {
+        return Ok((carried(context, filter, Some(selected)).await?, next));
+    }
+    Ok((rows, next))
+}
+
+/// The Locks on cards of Keys whose family this station has not met.
+async fn carried(
+    context: &Context,
+    filter: Filter,
+    only: Option<Vec<Id>>,
+) -> Result<Vec<LockRow>, Error> {
+    let carried = context.station.ask(move |station, reply| {
+        station.carried_locks(filter, only, reply);
+    });
+    carried.await
 }

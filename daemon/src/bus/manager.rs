@@ -171,7 +171,8 @@ impl Manager {
     }
 
     /// A page of the Locks. Filter: `family` s, `query` s, and `serialization` o (its selection) or `group` s (what is in
-    /// it). For pages see ListKeys; they may be shorter than asked for.
+    /// it). For pages see ListKeys; they may be shorter than asked for. With `family` or `serialization`, where no Lock of
+    /// the family is known here, the rows are those that a Key which is plugged in claims on its card.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("locks", "next"))]

@@ -147,7 +147,8 @@ impl SerializationObject {
     }
 
     /// The same for translation: `who` s and `retries` u of a refused PIN, `stage` s of a broken write, `left` s (what is
-    /// on the token), `port` s where another Key is, `replug` b, `puk` s (`left`, `replaced`, `unknown`).
+    /// on the token), `port` s where another Key is, `replug` b, `puk` s (`left`, `replaced`, `unknown`),
+    /// `card` s (why the Key does not carry its family's card: `in-use`, `no-room`).
     #[zbus(property)]
     fn outcome_details(&self) -> HashMap<String, Variant<'static>> {
         let details = &self.view.borrow().outcome.details;
@@ -217,7 +218,8 @@ impl SerializationObject {
     }
 
     /// What Save would write: `kind` s, `name` s, `locks` u, `pending` u, `warnings` a(ss), each a word
-    /// (`rights-not-copied`, `right-not-copied` for each of them, `rights-removed`) and a text; and the revision that Save wants.
+    /// (`rights-not-copied`, `right-not-copied` for each of them, `rights-removed`, and `other-slots` for
+    /// what of other programs' on the token shows without its PIN) and a text; and the revision that Save wants.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, NotAnIssuer, StoreFailed.
     #[zbus(out_args("summary", "revision"))]
@@ -248,10 +250,12 @@ impl SerializationObject {
     }
 
     /// Gives a PIN of PinsNeeded; the token checks it at once. The last one starts the write, whose end is told by
-    /// Outcome. There are no options yet. Cancelled: the caller let the serialization go meanwhile.
+    /// Outcome. There are no options yet. Cancelled: the caller let the serialization go meanwhile. An issuer of whose
+    /// family this station has met nobody signs a challenge with it: then its family is pinned, and what its card says is
+    /// taken in. Unverified: it could not, and the serialization has failed.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, KeyAbsent, KeyBusy, Unsupported,
-    /// PinInvalid, PinBlocked, TokenFailed, Cancelled.
+    /// Unverified, PinInvalid, PinBlocked, TokenFailed, StoreFailed, Cancelled.
     async fn provide_pin(
         &self,
         #[zbus(header)] call: Header<'_>,

@@ -3,8 +3,10 @@
 use keywright_proto::{Certificate, PublicKey, Role, profile};
 
 use super::{
+    card::{CardOrder, Carried, put_card_with_pin},
     order::Failure,
     papers::validity,
+    signing::cleared_after,
     wizard::Who,
     write::{challenge, random_serial},
 };
@@ -23,12 +25,15 @@ pub struct LockRequest {
     pub made: u64,
     /// For how many years it is valid.
     pub years: u32,
+    /// What goes on the issuing Key's card beside this Lock, where a station asks.
+    pub card: Option<CardOrder>,
 }
 
-/// The signed certificate, DER, or why there is none; and what the token answered when it was cleared.
-pub type Signed = (Cleared, Result<Vec<u8>, Failure>);
+/// The signed certificate, DER, or why there is none, and what became of the card; and what the token answered when it was
+/// cleared.
+pub type Signed = (Cleared, Result<(Vec<u8>, Carried), Failure>);
 
-/// Signs. 5 commands, 2 more where the key has to prove itself first.
+/// Signs, and renews the card. 5 commands, 8 more for the card, 2 more where the key has to prove itself first.
 ///
 /// # Errors
 /// As [`Token::sign_with`].
@@ -38,8 +43,16 @@ pub fn sign_lock(
     request: &LockRequest,
 ) -> Result<Signed, TokenError> {
     let signed = attempt(token, pin, request);
-    let cleared = token.clear();
-    Ok((cleared?, signed?))
+    let renewed = match (&signed, &request.card) {
+        (Ok(Ok(lock)), Some(order)) => {
+            let order = CardOrder { added: Some(lock.clone()), ..order.clone() };
+            Some(put_card_with_pin(token, pin, &order))
+        }
+        _ => None,
+    };
+    let cleared = cleared_after(token.clear(), renewed.as_ref());
+    let card = renewed.and_then(Result::ok).unwrap_or_default();
+    Ok((cleared?, signed?.map(|lock| (lock, card))))
 }
 
 fn attempt(

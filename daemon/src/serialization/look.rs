@@ -1,7 +1,7 @@
 //! What the closer look allows: nothing on a token is overwritten that we did not make.
 
 use super::order::Failure;
-use crate::token::{Printed, Retired, Usage};
+use crate::token::{Printed, Retired, Usage, decode_card};
 
 /// Judges a token that looked blank. `ours` says that a job of this station began to write it.
 pub fn blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
@@ -10,13 +10,18 @@ pub fn blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
         (usage.issuing_key && !ours, "slot 9C"),
         (usage.key_management, "slot 9D"),
         (usage.card_authentication, "slot 9E"),
-        (!usage.retired.is_empty(), "a retired slot"),
+        (usage.retired.iter().any(|(which, found)| !is_card(*which, found)), "a retired slot"),
         (usage.printed == Printed::Other, "the object PRINTED"),
     ];
     match in_use.into_iter().find(|(used, _)| *used) {
         Some((_, what)) => Err(Failure::Foreign(what)),
         None => Ok(()),
     }
+}
+
+/// A family's card of an earlier job of ours.
+fn is_card(which: Retired, found: &[u8]) -> bool {
+    which == Retired::FAMILY_CARD && decode_card(found).is_some()
 }
 
 /// The container for one more family's certificate: the first retired one that is free, the first
@@ -66,6 +71,25 @@ mod tests {
         let left = Usage { access_key: true, issuing_key: true, ..empty() };
         assert!(blank(&left, true).is_ok());
         assert!(blank(&Usage { key_management: true, ..left }, true).is_err());
+    }
+
+    #[test]
+    fn a_card_is_ours_in_its_own_place_and_nothing_else_is() {
+        // An array that begins with the name.
+        let card = [&[0x85, 0x6e], &b"keywright-card"[..]].concat();
+        let mut found = vec![0xC0, u8::try_from(card.len()).unwrap()];
+        found.extend(card);
+        let other = Retired::all().nth(1).unwrap();
+        for (which, contents, ours) in [
+            (Retired::FAMILY_CARD, found.clone(), true),
+            (other, found.clone(), false),
+            (Retired::FAMILY_CARD, found[..found.len() - 1].to_vec(), false),
+            (Retired::FAMILY_CARD, [&found[..], &[0]].concat(), false),
+            (Retired::FAMILY_CARD, vec![0x70, 1, 7], false),
+        ] {
+            let usage = Usage { retired: vec![(which, contents)], ..empty() };
+            assert_eq!(blank(&usage, false).is_ok(), ours, "{usage:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Making one Key with another: what the person is asked, and what is then written.
 
+pub mod card;
 mod commit;
 pub mod lock_certificate;
 mod look;

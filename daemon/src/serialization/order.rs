@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use keywright_proto::{Certificate, Id};
 
-use super::{stage::Stage, wizard::Who};
+use super::{card::Carried, stage::Stage, wizard::Who};
 use crate::{
     registry::{
         Registry, RegistryError,
@@ -106,6 +106,8 @@ pub struct Made {
     pub candidate_authorized: bool,
     /// What became of the PUK.
     pub puk: Puk,
+    /// What became of the family's card.
+    pub card: Carried,
 }
 
 /// Why a write ended before it was done.

@@ -3,22 +3,48 @@
 
 use keywright_proto::Unsigned;
 
-use super::{order::Failure, wizard::Who};
-use crate::token::{Cleared, Pin, Slot, Token, TokenError};
+use super::{
+    card::{CardOrder, Carried, put_card_with_pin},
+    order::Failure,
+    wizard::Who,
+};
+use crate::token::{Cleared, Pin, Slot, Token, TokenError, TransportError};
 
 /// The signed papers in the order given, or why there are none; and what the token answered when it
 /// was cleared.
 pub type Signed = (Cleared, Result<Vec<Vec<u8>>, Failure>);
 
-/// Signs. 2 commands a paper, and 3 around them. All or none: what was signed before one failed is
-/// not handed out.
+/// Signs. 2 commands a paper, and 3 around them; 8 more where the Key's card changes with it. All or none: what was
+/// signed before one failed is not handed out.
 ///
 /// # Errors
 /// As [`Token::sign_with`].
-pub fn sign_all(token: &mut Token, pin: &Pin, papers: Vec<Unsigned>) -> Result<Signed, TokenError> {
+pub fn sign_all(
+    token: &mut Token,
+    pin: &Pin,
+    papers: Vec<Unsigned>,
+    card: Option<&CardOrder>,
+) -> Result<Signed, TokenError> {
     let signed = attempt(token, pin, papers);
-    let cleared = token.clear();
+    let renewed = match (&signed, card) {
+        (Ok(Ok(_)), Some(order)) => Some(put_card_with_pin(token, pin, order)),
+        _ => None,
+    };
+    let cleared = cleared_after(token.clear(), renewed.as_ref());
     Ok((cleared?, signed?))
+}
+
+/// A token that left while its card was written has signed all the same, and forgets by itself.
+pub(super) fn cleared_after(
+    cleared: Result<Cleared, TokenError>,
+    card: Option<&Result<Carried, TokenError>>,
+) -> Result<Cleared, TokenError> {
+    match (cleared, card) {
+        (Err(_), Some(Err(TokenError::Transport(TransportError::Gone)))) => {
+            Ok(Cleared { authorized: false, retries: None })
+        }
+        (cleared, _) => cleared,
+    }
 }
 
 fn attempt(

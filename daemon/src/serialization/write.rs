@@ -7,6 +7,7 @@ use keywright_proto::{Id, Kind, PublicKey, statement::next_version};
 use sha2::{Digest, Sha256};
 
 use super::{
+    card::{CardOrder, Carried, put_card},
     commit::new_issuer,
     look,
     order::{Failure, Made, Order, Puk, Report, Side, Stop, Stopped, Tools},
@@ -98,13 +99,14 @@ impl Write {
         self.issue()?;
         self.certify()?;
         self.put_certificates()?;
+        let card = self.put_card()?;
         let puk = self.secrets()?;
         self.enter(Stage::Verifying)?;
         let candidate_authorized = self.on_candidate(Token::clear)?.authorized;
         self.enter(Stage::Saving)?;
         let key = self.commit()?;
         let issuer_authorized = self.issuer_authorized;
-        Ok(Made { key, issuer_authorized, candidate_authorized, puk })
+        Ok(Made { key, issuer_authorized, candidate_authorized, puk, card })
     }
 
     /// PIN and closer look. What is fixed for the job is on disk before anything is written.
@@ -242,6 +244,27 @@ impl Write {
         self.on_candidate(move |token| token.write_certificate(container, &der))
     }
 
+    /// The family's card, on a Key that can issue. A Sub Key never does, so that nobody would look at its card: it
+    /// carries none.
+    fn put_card(&mut self) -> Result<Carried, Stop> {
+        let made = &self.order.intent.made;
+        let (Some(family), Some(statement), true) =
+            (self.order.intent.family, made.statement.clone(), made.ca_certificate.is_some())
+        else {
+            return Ok(Carried::NotDue);
+        };
+        let order = CardOrder {
+            family,
+            chain: [&[self.own_ca()?][..], &self.order.chain].concat(),
+            statement: Some((statement, made.salt_seed)),
+            registry: self.tools.registry.clone(),
+            added: None,
+            removed: None,
+        };
+        self.step()?;
+        self.on_candidate(move |token| put_card(token, &order))
+    }
+
     /// PIN, management key, PUK, the PUK last.
     fn secrets(&mut self) -> Result<Puk, Stop> {
         self.enter(Stage::Secrets)?;
@@ -351,12 +374,11 @@ impl Write {
         Ok(())
     }
 
-    /// The steps of this kind of job: its seven stages, keys, signatures and certificates.
+    /// The steps of this kind of job: its seven stages, keys, signatures, certificates and the card.
     fn total(&self) -> u32 {
         match self.order.intent.kind {
             Kind::Sub => 7 + 1 + 2 + 1,
-            Kind::Backup => 7 + 2 + 4 + 2,
-            Kind::Master => 7 + 2 + 4 + 2,
+            Kind::Backup | Kind::Master => 7 + 2 + 4 + 3,
         }
     }
 }

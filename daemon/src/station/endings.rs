@@ -17,6 +17,7 @@ use crate::{
     hotplug::DeviceId,
     presence::Claims,
     serialization::{
+        card::Carried,
         order::{Made, Puk, Stop, Stopped},
         wizard::{Event, Step, Who},
     },
@@ -44,6 +45,7 @@ impl Station {
                 tracing::error!(number, %error, "a finished write was not expected");
             }
         }
+        self.tell_card(number, made.card);
         self.ask_for_replug(number);
         self.ended(number, Past::Done);
         self.pin_changed(&candidate);
@@ -68,6 +70,18 @@ impl Station {
             ),
         };
         Outcome { text: text.into(), ..Outcome::default() }.with("puk", Detail::Text(word.into()))
+    }
+
+    /// Says why a Key does not carry its family's card.
+    fn tell_card(&mut self, number: u64, card: Carried) {
+        let Some((word, why)) = card.why_not() else { return };
+        tracing::warn!(number, "the Key does not carry its family's card: {why}");
+        if let Some(job) = self.serializations.get_mut(&number) {
+            job.outcome.add(&format!(
+                "the Key does not carry its family's card ({why}); other stations need an export first"
+            ));
+            job.outcome.details.push(("card", Detail::Text(word.into())));
+        }
     }
 
     /// Shows which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.

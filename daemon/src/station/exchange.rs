@@ -26,7 +26,7 @@ impl Station {
         reply.answer(self, result);
     }
 
-    fn take_in(&mut self, family: Id, papers: &Papers) -> Result<u32, Error> {
+    pub(super) fn take_in(&mut self, family: Id, papers: &Papers) -> Result<u32, Error> {
         let mut batch = Batch::new();
         let mut new = 0;
         new += self.take_issuers(&mut batch, family, papers)?;
@@ -137,7 +137,7 @@ impl Station {
                 id,
                 Lock {
                     identity_key: certificate.public_key().spki_der().to_vec(),
-                    name: format!("Lock {}", short(id)),
+                    name: lock_name(id),
                     family,
                     certificate: certificate.der().to_vec(),
                     issuer: issuer.public_key().id(),
@@ -286,6 +286,11 @@ fn as_record(signed: &Signed, heard: u64) -> Option<WithEntries> {
 
 pub(super) fn id_of(hash: &Hash) -> Id {
     Id::of_hash(hash)
+}
+
+/// What a Lock is called here that was added elsewhere.
+pub(super) fn lock_name(id: Id) -> String {
+    format!("Lock {}", short(id))
 }
 
 fn short(id: Id) -> String {

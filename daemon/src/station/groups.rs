@@ -111,7 +111,7 @@ impl Station {
         too_many(names.ids.len())?;
         let mut entries = Vec::with_capacity(names.ids.len());
         for id in &names.ids {
-            let entry = self.registry.lock_entry(family, *id)?;
+            let entry = self.lock_entry(family, *id)?;
             entries.push(entry.ok_or_else(|| Error::NotFound(format!("Lock {id}")))?);
         }
         entries.sort_by_key(|entry| entry.lock);

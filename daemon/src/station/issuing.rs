@@ -10,7 +10,7 @@ use crate::{
     hotplug::Device,
     judging,
     registry::Batch,
-    serialization::{new_issuer, order::Failure, signing::sign_all},
+    serialization::{card::CardOrder, new_issuer, order::Failure, signing::sign_all},
     token::Pin,
 };
 
@@ -42,7 +42,10 @@ impl Station {
         }
         let device = self.present_key(label)?.1.clone();
         self.is_free(label, None)?;
-        let (chain, unpinned) = self.chain_of(own, family)?;
+        let (chain, unpinned) = match self.carried_chain(&key.claims)? {
+            Some(chain) => (chain, true),
+            None => self.chain_of(own, family)?,
+        };
         if let Some(facts) = judging::facts(&self.registry, family, &[])? {
             let standing = self.moment().judge(&facts).standing(&own.public_key().hash());
             match standing {
@@ -75,6 +78,19 @@ impl Station {
         papers: Vec<Unsigned>,
         done: impl FnOnce(&mut Self, Result<Vec<Vec<u8>>, Error>) + Send + 'static,
     ) {
+        self.sign_with_card(name, label, issuing, pin, (papers, None), done);
+    }
+
+    /// The same where the issuing Key's card changes with it.
+    pub(super) fn sign_with_card(
+        &mut self,
+        name: &str,
+        label: Label,
+        issuing: &Issuing,
+        pin: Pin,
+        (papers, card): (Vec<Unsigned>, Option<CardOrder>),
+        done: impl FnOnce(&mut Self, Result<Vec<Vec<u8>>, Error>) + Send + 'static,
+    ) {
         if issuing.unpinned {
             return done(self, Err(Error::Unverified(issuing.family)));
         }
@@ -85,7 +101,8 @@ impl Station {
         if let Err(error) = may(self) {
             return done(self, Err(error));
         }
-        let job = move |token: &mut crate::token::Token| sign_all(token, &pin, papers);
+        let job =
+            move |token: &mut crate::token::Token| sign_all(token, &pin, papers, card.as_ref());
         self.on_token(name, issuing.device.clone(), may, job, move |station, signed| {
             let signed =
                 signed.and_then(|(_, signed)| signed.map_err(|why| station.failure(&label, why)));

@@ -239,7 +239,11 @@ impl Station {
 
     pub(super) fn has_lock(&self, claims: &Claims) -> bool {
         let Some((family, _)) = claims.family else { return false };
-        matches!(self.registry.family(family), Ok(Some(family)) if family.locks > 0)
+        match self.registry.family(family) {
+            Ok(Some(known)) if known.locks > 0 => true,
+            Ok(_) => !self.carried_by(claims).is_empty(),
+            Err(_) => false,
+        }
     }
 
     /// A Key that is shown.

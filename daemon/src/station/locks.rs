@@ -1,9 +1,10 @@
 //! Adding Locks, and what people call Keys and Locks.
 
-use keywright_proto::{Id, PublicKey, Role, read_csr, verify_chain};
+use keywright_proto::{Certificate, Id, PublicKey, read_csr, verify_chain};
 
 use super::{
-    Reply, Station, chains::chain_pem, issuing::Issuing, serializations::checked, view::Label,
+    Reply, Station, chains::chain_pem, issuing::Issuing, keys::Key, serializations::checked,
+    view::Label,
 };
 use crate::{
     audit::Event,
@@ -12,9 +13,12 @@ use crate::{
     owed::Of,
     registry::{
         Batch,
-        records::{self, Family, Issuer, Lock, Membership},
+        records::{self, Family, Lock, Membership},
     },
-    serialization::lock_certificate::{LockRequest, sign_lock},
+    serialization::{
+        lock_certificate::{LockRequest, sign_lock},
+        new_issuer,
+    },
     token::{Container, Pin, Token},
 };
 
@@ -53,7 +57,12 @@ impl Station {
             Ok(Some(chain)) => return reply.answer(self, Ok((lock, chain))),
             Err(error) => return reply.answer(self, Err(error)),
         }
+        let card = match self.card_order(&issuer, &issuing) {
+            Ok(card) => card,
+            Err(error) => return reply.answer(self, Err(error)),
+        };
         let request = LockRequest {
+            card: Some(card),
             key: identity_key.clone(),
             chain: issuing.chain.clone(),
             prove: issuing.unpinned,
@@ -67,7 +76,12 @@ impl Station {
         };
         self.on_token("lock", issuing.device.clone(), may, job, move |station, signed| {
             let result = signed.and_then(|(_, certificate)| {
-                let certificate = certificate.map_err(|why| station.failure(&issuer, why))?;
+                let (certificate, card) =
+                    certificate.map_err(|why| station.failure(&issuer, why))?;
+                if let Some((_, why)) = card.why_not() {
+                    let called = station.key(&issuer).map(Key::called).unwrap_or_default();
+                    tracing::warn!("the family's card on {called} is not renewed: {why}");
+                }
                 station.keep_lock(&issuer, &issuing, &identity_key, name, certificate)
             });
             reply.answer(station, result.map(|chain| (lock, chain)));
@@ -164,12 +178,15 @@ impl Station {
             },
         );
         self.registry.commit(batch)?;
+        if issuing.unpinned {
+            self.take_card(label);
+        }
         self.refresh_family(issuing.family);
         chain_pem(&chain)
     }
 
-    /// A Master that was made elsewhere signed here: its family is believed from now on.
-    fn pin_family(
+    /// A Master, or a Backup with its whole chain, that was made elsewhere signed here: its family is believed from now on.
+    pub(super) fn pin_family(
         &self,
         batch: &mut Batch,
         label: &Label,
@@ -180,22 +197,21 @@ impl Station {
         let (Some(access), Some(own)) = (&key.claims.access, issuing.chain.first()) else {
             return Err(Error::Unverified(issuing.family));
         };
-        let chain = [access.clone(), own.clone()];
-        verify_chain(&chain, own.der(), None).map_err(|_| Error::Unverified(issuing.family))?;
-        let (id, role) = (access.public_key().id(), Role::Master);
-        batch.put_issuer(
-            own.public_key().id(),
-            Issuer {
-                family: issuing.family,
-                chain: vec![own.der().to_vec()],
-                // Its CRL comes with the first exchange with the station that made it.
-                crl: Vec::new(),
-                to_revoke: Vec::new(),
-            },
-        );
+        let root = issuing.chain.last().map(Certificate::der).unwrap_or_default();
+        let chain = [&[access.clone()][..], &issuing.chain].concat();
+        let proven = verify_chain(&chain, root, None);
+        let role = access.role().filter(|role| role.is_issuer() && proven == Ok(issuing.family));
+        let Some(role) = role else { return Err(Error::Unverified(issuing.family)) };
+        let id = access.public_key().id();
+        // Their CRLs come with the first exchange with the station that made it.
+        for (place, ca) in issuing.chain.iter().enumerate() {
+            let above = issuing.chain.get(place..).unwrap_or_default();
+            batch.put_issuer(ca.public_key().id(), new_issuer(issuing.family, above));
+        }
+        let known = self.registry.key(id)?;
         batch.put_key(
             id,
-            records::Key {
+            known.unwrap_or_else(|| records::Key {
                 access_key: access.public_key().spki_der().to_vec(),
                 label: label.clone(),
                 name: key.name.clone(),
@@ -208,7 +224,7 @@ impl Station {
                 last_seen: now,
                 revoked: false,
                 puk_tried: false,
-            },
+            }),
         );
         batch.put_membership(
             id,

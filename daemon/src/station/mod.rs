@@ -6,6 +6,7 @@
 
 mod activity;
 mod anew;
+mod cards;
 mod chains;
 mod confirmations;
 mod endings;

@@ -1,5 +1,7 @@
 //! PINs: which are needed, each checked at once on its token, none ever sent twice by itself.
 
+use keywright_proto::PublicKey;
+
 use super::{
     Caller, Reply, Station,
     keys::Key,
@@ -12,9 +14,9 @@ use crate::{
     presence::State,
     serialization::{
         wizard::{Event, Step, Who},
-        write::issuer_is_done,
+        write::{challenge, issuer_is_done},
     },
-    token::{Cleared, Pin, PinState, RecoveryCode, TokenError},
+    token::{Cleared, Pin, PinState, RecoveryCode, Slot, Token, TokenError},
 };
 
 /// The PINs of a job that its tokens accepted. They are kept while the token stays plugged in.
@@ -76,6 +78,17 @@ impl Key {
         if retries == 0 {
             self.details.pin = PinState::Blocked;
         }
+    }
+}
+
+/// Whether a token signs a challenge with this issuing key.
+fn signs(token: &mut Token, pin: &Pin, key: &PublicKey) -> Result<bool, TokenError> {
+    let digest = challenge().map_err(|_| TokenError::Unsupported("there are no random numbers"))?;
+    match token.sign_with(Slot::Issuing, pin, &digest) {
+        Ok(signature) => Ok(key.verify_prehash(&digest, &signature).is_ok()),
+        // There is no such key.
+        Err(TokenError::Unsupported(_) | TokenError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -172,7 +185,9 @@ impl Station {
                     job.owner = Some(caller.name.clone());
                 }
                 let (given, id) = (pin.clone(), device.id.clone());
-                self.check_pin(label, device, given, move |station, result| {
+                let prove = if who == Who::Issuer { self.has_to_prove(&label) } else { None };
+                let proven = prove.is_some().then(|| label.clone());
+                self.check_pin(label, device, given, prove, move |station, result| {
                     if let Some(job) = station.serializations.get_mut(&number) {
                         job.pins.checking = None;
                     }
@@ -181,10 +196,15 @@ impl Station {
                         return reply.answer(station, Err(Error::Cancelled));
                     }
                     let result = result.and_then(|()| match station.present_mut(&id) {
-                        Some(_) => station.pin_accepted(number, who, pin),
+                        Some(_) => proven.map_or(Ok(()), |label| station.believe(&label)),
                         // What a token accepted counts only while it stays.
                         None => Err(Error::KeyAbsent("the Key".into())),
                     });
+                    let result = result.and_then(|()| station.pin_accepted(number, who, pin));
+                    if let Err(error @ (Error::NotGenuine(_) | Error::Unverified(_))) = &result {
+                        // It is not what it claims to be; nothing was written.
+                        station.give_up(number, error);
+                    }
                     station.tell_refusal(number, who, result.as_ref().err());
                     station.answered(number, &caller, result, reply);
                 });
@@ -269,23 +289,35 @@ impl Station {
         }
     }
 
-    /// Shows a PIN to its token, and leaves nothing authorized there.
+    /// Shows a PIN to its token, and leaves nothing authorized there. Where a key has to prove itself it signs a challenge.
     fn check_pin(
         &mut self,
         label: Label,
         device: Device,
         pin: Pin,
+        prove: Option<PublicKey>,
         done: impl FnOnce(&mut Self, Result<(), Error>) + Send + 'static,
     ) {
+        let called = self.keys.get(&label).map(Key::called).unwrap_or_default();
         self.on_token(
             "pin",
             device,
             move |station| station.may_try(&label).map(drop),
             move |token| {
                 token.verify_pin(&pin)?;
-                token.clear()
+                let proven = match prove {
+                    Some(key) => signs(token, &pin, &key),
+                    None => Ok(true),
+                };
+                Ok((token.clear()?, proven?))
             },
-            move |station, result| done(station, result.map(|_| ())),
+            move |station, result| {
+                let proven = result.and_then(|(_, proven)| match proven {
+                    true => Ok(()),
+                    false => Err(Error::NotGenuine(called)),
+                });
+                done(station, proven);
+            },
         );
     }
 

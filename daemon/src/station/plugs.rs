@@ -15,8 +15,8 @@ use crate::{
     error::Error,
     hotplug::{Device, DeviceId},
     presence::{self, Claims},
-    registry::{Batch, RegistryError},
-    token::{Details, Identity, PinState, Session, TokenError, TransportError},
+    registry::{Batch, Registry, RegistryError},
+    token::{CardSlot, Details, Identity, PinState, Session, TokenError, TransportError},
 };
 
 /// How long offers wait for a token that has not said what it is. One that works takes a twentieth of this; a pcscd that
@@ -41,7 +41,7 @@ impl Station {
         self.reading.insert(device.id.clone());
         self.awaited.insert(device.id.clone());
         let (connector, id) = (device.connector.clone(), device.id.clone());
-        let early = self.myself.clone();
+        let (early, registry) = (self.myself.clone(), self.registry.clone());
         let (shown, read) = (device.clone(), device.id.clone());
         let job = move || -> Result<Details, TokenError> {
             let patience = Patience::start(&early, &shown);
@@ -49,7 +49,7 @@ impl Station {
             let identity = session
                 .as_ref()
                 .map_err(Clone::clone)
-                .and_then(|session| session.run(|token| token.read_identity()));
+                .and_then(|session| identify(session, &registry));
             drop(patience);
             // The offer need not wait for the rest.
             let failed = identity.as_ref().err().cloned();
@@ -109,6 +109,9 @@ impl Station {
                 tracing::warn!(?device, trouble = trouble.text, "a token cannot be used");
             }
             _ => {}
+        }
+        if let Some(error) = &claims.card_refused {
+            tracing::warn!(?device, %error, "a card that does not verify counts for nothing");
         }
         let is_held = trouble.as_ref().is_some_and(|trouble| trouble.holder.is_some());
         let key = Key {
@@ -255,6 +258,23 @@ impl Station {
     pub(super) fn is_reading(&self) -> bool {
         !self.awaited.is_empty() || !self.settled
     }
+}
+
+/// Who a token is; with its family's card where it is an issuer's of whose family no Lock is known here: one command
+/// more, which no Key that is known has to wait for.
+fn identify(session: &Session, registry: &Registry) -> Result<Identity, TokenError> {
+    let mut identity = session.run(|token| token.read_identity())?;
+    let claims = presence::claims(&identity);
+    let (Some((family, _)), Some(_)) = (claims.family, claims.issuing) else { return Ok(identity) };
+    if registry.family(family).is_ok_and(|known| known.is_none_or(|known| known.locks == 0)) {
+        match session.run(|token| token.read_card()) {
+            Ok(CardSlot::Card(card)) => identity.card = Some(card),
+            Ok(CardSlot::Empty | CardSlot::Other) => {}
+            Err(error @ TokenError::Transport(TransportError::Gone)) => return Err(error),
+            Err(error) => tracing::warn!(%error, "a family card cannot be read"),
+        }
+    }
+    Ok(identity)
 }
 
 impl Trouble {

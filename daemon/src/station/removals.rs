@@ -17,7 +17,7 @@ use crate::{
         Batch, RegistryError,
         records::{Lock, LockRemoval},
     },
-    serialization::new_issuer,
+    serialization::{card::CardOrder, new_issuer},
     token::Pin,
 };
 
@@ -32,21 +32,24 @@ impl Station {
     pub fn remove_lock(&mut self, issuer: Label, lock: Id, pin: Pin, reply: Reply<()>) {
         let prepared = self.issuing(&issuer).and_then(|issuing| {
             let planned = self.plan_removal(&issuing, lock)?;
-            Ok((issuing, planned))
+            let card = self.card_order(&issuer, &issuing)?;
+            Ok((issuing, (planned.0, planned.1, card)))
         });
         match prepared {
             Err(error) => reply.answer(self, Err(error)),
             // It is removed, and this Key owes nothing.
-            Ok((_, (_, papers))) if papers.is_empty() => reply.answer(self, Ok(())),
-            Ok((issuing, (key_hash, papers))) => {
+            Ok((_, (_, papers, _))) if papers.is_empty() => reply.answer(self, Ok(())),
+            Ok((issuing, (key_hash, papers, card))) => {
+                let card = Some(CardOrder { removed: Some(key_hash), ..card });
                 let (kept, papers): (Vec<_>, Vec<_>) = papers.into_iter().unzip();
                 let by = issuing.clone();
-                self.sign("remove", issuer, &issuing, pin, papers, move |station, signed| {
+                let done = move |station: &mut Self, signed: Result<Vec<Vec<u8>>, Error>| {
                     let result = signed.and_then(|signed| {
                         station.keep_removal(&by, lock, key_hash, kept.into_iter().zip(signed))
                     });
                     reply.answer(station, result);
-                });
+                };
+                self.sign_with_card("remove", issuer, &issuing, pin, (papers, card), done);
             }
         }
     }

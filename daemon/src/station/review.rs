@@ -42,7 +42,7 @@ impl Station {
             // All are those that there are now: Save fixes them.
             (_, Some(_)) => {
                 let family = self.issuing_family(number)?;
-                self.registry.family(family)?.map_or(0, |family| family.locks)
+                self.lock_count(family)?
             }
             (_, None) => 0,
         };

@@ -48,7 +48,7 @@ impl Station {
         let family = self.issuing_family(number)?;
         let (all, entries) = match choice {
             LockChoice::All => {
-                let count = self.registry.family(family)?.map_or(0, |family| family.locks);
+                let count = self.lock_count(family)?;
                 let job = self.job(number)?;
                 job.locks = Arc::default();
                 return Ok(job.wizard.select_locks(Selection { all: true, count })?);
@@ -105,7 +105,14 @@ impl Station {
         if job.wizard.selection().all && job.locks.is_empty() {
             let filter = Filter { family: Some(self.issuing_family(number)?), query: None };
             let page = self.registry.locks_page(&filter, after, limit)?;
-            return Ok(page.items.into_iter().map(|(lock, _)| lock).collect());
+            let mut found: Vec<Id> = page.items.into_iter().map(|(lock, _)| lock).collect();
+            if found.is_empty() {
+                let carried = self.carried(self.issuing_family(number)?).into_iter();
+                let later = carried.map(|entry| entry.lock);
+                found = later.filter(|lock| after.is_none_or(|after| *lock > after)).collect();
+                found.truncate(limit);
+            }
+            return Ok(found);
         }
         let start = after.map_or(0, |after| job.locks.partition_point(|e| e.lock <= after));
         let allowed = job.locks[start..].iter().filter(|entry| entry.allow);
@@ -117,7 +124,7 @@ impl Station {
         let job = self.serializations.get(&number);
         let job = job.ok_or_else(|| Error::NotFound(format!("serialization {number}")))?;
         if job.wizard.selection().all && job.locks.is_empty() {
-            return Ok(self.registry.lock_entries(self.issuing_family(number)?)?);
+            return self.lock_entries(self.issuing_family(number)?);
         }
         Ok(job.locks.iter().filter(|entry| entry.allow).copied().collect())
     }

@@ -50,6 +50,23 @@ impl Token {
         Err(TokenError::ForeignManagementKey)
     }
 
+    /// Authenticates with the management key that PRINTED keeps under the PIN, and with no other; says whether there is
+    /// one in force. 3 commands after a signature; needs the PIN.
+    ///
+    /// # Errors
+    /// As [`Token::verify_pin`].
+    pub fn authenticate_kept_key(&mut self, pin: &Pin) -> Result<bool, TokenError> {
+        if !self.verified {
+            self.verify_pin(pin)?;
+        }
+        self.read_printed()?;
+        match self.authenticate_management() {
+            Ok(KeyOrigin::Protected) => Ok(true),
+            Ok(KeyOrigin::Factory) | Err(TokenError::ForeignManagementKey) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn candidate(
         &mut self,
         origin: KeyOrigin,

@@ -41,7 +41,7 @@ pub use error::TokenError;
 pub use extensions::{Metadata, MetadataAnswer};
 pub use management::KeyOrigin;
 pub use management_key::{KeyType, ManagementKey};
-pub use object::{Container, Retired, Slot, random_guid, random_seed};
+pub use object::{Container, Retired, Slot, decode_card, random_guid, random_seed};
 pub use pcsc_reader::Address;
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
@@ -49,7 +49,7 @@ pub use route::{Route, UsbConnector};
 pub use session::Session;
 pub use usage::{Printed, Usage};
 pub use usb::Interface;
-pub use verbs::{Cleared, Identity, PukOffer, Token};
+pub use verbs::{CardSlot, Cleared, Identity, PukOffer, Token};
 #[cfg(feature = "virtual-reader")]
 pub use vpcd::{ANSWER_TIMEOUT, VpcdConnector};
 

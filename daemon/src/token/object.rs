@@ -1,5 +1,7 @@
 //! Data objects of the PIV application: their tags and what is in them (SP 800-73-4 part 1, 4.3 and appendix A).
 
+use keywright_proto::card::is_card;
+
 use super::tlv;
 
 const CERTIFICATE: u8 = 0x70;
@@ -9,6 +11,8 @@ const FASC_N: u8 = 0x30;
 const GUID: u8 = 0x34;
 const EXPIRATION: u8 = 0x35;
 const SIGNATURE: u8 = 0x3E;
+/// The family's card in 5FC10D: no tag of PIV's, so that nobody takes it for a certificate.
+const CARD: u8 = 0xC0;
 /// FASC-N of a card that no agency issued: what every PIV tool writes.
 const NO_AGENCY: [u8; 25] = [
     0xD4, 0xE7, 0x39, 0xDA, 0x73, 0x9C, 0xED, 0x39, 0xCE, 0x73, 0x9D, 0x83, 0x68, 0x58, 0x21, 0x08,
@@ -149,6 +153,16 @@ pub fn decode_certificate(contents: &[u8]) -> Option<Vec<u8>> {
         (Some(der), None | Some([0])) => Some(der.to_vec()),
         _ => Some(contents.to_vec()),
     }
+}
+
+/// The contents of 5FC10D with the family's card in it.
+pub fn encode_card(card: &[u8]) -> Vec<u8> {
+    tlv::encode(CARD, card).to_vec()
+}
+
+/// The card in 5FC10D; `None` where something else is there. What it says is not looked at.
+pub fn decode_card(contents: &[u8]) -> Option<&[u8]> {
+    tlv::only(CARD, contents).filter(|card| is_card(card))
 }
 
 /// The contents of a CHUID with this GUID (SP 800-73-4 part 1, table 9).

@@ -7,11 +7,15 @@ use zeroize::Zeroizing;
 use super::management::KeyOrigin;
 use super::management_key::ManagementKey;
 use super::object::{
-    Container, Slot, decode_certificate, decode_guid, encode_certificate, encode_chuid,
+    Container, Retired, Slot, decode_card, decode_certificate, decode_guid, encode_card,
+    encode_certificate, encode_chuid,
 };
 use super::pin::{Pin, RecoveryCode};
 use super::piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
 use super::{TokenError, Transport};
+
+/// Where the family's card is.
+const CARD: Container = Container::Retired(Retired::FAMILY_CARD);
 
 /// What tells one token from another. Readable without the PIN.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +26,19 @@ pub struct Identity {
     pub access_certificate: Option<Vec<u8>>,
     /// What the certificate container of 9C holds; not checked.
     pub issuing_certificate: Option<Vec<u8>>,
+    /// The family's card, where it was asked for; not checked.
+    pub card: Option<Vec<u8>>,
+}
+
+/// What the container of the family's card holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CardSlot {
+    /// Nothing.
+    Empty,
+    /// A card.
+    Card(Vec<u8>),
+    /// Something else.
+    Other,
 }
 
 /// What became of the offer of the factory recovery code.
@@ -95,7 +112,32 @@ impl Token {
             guid: chuid.and_then(|contents| decode_guid(&contents)),
             access_certificate: access.and_then(|contents| decode_certificate(&contents)),
             issuing_certificate: issuing.and_then(|contents| decode_certificate(&contents)),
+            card: None,
         })
+    }
+
+    /// What the container of the family's card holds. 1 command.
+    ///
+    /// # Errors
+    /// As [`Piv::get_data`].
+    pub fn read_card(&mut self) -> Result<CardSlot, TokenError> {
+        Ok(match self.piv.get_data(CARD)? {
+            Object::Absent => CardSlot::Empty,
+            Object::Locked => CardSlot::Other,
+            Object::Contents(contents) if contents.is_empty() => CardSlot::Empty,
+            Object::Contents(contents) => match decode_card(&contents) {
+                Some(card) => CardSlot::Card(card.to_vec()),
+                None => CardSlot::Other,
+            },
+        })
+    }
+
+    /// Writes the family's card and reads it back. 2 commands; needs the management key.
+    ///
+    /// # Errors
+    /// As [`Token::write_certificate`].
+    pub fn write_card(&mut self, card: &[u8]) -> Result<(), TokenError> {
+        self.write(CARD, &encode_card(card))
     }
 
     /// Presents the PIN. 1 command (3 where a refusal does not tell the tries that are left).

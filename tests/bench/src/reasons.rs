@@ -159,6 +159,16 @@ const REASONS: &[Reason] = &[
     (Phase::Write, CANDIDATE, "GET 5FC10A", "", "read back"),
     (Phase::Write, CANDIDATE, "PUT 5FC105", "", "the access certificate"),
     (Phase::Write, CANDIDATE, "GET 5FC105", "", "read back"),
+    // The family's card, on a Backup Key.
+    (Phase::Write, CANDIDATE, "GET 5FC10D", "", "is another program's data where the card goes"),
+    (
+        Phase::Write,
+        CANDIDATE,
+        "PUT 5FC10D",
+        "",
+        "the family's card, for stations that never met it",
+    ),
+    (Phase::Write, CANDIDATE, "GET 5FC10D", "PUT 5FC10D", "read back"),
     // PIN, management key, PUK.
     (Phase::Write, CANDIDATE, "CHANGE REFERENCE 80", "", "the new PIN"),
     (

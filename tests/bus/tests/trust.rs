@@ -50,7 +50,14 @@ async fn a_token_is_changed_in_the_order_of_the_contract() {
     let (mut station, master) = with_lock().await;
     let secrets = ["change 80", "put 5FC109", "management key", "put 5FFF00", "change 81"];
     let sub = ["put 5FC102", "generate 9A 02", "put 5FC105"];
-    let backup = ["put 5FC102", "generate 9A 02", "generate 9C 03", "put 5FC10A", "put 5FC105"];
+    let backup = [
+        "put 5FC102",
+        "generate 9A 02",
+        "generate 9C 03",
+        "put 5FC10A",
+        "put 5FC105",
+        "put 5FC10D",
+    ];
     for (answers, first) in [(Answers::sub("S", &[]), &sub[..]), (Answers::backup("B"), &backup)] {
         let key = station.plug(answers.kind).await;
         master.card.take_commands();

@@ -41,6 +41,18 @@ pub async fn signer(client: &Client, issuer: &Issuer) -> Result<Signer, Failure>
     Ok(Signer { key, pin })
 }
 
+/// Says where a Key that signed and was written to stays authorized: some firmware does until it is unplugged.
+pub async fn tell_authorized(client: &Client, path: &str) {
+    // What was asked for is done; where this cannot be looked up, the property still says it.
+    let keys = lookup::keys(client).await.unwrap_or_default();
+    if let Some(key) = keys.iter().find(|key| key.path == path && key.authorized) {
+        terminal::say(&format!(
+            "Unplug {} now: the token stays authorized until then.",
+            key.label()
+        ));
+    }
+}
+
 /// Runs one of the commands.
 pub async fn run(client: &Client, command: KeyCommand, output: &mut Output) -> Result<(), Failure> {
     match command {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     args::{Issuer, LockCommand},
     failure::Failure,
-    key::signer,
+    key::{signer, tell_authorized},
     lookup,
     output::Output,
     terminal,
@@ -67,6 +67,7 @@ pub async fn run(
             terminal::confirmed(yes, &question, "not removed, as you answered").await?;
             let signer = signer(client, &issuer).await?;
             client.remove_lock(&signer.key.path, &lock.id, &signer.pin).await?;
+            tell_authorized(client, &signer.key.path).await;
             output.show(&Done { id: &lock.id, name: &lock.name }, || {
                 format!("Lock {} is removed; it still lets in whom it let in", lock.name)
             })
@@ -133,7 +134,9 @@ async fn sign(
     issuer: &Issuer,
 ) -> Result<(String, String), Failure> {
     let signer = signer(client, issuer).await?;
-    Ok(client.add_lock(&signer.key.path, name, request, &signer.pin).await?)
+    let added = client.add_lock(&signer.key.path, name, request, &signer.pin).await?;
+    tell_authorized(client, &signer.key.path).await;
+    Ok(added)
 }
 
 /// A file that cannot be what it is to be where it is larger than this.
