@@ -26,7 +26,7 @@ impl Station {
                 },
                 move |token| {
                     token.change_pin(&old, &new)?;
-                    Ok((token.clear()?, token.read_details()?))
+                    Ok((token.clear()?, token.read_details(false)?))
                 },
                 move |station, result| {
                     station.pin_set(&label, result, |token| Event::PinChanged { token }, reply)
@@ -49,7 +49,7 @@ impl Station {
                 |_| Ok(()),
                 move |token| {
                     token.unblock_pin(&code, &new)?;
-                    Ok((token.clear()?, token.read_details()?))
+                    Ok((token.clear()?, token.read_details(false)?))
                 },
                 move |station, result| {
                     station.pin_set(&label, result, |token| Event::PinUnblocked { token }, reply)

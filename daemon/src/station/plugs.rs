@@ -53,10 +53,13 @@ impl Station {
             drop(patience);
             // The offer need not wait for the rest.
             let failed = identity.as_ref().err().cloned();
+            let blank = identity.as_ref().is_ok_and(|identity| {
+                identity.access_certificate.is_none() && identity.issuing_certificate.is_none()
+            });
             early.tell(move |station| station.identified(shown, plugged, attempts, identity));
             match failed {
                 Some(error) => Err(error),
-                None => session?.run(|token| token.read_details()),
+                None => session?.run(move |token| token.read_details(blank)),
             }
         };
         let name = format!("plug-{}", device.port);

@@ -2,10 +2,12 @@
 
 use keywright_proto::{Certificate, Effect, Id, Kind};
 
-use super::{Caller, Reply, Station, selection::too_many, view::Summary};
+use super::{
+    Caller, Reply, Station, selection::too_many, serializations::Serialization, view::Summary,
+};
 use crate::{
-    audit::Event as Logged, decision::Reason, error::Error, registry::records::LockEntry,
-    serialization::wizard::Event,
+    audit::Event as Logged, decision::Reason, error::Error, presence::State,
+    registry::records::LockEntry, serialization::wizard::Event,
 };
 
 /// How many rights that are not copied are named in a review.
@@ -54,7 +56,7 @@ impl Station {
     pub(super) fn warnings(&self, number: u64) -> Vec<(String, String)> {
         let Some(job) = self.serializations.get(&number) else { return Vec::new() };
         let issuer = job.issuer.as_ref().and_then(|label| self.keys.get(label));
-        let mut warnings = Vec::new();
+        let mut warnings = self.other_slots(job);
         if let (Some(issuer), Some(Kind::Backup)) = (issuer, job.wizard.kind()) {
             for (family, role) in issuer.memberships.iter().skip(1) {
                 warnings.push((
@@ -67,6 +69,36 @@ impl Station {
                 let not_copied = issuer.id.map(|id| self.not_copied(id, *family));
                 warnings.extend(not_copied.unwrap_or_default());
             }
+        }
+        warnings
+    }
+
+    /// What of other programs' is on the token, as far as it shows without its PIN: the certificates of 9D and 9E on one that
+    /// looks blank, which the closer look will refuse before anything is written; a key in 9C of a Sub Key, on a token that
+    /// tells. Retired slots, and keys without a certificate, show after the PIN.
+    fn other_slots(&self, job: &Serialization) -> Vec<(String, String)> {
+        let Some(key) = self.keys.get(&job.candidate) else { return Vec::new() };
+        let word = |text| ("other-slots".to_owned(), text);
+        let mut warnings: Vec<_> = key
+            .details
+            .other_slots
+            .iter()
+            .filter(|_| key.state == State::Blank)
+            .map(|slot| {
+                word(format!(
+                    "{slot} of {} is in use; nothing is written then: take another token",
+                    key.called()
+                ))
+            })
+            .collect();
+        if key.state == State::Sub
+            && key.claims.issuing.is_none()
+            && key.details.has_issuing_key == Some(true)
+        {
+            warnings.push(word(format!(
+                "slot 9C of {} holds a key, which stays as it is",
+                key.called()
+            )));
         }
         warnings
     }

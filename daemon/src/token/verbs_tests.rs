@@ -83,7 +83,7 @@ fn details() {
     let card = Card::blank(YUBIKEY, KeyType::Aes192);
     card.with(|card| card.keys.insert(0x9A, 0x11));
     let mut token = open(&card);
-    let (details, commands) = cost(&card, &mut token, Token::read_details);
+    let (details, commands) = cost(&card, &mut token, |token| token.read_details(false));
     let expected = Details {
         pin: PinState::Default,
         retries: Some(3),
@@ -91,21 +91,39 @@ fn details() {
         puk_is_factory: Some(true),
         has_access_key: Some(true),
         has_issuing_key: Some(false),
+        other_slots: Vec::new(),
         serial: Some("257".into()),
     };
     assert_eq!((details.unwrap(), commands), (expected, 5));
     card.with(|card| (card.pin_tries, card.puk_tries, card.puk) = (0, 0, [1; 8]));
-    let details = token.read_details().unwrap();
+    let details = token.read_details(false).unwrap();
     assert_eq!((details.pin, details.retries), (PinState::Blocked, Some(0)));
     assert_eq!((details.puk_blocked, details.puk_is_factory), (Some(true), Some(false)));
 
     let card = Card::blank(NITROKEY, KeyType::Tdes);
     let mut token = open(&card);
-    let (details, commands) = cost(&card, &mut token, Token::read_details);
+    let (details, commands) = cost(&card, &mut token, |token| token.read_details(false));
     let expected = Details { retries: Some(3), ..Details::default() };
     assert_eq!((details.unwrap(), commands), (expected, 3));
     card.with(|card| card.pin_tries = 0);
-    assert_eq!(token.read_details().unwrap().pin, PinState::Blocked);
+    assert_eq!(token.read_details(false).unwrap().pin, PinState::Blocked);
+}
+
+/// A token that looks blank is asked what else shows without a PIN, for as many commands on one that tells keys.
+#[test]
+fn details_of_a_blank_token() {
+    for (habits, expected) in [(YUBIKEY, 5), (NITROKEY, 5)] {
+        let card = Card::blank(habits, KeyType::Tdes);
+        let mut token = open(&card);
+        let (details, commands) = cost(&card, &mut token, |token| token.read_details(true));
+        let details = details.unwrap();
+        assert_eq!((details.other_slots.len(), commands), (0, expected));
+        assert_eq!((details.has_access_key, details.has_issuing_key), (None, None));
+        let used = encode_certificate(b"somebody's");
+        card.with(|card| card.objects.insert(Container::CardAuthenticationCertificate.tag(), used));
+        assert_eq!(token.read_details(true).unwrap().other_slots, ["slot 9E"]);
+        assert!(token.read_details(false).unwrap().other_slots.is_empty());
+    }
 }
 
 #[test]

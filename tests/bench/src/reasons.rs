@@ -56,7 +56,7 @@ const EITHER: Option<Who> = None;
 /// Where a command comes several times in a phase, its rows stand in that order; the last one goes
 /// for all further ones.
 const REASONS: &[Reason] = &[
-    // Plug: what the Key is (4), then what is shown of it (3 here, at most 5).
+    // Plug: what the Key is (4), then what is shown of it (3 here, 5 of a blank one, at most 5).
     (Phase::Plug, EITHER, "SELECT", "", "is there a PIV application"),
     (Phase::Plug, EITHER, "GET 5FC105", "", "9A's certificate: whose Key it is"),
     (Phase::Plug, EITHER, "GET 5FC10A", "", "9C's certificate: whether it can issue"),
@@ -70,6 +70,14 @@ const REASONS: &[Reason] = &[
     ),
     (Phase::Plug, EITHER, "VERIFY QUERY", "", "tries of the PIN, where metadata is silent"),
     (Phase::Plug, EITHER, "GET VERSION", "", "whether its serial number is its own"),
+    (
+        Phase::Plug,
+        EITHER,
+        "GET 5FC10B",
+        "",
+        "of a blank one: is 9D in use, to say so at the review",
+    ),
+    (Phase::Plug, EITHER, "GET 5FC101", "", "the same of 9E"),
     (Phase::Plug, EITHER, "GET SERIAL", "", "its serial number"),
     // PINs: each is checked at once, and the token is released until the write.
     (Phase::Pins, EITHER, "SELECT", "", "the token was released after its plug"),

@@ -4,6 +4,7 @@
 use keywright_bus_tests::{
     Answers, Client, Objects, Plugged, Station,
     api::{Options, SerializationProxy},
+    card::{Reaction, Script},
     client::assert_refused,
     pins::{self, PIN},
 };
@@ -335,4 +336,36 @@ async fn a_manual_start_is_allowed_on_a_cancelled_pair_and_finds_a_live_one() {
 
 fn number(job: &OwnedObjectPath) -> u64 {
     job.as_str().rsplit_once('/').unwrap().1.parse().unwrap()
+}
+
+/// What of another program's shows without the PIN is said before a PIN is asked for.
+#[tokio::test]
+async fn a_review_warns_of_other_slots_in_use() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Master").await;
+    station.add_lock(&master, "gate").await;
+    let script: Script = Box::new(|_, command| {
+        let is_9d = command[1] == 0xCB && command.windows(3).any(|tag| tag == [0x5F, 0xC1, 0x0B]);
+        let used = vec![0x53, 0x05, 0x70, 0x03, 0x30, 0x01, 0x00, 0x90, 0x00];
+        if is_9d { Reaction::Answer(used) } else { Reaction::Forward }
+    });
+    let (card, _key) = station.insert_scripted("used", &[], script);
+    let offered = |objects: &Objects| Some(objects.serializations.first()?.path.clone());
+    let job = station.watch.until("an offer", offered).await;
+    // It is read when the offer is made already.
+    let read = |objects: &Objects| {
+        objects.present().all(|key| key.get::<i32>("PinRetries") == 3).then_some(())
+    };
+    station.watch.until("both counters of tries", read).await;
+    let answers = Answers::sub("Sub", &[]);
+    station.client.answer_until(&mut station.watch, &job, &answers, "review").await;
+    let (mut summary, _) = station.client.serialization(&job).await.review().await.unwrap();
+    let warnings: Vec<(String, String)> = summary.remove("warnings").unwrap().try_into().unwrap();
+    let [(word, text)] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(word == "other-slots" && text.contains("9D"), "{warnings:?}");
+    let ended = station.client.answer_all(&mut station.watch, &job, &answers).await;
+    assert_eq!((&*ended.step, &*ended.outcome), ("failed", "ForeignCredentials"));
+    assert!(!card.take_commands().iter().any(|command| [0xDB, 0x47].contains(&command[1])));
+    drop(master);
 }
