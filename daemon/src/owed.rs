@@ -172,12 +172,15 @@ fn void_locks(
     issuers: &BTreeMap<Id, Authority>,
 ) -> Result<Vec<(Id, Certificate)>, RegistryError> {
     let filter = Filter { family: Some(family), query: None };
+    let removals = registry.lock_removals(family)?;
+    let removed: BTreeSet<Id> = removals.into_iter().map(|removal| removal.lock).collect();
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = registry.locks_page(&filter, after, LOCKS)?;
         for (lock, _) in page.items {
             let Some(record) = registry.lock(lock)? else { continue };
             if let Some(ca) = issuers.get(&record.issuer)
+                && (!ca.stands || removed.contains(&lock))
                 && let Ok(certificate) = Certificate::parse(&record.certificate)
                 && (!ca.stands || ca.listed.contains(certificate.serial()))
             {

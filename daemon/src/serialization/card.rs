@@ -14,6 +14,8 @@ use crate::{
 const SMALLER: usize = MAX_CARD / 2;
 /// How many Locks are looked at: more than any card has room for.
 const LOCKS: usize = 16;
+/// How many are read at once.
+const PAGE: usize = 1000;
 
 /// What became of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,11 +65,21 @@ pub struct CardOrder {
 impl CardOrder {
     fn locks(&self) -> Result<Vec<Certificate>, RegistryError> {
         let filter = Filter { family: Some(self.family), query: None };
-        let mut known = self.registry.locks_page(&filter, None, usize::MAX)?.items;
-        // Those that were heard of last, or added: which of them are the newest their certificates say.
-        known.sort_by_key(|(_, lock)| Reverse(lock.last_seen));
+        let (mut known, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.registry.locks_page(&filter, after, PAGE)?;
+            known
+                .extend(page.items.into_iter().map(|(lock, seen)| (Reverse(seen.last_seen), lock)));
+            // Those that were heard of last, or added: which of them are the newest their certificates say.
+            known.sort_unstable();
+            known.truncate(LOCKS);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
         let mut locks: Vec<_> = self.added.iter().cloned().collect();
-        for (lock, _) in known.into_iter().take(LOCKS) {
+        for (_, lock) in known {
             locks.extend(self.registry.lock(lock)?.map(|lock| lock.certificate));
         }
         let locks = locks.iter().filter_map(|der| Certificate::parse(der).ok());
