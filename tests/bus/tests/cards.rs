@@ -253,10 +253,31 @@ async fn nobodys_data_is_overwritten_and_nothing_fails_for_a_card() {
 #[tokio::test]
 async fn a_card_follows_the_locks() {
     let (mut here, master, gate, family, _) = family().await;
+    master.card.take_commands();
     let barn = Gate::add(&here, &master, "barn", 22).await;
+    // SELECT, the PIN, one signature, the card by the key in PRINTED (6), cleared and checked (4).
+    assert_eq!(master.card.take_commands().len(), 13);
     let manager = here.client.manager().await;
     manager.remove_lock(&master.path, &gate.id, pins::pipe(PIN)).await.unwrap();
     let mut there = Station::start().await;
     let _master = carry(&mut here, &mut there, master, "master").await;
     assert_eq!(locks(&there, &family).await, (vec![barn.id], 0));
+}
+
+/// A card of before says what it said: a Lock that was removed since is not offered by it where that is known.
+#[tokio::test]
+async fn a_lock_that_was_removed_does_not_come_back_by_a_card() {
+    let (mut station, master, gate, family, _) = family().await;
+    let backup = station.plug("backup").await;
+    station.make(&master, &backup, &Answers::backup("Backup")).await;
+    station.unplug(backup).await;
+    let manager = station.client.manager().await;
+    manager.remove_lock(&master.path, &gate.id, pins::pipe(PIN)).await.unwrap();
+    station.unplug(master).await;
+    let backup = station.plug("backup").await;
+    let blank = station.plug("blank").await;
+    station.watch.until_decision([&backup.path, &blank.path], "no-lock").await;
+    let commands = backup.card.take_commands();
+    assert!(commands.iter().any(|command| has(command, 0xCB, CARD)), "its card was read");
+    assert_eq!(locks(&station, &family).await, (vec![], 0));
 }
