@@ -45,10 +45,12 @@ pub enum Event {
     KeyMade { family: Id, key: Id, kind: Role, locks: usize, serialization: Option<u64> },
     KeyRenamed { key: Id, name: String },
     KeyRevoked { family: Id, key: Id, reason: String },
+    KeyJudged { family: Id, key: Id, revoked: bool },
     SignedAnew { family: Id, papers: usize },
     KeyNotGenuine { token: Token },
     LockAdded { family: Id, lock: Id, name: String },
     LockRemoved { family: Id, lock: Id },
+    LockJudged { family: Id, lock: Id, removed: bool },
     LockRenamed { lock: Id, name: String },
     RightsChanged { family: Id, key: Id, allowed: usize, denied: usize },
     RightsConfirmed { key: Id, allow: bool, locks: Vec<Id> },
@@ -80,10 +82,12 @@ impl Event {
             Self::KeyMade { .. } => "key-made",
             Self::KeyRenamed { .. } => "key-renamed",
             Self::KeyRevoked { .. } => "key-revoked",
+            Self::KeyJudged { .. } => "key-judged",
             Self::SignedAnew { .. } => "signed-anew",
             Self::KeyNotGenuine { .. } => "key-not-genuine",
             Self::LockAdded { .. } => "lock-added",
             Self::LockRemoved { .. } => "lock-removed",
+            Self::LockJudged { .. } => "lock-judged",
             Self::LockRenamed { .. } => "lock-renamed",
             Self::RightsChanged { .. } => "rights-changed",
             Self::RightsConfirmed { .. } => "rights-confirmed",
@@ -136,6 +140,12 @@ impl Event {
             Self::KeyRenamed { key, name } => fields.put("key", key).put("name", name),
             Self::KeyRevoked { family, key, reason } => {
                 fields.put("family", family).put("key", key).put("reason", reason)
+            }
+            Self::KeyJudged { family, key, revoked } => {
+                fields.put("family", family).put("key", key).put("revoked", revoked)
+            }
+            Self::LockJudged { family, lock, removed } => {
+                fields.put("family", family).put("lock", lock).put("removed", removed)
             }
             Self::SignedAnew { family, papers } => {
                 fields.put("family", family).put("papers", papers)

@@ -40,6 +40,8 @@ fn of_token(token: Token) -> Vec<Event> {
         Event::KeyMade { family, key, kind: Role::Sub, locks: 1, serialization: Some(7) },
         Event::KeyRenamed { key, name: name.clone() },
         Event::KeyRevoked { family, key, reason: "lost".into() },
+        Event::KeyJudged { family, key, revoked: true },
+        Event::LockJudged { family, lock, removed: true },
         Event::SignedAnew { family, papers: 4 },
         Event::KeyNotGenuine { token: token.clone() },
         Event::LockAdded { family, lock, name: name.clone() },

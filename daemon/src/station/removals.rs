@@ -148,10 +148,12 @@ impl Station {
                 (self.registry.lock(lock)?, self.registry.removed_lock(family, lock)?);
             if shown.is_some_and(|lock| is_removed(&lock)) {
                 batch.set_lock_removed(family, lock, true);
+                self.log(&mut batch, &Event::LockJudged { family, lock, removed: true });
                 known.locks = known.locks.saturating_sub(1);
                 changed = true;
             } else if kept.is_some_and(|lock| !is_removed(&lock)) {
                 batch.set_lock_removed(family, lock, false);
+                self.log(&mut batch, &Event::LockJudged { family, lock, removed: false });
                 known.locks += 1;
                 changed = true;
             }

@@ -327,6 +327,7 @@ impl Station {
                 revoked |= self.moment().words(&self.registry, key, of)?.is_revoked();
             }
             if record.revoked != revoked {
+                self.log(&mut batch, &Event::KeyJudged { family, key, revoked });
                 batch.put_key(key, records::Key { revoked, ..record });
                 changed = true;
             }

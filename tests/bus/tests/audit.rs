@@ -61,6 +61,14 @@ async fn change(station: &Station, key: &Plugged, old: &str, new: &str) -> zbus:
     station.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
 }
 
+/// Goes on as the station with this state directory.
+async fn move_to(station: &mut Station, state_dir: &str) {
+    station.daemon.stop().await;
+    station.launch.state_dir = station.dir.path().join(state_dir);
+    let _ = std::fs::create_dir(&station.launch.state_dir);
+    station.daemon = station.launch.start(station.client.connection()).await;
+}
+
 /// A Master, made with a recovery code that is taken.
 async fn master(station: &mut Station) -> (Plugged, String) {
     let master = station.plug("master").await;
@@ -112,17 +120,39 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
     manager.revoke_key(&master.path, &soft, "lost", pins::pipe(PIN)).await.unwrap();
     let family: Vec<(String, String)> =
         station.watch.objects().await.key(&master.path).unwrap().get("Memberships");
-    let file = tempfile::tempfile().unwrap();
+    let mut file = tempfile::tempfile().unwrap();
     manager.export_family(&family[0].0, Fd::from(&file)).await.unwrap();
     let new = log.new_events(&station).await;
     let words = ["job-saved", "key-made", "rights-confirmed", "key-renamed", "lock-renamed"];
-    let more = ["key-made", "rights-changed", "key-revoked", "family-exported"];
-    Log::expect(&new, &[&words[..], &more].concat());
+    let more = ["key-made", "rights-changed", "key-revoked", "key-judged"];
+    Log::expect(&new, &[&words[..], &more, &["family-exported"]].concat());
     let fields =
         |number: usize, names: [&str; 2]| names.map(|n| new[number]["fields"][n].as_str().unwrap());
     assert_eq!(fields(2, ["allow", "lock"]), ["true", &gate.id]);
     assert_eq!(fields(6, ["allowed", "denied"]), ["0", "1"]);
-    assert_eq!(fields(7, ["key", "reason"]), [&*soft, "lost"]);
+    assert_eq!(fields(7, ["key", "reason"]), [soft.as_str(), "lost"]);
+
+    // Another station of the family has its own log.
+    let home = station.launch.state_dir.clone();
+    move_to(&mut station, "elsewhere").await;
+    drop(master);
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    station.add_lock(&master, "attic").await;
+    std::io::Seek::rewind(&mut file).unwrap();
+    manager.import_family(Fd::from(&file)).await.unwrap();
+    let new = Log(0).new_events(&station).await;
+    // What the Key carries comes first, the file after it.
+    let words = ["family-pinned", "lock-added", "family-imported", "family-imported"];
+    Log::expect(&new, &[&words[..], &["rights-confirmed", "key-judged"]].concat());
+    assert_eq!(
+        (&new[5]["fields"]["key"], &new[5]["fields"]["revoked"]),
+        (&soft.into(), &"true".into())
+    );
+    station.unplug(master).await;
+    move_to(&mut station, home.to_str().unwrap()).await;
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
 
     change(&station, &master, PIN, NEW_PIN).await.unwrap();
     assert_refused(change(&station, &master, WRONG_PIN, PIN).await, "PinInvalid");
