@@ -136,4 +136,8 @@ async fn copied_certificates_get_nowhere() {
     names.sort();
     assert_eq!(names, ["Master", "Thief"]);
     assert_eq!(manager.list_locks(Options::new(), "", 10).await.unwrap().0.len(), 1);
+    let log = station.ctl(&["audit", "export"]).await.done().stdout;
+    for logged in ["\"event\":\"key-not-genuine\"", "\"error\":\"Unverified\""] {
+        assert!(log.contains(logged), "{log}");
+    }
 }
