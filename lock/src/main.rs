@@ -14,7 +14,12 @@ use keywright_lockd::{
     run, ssh,
 };
 use keywright_proto::pem::MAX_PEM;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// The configuration file that may be missing.
 const DEFAULT_CONFIG: &str = "/etc/keywright/lockd.toml";
@@ -206,15 +211,15 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 fn start_log() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+    // `Targets` knows the words that anybody uses, without the regular expressions of `EnvFilter` and their memory.
+    let words = std::env::var(LOG_VARIABLE).ok().and_then(|words| words.parse().ok());
+    let filter = words.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let log = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         // The journal has the time.
-        log.without_time().init();
+        log.with(lines.without_time()).init();
     } else {
-        log.init();
+        log.with(lines).init();
     }
 }
