@@ -41,7 +41,8 @@ soak: deps deb ## the same with 300 plug cycles of two Keys, and nothing else
 	@tests/machine/run --cycles 300 cycles
 
 bench-machine: deps deb ## the daemon beside boltd, fprintd, upower, usbguard and udisks2 in that guest
-	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
+	@$(CARGO) build --locked --release -p keywright-machine -p keywright-virtual-key
+	@$(CARGO) build --locked -p keywright-machine --bin machine
 	@tests/machine/run --with bolt,fprintd,upower,usbguard,udisks2 --bench
 
 bench: deps ## measure; the table goes to standard output
