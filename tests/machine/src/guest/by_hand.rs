@@ -71,7 +71,7 @@ async fn by_hand() -> (String, Duration) {
     system::run("systemctl start pcscd");
     let (mut count, mut times) = (String::new(), Vec::new());
     for n in 0..REPEATS {
-        let _master = machine.insert(MASTER, &[]);
+        let master = machine.insert(MASTER, &[]);
         until_cards(1);
         let serial = |slot: usize| {
             let module = super::tests::MODULE;
@@ -81,13 +81,15 @@ async fn by_hand() -> (String, Duration) {
             ))
         };
         fs::write(format!("{DIR}/issuer.serial"), serial(0).trim()).unwrap();
-        let _blank = machine.insert(&format!("by hand {n}"), &[]);
+        let blank = machine.insert(&format!("by hand {n}"), &[]);
         until_cards(2);
         let start = Instant::now();
         count = system::run(&format!(
             "/payload/by-hand 0 1 {DIR} {PIN} {PIN} || {{ tail -n 30 {DIR}/log >&2; exit 1; }}"
         ));
         times.push(start.elapsed());
+        drop((master, blank));
+        until_cards(0);
     }
     assert_eq!(FACTORY_PIN, "123456", "the script types it");
     system::run("systemctl stop --quiet pcscd.service pcscd.socket");
