@@ -72,7 +72,8 @@ fn row(service: &str) -> String {
     let before = switches(&process);
     thread::sleep(IDLE);
     let idle = match (before, switches(&process)) {
-        (Some(before), Some(after)) => (after - before).to_string(),
+        // Of a thread that has ended nobody knows any more.
+        (Some(before), Some(after)) => after.saturating_sub(before).to_string(),
         _ => "ends by itself".into(),
     };
     let exposure = sh(&format!("systemd-analyze security --no-pager {unit} | tail -n 1"));
