@@ -30,7 +30,7 @@ pub async fn measure(cycles: usize) -> Vec<Row> {
         ),
         Row::memory(
             format!("grown in the {} after these", cycles - cycles / 2),
-            Goal::at_most(0.1),
+            Goal::at_most(0.5),
             after.saturating_sub(half),
         ),
     ]
