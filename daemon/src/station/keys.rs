@@ -49,6 +49,8 @@ pub struct Key {
     pub details: Details,
     /// A PIN was refused since it was plugged in.
     pub refused: bool,
+    /// How often AddLock has renewed its card since it was plugged in.
+    pub card_renewals: usize,
     /// Something on it stays authorized until it is re-plugged.
     pub authorized: bool,
     /// Why it cannot be used.

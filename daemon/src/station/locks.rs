@@ -16,11 +16,16 @@ use crate::{
         records::{self, Family, Lock, Membership},
     },
     serialization::{
+        card::Carried,
         lock_certificate::{LockRequest, sign_lock},
         new_issuer,
     },
     token::{Container, Pin, Token},
 };
+
+/// How often AddLock renews a card in one plug: as many Locks as it has room for. Firmware keeps something of every
+/// authentication of the management key until the token is pulled out, and gives up after some hundred.
+const CARD_RENEWALS: usize = 4;
 
 impl Station {
     /// The link tells whether a Lock is there: a hint, for people.
@@ -57,12 +62,13 @@ impl Station {
             Ok(Some(chain)) => return reply.answer(self, Ok((lock, chain))),
             Err(error) => return reply.answer(self, Err(error)),
         }
+        let renewals = self.keys.get(&issuer).map_or(0, |key| key.card_renewals);
         let card = match self.card_order(&issuer, &issuing) {
-            Ok(card) => card,
+            Ok(card) => Some(card).filter(|_| renewals < CARD_RENEWALS),
             Err(error) => return reply.answer(self, Err(error)),
         };
         let request = LockRequest {
-            card: Some(card),
+            card,
             key: identity_key.clone(),
             chain: issuing.chain.clone(),
             prove: issuing.unpinned,
@@ -78,6 +84,11 @@ impl Station {
             let result = signed.and_then(|(_, certificate)| {
                 let (certificate, card) =
                     certificate.map_err(|why| station.failure(&issuer, why))?;
+                if card == Carried::Written
+                    && let Some(key) = station.keys.get_mut(&issuer)
+                {
+                    key.card_renewals += 1;
+                }
                 if let Some((_, why)) = card.why_not() {
                     let called = station.key(&issuer).map(Key::called).unwrap_or_default();
                     tracing::warn!("the family's card on {called} is not renewed: {why}");

@@ -264,6 +264,24 @@ async fn a_card_follows_the_locks() {
     assert_eq!(locks(&there, &family).await, (vec![barn.id], 0));
 }
 
+/// Whoever adds very many Locks in one plug does not write a card for each.
+#[tokio::test]
+async fn a_full_card_is_left_alone_until_the_key_is_plugged_in_again() {
+    let (mut station, master, ..) = family().await;
+    for n in 0..3 {
+        Gate::add(&station, &master, &format!("barn {n}"), 22 + n).await;
+        assert_eq!(master.card.take_commands().len(), 13, "{n}");
+    }
+    Gate::add(&station, &master, "shed", 30).await;
+    assert_eq!(master.card.take_commands().len(), 5);
+    station.unplug(master).await;
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    master.card.take_commands();
+    Gate::add(&station, &master, "attic", 31).await;
+    assert!(written(&master.card.take_commands()).is_some());
+}
+
 /// A card of before says what it said: a Lock that was removed since is not offered by it where that is known.
 #[tokio::test]
 async fn a_lock_that_was_removed_does_not_come_back_by_a_card() {
