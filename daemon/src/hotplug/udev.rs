@@ -13,7 +13,7 @@ use udev::{Enumerator, EventType, MonitorBuilder, MonitorSocket};
 
 use super::seen::{Change, Interface, Seen};
 use super::{Device, Event, Sink, StartError};
-use crate::token::{self, Address, Route, UsbConnector};
+use crate::token::{self, Address, Route, Usb, UsbConnector};
 
 const SUBSYSTEM: &str = "usb";
 const INTERFACE: &str = "usb_interface";
@@ -47,7 +47,8 @@ impl UdevSource {
                 Ok(monitor) => {
                     // `start` waits for this.
                     let _ = report.send(Ok(()));
-                    let mut source = Source { monitor, seen: Seen::default(), sink, route };
+                    let (seen, usb) = (Seen::default(), Usb::default());
+                    let mut source = Source { monitor, seen, usb, sink, route };
                     if let Err(error) = source.serve(&woken, &called) {
                         tracing::error!(%error, "plugs are no longer heard of");
                     }
@@ -96,6 +97,7 @@ fn open_monitor() -> io::Result<MonitorSocket> {
 struct Source {
     monitor: MonitorSocket,
     seen: Seen,
+    usb: Usb,
     sink: Sink,
     /// How tokens are to be opened.
     route: Route,
@@ -192,7 +194,12 @@ impl Source {
                     port: interface.port.clone(),
                     model: facts.model.clone(),
                     usb_serial: facts.serial.clone(),
-                    connector: Arc::new(UsbConnector::new(interface_of, hint, self.route)),
+                    connector: Arc::new(UsbConnector::new(
+                        self.usb.clone(),
+                        interface_of,
+                        hint,
+                        self.route,
+                    )),
                 }));
             }
             (Change::Unplugged(id), _) => (self.sink)(Event::Unplugged(id)),

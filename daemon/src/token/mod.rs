@@ -48,7 +48,7 @@ pub use piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
 pub use route::{Route, UsbConnector};
 pub use session::Session;
 pub use usage::{Printed, Usage};
-pub use usb::Interface;
+pub use usb::{Interface, Usb};
 pub use verbs::{CardSlot, Cleared, Identity, PukOffer, Token};
 #[cfg(feature = "virtual-reader")]
 pub use vpcd::{ANSWER_TIMEOUT, VpcdConnector};

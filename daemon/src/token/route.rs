@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::claim::{self, Claim};
 use super::pcsc::PcscTransport;
-use super::usb::{self, Interface};
+use super::usb::{Interface, Usb};
 use super::{Connector, Transport, TransportError, pcscd};
 
 /// How long a pcscd that runs is given to take up a token that was just plugged in; it needs about 0.2 s.
@@ -30,6 +30,7 @@ pub enum Route {
 /// Opens one USB token.
 #[derive(Debug)]
 pub struct UsbConnector {
+    usb: Usb,
     interface: Interface,
     /// What a reader's name is likely to contain: the token's USB serial number or its model.
     hint: String,
@@ -41,8 +42,8 @@ pub struct UsbConnector {
 impl UsbConnector {
     /// Opens the token behind this interface in this way. `hint` is what the name of pcscd's reader is likely to contain:
     /// an order to look in, nothing more.
-    pub fn new(interface: Interface, hint: String, route: Route) -> Self {
-        Self { interface, hint, route, taken_up: AtomicBool::new(false) }
+    pub fn new(usb: Usb, interface: Interface, hint: String, route: Route) -> Self {
+        Self { usb, interface, hint, route, taken_up: AtomicBool::new(false) }
     }
 
     fn ways(&self) -> (bool, bool) {
@@ -54,7 +55,7 @@ impl Connector for UsbConnector {
     fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
         let (pcscd, direct) = self.ways();
         if pcscd {
-            let limits = usb::limits(&self.interface)?;
+            let limits = self.usb.limits(&self.interface)?;
             // Both of us hear of a plug at the same time, and whoever claims the token first keeps the other out.
             let patience = if self.taken_up.swap(true, Ordering::Relaxed) {
                 Duration::ZERO
@@ -71,7 +72,7 @@ impl Connector for UsbConnector {
                 "pcscd is not running or does not have it, and `route` allows no other way".into(),
             ));
         }
-        Ok(Box::new(usb::open(&self.interface)?))
+        Ok(Box::new(self.usb.open(&self.interface)?))
     }
 
     fn wait_until_free(&self, attempts: u32) -> bool {

@@ -1,6 +1,7 @@
 //! A token on USB: CCID over libusb. Only the CCID interface is claimed, and only for one job.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusb::{
@@ -27,31 +28,51 @@ pub struct Interface {
     pub sysfs: PathBuf,
 }
 
-/// Claims the interface and switches the token on.
-///
-/// # Errors
-/// [`TransportError::Busy`] where another program has claimed it.
-pub fn open(interface: &Interface) -> Result<CcidTransport<impl Pipe + use<>>, TransportError> {
-    let device = find(interface.place)?;
-    let (claimed, reader) = Claimed::claim(&device, interface.number)?;
-    CcidTransport::open(claimed, reader)
+/// The way to the devices on USB. Clones share what libusb knows of them: to learn it takes longer than a whole plug.
+#[derive(Debug, Clone, Default)]
+pub struct Usb(Arc<Mutex<Option<Context>>>);
+
+impl Usb {
+    /// Claims the interface and switches the token on.
+    ///
+    /// # Errors
+    /// [`TransportError::Busy`] where another program has claimed it.
+    pub fn open(
+        &self,
+        interface: &Interface,
+    ) -> Result<CcidTransport<impl Pipe + use<>>, TransportError> {
+        let device = self.find(interface.place)?;
+        let (claimed, reader) = Claimed::claim(&device, interface.number)?;
+        CcidTransport::open(claimed, reader)
+    }
+
+    /// What may be sent to the token in one piece, by its descriptor. Nothing is claimed.
+    ///
+    /// # Errors
+    /// [`TransportError::Unusable`] where its reader exchanges no APDUs.
+    pub fn limits(&self, interface: &Interface) -> Result<Limits, TransportError> {
+        let device = self.find(interface.place)?;
+        let configuration = device.active_config_descriptor().map_err(failure)?;
+        Ok(Reader::parse(descriptor(&configuration, interface.number)?.extra())?.limits())
+    }
+
+    fn find(&self, place: Address) -> Result<Device<Context>, TransportError> {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = &*shared {
+            // libusb hears of plugs by itself, and has heard of this one when it lists them.
+            if let Some(device) = listed(context, place)? {
+                return Ok(device);
+            }
+        } // It hears less than everything where very much is plugged in at once. A new one looks for itself.
+        let context = shared.insert(Context::new().map_err(failure)?);
+        listed(context, place)?.ok_or(TransportError::Gone)
+    }
 }
 
-/// What may be sent to the token in one piece, by its descriptor. Nothing is claimed.
-///
-/// # Errors
-/// [`TransportError::Unusable`] where its reader exchanges no APDUs.
-pub fn limits(interface: &Interface) -> Result<Limits, TransportError> {
-    let configuration = find(interface.place)?.active_config_descriptor().map_err(failure)?;
-    Ok(Reader::parse(descriptor(&configuration, interface.number)?.extra())?.limits())
-}
-
-fn find(place: Address) -> Result<Device<Context>, TransportError> {
-    let devices = Context::new().and_then(|context| context.devices()).map_err(failure)?;
-    devices
-        .iter()
-        .find(|d| d.bus_number() == place.bus && d.address() == place.device)
-        .ok_or(TransportError::Gone)
+fn listed(context: &Context, place: Address) -> Result<Option<Device<Context>>, TransportError> {
+    let devices = context.devices().map_err(failure)?;
+    let is_it = |d: &Device<_>| d.bus_number() == place.bus && d.address() == place.device;
+    Ok(devices.iter().find(is_it))
 }
 
 fn descriptor(
@@ -153,7 +174,8 @@ mod tests {
     fn a_device_that_is_not_there_is_gone() {
         let place = Address { bus: 255, device: 255 };
         let nowhere = Interface { place, number: 0, sysfs: PathBuf::new() };
-        assert_eq!(open(&nowhere).err(), Some(TransportError::Gone));
-        assert_eq!(limits(&nowhere).err(), Some(TransportError::Gone));
+        let usb = Usb::default();
+        assert_eq!(usb.open(&nowhere).err(), Some(TransportError::Gone));
+        assert_eq!(usb.limits(&nowhere).err(), Some(TransportError::Gone));
     }
 }
