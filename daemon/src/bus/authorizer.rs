@@ -79,7 +79,19 @@ impl Authorizer {
     pub async fn check(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Denied> {
         let unknown = Denied { uid: None, action };
         let Some(sender) = call.sender() else { return Err(unknown) };
-        let caller = match self.caller(sender).await {
+        let polkit = async {
+            match self.policy {
+                Policy::OnlyUser(_) => true,
+                Policy::Polkit => {
+                    let interactive =
+                        call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
+                    self.ask_polkit(sender, action, interactive).await
+                }
+            }
+        };
+        // Side by side: both of them are waited for in each call.
+        let (caller, allowed) = tokio::join!(self.caller(sender), polkit);
+        let caller = match caller {
             Ok(caller) => caller,
             Err(error) => {
                 tracing::warn!(%sender, %error, "cannot tell whose call this is");
@@ -88,10 +100,7 @@ impl Authorizer {
         };
         let allowed = match self.policy {
             Policy::OnlyUser(uid) => caller.uid == uid,
-            Policy::Polkit => {
-                let interactive = call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
-                self.ask_polkit(sender, action, interactive).await
-            }
+            Policy::Polkit => allowed,
         };
         if allowed { Ok(caller) } else { Err(Denied { uid: Some(caller.uid), action }) }
     }
