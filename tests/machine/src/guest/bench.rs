@@ -15,7 +15,7 @@ use zbus::{MatchRule, MessageStream, OwnedObjectPath, OwnedVariant};
 
 use crate::{
     machine::{Machine, connect},
-    system::{run, sh},
+    system::{self, sh},
     vhci,
 };
 
@@ -24,14 +24,25 @@ const STARTS: usize = 7;
 const IDLE: Duration = Duration::from_secs(60);
 const PLUGS: usize = 15;
 
-/// Measures everything and prints two tables.
-pub async fn run_all() {
+/// Measures the parts whose names contain one of these words, all without any: `plug`, `sub-key`, `services`.
+pub async fn run(words: &[String]) {
+    let wanted = |part: &str| words.is_empty() || words.iter().any(|word| part.contains(word));
     // It has no rules of its own to go by; without any it would not start.
     sh("usbguard generate-policy >/etc/usbguard/rules.conf; systemctl stop usbguard");
     // Stopped, it leaves every new device out.
-    run("for hub in /sys/bus/usb/devices/usb*; do echo 1 >$hub/authorized_default; done");
-    plug_to_offer().await;
-    crate::by_hand::compare().await;
+    system::run("for hub in /sys/bus/usb/devices/usb*; do echo 1 >$hub/authorized_default; done");
+    if wanted("plug") {
+        plug_to_offer().await;
+    }
+    if wanted("sub-key") {
+        crate::by_hand::compare().await;
+    }
+    if wanted("services") {
+        services();
+    }
+}
+
+fn services() {
     println!(
         "\n| service | start ms | PSS MB | switches in {} s idle | exposure |",
         IDLE.as_secs()
@@ -45,7 +56,7 @@ pub async fn run_all() {
 fn row(service: &str) -> String {
     let unit = format!("{service}.service");
     let property = |name: &str| {
-        run(&format!("systemctl show --value --property={name} {unit}")).trim().to_owned()
+        system::run(&format!("systemctl show --value --property={name} {unit}")).trim().to_owned()
     };
     let number = |name: &str| property(name).parse::<u64>().unwrap();
     let mut starts: Vec<_> = (0..STARTS)
@@ -114,7 +125,7 @@ async fn plug_to_offer() {
             .spawn()
             .unwrap();
         // It says so when it listens.
-        run(&format!("until grep -q processing {events}; do sleep 0.05; done"));
+        system::run(&format!("until grep -q processing {events}; do sleep 0.05; done"));
         let key = machine.insert(&format!("blank {n}"), &["--log", &log]);
         let offered = loop {
             let message = added.next().await.unwrap().unwrap();
@@ -125,7 +136,7 @@ async fn plug_to_offer() {
             }
         };
         let interface = format!("{}:1.0", vhci::device_name(key.port));
-        run(&format!("until grep -q 'add .*{interface}' {events}; do sleep 0.05; done"));
+        system::run(&format!("until grep -q 'add .*{interface}' {events}; do sleep 0.05; done"));
         let _ = monitor.kill();
         monitor.wait().unwrap();
         let text = fs::read_to_string(events).unwrap();

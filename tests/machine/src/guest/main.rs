@@ -27,7 +27,7 @@ use clap::Parser;
 /// Runs the tests.
 #[derive(Parser)]
 struct Options {
-    /// Only tests whose names contain one of these.
+    /// Only tests (with --bench: only parts) whose names contain one of these.
     filters: Vec<String>,
     /// How often Keys are plugged in and pulled out by the test that counts.
     #[arg(long)]
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     }
     if options.bench {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(bench::run_all());
+        runtime.unwrap().block_on(bench::run(&options.filters));
         machine::reset();
         return ExitCode::SUCCESS;
     }
