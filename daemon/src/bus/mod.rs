@@ -27,7 +27,12 @@ use tokio::{
     task::spawn_blocking,
     time::timeout,
 };
-use zbus::{Connection, ObjectPath, connection, fdo::RequestNameFlags, message::Header};
+use zbus::{
+    Connection, ObjectPath, connection,
+    fdo::{DBusProxy, RequestNameFlags, RequestNameReply},
+    message::Header,
+    names::WellKnownName,
+};
 
 use self::{
     authorizer::{Authorizer, Policy},
@@ -149,12 +154,13 @@ impl Service {
     /// # Errors
     /// Another daemon has it, or the bus broke off.
     pub async fn claim_name(&self) -> Result<(), ServiceError> {
-        // zbus' own choice of flags would let the next daemon take the name away.
-        let alone = RequestNameFlags::DO_NOT_QUEUE;
-        match self.connection.request_name_with_flags(NAME, alone).await {
-            Ok(_) => Ok(()),
-            Err(zbus::Error::NameTaken) => Err(ServiceError::NameTaken(self.bus.clone())),
-            Err(source) => Err(self.failed(source)),
+        // Asked by hand: nobody can take the name away, so zbus need not listen for that first.
+        let alone = RequestNameFlags::DO_NOT_QUEUE.into();
+        let asked = async { self.driver().await?.request_name(well_known(), alone).await };
+        match asked.await {
+            Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
+            Ok(_) => Err(ServiceError::NameTaken(self.bus.clone())),
+            Err(source) => Err(self.failed(source.into())),
         }
     }
 
@@ -219,9 +225,15 @@ impl Service {
 
     /// Gives the name back: nobody is let in any more.
     pub async fn release_name(&self) {
-        if let Err(error) = self.connection.release_name(NAME).await {
+        let asked = async { self.driver().await?.release_name(well_known()).await };
+        if let Err(error) = asked.await {
             tracing::debug!(%error, "the bus is gone already");
         }
+    }
+
+    /// The bus itself.
+    async fn driver(&self) -> zbus::fdo::Result<DBusProxy<'_>> {
+        Ok(DBusProxy::new(&self.connection).await?)
     }
 
     async fn publish_next(&mut self) -> Result<Published, ServiceError> {
@@ -300,6 +312,10 @@ impl std::fmt::Display for Bus {
 fn object_path(path: Option<String>) -> ObjectPath<'static> {
     let path = path.and_then(|path| ObjectPath::try_from(path).ok());
     path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT))
+}
+
+fn well_known() -> WellKnownName<'static> {
+    WellKnownName::from_static_str_unchecked(NAME)
 }
 
 fn own_user() -> Policy {

@@ -1,6 +1,6 @@
 //! Plugs and unplugs as udevd announces them: one thread owns the monitor, because udev's types cannot leave it.
 
-use std::collections::HashSet;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use udev::{Enumerator, EventType, MonitorBuilder, MonitorSocket};
+use udev::{EventType, MonitorBuilder, MonitorSocket};
 
 use super::seen::{Change, Interface, Seen};
 use super::{Device, Event, Sink, StartError};
@@ -18,7 +18,10 @@ use crate::token::{self, Address, Route, Usb, UsbConnector};
 const SUBSYSTEM: &str = "usb";
 const INTERFACE: &str = "usb_interface";
 const DEVICE: &str = "usb_device";
-/// `bInterfaceClass` of a CCID interface.
+/// Links to all devices and interfaces on USB.
+const DEVICES: &str = "/sys/bus/usb/devices";
+const CLASS: &str = "bInterfaceClass";
+/// [`CLASS`] of a CCID interface.
 const CCID_CLASS: &str = "0b";
 
 /// The udev source. Dropping it ends its thread; devices that are present are not reported as gone.
@@ -208,18 +211,27 @@ impl Source {
     }
 }
 
-/// The interfaces of all devices whose rules have run; any other is announced when they have.
+/// The CCID interfaces of all devices whose rules have run; any other is announced when they have. libudev's own list
+/// would open everything on the bus, at each start, and take longer than all the rest of it.
 fn present() -> io::Result<Vec<udev::Device>> {
-    let mut enumerator = Enumerator::new()?;
-    enumerator.match_subsystem(SUBSYSTEM)?;
-    // Holds back devices with a node, so not interfaces: those go by their device.
-    enumerator.match_is_initialized()?;
-    let (devices, interfaces): (Vec<_>, Vec<_>) =
-        enumerator.scan_devices()?.partition(|d| d.devtype().is_some_and(|kind| kind == DEVICE));
-    let ready: HashSet<&Path> = devices.iter().map(udev::Device::syspath).collect();
-    let is_ready =
-        |i: &udev::Device| usb_device(i).is_some_and(|device| ready.contains(device.syspath()));
-    Ok(interfaces.into_iter().filter(is_ready).collect())
+    let entries = match fs::read_dir(DEVICES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut interfaces = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        // A device has none, and neither has what was pulled out meanwhile.
+        let class = fs::read_to_string(path.join(CLASS));
+        if !class.is_ok_and(|class| class.trim() == CCID_CLASS) {
+            continue;
+        }
+        let Ok(interface) = udev::Device::from_syspath(&path) else { continue };
+        if usb_device(&interface).is_some_and(|device| device.is_initialized()) {
+            interfaces.push(interface);
+        }
+    }
+    Ok(interfaces)
 }
 
 /// The device that an interface belongs to.
@@ -234,7 +246,7 @@ struct Facts {
 
 /// What sysfs says of a CCID interface; `None` for any other, and for one that is gone already.
 fn describe(interface: &udev::Device) -> Option<(Interface, Facts)> {
-    if attribute(interface, "bInterfaceClass")? != CCID_CLASS {
+    if attribute(interface, CLASS)? != CCID_CLASS {
         return None;
     }
     let device = usb_device(interface)?;
