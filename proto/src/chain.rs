@@ -57,27 +57,42 @@ pub fn verify_chain(
     if root.der() != pinned_root {
         return Err(ChainError::NotPinned);
     }
-    if leaf_first.iter().filter(|certificate| certificate.is_ca()).count() > MAX_CAS {
-        return Err(ChainError::TooLong);
-    }
+    bounded(leaf_first)?;
     let family = root.family();
     if !root.is_ca() || family != root.public_key().id() || issued(below.len(), root, root).is_err()
     {
         return Err(ChainError::NotARoot);
     }
-    for (position, pair) in leaf_first.windows(2).enumerate() {
-        let [subject, issuer] = pair else { continue };
-        link(position, subject, issuer)?;
-    }
-    if let Some(leaf) = leaf_first.first() {
-        has_own_ca(leaf, below.len())?;
-    }
+    verify_below(leaf_first, 1)?;
     if let Some(position) = leaf_first.iter().position(|certificate| {
         at.is_some_and(|at| at < certificate.not_before() || at > certificate.not_after())
     }) {
         return Err(ChainError::Expired(position));
     }
     Ok(family)
+}
+
+/// The same for a chain whose last `verified` certificates are the end of one that was verified up to the pinned root
+/// just now: their signatures are not verified twice. None of them is nothing to stand on.
+pub(crate) fn verify_below(leaf_first: &[Certificate], verified: usize) -> Result<(), ChainError> {
+    if verified == 0 {
+        return Err(ChainError::NotPinned);
+    }
+    bounded(leaf_first)?;
+    let new = leaf_first.len().saturating_sub(verified);
+    for (position, pair) in leaf_first.windows(2).enumerate().take(new) {
+        let [subject, issuer] = pair else { continue };
+        link(position, subject, issuer)?;
+    }
+    match leaf_first.split_first() {
+        Some((leaf, above)) => has_own_ca(leaf, above.len()),
+        None => Err(ChainError::Empty),
+    }
+}
+
+fn bounded(leaf_first: &[Certificate]) -> Result<(), ChainError> {
+    let cas = leaf_first.iter().filter(|certificate| certificate.is_ca()).count();
+    if cas > MAX_CAS { Err(ChainError::TooLong) } else { Ok(()) }
 }
 
 /// Verifies that a certificate may stand before a chain that is verified already: the one link, and

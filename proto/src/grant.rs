@@ -4,7 +4,7 @@ use minicbor::{Decoder, Encoder};
 
 use crate::{
     Certificate, Role,
-    chain::verify_chain,
+    chain::verify_below,
     profile::MAX_CAS,
     statement::{MAX_STATEMENT, StatementError, VerifiedStatement, parse_chain, verify_statement},
     tree::{Effect, Hash, Leaf, MAX_PATH, NotIncluded, Target},
@@ -151,7 +151,7 @@ pub fn verify_grant(
         return Err(GrantError::BadRevocation);
     }
     let access_chain = match effect {
-        Effect::Allow => verify_access(&grant.access_chain, pinned_root, &statement)?,
+        Effect::Allow => verify_access(&grant.access_chain, &statement)?,
         Effect::Deny if grant.access_chain.is_empty() => Vec::new(),
         Effect::Deny => return Err(GrantError::Malformed),
     };
@@ -163,17 +163,26 @@ pub fn verify_grant(
 }
 
 /// Verifies that the access certificate, if there is one, is of the statement's subject. That a
-/// Master or Backup has an issuing key of its own is for [`verify_chain`].
+/// Master or Backup has an issuing key of its own is for [`verify_below`].
+///
+/// The two chains end alike, most often from the statement's signer on. What they share was read and
+/// verified with the statement, up to the pinned root: a Lock's time goes into signatures.
 fn verify_access(
     access_chain: &[Vec<u8>],
-    pinned_root: &[u8],
     statement: &VerifiedStatement,
 ) -> Result<Vec<Certificate>, GrantError> {
-    let chain = parse_chain(access_chain)?;
-    let Some(access) = chain.first() else { return Ok(chain) };
-    verify_chain(&chain, pinned_root, None).map_err(StatementError::from)?;
-    let is_a_key = access.role().is_some_and(|role| role != Role::Lock);
-    if is_a_key && *access.public_key() == statement.subject {
+    if access_chain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ends = access_chain.iter().rev().zip(statement.chain.iter().rev());
+    let shared = ends.take_while(|(der, verified)| *der == verified.der()).count();
+    let (own, _) = access_chain.split_at(access_chain.len() - shared);
+    let mut chain = parse_chain(own)?;
+    chain.extend(statement.chain.iter().skip(statement.chain.len() - shared).cloned());
+    verify_below(&chain, shared).map_err(StatementError::from)?;
+    let access =
+        chain.first().filter(|access| access.role().is_some_and(|role| role != Role::Lock));
+    if access.is_some_and(|access| *access.public_key() == statement.subject) {
         Ok(chain)
     } else {
         Err(GrantError::OtherKey)

@@ -96,6 +96,34 @@ fn an_access_certificate_may_come_along_where_it_is_the_subjects_own() {
     assert!(matches!(verify(Effect::Allow, &foreign), Err(GrantError::Statement(_))));
 }
 
+/// Whatever of the access certificate's chain the statement's signer has in common with it: what is
+/// not the signer's own chain is verified.
+#[test]
+fn an_access_certificate_is_verified_whoever_signed_the_statement() {
+    let key = Key::new(30);
+    let leaves = [leaf(Target::Lock(lock(100)), Effect::Allow)];
+    for (signer, issuer) in (1..=4).flat_map(|signer| (1..=4).map(move |issuer| (signer, issuer))) {
+        let (ca, by) = (Ca::at_depth(signer), Ca::at_depth(issuer));
+        let own = by.issue(&key, Role::Sub, &[7]);
+        let good = ca.grant(&key, Some(5), &leaves, 0, &own);
+        let verify = |grant: &Grant| verify_grant(&grant.encode(), ca.root(), &lock(100));
+        assert_eq!(verify(&good).unwrap().access_chain, own, "{signer} {issuer}");
+        for at in 0..own.len() {
+            let mut forged = good.clone();
+            // The end of its signature.
+            *forged.access_chain[at].last_mut().unwrap() ^= 1;
+            let is_root = at + 1 == own.len();
+            let wrong = if is_root { ChainError::NotPinned } else { ChainError::BadSignature(at) };
+            let expected = Err(GrantError::Statement(StatementError::Chain(wrong)));
+            assert_eq!(verify(&forged), expected, "{signer} {issuer} {at}");
+        }
+        let mut rootless = good.clone();
+        rootless.access_chain.pop();
+        let expected = Err(GrantError::Statement(StatementError::Chain(ChainError::NotPinned)));
+        assert_eq!(verify(&rootless), expected, "{signer} {issuer}");
+    }
+}
+
 /// Everybody who might be allowed everywhere, and whether he is.
 #[test]
 fn only_a_master_or_backup_is_allowed_everywhere() {
