@@ -213,6 +213,19 @@ pub fn is_card(bytes: &[u8]) -> bool {
     length(&mut d).is_some() && d.str().ok() == Some(NAME)
 }
 
+/// The Locks' certificates on a card, of whatever Key; none where it is not a card that is understood. Nothing is
+/// verified: it says which Locks to look for.
+pub fn locks_on(bytes: &[u8]) -> Vec<Certificate> {
+    let mut d = Decoder::new(bytes);
+    let known = length(&mut d) == Some(5)
+        && d.str().ok() == Some(NAME)
+        && number(&mut d) == Some(VERSION)
+        && bytes.len() <= MAX_CARD;
+    let read = known.then(|| Card::read_rest(&mut d)).flatten();
+    let locks = read.map(|(_, _, locks)| locks).unwrap_or_default();
+    locks.into_iter().filter_map(|der| Certificate::parse(der).ok()).collect()
+}
+
 /// Who of a chain certified a Lock.
 fn issuer_of<'a>(lock: &Certificate, chain: &'a [Certificate]) -> Option<&'a Certificate> {
     let mut ends = (0..chain.len()).map(|n| &chain[n..]);

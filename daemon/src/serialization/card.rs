@@ -3,7 +3,11 @@
 
 use std::cmp::Reverse;
 
-use keywright_proto::{Card, Certificate, Id, card::MAX_CARD, tree::Hash};
+use keywright_proto::{
+    Card, Certificate, Id,
+    card::{MAX_CARD, locks_on},
+    tree::Hash,
+};
 
 use crate::{
     registry::{Filter, Registry, RegistryError},
@@ -12,10 +16,11 @@ use crate::{
 
 /// What is tried where a token does not take a card of the full length: three of its four Locks less.
 const SMALLER: usize = MAX_CARD / 2;
-/// How many Locks are looked at: more than any card has room for.
+/// How many Locks are offered to a card: more than any has room for.
 const LOCKS: usize = 16;
-/// How many are read at once.
-const PAGE: usize = 1000;
+/// Among how many the newest are looked for. In a family of more they are those among these, and those that the card
+/// carries already: so it follows what its own Key adds, and costs no more however large the family is.
+const AMONG: usize = 1000;
 
 /// What became of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,24 +68,22 @@ pub struct CardOrder {
 }
 
 impl CardOrder {
-    fn locks(&self) -> Result<Vec<Certificate>, RegistryError> {
+    /// What is there to choose from, beside what the Key's card carries already. Of a Lock on that card the certificate
+    /// is the registry's, and only where it still is a Lock of the family.
+    fn locks(&self, card: Option<&[u8]>) -> Result<Vec<Certificate>, RegistryError> {
         let filter = Filter { family: Some(self.family), query: None };
-        let (mut known, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.registry.locks_page(&filter, after, PAGE)?;
-            known
-                .extend(page.items.into_iter().map(|(lock, seen)| (Reverse(seen.last_seen), lock)));
-            // Those that were heard of last, or added: which of them are the newest their certificates say.
-            known.sort_unstable();
-            known.truncate(LOCKS);
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
+        let page = self.registry.locks_page(&filter, None, AMONG)?;
+        let seen = page.items.into_iter().map(|(lock, seen)| (Reverse(seen.last_seen), lock));
+        // Those that were heard of last, or added: which of them are the newest their certificates say.
+        let mut known: Vec<_> = seen.collect();
+        known.sort_unstable();
+        known.truncate(LOCKS);
+        let carried = card.map(locks_on).unwrap_or_default();
+        let carried = carried.iter().map(|lock| lock.public_key().id());
         let mut locks: Vec<_> = self.added.iter().cloned().collect();
-        for (_, lock) in known {
-            locks.extend(self.registry.lock(lock)?.map(|lock| lock.certificate));
+        for lock in carried.chain(known.into_iter().map(|(_, lock)| lock)) {
+            let lock = self.registry.lock(lock)?.filter(|lock| lock.family == self.family);
+            locks.extend(lock.map(|lock| lock.certificate));
         }
         let locks = locks.iter().filter_map(|der| Certificate::parse(der).ok());
         Ok(locks.filter(|lock| Some(lock.public_key().hash()) != self.removed).collect())
@@ -98,13 +101,6 @@ impl CardOrder {
 /// # Errors
 /// [`TokenError::Transport`].
 pub fn put_card(token: &mut Token, order: &CardOrder) -> Result<Carried, TokenError> {
-    let locks = match order.locks() {
-        Ok(locks) => locks,
-        Err(error) => {
-            tracing::warn!(%error, "there is no family card");
-            return Ok(Carried::NotDue);
-        }
-    };
     let found = match token.read_card() {
         Ok(found) => found,
         Err(error) => return not_taken(error, Carried::NoRoom),
@@ -113,6 +109,13 @@ pub fn put_card(token: &mut Token, order: &CardOrder) -> Result<Carried, TokenEr
         CardSlot::Other => return Ok(Carried::InUse),
         CardSlot::Empty => None,
         CardSlot::Card(card) => Some(card),
+    };
+    let locks = match order.locks(old.as_deref()) {
+        Ok(locks) => locks,
+        Err(error) => {
+            tracing::warn!(%error, "there is no family card");
+            return Ok(Carried::NotDue);
+        }
     };
     for room in [MAX_CARD, SMALLER] {
         let Some(card) = order.card(&locks, room) else { return Ok(Carried::NoRoom) };
@@ -153,3 +156,7 @@ fn not_taken(error: TokenError, carried: Carried) -> Result<Carried, TokenError>
         }
     }
 }
+
+#[cfg(test)]
+#[path = "card_tests.rs"]
+mod tests;

@@ -279,7 +279,12 @@ async fn a_full_card_is_left_alone_until_the_key_is_plugged_in_again() {
     station.until_state(&master.path, "master").await;
     master.card.take_commands();
     Gate::add(&station, &master, "attic", 31).await;
-    assert!(written(&master.card.take_commands()).is_some());
+    // Certificates of one second are in the order of their bytes: whether this one gets a place is chance.
+    let commands = master.card.take_commands();
+    assert!(
+        commands.iter().any(|command| has(command, 0xCB, CARD)),
+        "the card is looked after again"
+    );
 }
 
 /// A card of before says what it said: a Lock that was removed since is not offered by it where that is known.
