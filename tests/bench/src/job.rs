@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::PathBuf, time::Duration};
 
 use keywright_bus_tests::{
-    Answers, Plugged, Station,
+    Answers, Objects, Plugged, Station,
     api::Options,
     pins::{self, FACTORY_PIN, PIN},
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a slow token takes for a signature, in milliseconds.
-const SIGNATURE: &str = "50";
+pub const SIGNATURE: &str = "50";
 /// How many Locks the Sub Keys are for.
 const SIZES: [usize; 3] = [1, 1_000, 100_000];
 
@@ -38,7 +38,9 @@ pub async fn measure(
         for number in 0..repeats {
             let selected = &ids[..size];
             let name = format!("sub {size} {number}");
-            let (key, time, peaks) = make_sub(station, master, &name, selected).await;
+            let ids: Vec<_> = selected.iter().map(String::as_str).collect();
+            let answers = Answers::sub(&name, &ids);
+            let (key, time, peaks) = make(station, master, &name, &answers).await;
             times.push(time);
             if size == SIZES[2] {
                 memory.extend(peaks);
@@ -75,7 +77,7 @@ fn memory_rows(peaks: &[(&'static str, u64)]) -> Vec<Row> {
 }
 
 /// The peak since the last call.
-fn peak(station: &Station) -> u64 {
+pub fn peak(station: &Station) -> u64 {
     let pid = station.daemon.pid();
     let peak = process::memory(pid).peak;
     process::reset_peak(pid);
@@ -97,30 +99,33 @@ async fn plug_slow(station: &mut Station, name: &str) -> Plugged {
     station.plug_with(name, &options).await
 }
 
-fn log(station: &Station, name: &str) -> PathBuf {
+/// What a token that was plugged in here was sent.
+pub fn log(station: &Station, name: &str) -> PathBuf {
     station.dir.path().join(format!("{name}.log"))
 }
 
-async fn make_sub(
+/// Makes a Key; answers the time from the last PIN to `finished` too, and the peak of each part.
+pub async fn make(
     station: &mut Station,
     master: &Plugged,
     name: &str,
-    locks: &[String],
+    answers: &Answers,
 ) -> (Plugged, Duration, Vec<(&'static str, u64)>) {
     let blank = plug_slow(station, name).await;
     let job = station.offer(master, &blank).await;
-    let ids: Vec<_> = locks.iter().map(String::as_str).collect();
-    let answers = Answers::sub(name, &ids);
     let mut peaks = vec![("plug and offer", peak(station))];
-    station.client.answer_until(&mut station.watch, &job, &answers, "review").await;
+    station.client.answer_until(&mut station.watch, &job, answers, "review").await;
     peaks.push(("selecting them by their ids", peak(station)));
-    station.client.answer_until(&mut station.watch, &job, &answers, "pins").await;
+    station.client.answer_until(&mut station.watch, &job, answers, "pins").await;
     peaks.push(("Review and Save", peak(station)));
     let mut offers = Offers::listen(&station.bus.connect().await).await;
     let time = provide_pins(station, &mut offers, &job).await;
     peaks.push(("PINs and write", peak(station)));
     station.client.serialization(&job).await.finish().await.unwrap();
-    station.until_state(&blank.path, "sub").await;
+    let made = |objects: &Objects| {
+        objects.key(&blank.path).filter(|key| key.text("State") != "blank").map(drop)
+    };
+    station.watch.until("the Key made", made).await;
     peaks.push(("Finish", peak(station)));
     (blank, time, peaks)
 }

@@ -8,6 +8,7 @@
     reason = "a measurement that cannot go on ends with what was in its way"
 )]
 
+mod cards;
 mod commands;
 mod cycles;
 #[cfg(test)]
@@ -173,6 +174,7 @@ async fn large(effort: &Effort) -> Vec<Row> {
     let master = job::plug_master(&mut station).await;
     let (mut rows, sub) = job::measure(&mut station, &master, effort.jobs).await;
     rows.extend(lists::measure(&station, &sub, effort.pages).await);
+    rows.extend(cards::measure(&mut station, &master).await);
     rows.push(lists::measure_selection(&mut station, &master, effort.pages / 10).await);
     rows.push(start);
     rows
