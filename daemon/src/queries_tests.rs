@@ -166,6 +166,43 @@ fn a_removal_is_as_old_as_its_first_statement() {
     assert_eq!(state(ISSUED + 11, true), ("removing".into(), ISSUED + 11));
 }
 
+/// Whoever is told of confirmations hears of what waits no more, and how long it did.
+#[test]
+fn what_is_confirmed_waited_since_it_was_first_said() {
+    let (registry, _dir) = registry();
+    let locks: Vec<_> = (1..=5).map(lock_id).collect();
+    let told = || settled(&registry, SUB, FAMILY, &locks, NOW).unwrap();
+    let row = |number, word, waited| (lock_id(number).to_string(), word, waited);
+    let active = row(1, "active", CONFIRMED - ISSUED);
+    assert_eq!(told(), std::slice::from_ref(&active));
+    // The removal is said once more; the Lock confirms the first one, and then the second.
+    let mut batch = Batch::new();
+    let again = Statement { version: Some(6), issued: ISSUED + 50, ..statement(Scope::Listed(2)) };
+    batch.put_statement(SUB, FAMILY, again, vec![entry(1, true), entry(3, false)]);
+    registry.commit(batch).unwrap();
+    let confirm = |version| {
+        let mut batch = Batch::new();
+        let done = Confirmation { version: Some(version), allow: false, time: ISSUED + 90 };
+        batch.put_confirmation(SUB, lock_id(3), done);
+        registry.commit(batch).unwrap();
+    };
+    confirm(5);
+    assert_eq!(told().len(), 1);
+    confirm(6);
+    assert_eq!(told()[1], row(3, "removed", 90));
+    let mut batch = Batch::new();
+    batch.set_lock_removed(FAMILY, lock_id(3), true);
+    registry.commit(batch).unwrap();
+    assert_eq!(told().len(), 1);
+    // A Master has every Lock, by one statement.
+    let mut batch = Batch::new();
+    let confirmation = Confirmation { version: Some(5), allow: true, time: CONFIRMED };
+    batch.put_confirmation(MASTER, lock_id(5), confirmation);
+    registry.commit(batch).unwrap();
+    let told = settled(&registry, MASTER, FAMILY, &locks, NOW).unwrap();
+    assert_eq!(told, [row(5, "active", CONFIRMED - ISSUED)]);
+}
+
 /// A Lock that was removed has no rights, in lists and counts.
 #[test]
 fn a_removed_lock_has_no_rights() {

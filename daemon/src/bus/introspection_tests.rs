@@ -53,11 +53,18 @@ of them is; Finish is the way to let it go. GetManagedObjects also lists `/org/k
 `/org/keywright1/serializations`, which have no interface of ours.
 ";
 
-/// A method or a property, as its XML says.
+#[derive(Clone, Copy, PartialEq)]
+enum Sort {
+    Property,
+    Method,
+    Signal,
+}
+
+/// A method, a property or a signal, as its XML says.
 struct Member {
-    is_method: bool,
+    sort: Sort,
     name: String,
-    /// Of a property; of a method, what goes in.
+    /// Of a property; of a method, what goes in; of a signal, what it tells.
     takes: String,
     answers: String,
     meaning: String,
@@ -67,7 +74,11 @@ struct Member {
 impl Member {
     fn signature(&self) -> String {
         let Self { takes, answers, .. } = self;
-        if self.is_method { format!("({takes}) → ({answers})") } else { takes.clone() }
+        match self.sort {
+            Sort::Property => takes.clone(),
+            Sort::Method => format!("({takes}) → ({answers})"),
+            Sort::Signal => format!("({takes})"),
+        }
     }
 }
 
@@ -92,7 +103,7 @@ async fn the_committed_description_is_true() {
 #[tokio::test]
 async fn every_method_names_its_errors() {
     for (interface, members) in interfaces(&live_xml().await) {
-        for method in members.iter().filter(|member| member.is_method) {
+        for method in members.iter().filter(|member| member.sort == Sort::Method) {
             let name = format!("{interface}.{}", method.name);
             assert_eq!(method.errors.first().map(String::as_str), Some("NotAuthorized"), "{name}");
             for error in &method.errors {
@@ -123,7 +134,7 @@ async fn signatures_are_those_of_the_contract() {
     assert_eq!(live, contract);
 }
 
-/// Section 4 of the contract, and what was added to it: `Key.Trouble`, the log and groups of `Manager`.
+/// Section 4 of the contract, and what was added to it: `Key.Trouble`, the log, groups and the signal of `Manager`.
 const CONTRACT: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",
@@ -142,6 +153,7 @@ const CONTRACT: &[&str] = &[
     "Manager.GetFamilyBundle (s) → (ss)",
     "Manager.GetGrant (ss) → (ay)",
     "Manager.ApplyConfirmation (ay) → ()",
+    "Manager.RightsConfirmed (sa(sst))",
     "Manager.ExportFamily (sh) → ()",
     "Manager.ImportFamily (h) → (u)",
     "Manager.ExportAudit (h) → ()",
@@ -227,10 +239,10 @@ fn interfaces(xml: &str) -> Vec<(String, Vec<Member>)> {
             comment.push(' ');
         } else if line.starts_with("<interface ") {
             interfaces.push((attribute("name").unwrap(), Vec::new()));
-        } else if line.starts_with("<method ") || line.starts_with("<property ") {
+        } else if let Some(sort) = sort_of(line) {
             let (meaning, errors) = comment.split_once("Errors:").unwrap_or((&comment, ""));
             interfaces.last_mut().unwrap().1.push(Member {
-                is_method: line.starts_with("<method "),
+                sort,
                 name: attribute("name").unwrap(),
                 takes: attribute("type").unwrap_or_default(),
                 answers: String::new(),
@@ -243,29 +255,42 @@ fn interfaces(xml: &str) -> Vec<(String, Vec<Member>)> {
             });
             comment.clear();
         } else if line.starts_with("<arg ") {
-            let method = interfaces.last_mut().unwrap().1.last_mut().unwrap();
+            let member = interfaces.last_mut().unwrap().1.last_mut().unwrap();
             match attribute("direction").as_deref() {
-                Some("in") => method.takes.push_str(&attribute("type").unwrap()),
-                _ => method.answers.push_str(&attribute("type").unwrap()),
+                Some("out") => member.answers.push_str(&attribute("type").unwrap()),
+                _ => member.takes.push_str(&attribute("type").unwrap()),
             }
         }
     }
     interfaces
 }
 
+fn sort_of(line: &str) -> Option<Sort> {
+    let sorts =
+        [("<property ", Sort::Property), ("<method ", Sort::Method), ("<signal ", Sort::Signal)];
+    sorts.into_iter().find(|(start, _)| line.starts_with(start)).map(|(_, sort)| sort)
+}
+
 fn markdown(xml: &str) -> String {
     let mut text = INTRODUCTION.to_owned();
     for (interface, members) in interfaces(xml) {
         write!(text, "\n## `{interface}`\n\n").unwrap();
-        for (methods, head) in [
-            (false, "| property | type | meaning |\n| --- | --- | --- |\n"),
-            (true, "\n| method | signature | meaning | errors |\n| --- | --- | --- | --- |\n"),
+        for (sort, head) in [
+            (Sort::Property, "| property | type | meaning |\n| --- | --- | --- |\n"),
+            (
+                Sort::Method,
+                "\n| method | signature | meaning | errors |\n| --- | --- | --- | --- |\n",
+            ),
+            (Sort::Signal, "\n| signal | type | meaning |\n| --- | --- | --- |\n"),
         ] {
+            if !members.iter().any(|member| member.sort == sort) {
+                continue;
+            }
             text.push_str(head);
-            for member in members.iter().filter(|member| member.is_method == methods) {
+            for member in members.iter().filter(|member| member.sort == sort) {
                 let Member { name, meaning, errors, .. } = member;
                 write!(text, "| {name} | `{}` | {meaning} |", member.signature()).unwrap();
-                if methods {
+                if sort == Sort::Method {
                     write!(text, " {} |", errors.join(", ")).unwrap();
                 }
                 text.push('\n');

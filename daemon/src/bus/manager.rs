@@ -8,7 +8,7 @@ use keywright_proto::{
     family::MAX_FAMILY_FILE,
 };
 use tokio::sync::watch;
-use zbus::{ObjectPath, OwnedFd, interface, message::Header};
+use zbus::{ObjectPath, OwnedFd, interface, message::Header, object_server::SignalEmitter};
 
 use super::{
     Context,
@@ -19,7 +19,7 @@ use super::{
     secret_fd::read_pin,
 };
 use crate::{
-    queries::{self, GroupRow, KeyRow, LockRow, RightRow, WaitingRow},
+    queries::{self, GroupRow, KeyRow, LockRow, RightRow, SettledRow, WaitingRow},
     station::view::DecisionView,
 };
 
@@ -352,6 +352,15 @@ impl Manager {
         Ok(self.context.read(move |registry| queries::grant(registry, key, lock, moment)).await?)
     }
 
+    /// Locks have confirmed what changes a right of this Key: each `active` or `removed`, and for how many seconds that was
+    /// waited for. At most 1,000 in one signal. What still waits is counted by PendingLocks, and named by ListRights.
+    #[zbus(signal)]
+    pub async fn rights_confirmed(
+        emitter: &SignalEmitter<'_>,
+        key_id: &str,
+        rights: &[SettledRow],
+    ) -> zbus::Result<()>;
+
     /// Takes in what a Lock confirmed, when it is carried by hand: only that makes a right `active`, or ends `removing`.
     /// An old confirmation that comes again changes nothing.
     ///
@@ -362,9 +371,8 @@ impl Manager {
         confirmation: Vec<u8>,
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
-        let applied = self.context.ask(&caller, move |station, reply| {
-            station.apply_confirmation(confirmation, reply);
-        });
+        let applied =
+            self.context.ask(&caller, |s, reply| s.apply_confirmation(confirmation, reply));
         Ok(applied.await?)
     }
 

@@ -96,6 +96,12 @@ impl Publisher {
                 change::<Manager, _>(&self.connection, MANAGER_PATH, &self.decisions, decisions)
                     .await
             }
+            Output::Confirmed(key, rights) => {
+                let server = self.connection.object_server();
+                let manager = server.interface::<_, Manager>(MANAGER_PATH).await?;
+                let emitter = manager.signal_emitter();
+                Manager::rights_confirmed(emitter, &key.to_string(), &rights).await
+            }
             Output::Activity(activity) => {
                 self.activity.send_replace(activity);
                 Ok(())

@@ -1,5 +1,7 @@
 //! The rights of a Key, and what a Lock gets of them.
 
+mod settled;
+
 use std::collections::BTreeSet;
 
 use keywright_proto::{
@@ -18,6 +20,8 @@ use crate::{
         records::{Confirmation, LockEntry, Scope, Statement},
     },
 };
+
+pub use settled::{SettledRow, settled};
 
 /// What is said of a Key at a Lock.
 struct Found {
@@ -117,6 +121,22 @@ fn plain(
             entries.next.is_some()
         }
     })
+}
+
+/// The same of one Lock, and when it was signed.
+fn plain_on(
+    registry: &Registry,
+    key: Id,
+    family: Id,
+    statement: &Statement,
+    lock: Id,
+) -> Result<Option<(Said, u64)>, RegistryError> {
+    let allow = match statement.scope {
+        Scope::All => Some(statement.version.is_some()),
+        Scope::Listed(_) => registry.statement_entry(key, family, lock)?.map(|entry| entry.allow),
+    };
+    let said = |allow| Said { version: statement.version, effect: effect(allow) };
+    Ok(allow.map(|allow| (said(allow), statement.issued)))
 }
 
 /// Where several statements have to be compared. Answers whether there is more.

@@ -1,22 +1,29 @@
 //! ApplyConfirmation: what a Lock signed about a Key, carried here by hand or over the link. Only it
 //! moves a right from `pending` to `active`, or ends `removing`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{
     Confirmation, Effect, Id, PublicKey,
     rights::{Said, newest},
 };
 
-use super::{Reply, Station, log::Confirmed};
+use super::{Reply, Station, log::Confirmed, view::Output};
 use crate::{
     clock,
     error::Error,
+    queries,
     registry::{
         Batch,
         records::{self, Lock, LockWord, Stated},
     },
 };
+
+/// How many rights one signal tells of.
+const MOST_TOLD: usize = 1_000;
+
+/// Locks whose word may have changed a right, by Key and family.
+pub(super) type Changed = BTreeMap<(Id, Id), Vec<Id>>;
 
 impl Station {
     /// ApplyConfirmation.
@@ -36,7 +43,7 @@ impl Station {
 
     fn keep_confirmations(&mut self, all: Vec<Vec<u8>>) -> Result<Vec<Error>, Error> {
         let (mut batch, mut rights) = (Batch::new(), BTreeSet::new());
-        let mut confirmed = Confirmed::new();
+        let (mut confirmed, mut changed) = (Confirmed::new(), Changed::new());
         let (mut keys, mut refused) = (BTreeSet::new(), Vec::new());
         for bytes in all {
             match self.read_confirmation(&bytes) {
@@ -48,8 +55,12 @@ impl Station {
                         rights = BTreeSet::from([(stated.key, lock)]);
                     }
                     let allow = said.effect == Effect::Allow;
+                    let stays = allow && self.is_admitted(stated.key, lock)?;
                     if self.put_confirmed(&mut batch, lock, &stated, said, bytes)? {
                         confirmed.entry((stated.key, allow)).or_default().push(lock);
+                        if !stays {
+                            changed.entry((stated.key, stated.family)).or_default().push(lock);
+                        }
                     }
                     batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
                     keys.insert(stated.key);
@@ -64,7 +75,28 @@ impl Station {
         for key in keys {
             self.refresh_id(key);
         }
+        self.tell_confirmed(&changed);
         Ok(refused)
+    }
+
+    /// Whether the Lock has confirmed already that it admits this Key: once more is no change.
+    pub(super) fn is_admitted(&self, key: Id, lock: Id) -> Result<bool, Error> {
+        Ok(self.registry.confirmation(key, lock)?.is_some_and(|confirmed| confirmed.allow))
+    }
+
+    /// Tells of each right that has just been confirmed.
+    pub(super) fn tell_confirmed(&mut self, changed: &Changed) {
+        for ((key, family), locks) in changed {
+            for locks in locks.chunks(MOST_TOLD) {
+                match queries::settled(&self.registry, *key, *family, locks, self.moment()) {
+                    Ok(rights) if rights.is_empty() => {}
+                    Ok(rights) => self.put(Output::Confirmed(*key, rights)),
+                    Err(error) => {
+                        tracing::error!(%key, %error, "nobody is told what was confirmed")
+                    }
+                }
+            }
+        }
     }
 
     /// Verifies one, and finds what it is about.

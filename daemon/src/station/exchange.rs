@@ -7,7 +7,10 @@ use keywright_proto::{
     Certificate, Effect, Id, Papers, Role, Target, family::Signed, statement::claimed, tree::Hash,
 };
 
-use super::{Reply, Station, log::Confirmed, plugs::new_label, soft_keys::MODEL as SOFT_KEY};
+use super::{
+    Reply, Station, confirmations::Changed, log::Confirmed, plugs::new_label,
+    soft_keys::MODEL as SOFT_KEY,
+};
 use crate::{
     audit::Event,
     clock,
@@ -206,20 +209,25 @@ impl Station {
         Ok(new)
     }
 
-    fn take_confirmations(&self, family: Id, papers: &Papers) -> Result<usize, Error> {
+    fn take_confirmations(&mut self, family: Id, papers: &Papers) -> Result<usize, Error> {
         let (mut batch, mut confirmed) = (Batch::new(), Confirmed::new());
-        let mut new = 0;
+        let (mut new, mut changed) = (0, Changed::new());
         for (lock, said, cose) in papers.confirmations() {
             let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == family);
             let Some(stated) = stated else { continue };
             let (lock, allow) = (id_of(&lock), said.effect == Effect::Allow);
+            let stays = allow && self.is_admitted(stated.key, lock)?;
             if self.put_confirmed(&mut batch, lock, &stated, said, cose.to_vec())? {
                 new += 1;
+                if !stays {
+                    changed.entry((stated.key, family)).or_default().push(lock);
+                }
                 confirmed.entry((stated.key, allow)).or_default().push(lock);
             }
         }
         self.log_confirmed(&mut batch, confirmed);
         self.registry.commit(batch)?;
+        self.tell_confirmed(&changed);
         Ok(new)
     }
 }

@@ -1,10 +1,11 @@
 //! What the station lets the bus show. Plain values: the bus turns them into properties and signals.
 
-use keywright_proto::{ErrorName, Kind};
+use keywright_proto::{ErrorName, Id, Kind};
 
 use crate::{
     decision::Reason,
     error::Error,
+    queries::SettledRow,
     serialization::{
         stage::Stage,
         wizard::{Step, Who},
@@ -155,6 +156,8 @@ pub enum Output {
     SerializationGone(u64),
     /// The Decisions property.
     Decisions(Vec<DecisionView>),
+    /// What Locks have confirmed of a Key, where it changes a right.
+    Confirmed(Id, Vec<SettledRow>),
     /// What the station does now.
     Activity(Activity),
     /// Everything known at the start has been put out.

@@ -20,6 +20,8 @@ pub type KeyRow = (String, String, String, String, u64);
 pub type LockRow = (String, String, String, bool, u64);
 /// Lock id, name, state, since.
 pub type RightRow = (String, String, String, u64);
+/// Lock id, `active` or `removed`, for how many seconds that was waited for.
+pub type ConfirmedRow = (String, String, u64);
 /// What is to be signed, Key or Lock id, its name, serial number, who signs.
 pub type WaitingRow = (String, String, String, String, String);
 /// Family, name, how many Locks.
@@ -100,6 +102,8 @@ pub trait Manager {
     fn get_family_bundle(&self, family: &str) -> Result<(String, String)>;
     fn get_grant(&self, key_id: &str, lock_id: &str) -> Result<Vec<u8>>;
     fn apply_confirmation(&self, confirmation: &[u8]) -> Result<()>;
+    #[zbus(signal)]
+    fn rights_confirmed(&self, key_id: String, rights: Vec<ConfirmedRow>) -> Result<()>;
     fn export_family(&self, family: &str, out: Fd<'_>) -> Result<()>;
     fn import_family(&self, from: Fd<'_>) -> Result<u32>;
     fn export_audit(&self, out: Fd<'_>) -> Result<()>;

@@ -8,7 +8,8 @@ use keywright_bus_tests::{
 };
 use std::{collections::HashMap, time::Duration};
 
-use tokio::time::sleep;
+use futures_util::StreamExt;
+use tokio::time::{sleep, timeout};
 use zbus::OwnedObjectPath;
 
 /// Waits until this Key has so many active and pending rights, as the signals tell.
@@ -73,15 +74,21 @@ async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
     let (rows, _) = manager.list_rights(&id, "", 10).await.unwrap();
     assert_eq!(state(rows).as_deref(), Some("removing"));
     assert!(locks[0].list("ssh_keys").contains(&id));
+    let mut signals = manager.receive_rights_confirmed().await.unwrap();
     locks[0].start(&broker, "");
-    // No signal tells of the end of a removal: the counts are what they were.
-    loop {
-        let (rows, _) = manager.list_rights(&id, "", 10).await.unwrap();
-        if state(rows).is_none() {
-            break;
+    // The counts are what they were: a signal of its own tells of the end of a removal.
+    let told = timeout(Duration::from_secs(30), async {
+        while let Some(signal) = signals.next().await {
+            let told = signal.args().unwrap();
+            let removed = |row: &(String, String, u64)| row.0 == gone && row.1 == "removed";
+            if told.key_id == id && told.rights.iter().any(removed) {
+                return;
+            }
         }
-        sleep(Duration::from_millis(20)).await;
-    }
+    });
+    told.await.unwrap();
+    let (rows, _) = manager.list_rights(&id, "", 10).await.unwrap();
+    assert_eq!(state(rows), None);
     assert!(!locks[0].list("ssh_keys").contains(&id));
     until_rights(&mut station, &bob.path, 2, 0).await;
 }

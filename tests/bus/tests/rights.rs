@@ -1,6 +1,7 @@
 //! Rights after a Key was made: changed, revoked, confirmed, with the Key itself far away.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use futures_util::StreamExt;
 use keywright_bus_tests::{
     Answers, Gate, Objects, Plugged, Station,
     api::Options,
@@ -143,6 +144,51 @@ async fn a_confirmation_counts_from_its_lock_only_and_an_old_one_changes_nothing
     assert_eq!(rights(&station, &key).await, states(&[]));
     manager.apply_confirmation(&allowed).await.unwrap();
     assert_eq!(rights(&station, &key).await, states(&[]), "an old word does not come back");
+}
+
+/// A front-end hears of each right that a Lock has confirmed, once, and how long that was waited for.
+#[tokio::test]
+async fn each_confirmed_right_is_told_by_a_signal() {
+    let (mut station, master) = with_master().await;
+    let mut gate = Gate::add(&station, &master, "gate", 21).await;
+    let mut barn = Gate::add(&station, &master, "barn", 22).await;
+    let manager = station.client.manager().await;
+    let mut signals = manager.receive_rights_confirmed().await.unwrap();
+    let mut told = async |key: &str, lock: &Gate, word: &str| {
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(30), signals.next()).await;
+        let heard = heard.expect("a signal").unwrap();
+        let heard = heard.args().unwrap();
+        let [(of, state, waited)] = &heard.rights[..] else { panic!("{:?}", heard.rights) };
+        assert_eq!((&*heard.key_id, &**of, &**state), (key, &*lock.id, word));
+        assert!(*waited < 600, "{waited}");
+    };
+    let sub = station.plug("sub").await;
+    station.make(&master, &sub, &Answers::sub("Sub", &[&gate.id])).await;
+    let (key, own) = (id(&station, &sub.path).await, id(&station, &master.path).await);
+    gate.settle(&station, &key).await;
+    told(&key, &gate, "active").await;
+    // The statement on every Lock counts for each.
+    barn.settle(&station, &own).await;
+    told(&own, &barn, "active").await;
+
+    // It says once more that the Lock admits the Key: no right has changed.
+    change(&station, &master, &key, &[&barn.id], &[]).await.unwrap();
+    gate.settle(&station, &key).await;
+    let old = gate.fetch(&station, &key).await;
+    change(&station, &master, &key, &[], &[&gate.id]).await.unwrap();
+    gate.settle(&station, &key).await;
+    told(&key, &gate, "removed").await;
+    manager.apply_confirmation(&old).await.unwrap();
+
+    // A word on what is not the newest any more leaves the right where it is: it is removed.
+    let allowed = barn.fetch(&station, &key).await;
+    change(&station, &master, &key, &[], &[&barn.id]).await.unwrap();
+    manager.apply_confirmation(&allowed).await.unwrap();
+    barn.settle(&station, &key).await;
+    told(&key, &barn, "removed").await;
+    manager.revoke_key(&master.path, &key, "lost", pins::pipe(PIN)).await.unwrap();
+    gate.settle(&station, &key).await;
+    told(&key, &gate, "removed").await;
 }
 
 #[tokio::test]
