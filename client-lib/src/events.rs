@@ -81,10 +81,28 @@ pub enum Event {
         /// All of them.
         decisions: Vec<Decision>,
     },
+    /// Locks have confirmed what changes rights of a Key.
+    RightsConfirmed {
+        /// The Key's id.
+        key_id: String,
+        /// The rights.
+        rights: Vec<ConfirmedRight>,
+    },
     /// The daemon left the bus.
     DaemonGone,
     /// The daemon is on the bus; what changed meanwhile follows.
     DaemonBack,
+}
+
+/// A right that waits no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConfirmedRight {
+    /// The Lock's id.
+    pub lock_id: String,
+    /// `active` or `removed`.
+    pub state: String,
+    /// For how many seconds it waited.
+    pub waited: u64,
 }
 
 /// Follows the daemon.

@@ -12,7 +12,7 @@ use zbus::{
 
 use crate::{
     error::Result,
-    events::Event,
+    events::{ConfirmedRight, Event},
     model::{Decision, Key, Properties, Serialization, State, take},
 };
 
@@ -40,6 +40,7 @@ pub(crate) enum Signal {
     Added { path: String, interface: String, properties: Properties },
     Changed { path: String, interface: String, properties: Properties },
     Removed { path: String, interfaces: Vec<String> },
+    Confirmed { key_id: String, rights: Vec<ConfirmedRight> },
 }
 
 /// Asks the daemon for everything. `destination` is its well-known name, which starts it where
@@ -94,6 +95,11 @@ pub(crate) fn signal(message: &Message) -> Result<Option<Signal>> {
             let (interface, properties, _): (String, Properties, Vec<String>) =
                 body.deserialize()?;
             Some(Signal::Changed { path: path.to_string(), interface, properties })
+        }
+        "RightsConfirmed" => {
+            let (key_id, rows): (String, Vec<(String, String, u64)>) = body.deserialize()?;
+            let right = |(lock_id, state, waited)| ConfirmedRight { lock_id, state, waited };
+            Some(Signal::Confirmed { key_id, rights: rows.into_iter().map(right).collect() })
         }
         _ => None,
     })
@@ -172,6 +178,9 @@ impl State {
                 }
                 _ => {}
             },
+            Signal::Confirmed { key_id, rights } => {
+                events.push(Event::RightsConfirmed { key_id, rights });
+            }
             Signal::Removed { path, interfaces } => {
                 if interfaces.iter().any(|name| name == bus::KEY)
                     && let Some(key) = self.keys.remove(&path)
@@ -322,6 +331,23 @@ mod tests {
         assert_eq!(heard(vec![changed(2), changed(2)]), ["back", "added 3", "changed 2"]);
         assert_eq!(heard(vec![removed(), removed()]), ["back", "added 3", "removed"]);
         assert_eq!(heard(vec![removed(), changed(1)]), ["back", "added 3", "removed"]);
+    }
+
+    #[test]
+    fn confirmed_rights_are_told_as_they_come() {
+        let told = |body: &(&str, Vec<(&str, &str, u64)>)| {
+            let message = Message::signal(bus::MANAGER_PATH, bus::MANAGER, "RightsConfirmed");
+            let heard = signal(&message.build(body).unwrap()).unwrap().unwrap();
+            let (mut state, mut events) = (State::default(), Vec::new());
+            state.apply(Change::Signal(heard), &mut events).unwrap();
+            serde_json::to_string(&events).unwrap()
+        };
+        let one = told(&("5b5b", vec![("0a0b", "active", 7)]));
+        let right = r#"{"lock_id":"0a0b","state":"active","waited":7}"#;
+        assert_eq!(
+            one,
+            format!(r#"[{{"event":"rights_confirmed","key_id":"5b5b","rights":[{right}]}}]"#)
+        );
     }
 
     #[test]

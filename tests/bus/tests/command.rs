@@ -325,8 +325,15 @@ async fn rights_and_families_are_managed_by_script() {
     );
     let confirmation = gate.hear(&fs::read(station.file("grant")).unwrap());
     fs::write(station.file("confirmation"), confirmation).unwrap();
+    let mut events = station.ctl_watch();
+    events.until("a watch", |event| event["key"]["name"] == "Travel").await;
     let confirmed = station.ctl(&["--json", "lock", "confirm", "@confirmation"]).await.json();
     assert_eq!(confirmed["confirmed"], 1);
+    let told = events.until("the right", |event| event["event"] == "rights_confirmed").await;
+    assert_eq!(
+        (&told["rights"][0]["lock_id"], &told["rights"][0]["state"]),
+        (&gate.id.clone().into(), &"active".into())
+    );
     assert_eq!(state(&station, "gate").await.as_deref(), Some("active"));
 
     station.ctl(&["family", "export", "@before"]).await.done();

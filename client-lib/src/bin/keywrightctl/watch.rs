@@ -1,7 +1,7 @@
 //! `watch`: what happens, line by line.
 
 use keywright_client::{
-    Client, Decision, Error, Event, Key, Serialization, State, Watch,
+    Client, ConfirmedRight, Decision, Error, Event, Key, Serialization, State, Watch,
     model::{KeyState, Progress, Stage, Step},
 };
 
@@ -67,9 +67,27 @@ fn line(state: &State, event: &Event) -> String {
         Event::DecisionsChanged { decisions } => {
             decisions.iter().map(|d| decision(state, d)).collect::<Vec<_>>().join("\n          ")
         }
+        Event::RightsConfirmed { key_id, rights } => confirmed(state, key_id, rights),
         Event::DaemonGone => "the daemon left; it comes back with the next plug".into(),
         Event::DaemonBack => "the daemon is there".into(),
     }
+}
+
+/// What Locks said of a Key: the first of them by its id, the others as a number.
+fn confirmed(state: &State, key_id: &str, rights: &[ConfirmedRight]) -> String {
+    let key = state.keys.values().find(|key| key.id == key_id);
+    let key = key.map_or_else(|| format!("Key {key_id}"), Key::label);
+    let words = [("active", "admitted by"), ("removed", "no longer admitted by")];
+    let told = words.into_iter().filter_map(|(word, text)| {
+        let locks: Vec<_> = rights.iter().filter(|right| right.state == word).collect();
+        let (first, longest) = (locks.first()?, locks.iter().map(|right| right.waited).max()?);
+        let more = match locks.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!("{text} Lock {}{more}, after {longest} s", first.lock_id))
+    });
+    format!("{key}: {}", told.collect::<Vec<_>>().join("; "))
 }
 
 /// A Key with its state, unless the label tells it already.
@@ -165,6 +183,23 @@ mod tests {
         assert_eq!(bar(0, 0), "[....................] 0/0 keys");
         assert_eq!(bar(5, 10), "[##########..........] 5/10 keys");
         assert_eq!(bar(11, 10), "[####################] 11/10 keys");
+    }
+
+    #[test]
+    fn confirmed_rights_are_told_in_a_line() {
+        let right = |lock: &str, state: &str, waited| ConfirmedRight {
+            lock_id: lock.into(),
+            state: state.into(),
+            waited,
+        };
+        let told = |rights: &[ConfirmedRight]| confirmed(&State::default(), "5b", rights);
+        let one = [right("0a", "active", 7)];
+        assert_eq!(told(&one), "Key 5b: admitted by Lock 0a, after 7 s");
+        let three = [right("0a", "active", 7), right("0b", "removed", 3), right("0c", "active", 9)];
+        assert_eq!(
+            told(&three),
+            "Key 5b: admitted by Lock 0a and 1 more, after 9 s; no longer admitted by Lock 0b, after 3 s"
+        );
     }
 
     #[test]
