@@ -1,0 +1,137 @@
+//! Whoever may publish everything at the broker is the broker, as far as a station can tell.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{fs, sync::mpsc, time::Duration};
+
+use keywright_bus_tests::{Gate, Objects, Station, broker::Broker};
+use keywright_proto::{
+    Confirmation, Effect, Id,
+    link::{MAX_PACKET, ONLINE, Topic},
+};
+use keywrightd::link::connection::{Connection, Event, Settings};
+use zbus::OwnedObjectPath;
+
+/// Far longer than anything takes.
+const LIMIT: Duration = Duration::from_secs(30);
+const FLOOD: u32 = 2_000;
+
+struct Attacker {
+    connection: Connection,
+    events: mpsc::Receiver<Event>,
+    published: u64,
+}
+
+impl Attacker {
+    fn start(broker: &Broker) -> Self {
+        let (certificate, key) = broker.station();
+        let settings = Settings {
+            broker: ("127.0.0.1".into(), broker.port()),
+            ca: fs::read(broker.ca()).unwrap(),
+            certificate: fs::read(certificate).unwrap(),
+            key: fs::read(key).unwrap(),
+            client_id: "attacker".into(),
+            keep_alive: 60,
+            presence: None,
+            // It is up once it listens to something.
+            subscriptions: vec!["keywright/nothing".into()],
+            max_packet: MAX_PACKET,
+        };
+        let (send, events) = mpsc::channel();
+        let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
+        assert_eq!(events.recv_timeout(LIMIT).unwrap(), Event::Up);
+        Self { connection, events, published: 0 }
+    }
+
+    fn publish(&mut self, topic: Topic, payload: &[u8]) {
+        self.published += 1;
+        self.connection.publish(topic.name(), payload.to_vec(), self.published);
+    }
+
+    /// Waits until the broker has all of it.
+    fn flush(&self) {
+        while self.events.recv_timeout(LIMIT).unwrap() != Event::Published(self.published) {}
+    }
+}
+
+async fn until_rights(station: &mut Station, key: &OwnedObjectPath, active: u32, pending: u32) {
+    let check = |objects: &Objects| {
+        let key = objects.key(key)?;
+        let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
+        (found == (active, pending)).then_some(())
+    };
+    station.watch.until(&format!("{active} active and {pending} pending"), check).await;
+}
+
+#[tokio::test]
+async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
+    let mut thief = Station::start().await;
+    let thiefs = thief.plug("thief").await;
+    thief.make_master(&thiefs, "Thief").await;
+    let stranger = Gate::add(&thief, &thiefs, "stranger", 31).await;
+    let objects = thief.watch.objects().await;
+    let memberships: Vec<(String, String)> = objects.key(&thiefs.path).unwrap().get("Memberships");
+    let papers = thief.export(&memberships[0].0).await;
+
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let mut gate = Gate::add(&station, &master, "gate", 21).await;
+    let barn = Gate::add(&station, &master, "barn", 22).await;
+    let key = station.client.key(&master.path).await;
+    let chain = key.get_certificate_chain("").await.unwrap();
+    let id = station.watch.objects().await.key(&master.path).unwrap().text("Id");
+    let good = gate.fetch(&station, &id).await;
+    station.unplug(master).await;
+    let broker = station.link(&chain).await;
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    until_rights(&mut station, &master.path, 0, 2).await;
+
+    let mut attacker = Attacker::start(&broker);
+    let lock = |gate: &Gate| gate.id.parse::<Id>().unwrap();
+    let (at_gate, at_barn, at_stranger) = (lock(&gate), lock(&barn), lock(&stranger));
+    let on = |lock| Topic::Confirmation { lock, key: id.parse().unwrap() };
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let said = Confirmation { statement: [7; 32], effect: Effect::Allow, newest_version: 1 };
+    // Forged, cut short, about nothing that was ever said, by a Lock of nobody's, garbage, nothing.
+    for payload in [
+        &flipped[..],
+        &good[..good.len() / 2],
+        &gate.confirm(&said),
+        &stranger.confirm(&said),
+        &[0x85; 60_000],
+        b"",
+    ] {
+        attacker.publish(on(at_gate), payload);
+        attacker.publish(on(at_barn), payload);
+    }
+    // A family that nobody here believes, under the name of a Lock that is none and of one that is.
+    for lock in [at_stranger, at_gate] {
+        attacker.publish(Topic::Papers { lock }, &papers);
+        attacker.publish(Topic::Papers { lock }, &papers[..papers.len() / 2]);
+    }
+    attacker.publish(Topic::Presence { lock: at_stranger }, ONLINE);
+    // A hint that is a lie: the Lock is said to be there, and told what it has not confirmed.
+    attacker.publish(Topic::Presence { lock: at_barn }, ONLINE);
+    for number in 0..FLOOD {
+        attacker.publish(on(at_barn), &number.to_be_bytes().repeat(100));
+    }
+    // What is right is taken all the same, whoever brings it and after whatever: it is signed.
+    attacker.publish(on(at_gate), &good);
+    attacker.flush();
+    until_rights(&mut station, &master.path, 1, 1).await;
+
+    let manager = station.client.manager().await;
+    let (rights, _) = manager.list_rights(&id, "", 10).await.unwrap();
+    let mut states: Vec<_> = rights.into_iter().map(|right| (right.1, right.2)).collect();
+    states.sort();
+    assert_eq!(
+        states,
+        [("barn", "pending"), ("gate", "active")].map(|(n, s)| (n.into(), s.into()))
+    );
+    let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
+    assert!(locks.len() == 2 && locks.iter().all(|row| row.0 != stranger.id), "{locks:?}");
+    assert_eq!(manager.list_keys([].into(), "", 10).await.unwrap().0.len(), 1);
+    manager.get_family_bundle(&memberships[0].0).await.unwrap_err();
+}
