@@ -9,15 +9,20 @@ use std::{
 };
 
 use keywright_bus_tests::{
-    Answers, Station, certs,
+    Answers, Objects, Station, certs,
     key::VirtualKey,
+    lockd::Lockd,
     pins::{PIN, WRONG_PIN},
     programs,
 };
 
+fn directory(station: &Station) -> PathBuf {
+    station.file("lock-port")
+}
+
 /// The Lock's state directory.
 fn state(station: &Station) -> PathBuf {
-    station.file("lock-state")
+    directory(station).join("state")
 }
 
 /// `keywright-lockd claim --key`, with this Key plugged in when it asks for one: exit status, and what it said.
@@ -65,6 +70,7 @@ async fn a_master_in_its_own_port_makes_a_lock_one_of_its_family() {
     station.unplug(master).await;
     station.unplug(backup).await;
 
+    fs::create_dir(directory(&station)).unwrap();
     // A blank Key, and a wrong PIN, which costs one try and no more.
     let (status, _, said) = claim(&station, "blank", PIN, &[]);
     assert_eq!(status, 1, "{said}");
@@ -90,4 +96,28 @@ async fn a_master_in_its_own_port_makes_a_lock_one_of_its_family() {
     let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
     certs::verify(&chain, &roots, &crls);
     assert_eq!(certs::certificates(&chain).len(), 3);
+
+    // The station hears of it as soon as there is a link, and the Master, who has every Lock, gets in.
+    let id = certs::key_id(&chain);
+    let broker = station.link(&first).await;
+    let mut lock = Lockd::at(directory(&station), id.clone());
+    lock.start(&broker, "");
+    let master = station.plug("master").await;
+    let admitted = |objects: &Objects| {
+        let key = objects.key(&master.path)?;
+        (key.get::<u32>("Locks") == 1 && key.get::<u32>("PendingLocks") == 1).then_some(())
+    };
+    station.watch.until("the Master at the new Lock", admitted).await;
+    let manager = station.client.manager().await;
+    let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
+    assert!(locks.len() == 2 && locks.iter().any(|row| row.0 == id), "{locks:?}");
+    // What it has for a station without one says the same.
+    let exported = Command::new(programs::find("keywright-lockd"))
+        .arg("--state-dir")
+        .arg(state(&station))
+        .args(["export", "-"])
+        .output()
+        .unwrap();
+    assert!(exported.status.success(), "{exported:?}");
+    assert_eq!(station.import(&exported.stdout).await, 0);
 }
