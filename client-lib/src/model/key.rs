@@ -148,6 +148,16 @@ impl Key {
         Ok(())
     }
 
+    /// Its state for a person: `soft` for a Sub Key whose private key lives in software.
+    pub fn kind(&self) -> String {
+        let soft = self.memberships.iter().any(|membership| membership.role == Some(Role::Soft));
+        match &self.state {
+            KeyState::Sub if soft => "soft".into(),
+            KeyState::Revoked if soft => "revoked, soft".into(),
+            state => state.to_string(),
+        }
+    }
+
     /// What a person knows the Key by: its name, or what it is and where.
     pub fn label(&self) -> String {
         match (self.name.as_str(), self.model.as_str()) {

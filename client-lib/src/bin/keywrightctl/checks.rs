@@ -207,7 +207,7 @@ fn key(key: &Key) -> Finding {
         ),
         KeyState::Other(_) => (Health::Warn, "is in a state unknown here", "update this program"),
     };
-    let mut text = format!("{label} ({}) {text}", key.state);
+    let mut text = format!("{label} ({}) {text}", key.kind());
     if let Some(trouble) = &key.trouble {
         text = format!("{text}: {}", trouble.text);
     }

@@ -66,7 +66,7 @@ fn keys_table(keys: &[Key]) -> String {
             (_, 0) => key.locks.to_string(),
             (_, pending) => format!("{} + {pending} pending", key.locks),
         };
-        table.row([key.label(), key.state.to_string(), seen, pin(key), locks, short(&key.id)]);
+        table.row([key.label(), key.kind(), seen, pin(key), locks, short(&key.id)]);
     }
     table.to_string()
 }
@@ -143,6 +143,17 @@ mod tests {
              Spare  sub    now         set, tries left: 2  0 + 3 pending  01234567\n\
              Old    sub    never       -                   -              01234567\n"
         );
+    }
+
+    #[test]
+    fn a_key_in_software_says_so() {
+        let mut key = row("Phone");
+        key.memberships[0].role = Some(Role::Soft);
+        for (state, shown) in [("sub", "soft"), ("soft", "soft"), ("revoked", "revoked, soft")] {
+            key.state = state.into();
+            let table = keys_table(std::slice::from_ref(&key));
+            assert!(table.contains(&format!("Phone  {shown}  ")), "{table}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `watch`: what happens, line by line.
 
+use std::collections::BTreeSet;
+
 use keywright_client::{
     Client, ConfirmedRight, Decision, Error, Event, Key, Serialization, State, Watch,
     model::{KeyState, Progress, Stage, Step},
@@ -20,12 +22,13 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
         result => drop(result?),
     }
     let mut watch = Watch::start(client).await?;
+    let mut away = BTreeSet::new();
     for event in now(watch.state()) {
-        show(output, watch.state(), &event)?;
+        show(output, watch.state(), &mut away, &event)?;
     }
     loop {
         let event = watch.next().await?;
-        show(output, watch.state(), &event)?;
+        show(output, watch.state(), &mut away, &event)?;
     }
 }
 
@@ -41,11 +44,32 @@ fn now(state: &State) -> Vec<Event> {
     events
 }
 
-fn show(output: &mut Output, state: &State, event: &Event) -> Result<(), Failure> {
-    if !output.is_json() && line(state, event).is_empty() {
+fn show(
+    output: &mut Output,
+    state: &State,
+    away: &mut BTreeSet<String>,
+    event: &Event,
+) -> Result<(), Failure> {
+    let news = is_news(away, event);
+    if !output.is_json() && (!news || line(state, event).is_empty()) {
         return Ok(());
     }
     output.show(event, || format!("{}  {}", times::now(), line(state, event)))
+}
+
+/// Whether an event is more than a number of a Key that is not here: it was unplugged before, or never plugged in.
+fn is_news(away: &mut BTreeSet<String>, event: &Event) -> bool {
+    match event {
+        Event::KeyAdded { key } | Event::KeyChanged { key } if !key.present => {
+            away.insert(key.path.clone())
+        }
+        Event::KeyAdded { key } | Event::KeyChanged { key } => {
+            away.remove(&key.path);
+            true
+        }
+        Event::KeyRemoved { key } => !away.remove(&key.path),
+        _ => true,
+    }
 }
 
 /// An event for people; empty where it would tell them nothing.
@@ -94,7 +118,7 @@ fn confirmed(state: &State, key_id: &str, rights: &[ConfirmedRight]) -> String {
 fn what(key: &Key) -> String {
     match key.state {
         KeyState::Blank => key.label(),
-        _ => format!("{} ({})", key.label(), key.state),
+        _ => format!("{} ({})", key.label(), key.kind()),
     }
 }
 
@@ -183,6 +207,28 @@ mod tests {
         assert_eq!(bar(0, 0), "[....................] 0/0 keys");
         assert_eq!(bar(5, 10), "[##########..........] 5/10 keys");
         assert_eq!(bar(11, 10), "[####################] 11/10 keys");
+    }
+
+    #[test]
+    fn a_key_is_unplugged_once() {
+        let row = keywright_client::KeyRow {
+            id: "5b".into(),
+            name: "K".into(),
+            role: None,
+            family: "f".into(),
+            last_seen: 0,
+        };
+        let key = |present| Key { path: "/k".into(), present, ..Key::from_row(&row) };
+        let changed = |present| Event::KeyChanged { key: key(present) };
+        let mut away = BTreeSet::new();
+        let mut news = |event: &Event| is_news(&mut away, event);
+        assert!(news(&changed(true)) && news(&changed(false)));
+        // What changes now is how many Locks admit it.
+        assert!(!news(&changed(false)) && !news(&changed(false)));
+        assert!(news(&changed(true)) && news(&changed(true)) && news(&changed(false)));
+        assert!(!news(&Event::KeyRemoved { key: key(false) }));
+        assert!(news(&Event::KeyAdded { key: key(true) }));
+        assert!(news(&Event::KeyRemoved { key: key(true) }));
     }
 
     #[test]
