@@ -117,26 +117,19 @@ pub struct Service {
 }
 
 impl Service {
-    /// Connects, and shows everything that is known. The name comes later: see [`Service::claim_name`].
+    /// Shows everything that is known. The name comes later: see [`Service::claim_name`].
     ///
     /// # Errors
-    /// There is no such bus, it broke off, or the station has ended.
+    /// The bus broke off, or the station has ended.
     pub async fn open(
         bus: Bus,
+        connection: Connection,
         station: Handle,
         registry: Registry,
         revoke_delay: u64,
         outputs: mpsc::UnboundedReceiver<Output>,
     ) -> Result<Self, ServiceError> {
-        let (builder, policy) = match &bus {
-            Bus::System => (connection::Builder::system(), Policy::Polkit),
-            Bus::Session => (connection::Builder::session(), own_user()),
-            Bus::Address(address) => (connection::Builder::address(address.as_str()), own_user()),
-        };
-        let connection = match builder.build().await {
-            Ok(connection) => connection,
-            Err(source) => return Err(ServiceError::Unreachable { bus, source }),
-        };
+        let policy = if bus == Bus::System { Policy::Polkit } else { own_user() };
         let calls = Calls::listen(&connection);
         let authorizer = Authorizer::new(&connection, policy);
         let context = Context { station: station.clone(), registry, authorizer, revoke_delay };
@@ -283,6 +276,22 @@ impl Context {
         let registry = self.registry.clone();
         // A query that panics has been reported by then; its caller cannot be told more.
         spawn_blocking(move || query(&registry)).await.unwrap_or(Err(Error::Stopping))
+    }
+}
+
+impl Bus {
+    /// A connection to it.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unreachable`].
+    pub async fn connect(&self) -> Result<Connection, ServiceError> {
+        let builder = match self {
+            Self::System => connection::Builder::system(),
+            Self::Session => connection::Builder::session(),
+            Self::Address(address) => connection::Builder::address(address.as_str()),
+        };
+        let connected = builder.build().await;
+        connected.map_err(|source| ServiceError::Unreachable { bus: self.clone(), source })
     }
 }
 
