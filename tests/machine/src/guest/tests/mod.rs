@@ -77,6 +77,7 @@ pub fn all() -> Vec<Test> {
         doctor::a_damaged_registry,
         doctor::a_key_that_another_program_holds,
         packages::what_is_installed_is_as_it_should_be,
+        packages::a_daemon_that_waits_holds_less_than_5_mb,
         packages::an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state,
         packages::a_removal_keeps_the_state_and_a_purge_leaves_nothing,
     ])

@@ -17,6 +17,20 @@ pub async fn what_is_installed_is_as_it_should_be() {
     assert_eq!(mode.trim(), "keywright keywright 700");
 }
 
+/// Of the packaged program. What grew is told by /proc/PID/smaps; where it is the program's own text, the list by which its
+/// functions are put in order is old: systemd/trace-start.
+pub async fn a_daemon_that_waits_holds_less_than_5_mb() {
+    let _machine = Machine::start().await;
+    // A debug build was laid over the package.
+    if !system::run("dpkg --verify keywrightd").is_empty() {
+        return;
+    }
+    let process = system::unit("MainPID");
+    let held = system::run(&format!("awk '/^Pss:/ {{ print $2 }}' /proc/{process}/smaps_rollup"));
+    let kib: u32 = held.trim().parse().unwrap();
+    assert!(kib < 5 * 1000 * 1000 / 1024, "PSS is {kib} KiB");
+}
+
 pub async fn an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state() {
     let machine = Machine::with_absent_master().await;
     let before = system::unit("MainPID");
