@@ -56,7 +56,7 @@ impl Launch {
             None => command.env_remove("NOTIFY_SOCKET"),
         };
         // As in keywrightd.service: figures of memory are of the daemon as it is installed.
-        command.env("MALLOC_ARENA_MAX", "1");
+        command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
