@@ -148,7 +148,7 @@ impl Service {
     /// Another daemon has it, or the bus broke off.
     pub async fn claim_name(&self) -> Result<(), ServiceError> {
         // Asked by hand: nobody can take the name away, so zbus need not listen for that first.
-        let alone = RequestNameFlags::DO_NOT_QUEUE.into();
+        let alone = RequestNameFlags::DO_NOT_QUEUE;
         let asked = async { self.driver().await?.request_name(well_known(), alone).await };
         match asked.await {
             Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(()),
