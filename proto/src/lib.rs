@@ -21,6 +21,7 @@ pub mod judgement;
 pub mod link;
 pub mod name;
 pub mod pem;
+pub mod pieces;
 pub mod profile;
 pub mod public_key;
 pub mod removal;
