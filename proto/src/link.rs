@@ -6,9 +6,17 @@
 //! keywright/1/<name of the Lock>/papers                  retained, by a Lock that knows no Key yet: its certificate,
 //!                                                        as in a family's file, for stations that do not know it
 //! keywright/1/<name of the Lock>/presence                retained, by the Lock and its last will: `online`, `offline`
+//! keywright/1/stations/<family id>/<station>/here        retained, by a station: it wants to hear of this family
+//! keywright/1/stations/<family id>/<station>/<number>    retained, by a station: a piece of the family's file
 //! ```
+//! The last two are for stations alone: they tell who may access which Lock. A station's name is made of the certificate that
+//! it shows to the broker.
+//!
 //! The name of a Lock is the common name of its certificate, so that a broker can hold a Lock to its own topics by one
-//! pattern. What is retained is the last message of a topic: each is whole, and none builds on one before it.
+//! pattern. What is retained is the last message of a topic: each is whole, and none builds on one before it. (Of a family's
+//! file, which may be long, the pieces of one digest are: [`crate::pieces`].)
+
+use sha2::{Digest, Sha256};
 
 use crate::{Id, grant::MAX_GRANT};
 
@@ -20,7 +28,11 @@ pub const MAX_PACKET: u32 = MAX_GRANT as u32 + 1024;
 pub const ONLINE: &[u8] = b"online";
 /// The last will: a hint that it is not.
 pub const OFFLINE: &[u8] = b"offline";
+/// What a station says to be heard by others.
+pub const HERE: &[u8] = b"here";
 const LOCK: &str = "Keywright lock ";
+/// No Lock has such a name, so no Lock gets at what is below it.
+const STATIONS: &str = "stations";
 
 /// What a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +61,22 @@ pub enum Topic {
         /// The Lock.
         lock: Id,
     },
+    /// A station of a family.
+    Here {
+        /// The family.
+        family: Id,
+        /// The station.
+        station: Id,
+    },
+    /// A piece of a family's file.
+    Piece {
+        /// The family.
+        family: Id,
+        /// The station that has it.
+        station: Id,
+        /// Which piece.
+        number: u32,
+    },
 }
 
 impl Topic {
@@ -59,13 +87,23 @@ impl Topic {
             Self::Confirmation { lock, key } => format!("{PREFIX}/{LOCK}{lock}/confirmation/{key}"),
             Self::Papers { lock } => format!("{PREFIX}/{LOCK}{lock}/papers"),
             Self::Presence { lock } => format!("{PREFIX}/{LOCK}{lock}/presence"),
+            Self::Here { family, station } => {
+                format!("{PREFIX}/{STATIONS}/{family}/{station}/here")
+            }
+            Self::Piece { family, station, number } => {
+                format!("{PREFIX}/{STATIONS}/{family}/{station}/{number}")
+            }
         }
     }
 
     /// Reads a topic's name; none where it is not one of ours.
     pub fn parse(name: &str) -> Option<Self> {
         let mut levels = name.strip_prefix(PREFIX)?.strip_prefix('/')?.split('/');
-        let lock = levels.next()?.strip_prefix(LOCK)?.parse().ok()?;
+        let first = levels.next()?;
+        if first == STATIONS {
+            return Self::of_station(levels);
+        }
+        let lock = first.strip_prefix(LOCK)?.parse().ok()?;
         let topic = match (levels.next()?, levels.next()) {
             ("grant", Some(key)) => Self::Grant { lock, key: key.parse().ok()? },
             ("confirmation", Some(key)) => Self::Confirmation { lock, key: key.parse().ok()? },
@@ -75,11 +113,34 @@ impl Topic {
         };
         levels.next().is_none().then_some(topic)
     }
+
+    fn of_station<'a>(mut levels: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let (family, station) = (levels.next()?.parse().ok()?, levels.next()?.parse().ok()?);
+        let topic = match levels.next()? {
+            "here" => Self::Here { family, station },
+            number => {
+                // In its one form, or two topics would be one.
+                let parsed = number.parse::<u32>().ok().filter(|n| n.to_string() == number)?;
+                Self::Piece { family, station, number: parsed }
+            }
+        };
+        levels.next().is_none().then_some(topic)
+    }
 }
 
 /// What a Lock listens to: the grants for it.
 pub fn for_lock(lock: Id) -> String {
     format!("{PREFIX}/{LOCK}{lock}/grant/+")
+}
+
+/// What stations of a family listen to: what the others say.
+pub fn for_family(family: Id) -> String {
+    format!("{PREFIX}/{STATIONS}/{family}/+/+")
+}
+
+/// The name of the station that shows this certificate to the broker, PEM or DER: a label, and no proof.
+pub fn station(certificate: &[u8]) -> Id {
+    Id::of_hash(&Sha256::digest(certificate).into())
 }
 
 /// What a station listens to: what Locks say.
@@ -103,6 +164,22 @@ mod tests {
             assert_eq!(Topic::parse(&topic.name()), Some(topic));
             assert_eq!(Topic::parse(&(topic.name() + "/x")), None);
             assert_eq!(Topic::parse(&topic.name().replace("lock ", "")), None);
+        }
+        let (family, station) = (lock, key);
+        for topic in [
+            Topic::Here { family, station },
+            Topic::Piece { family, station, number: 0 },
+            Topic::Piece { family, station, number: 1092 },
+        ] {
+            assert_eq!(Topic::parse(&topic.name()), Some(topic));
+            assert!(topic.name().starts_with(for_family(family).trim_end_matches("/+/+")));
+            for bad in [topic.name() + "/x", topic.name() + " ", topic.name() + "99999999999"] {
+                assert_eq!(Topic::parse(&bad), None, "{bad}");
+            }
+        }
+        let first = Topic::Piece { family, station, number: 1 }.name();
+        for bad in [first.replace("/1", "/01"), first.clone() + "/", first.replace("ns/", "n/")] {
+            assert_eq!(Topic::parse(&bad), None, "{bad}");
         }
         let grant = Topic::Grant { lock, key }.name();
         for bad in

@@ -10,8 +10,8 @@ use std::{
 };
 
 use rumqttc::{
-    AsyncClient, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet, PublishOptions, QoS,
-    SubscribeFilter, TlsConfiguration, Transport,
+    AsyncClient, ClientError, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet,
+    PublishNoticeError, PublishOptions, QoS, SubscribeFilter, TlsConfiguration, Transport,
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -76,10 +76,9 @@ pub struct Connection {
     outgoing: UnboundedSender<Outgoing>,
 }
 
-struct Outgoing {
-    topic: String,
-    payload: Vec<u8>,
-    number: u64,
+enum Outgoing {
+    Publish { topic: String, payload: Vec<u8>, number: u64 },
+    Listen(String),
 }
 
 impl Connection {
@@ -99,7 +98,12 @@ impl Connection {
     /// before is it safe to forget. The caller sees to it that not too many wait.
     pub fn publish(&self, topic: String, payload: Vec<u8>, number: u64) {
         // Where the thread is gone its end was reported, as Down.
-        let _ = self.outgoing.send(Outgoing { topic, payload, number });
+        let _ = self.outgoing.send(Outgoing::Publish { topic, payload, number });
+    }
+
+    /// Listens to more, until the connection is lost; not to what goes out by itself. What the broker has kept comes first.
+    pub fn listen(&self, filter: String) {
+        let _ = self.outgoing.send(Outgoing::Listen(filter));
     }
 }
 
@@ -188,20 +192,17 @@ async fn connected(
                 }
             },
             Some(message) = wanted.recv(), if room => {
-                let Outgoing { topic, payload, number } = message;
-                let kept = PublishOptions::at_least_once().retained();
-                match client.try_publish_tracked(topic, payload, kept) {
-                    Ok(notice) => {
-                        sent.spawn(async move { notice.wait_completion_async().await.map(|()| number) });
-                    }
-                    Err(error) => {
-                        tracing::warn!("the link takes no message: {error}");
-                        return up;
-                    }
+                if let Err(error) = send(client, message, &mut sent) {
+                    tracing::warn!("the link takes no message: {error}");
+                    return up;
                 }
             }
             Some(done) = sent.join_next() => match done {
-                Ok(Ok(number)) => tell(Event::Published(number)),
+                Ok(Ok(number)) => {
+                    if let Some(number) = number {
+                        tell(Event::Published(number));
+                    }
+                }
                 Ok(Err(error)) => {
                     // It will be asked for again after Down.
                     tracing::warn!("the broker does not take a message: {error}");
@@ -213,7 +214,33 @@ async fn connected(
     }
 }
 
-fn greet(settings: &Settings, client: &AsyncClient) -> Result<(), rumqttc::ClientError> {
+/// What is on its way; the number of what was published, when the broker has it.
+type Sent = JoinSet<Result<Option<u64>, PublishNoticeError>>;
+
+fn send(client: &AsyncClient, message: Outgoing, sent: &mut Sent) -> Result<(), ClientError> {
+    match message {
+        Outgoing::Publish { topic, payload, number } => {
+            let kept = PublishOptions::at_least_once().retained();
+            let notice = client.try_publish_tracked(topic, payload, kept)?;
+            sent.spawn(async move { notice.wait_completion_async().await.map(|()| Some(number)) });
+        }
+        Outgoing::Listen(filter) => {
+            let filter =
+                SubscribeFilter { nolocal: true, ..SubscribeFilter::new(filter, QoS::AtLeastOnce) };
+            let notice = client.try_subscribe_many_tracked([filter])?;
+            sent.spawn(async move {
+                // The rest of the link goes on without it.
+                if let Err(error) = notice.wait_completion_async().await {
+                    tracing::warn!("the broker does not let us listen: {error}");
+                }
+                Ok(None)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn greet(settings: &Settings, client: &AsyncClient) -> Result<(), ClientError> {
     let filters = settings.subscriptions.iter();
     client.try_subscribe_many(
         filters.map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)),

@@ -1,6 +1,128 @@
-//! The link to the Locks: an MQTT broker in between, which is believed nothing. Off unless configured.
+//! The link to the Locks and to other stations: an MQTT broker in between, which is believed nothing. Off unless configured.
 
 pub mod connection;
+mod refusals;
 mod room;
+mod stations;
 
-pub use room::{LinkError, start};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, atomic::Ordering, mpsc},
+    thread,
+};
+
+use keywright_proto::link::{self, MAX_PACKET, Topic, for_station};
+use sha2::{Digest, Sha256};
+
+use self::{
+    connection::{Connection, Event, Settings},
+    refusals::Refusals,
+    room::{QUEUE, Room},
+    stations::{FIRST_NUMBER, Stations},
+};
+use crate::{config::Link as Config, registry::Registry, station::Handle};
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// A file that the configuration names.
+    #[error(
+        "the link cannot be set up: {path}: {source}; correct the configuration and start again"
+    )]
+    File {
+        /// Which.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No thread.
+    #[error("the link cannot be started: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Starts the link on threads of its own: one for the broker, one that talks with Locks, one with other stations.
+///
+/// # Errors
+/// A file cannot be read; no thread can be started.
+pub fn start(
+    config: &Config,
+    registry: Registry,
+    delay: u64,
+    station: Handle,
+) -> Result<(), LinkError> {
+    let settings = settings(config)?;
+    let own = link::station(&settings.certificate);
+    let (to_room, for_room) = mpsc::sync_channel(QUEUE);
+    let (to_stations, for_stations) = mpsc::sync_channel(QUEUE);
+    // Never waits: whoever commits may be waited for. A full queue is looked through anyway.
+    let stated = Arc::new(Mutex::new(BTreeSet::new()));
+    let (wake, noted) = (to_room.clone(), Arc::clone(&stated));
+    registry.watch_statements(move |keys| {
+        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+        let _ = wake.try_send(room::Event::Changed);
+    });
+    let changed = Arc::new(AtomicBool::new(false));
+    let (wake, noted) = (to_stations.clone(), Arc::clone(&changed));
+    registry.watch_papers(move || {
+        noted.store(true, Ordering::Release);
+        let _ = wake.try_send(stations::Event::Changed);
+    });
+    // Both end with the process.
+    let connection = Connection::start(settings, move |event| match event {
+        Event::Up | Event::Down => {
+            let _ = to_stations.send(stations::Event::Link(event.clone()));
+            let _ = to_room.send(room::Event::Link(event));
+        }
+        event if is_of_stations(&event) => {
+            let _ = to_stations.send(stations::Event::Link(event));
+        }
+        event => {
+            let _ = to_room.send(room::Event::Link(event));
+        }
+    })?;
+    let (connection, refusals) = (Arc::new(connection), Refusals::default());
+    let stations = Stations::new(
+        own,
+        registry.clone(),
+        station.clone(),
+        Arc::clone(&connection),
+        changed,
+        refusals.clone(),
+    )?;
+    let room = Room::new(registry, station, delay, connection, stated, refusals)?;
+    thread::Builder::new().name("link-room".into()).spawn(move || room.run(&for_room))?;
+    let run = move || stations.run(&for_stations);
+    thread::Builder::new().name("link-stations".into()).spawn(run)?;
+    Ok(())
+}
+
+fn is_of_stations(event: &Event) -> bool {
+    match event {
+        Event::Published(number) => *number >= FIRST_NUMBER,
+        Event::Message { topic, .. } => {
+            matches!(Topic::parse(topic), Some(Topic::Here { .. } | Topic::Piece { .. }))
+        }
+        Event::Up | Event::Down => false,
+    }
+}
+
+fn settings(config: &Config) -> Result<Settings, LinkError> {
+    let read = |path: &Path| {
+        fs::read(path)
+            .map_err(|source| LinkError::File { path: path.display().to_string(), source })
+    };
+    let certificate = read(&config.certificate)?;
+    Ok(Settings {
+        broker: config.address().unwrap_or_default(),
+        ca: read(&config.ca)?,
+        key: read(&config.key)?,
+        client_id: format!("keywright-station-{}", hex::encode(&Sha256::digest(&certificate)[..8])),
+        certificate,
+        keep_alive: config.keep_alive_seconds,
+        presence: None,
+        subscriptions: for_station().to_vec(),
+        max_packet: MAX_PACKET,
+    })
+}

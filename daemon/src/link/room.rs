@@ -6,27 +6,22 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fs, io,
-    path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver},
-    },
-    thread,
-    time::{Duration, Instant},
+    io,
+    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
 };
 
 use keywright_proto::{
     Id,
-    link::{MAX_PACKET, ONLINE, Topic, for_station},
+    link::{ONLINE, Topic},
     rights::RightState,
 };
-use sha2::{Digest, Sha256};
 
-use super::connection::{self, Connection, Settings};
+use super::{
+    connection::{self, Connection},
+    refusals::Refusals,
+};
 use crate::{
     clock,
-    config::Link as Config,
     error::Error,
     judging::Moment,
     queries::{self, Grants, Page},
@@ -35,98 +30,13 @@ use crate::{
 };
 
 /// How many events wait at most; then the broker has to.
-const QUEUE: usize = 64;
+pub(super) const QUEUE: usize = 64;
 /// How many grants are on their way at once.
 const WINDOW: usize = 64;
 /// How many rows are read at once.
 const PAGE: u32 = 100;
-/// A hostile broker must not fill the log: one line in this time.
-const QUIET: Duration = Duration::from_secs(60);
-
-/// Why there is no link.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// A file that the configuration names.
-    #[error(
-        "the link cannot be set up: {path}: {source}; correct the configuration and start again"
-    )]
-    File {
-        /// Which.
-        path: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// No thread.
-    #[error("the link cannot be started: {0}")]
-    System(#[from] io::Error),
-}
-
-/// Starts the link on a thread of its own.
-///
-/// # Errors
-/// A file cannot be read; no thread can be started.
-pub fn start(
-    config: &Config,
-    registry: Registry,
-    delay: u64,
-    station: Handle,
-) -> Result<(), LinkError> {
-    let settings = settings(config)?;
-    let (send, events) = mpsc::sync_channel(QUEUE);
-    let changed = Arc::new(Mutex::new(BTreeSet::new()));
-    let (wake, noted) = (send.clone(), Arc::clone(&changed));
-    registry.watch_statements(move |keys| {
-        noted.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
-        // Never waits: whoever commits may be waited for. A full queue is looked through anyway.
-        let _ = wake.try_send(Event::Changed);
-    });
-    let connection = Connection::start(settings, move |event| {
-        // The room ends with the process.
-        let _ = send.send(Event::Link(event));
-    })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let room = Room {
-        registry,
-        station,
-        delay,
-        connection,
-        runtime,
-        changed,
-        up: false,
-        to_do: VecDeque::new(),
-        walk: None,
-        pairs: VecDeque::new(),
-        in_flight: BTreeSet::new(),
-        confirmations: Vec::new(),
-        grants: None,
-        next_number: 0,
-        refused: 0,
-        last_told: None,
-    };
-    thread::Builder::new().name("link-room".into()).spawn(move || room.run(&events))?;
-    Ok(())
-}
-
-fn settings(config: &Config) -> Result<Settings, LinkError> {
-    let read = |path: &Path| {
-        fs::read(path)
-            .map_err(|source| LinkError::File { path: path.display().to_string(), source })
-    };
-    let certificate = read(&config.certificate)?;
-    Ok(Settings {
-        broker: config.address().unwrap_or_default(),
-        ca: read(&config.ca)?,
-        key: read(&config.key)?,
-        client_id: format!("keywright-station-{}", hex::encode(&Sha256::digest(&certificate)[..8])),
-        certificate,
-        keep_alive: config.keep_alive_seconds,
-        presence: None,
-        subscriptions: for_station().to_vec(),
-        max_packet: MAX_PACKET,
-    })
-}
-
-enum Event {
+/// What the room is told.
+pub(super) enum Event {
     Link(connection::Event),
     /// Statements are new; which, is noted.
     Changed,
@@ -147,11 +57,12 @@ struct Walk {
     after: Option<Id>,
 }
 
-struct Room {
+/// What talks with the Locks.
+pub(super) struct Room {
     registry: Registry,
     station: Handle,
     delay: u64,
-    connection: Connection,
+    connection: Arc<Connection>,
     runtime: tokio::runtime::Runtime,
     changed: Arc<Mutex<BTreeSet<Id>>>,
     up: bool,
@@ -165,12 +76,39 @@ struct Room {
     /// The Key whose grants were last said.
     grants: Option<Grants>,
     next_number: u64,
-    refused: u64,
-    last_told: Option<Instant>,
+    refusals: Refusals,
 }
 
 impl Room {
-    fn run(mut self, events: &Receiver<Event>) {
+    /// `changed` are the Keys of which something new is said.
+    pub(super) fn new(
+        registry: Registry,
+        station: Handle,
+        delay: u64,
+        connection: Arc<Connection>,
+        changed: Arc<Mutex<BTreeSet<Id>>>,
+        refusals: Refusals,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            registry,
+            station,
+            delay,
+            connection,
+            runtime: tokio::runtime::Builder::new_current_thread().build()?,
+            changed,
+            up: false,
+            to_do: VecDeque::new(),
+            walk: None,
+            pairs: VecDeque::new(),
+            in_flight: BTreeSet::new(),
+            confirmations: Vec::new(),
+            grants: None,
+            next_number: 0,
+            refusals,
+        })
+    }
+
+    pub(super) fn run(mut self, events: &Receiver<Event>) {
         while let Ok(event) = events.recv() {
             for event in std::iter::once(event).chain(events.try_iter().take(QUEUE)) {
                 if let Event::Link(event) = event {
@@ -226,7 +164,10 @@ impl Room {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
                 Some(Topic::Papers { lock }) => self.papers(lock, &payload)?,
-                Some(Topic::Grant { .. }) | None => self.refuse("not a topic for a station"),
+                // What stations say does not come here.
+                Some(Topic::Grant { .. } | Topic::Here { .. } | Topic::Piece { .. }) | None => {
+                    self.refusals.note("not a topic for a station");
+                }
             },
         }
         Ok(())
@@ -269,7 +210,7 @@ impl Room {
         let applied =
             self.station.ask(move |station, reply| station.apply_confirmations(all, reply));
         for refused in self.runtime.block_on(applied)? {
-            self.refuse(&refused);
+            self.refusals.note(&refused);
         }
         Ok(())
     }
@@ -292,15 +233,18 @@ impl Room {
         if self.registry.lock(lock)?.is_some() {
             return Ok(());
         }
-        match queries::read_export(&self.registry, bytes) {
-            Ok((family, papers)) => {
+        match queries::verified_export(&self.registry, bytes) {
+            Ok((family, papers, left_out)) => {
+                if left_out > 0 {
+                    self.refusals.note("papers of a Lock that do not verify");
+                }
                 let taken = self
                     .station
                     .ask(move |station, reply| station.import_family(family, papers, reply));
                 self.runtime.block_on(taken)?;
                 self.want(Work::Lock(lock));
             }
-            Err(error) => self.refuse(&error),
+            Err(error) => self.refusals.note(&error),
         }
         Ok(())
     }
@@ -393,18 +337,6 @@ impl Room {
             self.unconfirmed(key, Page { after: before(lock), limit: 1 }, Some(lock))?;
         }
         Ok(keys.next)
-    }
-
-    fn refuse(&mut self, why: &(impl std::fmt::Display + ?Sized)) {
-        self.refused += 1;
-        if self.last_told.is_none_or(|told| told.elapsed() >= QUIET) {
-            self.last_told = Some(Instant::now());
-            tracing::warn!(
-                refused = self.refused,
-                "refused from the link, the last one because: {why}"
-            );
-            self.refused = 0;
-        }
     }
 }
 

@@ -30,6 +30,19 @@ pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
 /// `InvalidArgument`: no such file. `Unverified`: its family is not pinned here, or its root is not
 /// the pinned one. The registry cannot be read.
 pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers), Error> {
+    let (family, papers, left_out) = verified_export(registry, bytes)?;
+    if left_out > 0 {
+        tracing::warn!(%family, left_out, "objects of an import did not verify");
+    }
+    Ok((family, papers))
+}
+
+/// The same with how many of its objects were left out because they do not verify: where anybody may say that again and
+/// again, it is no line in the log each time.
+///
+/// # Errors
+/// As above.
+pub fn verified_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers, usize), Error> {
     let claimed = Papers::claimed_root(bytes).map_err(file_error)?;
     let root = Certificate::parse(claimed)
         .map_err(|error| Error::InvalidArgument(format!("the file's root: {error}")))?;
@@ -38,12 +51,7 @@ pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers), Er
     match Papers::decode(bytes, &pinned) {
         Err(FileError::OtherFamily) => Err(Error::Unverified(family)),
         Err(error) => Err(file_error(error)),
-        Ok((papers, left_out)) => {
-            if left_out > 0 {
-                tracing::warn!(%family, left_out, "objects of an import did not verify");
-            }
-            Ok((family, papers))
-        }
+        Ok((papers, left_out)) => Ok((family, papers, left_out)),
     }
 }
 

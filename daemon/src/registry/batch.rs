@@ -204,6 +204,32 @@ impl Batch {
         self.writes.iter().filter_map(stated).collect()
     }
 
+    /// Whether something is in it that stations exchange, or may be.
+    pub(super) fn has_papers(&self) -> bool {
+        self.writes.iter().any(|write| match write {
+            Write::Family(..)
+            | Write::Issuer(..)
+            | Write::Membership(..)
+            | Write::Lock(..)
+            | Write::Statement(..)
+            | Write::Older(..)
+            | Write::Revocation(..)
+            | Write::LockWord(..)
+            | Write::Root(..)
+            | Write::LockRemoval(..)
+            | Write::Removed(..) => true,
+            Write::Key(..)
+            | Write::Group(..)
+            | Write::RemoveGroup(..)
+            | Write::Confirmation(..)
+            | Write::Intent(..)
+            | Write::IntentEntries(..)
+            | Write::RemoveIntent(..)
+            | Write::Leftover(..)
+            | Write::RemoveLeftover(..) => false,
+        })
+    }
+
     fn write(&mut self, write: Write) -> &mut Self {
         self.writes.push(write);
         self

@@ -47,6 +47,8 @@ use store::Store;
 
 /// Is told which Keys have new statements.
 type Watcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
+/// Is told that something was committed that stations exchange.
+type Exchanged = Box<dyn Fn() + Send + Sync>;
 /// Is told which events were logged.
 type Listener = Box<dyn Fn(&[Logged]) + Send + Sync>;
 
@@ -58,6 +60,7 @@ struct Open {
     store: Store,
     numbers: Mutex<Reserved>,
     watcher: OnceLock<Watcher>,
+    exchanged: OnceLock<Exchanged>,
     listener: OnceLock<Listener>,
     // Last: the lock goes when the database is closed.
     _lock: directory::Lock,
@@ -84,6 +87,7 @@ impl Registry {
                 store,
                 numbers: Mutex::default(),
                 watcher: OnceLock::new(),
+                exchanged: OnceLock::new(),
                 listener: OnceLock::new(),
                 _lock: lock,
             }))),
@@ -101,7 +105,7 @@ impl Registry {
     /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on.
     /// Whether the batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
-        let stated = batch.stated();
+        let (stated, has_papers) = (batch.stated(), batch.has_papers());
         let mut logged = Vec::new();
         self.0.store.commit(|view, changes| {
             logged = batch.collect(view, changes)?;
@@ -113,6 +117,9 @@ impl Registry {
         if let Some(watcher) = self.0.watcher.get().filter(|_| !stated.is_empty()) {
             watcher(stated);
         }
+        if let Some(exchanged) = self.0.exchanged.get().filter(|_| has_papers) {
+            exchanged();
+        }
         Ok(())
     }
 
@@ -120,6 +127,12 @@ impl Registry {
     /// one such watcher; a second one is told nothing.
     pub fn watch_statements(&self, watcher: impl Fn(Vec<Id>) + Send + Sync + 'static) {
         let _ = self.0.watcher.set(Box::new(watcher));
+    }
+
+    /// Has somebody told of each commit that may change what stations exchange, by the thread that commits. There is one such
+    /// watcher; a second one is told nothing.
+    pub fn watch_papers(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.exchanged.set(Box::new(watcher));
     }
 
     /// Has somebody told which events were logged, after each commit of some, by the thread that commits. There is one such

@@ -29,6 +29,7 @@ impl Broker {
         fs::write(directory.join("clients.pem"), locks.to_owned() + &own).unwrap();
         let acl = String::from(
             "user station\ntopic readwrite keywright/1/#\n\
+             user other\ntopic readwrite keywright/1/#\n\
              pattern read keywright/1/%u/grant/+\n\
              pattern write keywright/1/%u/confirmation/+\n\
              pattern write keywright/1/%u/papers\n\
@@ -72,9 +73,14 @@ impl Broker {
         self.directory.join("ca.pem")
     }
 
-    /// The certificate of a station, and its key: the one client that may do everything.
+    /// The certificate of a station, and its key: it may do everything.
     pub fn station(&self) -> (PathBuf, PathBuf) {
         (self.directory.join("station.pem"), self.directory.join("station.key"))
+    }
+
+    /// The same for another station.
+    pub fn other(&self) -> (PathBuf, PathBuf) {
+        (self.directory.join("other.pem"), self.directory.join("other.key"))
     }
 
     /// Its process.
@@ -129,7 +135,7 @@ fn run(directory: &Path) -> Child {
         .expect("mosquitto is installed")
 }
 
-/// An authority, and the certificates of the broker and of a station by it.
+/// An authority, and the certificates of the broker and of two stations by it.
 fn certify(directory: &Path) {
     let openssl = |arguments: &str| {
         let output = Command::new("openssl")
@@ -144,6 +150,7 @@ fn certify(directory: &Path) {
     for (name, extensions) in [
         ("server", "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n"),
         ("station", "extendedKeyUsage=clientAuth\n"),
+        ("other", "extendedKeyUsage=clientAuth\n"),
     ] {
         openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         fs::write(directory.join("extensions"), extensions).unwrap();

@@ -123,7 +123,12 @@ impl Station {
     pub async fn link(&mut self, chain: &str) -> Broker {
         let root = certs::certificates(chain).pop().unwrap();
         let broker = Broker::start(self.dir.path(), &root);
-        let (certificate, key) = broker.station();
+        self.join(&broker, broker.station()).await;
+        broker
+    }
+
+    /// Starts the daemon anew with a link to this broker, and shows it this certificate.
+    pub async fn join(&mut self, broker: &Broker, (certificate, key): (PathBuf, PathBuf)) {
         let config = format!(
             "[link]\nbroker = \"{}\"\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
             broker.address(),
@@ -136,6 +141,5 @@ impl Station {
         self.launch.config = Some(file);
         assert!(self.daemon.stop().await.success());
         self.daemon = self.launch.start(self.client.connection()).await;
-        broker
     }
 }
