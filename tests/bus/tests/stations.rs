@@ -25,8 +25,10 @@ struct Listener {
     connection: Connection,
     events: mpsc::Receiver<Event>,
     numbers: u64,
-    /// The messages of stations that were no news of the past, by name and topic.
+    /// The pieces that stations said meanwhile, by who said them.
     heard: Vec<(Id, Topic)>,
+    /// The topics of those that were taken away.
+    gone: Vec<Topic>,
 }
 
 impl Listener {
@@ -50,7 +52,7 @@ impl Listener {
         let (send, events) = mpsc::channel();
         let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
         assert_eq!(events.recv_timeout(LIMIT).unwrap(), Event::Up);
-        Self { connection, events, numbers: 0, heard: Vec::new() }
+        Self { connection, events, numbers: 0, heard: Vec::new(), gone: Vec::new() }
     }
 
     fn say(&mut self, topic: Topic, message: &[u8]) {
@@ -66,10 +68,13 @@ impl Listener {
     fn next(&mut self, patience: Duration) -> Option<Event> {
         let event = self.events.recv_timeout(patience).ok()?;
         if let Event::Message { topic, payload, retained: false } = &event
-            && !payload.is_empty()
             && let Some(topic @ Topic::Piece { station, .. }) = Topic::parse(topic)
         {
-            self.heard.push((station, topic));
+            if payload.is_empty() {
+                self.gone.push(topic);
+            } else {
+                self.heard.push((station, topic));
+            }
         }
         Some(event)
     }
@@ -277,6 +282,12 @@ async fn what_a_hostile_broker_says_in_the_name_of_stations_changes_nothing() {
         attacker.say(Topic::Here { family: ours, station }, b"gone");
     }
     attacker.flush();
+    // Nobody is to take what lies behind the last piece of a station's own file for a part of it.
+    let station = name(two.broker.station());
+    let behind = Topic::Piece { family: ours, station, number: 7 };
+    while !attacker.gone.contains(&behind) {
+        attacker.next(LIMIT).expect("it is taken away");
+    }
     let rested = until_equal(&two.here, &two.there, &two.family).await;
     assert!(rested == good, "nothing has changed");
 
