@@ -221,6 +221,41 @@ async fn stations_merge_by_themselves_and_come_to_rest() {
 }
 
 #[tokio::test]
+async fn a_station_hears_of_a_family_once_it_is_believed_there() {
+    let (mut here, mut there) = (Station::start().await, Station::start().await);
+    let master = here.plug("master").await;
+    here.make_master(&master, "Master").await;
+    let gate = Gate::add(&here, &master, "gate", 21).await;
+    let sub = here.plug("sub").await;
+    here.make(&master, &sub, &Answers::sub("Bob", &[&gate.id])).await;
+    let key = id(&here, &sub).await;
+    let objects = here.watch.objects().await;
+    let memberships: Vec<(String, String)> = objects.key(&master.path).unwrap().get("Memberships");
+    let family = memberships[0].0.clone();
+    let chain = here.client.key(&master.path).await.get_certificate_chain("").await.unwrap();
+    here.unplug(master).await;
+    here.unplug(sub).await;
+    let broker = here.link(&chain).await;
+    there.join(&broker, broker.other()).await;
+
+    // The file is at the broker, and a Master is there that shows its card: a claim.
+    let mut broker_itself = Listener::start(&broker, family.parse().unwrap());
+    let (family_id, station) = (family.parse().unwrap(), Id::from_bytes([9; 16]));
+    for (message, number) in cut(&here.export(&family).await).zip(0..) {
+        broker_itself.say(Topic::Piece { family: family_id, station, number }, &message);
+    }
+    broker_itself.flush();
+    fs::copy(here.memory("master"), there.memory("master")).unwrap();
+    let master = there.plug("master").await;
+    there.until_state(&master.path, "master").await;
+    assert_eq!(rights(&there, &key).await, []);
+    // Its PIN is given there, and the rest comes by itself.
+    there.add_lock(&master, "barn").await;
+    until_rights(&there, &key, &[(&gate.id, "pending")]).await;
+    until_equal(&here, &there, &family).await;
+}
+
+#[tokio::test]
 async fn what_a_hostile_broker_says_in_the_name_of_stations_changes_nothing() {
     let mut thief = Station::start().await;
     let thiefs = thief.plug("thief").await;
