@@ -81,8 +81,8 @@ pub(super) struct Stations {
     /// When the next file may be made.
     next: Instant,
     collector: Collector<(Id, Id)>,
-    /// Files that others said, by digest, the last ones.
-    heard: VecDeque<Hash>,
+    /// The last files that others said, by digest, and whether the broker has shown them since it is there.
+    heard: VecDeque<(Hash, bool)>,
     /// Families whose file is too long; it does not get shorter.
     too_long: BTreeSet<Id>,
 }
@@ -202,7 +202,7 @@ impl Stations {
         self.held.clear();
         self.in_flight.clear();
         self.collector.clear();
-        self.heard.clear();
+        self.heard.iter_mut().for_each(|(_, is_there)| *is_there = false);
     }
 
     /// Notes what was committed.
@@ -265,7 +265,12 @@ impl Stations {
             }
         };
         let digest = piece.digest;
-        if self.said.get(&family) == Some(&digest) || self.heard.contains(&digest) {
+        if self.said.get(&family) == Some(&digest) {
+            return Ok(());
+        }
+        // After each new connection the broker shows again what it keeps.
+        if let Some((_, is_there)) = self.heard.iter_mut().find(|(heard, _)| *heard == digest) {
+            *is_there = true;
             return Ok(());
         }
         let whole = self.collector.add((family, station), piece);
@@ -298,7 +303,7 @@ impl Stations {
         if self.heard.len() >= MOST_HEARD {
             self.heard.pop_front();
         }
-        self.heard.push_back(digest);
+        self.heard.push_back((digest, true));
         Ok(())
     }
 
@@ -328,7 +333,7 @@ impl Stations {
             return Ok(());
         }
         // Another station has said the very same: the broker has it.
-        if self.heard.contains(&digest) {
+        if self.heard.contains(&(digest, true)) {
             return Ok(());
         }
         let station = self.own;
