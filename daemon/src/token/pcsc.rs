@@ -25,6 +25,8 @@ const OTHERS: Duration = Duration::from_secs(10);
 const ONE_COMMAND: Duration = Duration::from_secs(60);
 /// How long the end of a transaction is waited for.
 const LETTING_GO: Duration = Duration::from_secs(2);
+/// How often the readers are listed anew where the list grew meanwhile.
+const LISTINGS: usize = 5;
 /// A response APDU has at most 65,536 bytes and a status word.
 const LONGEST_RESPONSE: usize = 65_538;
 
@@ -226,10 +228,22 @@ fn await_reader(context: &Context, patience: Duration) -> bool {
     !patience.is_zero() && context.get_status_change(patience, &mut any).is_ok()
 }
 
+/// The names of all readers. pcscd is asked first for their length and then for them; a reader that comes in between makes
+/// the second answer longer than the first had said.
+fn readers(context: &Context) -> Result<Vec<CString>, TransportError> {
+    for _ in 0..LISTINGS {
+        match context.list_readers_owned() {
+            Err(Error::InsufficientBuffer) => {}
+            listed => return listed.map_err(failure),
+        }
+    }
+    Err(busy())
+}
+
 /// The reader of the token, asked of each by its place on the bus. One that another program is in the middle of something
 /// with does not answer: it is waited for only where no other is the token's.
 fn find(context: &Context, hint: &str, is_it: IsIt<'_>) -> Result<Option<CString>, TransportError> {
-    let mut readers = likeliest_first(context.list_readers_owned().map_err(failure)?, hint);
+    let mut readers = likeliest_first(readers(context)?, hint);
     // A token is in one job at a time: what another job of ours has is another token.
     let ours = lock(&OURS).clone();
     readers.retain(|reader| !ours.contains(reader));
