@@ -227,11 +227,16 @@ fn present() -> io::Result<Vec<udev::Device>> {
             continue;
         }
         let Ok(interface) = udev::Device::from_syspath(&path) else { continue };
-        if usb_device(&interface).is_some_and(|device| device.is_initialized()) {
+        if usb_device(&interface).is_some_and(|device| rules_have_run(&device)) {
             interfaces.push(interface);
         }
     }
     Ok(interfaces)
+}
+
+/// A device without a node has none to wait for.
+fn rules_have_run(device: &udev::Device) -> bool {
+    device.devnum().is_none() || device.is_initialized()
 }
 
 /// The device that an interface belongs to.
