@@ -239,8 +239,16 @@ impl Stations {
         }
         let held = self.held.entry(family).or_default();
         *held = (*held).max(number + 1);
-        if self.counts.get(&family).is_some_and(|count| number >= *count) {
-            self.publish(Topic::Piece { family, station: self.own, number }, Vec::new());
+        match self.counts.get(&family) {
+            Some(count) if number >= *count => {
+                self.publish(Topic::Piece { family, station: self.own, number }, Vec::new());
+            }
+            Some(_) => {}
+            // Of how many pieces it is one is known when the file is said again.
+            None if self.wanted.contains(&family) => {
+                self.to_say.insert(family);
+            }
+            None => {}
         }
     }
 
@@ -332,13 +340,14 @@ impl Stations {
         if self.said.get(&family) == Some(&digest) {
             return Ok(());
         }
-        // Another station has said the very same: the broker has it.
-        if self.heard.contains(&(digest, true)) {
+        let (pieces, held) = (count(&file), self.held.get(&family).copied().unwrap_or_default());
+        let has_unknown = held > 0 && !self.counts.contains_key(&family);
+        // Another station has said the very same: the broker has it, and of this one nothing that lies about.
+        if !has_unknown && self.heard.contains(&(digest, true)) {
             return Ok(());
         }
         let station = self.own;
         let piece = |(message, number)| (Topic::Piece { family, station, number }, message);
-        let (pieces, held) = (count(&file), self.held.get(&family).copied().unwrap_or_default());
         let gone = (pieces..held).map(|n| (Topic::Piece { family, station, number: n }, vec![]));
         let left = cut(&file).zip(0..).map(piece).chain(gone).collect();
         self.held.insert(family, pieces);
