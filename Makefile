@@ -5,8 +5,8 @@
 BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libpcsclite-dev
 PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates \
                   openssh-server openssh-client nginx mosquitto mount
-# Only `make test` wants these: a pcscd with a reader that a program can fill.
-TEST_PACKAGES  := pcscd vsmartcard-vpcd
+# Only `make test` wants these: a pcscd with a reader that a program can fill, and what reads the file of a soft Key.
+TEST_PACKAGES  := pcscd vsmartcard-vpcd openvpn libnss3-tools
 # What builds and checks the packages.
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 

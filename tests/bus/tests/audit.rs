@@ -236,7 +236,8 @@ async fn jobs_that_do_not_end_well_are_logged() {
 
     let options = Options::from([("nonsense", 1_u32.into())]);
     let manager = station.client.manager().await;
-    manager.start_serialization(&master.path, &broken.path, options).await.unwrap_err();
+    let refused = manager.start_serialization(&master.path, &broken.path, options).await;
+    assert_refused(refused, "InvalidArgument");
     Log::expect(&log.new_events(&station).await, &[]);
 }
 

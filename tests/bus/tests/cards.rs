@@ -6,6 +6,7 @@ use keywright_bus_tests::{
     api::Options,
     card::{Reaction, Script},
     certs,
+    client::assert_refused,
     pins::{self, FACTORY_PIN, PIN},
 };
 use zbus::{OwnedObjectPath, Variant};
@@ -209,7 +210,7 @@ async fn a_copied_card_gets_no_further_than_the_pin() {
         assert_eq!(locks(&there, &family).await.1, 0);
         let manager = there.client.manager().await;
         assert_eq!(manager.list_keys([].into(), "", 9).await.unwrap().0, []);
-        manager.get_family_bundle(&family).await.unwrap_err();
+        assert_refused(manager.get_family_bundle(&family).await, "NotFound");
         let commands = blank.card.take_commands();
         assert!(!commands.iter().any(|command| [0xDB, 0x47, 0x24].contains(&command[1])));
     }

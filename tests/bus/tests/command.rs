@@ -229,51 +229,6 @@ async fn of_two_blank_keys_a_person_says_which_becomes_the_master() {
     station.watch.until("one of them a Master", masters).await;
 }
 
-/// The key pair is made by keywrightctl; openssl reads the file, and what is in it belongs together.
-#[tokio::test]
-async fn a_soft_key_is_a_file_that_openssl_reads() {
-    let (mut station, master) = station().await;
-    station.ctl(MASTER).await.done();
-    station.until_state(&master.path, "master").await;
-    station.ctl(LOCK).await.done();
-    station.write("password", "correct horse");
-    station.write("short", "horse");
-    let create = |password: &'static str| {
-        let fixed = ["--json", "soft-key", "create", "Phone", "--lock", "gate", "--out", "@p12"];
-        [&fixed[..], &["--password-file", password, "--issuer-pin-file", "@pin"]].concat()
-    };
-    assert_eq!(station.ctl(&create("@short")).await.status, 2);
-    let made = station.ctl(&create("@password")).await.json();
-    let mode = fs::metadata(station.file("p12")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(station.ctl(&create("@password")).await.status, 2, "nothing is overwritten");
-
-    let read = |what: &[&str]| {
-        let (file, password) = (station.file("p12"), station.file("password"));
-        let output = std::process::Command::new("openssl")
-            .args(["pkcs12", "-in", file.to_str().unwrap()])
-            .args(["-passin", &format!("file:{}", password.to_str().unwrap())])
-            .args(what)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let leaf = read(&["-clcerts", "-nokeys"]);
-    assert_eq!(made["id"], certs::key_id(&leaf));
-    assert!(read(&["-cacerts", "-nokeys"]).contains("BEGIN CERTIFICATE"));
-    let key = read(&["-nocerts", "-nodes"]);
-    station.write("key", &key[key.find("-----BEGIN").unwrap()..]);
-    let public = std::process::Command::new("openssl")
-        .args(["pkey", "-pubout", "-in", station.file("key").to_str().unwrap()])
-        .output()
-        .unwrap();
-    let public = String::from_utf8(public.stdout).unwrap();
-    assert_eq!(public, certs::show(&leaf[leaf.find("-----BEGIN").unwrap()..], &["-pubkey"]));
-    let rights = station.ctl(&["--json", "locks", "--key", "Phone"]).await.json();
-    assert!(rights.to_string().contains("pending"), "{rights}");
-}
-
 /// The state of a right of the Key called Travel.
 async fn state(station: &Station, lock: &str) -> Option<String> {
     let rights = station.ctl(&["--json", "key", "rights", "Travel"]).await.json();

@@ -8,7 +8,7 @@ use keywright_bus_tests::{
     card::{Card, Reaction, Script},
     certs,
     client::assert_refused,
-    pins,
+    pins::{self, FACTORY_PIN, PIN},
 };
 use zbus::OwnedObjectPath;
 
@@ -169,6 +169,21 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
     let (locks, _) = manager.list_locks(Options::new(), "", 10).await.unwrap();
     let lock = locks.iter().find(|lock| warnings[1].1.contains(&lock.0)).unwrap();
     assert!(warnings[1].1.contains(&lock.1), "each right that is not copied is named");
+
+    // Whoever makes it with keywrightctl reads the same before it is written.
+    station.client.serialization(&job).await.cancel().await.unwrap();
+    station.unplug(blank).await;
+    let blank = station.plug("blank").await;
+    station.offer(&second, &blank).await;
+    station.write("pin", PIN);
+    station.write("factory", FACTORY_PIN);
+    let what = ["serialize", "--kind", "backup", "--name", "Spare", "--yes"];
+    let own = ["--candidate-pin-file", "@factory", "--new-pin-file", "@pin"];
+    let code = ["--issuer-pin-file", "@pin", "--recovery-code-file", "@code"];
+    let made = station.ctl(&[&what[..], &own, &code].concat()).await.done();
+    for (_, warning) in &warnings {
+        assert!(made.stderr.contains(warning), "{warning} is not in {}", made.stderr);
+    }
 }
 
 /// A key history may say that no retired container is in use where one is.

@@ -3,7 +3,7 @@
 
 use std::{fs, sync::mpsc, time::Duration};
 
-use keywright_bus_tests::{Gate, Objects, Station, broker::Broker};
+use keywright_bus_tests::{Gate, Objects, Station, broker::Broker, client::assert_refused};
 use keywright_proto::{
     Confirmation, Effect, Id,
     link::{MAX_PACKET, ONLINE, Topic},
@@ -133,5 +133,5 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
     assert!(locks.len() == 2 && locks.iter().all(|row| row.0 != stranger.id), "{locks:?}");
     assert_eq!(manager.list_keys([].into(), "", 10).await.unwrap().0.len(), 1);
-    manager.get_family_bundle(&memberships[0].0).await.unwrap_err();
+    assert_refused(manager.get_family_bundle(&memberships[0].0).await, "NotFound");
 }
