@@ -4,7 +4,9 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use keywright_bus_tests::{
-    Gate, Objects, Plugged, Station, certs,
+    Gate, Objects, Plugged, Station,
+    card::{Reaction, Script},
+    certs,
     pins::{FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
 };
 
@@ -136,6 +138,28 @@ async fn a_pin_is_changed_and_unblocked_with_the_code_that_was_kept() {
     station.ctl(&pin("@pin")).await.done();
     let doctor = station.ctl(&["doctor"]).await.done().stdout;
     assert!(doctor.contains("has no Lock yet"), "{doctor}");
+}
+
+/// The firmware here does not tell; that of many tokens does, by GET METADATA.
+#[tokio::test]
+async fn a_doctor_finds_a_key_that_has_its_factory_pin() {
+    let (mut station, key) = station().await;
+    station.ctl(MASTER).await.done();
+    station.until_state(&key.path, "master").await;
+    station.unplug(key).await;
+    let tells: Script = Box::new(|_, command| match command {
+        [_, 0xF7, 0, 0x80, ..] => Reaction::Answer(vec![5, 1, 1, 6, 2, 3, 3, 0x90, 0]),
+        _ => Reaction::Forward,
+    });
+    let (_card, _key) = station.insert_scripted("master", &[], tells);
+    let there = |objects: &Objects| {
+        objects.present().any(|key| key.text("State") == "master").then_some(())
+    };
+    station.watch.until("the Master", there).await;
+    let doctor = station.ctl(&["doctor"]).await;
+    assert_eq!(doctor.status, 1, "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("Root has its factory PIN"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains("keywrightctl key pin "), "{}", doctor.stdout);
 }
 
 #[tokio::test]

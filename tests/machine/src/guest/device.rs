@@ -53,6 +53,8 @@ pub struct Scripted {
     pub script: Script,
     /// What it does with control transfers to its class; None: stall.
     pub class_request: Option<Answer>,
+    /// What a HID interface reports (HID 1.11, 6.2.2); empty: stall.
+    pub report_descriptor: Vec<u8>,
     packets: VecDeque<Vec<u8>>,
 }
 
@@ -62,7 +64,8 @@ impl Scripted {
         let identity =
             Identity { vendor: 0xF055, product: 0x0001, name: name.into(), serial: "1".into() };
         let descriptors = Descriptors::new(identity, interfaces);
-        Self { descriptors, script, class_request: None, packets: VecDeque::new() }
+        let (report_descriptor, packets) = (Vec::new(), VecDeque::new());
+        Self { descriptors, script, class_request: None, report_descriptor, packets }
     }
 }
 
@@ -74,6 +77,14 @@ impl Device for Scripted {
     fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
         match &self.class_request {
             Some(answer) if setup.kind & 0x60 == 0x20 => answer.clone(),
+            // GET_DESCRIPTOR of an interface: its report.
+            _ if (setup.kind, setup.request, setup.value) == (0x81, 6, 0x2200)
+                && !self.report_descriptor.is_empty() =>
+            {
+                let mut bytes = self.report_descriptor.clone();
+                bytes.truncate(setup.length.into());
+                Answer::Data(bytes)
+            }
             _ => self.descriptors.control(setup),
         }
     }

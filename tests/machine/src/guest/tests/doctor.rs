@@ -1,8 +1,15 @@
 //! `keywrightctl doctor` finds what is wrong with this machine, and says the command that mends it.
 
+use keywright_bus_tests::pins;
+use keywright_virtual_key::usb::{
+    Answer,
+    descriptors::{BULK_IN, BULK_OUT, bulk, ccid, interface, interrupt},
+};
+
 use crate::{
-    machine::{self, Machine, STATE},
-    system,
+    device::{Inserted, Scripted},
+    machine::{self, MASTER, Machine, STATE},
+    system, vhci,
 };
 
 /// Something broken; mended when it is dropped, so that no other test has it.
@@ -45,10 +52,21 @@ fn findings() -> Vec<[String; 3]> {
 /// It says that this fails, and this command.
 #[track_caller]
 fn assert_fails(found: &[[String; 3]], what: &str, mend: &str) {
+    assert_found(found, "FAIL", what, mend);
+}
+
+/// The same of what is not as bad.
+#[track_caller]
+fn assert_warns(found: &[[String; 3]], what: &str, mend: &str) {
+    assert_found(found, "warn", what, mend);
+}
+
+#[track_caller]
+fn assert_found(found: &[[String; 3]], health: &str, what: &str, mend: &str) {
     let said = found.iter().any(|[word, text, command]| {
-        word == "FAIL" && text.contains(what) && command.contains(mend)
+        word == health && text.contains(what) && command.contains(mend)
     });
-    assert!(said, "{what:?} with {mend:?} is not in {found:#?}");
+    assert!(said, "{health} {what:?} with {mend:?} is not in {found:#?}");
 }
 
 pub async fn a_machine_in_order_has_no_finding() {
@@ -126,11 +144,7 @@ pub async fn a_damaged_registry() {
     // Every record.
     system::run(&format!("dd if=/dev/urandom of={STATE}/registry/db bs=64k count=4 conv=notrunc"));
     system::sh("systemctl start keywrightd; systemctl reset-failed keywrightd");
-    let found = findings();
-    let said = found.iter().any(|[word, text, mend]| {
-        word == "warn" && text.contains("damaged registry") && mend.contains("family import")
-    });
-    assert!(said, "{found:#?}");
+    assert_warns(&findings(), "damaged registry", "family import");
     drop(machine);
 }
 
@@ -145,4 +159,54 @@ pub async fn a_key_that_another_program_holds() {
         "GNUPGHOME=/run/gnupg-of-doctor gpgconf --kill scdaemon gpg-agent",
     );
     assert_fails(&findings(), "is held by scdaemon (process ", "gpgconf --kill scdaemon");
+}
+
+/// A device whose interface is there, and which is not asked for more.
+fn device(name: &str, interface: Vec<u8>) -> Scripted {
+    Scripted::new(name, &[interface], Box::new(|_| Answer::Later))
+}
+
+pub async fn devices_that_cannot_be_keys() {
+    let machine = Machine::start().await;
+    assert_warns(&findings(), "no USB device with a CCID interface", "plug a Key in");
+
+    // dwFeatures: exchanges TPDUs (CCID 1.1, 5.1).
+    let mut tpdu = ccid(3072);
+    tpdu[42] = 1;
+    let reader = interface(0, [0x0B, 0, 0], &tpdu, &[bulk(BULK_OUT), bulk(BULK_IN)]);
+    let reader = Inserted::plug(device("Desk Reader", reader));
+    vhci::wait_until_there(reader.port);
+    system::run("udevadm settle");
+    let what = "Desk Reader at usb-";
+    assert_warns(&findings(), what, "a reader that exchanges APDUs");
+    drop(reader);
+
+    // A token that its owner uses for web sites only: HID with a report of the FIDO Alliance's usage page.
+    let report = [0x06, 0xD0, 0xF1, 0x09, 0x01, 0xA1, 0x01, 0xC0];
+    let length = u8::try_from(report.len()).unwrap();
+    let hid = [9, 0x21, 0x11, 1, 0, 1, 0x22, length, 0];
+    let mut token = device("Web Token", interface(0, [3, 0, 0], &hid, &[interrupt(0x82)]));
+    token.report_descriptor = report.into();
+    let token = Inserted::plug(token);
+    vhci::wait_until_there(token.port);
+    // Its driver is a module, which udevd loads.
+    system::run("modprobe usbhid && udevadm settle");
+    assert_fails(&findings(), "Web Token at usb-", "switch CCID (smart card, PIV) on");
+    drop((token, machine));
+}
+
+pub async fn a_pin_that_is_blocked() {
+    let (mut machine, mut master) = Machine::with_master().await;
+    let key = machine.client.key(&master.path).await;
+    for wrong in ["111113", "222224"] {
+        let change = key.change_pin(pins::pipe(wrong), pins::pipe("135791")).await;
+        change.unwrap_err();
+    }
+    assert_warns(&findings(), "takes one more wrong PIN", "give the right PIN");
+    machine.unplug(master).await;
+    master = machine.plug(MASTER).await;
+    machine.until_state(&master.path, "master").await;
+    let key = machine.client.key(&master.path).await;
+    key.change_pin(pins::pipe("333335"), pins::pipe("135791")).await.unwrap_err();
+    assert_fails(&findings(), "is blocked", "keywrightctl key unblock");
 }

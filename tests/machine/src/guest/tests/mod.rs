@@ -76,6 +76,8 @@ pub fn all() -> Vec<Test> {
         doctor::a_state_directory_that_takes_nothing,
         doctor::a_damaged_registry,
         doctor::a_key_that_another_program_holds,
+        doctor::devices_that_cannot_be_keys,
+        doctor::a_pin_that_is_blocked,
         packages::what_is_installed_is_as_it_should_be,
         packages::a_daemon_that_waits_holds_less_than_5_mb,
         packages::an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state,
