@@ -32,7 +32,7 @@ test: deps deps-test ## format, lints, and every test, the demo among them
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast
 
-test-machine: deps deb ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
+test-machine: deps check-deb ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
 	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
 	@tests/machine/run $(ARGS)
 

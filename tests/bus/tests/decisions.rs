@@ -151,10 +151,15 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
     assert_eq!(state, "master", "the highest role");
     let key = station.client.key(&second.path).await;
     let manager = station.client.manager().await;
-    for (family, _) in memberships {
-        let chain = key.get_certificate_chain(&family).await.unwrap();
-        let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    for (family, _) in &memberships {
+        let chain = key.get_certificate_chain(family).await.unwrap();
+        let (roots, crls) = manager.get_family_bundle(family).await.unwrap();
         certs::verify(&chain, &roots, &crls);
+        // To another family's servers it is nobody's.
+        for (other, _) in memberships.iter().filter(|(other, _)| other != family) {
+            let (roots, crls) = manager.get_family_bundle(other).await.unwrap();
+            certs::try_verify(&chain, &roots, &crls).unwrap_err();
+        }
     }
     // What the first family gave it is not for its Backup.
     station.unplug(first).await;

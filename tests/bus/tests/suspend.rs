@@ -1,15 +1,16 @@
-//! A suspend waits while a Key is being written, and at no other time. logind is played by the test; the real one is on
-//! the real machine.
+//! A suspend waits while a Key is being written, and at no other time; after it everything is looked at. logind is played
+//! by the test; the real one is on the real machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::{fs::File, io::Read, os::fd::OwnedFd, sync::mpsc, time::Duration};
 
-use keywright_bus_tests::{Answers, Station, card::Reaction};
+use keywright_bus_tests::{Answers, Station, bus::Bus, card::Reaction};
+use keywrightd::{bus::sleep::guard, station::view::Activity};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pipe::{PipeFlags, pipe_with},
 };
-use zbus::interface;
+use zbus::{interface, object_server::SignalEmitter};
 
 const PATIENCE: Duration = Duration::from_secs(8);
 const GENERATE: u8 = 0x47;
@@ -24,6 +25,9 @@ impl Logind {
         self.0.send(([what, who, why, mode], ours)).unwrap();
         theirs.into()
     }
+
+    #[zbus(signal)]
+    async fn prepare_for_sleep(emitter: &SignalEmitter<'_>, start: bool) -> zbus::Result<()>;
 }
 
 fn is_held(inhibitor: &OwnedFd) -> bool {
@@ -69,4 +73,29 @@ async fn a_suspend_waits_while_a_key_is_written() {
     let end = tokio::task::spawn_blocking(move || File::from(inhibitor).read(&mut [0]).unwrap());
     assert_eq!(tokio::time::timeout(PATIENCE, end).await.unwrap().unwrap(), 0);
     assert!(inhibitors.try_recv().is_err(), "asked once");
+}
+
+#[tokio::test]
+async fn after_a_suspend_everything_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = Bus::start(dir.path());
+    let logind = bus.connect().await;
+    let path = "/org/freedesktop/login1";
+    logind.object_server().at(path, Logind(mpsc::channel().0)).await.unwrap();
+    logind.request_name("org.freedesktop.login1").await.unwrap();
+    let (_activity, activity) = tokio::sync::watch::channel(Activity::default());
+    let (looks, mut looked) = tokio::sync::mpsc::unbounded_channel();
+    let guarded = guard(bus.connect().await, activity, move || drop(looks.send(())));
+    let tells = async {
+        let emitter = SignalEmitter::new(&logind, path).unwrap();
+        // It listens from some moment on.
+        while looked.try_recv().is_err() {
+            Logind::prepare_for_sleep(&emitter, false).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = guarded => panic!("the bus broke off: {ended:?}"),
+        told = tokio::time::timeout(PATIENCE, tells) => told.unwrap(),
+    }
 }

@@ -77,6 +77,16 @@ pub fn device_name(port: usize) -> String {
     format!("{}-{}", buses[0], port + 1)
 }
 
+/// The node of the device in this port.
+pub fn node(port: usize) -> String {
+    let device = format!("/sys/bus/usb/devices/{}", device_name(port));
+    let number = |name| {
+        let text = fs::read_to_string(format!("{device}/{name}")).unwrap();
+        text.trim().parse::<u16>().unwrap()
+    };
+    format!("/dev/bus/usb/{:03}/{:03}", number("busnum"), number("devnum"))
+}
+
 /// Waits until the kernel has made a device of what is in this port.
 pub fn wait_until_there(port: usize) {
     let device = format!("/sys/bus/usb/devices/{}", device_name(port));

@@ -99,11 +99,16 @@ fn reader(name: &str, script: Script) -> Scripted {
     Scripted::new(name, &[ccid_interface(0, LONGEST)], script)
 }
 
-pub async fn a_reader_without_a_card_is_unusable_and_no_more() {
-    let mut witness = Witness::new().await;
+/// A reader without a card.
+pub(super) fn empty_reader() -> Scripted {
     let no_card: Script =
         Box::new(|message| Answer::Data(reply(message, 0x81, [0x42, 0xFE, 0], &[])));
-    witness.unusable(reader("empty reader", no_card), "no card is in its reader").await;
+    reader("empty reader", no_card)
+}
+
+pub async fn a_reader_without_a_card_is_unusable_and_no_more() {
+    let mut witness = Witness::new().await;
+    witness.unusable(empty_reader(), "no card is in its reader").await;
     witness.goes_on().await;
 }
 
@@ -229,5 +234,26 @@ pub async fn a_device_that_is_gone_before_it_is_opened() {
     vhci::wait_until_free(leaves.port);
     let objects = witness.machine.watch.objects().await;
     assert_eq!(present(&objects), 1, "{objects:?}");
+    witness.goes_on().await;
+}
+
+/// The kernel has it, and nobody can open it.
+pub async fn a_device_without_a_node() {
+    let mut witness = Witness::new().await;
+    let signal = |name: &str| {
+        system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
+    };
+    let cursor = system::journal_cursor();
+    signal("STOP");
+    let inserted = Inserted::plug(reader("no node", silent()));
+    vhci::wait_until_there(inserted.port);
+    system::run(&format!("udevadm settle; rm {}", vhci::node(inserted.port)));
+    signal("CONT");
+    let key = witness.machine.in_port(inserted.port).await;
+    witness.machine.until_state(&key, "unusable").await;
+    let said = system::await_journal(&cursor, "cannot be used");
+    assert_eq!(said.len(), 1, "{said:?}");
+    drop(inserted);
+    witness.machine.until_gone(&key).await;
     witness.goes_on().await;
 }

@@ -67,7 +67,11 @@ pub async fn a_wrong_key_in_the_right_port_changes_nothing() {
 }
 
 /// Up to the last PIN, which starts the write.
-async fn answer_all_but_the_last(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
+pub(super) async fn answer_all_but_the_last(
+    machine: &mut Machine,
+    job: &OwnedObjectPath,
+    answers: &Answers,
+) {
     machine.client.answer_until(&mut machine.watch, job, answers, "pins").await;
     let needed = |objects: &Objects| Some(objects.serialization(job)?.words("PinsNeeded"));
     while machine.watch.until("PinsNeeded", needed).await != ["candidate-new"] {
@@ -77,7 +81,7 @@ async fn answer_all_but_the_last(machine: &mut Machine, job: &OwnedObjectPath, a
 
 /// Answers what is still asked. Nobody but the token knows which PIN is in force when the command that changes it was
 /// cut off, so a person tries the old one first.
-async fn go_on(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
+pub(super) async fn go_on(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
     machine.watch.until_step(job, "pins").await;
     let mut ended = machine.client.answer_all(&mut machine.watch, job, answers).await;
     if ended.outcome == "PinInvalid" {
@@ -95,6 +99,7 @@ async fn pull_the_candidate_at(
     master: &Plugged,
     n: usize,
     late: bool,
+    elsewhere: &mut usize,
 ) -> bool {
     let name = format!("sub {n} {late}");
     let answers = Answers::sub(&name, &[]);
@@ -117,8 +122,19 @@ async fn pull_the_candidate_at(
         return false;
     }
     assert_eq!(step, "awaiting-key", "pulled at {n}");
-    machine.unplug(blank).await;
-    let blank = machine.plug_at(&name, port).await;
+    let path = machine.unplug(blank).await;
+    // By its certificate it is known in every port; without one it is itself only in its own.
+    let other = if port == 6 { 7 } else { 6 };
+    let mut blank = machine.plug_at(&name, other).await;
+    if blank.path == path {
+        *elsewhere += 1;
+    } else {
+        let step = machine.watch.objects().await.serialization(&job).unwrap().text("Step");
+        assert_eq!(step, "awaiting-key", "another Key changes nothing");
+        machine.unplug(blank).await;
+        blank = machine.plug_at(&name, port).await;
+        assert_eq!(blank.path, path);
+    }
     go_on(machine, &job, &answers).await;
     machine.until_state(&blank.path, "sub").await;
     machine.unplug(blank).await;
@@ -128,14 +144,66 @@ async fn pull_the_candidate_at(
 pub async fn a_key_pulled_out_during_the_write_is_finished_when_it_is_back() {
     let (mut machine, master) = Machine::with_master().await;
     // What comes before is read at the plug and when the PIN is checked.
-    let mut interrupted = 0;
+    let (mut interrupted, mut elsewhere) = (0, 0);
     for (n, late) in (22..).step_by(3).zip([false, true].into_iter().cycle()) {
-        if !pull_the_candidate_at(&mut machine, &master, n, late).await {
+        if !pull_the_candidate_at(&mut machine, &master, n, late, &mut elsewhere).await {
             break;
         }
         interrupted += 1;
     }
     assert!(interrupted >= 4, "a write has more commands: only {interrupted} were interrupted");
+    let whole = (1..interrupted).contains(&elsewhere);
+    assert!(whole, "{elsewhere} of {interrupted} went on in another port");
+}
+
+pub async fn a_master_pulled_out_during_the_write_goes_on_in_another_port() {
+    let mut machine = Machine::with_absent_master().await;
+    // How many commands it gets up to the write, and in all.
+    let log = "/run/commands-of-the-master";
+    let count = || std::fs::read_to_string(log).unwrap().lines().count();
+    let mut master = machine.plug_with(MASTER, &["--log", log]).await;
+    machine.until_state(&master.path, "master").await;
+    let blank = machine.plug("uninterrupted").await;
+    let job = machine.offer(&master, &blank).await;
+    let answers = Answers::sub("uninterrupted", &[]);
+    answer_all_but_the_last(&mut machine, &job, &answers).await;
+    let before = count();
+    machine.finish(&job, &answers).await;
+    let all = count();
+    machine.unplug(blank).await;
+
+    let mut interrupted = 0;
+    for (n, late) in (before + 1..=all).step_by(2).zip([false, true].into_iter().cycle()) {
+        machine.unplug(master).await;
+        let (name, at) = (format!("sub {n}"), n.to_string());
+        let late: &[&str] = if late { &["--execute-first"] } else { &[] };
+        master = machine.plug_with(MASTER, &[&["--pull-at", &at], late].concat()).await;
+        machine.until_state(&master.path, "master").await;
+        let blank = machine.plug(&name).await;
+        let job = machine.offer(&master, &blank).await;
+        let answers = Answers::sub(&name, &[]);
+        answer_all_but_the_last(&mut machine, &job, &answers).await;
+        let _ = machine.client.answer(&machine.watch, &job, &answers).await;
+        let port = master.key.port;
+        machine.unplug(master).await;
+        let other = if port == 6 { 7 } else { 6 };
+        master = machine.plug_at(MASTER, other).await;
+        machine.until_state(&master.path, "master").await;
+        let stopped = |objects: &Objects| {
+            let step = objects.serialization(&job)?.text("Step");
+            ["finished", "pins"].contains(&step.as_str()).then_some(step)
+        };
+        // It is not needed any more when its last signature is saved.
+        if machine.watch.until("the job stopped", stopped).await == "finished" {
+            machine.client.serialization(&job).await.finish().await.unwrap();
+        } else {
+            interrupted += 1;
+            go_on(&mut machine, &job, &answers).await;
+        }
+        machine.until_state(&blank.path, "sub").await;
+        machine.unplug(blank).await;
+    }
+    assert!(interrupted >= 2, "only {interrupted} of its commands were interrupted");
 }
 
 pub async fn a_daemon_killed_during_the_write_finishes_it() {

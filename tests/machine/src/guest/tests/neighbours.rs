@@ -13,11 +13,12 @@ use crate::{
     vhci,
 };
 
-/// The standard PIV objects and those of retired keys, as GET DATA names them.
-const OBJECTS: [&str; 16] = [
-    "5FC102", "5FC105", "5FC101", "5FC10A", "5FC10B", "5FC107", "5FC106", "5FC10C", "5FC10D",
-    "5FC10E", "5FC10F", "5FC110", "5FC120", "5FC121", "7E", "5FC103",
-];
+/// Whatever PIV objects there may be, as GET DATA names them.
+fn objects() -> impl Iterator<Item = String> {
+    // SP 800-73-4, part 1, table 3: 5FC101 to 5FC123, the discovery object, the group templates. And makers' own.
+    let standard = (0x01..=0x23).map(|last: u8| format!("5FC1{last:02X}"));
+    standard.chain(["7E", "7F61", "5FFF00", "5FFF01", "5FFF10", "5FFF11"].map(Into::into))
+}
 const SELECT: &str = "00:A4:04:00:09:A0:00:00:03:08:00:00:10:00:00";
 const MANAGEMENT_KEY: &str = "010203040506070801020304050607080102030405060708";
 
@@ -39,21 +40,22 @@ pub(super) fn stop_pcscd() {
     system::run("systemctl stop --quiet pcscd.service pcscd.socket");
 }
 
-/// Sends these commands after a SELECT, and returns what OpenSC shows of the answers.
+/// Sends these commands to the one Key after a SELECT, and returns what OpenSC shows of the answers.
 fn commands(commands: &[String]) -> String {
     let sends: Vec<_> = commands.iter().map(|command| format!("-s {command}")).collect();
     with_pcscd(&format!("opensc-tool -s {SELECT} {}", sends.join(" ")))
 }
 
-/// Every object that can be read without a PIN.
+/// Every object that can be read without a PIN, and how many tries are left for it.
 fn everything_readable() -> String {
-    let get = |tag: &&str| {
+    let get = |tag: String| {
         let bytes: Vec<_> =
             tag.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap()).collect();
         let (length, all) = (bytes.len(), bytes.len() + 2);
         format!("00:CB:3F:FF:{all:02X}:5C:{length:02X}:{}:00", bytes.join(":"))
     };
-    commands(&OBJECTS.iter().map(get).collect::<Vec<_>>())
+    let tries = "00:20:00:80".to_owned();
+    commands(&objects().map(get).chain([tries]).collect::<Vec<_>>())
 }
 
 /// As an administrator sets it who wants no way through pcscd.
@@ -130,16 +132,27 @@ async fn sub_key() -> (Machine, Plugged) {
     (machine, sub)
 }
 
-pub async fn right_after_a_job_others_see_the_key_and_nothing_is_authorized() {
-    let (machine, _sub) = sub_key().await;
-    // The retry counter, and a key without the management key: refused, and the PIN is not verified.
-    let shown = commands(&["00:20:00:80".into(), "00:CB:3F:FF:05:5C:03:5F:C1:05:00".into()]);
+pub async fn right_after_a_job_others_see_both_keys_and_nothing_is_authorized() {
+    let (mut machine, master) = Machine::with_master().await;
+    let sub = machine.plug("sub").await;
+    machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    let objects = machine.watch.objects().await;
+    for key in [&sub, &master] {
+        assert!(!objects.key(&key.path).unwrap().get::<bool>("Authorized"), "{}", key.name);
+    }
+    // The tries of the PIN, which is not verified; and a new key, which wants the management key.
+    let asked = format!("-s {SELECT} -s 00:20:00:80 -s 00:47:00:9A:02:AC:00:00");
+    let both = "until [ $(opensc-tool --list-readers | grep -c Yes) -eq 2 ]; do sleep 0.1; done";
+    let ask = |reader| format!("opensc-tool --reader {reader} {asked}");
+    let shown = with_pcscd(&format!("{both}; {}; {}", ask(0), ask(1)));
     let lines: Vec<_> = shown.lines().filter(|line| line.contains("SW1=")).collect();
-    assert_eq!(lines.len(), 3, "{shown}");
-    assert!(lines[0].contains("SW1=0x90"), "{shown}");
-    assert!(lines[1].contains("SW1=0x63, SW2=0xC3"), "no PIN is verified: {shown}");
-    assert!(lines[2].contains("SW1=0x90"), "{shown}");
-    drop(machine);
+    for lines in lines.chunks(3) {
+        assert!(lines[0].contains("SW1=0x90"), "{shown}");
+        assert!(lines[1].contains("SW1=0x63, SW2=0xC3"), "no PIN is verified: {shown}");
+        assert!(lines[2].contains("SW1=0x69, SW2=0x82"), "no management key: {shown}");
+    }
+    assert_eq!(lines.len(), 6, "{shown}");
+    drop((master, sub));
 }
 
 pub async fn other_peoples_tools_use_a_sub_key() {
@@ -246,14 +259,23 @@ fn put_data(tag: [u8; 3], content: &[u8]) -> String {
 }
 
 pub async fn somebody_elses_token_stays_as_it_is_byte_for_byte() {
+    stays_as_it_is("9A", 0x05).await;
+}
+
+pub async fn somebody_elses_signing_token_stays_as_it_is_byte_for_byte() {
+    stays_as_it_is("9C", 0x0A).await;
+}
+
+/// With a key in this slot, and a certificate in its container.
+async fn stays_as_it_is(slot: &str, container: u8) {
     let mut machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
     let foreign = machine.insert("foreign", &[]);
-    // A key in 9A and the certificate of a CA that we do not know.
-    let put = put_data([0x5F, 0xC1, 0x05], &certs::foreign_container());
+    // A key in the slot and the certificate of a CA that we do not know.
+    let put = put_data([0x5F, 0xC1, container], &certs::foreign_container());
     with_pcscd(&format!(
         "echo {MANAGEMENT_KEY} >/run/key; export PIV_EXT_AUTH_KEY=/run/key; \
-         piv-tool -A M:9B:03 -s 00:47:00:9A:05:AC:03:80:01:11:00 {put}"
+         piv-tool -A M:9B:03 -s 00:47:00:{slot}:05:AC:03:80:01:11:00 {put}"
     ));
     let before = everything_readable();
     system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
@@ -264,7 +286,7 @@ pub async fn somebody_elses_token_stays_as_it_is_byte_for_byte() {
     machine.until_state(&foreign.path, "foreign").await;
     machine.watch.until_decision([&master.path, &foreign.path], "foreign-credentials").await;
     let said = system::run("keywrightctl decisions");
-    assert!(said.contains("foreign-credentials") || said.contains("foreign"), "{said}");
+    assert!(said.contains("nothing on it is ever overwritten"), "{said}");
     for options in [[].into(), [("kind", zbus::Variant::from("sub"))].into()] {
         let manager = machine.client.manager().await;
         let start = manager.start_serialization(&master.path, &foreign.path, options).await;
@@ -272,7 +294,10 @@ pub async fn somebody_elses_token_stays_as_it_is_byte_for_byte() {
     }
     system::run(&format!("systemctl restart {UNIT}"));
     let device = format!("/sys/bus/usb/devices/{}", vhci::device_name(foreign.key.port));
-    system::run(&format!("echo 0 >{device}/authorized; echo 1 >{device}/authorized"));
+    let foreign = machine.seen("foreign", foreign.key).await;
+    system::run(&format!("echo 0 >{device}/authorized"));
+    machine.until_gone(&foreign.path).await;
+    system::run(&format!("echo 1 >{device}/authorized"));
     machine.until_present("foreign").await;
     let foreign = machine.seen("foreign", foreign.key).await;
     machine.unplug(foreign).await;

@@ -7,6 +7,7 @@ use crate::{
     install,
     machine::{self, Machine, STATE},
     system::{self, UNIT},
+    vhci,
 };
 
 pub async fn what_is_installed_is_as_it_should_be() {
@@ -22,7 +23,7 @@ pub async fn what_is_installed_is_as_it_should_be() {
 pub async fn a_daemon_that_waits_holds_less_than_5_mb() {
     let _machine = Machine::start().await;
     // A debug build was laid over the package.
-    if !system::run("dpkg --verify keywrightd").is_empty() {
+    if Path::new("/payload/keywrightd").exists() {
         return;
     }
     let process = system::unit("MainPID");
@@ -72,4 +73,24 @@ pub async fn a_removal_keeps_the_state_and_a_purge_leaves_nothing() {
         system::sh("busctl call org.keywright1 /org/keywright1 org.freedesktop.DBus.Peer Ping");
     assert!(!call.status.success(), "nobody answers");
     install::install();
+}
+
+/// A Key that is there when the daemon comes is its, and nobody's any more when the daemon has gone.
+pub async fn a_key_that_is_plugged_in_is_taken_by_an_install_and_given_back_by_a_removal() {
+    let mut machine = Machine::start().await;
+    let key = machine.plug("1").await;
+    machine.until_state(&key.path, "blank").await;
+    let node = vhci::node(key.key.port);
+    let owner = || system::run(&format!("stat --format=%U {node}")).trim().to_owned();
+    assert_eq!(owner(), "keywright");
+    system::run("dpkg --remove keywrightd keywrightctl && udevadm settle");
+    assert_eq!(owner(), "root");
+    system::run("dpkg --purge keywrightd keywrightctl keywright-lockd");
+
+    install::install();
+    machine.until_owned().await;
+    let key = machine.seen("1", key.key).await;
+    machine.until_state(&key.path, "blank").await;
+    assert_eq!(owner(), "keywright");
+    assert_eq!(system::unit("NRestarts"), "0", "it may have its name at once");
 }

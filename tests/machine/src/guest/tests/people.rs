@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use keywright_bus_tests::api;
 
-use crate::{machine::Machine, system};
+use crate::{machine::Machine, system, vhci};
 
 /// A call of each action on things that do not exist: whoever may is told so, and nothing happens.
 const CALLS: [(&str, &str); 4] = [
@@ -104,6 +104,29 @@ pub async fn an_account_without_a_session_may_what_a_rule_file_gives_it() {
     system::run(&format!("rm {rules} && systemctl restart polkit"));
     assert_eq!(may, ["inspect", "serialize"]);
     assert_eq!(others, ["inspect"], "the rule is for one account");
+}
+
+/// As distributions do it for readers: the person at the seat gets an entry in the node's access list, a group gets its own.
+const DESKTOP_RULE: &str = r#"SUBSYSTEM=="usb", ENV{ID_USB_INTERFACES}=="*:0b????:*", TAG+="uaccess", GROUP="plugdev", MODE="0664""#;
+
+pub async fn the_person_at_the_seat_may_still_use_a_token() {
+    let mut machine = Machine::start().await;
+    system::sh("systemctl stop getty@tty1; getent group plugdev || groupadd --system plugdev");
+    std::fs::write("/run/udev/rules.d/69-desktop.rules", DESKTOP_RULE).unwrap();
+    system::run("udevadm control --reload");
+    let key = machine.plug("1").await;
+    machine.until_state(&key.path, "blank").await;
+    let node = vhci::node(key.key.port);
+    let shown = system::run(&format!("stat --format='%U %G %a' {node}"));
+    let path = "/run/opens";
+    std::fs::write(path, format!("sleep 1; udevadm settle; (: <>{node}) && echo opened\n"))
+        .unwrap();
+    let alice = on_terminal("alice", 1, &format!("/bin/sh {path}"));
+    let bob = system::sh(&format!("runuser -u bob -- /bin/sh {path}"));
+    system::run("rm /run/udev/rules.d/69-desktop.rules; udevadm control --reload");
+    assert_eq!(shown.trim(), "keywright plugdev 664");
+    assert_eq!(alice.trim(), "opened");
+    assert!(!bob.status.success(), "nobody else");
 }
 
 pub async fn nobody_else_gets_the_name() {
