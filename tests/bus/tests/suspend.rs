@@ -85,7 +85,7 @@ async fn after_a_suspend_everything_is_looked_at() {
     logind.request_name("org.freedesktop.login1").await.unwrap();
     let (_activity, activity) = tokio::sync::watch::channel(Activity::default());
     let (looks, mut looked) = tokio::sync::mpsc::unbounded_channel();
-    let guarded = guard(bus.connect().await, activity, move || drop(looks.send(())));
+    let guarded = guard(bus.connect().await, activity, move || looks.send(()).unwrap());
     let tells = async {
         let emitter = SignalEmitter::new(&logind, path).unwrap();
         // It listens from some moment on.

@@ -53,6 +53,8 @@ pub async fn both_plugged_before_the_daemon_starts_are_one_offer() {
     system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
     machine.start_daemon();
     let [master, blank] = keys;
+    machine.until_present("master").await;
+    machine.until_present("blank").await;
     let master = machine.seen(MASTER, master).await;
     let blank = machine.seen("blank", blank).await;
     let job = machine.offer(&master, &blank).await;
