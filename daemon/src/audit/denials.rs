@@ -1,5 +1,6 @@
-//! Refused authorizations in the log, so few that nobody can fill a disk with them, or push out what is older: of each
-//! user and action one an hour, with the number of calls that were refused since the last one.
+//! What was refused, in the log: calls that their callers may not make, and papers that do not verify. So few that nobody
+//! can fill a disk with them, or push out what is older: of each user and action (or kind of papers) one an hour, with the
+//! number of those refused since the last one.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,8 @@ const HOUR: u64 = 3_600;
 /// How many users and actions are told apart; all others count together.
 const MOST: usize = 32;
 
-/// A user (none: who could not be told) and a polkit action.
-type Who = (Option<u32>, String);
+/// A user (none: who could not be told) and a polkit action, or a word for what was not believed.
+pub type Who = (Option<u32>, String);
 
 /// What was refused lately.
 #[derive(Debug, Default)]

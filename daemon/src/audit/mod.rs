@@ -63,6 +63,7 @@ pub enum Event {
     CodeTaken { serialization: u64, token: Token },
     WrongKey { serialization: u64, token: Token },
     NotAuthorized { action: String, calls: u64 },
+    NotVerified { what: String, calls: u64 },
     GroupChanged { family: Id, group: String, locks: usize },
     GroupRemoved { family: Id, group: String },
 }
@@ -100,6 +101,7 @@ impl Event {
             Self::CodeTaken { .. } => "code-taken",
             Self::WrongKey { .. } => "wrong-key",
             Self::NotAuthorized { .. } => NOT_AUTHORIZED,
+            Self::NotVerified { .. } => NOT_VERIFIED,
             Self::GroupChanged { .. } => "group-changed",
             Self::GroupRemoved { .. } => "group-removed",
         }
@@ -178,6 +180,7 @@ impl Event {
                 fields.put("family", family).put("group", group)
             }
             Self::NotAuthorized { action, calls } => fields.put(ACTION, action).put("calls", calls),
+            Self::NotVerified { what, calls } => fields.put(WHAT, what).put("calls", calls),
         };
         fields.some(BY, &by);
         fields.0
@@ -188,6 +191,16 @@ impl Event {
 pub const NOT_AUTHORIZED: &str = "not-authorized";
 /// The polkit action that was refused.
 pub const ACTION: &str = "action";
+/// See [`denials`].
+pub const NOT_VERIFIED: &str = "not-verified";
+/// What was not believed: one of the words below.
+pub const WHAT: &str = "what";
+/// A file for ImportFamily.
+pub const IMPORT: &str = "import";
+/// A confirmation for ApplyConfirmation.
+pub const CONFIRMATION: &str = "confirmation";
+/// Messages of the link.
+pub const LINK: &str = "link";
 
 struct Fields(Vec<(String, String)>);
 

@@ -61,6 +61,7 @@ fn of_token(token: Token) -> Vec<Event> {
         Event::GroupChanged { family, group: "Hall".into(), locks: 9 },
         Event::GroupRemoved { family, group: "Hall".into() },
         Event::NotAuthorized { action: "org.keywright1.inspect".into(), calls: 9 },
+        Event::NotVerified { what: "import".into(), calls: 9 },
     ]
 }
 

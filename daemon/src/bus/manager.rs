@@ -19,6 +19,7 @@ use super::{
     secret_fd::read_pin,
 };
 use crate::{
+    audit::{CONFIRMATION, IMPORT},
     queries::{self, GroupRow, KeyRow, LockRow, RightRow, SettledRow, WaitingRow},
     station::view::DecisionView,
 };
@@ -373,7 +374,7 @@ impl Manager {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let applied =
             self.context.ask(&caller, |s, reply| s.apply_confirmation(confirmation, reply));
-        Ok(applied.await?)
+        Ok(self.context.believed(&caller, CONFIRMATION, applied.await)?)
     }
 
     /// Writes the signed objects of a family, for another station of it (`docs/formats.md`), into a file or pipe.
@@ -404,11 +405,11 @@ impl Manager {
             let bytes = read_file("from", from.into(), MAX_FAMILY_FILE)?;
             queries::read_export(registry, &bytes)
         });
-        let (family, papers) = read.await?;
+        let (family, papers) = self.context.believed(&caller, IMPORT, read.await)?;
         let merged = self.context.ask(&caller, move |station, reply| {
             station.import_family(family, papers, reply);
         });
-        Ok(merged.await?)
+        Ok(self.context.believed(&caller, IMPORT, merged.await)?)
     }
 
     /// Writes the log of security-relevant events into a file or pipe, oldest first: one line of JSON an event, with the

@@ -21,7 +21,10 @@ mod tests;
 
 use std::{convert::Infallible, str::FromStr, time::Duration};
 
-use keywright_proto::bus::{NAME, NO_OBJECT};
+use keywright_proto::{
+    ErrorName,
+    bus::{NAME, NO_OBJECT},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
@@ -251,6 +254,20 @@ impl Context {
             self.station.tell(move |station| station.refused_call(denied.uid, denied.action));
         }
         Ok(checked?)
+    }
+
+    /// Hands on what came of papers that a caller brought; has it logged where they are not believed.
+    fn believed<T>(
+        &self,
+        caller: &Caller,
+        what: &'static str,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        if result.as_ref().is_err_and(|error| error.name() == ErrorName::Unverified) {
+            let uid = caller.uid;
+            self.station.tell(move |station| station.refused_papers(Some(uid), what));
+        }
+        result
     }
 
     /// Asks the station in the name of a caller.

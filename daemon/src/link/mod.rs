@@ -82,7 +82,7 @@ pub fn start(
             let _ = to_room.send(room::Event::Link(event));
         }
     })?;
-    let (connection, refusals) = (Arc::new(connection), Refusals::default());
+    let (connection, refusals) = (Arc::new(connection), Refusals::new(station.clone()));
     let stations = Stations::new(
         own,
         registry.clone(),

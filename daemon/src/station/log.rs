@@ -6,7 +6,9 @@ use keywright_proto::Id;
 
 use super::{Reply, Station, keys::Key, view::Label};
 use crate::{
-    audit::{ACTION, BY, Event, MOST_LOCKS, NOT_AUTHORIZED, Token},
+    audit::{
+        ACTION, BY, Event, MOST_LOCKS, NOT_AUTHORIZED, NOT_VERIFIED, Token, WHAT, denials::Who,
+    },
     clock,
     error::Error,
     registry::Batch,
@@ -72,16 +74,26 @@ impl Station {
 
     /// A call was refused because its caller may not make it.
     pub fn refused_call(&mut self, uid: Option<u32>, action: &str) {
+        if let Some(((uid, action), calls)) = self.refused(uid, action) {
+            self.asked_by = uid;
+            self.note_event(&Event::NotAuthorized { action, calls });
+        }
+    }
+
+    /// Papers were refused because they do not verify: a file, a confirmation, messages of the link (see [`Event`]).
+    pub fn refused_papers(&mut self, uid: Option<u32>, what: &str) {
+        if let Some(((uid, what), calls)) = self.refused(uid, what) {
+            self.asked_by = uid;
+            self.note_event(&Event::NotVerified { what, calls });
+        }
+    }
+
+    fn refused(&mut self, uid: Option<u32>, what: &str) -> Option<(Who, u64)> {
         if self.denials.is_none() {
             self.denials = Some(Default::default());
             self.recall_refusals();
         }
-        let now = clock::unix_seconds();
-        let denials = self.denials.get_or_insert_default();
-        if let Some(((uid, action), calls)) = denials.refused(uid, action, now) {
-            self.asked_by = uid;
-            self.note_event(&Event::NotAuthorized { action, calls });
-        }
+        self.denials.get_or_insert_default().refused(uid, what, clock::unix_seconds())
     }
 
     /// A daemon that is started again and again logs no more refusals than one that stays.
@@ -91,9 +103,14 @@ impl Station {
             Vec::new()
         });
         let denials = self.denials.get_or_insert_default();
-        for event in newest.iter().filter(|event| event.event == NOT_AUTHORIZED) {
+        for event in newest {
+            let what = match event.event.as_str() {
+                NOT_AUTHORIZED => event.field(ACTION),
+                NOT_VERIFIED => event.field(WHAT),
+                _ => continue,
+            };
             let uid = event.field(BY).and_then(|uid| uid.parse().ok());
-            denials.written(uid, event.field(ACTION).unwrap_or_default(), event.time);
+            denials.written(uid, what.unwrap_or_default(), event.time);
         }
     }
 

@@ -241,6 +241,29 @@ async fn jobs_that_do_not_end_well_are_logged() {
     Log::expect(&log.new_events(&station).await, &[]);
 }
 
+/// Whoever tries it often is named once, with how often it was.
+#[tokio::test]
+async fn papers_that_do_not_verify_are_logged_and_do_not_fill_the_log() {
+    let mut station = Station::start().await;
+    let mut log = Log(0);
+    let (master, _) = master(&mut station).await;
+    let mut gate = Gate::add(&station, &master, "gate", 21).await;
+    let key = id(&station, &master.path).await;
+    let mut forged = gate.fetch(&station, &key).await;
+    *forged.last_mut().unwrap() ^= 1;
+    log.new_events(&station).await;
+    let manager = station.client.manager().await;
+    for _ in 0..9 {
+        assert_refused(manager.apply_confirmation(&forged).await, "Unverified");
+    }
+    let new = log.new_events(&station).await;
+    Log::expect(&new, &["not-verified"]);
+    assert_eq!(
+        (&new[0]["fields"]["what"], &new[0]["fields"]["calls"]),
+        (&"confirmation".into(), &"1".into())
+    );
+}
+
 #[tokio::test]
 async fn keywrightctl_checks_the_log_with_and_without_a_daemon() {
     let mut station = Station::start().await;

@@ -1,9 +1,19 @@
 //! Whoever may publish everything at the broker is the broker, as far as a station can tell.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{fs, sync::mpsc, time::Duration};
+use std::{
+    fs,
+    io::Seek,
+    sync::mpsc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use keywright_bus_tests::{Gate, Objects, Station, broker::Broker, client::assert_refused};
+use keywright_bus_tests::{
+    Answers, Gate, Objects, Station,
+    broker::Broker,
+    client::assert_refused,
+    pins::{self, PIN},
+};
 use keywright_proto::{
     Confirmation, Effect, Id,
     link::{MAX_PACKET, ONLINE, Topic},
@@ -134,4 +144,64 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     assert!(locks.len() == 2 && locks.iter().all(|row| row.0 != stranger.id), "{locks:?}");
     assert_eq!(manager.list_keys([].into(), "", 10).await.unwrap().0.len(), 1);
     assert_refused(manager.get_family_bundle(&memberships[0].0).await, "NotFound");
+    let mut exported = tempfile::tempfile().unwrap();
+    manager.export_audit(zbus::Fd::from(&exported)).await.unwrap();
+    exported.rewind().unwrap();
+    let events = std::io::read_to_string(exported).unwrap();
+    assert_eq!(events.matches("\"event\":\"not-verified\"").count(), 1, "{events}");
+    assert!(events.contains("\"what\":\"link\""), "{events}");
+}
+
+/// A denial never comes to its Lock; what that Lock said before comes again and again.
+#[tokio::test]
+async fn a_broker_that_withholds_a_denial_and_repeats_old_words_does_not_hide_that() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let mut gate = Gate::add(&station, &master, "gate", 21).await;
+    let mut barn = Gate::add(&station, &master, "barn", 22).await;
+    let sub = station.plug("sub").await;
+    station.make(&master, &sub, &Answers::sub("Sub", &[&gate.id])).await;
+    let objects = station.watch.objects().await;
+    let own = objects.key(&master.path).unwrap().text("Id");
+    let key = objects.key(&sub.path).unwrap().text("Id");
+    let admitted = gate.fetch(&station, &key).await;
+    let barns = barn.fetch(&station, &own).await;
+    let chain = station.client.key(&master.path).await.get_certificate_chain("").await.unwrap();
+    station.unplug(sub).await;
+    station.unplug(master).await;
+    let broker = station.link(&chain).await;
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+
+    let mut attacker = Attacker::start(&broker);
+    let on = |gate: &Gate, key: &str| Topic::Confirmation {
+        lock: gate.id.parse().unwrap(),
+        key: key.parse().unwrap(),
+    };
+    let at_gate = on(&gate, &key);
+    attacker.publish(at_gate, &admitted);
+    let manager = station.client.manager().await;
+    let right = async || manager.list_rights(&key, "", 10).await.unwrap().0.pop().unwrap();
+    let admits = |objects: &Objects| {
+        let key = objects.key_with_id(&key)?;
+        (key.get::<u32>("Locks") == 1).then_some(())
+    };
+    station.watch.until("the Lock admits", admits).await;
+    let active = right().await;
+    assert_eq!(active.2, "active");
+
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let at = [&*gate.id];
+    manager.change_rights(&master.path, &key, &[], &at, pins::pipe(PIN)).await.unwrap();
+    for _ in 0..FLOOD {
+        attacker.publish(at_gate, &admitted);
+    }
+    // Another Lock's word, which comes after all of these.
+    attacker.publish(on(&barn, &own), &barns);
+    attacker.flush();
+    until_rights(&mut station, &master.path, 1, 1).await;
+    let (lock, name, state, since) = right().await;
+    assert_eq!((&*lock, &*name, &*state), (&*gate.id, "gate", "removing"));
+    assert!(since >= before, "its age is that of the denial: {since}, and it was said at {before}");
 }

@@ -56,6 +56,7 @@ pub fn run(tests: &[Test], filters: &[String], (part, of): (usize, usize)) -> Ex
                 failed.push(test.name);
                 println!("FAILED {seconds:6.1} s  {}", test.name);
                 println!("--- what keywrightd said ---\n{}---", system::journal_since(&cursor));
+                println!("what the kernel said ---\n{}---", system::kernel_since(&cursor));
             }
         }
         machine::reset();

@@ -42,6 +42,11 @@ pub fn journal_since(cursor: &str) -> String {
     run(&format!("journalctl --quiet --output=cat --unit={UNIT} --since='{cursor}'"))
 }
 
+/// What the kernel wrote after that.
+pub fn kernel_since(cursor: &str) -> String {
+    run(&format!("journalctl --quiet --output=cat --dmesg --since='{cursor}'"))
+}
+
 /// Waits for a line of the daemon's with this text; returns all lines after the cursor up to and with it.
 pub fn await_journal(cursor: &str, text: &str) -> Vec<String> {
     let follow = format!(

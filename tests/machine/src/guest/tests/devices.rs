@@ -237,7 +237,7 @@ pub async fn a_device_that_is_gone_before_it_is_opened() {
     witness.goes_on().await;
 }
 
-/// The kernel has it, and nobody can open it.
+/// Pulled out between the moment when it is told of and the one when it is opened: the kernel still has it, its node has gone.
 pub async fn a_device_without_a_node() {
     let mut witness = Witness::new().await;
     let signal = |name: &str| {
@@ -249,11 +249,13 @@ pub async fn a_device_without_a_node() {
     vhci::wait_until_there(inserted.port);
     system::run(&format!("udevadm settle; rm {}", vhci::node(inserted.port)));
     signal("CONT");
-    let key = witness.machine.in_port(inserted.port).await;
-    witness.machine.until_state(&key, "unusable").await;
-    let said = system::await_journal(&cursor, "cannot be used");
-    assert_eq!(said.len(), 1, "{said:?}");
+    // Told of later, so that by its offer the other one has been seen to.
+    let other = witness.machine.plug("other").await;
+    witness.machine.offer(&witness.master, &other).await;
+    assert_eq!(present(&witness.machine.watch.objects().await), 2, "the Master and the other");
     drop(inserted);
-    witness.machine.until_gone(&key).await;
+    witness.machine.unplug(other).await;
+    let said = system::await_journal(&cursor, "is offered");
+    assert_eq!(said.len(), 1, "{said:?}");
     witness.goes_on().await;
 }

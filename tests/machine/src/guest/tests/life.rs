@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keywright_bus_tests::{Answers, Objects};
+use keywright_bus_tests::{Answers, Objects, pins};
 
 use super::{devices, interruptions};
 use crate::{
@@ -79,4 +79,26 @@ pub async fn a_daemon_that_hangs_during_the_write_is_started_anew_and_finishes_i
     machine.until_state(&blank.path, "sub").await;
     assert_eq!(system::unit("WatchdogUSec"), not_watched);
     drop(master);
+}
+
+/// For whoever watches many machines by their journals.
+pub async fn what_happens_is_in_the_journal_and_no_pin_is() {
+    let cursor = system::journal_cursor();
+    let (mut machine, master) = Machine::with_master().await;
+    let blank = machine.plug("blank").await;
+    machine.make(&master, &blank, &Answers::sub("Sub", &[])).await;
+    let key = machine.watch.objects().await.key(&blank.path).unwrap().text("Id");
+    // journald writes in its own time.
+    let found = format!(
+        "journalctl --since='{cursor}' --output=json KEYWRIGHT_EVENT=key-made KEYWRIGHT_KEY={key}"
+    );
+    let entry = system::run(&format!("until {found} | grep . ; do sleep 0.1; done"));
+    for field in ["\"KEYWRIGHT_KIND\":\"sub\"", "\"KEYWRIGHT_POSITION\":", "\"KEYWRIGHT_HASH\":"] {
+        assert!(entry.contains(field), "{field} is not in {entry}");
+    }
+    let all = system::run(&format!("journalctl --since='{cursor}' --output=cat"));
+    for pin in [pins::PIN, pins::FACTORY_PIN] {
+        assert!(!all.contains(pin), "a PIN is in the journal");
+    }
+    assert!(system::run("keywrightctl audit verify").contains("whole"));
 }

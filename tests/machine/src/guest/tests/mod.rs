@@ -39,6 +39,7 @@ pub fn all() -> Vec<Test> {
         interruptions::a_daemon_killed_during_the_write_finishes_it,
         life::a_call_starts_the_daemon,
         life::a_daemon_that_nobody_needs_ends_and_is_back_by_a_plug_and_by_a_call,
+        life::what_happens_is_in_the_journal_and_no_pin_is,
         life::a_daemon_that_hangs_during_the_write_is_started_anew_and_finishes_it,
         devices::a_reader_without_a_card_is_unusable_and_no_more,
         devices::a_stick_and_a_keyboard_are_none_of_our_business,
