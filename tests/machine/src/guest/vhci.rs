@@ -77,6 +77,12 @@ pub fn device_name(port: usize) -> String {
     format!("{}-{}", buses[0], port + 1)
 }
 
+/// libccid has readers suspended that nobody uses, and the virtual hub resumes one port at a time: where two Keys are
+/// opened at once the kernel loses one of them, and finds it anew. So they stay awake here.
+pub fn keep_awake() {
+    fs::write("/sys/module/usbcore/parameters/autosuspend", "-1").unwrap();
+}
+
 /// The node of the device in this port.
 pub fn node(port: usize) -> String {
     let device = format!("/sys/bus/usb/devices/{}", device_name(port));

@@ -59,7 +59,7 @@ pub fn all() -> Vec<Test> {
         neighbours::a_key_that_pcscd_holds_is_busy_and_is_taken_up_again,
         neighbours::a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go,
         neighbours::a_key_that_gnupg_holds_is_busy_and_is_taken_up_again,
-        neighbours::right_after_a_job_others_see_both_keys_and_nothing_is_authorized,
+        neighbours::right_after_a_job_others_see_both_keys_and_what_is_still_authorized_is_said,
         neighbours::other_peoples_tools_use_a_sub_key,
         neighbours::a_web_server_lets_a_sub_key_in_under_its_family_and_no_other,
         neighbours::somebody_elses_token_stays_as_it_is_byte_for_byte,
