@@ -78,21 +78,12 @@ impl Connector for UsbConnector {
     fn wait_until_free(&self, attempts: u32) -> bool {
         let Interface { place, sysfs, .. } = &self.interface;
         let (pcscd, _) = self.ways();
-        if pcscd || !claim::is_claimed(sysfs) {
-            // pcscd does not say when a program lets go of a token in it; or it was let go in between, or refused for a
-            // reason of its own. So not at once again, and ever more seldom.
-            std::thread::sleep(claim::back_off(attempts));
-        }
-        if pcscd {
-            return sysfs.exists();
-        }
-        match claim::wait_until_free(&claim::node(place.bus, place.device), sysfs) {
-            Ok(ended) => ended == Claim::Released,
-            Err(error) => {
-                tracing::warn!(%error, ?self, "it cannot be told when this token is let go");
-                false
-            }
-        }
+        // pcscd keeps its claim when a program lets go of a token in it, and does not say so; and what nobody has
+        // claimed was let go in between, or refused for a reason of its own. So these are tried again after a while all
+        // the same, but not at once, and ever more seldom.
+        let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
+        let node = claim::node(place.bus, place.device);
+        claim::wait_until_free(&node, sysfs, at_most) != Claim::Gone
     }
 }
 
