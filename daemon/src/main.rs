@@ -24,6 +24,7 @@ use keywrightd::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
     task::{spawn, spawn_blocking},
 };
 use tracing_subscriber::{
@@ -72,6 +73,8 @@ enum Failure {
     Hotplug(#[from] StartError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("plugs cannot be heard of any more: {0}; start the daemon again")]
+    Deaf(#[source] io::Error),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error(transparent)]
@@ -82,7 +85,10 @@ impl Failure {
     /// 2 for what it was given, 1 for what happened.
     fn status(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Hotplug(StartError::Monitor(_)) | Self::System(_) | Self::Service(_) => 1,
+            Self::Hotplug(StartError::Monitor(_))
+            | Self::Deaf(_)
+            | Self::System(_)
+            | Self::Service(_) => 1,
             Self::Config(_)
             | Self::Registry(_)
             | Self::StateDirectory(_)
@@ -142,8 +148,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let teller = station.clone();
     let sink: Sink = Arc::new(move |event| teller.tell(move |station| station.hotplug(event)));
     let plugs = Arc::clone(&sink);
+    let (tell_deaf, deaf) = oneshot::channel();
+    let deafened = move |error| {
+        // Nobody listens any more only while the daemon ends.
+        let _ = tell_deaf.send(error);
+    };
     let (listening, opened) = tokio::join!(
-        spawn_blocking(move || UdevSource::start(plugs, route)),
+        spawn_blocking(move || UdevSource::start(plugs, route, deafened)),
         Service::open(bus, connection, station.clone(), registry.clone(), delay, outputs)
     );
     let mut service = opened?;
@@ -161,7 +172,12 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         let source = Arc::clone(&again);
         spawn_blocking(move || source.look_again());
     };
-    spawn(sleep::guard(service.connection().clone(), service.activity(), resumed));
+    let guard = sleep::guard(service.connection().clone(), service.activity(), resumed);
+    spawn(async move {
+        if let Err(error) = guard.await {
+            tracing::warn!(%error, "a suspend does not wait for a Key that is being written");
+        }
+    });
     let (calls, activity) = (service.calls(), service.activity());
     let watched = lifecycle::watch_over(&supervisor, &station, service.activity());
     let idle = async {
@@ -176,6 +192,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         ended = service.run() => match ended? {},
         // Only a station that has ended is not watched any more.
         () = watched => return Err(ServiceError::StationEnded.into()),
+        // A thread that panicked says nothing. Deaf, the daemon would seem to be there and show no Key.
+        error = deaf => {
+            return Err(Failure::Deaf(error.unwrap_or_else(|_| io::ErrorKind::BrokenPipe.into())));
+        }
         () = idle => return end_idle(&supervisor, &mut service, source, &station).await,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

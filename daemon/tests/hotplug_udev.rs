@@ -53,7 +53,7 @@ fn scenario(bed: &TestBed) {
     let (events, heard) = mpsc::channel();
     let events = Mutex::new(events);
     let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
-    let source = UdevSource::start(sink, Route::Auto).unwrap();
+    let source = UdevSource::start(sink, Route::Auto, |error| panic!("deaf: {error}")).unwrap();
     let next = || heard.recv_timeout(PATIENCE).expect("an event in time");
 
     let first = plugged(next());

@@ -190,6 +190,40 @@ async fn a_key_that_another_program_holds_is_taken_up_again_when_it_lets_go() {
     assert_eq!(again, label, "its path stays");
 }
 
+/// A blank token that cannot be asked at first, because of what other programs do.
+struct Disturbed {
+    by: Mutex<Vec<TransportError>>,
+    waited: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Connector for Disturbed {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.by.lock().unwrap().pop().map_or_else(|| Ok(Box::new(Blank) as _), Err)
+    }
+
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        self.waited.lock().unwrap().push(attempts);
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_pcscd_ended_or_that_was_reset_is_looked_at_again() {
+    let mut bench = Bench::start();
+    let waited = Arc::<Mutex<Vec<u32>>>::default();
+    let by = Mutex::new(vec![TransportError::Reset, TransportError::ServiceGone]);
+    bench.plug("test", Disturbed { by, waited: waited.clone() });
+    let (label, view) = bench.until(key).await;
+    assert_eq!((view.state, view.present), ("unusable", true));
+    let trouble = view.trouble.unwrap();
+    assert_eq!((trouble.error, trouble.holder), (ErrorName::TokenFailed, None));
+    assert!(trouble.text.contains("pcscd") && trouble.text.contains("again"), "{}", trouble.text);
+    let blank = |output| key(output).filter(|(_, view)| view.state == "blank");
+    let (again, view) = bench.until(blank).await;
+    assert_eq!((again, view.trouble), (label, None), "its path stays");
+    assert_eq!(*waited.lock().unwrap(), [0, 1], "ever more seldom");
+}
+
 /// A token that does not answer before it is told to.
 struct Silent(Mutex<mpsc::Receiver<()>>);
 

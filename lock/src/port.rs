@@ -143,7 +143,9 @@ fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
         return Ok((first(&events)?, Box::new(source)));
     }
     let Port { .. } = port;
-    let source = UdevSource::start(sink, Route::Auto)?;
+    // It ends then, because nobody tells of plugs any more.
+    let deaf = |error| eprintln!("plugs cannot be heard of any more: {error}");
+    let source = UdevSource::start(sink, Route::Auto, deaf)?;
     Ok((first(&events)?, Box::new(source)))
 }
 

@@ -35,11 +35,15 @@ type Call = mpsc::SyncSender<()>;
 
 impl UdevSource {
     /// Starts the thread "hotplug", which calls `sink` for everything that is plugged in, then with
-    /// [`Event::Settled`], then for what changes.
+    /// [`Event::Settled`], then for what changes. Where it can hear of no more changes it calls `deaf` and ends.
     ///
     /// # Errors
     /// [`StartError::Monitor`].
-    pub fn start(sink: Sink, route: Route) -> Result<Self, StartError> {
+    pub fn start(
+        sink: Sink,
+        route: Route,
+        deaf: impl FnOnce(io::Error) + Send + 'static,
+    ) -> Result<Self, StartError> {
         let (wake, woken) = UnixStream::pair().map_err(StartError::Monitor)?;
         woken.set_nonblocking(true).map_err(StartError::Monitor)?;
         let (calls, called) = mpsc::channel();
@@ -53,7 +57,7 @@ impl UdevSource {
                     let (seen, usb) = (Seen::default(), Usb::default());
                     let mut source = Source { monitor, seen, usb, sink, route };
                     if let Err(error) = source.serve(&woken, &called) {
-                        tracing::error!(%error, "plugs are no longer heard of");
+                        deaf(error);
                     }
                 }
                 Err(error) => {
@@ -74,7 +78,7 @@ impl UdevSource {
     pub fn look_again(&self) {
         let Some((calls, wake)) = &self.calls else { return };
         let (done, looked) = mpsc::sync_channel(1);
-        // A thread that has ended has said why.
+        // A thread that has ended has said why, or panicked.
         if calls.send(done).is_ok() && (&mut &*wake).write_all(&[0]).is_ok() {
             let _ = looked.recv();
         }

@@ -18,9 +18,9 @@ impl Station {
 
     fn activity(&self) -> Activity {
         let working = self.leases.is_any_held();
-        // One that another program holds may be used soon; any other that cannot be used needs nobody.
+        // One that is looked at again may be used soon; any other that cannot be used needs nobody.
         let key = self.keys.values().any(|key| {
-            let passes = key.trouble.as_ref().is_some_and(|trouble| trouble.holder.is_some());
+            let passes = key.trouble.as_ref().is_some_and(|trouble| trouble.passes);
             key.is_present() && (key.state != State::Unusable || passes)
         });
         // A recovery code is nowhere but here.

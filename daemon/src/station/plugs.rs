@@ -36,7 +36,7 @@ impl Station {
         self.look_at(device, plugged, 0);
     }
 
-    /// Asks a token what it is. `attempts` is how often another program had it.
+    /// Asks a token what it is. `attempts` is how often that was in vain, for a reason that passes.
     fn look_at(&mut self, device: Device, plugged: Plugged, attempts: u32) {
         self.reading.insert(device.id.clone());
         self.awaited.insert(device.id.clone());
@@ -116,7 +116,7 @@ impl Station {
         if let Some(error) = &claims.card_refused {
             tracing::warn!(?device, %error, "a card that does not verify counts for nothing");
         }
-        let is_held = trouble.as_ref().is_some_and(|trouble| trouble.holder.is_some());
+        let passes = trouble.as_ref().is_some_and(|trouble| trouble.passes);
         let key = Key {
             plugged,
             id: claims.access_key().map(PublicKey::id),
@@ -142,12 +142,12 @@ impl Station {
             issuer.as_ref() != Some(&label) && *candidate != label
         });
         self.key_came(&label);
-        if is_held {
+        if passes {
             self.wait_until_free(device, plugged, attempts);
         }
     }
 
-    /// Looks at a token again once the program that holds it has let it go.
+    /// Looks at a token again once what kept it from telling what it is has passed.
     fn wait_until_free(&mut self, device: Device, plugged: Plugged, attempts: u32) {
         let connector = device.connector.clone();
         self.work(
@@ -157,7 +157,7 @@ impl Station {
             move || connector.wait_until_free(attempts),
             move |station, freed| {
                 if matches!(freed, Ok(true)) && station.present_mut(&device.id).is_some() {
-                    tracing::debug!(?device, "let go by another program");
+                    tracing::debug!(?device, "looked at again");
                     station.look_at(device, plugged, attempts.saturating_add(1));
                 }
             },
@@ -214,6 +214,7 @@ impl Station {
                 text: "its PIN and its recovery code are blocked; only a reset of its PIV application helps"
                     .into(),
                 holder: None,
+                passes: false,
             });
             self.refresh(&label);
         }
@@ -292,11 +293,18 @@ impl Trouble {
             | TokenError::Transport(TransportError::Unusable(_)) => (ErrorName::Unsupported, None),
             _ => (ErrorName::TokenFailed, None),
         };
+        // Other programs' doings: they pass.
+        let disturbed = matches!(
+            error,
+            TokenError::Transport(TransportError::ServiceGone | TransportError::Reset)
+        );
         let next = match holder {
             Some(_) => "it is taken up again when that lets it go",
+            None if disturbed => "it is looked at again soon",
             None => "use another one, or unplug it and plug it in again",
         };
-        Self { error: name, text: format!("{error}; {next}"), holder }
+        let passes = disturbed || holder.is_some();
+        Self { error: name, text: format!("{error}; {next}"), holder, passes }
     }
 }
 

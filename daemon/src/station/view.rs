@@ -58,8 +58,10 @@ pub struct Trouble {
     pub error: ErrorName,
     /// What happened, and what to do next.
     pub text: String,
-    /// The program that holds it, where that is the trouble: it passes.
+    /// The program that holds it, where that is the trouble.
     pub holder: Option<String>,
+    /// It passes: the token is looked at again by itself.
+    pub passes: bool,
 }
 
 /// What the station is doing.

@@ -4,94 +4,149 @@ use std::{
     io,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fd::OwnedFd,
     fs::inotify,
+    io::Errno,
 };
 
-/// After a close of the node: the kernel tells of it before it gives the interface back.
-const SOON: [Duration; 4] = [
-    Duration::from_millis(5),
-    Duration::from_millis(25),
-    Duration::from_millis(120),
-    Duration::from_millis(600),
-];
-/// A program may give an interface back and keep the node open, of which nothing tells: so it is looked at anew after
-/// one second, two, four and so on, and at last once a minute. A look reads one link in sysfs and does not disturb.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-const LAST_LOOK: Duration = Duration::from_secs(60);
+/// How often it is looked whether a token is free. A look reads one link in sysfs and does not disturb.
+struct Pace {
+    /// After a close of the node: the kernel tells of it before it gives the interface back.
+    soon: [Duration; 4],
+    /// A program may give an interface back and keep the node open, of which nothing tells: so it is looked at anew after
+    /// this time, twice it, and so on, and at last once in every `last`.
+    first: Duration,
+    last: Duration,
+}
+
+const PACE: Pace = Pace {
+    soon: [
+        Duration::from_millis(5),
+        Duration::from_millis(25),
+        Duration::from_millis(120),
+        Duration::from_millis(600),
+    ],
+    first: Duration::from_secs(1),
+    last: Duration::from_secs(60),
+};
 
 /// How the waiting ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// Nobody holds the token any more.
     Released,
+    /// Somebody may hold it still: it was waited for as long as was allowed.
+    Unknown,
     /// The token was pulled out.
     Gone,
 }
 
-/// Blocks until nobody has claimed an interface: `node` is its device's node in /dev, `interface` its directory in
-/// sysfs.
-///
-/// # Errors
-/// The node cannot be watched.
-pub fn wait_until_free(node: &Path, interface: &Path) -> io::Result<Claim> {
+/// Blocks until whoever has claimed an interface lets it go: `node` is its device's node in /dev, `interface` its
+/// directory in sysfs. Waits no longer than `at_most`, where that is given; then an interface that nobody has claimed
+/// counts as let go only after somebody has.
+pub fn wait_until_free(node: &Path, interface: &Path, at_most: Option<Duration>) -> Claim {
+    let watch = watch(node).inspect_err(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!(%error, ?node, "closes of a token's node cannot be heard of; it is looked at instead");
+        }
+    });
+    let mut held = Held { node, interface, watch: watch.ok(), was_claimed: at_most.is_none() };
+    held.ended().unwrap_or_else(|| held.wait(&PACE, at_most))
+}
+
+/// Hears of it when a program closes this node, and when the node goes.
+fn watch(node: &Path) -> io::Result<OwnedFd> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::DELETE_SELF;
-    match inotify::add_watch(&watch, node, flags) {
-        Err(rustix::io::Errno::NOENT) => return Ok(Claim::Gone),
-        added => added?,
-    };
-    let mut pause = FIRST_LOOK;
-    loop {
-        if let Some(ended) = ended(node, interface) {
-            return Ok(ended);
+    inotify::add_watch(&watch, node, flags)?;
+    Ok(watch)
+}
+
+/// A token that somebody may have.
+struct Held<'a> {
+    node: &'a Path,
+    interface: &'a Path,
+    /// None where nothing can be heard.
+    watch: Option<OwnedFd>,
+    was_claimed: bool,
+}
+
+impl Held<'_> {
+    /// A look.
+    fn ended(&mut self) -> Option<Claim> {
+        if !self.node.exists() || !self.interface.exists() {
+            return Some(Claim::Gone);
         }
-        let timeout = Timespec::try_from(pause).map_err(io::Error::other)?;
-        let mut closed = [PollFd::new(&watch, PollFlags::IN)];
-        match poll(&mut closed, Some(&timeout)) {
-            Ok(0) => pause = (pause * 2).min(LAST_LOOK),
-            Ok(_) => {
-                drain(&watch);
-                for pause in SOON {
-                    if let Some(ended) = ended(node, interface) {
-                        return Ok(ended);
-                    }
-                    thread::sleep(pause);
+        let is_claimed = is_claimed(self.interface);
+        self.was_claimed |= is_claimed;
+        (self.was_claimed && !is_claimed).then_some(Claim::Released)
+    }
+
+    /// Waits for what comes after a look.
+    fn wait(&mut self, pace: &Pace, at_most: Option<Duration>) -> Claim {
+        let deadline = at_most.map(|at_most| Instant::now() + at_most);
+        let mut pause = pace.first;
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Claim::Unknown;
+            }
+            let heard = heard(self.watch.as_ref(), left.unwrap_or(pause));
+            if let Some(ended) = self.ended() {
+                return ended;
+            }
+            if !heard {
+                pause = (pause * 2).min(pace.last);
+                continue;
+            }
+            for pause in pace.soon {
+                thread::sleep(pause);
+                if let Some(ended) = self.ended() {
+                    return ended;
                 }
             }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Waits for a close of the node; false where none was heard of in this time, or none can be.
+fn heard(watch: Option<&OwnedFd>, patience: Duration) -> bool {
+    let asked = Instant::now();
+    if let (Some(watch), Ok(timeout)) = (watch, Timespec::try_from(patience)) {
+        match poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => return false,
+            Ok(_) if drain(watch) => return true,
+            // What it says is no close.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    thread::sleep(patience.saturating_sub(asked.elapsed()));
+    false
 }
 
 /// How long to wait before a token is tried again that was said to be busy although nobody had claimed it, and was so
 /// this many times before.
 pub fn back_off(attempts: u32) -> Duration {
-    FIRST_LOOK.saturating_mul(2_u32.saturating_pow(attempts)).min(LAST_LOOK)
+    PACE.first.saturating_mul(2_u32.saturating_pow(attempts)).min(PACE.last)
 }
 
-fn ended(node: &Path, interface: &Path) -> Option<Claim> {
-    if !node.exists() || !interface.exists() {
-        return Some(Claim::Gone);
-    }
-    // Whoever claims an interface through usbfs is its driver.
-    (!is_claimed(interface)).then_some(Claim::Released)
-}
-
-/// Whether some program, or a driver, has this interface.
+/// Whether some program, or a driver, has this interface. Whoever claims it through usbfs is its driver.
 pub fn is_claimed(interface: &Path) -> bool {
     interface.join("driver").symlink_metadata().is_ok()
 }
 
-/// Which close it was, and how many, does not matter.
-fn drain(watch: &rustix::fd::OwnedFd) {
-    let mut buffer = [0; 1024];
-    while rustix::io::read(watch, &mut buffer).is_ok_and(|read| read > 0) {}
+/// Whether there was any; which close it was, and how many, does not matter.
+fn drain(watch: &OwnedFd) -> bool {
+    let (mut buffer, mut any) = ([0; 1024], false);
+    while rustix::io::read(watch, &mut buffer).is_ok_and(|read| read > 0) {
+        any = true;
+    }
+    any
 }
 
 /// Where the node of a USB device is.
@@ -124,29 +179,54 @@ mod tests {
             self.directory.path().join(name)
         }
 
-        fn wait(&self) -> mpsc::Receiver<Claim> {
+        /// Waits at this pace, deaf or not. From its return on nothing is looked at but at this pace.
+        fn wait(&self, deaf: bool, pace: Pace, at_most: Option<Duration>) -> mpsc::Receiver<Claim> {
             let (sender, ended) = mpsc::channel();
             let (node, interface) = (self.path("node"), self.path("interface"));
+            let watch = (!deaf).then(|| watch(&node).unwrap());
+            let was_claimed = is_claimed(&interface);
             thread::spawn(move || {
-                sender.send(wait_until_free(&node, &interface).unwrap()).unwrap();
+                let mut held = Held { node: &node, interface: &interface, watch, was_claimed };
+                sender.send(held.wait(&pace, at_most)).unwrap();
             });
             ended
+        }
+
+        fn let_go(&self) {
+            fs::remove_file(self.path("interface/driver")).unwrap();
         }
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);
+    const HOURS: Duration = Duration::from_secs(10_000);
+    const MOMENT: Duration = Duration::from_millis(10);
+    /// Nobody who waits at this pace would see it in time.
+    const NEVER: Pace = Pace { first: HOURS, last: HOURS, ..PACE };
+    const OFTEN: Pace = Pace { first: MOMENT, last: MOMENT, ..PACE };
+    /// With a limit and without: where pcscd may have it, and where another program has.
+    const LIMITS: [Option<Duration>; 2] = [None, Some(HOURS)];
 
     #[test]
-    fn a_close_is_heard_of_and_the_claim_is_looked_at() {
+    fn a_close_is_heard_of_where_nobody_looks() {
+        for at_most in LIMITS {
+            let bed = Bed::new();
+            let ended = bed.wait(false, NEVER, at_most);
+            bed.let_go();
+            drop(bed.holder);
+            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Released), "{at_most:?}");
+        }
+    }
+
+    #[test]
+    fn an_interface_is_given_back_after_its_close() {
         let bed = Bed::new();
-        let ended = bed.wait();
+        // The last look after a close is the one that counts, however busy this machine is.
+        let soon = [MOMENT, MOMENT, MOMENT, Duration::from_secs(2)];
+        let ended = bed.wait(false, Pace { soon, ..NEVER }, None);
         // Somebody else comes and goes; the claim stays.
         drop(fs::File::options().write(true).open(bed.path("node")).unwrap());
-        assert_eq!(
-            ended.recv_timeout(Duration::from_millis(50)),
-            Err(mpsc::RecvTimeoutError::Timeout)
-        );
-        // As the kernel does it: the close is told, then the interface is given back.
+        assert_eq!(ended.recv_timeout(MOMENT), Err(mpsc::RecvTimeoutError::Timeout));
+        // As the kernel does it.
         let driver = bed.path("interface/driver");
         drop(bed.holder);
         fs::remove_file(driver).unwrap();
@@ -154,29 +234,52 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_given_back_without_a_close_is_noticed_later() {
+    fn an_interface_given_back_without_a_close_is_looked_at() {
+        // Nothing is told, or nothing can be heard.
+        for deaf in [false, true] {
+            let bed = Bed::new();
+            let ended = bed.wait(deaf, OFTEN, None);
+            bed.let_go();
+            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Released), "{deaf}");
+        }
+    }
+
+    #[test]
+    fn no_longer_is_waited_than_is_allowed() {
+        for (deaf, claimed) in [(false, true), (true, true), (false, false), (true, false)] {
+            let bed = Bed::new();
+            if !claimed {
+                bed.let_go();
+            }
+            let ended = bed.wait(deaf, NEVER, Some(MOMENT));
+            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Unknown), "{deaf} {claimed}");
+        }
+        // One that was let go before it was waited for is free, and not waited for.
         let bed = Bed::new();
-        let ended = bed.wait();
-        fs::remove_file(bed.path("interface/driver")).unwrap();
-        assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Released));
+        bed.let_go();
+        let free = wait_until_free(&bed.path("node"), &bed.path("interface"), None);
+        assert_eq!(free, Claim::Released);
     }
 
     #[test]
     fn a_token_that_is_pulled_out_is_gone() {
-        let bed = Bed::new();
-        let ended = bed.wait();
-        fs::remove_file(bed.path("node")).unwrap();
-        assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Gone));
-        assert_eq!(
-            wait_until_free(&bed.path("node"), &bed.path("interface")).unwrap(),
-            Claim::Gone
-        );
+        for at_most in LIMITS {
+            let bed = Bed::new();
+            let ended = bed.wait(false, NEVER, at_most);
+            fs::remove_file(bed.path("node")).unwrap();
+            // The kernel forgets a node when the last program has closed it.
+            drop(bed.holder);
+            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Gone), "{at_most:?}");
+            let (node, interface) =
+                (bed.directory.path().join("node"), bed.directory.path().join("interface"));
+            assert_eq!(wait_until_free(&node, &interface, at_most), Claim::Gone);
+        }
     }
 
     #[test]
     fn the_back_off_is_bounded() {
         let seconds: Vec<u64> = (0..9).map(|n| back_off(n).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(back_off(u32::MAX), LAST_LOOK);
+        assert_eq!(back_off(u32::MAX), PACE.last);
     }
 }

@@ -97,14 +97,14 @@ pub enum TransportError {
     /// Another program has claimed it.
     #[error("the token is in use by {holder}")]
     Busy {
-        /// "pcscd" where its unit is active, else "another program".
+        /// As far as it is known: who it is nobody tells.
         holder: String,
     },
     /// Another program that shares the token reset it: what was authorized is not any more.
     #[error("another program reset the token")]
     Reset,
-    /// pcscd, through which the token was used, has ended.
-    #[error("pcscd has ended")]
+    /// pcscd, through which the token was used, has ended, or is about to.
+    #[error("pcscd has ended, or has lost the token")]
     ServiceGone,
     /// This reader or token can never be used, and why.
     #[error("the token cannot be used: {0}")]

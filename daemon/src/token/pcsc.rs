@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pcsc::{
     Attribute, Card, Context, Disposition, Error, PNP_NOTIFICATION, Protocols, ReaderState, Scope,
@@ -27,6 +27,8 @@ const ONE_COMMAND: Duration = Duration::from_secs(60);
 const LETTING_GO: Duration = Duration::from_secs(2);
 /// How often the readers are listed anew where the list grew meanwhile.
 const LISTINGS: usize = 5;
+/// How often a transaction is begun anew where the one before it was ended with a reset.
+const BEGINNINGS: usize = 5;
 /// A response APDU has at most 65,536 bytes and a status word.
 const LONGEST_RESPONSE: usize = 65_538;
 
@@ -155,11 +157,7 @@ fn hold(
         }
         context => context.map_err(failure)?,
     };
-    let mut found = find(&context, hint, is_it)?;
-    if found.is_none() && await_reader(&context, patience) {
-        found = find(&context, hint, is_it)?;
-    }
-    let Some(reader) = found else {
+    let Some(reader) = await_token(&context, hint, is_it, patience)? else {
         let _ = report.send(Ok(false));
         return Ok(());
     };
@@ -178,7 +176,7 @@ fn serve_alone(
     queue: &mpsc::Receiver<Request>,
     report: &mpsc::SyncSender<Opened>,
 ) -> Result<(), TransportError> {
-    let transaction = card.transaction().map_err(failure)?;
+    let transaction = begin(card).map_err(failure)?;
     // The name may have passed to another token since it was looked at.
     if !is_it(reader, channel(&transaction)) {
         return Err(TransportError::Gone);
@@ -191,6 +189,23 @@ fn serve_alone(
         tracing::debug!(%error, "a transaction could not be ended");
     }
     Ok(())
+}
+
+/// Waits until no other program is in the middle of something, and keeps the token from then on. One that ended with a
+/// reset is no trouble of ours: nothing was begun yet, so it is connected anew.
+pub(super) fn begin(mut card: &mut Card) -> Result<Transaction<'_>, Error> {
+    for _ in 0..BEGINNINGS {
+        match card.transaction2() {
+            Ok(transaction) => return Ok(transaction),
+            Err((connected, Error::ResetCard)) => {
+                connected.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::LeaveCard)?;
+                card = connected;
+            }
+            Err((_, error)) => return Err(error),
+        }
+    }
+    // Somebody resets it again and again: it is in use.
+    Err(Error::SharingViolation)
 }
 
 /// Lets go without a reset: dropping a connection would reset the token under the other programs.
@@ -222,10 +237,40 @@ fn serve(transaction: &Transaction<'_>, queue: &mpsc::Receiver<Request>) -> bool
     }
 }
 
-/// Waits until a reader comes or goes; false where none did in this time.
-fn await_reader(context: &Context, patience: Duration) -> bool {
-    let mut any = [ReaderState::new(PNP_NOTIFICATION(), State::UNAWARE)];
-    !patience.is_zero() && context.get_status_change(patience, &mut any).is_ok()
+/// The reader of the token, where pcscd has it or takes it up within `patience`.
+fn await_token(
+    context: &Context,
+    hint: &str,
+    is_it: IsIt<'_>,
+    patience: Duration,
+) -> Result<Option<CString>, TransportError> {
+    let mut readers = [ReaderState::new(PNP_NOTIFICATION(), State::UNAWARE)];
+    let come = |left| match context.get_status_change(left, &mut readers) {
+        Ok(()) => {
+            readers[0].sync_current_state();
+            Ok(())
+        }
+        Err(Error::Timeout) => Ok(()),
+        Err(error) => Err(failure(error)),
+    };
+    look_until(Instant::now() + patience, || find(context, hint, is_it), come)
+}
+
+/// Looks, and looks again after each reader that comes or goes: those of other tokens may come first. `come` waits for the
+/// next; what came between a look and this wait an older pcscd does not tell, so it is looked once more at the end.
+fn look_until<T>(
+    deadline: Instant,
+    mut look: impl FnMut() -> Result<Option<T>, TransportError>,
+    mut come: impl FnMut(Duration) -> Result<(), TransportError>,
+) -> Result<Option<T>, TransportError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let found = look()?;
+        if found.is_some() || left.is_zero() {
+            return Ok(found);
+        }
+        come(left)?;
+    }
 }
 
 /// The names of all readers. pcscd is asked first for their length and then for them; a reader that comes in between makes
@@ -275,7 +320,7 @@ fn look(
     let card = context.connect(reader, ShareMode::Shared, Protocols::ANY);
     let place = card.and_then(|mut card| {
         let place = match card.get_attribute_owned(Attribute::ChannelId) {
-            Err(Error::SharingViolation) if wait => card.transaction().map(|alone| channel(&alone)),
+            Err(Error::SharingViolation) if wait => begin(&mut card).map(|alone| channel(&alone)),
             Err(Error::SharingViolation) => Err(Error::SharingViolation),
             attribute => Ok(attribute.ok().and_then(|id| Address::of_channel_id(&id))),
         };
@@ -287,8 +332,13 @@ fn look(
         Ok(_) => Ok(Seen::Another),
         Err(Error::SharingViolation) => Ok(Seen::Hidden),
         Err(error) => match failure(error) {
-            TransportError::Gone | TransportError::Reset => Ok(Seen::Another),
-            error => Err(error),
+            // Said of pcscd, and so of every reader.
+            error @ (TransportError::ServiceGone | TransportError::Unusable(_)) => Err(error),
+            // Nothing is in it, or nothing that can be talked to. It may be any card at all, and keeps nobody from the token.
+            _ => {
+                tracing::debug!(%error, ?reader, "a reader is passed over");
+                Ok(Seen::Another)
+            }
         },
     }
 }
@@ -318,15 +368,65 @@ fn failure(error: Error) -> TransportError {
         | Error::UnknownReader
         | Error::ReaderUnavailable
         | Error::InvalidHandle => TransportError::Gone,
-        Error::NoService | Error::ServiceStopped | Error::Shutdown | Error::CommError => {
-            TransportError::ServiceGone
-        }
+        // A pcscd that is about to end may take a question and not answer it; a token that is silent is another error.
+        Error::NoService
+        | Error::ServiceStopped
+        | Error::Shutdown
+        | Error::CommError
+        | Error::Timeout => TransportError::ServiceGone,
         Error::SharingViolation => busy(),
-        Error::Timeout => TransportError::Timeout,
         Error::NotTransacted => TransportError::Protocol("pcscd cannot reach it".into()),
         Error::SecurityViolation | Error::NoAccess => TransportError::Unusable(
             "pcscd lets this program use no reader; install the rule file for polkit that comes with it".into(),
         ),
         error => TransportError::Protocol(format!("PC/SC: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_of_other_tokens_may_come_first() {
+        let (mut looks, mut came) = (0, 0);
+        let look = || {
+            looks += 1;
+            Ok((looks == 4).then_some("it"))
+        };
+        let come = |_| {
+            came += 1;
+            Ok(())
+        };
+        let deadline = Instant::now() + Duration::from_secs(600);
+        assert_eq!(look_until(deadline, look, come), Ok(Some("it")));
+        assert_eq!((looks, came), (4, 3));
+    }
+
+    #[test]
+    fn a_reader_of_whose_coming_nothing_told_is_seen_at_the_end() {
+        let mut waited = false;
+        let patience = Duration::from_millis(20);
+        let seen = std::cell::Cell::new(false);
+        let look = || Ok(seen.get().then_some("it"));
+        let come = |left| {
+            assert!(!std::mem::replace(&mut waited, true) && left <= patience);
+            // It comes, and nothing tells.
+            thread::sleep(left);
+            seen.set(true);
+            Ok(())
+        };
+        assert_eq!(look_until(Instant::now() + patience, look, come), Ok(Some("it")));
+        // Where pcscd has had its time already it is not waited for.
+        let never = |_| panic!("nobody waits");
+        assert_eq!(look_until::<()>(Instant::now(), || Ok(None), never), Ok(None));
+    }
+
+    #[test]
+    fn a_pcscd_that_ends_meanwhile_is_not_waited_for() {
+        let deadline = Instant::now() + Duration::from_secs(600);
+        let ends = |_| Err(TransportError::ServiceGone);
+        let ended = look_until::<()>(deadline, || Ok(None), ends);
+        assert_eq!(ended, Err(TransportError::ServiceGone));
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,12 +15,14 @@ use pcsc::{Context, Disposition, Protocols, ReaderState, Scope, ShareMode, State
 use tempfile::TempDir;
 
 use super::management_key::KeyType;
-use super::pcsc::PcscTransport;
+use super::pcsc::{PcscTransport, begin};
 use super::pin::Pin;
 use super::simulated::{Card, Habits, NITROKEY, Shared};
 use super::verbs::Token;
 use super::{Limits, Transport, TransportError};
 
+/// What pcscd says it is asked.
+const LOG: &str = "log";
 const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 /// Where libpcsclite finds pcscd, instead of the one of this machine.
 const SOCKET: &str = "PCSCLITE_CSOCK_NAME";
@@ -28,14 +30,17 @@ const LIMITS: Limits = Limits { extended: true, longest_command: 3062 };
 const ENOUGH: Duration = Duration::from_secs(30);
 /// For other programs, and for a reader to come.
 const WAITS: [Duration; 2] = [ENOUGH, Duration::ZERO];
+const T1: &[u8] = &[0x3B, 0x80, 0x01, 0x81];
+/// Of a protocol that pcscd does not speak.
+const T2: &[u8] = &[0x3B, 0x80, 0x02, 0x82];
 /// VERIFY without a PIN: tells whether one counts as verified.
 const IS_VERIFIED: &[u8] = &[0, 0x20, 0, 0x80];
 
-/// A pcscd of this test's own, with a reader whose card comes and goes.
+/// A pcscd of this test's own, with a reader whose cards come and go.
 struct Pcscd {
     process: Child,
     port: u16,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Pcscd {
@@ -51,16 +56,16 @@ impl Pcscd {
         fs::write(readers.join("test"), reader).unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
-        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec pcscd --foreground --config \"$0\"";
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec pcscd --foreground --debug --config \"$0\"";
         let process = Command::new("sh")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .args(["-c", script])
             .arg(&readers)
             .stdin(OwnedFd::from(listener))
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(dir.path().join(LOG)).unwrap())
             .spawn()
             .unwrap();
-        (Self { process, port, _dir: dir }, socket)
+        (Self { process, port, dir }, socket)
     }
 }
 
@@ -78,12 +83,14 @@ struct Inserted {
 }
 
 impl Inserted {
-    fn insert(card: &Shared, port: u16) -> Self {
+    /// The reader has two slots, which listen on ports side by side.
+    fn insert(card: &Shared, slot: u16, atr: &'static [u8]) -> Self {
+        let port = env::var("TEST_PORT").unwrap().parse::<u16>().unwrap() + slot;
         let stream = until("the reader listens", || TcpStream::connect(("127.0.0.1", port)).ok());
         let (mut reader, card) = (stream.try_clone().unwrap(), card.clone());
-        let thread = thread::spawn(move || while serve(&mut reader, &card).is_ok() {});
+        let thread = thread::spawn(move || while serve(&mut reader, &card, atr).is_ok() {});
         let inserted = Self { stream, thread: Some(thread) };
-        await_card();
+        await_card(slot.into());
         inserted
     }
 }
@@ -96,13 +103,13 @@ impl Drop for Inserted {
 }
 
 /// One message of the vpcd protocol.
-fn serve(stream: &mut TcpStream, card: &Shared) -> io::Result<()> {
+fn serve(stream: &mut TcpStream, card: &Shared, atr: &[u8]) -> io::Result<()> {
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut message)?;
     let answer = match message[..] {
-        [4] => vec![0x3B, 0x80, 0x01, 0x81],
+        [4] => atr.to_vec(),
         [_] => {
             card.reset();
             return Ok(());
@@ -114,9 +121,9 @@ fn serve(stream: &mut TcpStream, card: &Shared) -> io::Result<()> {
 }
 
 /// Waits until pcscd has switched the card on.
-fn await_card() {
+fn await_card(slot: usize) {
     let context = Context::establish(Scope::System).unwrap();
-    let name = context.list_readers_owned().unwrap().remove(0);
+    let name = context.list_readers_owned().unwrap().remove(slot);
     let mut reader = [ReaderState::new(name, State::UNAWARE)];
     while !reader[0].event_state().contains(State::PRESENT) {
         context.get_status_change(ENOUGH, &mut reader).unwrap();
@@ -137,7 +144,7 @@ fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 }
 
 fn is_test(name: &CStr, _place: Option<super::Address>) -> bool {
-    name.to_bytes().starts_with(b"Test")
+    name.to_bytes() == b"Test 00 00"
 }
 
 fn open() -> Result<Option<PcscTransport>, TransportError> {
@@ -163,13 +170,14 @@ fn on_a_real_pcscd() {
     if env::var_os(SOCKET).is_some() {
         return;
     }
-    for name in ["a_job", "others", "pulled_out", "without_pcscd"] {
+    for name in ["a_job", "others", "resets", "other_cards", "pulled_out", "without_pcscd"] {
         let (pcscd, socket) = Pcscd::start();
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", &format!("token::pcsc_tests::{name}"), "--ignored", "--nocapture"])
             .env(SOCKET, socket)
             .env("TEST_PORT", pcscd.port.to_string())
             .env("TEST_PID", pcscd.process.id().to_string())
+            .env("TEST_LOG", pcscd.dir.path().join(LOG))
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&child.stdout).into_owned();
@@ -179,9 +187,8 @@ fn on_a_real_pcscd() {
 }
 
 fn card(habits: Habits) -> (Shared, Inserted) {
-    let port = env::var("TEST_PORT").unwrap().parse().unwrap();
     let card = Card::blank(habits, KeyType::Tdes);
-    let inserted = Inserted::insert(&card, port);
+    let inserted = Inserted::insert(&card, 0, T1);
     (card, inserted)
 }
 
@@ -265,6 +272,51 @@ fn others() {
     assert!(other.unwrap().is_none(), "a reader that is on no USB is no USB token's");
 }
 
+/// How often pcscd was asked for this.
+fn asked(what: &str) -> usize {
+    let log = fs::read(env::var_os("TEST_LOG").unwrap()).unwrap();
+    String::from_utf8_lossy(&log).matches(&format!("command: {what}")).count()
+}
+
+#[test]
+#[ignore = "run by on_a_real_pcscd"]
+fn resets() {
+    let (card, _inserted) = card(NITROKEY);
+    let resets = card.with(|card| card.resets);
+    let context = Context::establish(Scope::System).unwrap();
+    let name = context.list_readers_owned().unwrap().remove(0);
+    let connect = || context.connect(&name, ShareMode::Shared, Protocols::ANY).unwrap();
+    let (mut ours, mut theirs) = (connect(), connect());
+    // Another program began first, and ends with a reset: that is no trouble of ours.
+    let transaction = theirs.transaction().unwrap();
+    let begun = asked("BEGIN_TRANSACTION");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let transaction = begin(&mut ours).unwrap();
+            transaction.transmit(IS_VERIFIED, &mut [0; 256]).map(<[u8]>::to_vec)
+        });
+        until("ours begins", || (asked("BEGIN_TRANSACTION") > begun).then_some(()));
+        let ended = transaction.end(Disposition::ResetCard);
+        ended.map_err(|(_, error)| error).unwrap();
+        assert_eq!(waiting.join().unwrap(), Ok(vec![0x63, 0xC3]));
+    });
+    assert!(card.with(|card| card.resets) > resets, "it was reset");
+}
+
+#[test]
+#[ignore = "run by on_a_real_pcscd"]
+fn other_cards() {
+    let (_card, _inserted) = card(NITROKEY);
+    let _other = Inserted::insert(&Card::blank(NITROKEY, KeyType::Tdes), 1, T2);
+    let context = Context::establish(Scope::System).unwrap();
+    let name = context.list_readers_owned().unwrap().remove(1);
+    let refused = context.connect(&name, ShareMode::Shared, Protocols::ANY).err();
+    assert_eq!(refused, Some(pcsc::Error::ProtoMismatch));
+    assert!(open().unwrap().is_some(), "a card that cannot be talked to hides no token");
+    let elsewhere = PcscTransport::start(WAITS, "", LIMITS, |_, _| false);
+    assert!(elsewhere.unwrap().is_none(), "nor one that pcscd does not have");
+}
+
 #[test]
 #[ignore = "run by on_a_real_pcscd"]
 fn pulled_out() {
@@ -289,5 +341,10 @@ fn without_pcscd() {
     let gone = until("pcscd has ended", || transport.transmit(IS_VERIFIED).err());
     assert_eq!(gone, TransportError::ServiceGone);
     drop(transport);
-    assert!(matches!(open(), Ok(None)), "a token is not looked for where no pcscd is");
+    // Its socket may outlive its connections by a moment.
+    let none = || match open().map(|opened| opened.is_none()) {
+        Err(TransportError::ServiceGone) => None,
+        asked => Some(asked),
+    };
+    assert_eq!(until("its socket is gone", none), Ok(true), "it is not looked for without a pcscd");
 }

@@ -10,24 +10,19 @@ pub fn is_active(root: &Path) -> bool {
     alive || root.join("sys/fs/cgroup/system.slice/pcscd.service").exists()
 }
 
-/// Who has claimed a token that is busy, where that can be known cheaply.
-pub fn holder(root: &Path) -> String {
-    if is_active(root) { "pcscd".into() } else { "another program".into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
 
     #[test]
-    fn the_holder_is_named_where_it_lives() {
+    fn it_is_active_while_it_or_its_unit_lives() {
         for (files, expected) in [
-            (&[][..], "another program"),
-            (&["run/pcscd/pcscd.pid"], "another program"),
-            (&["run/pcscd/pcscd.pid", "proc/42/stat"], "pcscd"),
-            (&["proc/42/stat"], "another program"),
-            (&["sys/fs/cgroup/system.slice/pcscd.service/cgroup.procs"], "pcscd"),
+            (&[][..], false),
+            (&["run/pcscd/pcscd.pid"], false),
+            (&["run/pcscd/pcscd.pid", "proc/42/stat"], true),
+            (&["proc/42/stat"], false),
+            (&["sys/fs/cgroup/system.slice/pcscd.service/cgroup.procs"], true),
         ] {
             let root = tempfile::tempdir().unwrap();
             for file in files {
@@ -35,7 +30,7 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, "42\n").unwrap();
             }
-            assert_eq!(holder(root.path()), expected, "{files:?}");
+            assert_eq!(is_active(root.path()), expected, "{files:?}");
         }
     }
 }

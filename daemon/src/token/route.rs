@@ -46,53 +46,68 @@ impl UsbConnector {
         Self { usb, interface, hint, route, taken_up: AtomicBool::new(false) }
     }
 
-    fn ways(&self) -> (bool, bool) {
-        self.route.ways(pcscd::is_active(Path::new("/")))
+    /// The token in pcscd; `None` where pcscd does not have it.
+    fn in_pcscd(&self) -> Result<Option<PcscTransport>, TransportError> {
+        let limits = self.usb.limits(&self.interface)?;
+        // Both of us hear of a plug at the same time, and whoever claims the token first keeps the other out.
+        let patience =
+            if self.taken_up.swap(true, Ordering::Relaxed) { Duration::ZERO } else { TAKING_UP };
+        PcscTransport::open(self.interface.place, &self.hint, limits, patience).or_else(|error| {
+            match self.route.after(error, is_active(), self.interface.sysfs.exists()) {
+                Some(error) => {
+                    // A pcscd that starts anew takes it up anew.
+                    self.taken_up
+                        .fetch_and(error != TransportError::ServiceGone, Ordering::Relaxed);
+                    Err(error)
+                }
+                None => Ok(None),
+            }
+        })
     }
+}
+
+fn is_active() -> bool {
+    pcscd::is_active(Path::new("/"))
 }
 
 impl Connector for UsbConnector {
     fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
-        let (pcscd, direct) = self.ways();
-        if pcscd {
-            let limits = self.usb.limits(&self.interface)?;
-            // Both of us hear of a plug at the same time, and whoever claims the token first keeps the other out.
-            let patience = if self.taken_up.swap(true, Ordering::Relaxed) {
-                Duration::ZERO
-            } else {
-                TAKING_UP
-            };
-            let place = self.interface.place;
-            if let Some(shared) = PcscTransport::open(place, &self.hint, limits, patience)? {
-                return Ok(Box::new(shared));
-            }
+        let active = is_active();
+        let (pcscd, direct) = self.route.ways(active);
+        if pcscd && let Some(shared) = self.in_pcscd()? {
+            return Ok(Box::new(shared));
         }
         if !direct {
             return Err(TransportError::Unusable(
                 "pcscd is not running or does not have it, and `route` allows no other way".into(),
             ));
         }
-        Ok(Box::new(self.usb.open(&self.interface)?))
+        match self.usb.open(&self.interface) {
+            Ok(claimed) => Ok(Box::new(claimed)),
+            Err(TransportError::Busy { .. }) => {
+                Err(TransportError::Busy { holder: self.route.holder(active).into() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn wait_until_free(&self, attempts: u32) -> bool {
         let Interface { place, sysfs, .. } = &self.interface;
-        let (pcscd, _) = self.ways();
-        if pcscd || !claim::is_claimed(sysfs) {
-            // pcscd does not say when a program lets go of a token in it; or it was let go in between, or refused for a
-            // reason of its own. So not at once again, and ever more seldom.
-            std::thread::sleep(claim::back_off(attempts));
-        }
-        if pcscd {
-            return sysfs.exists();
-        }
-        match claim::wait_until_free(&claim::node(place.bus, place.device), sysfs) {
-            Ok(ended) => ended == Claim::Released,
-            Err(error) => {
-                tracing::warn!(%error, ?self, "it cannot be told when this token is let go");
-                false
+        let (pcscd, _) = self.route.ways(is_active());
+        // pcscd keeps its claim when a program lets go of a token in it, and does not say so; and what nobody has
+        // claimed was let go in between, or refused for a reason of its own. So these are tried again after a while all
+        // the same, but not at once, and ever more seldom.
+        let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
+        let node = claim::node(place.bus, place.device);
+        let ended = claim::wait_until_free(&node, sysfs, at_most);
+        if pcscd && ended == Claim::Released {
+            // pcscd may take the token up now, and first of all one that has ended to start anew.
+            self.taken_up.store(false, Ordering::Relaxed);
+            if !is_active() {
+                std::thread::sleep(claim::back_off(0));
             }
         }
+        ended != Claim::Gone
     }
 }
 
@@ -104,6 +119,32 @@ impl Route {
             Self::Direct => (false, true),
             Self::Pcscd => (pcscd_is_active, false),
         }
+    }
+
+    /// What comes of it that pcscd could not be asked for the token: an error, or `None` where it does not have it any
+    /// more. A pcscd that ends says that every token is gone; whether it was pulled out is for sysfs to tell.
+    fn after(
+        self,
+        error: TransportError,
+        pcscd_is_active: bool,
+        is_there: bool,
+    ) -> Option<TransportError> {
+        let (_, direct) = self.ways(pcscd_is_active);
+        match error {
+            TransportError::Gone if !is_there => Some(TransportError::Gone),
+            // One that starts anew is not kept out of the token: it is looked at again when that has taken it up.
+            TransportError::Gone | TransportError::ServiceGone if pcscd_is_active || !direct => {
+                Some(TransportError::ServiceGone)
+            }
+            TransportError::Gone | TransportError::ServiceGone => None,
+            error => Some(error),
+        }
+    }
+
+    /// Who has claimed a token that cannot be claimed: pcscd only where it was not asked, because it would have said so.
+    fn holder(self, pcscd_is_active: bool) -> &'static str {
+        let (asked, _) = self.ways(pcscd_is_active);
+        if pcscd_is_active && !asked { "pcscd or another program" } else { "another program" }
     }
 }
 
@@ -122,6 +163,38 @@ mod tests {
             (Route::Pcscd, true, (true, false)),
         ] {
             assert_eq!(route.ways(active), ways, "{route:?}, active: {active}");
+        }
+    }
+
+    #[test]
+    fn a_pcscd_that_ends_while_it_is_asked_is_done_without() {
+        use TransportError::{Gone, ServiceGone, Timeout};
+        for (route, error, active, is_there, after) in [
+            (Route::Auto, ServiceGone, false, true, None),
+            (Route::Auto, Gone, false, true, None),
+            (Route::Auto, Gone, false, false, Some(Gone)),
+            (Route::Auto, Gone, true, false, Some(Gone)),
+            // It was started anew already, or is about to end.
+            (Route::Auto, ServiceGone, true, true, Some(ServiceGone)),
+            (Route::Auto, Gone, true, true, Some(ServiceGone)),
+            (Route::Pcscd, ServiceGone, false, true, Some(ServiceGone)),
+            (Route::Pcscd, Gone, false, true, Some(ServiceGone)),
+            (Route::Auto, Timeout, false, true, Some(Timeout)),
+        ] {
+            let case = format!("{route:?} {error:?} {active} {is_there}");
+            assert_eq!(route.after(error, active, is_there), after, "{case}");
+        }
+    }
+
+    #[test]
+    fn pcscd_is_named_where_it_may_have_the_token() {
+        for (route, active, holder) in [
+            (Route::Auto, false, "another program"),
+            (Route::Auto, true, "another program"),
+            (Route::Direct, false, "another program"),
+            (Route::Direct, true, "pcscd or another program"),
+        ] {
+            assert_eq!(route.holder(active), holder, "{route:?}, active: {active}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A token on USB: CCID over libusb. Only the CCID interface is claimed, and only for one job.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rusb::{
 use super::ccid::Reader;
 use super::ccid_transport::{CcidTransport, Pipe};
 use super::pcsc_reader::Address;
-use super::{Limits, TransportError, pcscd};
+use super::{Limits, TransportError};
 
 /// Class request ABORT (CCID 5.3.1): to the interface, host to device.
 const ABORT_REQUEST: (u8, u8) = (0x21, 0x01);
@@ -157,7 +157,7 @@ fn bulk_endpoint(
 fn failure(error: rusb::Error) -> TransportError {
     match error {
         rusb::Error::NoDevice | rusb::Error::NotFound => TransportError::Gone,
-        rusb::Error::Busy => TransportError::Busy { holder: pcscd::holder(Path::new("/")) },
+        rusb::Error::Busy => TransportError::Busy { holder: "another program".into() },
         rusb::Error::Timeout => TransportError::Timeout,
         rusb::Error::Access => {
             TransportError::Unusable("this program may not open its USB device".into())

@@ -1,4 +1,4 @@
-//! The daemon under a service manager: what it says to it, and the end when nobody needs it.
+//! The daemon under a service manager: what it says to it, and the end when nobody needs it or it is of no use.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::{
@@ -10,6 +10,7 @@ use keywright_bus_tests::{Station, card::Reaction, daemon::Launch};
 use rustix::{
     fd::OwnedFd,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid},
 };
 use zbus::fdo::DBusProxy;
 
@@ -129,4 +130,20 @@ async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
     let status = station.daemon.ended().await;
     assert_eq!(status.code(), Some(75));
     drop(key);
+}
+
+#[tokio::test]
+async fn a_daemon_that_cannot_hear_of_plugs_ends_with_an_error() {
+    let mut station = Station::start().await;
+    let pid = station.daemon.pid();
+    // The thread that hears of them waits for two descriptors, which the kernel refuses under this limit. A wait that is
+    // under way is begun anew when the process goes on after a stop.
+    let limit = Rlimit { current: Some(1), maximum: Some(1) };
+    prlimit(Some(pid), Resource::Nofile, limit).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+    let status = station.daemon.ended().await;
+    assert_eq!(status.code(), Some(1), "{}", station.daemon.log());
+    assert!(station.daemon.log().contains("plugs cannot be heard of"), "{}", station.daemon.log());
 }
