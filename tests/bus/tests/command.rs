@@ -7,6 +7,7 @@ use keywright_bus_tests::{
     Gate, Objects, Plugged, Station,
     card::{Reaction, Script},
     certs,
+    objects::Object,
     pins::{FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
 };
 
@@ -153,9 +154,10 @@ async fn a_doctor_finds_a_key_that_has_its_factory_pin() {
     });
     let (_card, _key) = station.insert_scripted("master", &[], tells);
     let there = |objects: &Objects| {
-        objects.present().any(|key| key.text("State") == "master").then_some(())
+        let told = |key: &Object| (key.text("State"), key.text("Pin"));
+        objects.present().any(|key| told(key) == ("master".into(), "default".into())).then_some(())
     };
-    station.watch.until("the Master", there).await;
+    station.watch.until("the Master with its PIN", there).await;
     let doctor = station.ctl(&["doctor"]).await;
     assert_eq!(doctor.status, 1, "{}", doctor.stdout);
     assert!(doctor.stdout.contains("Root has its factory PIN"), "{}", doctor.stdout);
