@@ -66,6 +66,7 @@ pub fn all() -> Vec<Test> {
         neighbours::somebody_elses_signing_token_stays_as_it_is_byte_for_byte,
         routes::the_main_job_goes_straight_to_tokens_and_through_pcscd_alike,
         pcscd::a_key_plugged_in_beside_pcscd_is_in_both_hands,
+        pcscd::two_keys_plugged_in_together_beside_pcscd_are_in_both_hands,
         pcscd::two_look_alikes_in_pcscd_are_never_swapped,
         pcscd::a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go,
         pcscd::an_ssh_agent_signs_before_and_after_our_jobs,

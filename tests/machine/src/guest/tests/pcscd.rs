@@ -70,6 +70,25 @@ pub async fn a_key_plugged_in_beside_pcscd_is_in_both_hands() {
     }
 }
 
+/// pcscd takes one reader up after the other.
+pub async fn two_keys_plugged_in_together_beside_pcscd_are_in_both_hands() {
+    let mut machine = Machine::with_absent_master().await;
+    let desktop = Desktop::log_in();
+    for n in 0..3 {
+        let name = format!("blank {n}");
+        let (master, blank) = (machine.insert(MASTER, &[]), machine.insert(&name, &[]));
+        machine.until_present("master").await;
+        machine.until_present("blank").await;
+        let master = machine.seen(MASTER, master).await;
+        let blank = machine.seen(&name, blank).await;
+        desktop.assert_has(&master);
+        desktop.assert_has(&blank);
+        assert_eq!(cards(), 2, "pcscd is kept out of neither");
+        machine.unplug(master).await;
+        machine.unplug(blank).await;
+    }
+}
+
 pub async fn two_look_alikes_in_pcscd_are_never_swapped() {
     let (mut machine, master) = Machine::with_master().await;
     let desktop = Desktop::log_in();
