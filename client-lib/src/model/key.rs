@@ -73,6 +73,8 @@ pub struct Key {
     /// Tries left; -1 where the token does not tell.
     pub pin_retries: i32,
     pub authorized: bool,
+    /// Why it does not carry its family's card.
+    pub card: Option<Outcome>,
     pub locks: u32,
     pub pending_locks: u32,
     pub last_seen: u64,
@@ -95,6 +97,7 @@ impl Key {
             pin: PinState::Unknown,
             pin_retries: -1,
             authorized: false,
+            card: None,
             locks: 0,
             pending_locks: 0,
             last_seen: 0,
@@ -139,6 +142,10 @@ impl Key {
                 "Pin" => self.pin = take::<String>(name, value)?.into(),
                 "PinRetries" => self.pin_retries = take(name, value)?,
                 "Authorized" => self.authorized = take(name, value)?,
+                "Card" => {
+                    let (word, why) = take(name, value)?;
+                    self.card = outcome(word, why);
+                }
                 "Locks" => self.locks = take(name, value)?,
                 "PendingLocks" => self.pending_locks = take(name, value)?,
                 "LastSeen" => self.last_seen = take(name, value)?,

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn json_has_the_names_of_the_properties() {
         let key = "Id Name State Memberships Trouble Present Model Serial Port Pin PinRetries Authorized \
-            Locks PendingLocks LastSeen";
+            Card Locks PendingLocks LastSeen";
         assert_eq!(fields(&Key::at("/k")), contract(key));
         let job = "Issuer Candidate Result Kinds Kind Name Selected AllLocks Step Steps Revision \
             PinsNeeded Progress Owner Stage Outcome OutcomeDetails";

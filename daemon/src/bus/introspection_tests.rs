@@ -134,7 +134,7 @@ async fn signatures_are_those_of_the_contract() {
     assert_eq!(live, contract);
 }
 
-/// Section 4 of the contract, and what was added to it: `Key.Trouble`, the log, groups and the signal of `Manager`.
+/// Section 4 of the contract, and what was added to it: `Key.Trouble` and `Key.Card`, the log, groups and the signal of `Manager`.
 const CONTRACT: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",
@@ -172,6 +172,7 @@ const CONTRACT: &[&str] = &[
     "Key.Pin s",
     "Key.PinRetries i",
     "Key.Authorized b",
+    "Key.Card (ss)",
     "Key.Locks u",
     "Key.PendingLocks u",
     "Key.LastSeen t",

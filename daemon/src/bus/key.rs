@@ -130,6 +130,14 @@ impl KeyObject {
         self.view.borrow().last_seen
     }
 
+    /// Why it does not carry its family's card, or not the newest one: `in-use`, `no-room` or `locked`, and a text for people.
+    /// Both are empty for any other Key. Stations that have never met the family then need an export, or the link.
+    #[zbus(property)]
+    fn card(&self) -> (String, String) {
+        let card = self.view.borrow().card;
+        card.map_or_else(Default::default, |(word, why)| (word.into(), why.into()))
+    }
+
     /// The certificates of its access key in a family, PEM, leaf first, root last and included. An empty
     /// family means its own.
     ///

@@ -393,6 +393,7 @@ pub fn a_key() -> KeyView {
         pin: PinState::Unknown,
         pin_retries: -1,
         authorized: false,
+        card: None,
         locks: 0,
         pending_locks: 0,
         last_seen: 0,

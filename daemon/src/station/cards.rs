@@ -14,7 +14,7 @@ use crate::{
         Batch, Filter,
         records::{Family, LockEntry},
     },
-    serialization::card::CardOrder,
+    serialization::card::{CardOrder, Carried},
 };
 
 impl Station {
@@ -103,6 +103,18 @@ impl Station {
         };
         let pinned = self.registry.family(family)?.is_some();
         Ok((!pinned && card.root().family() == family).then(|| card.chain().to_vec()))
+    }
+
+    /// Shows what became of a Key's card, where it was to be written.
+    pub(super) fn note_card(&mut self, label: &Label, card: Carried) {
+        let Some(key) = self.keys.get_mut(label).filter(|_| card != Carried::NotDue) else {
+            return;
+        };
+        if let Some((_, why)) = card.why_not() {
+            tracing::warn!("the family's card on {} is not renewed: {why}", key.called());
+        }
+        key.card = card;
+        self.touched.insert(label.clone());
     }
 
     /// The issuing key that has to sign here before what its Key carries is believed.

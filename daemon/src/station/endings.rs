@@ -74,8 +74,10 @@ impl Station {
 
     /// Says why a Key does not carry its family's card.
     fn tell_card(&mut self, number: u64, card: Carried) {
+        if let Some(candidate) = self.serializations.get(&number).map(|job| job.candidate.clone()) {
+            self.note_card(&candidate, card);
+        }
         let Some((word, why)) = card.why_not() else { return };
-        tracing::warn!(number, "the Key does not carry its family's card: {why}");
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome.add(&format!(
                 "the Key does not carry its family's card ({why}); other stations need an export first"

@@ -13,6 +13,7 @@ use crate::{
     presence::{self, Claims, Known, State},
     queries::counts,
     registry::{RegistryError, records},
+    serialization::card::Carried,
     token::{Details, PinState},
 };
 
@@ -51,6 +52,8 @@ pub struct Key {
     pub refused: bool,
     /// How often AddLock has renewed its card since it was plugged in.
     pub card_renewals: usize,
+    /// What became of its card when that was last to be written, since it was plugged in.
+    pub card: Carried,
     /// Something on it stays authorized until it is re-plugged.
     pub authorized: bool,
     /// Why it cannot be used.
@@ -94,6 +97,7 @@ impl Key {
             port: self.port.clone(),
             pin: self.details.pin,
             pin_retries: self.details.retries.map_or(-1, i32::from),
+            card: self.card.why_not().filter(|_| self.is_present()),
             authorized: self.authorized,
             locks: self.rights.0,
             pending_locks: self.rights.1,

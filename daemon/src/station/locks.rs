@@ -3,8 +3,7 @@
 use keywright_proto::{Certificate, Id, PublicKey, read_csr, verify_chain};
 
 use super::{
-    Reply, Station, chains::chain_pem, issuing::Issuing, keys::Key, serializations::checked,
-    view::Label,
+    Reply, Station, chains::chain_pem, issuing::Issuing, serializations::checked, view::Label,
 };
 use crate::{
     audit::Event,
@@ -89,10 +88,7 @@ impl Station {
                 {
                     key.card_renewals += 1;
                 }
-                if let Some((_, why)) = card.why_not() {
-                    let called = station.key(&issuer).map(Key::called).unwrap_or_default();
-                    tracing::warn!("the family's card on {called} is not renewed: {why}");
-                }
+                station.note_card(&issuer, card);
                 station.keep_lock(&issuer, &issuing, &identity_key, name, certificate)
             });
             reply.answer(station, result.map(|chain| (lock, chain)));

@@ -41,6 +41,8 @@ pub struct KeyView {
     pub pin: PinState,
     /// Tries left; -1 unknown.
     pub pin_retries: i32,
+    /// Why it does not carry its family's card, or not the newest: a word, and a text for people.
+    pub card: Option<(&'static str, &'static str)>,
     /// Something on it stays authorized until it is re-plugged.
     pub authorized: bool,
     /// Active rights.

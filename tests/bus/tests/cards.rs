@@ -228,7 +228,15 @@ async fn nobodys_data_is_overwritten_and_nothing_fails_for_a_card() {
     let commands = master.card.take_commands();
     assert!(commands.iter().any(|command| has(command, 0xCB, CARD)));
     assert_eq!(written(&commands), None);
+    let card = |objects: &Objects, key: &Plugged| {
+        let (word, why): (String, String) = objects.key(&key.path).unwrap().get("Card");
+        assert_eq!(word.is_empty(), why.is_empty(), "{word}: {why}");
+        word
+    };
+    assert_eq!(card(&station.watch.objects().await, &master), "in-use");
     master.card.script(|_, _| Reaction::Forward);
+    station.add_lock(&master, "shed").await;
+    assert_eq!(card(&station.watch.objects().await, &master), "", "it is renewed");
 
     let backup = station.plug("backup").await;
     backup.card.script(|_, command| match has(command, 0xDB, CARD) {
@@ -246,6 +254,7 @@ async fn nobodys_data_is_overwritten_and_nothing_fails_for_a_card() {
         object.get("OutcomeDetails");
     let word: &str = (&details["card"]).try_into().unwrap();
     assert_eq!(word, "no-room");
+    assert_eq!(card(&objects, &backup), "no-room");
     let tried = backup.card.take_commands();
     assert_eq!(tried.iter().filter(|command| has(command, 0xDB, CARD)).count(), 2);
 }

@@ -41,11 +41,20 @@ pub async fn signer(client: &Client, issuer: &Issuer) -> Result<Signer, Failure>
     Ok(Signer { key, pin })
 }
 
-/// Says where a Key that signed and was written to stays authorized: some firmware does until it is unplugged.
-pub async fn tell_authorized(client: &Client, path: &str) {
+/// Says where a Key that signed and was written to stays authorized: some firmware does until it is unplugged. And why it
+/// does not carry its family's card.
+pub async fn tell_after_writing(client: &Client, path: &str) {
     // What was asked for is done; where this cannot be looked up, the property still says it.
     let keys = lookup::keys(client).await.unwrap_or_default();
-    if let Some(key) = keys.iter().find(|key| key.path == path && key.authorized) {
+    let Some(key) = keys.iter().find(|key| key.path == path) else { return };
+    if let Some(card) = &key.card {
+        terminal::say(&format!(
+            "{} does not carry its family's newest card ({}); other stations need a family export, or the link.",
+            key.label(),
+            card.text
+        ));
+    }
+    if key.authorized {
         terminal::say(&format!(
             "Unplug {} now: the token stays authorized until then.",
             key.label()

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     args::{Issuer, LockCommand},
     failure::Failure,
-    key::{signer, tell_authorized},
+    key::{signer, tell_after_writing},
     lookup,
     output::Output,
     terminal,
@@ -67,7 +67,7 @@ pub async fn run(
             terminal::confirmed(yes, &question, "not removed, as you answered").await?;
             let signer = signer(client, &issuer).await?;
             client.remove_lock(&signer.key.path, &lock.id, &signer.pin).await?;
-            tell_authorized(client, &signer.key.path).await;
+            tell_after_writing(client, &signer.key.path).await;
             output.show(&Done { id: &lock.id, name: &lock.name }, || {
                 format!("Lock {} is removed; it still lets in whom it let in", lock.name)
             })
@@ -135,7 +135,7 @@ async fn sign(
 ) -> Result<(String, String), Failure> {
     let signer = signer(client, issuer).await?;
     let added = client.add_lock(&signer.key.path, name, request, &signer.pin).await?;
-    tell_authorized(client, &signer.key.path).await;
+    tell_after_writing(client, &signer.key.path).await;
     Ok(added)
 }
 
