@@ -196,3 +196,23 @@ pub async fn a_gateway_lets_in_whom_it_was_told_until_they_are_revoked() {
     assert!(!gateway.lets_in_by_ssh(), "bob is revoked");
     assert!(!gateway.lets_in_by_tls(&chain), "bob is revoked");
 }
+
+/// As it is done where a gateway stands alone: no station is asked, no file is brought to it.
+pub async fn a_key_in_a_gateways_own_port_makes_it_one_of_its_family() {
+    let (machine, master) = Machine::with_master().await;
+    let papers = format!("{DIR}/gate.papers");
+    system::run(&format!(
+        "systemctl stop keywright-lockd; rm -rf {STATE}/* {LOCK_CONFIG} {DIR}; mkdir {DIR}"
+    ));
+    fs::write(format!("{DIR}/pin"), PIN).unwrap();
+    system::run(&format!("keywright-lockd claim --key --pin-file {DIR}/pin"));
+    system::run(&format!("keywright-lockd export {papers}; keywrightctl family import {papers}"));
+    let manager = machine.client.manager().await;
+    let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
+    assert_eq!(locks.len(), 2, "the one that was there, and this one: {locks:?}");
+    let owners = system::run(&format!("find {STATE} ! -user keywright-lock"));
+    assert_eq!(owners, "", "the daemon may use what was made");
+    system::run("systemctl start keywright-lockd; systemctl is-active keywright-lockd");
+    system::run(&format!("systemctl stop keywright-lockd; rm -rf {STATE}/* {DIR}"));
+    drop(master);
+}

@@ -73,6 +73,7 @@ pub fn all() -> Vec<Test> {
         sharing::a_browser_goes_on_before_during_and_after_a_job,
         sharing::gnupg_over_pcscd_keeps_a_key_or_shares_it,
         locks::a_gateway_lets_in_whom_it_was_told_until_they_are_revoked,
+        locks::a_key_in_a_gateways_own_port_makes_it_one_of_its_family,
         people::root_may_everything,
         people::the_person_at_the_seat_may_everything_and_the_one_behind_only_looks,
         people::a_user_over_ssh_only_looks,
