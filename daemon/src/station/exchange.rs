@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_proto::{
-    Certificate, Effect, Id, Papers, Role, Target, family::Signed, statement::claimed, tree::Hash,
-};
+use keywright_proto::{Certificate, Effect, Id, Papers, Role, Target, family::Signed, tree::Hash};
 
 use super::{
     Reply, Station, confirmations::Changed, log::Confirmed, plugs::new_label,
@@ -15,6 +13,7 @@ use crate::{
     audit::Event,
     clock,
     error::Error,
+    judging::kept,
     registry::{
         Batch, WithEntries,
         records::{self, Issuer, Lock, LockEntry, Membership, Revocation, Scope, Statement},
@@ -158,7 +157,7 @@ impl Station {
         Ok(new.len())
     }
 
-    /// Statements and revocations: of each Key the newest one, and the newest of each other signer.
+    /// Statements and revocations. What newer ones by the same signer say anew is known, and not kept.
     fn take_statements(
         &self,
         batch: &mut Batch,
@@ -183,25 +182,22 @@ impl Station {
             }
         }
         for (key, signed) in by_key {
-            let mut all = Vec::new();
+            let heard = signed.into_iter().filter_map(|signed| as_record(signed, now));
+            let (heard, mut known): (Vec<_>, Vec<_>) = (heard.collect(), Vec::new());
             if let Some(statement) = self.registry.statement(key, family)? {
-                all.push((statement, self.registry.statement_entries(key, family)?));
+                known.push((statement, self.registry.statement_entries(key, family)?));
             }
-            all.extend(self.registry.older_statements(key, family)?);
-            for signed in signed {
-                if let Some(heard) = as_record(signed, now) {
-                    new += 1;
-                    all.push(heard);
-                }
+            known.extend(self.registry.older_statements(key, family)?);
+            // A Lock may have confirmed what is left out, and the next file brings it again.
+            for (statement, _) in &heard {
+                batch.note_statement(key, family, statement);
             }
-            all.sort_by_key(|heard| std::cmp::Reverse(heard.0.version));
-            let mut signers = BTreeSet::<Hash>::new();
-            all.retain(|(statement, _)| {
-                claimed(&statement.cose).is_some_and(|claimed| signers.insert(claimed.signer))
-            });
-            if all.is_empty() {
+            let mut all = kept(known.iter().chain(&heard).cloned().collect());
+            let found = all.iter().filter(|found| !known.contains(found)).count();
+            if found == 0 {
                 continue;
             }
+            new += found;
             let (statement, entries) = all.remove(0);
             batch.put_older(key, family, all);
             batch.put_statement(key, family, statement, entries);

@@ -275,7 +275,7 @@ impl Station {
                     issuer.crl = signed;
                     issuer.to_revoke.clear();
                 }
-                Paper::Statement(new) => self.put_new(&mut batch, issuing, *new, signed)?,
+                Paper::Statement(new) => self.put_new(&mut batch, *new, signed)?,
                 Paper::Root(ca) => {
                     batch.put_root(family, ca, signed);
                 }
