@@ -1,6 +1,7 @@
 //! Who is believed in a family, and what counts of all that is said of one of its Keys: the rules of
 //! `proto::judgement` over what the registry holds.
 
+pub mod heard;
 mod kept;
 
 use std::collections::BTreeMap;
@@ -117,6 +118,8 @@ pub struct Source {
     pub entries: Vec<LockEntry>,
     /// The key hash of its signer; none where it cannot be read.
     pub signer: Option<Hash>,
+    /// Names it in confirmations.
+    pub digest: Option<Hash>,
 }
 
 /// All that is said about one Key in one family.
@@ -129,8 +132,9 @@ pub struct Words {
 
 impl Source {
     fn new(statement: Statement, entries: Vec<LockEntry>) -> Self {
-        let signer = claimed(&statement.cose).map(|claimed| claimed.signer);
-        Self { statement, entries, signer }
+        let claimed = claimed(&statement.cose);
+        let (signer, digest) = (claimed.map(|said| said.signer), claimed.map(|said| said.digest));
+        Self { statement, entries, signer, digest }
     }
 
     /// What it says about a Lock.

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use keywright_proto::{Certificate, Effect, Id, Papers, Role, Target, family::Signed, tree::Hash};
 
 use super::{
-    Reply, Station, confirmations::Changed, log::Confirmed, plugs::new_label,
+    Reply, Station,
+    confirmations::{Changed, Judged},
+    log::Confirmed,
+    plugs::new_label,
     soft_keys::MODEL as SOFT_KEY,
 };
 use crate::{
@@ -207,13 +210,14 @@ impl Station {
 
     fn take_confirmations(&mut self, family: Id, papers: &Papers) -> Result<usize, Error> {
         let (mut batch, mut confirmed) = (Batch::new(), Confirmed::new());
-        let (mut new, mut changed) = (0, Changed::new());
+        let (mut new, mut changed, mut judged) = (0, Changed::new(), Judged::new());
         for (lock, said, cose) in papers.confirmations() {
             let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == family);
             let Some(stated) = stated else { continue };
             let (lock, allow) = (id_of(&lock), said.effect == Effect::Allow);
-            let stays = allow && self.is_admitted(stated.key, lock)?;
-            if self.put_confirmed(&mut batch, lock, &stated, said, cose.to_vec())? {
+            let words = self.judged(&mut judged, &stated)?;
+            let stays = allow && self.is_admitted(words, stated.key, lock)?;
+            if self.put_confirmed(&mut batch, words, lock, &stated, said, cose.to_vec())? {
                 new += 1;
                 if !stays {
                     changed.entry((stated.key, family)).or_default().push(lock);
