@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod outputs;
 pub mod port;
 pub mod record;
+pub mod retry;
 pub mod rules;
 pub mod run;
 pub mod service;
