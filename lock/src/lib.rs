@@ -16,6 +16,7 @@ pub mod identity;
 pub mod inbox;
 pub mod key;
 pub mod link;
+pub mod lived;
 pub mod membership;
 pub mod outbox;
 pub mod outputs;
