@@ -232,7 +232,8 @@ impl Gate {
             record.entries.remove(*at);
         }
         if record.entries.len() >= MAX_ENTRIES {
-            let at = rules::dispensable(&key.words, &new).ok_or(Refusal::TooManySigners)?;
+            let at = rules::dispensable(&key.words, &new, &hash, &self.judged_with(&grant, now));
+            let at = at.ok_or(Refusal::TooManySigners)?;
             key.unanswered.remove(&key.words.remove(at).digest);
             record.entries.remove(at);
         }
@@ -258,6 +259,13 @@ impl Gate {
         if new || chain {
             self.judge(now);
         }
+    }
+
+    /// The judgement as it will be with this grant: its signer may not be known yet, and it may put somebody out.
+    fn judged_with(&self, grant: &VerifiedGrant, now: Now) -> Judgement {
+        let mut facts = self.facts.clone();
+        facts.learn_statement(&grant.statement, now.lived / 1_000);
+        facts.judge(self.limits.revoke_delay, now.lived / 1_000)
     }
 
     /// A signer that was revoked adds nothing; what of its denials stays in force is here already.

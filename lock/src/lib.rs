@@ -9,6 +9,10 @@ pub mod apply;
 pub mod clock;
 pub mod config;
 pub mod error;
+#[cfg(test)]
+#[path = "../../proto/tests/common/mod.rs"]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod family;
 pub mod files;
 pub mod gate;
 pub mod hook;
