@@ -1,7 +1,10 @@
 //! Who is believed in a family, and what counts of all that is said of one of its Keys: the rules of
 //! `proto::judgement` over what the registry holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod heard;
+mod kept;
+
+use std::collections::BTreeMap;
 
 use keywright_proto::{
     Certificate, Effect, Facts, Id, Judgement, Standing,
@@ -12,8 +15,10 @@ use keywright_proto::{
 };
 use sha2::{Digest, Sha256};
 
+pub use kept::kept;
+
 use crate::registry::{
-    Filter, Registry, RegistryError,
+    Filter, Registry, RegistryError, WithEntries,
     records::{Key, LockEntry, Scope, Statement},
 };
 
@@ -113,6 +118,8 @@ pub struct Source {
     pub entries: Vec<LockEntry>,
     /// The key hash of its signer; none where it cannot be read.
     pub signer: Option<Hash>,
+    /// Names it in confirmations.
+    pub digest: Option<Hash>,
 }
 
 /// All that is said about one Key in one family.
@@ -125,8 +132,9 @@ pub struct Words {
 
 impl Source {
     fn new(statement: Statement, entries: Vec<LockEntry>) -> Self {
-        let signer = claimed(&statement.cose).map(|claimed| claimed.signer);
-        Self { statement, entries, signer }
+        let claimed = claimed(&statement.cose);
+        let (signer, digest) = (claimed.map(|said| said.signer), claimed.map(|said| said.digest));
+        Self { statement, entries, signer, digest }
     }
 
     /// What it says about a Lock.
@@ -278,14 +286,12 @@ impl Words {
         self.sources.iter().filter(by).filter_map(|source| source.statement.version)
     }
 
-    /// What has to be kept beside a new statement by this signer, which says all that counts: the
-    /// newest of each other signer.
-    pub fn beside(&self, signer: &Hash) -> Vec<(Statement, Vec<LockEntry>)> {
-        let mut seen = BTreeSet::from([*signer]);
-        let mut versioned: Vec<_> =
-            self.sources.iter().filter(|source| source.statement.version.is_some()).collect();
-        versioned.sort_by_key(|source| std::cmp::Reverse(source.statement.version));
-        versioned.retain(|source| source.signer.is_some_and(|by| seen.insert(by)));
-        versioned.into_iter().map(|s| (s.statement.clone(), s.entries.clone())).collect()
+    /// What has to be kept beside a new statement.
+    pub fn beside(&self, new: &Statement, entries: &[LockEntry]) -> Vec<WithEntries> {
+        let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
+        let known = versioned.map(|source| (source.statement.clone(), source.entries.clone()));
+        let mut kept = kept(known.chain([(new.clone(), entries.to_vec())]).collect());
+        kept.retain(|(statement, _)| statement != new);
+        kept
     }
 }

@@ -69,6 +69,7 @@ const RULES: &[&str] = &[
     "audit/mod.rs",
     "audit/denials.rs",
     "decision.rs",
+    "judging/kept.rs",
     "presence.rs",
     "token/pcsc_reader.rs",
     "serialization/look.rs",

@@ -18,11 +18,12 @@ use keywright_proto::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    clock::Now,
     error::{Error, Refusal},
     identity::Identity,
     key::{Key, add_chain, word},
     membership::Membership,
-    record::{Entry, MAX_ENTRIES, Record},
+    record::{Entry, MAX_ENTRIES, Record, SOME_TIME},
     rules::{self, Place, Word},
     store::{Store, damaged},
 };
@@ -51,6 +52,7 @@ pub struct Gate {
     facts: Facts,
     judgement: Judgement,
     authorities: BTreeMap<Hash, Certificate>,
+    lived: u64,
 }
 
 /// What became of a grant that was taken.
@@ -76,12 +78,14 @@ impl Gate {
         identity: Identity,
         membership: Membership,
         limits: Limits,
-        now: u64,
+        now: Now,
     ) -> Result<Self, Error> {
         let mut facts = Facts::new(membership.root().public_key());
         facts.learn_chain(membership.chain());
         let store = Store::open(state)?;
-        let judgement = facts.judge(limits.revoke_delay, now / 1_000);
+        let hashes = store.keys()?;
+        let now = Now { lived: last_seen(&store, &hashes).max(now.lived), ..now };
+        let judgement = facts.judge(limits.revoke_delay, now.lived / 1_000);
         let mut gate = Self {
             identity,
             membership,
@@ -92,22 +96,22 @@ impl Gate {
             facts,
             judgement,
             authorities: BTreeMap::new(),
+            lived: now.lived,
         };
-        for hash in gate.store.keys()? {
-            if let Err(error) = gate.load(hash) {
+        for hash in hashes {
+            if let Err(error) = gate.load(hash, now) {
                 tracing::error!("{error}");
                 gate.damaged.insert(hash);
             }
         }
         let chain = gate.membership.chain().to_vec();
         gate.learn_authorities(&chain);
-        gate.facts.seen_by(now / 1_000);
         gate.judge(now);
         Ok(gate)
     }
 
-    fn load(&mut self, hash: Hash) -> Result<(), Error> {
-        let record = self.store.read(&hash)?;
+    fn load(&mut self, hash: Hash, now: Now) -> Result<(), Error> {
+        let mut record = self.store.read(&hash)?;
         let bad = |what: String| damaged(self.store.path(&hash), what);
         let mut key: Option<Key> = None;
         let mut learnt = Vec::new();
@@ -129,6 +133,7 @@ impl Gate {
         let chains = chains.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         key.show(&chains);
         for (grant, first_seen) in &learnt {
+            let first_seen = if *first_seen == SOME_TIME { now.lived } else { *first_seen };
             self.facts.learn_statement(&grant.statement, first_seen / 1_000);
             self.learn_authorities(&grant.statement.chain);
         }
@@ -137,6 +142,15 @@ impl Gate {
             self.learn_authorities(chain);
         }
         self.keys.insert(hash, key);
+        // When is not known: now, and not at each start anew.
+        let mut unknown =
+            record.entries.iter_mut().filter(|e| e.first_seen == SOME_TIME).peekable();
+        if unknown.peek().is_some() {
+            unknown.for_each(|entry| entry.first_seen = now.lived);
+            if let Err(error) = self.store.write(&hash, &record) {
+                tracing::warn!("{error}; the delay of a revocation may end later for it");
+            }
+        }
         Ok(())
     }
 
@@ -172,16 +186,21 @@ impl Gate {
     }
 
     /// Judges anew: some time has passed.
-    pub fn judge(&mut self, now: u64) {
-        self.judgement = self.facts.judge(self.limits.revoke_delay, now / 1_000);
+    pub fn judge(&mut self, now: Now) {
+        self.judgement = self.facts.judge(self.limits.revoke_delay, now.lived / 1_000);
+    }
+
+    /// Whether a revocation waits for the end of a delay.
+    pub fn is_delayed(&self) -> bool {
+        self.judgement.next_change().is_some()
     }
 
     /// Takes a grant: verifies it, compares it with what is known, saves it. What follows from it for the outputs is
-    /// for the caller. `now` is in Unix milliseconds.
+    /// for the caller.
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing has changed, on the disk or here.
-    pub fn take(&mut self, bytes: &[u8], now: u64) -> Result<Taken, Refusal> {
+    pub fn take(&mut self, bytes: &[u8], now: Now) -> Result<Taken, Refusal> {
         let grant = self.verify(bytes)?;
         let hash = grant.statement.subject.hash();
         let new = word(&grant)?;
@@ -189,7 +208,7 @@ impl Gate {
             return Err(Refusal::DamagedKey(self.store.path(&hash)));
         }
         self.refuse_revoked(&new)?;
-        let clock = self.clock(now);
+        let clock = self.clock(now.unix);
         let parked = rules::waits(&new, clock);
         let words = self.keys.get(&hash).map_or(&[][..], |key| &key.words);
         let displaced = match rules::place(words, &new, clock) {
@@ -213,13 +232,15 @@ impl Gate {
             record.entries.remove(*at);
         }
         if record.entries.len() >= MAX_ENTRIES {
-            let at = rules::dispensable(&key.words, &new).ok_or(Refusal::TooManySigners)?;
+            let at = rules::dispensable(&key.words, &new, &hash, &self.judged_with(&grant, now));
+            let at = at.ok_or(Refusal::TooManySigners)?;
             key.unanswered.remove(&key.words.remove(at).digest);
             record.entries.remove(at);
         }
         key.words.push(new);
         key.unanswered.insert(new.digest);
-        record.entries.push(Entry { grant: bytes.to_vec(), first_seen: now, answered: false });
+        let first_seen = now.lived;
+        record.entries.push(Entry { grant: bytes.to_vec(), first_seen, answered: false });
         add_chain(&mut record, &grant.access_chain);
         let chains = self.parse_chains(&record, key.subject())?;
         key.show(&chains);
@@ -230,14 +251,21 @@ impl Gate {
         Ok(Taken { key: hash, digest: new.digest, known: false, parked })
     }
 
-    fn learn(&mut self, grant: &VerifiedGrant, now: u64) {
-        let new = self.facts.learn_statement(&grant.statement, now / 1_000);
+    fn learn(&mut self, grant: &VerifiedGrant, now: Now) {
+        let new = self.facts.learn_statement(&grant.statement, now.lived / 1_000);
         let chain = self.facts.learn_chain(&grant.access_chain);
         self.learn_authorities(&grant.statement.chain);
         self.learn_authorities(&grant.access_chain);
         if new || chain {
             self.judge(now);
         }
+    }
+
+    /// The judgement as it will be with this grant: its signer may not be known yet, and it may put somebody out.
+    fn judged_with(&self, grant: &VerifiedGrant, now: Now) -> Judgement {
+        let mut facts = self.facts.clone();
+        facts.learn_statement(&grant.statement, now.lived / 1_000);
+        facts.judge(self.limits.revoke_delay, now.lived / 1_000)
     }
 
     /// A signer that was revoked adds nothing; what of its denials stays in force is here already.
@@ -293,6 +321,11 @@ impl Gate {
         (now / 1_000 >= self.membership.root().not_before()).then_some(now)
     }
 
+    /// How long the Lock has lived at least: something was first seen then.
+    pub const fn lived(&self) -> u64 {
+        self.lived
+    }
+
     /// Whether nobody ever told of a Key.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -308,13 +341,16 @@ impl Gate {
     }
 
     /// When somebody may be admitted or shut out without anything arriving, in Unix milliseconds.
-    pub fn next_change(&self, now: u64) -> Option<u64> {
-        let clock = self.clock(now);
+    pub fn next_change(&self, now: Now) -> Option<u64> {
+        let clock = self.clock(now.unix);
         let parked = self.keys.values().flat_map(|key| &key.words);
         let parked = parked.filter(|word| rules::waits(word, clock));
         let due = parked.filter_map(|word| word.said.version);
         let due = due.map(|version| version.saturating_sub(PARK_AHEAD_MS));
-        let judged = self.judgement.next_change().map(|at| at.saturating_mul(1_000));
+        let judged = self.judgement.next_change().map(|at| {
+            let left = at.saturating_mul(1_000).saturating_sub(now.lived);
+            now.unix.saturating_add(left)
+        });
         due.chain(judged).min()
     }
 
@@ -335,6 +371,13 @@ impl Gate {
     pub const fn membership(&self) -> &Membership {
         &self.membership
     }
+}
+
+/// The latest of the times at which something was first seen. What cannot be read is named when it is loaded.
+fn last_seen(store: &Store, hashes: &[Hash]) -> u64 {
+    let records = hashes.iter().filter_map(|hash| store.read(hash).ok());
+    let seen = records.flat_map(|record| record.entries).map(|entry| entry.first_seen);
+    seen.filter(|seen| *seen != SOME_TIME).max().unwrap_or_default()
 }
 
 fn words_at(keys: &BTreeMap<Hash, Key>, hash: &Hash, at: usize) -> Option<Hash> {

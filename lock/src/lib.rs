@@ -9,6 +9,10 @@ pub mod apply;
 pub mod clock;
 pub mod config;
 pub mod error;
+#[cfg(test)]
+#[path = "../../proto/tests/common/mod.rs"]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod family;
 pub mod files;
 pub mod gate;
 pub mod hook;
@@ -16,11 +20,13 @@ pub mod identity;
 pub mod inbox;
 pub mod key;
 pub mod link;
+pub mod lived;
 pub mod membership;
 pub mod outbox;
 pub mod outputs;
 pub mod port;
 pub mod record;
+pub mod retry;
 pub mod rules;
 pub mod run;
 pub mod service;

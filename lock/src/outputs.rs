@@ -29,11 +29,11 @@ pub fn directory(state: &Path) -> PathBuf {
     state.join(DIRECTORY)
 }
 
-/// Writes every list that differs from what is there; says whether any did.
+/// Writes every list that differs from what is there, or `anew` every list; says whether any was written.
 ///
 /// # Errors
-/// The operating system refuses; the old list stays in force.
-pub fn write(gate: &Gate, state: &Path, now: u64) -> Result<bool, Error> {
+/// The operating system refuses. What is read may be a new list then, and not be on the disk: it has to be written anew.
+pub fn write(gate: &Gate, state: &Path, now: u64, anew: bool) -> Result<bool, Error> {
     let directory = directory(state);
     files::directory(&directory, Readers::Everybody).map_err(Error::file(&directory))?;
     let mut keys: Vec<_> = gate.admitted(now).collect();
@@ -47,13 +47,13 @@ pub fn write(gate: &Gate, state: &Path, now: u64) -> Result<bool, Error> {
         ("ca.pem", gate.authorities()),
         ("keys.json", keys_json(gate, &keys)),
     ] {
-        changed |= write_changed(&directory.join(name), text.as_bytes())?;
+        changed |= write_changed(&directory.join(name), text.as_bytes(), anew)?;
     }
     Ok(changed)
 }
 
-fn write_changed(path: &Path, bytes: &[u8]) -> Result<bool, Error> {
-    if files::read(path, MAX_LIST).is_ok_and(|old| old == bytes) {
+fn write_changed(path: &Path, bytes: &[u8], anew: bool) -> Result<bool, Error> {
+    if !anew && files::read(path, MAX_LIST).is_ok_and(|old| old == bytes) {
         return Ok(false);
     }
     files::replace(path, bytes, Readers::Everybody).map_err(Error::file(path))?;

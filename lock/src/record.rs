@@ -1,17 +1,21 @@
 //! What is kept of one Key, as bytes: the signed grants themselves, which are verified anew whenever they are read.
 //!
 //! ```cddl
-//! record = [1, [* [grant: bytes, first_seen: uint, answered: bool]], [* [2*5 bytes]]]
+//! record = [2, [* [grant: bytes, first_seen: uint, answered: bool]], [* [2*5 bytes]]]
 //! ```
-//! in CBOR, and SHA-256 over that. First seen is in Unix milliseconds; the last part are the Key's access certificates
-//! with what leads to the root. The checksum tells a worn disk from a forgery: neither is believed.
+//! in CBOR, and SHA-256 over that. First seen is how long this Lock had lived then ([`crate::lived`]), in milliseconds;
+//! the last part are the Key's access certificates with what leads to the root. The checksum tells a worn disk from a
+//! forgery: neither is believed. Version 1 had the time of the clock there, which says nothing of how long ago that was.
 
 use keywright_proto::grant::MAX_GRANT;
 use minicbor::{Decoder, Encoder};
 use sha2::{Digest, Sha256};
 
 /// The version of this format.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const FIRST: u8 = 1;
+/// First seen by a clock: at some time.
+pub const SOME_TIME: u64 = u64::MAX;
 /// How many grants are kept of one Key at most.
 pub const MAX_ENTRIES: usize = 24;
 /// How many access certificates of one Key.
@@ -25,7 +29,7 @@ const CHECKSUM: usize = 32;
 pub struct Entry {
     /// The grant as it came.
     pub grant: Vec<u8>,
-    /// When this Lock first saw it, in Unix milliseconds.
+    /// How long this Lock had lived when it first saw it, in milliseconds; [`SOME_TIME`] where that is not known.
     pub first_seen: u64,
     /// Whether a confirmation went out.
     pub answered: bool,
@@ -43,9 +47,13 @@ pub struct Record {
 impl Record {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_as(VERSION)
+    }
+
+    fn encode_as(&self, version: u8) -> Vec<u8> {
         let mut e = Encoder::new(Vec::new());
         // Writing to a Vec cannot fail.
-        let _ = self.write(&mut e);
+        let _ = self.write(&mut e, version);
         let mut bytes = e.into_writer();
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum);
@@ -55,8 +63,9 @@ impl Record {
     fn write(
         &self,
         e: &mut Encoder<Vec<u8>>,
+        version: u8,
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
-        e.array(3)?.u8(VERSION)?.array(self.entries.len() as u64)?;
+        e.array(3)?.u8(version)?.array(self.entries.len() as u64)?;
         for entry in &self.entries {
             e.array(3)?.bytes(&entry.grant)?.u64(entry.first_seen)?.bool(entry.answered)?;
         }
@@ -82,11 +91,17 @@ impl Record {
         }
         let mut d = Decoder::new(content);
         let parts = d.array().map_err(|_| "no record")?;
-        if d.u8().map_err(|_| "no record")? != VERSION {
+        let version = d.u8().map_err(|_| "no record")?;
+        if !(FIRST..=VERSION).contains(&version) {
             return Err("of another version of keywright-lockd");
         }
         let record = if parts == Some(3) { Self::read(&mut d) } else { None };
-        record.filter(|record| record.encode() == bytes).ok_or("no record")
+        let mut record =
+            record.filter(|record| record.encode_as(version) == bytes).ok_or("no record")?;
+        if version == FIRST {
+            record.entries.iter_mut().for_each(|entry| entry.first_seen = SOME_TIME);
+        }
+        Ok(record)
     }
 
     fn read(d: &mut Decoder<'_>) -> Option<Self> {
@@ -143,6 +158,7 @@ mod tests {
         ));
         let record = Record::decode(&bytes.unwrap()).unwrap();
         assert_eq!(record.entries[0].grant, [1, 2, 3]);
+        assert_eq!(record.entries[0].first_seen, SOME_TIME);
         assert_eq!(record.chains, [[[4], [5]]]);
     }
 }

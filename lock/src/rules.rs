@@ -2,7 +2,7 @@
 //! `keywright_proto::judgement`; here is what one Lock makes of it for one Key. No I/O, no clock.
 
 use keywright_proto::{
-    Effect, Judgement, PublicKey, is_parked,
+    Effect, Judgement, PublicKey, Standing, is_parked,
     rights::{Said, newest},
     tree::Hash,
 };
@@ -62,17 +62,45 @@ pub fn place(kept: &[Word], new: &Word, now: Option<u64>) -> Place {
     Place::Kept(displaced.map(|(at, ..)| *at).collect())
 }
 
-/// What can go where there is no more room: nothing for what lets in; for what shuts out, the oldest of what lets in, and
-/// else of denials. However much a thief says of a Key, it can be shut out.
-pub fn dispensable(kept: &[Word], new: &Word) -> Option<usize> {
-    if new.said.effect == Effect::Allow {
-        return None;
-    }
-    let versioned = kept.iter().enumerate().filter_map(|(at, word)| {
-        let version = word.said.version?;
-        Some((word.said.effect == Effect::Deny, version, at))
+/// What can go where there is no more room, if anything can. However much a thief says of a Key with CAs of its own, it can
+/// be shut out, and whoever stands above the thief can let in.
+///
+/// First goes what counts for nothing because its signer, or whoever had certified it, was revoked. Then, for what shuts out, the oldest of what lets in,
+/// and else of denials, but nothing from nearer to the root unless it is outdone: what waits for a delay displaces nobody's
+/// word meanwhile. For what lets in: what is older, if its signer does not stand or is farther from the root. Last, for a
+/// revocation: those by signers that do not stand, or are farther from the root; it says the same with more weight.
+pub fn dispensable(
+    kept: &[Word],
+    new: &Word,
+    subject: &Hash,
+    judgement: &Judgement,
+) -> Option<usize> {
+    let weigh = |word: &Word| judgement.weigh(&word.signer, subject, word.said);
+    let (own, acts) = (judgement.depth(&new.signer), weigh(new).is_some());
+    let gone = kept.iter().enumerate().filter_map(|(at, word)| {
+        let (said, denies, left) = (word.said, word.said.effect == Effect::Deny, weigh(word));
+        let standing = judgement.standing(&word.signer);
+        let is_out = standing.is_some_and(|standing| standing >= Standing::Orphaned);
+        let depth = judgement.depth(&word.signer).filter(|_| !is_out);
+        let below = own.is_some_and(|own| depth.is_none_or(|depth| own < depth));
+        let beside = below || (own.is_some() && own == depth);
+        // A revocation by somebody revoked is no more than a denial.
+        let version = left.map_or(said.version, |left| left.version);
+        let class = match (new.said.effect, new.said.version) {
+            _ if left.is_none() && (standing == Some(Standing::Revoked) || is_out && !denies) => 0,
+            (Effect::Deny, newer) if said.version.is_some() => {
+                let outdone = acts && newer.is_none_or(|newer| said.version < Some(newer));
+                (beside || outdone).then_some(1)?
+            }
+            // One that was certified by somebody revoked may be certified anew, and its word counts then.
+            (Effect::Allow, _) if left.is_none() && is_out && below => 1,
+            (Effect::Allow, newer) if version.is_some() && version < newer && below => 1,
+            (Effect::Deny, None) if below => 2,
+            _ => return None,
+        };
+        Some((class, denies, version, at))
     });
-    versioned.min().map(|(.., at)| at)
+    gone.min().map(|(.., at)| at)
 }
 
 /// Whether the Key is admitted.
@@ -101,9 +129,11 @@ pub fn waits(word: &Word, now: Option<u64>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use keywright_proto::{Facts, RevokedIssuer, judgement::Revocation};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::family::{Ca, Key};
 
     const NOW: Option<u64> = Some(1_000_000_000_000);
     const FUTURE: u64 = 1_000_000_000_000 + 86_400_001;
@@ -151,14 +181,67 @@ mod tests {
         assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], None), FUTURE);
     }
 
+    fn signer(number: u8) -> Hash {
+        Key::new(number + 1).public().hash()
+    }
+
+    fn judgement(revoked: bool) -> Judgement {
+        let master = Ca::master(Key::new(1));
+        let backup = master.backup(Key::new(2), 2);
+        let mut facts = Facts::new(&master.key.public());
+        facts.learn_chain(&backup.backup(Key::new(3), 3).chain);
+        facts.learn_chain(&backup.backup(Key::new(4), 4).chain);
+        facts.learn_chain(&master.issue(&Key::new(9), keywright_proto::Role::Master, &[9]));
+        if revoked {
+            let revokes = RevokedIssuer { issuing_key: signer(1), denials_until: 50 };
+            let issuer = Some(revokes);
+            let revocation = Revocation { signer: signer(0), subject: [88; 32], issuer };
+            facts.learn_revocation(revocation, 0);
+        }
+        facts.judge(1, 0)
+    }
+
+    /// What goes of these, on the word of 0, the Master. 1 is a Backup by it, and 2 and 3 are by 1.
+    fn goes(revoked: bool, kept: &[Word], new: Word) -> Option<usize> {
+        let judgement = judgement(revoked);
+        let hashed = |word: &Word| Word { signer: signer(word.signer[0]), ..*word };
+        let kept: Vec<_> = kept.iter().map(hashed).collect();
+        dispensable(&kept, &hashed(&new), &[77; 32], &judgement)
+    }
+
     #[test]
-    fn room_is_made_for_what_shuts_out() {
-        let revoked = word(9, None, Effect::Deny);
-        let kept = [revoked, deny(1, 3), allow(2, 7), allow(3, 5), deny(4, 1)];
-        assert_eq!(dispensable(&kept, &allow(5, 9)), None);
-        assert_eq!(dispensable(&kept, &deny(5, 9)), Some(3));
-        assert_eq!(dispensable(&kept[..2], &revoked), Some(1));
-        assert_eq!(dispensable(&kept[..1], &deny(5, 9)), None);
+    fn room_is_made() {
+        let revocation = |signer| word(signer, None, Effect::Deny);
+        // The Master's own Key, revoked from below.
+        let judgement = judgement(false);
+        let (own, theft) = (allow(0, 1), revocation(1));
+        let hashed = |word: Word| Word { signer: signer(word.signer[0]), ..word };
+        let kept = [hashed(own)];
+        let access = Key::new(9).public().hash();
+        assert_eq!(dispensable(&kept, &hashed(theft), &access, &judgement), None);
+        assert_eq!(dispensable(&kept, &hashed(theft), &[77; 32], &judgement), Some(0));
+        let kept = [revocation(1), deny(1, 3), allow(2, 7), allow(3, 5), deny(3, 1)];
+        for (what, revoked, kept, new, expected) in [
+            ("shuts out: what lets in goes first", false, &kept[..], deny(1, 9), Some(3)),
+            ("then denials", false, &kept[..2], revocation(1), Some(1)),
+            ("nothing newer from above", false, &[allow(0, 9)], deny(1, 8), None),
+            ("but what is outdone", false, &[allow(0, 7)], deny(1, 8), Some(0)),
+            ("a revocation is final", false, &kept[..1], deny(1, 9), None),
+            ("but for the same from above", false, &kept[..1], revocation(0), Some(0)),
+            ("not from an equal", false, &kept[..1], revocation(1), None),
+            ("lets in: the older from below", false, &kept[1..], allow(0, 9), Some(2)),
+            ("what is newer stays", false, &[deny(1, 9)], allow(0, 9), None),
+            ("and what is by an equal", false, &[allow(1, 3)], allow(1, 9), None),
+            ("a revocation that counts stays", false, &kept[..1], allow(0, 9), None),
+            ("what is void goes", true, &[deny(1, 3), allow(1, 99)], allow(0, 9), Some(1)),
+            ("and what it had denied", true, &[deny(1, 3)], allow(0, 9), Some(0)),
+            ("its revocations too", true, &[revocation(1), revocation(2)], allow(0, 51), Some(0)),
+            ("their future does not", true, &[deny(2, 99)], allow(0, 9), Some(0)),
+            ("as far as they go", true, &[revocation(1)], allow(0, 50), None),
+            ("and those it had certified", true, &[deny(2, 9), allow(3, 8)], allow(0, 10), Some(1)),
+        ] {
+            assert_eq!(goes(revoked, kept, new), expected, "{what}");
+        }
     }
 
     fn any_word() -> impl Strategy<Value = Word> {

@@ -3,11 +3,10 @@
 
 use std::{
     convert::Infallible,
-    iter,
     path::Path,
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keywrightd::link::connection;
@@ -21,6 +20,7 @@ use crate::{
     inbox::{self, Dropped, Watch},
     link::LockLink,
     membership::{CHAIN, Membership},
+    retry::Retry,
     service::Service,
 };
 
@@ -28,9 +28,8 @@ use crate::{
 pub const REQUEST: &str = "request.pem";
 /// How many events are taken before the lists are written once for all of them.
 const BATCH: usize = 256;
-/// The first and the longest wait before a [`crate::service::Problem`] is met again, in milliseconds.
-const RETRY: (u64, u64) = (10_000, 900_000);
-
+/// How often it is looked where nothing tells of changes any more.
+const LOOK: Duration = Duration::from_secs(10);
 /// How many events wait at most; whoever brings more has to wait too.
 const QUEUE: usize = 64;
 
@@ -52,19 +51,20 @@ pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     watch(&service.inbox(), send.clone())?;
     let link = service.config().link.as_ref();
     let link = link.map(|link| LockLink::prepare(link, state, service.gate())).transpose()?;
-    let mut running = Running { service, link, send, retry: None, reconnect: false };
+    let mut running = Running { service, link, send, retry: Retry::default(), reconnect: false };
     running.connect()?;
     tracing::info!(%lock, "ready");
     running.all_waiting();
     loop {
         running.settle();
-        match next(&events, running.wait()) {
-            None => running.try_again(),
-            Some(event) => {
-                for event in iter::once(event).chain(events.try_iter().take(BATCH)) {
-                    running.hear(event);
-                }
-            }
+        let event = next(&events, running.wait());
+        let is_quiet = event.is_none();
+        for event in event.into_iter().chain(events.try_iter().take(BATCH)) {
+            running.hear(event);
+        }
+        // Events may come without an end, and take longer than until then.
+        if is_quiet || running.retry.is_due(Instant::now()) {
+            running.try_again();
         }
     }
 }
@@ -74,15 +74,9 @@ struct Running {
     service: Service,
     link: Option<LockLink>,
     send: SyncSender<Event>,
-    retry: Option<Retry>,
+    retry: Retry,
     /// Whether a grant from the link was lost for lack of room.
     reconnect: bool,
-}
-
-/// When to try again what did not work: Unix milliseconds, and how long it was waited for.
-struct Retry {
-    at: u64,
-    wait: u64,
 }
 
 impl Running {
@@ -116,19 +110,18 @@ impl Running {
                 if let Some(link) = &self.link {
                     link.send(answers);
                 }
-                if self.retry.as_ref().is_some_and(|retry| retry.at <= unix_millis()) {
-                    self.retry = None;
-                }
+                self.retry.went_well();
             }
             Err(problem) => {
                 tracing::error!("{problem}");
-                again(&mut self.retry);
+                self.retry.again(Instant::now());
             }
         }
     }
 
     /// Some time has passed.
     fn try_again(&mut self) {
+        self.retry.trying();
         if std::mem::take(&mut self.reconnect) {
             let done = self.connect();
             self.note(done);
@@ -152,26 +145,16 @@ impl Running {
     fn note(&mut self, done: Result<(), Error>) {
         if let Err(error) = done {
             tracing::error!("{error}; it will be tried again");
-            again(&mut self.retry);
+            self.retry.again(Instant::now());
         }
     }
 
     /// How long to wait for an event; none: until there is one.
     fn wait(&self) -> Option<Duration> {
-        let retry = self.retry.as_ref().map(|retry| retry.at);
-        let at = self.service.next_change().into_iter().chain(retry).min()?;
-        Some(Duration::from_millis(at.saturating_sub(unix_millis()).max(1)))
-    }
-}
-
-fn again(retry: &mut Option<Retry>) {
-    let now = unix_millis();
-    match retry {
-        Some(retry) if retry.at > now => {}
-        old => {
-            let wait = old.as_ref().map_or(RETRY.0, |old| (old.wait * 2).min(RETRY.1));
-            *old = Some(Retry { at: now + wait, wait });
-        }
+        let change = self.service.next_change();
+        let change = change.map(|at| Duration::from_millis(at.saturating_sub(unix_millis())));
+        let retry = self.retry.at().map(|at| at.saturating_duration_since(Instant::now()));
+        Some(change.into_iter().chain(retry).min()?.max(Duration::from_millis(1)))
     }
 }
 
@@ -186,7 +169,7 @@ fn next(events: &Receiver<Event>, wait: Option<Duration>) -> Option<Event> {
         Err(RecvTimeoutError::Timeout) => None,
         // The watch is gone, which its thread has said: what still comes is found by looking now and then.
         Err(RecvTimeoutError::Disconnected) => {
-            thread::sleep(Duration::from_millis(RETRY.0));
+            thread::sleep(LOOK);
             None
         }
     }

@@ -11,13 +11,14 @@ use std::{
 use keywright_proto::{Id, grant::MAX_GRANT, tree::Hash};
 
 use crate::{
-    clock::unix_millis,
+    clock::{Now, unix_millis},
     config::Config,
     error::{Error, Refusal},
     files::{self, Readers},
     gate::{Gate, Limits, Taken},
     hook::{self, HookError},
     identity::Identity,
+    lived::{Lived, SAVE},
     membership::Membership,
     outbox::{CONFIRMATION, Outbox, REFUSED, answer_name},
     outputs,
@@ -66,7 +67,10 @@ pub struct Service {
     state: PathBuf,
     config: Config,
     gate: Gate,
+    lived: Lived,
     outbox: Outbox,
+    /// Whether a list may not be on the disk as it is read.
+    lists_due: bool,
     /// Whether lists were written that no hook was run for.
     hook_due: bool,
     /// Statements that somebody waits for an answer on: Key and digest.
@@ -93,12 +97,17 @@ impl Service {
         let outbox = Outbox::open(state)?;
         let limits =
             Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
-        let gate = Gate::open(state, identity, membership, limits, unix_millis())?;
+        let mut lived = Lived::open(state);
+        let now = Now { unix: unix_millis(), lived: lived.now() };
+        let gate = Gate::open(state, identity, membership, limits, now)?;
+        lived.at_least(gate.lived());
         Ok(Self {
             state: state.to_owned(),
             config,
             gate,
+            lived,
             outbox,
+            lists_due: false,
             // What the host knows after a start is unknown.
             hook_due: true,
             asked: BTreeMap::new(),
@@ -149,7 +158,7 @@ impl Service {
     /// # Errors
     /// Why it changes nothing.
     pub fn take(&mut self, grant: &[u8], origin: Origin) -> Result<Taken, Refusal> {
-        let taken = self.gate.take(grant, unix_millis())?;
+        let taken = self.gate.take(grant, self.now())?;
         let name = Id::of_hash(&taken.key);
         tracing::info!(key = %name, known = taken.known, parked = taken.parked, "grant taken");
         let pair = (taken.key, taken.digest);
@@ -190,9 +199,17 @@ impl Service {
     /// # Errors
     /// A [`Problem`]: call it again later.
     pub fn settle(&mut self) -> Result<Vec<Answer>, Problem> {
-        let now = unix_millis();
+        let now = self.now();
         self.gate.judge(now);
-        self.hook_due |= outputs::write(&self.gate, &self.state, now)?;
+        if self.gate.is_delayed() {
+            self.lived.save()?;
+        }
+        let now = now.unix;
+        // Where that fails, some are written and some are not, and no hook was run for those that are.
+        let anew = std::mem::replace(&mut self.lists_due, true);
+        self.hook_due |= anew;
+        self.hook_due |= outputs::write(&self.gate, &self.state, now, anew)?;
+        self.lists_due = false;
         if self.hook_due {
             let lists = outputs::directory(&self.state);
             hook::run(&self.config.hook, self.config.hook_seconds, &lists)?;
@@ -270,7 +287,14 @@ impl Service {
 
     /// When something changes by itself, in Unix milliseconds.
     pub fn next_change(&self) -> Option<u64> {
-        self.gate.next_change(unix_millis())
+        let now = self.now();
+        // That this Lock goes on living is noted now and then.
+        let save = self.gate.is_delayed().then(|| now.unix.saturating_add(SAVE));
+        self.gate.next_change(now).into_iter().chain(save).min()
+    }
+
+    fn now(&self) -> Now {
+        Now { unix: unix_millis(), lived: self.lived.now() }
     }
 }
 

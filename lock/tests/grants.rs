@@ -246,6 +246,48 @@ fn no_more_keys_than_the_limit_but_always_room_to_shut_out() {
     assert!(admits(&mut service, &lock, &Key::new(31)));
 }
 
+/// A thief with a Backup makes CAs of its own, as many as it likes, and lets each say something of a Key.
+#[test]
+fn what_a_thief_says_leaves_room_for_the_master() {
+    let (master, thief) = (Ca::at_depth(1), Ca::at_depth(2));
+    let (sub, thiefs, other) = (Key::new(30), Key::new(31), Key::new(32));
+    let lock = Lock::of(&master);
+    let mut service = lock.service();
+    let everywhere = [leaf(Target::All, Allow)];
+    let access = thief.issue(&thiefs, Role::Backup, &[9]);
+    let grant = master.grant(&thiefs, Some(1), &everywhere, 0, &access).encode();
+    take(&mut service, &grant).unwrap();
+    let own = Key::new(33);
+    let access = master.issue(&own, Role::Master, &[8]);
+    let grant = master.grant(&own, Some(1), &everywhere, 0, &access).encode();
+    take(&mut service, &grant).unwrap();
+    let cas: Vec<_> = (0..30).map(|n| thief.backup(Key::new(50 + n), 0x10 + n)).collect();
+    for ca in &cas {
+        for (key, effect) in [(&sub, Deny), (&other, Allow)] {
+            let _ = take(&mut service, &lock.grant(ca, key, 5, effect));
+        }
+        let _ = take(&mut service, &revocation(ca, &thiefs).encode());
+        let _ = take(&mut service, &revocation(ca, &own).encode());
+    }
+    assert!(admits(&mut service, &lock, &own), "the Master is not shut out for lack of room");
+    // What is newer lets in.
+    take(&mut service, &lock.grant(&master, &sub, 6, Allow)).unwrap();
+    assert!(admits(&mut service, &lock, &sub));
+    assert!(admits(&mut service, &lock, &thiefs), "its own wait for the delay");
+    let revokes = keywright_proto::RevokedIssuer {
+        issuing_key: thief.key.public().hash(),
+        denials_until: 50,
+    };
+    take(&mut service, &common::revocation_of_issuer(&master, &thiefs, revokes)).unwrap();
+    assert!(!admits(&mut service, &lock, &thiefs));
+    // What is void now makes room, also for a Key that the Master had said nothing of.
+    take(&mut service, &lock.grant(&master, &other, 3, Allow)).unwrap();
+    assert!(admits(&mut service, &lock, &other));
+    drop(service);
+    let mut service = lock.service();
+    assert!(admits(&mut service, &lock, &other) && !admits(&mut service, &lock, &thiefs));
+}
+
 #[test]
 fn the_certificate_may_come_later_and_is_kept() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));

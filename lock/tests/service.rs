@@ -99,6 +99,28 @@ fn nothing_is_confirmed_before_the_hook_has_done_its_work() {
     assert_eq!(fs::read_to_string(&ran).unwrap().matches(&id).count(), 3);
 }
 
+/// What could not be saved is tried again, also where something else goes well meanwhile and takes longer than until then.
+#[test]
+fn what_could_not_be_saved_is_tried_again() {
+    let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
+    let lock = Lock::of(&ca);
+    // No record of this Key can be written until the hook has run for another one, which takes longer than the first wait.
+    let name = format!(".{}.cbor.new", hex::encode(sub.public().hash()));
+    let obstacle = lock.state().join("keys").join(name);
+    fs::create_dir_all(obstacle.join("x")).unwrap();
+    let inbox = lock.state().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    fs::write(inbox.join("first"), lock.grant(&ca, &sub, 5, Deny)).unwrap();
+    let script = format!(
+        "if grep -q . $KEYWRIGHT_LISTS/ssh_keys; then sleep 11; rm -r {}; fi",
+        obstacle.display()
+    );
+    let running = lock.start(&format!("hook = ['sh', '-c', '{script}']"));
+    running.drop_grant("other", &lock.grant(&ca, &other, 5, Allow)).unwrap();
+    running.answer("first").unwrap();
+    assert_eq!(common::waiting(&lock), 0);
+}
+
 /// A state directory on a file system of its own that is full: run again by [`a_full_disk_changes_nothing`] in a mount
 /// namespace.
 #[test]

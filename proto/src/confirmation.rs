@@ -81,6 +81,14 @@ impl Confirmation {
         Ok(receive(bytes)?.1.1)
     }
 
+    /// What a confirmation says. Nothing is verified: for those that were verified before.
+    ///
+    /// # Errors
+    /// [`ConfirmationError::Malformed`].
+    pub fn claimed(bytes: &[u8]) -> Result<Self, ConfirmationError> {
+        Ok(receive(bytes)?.1.0)
+    }
+
     /// Verifies a confirmation under a Lock's identity key.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 mod settled;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{
     Id,
@@ -14,7 +14,7 @@ use keywright_proto::{
 use super::{Page, RightRow, Rows, cursor, damaged, known_key};
 use crate::{
     error::Error,
-    judging::{Moment, Words},
+    judging::{Moment, Words, heard::heard},
     registry::{
         Filter, Registry, RegistryError,
         records::{Confirmation, LockEntry, Scope, Statement},
@@ -47,10 +47,15 @@ pub fn rights(
     known_key(registry, key)?;
     let limit = page.limit as usize;
     let (mut found, mut more) = (Vec::new(), false);
+    let mut words = BTreeMap::new();
     for (family, _) in registry.memberships(key)? {
         let further = match moment.compare(registry, key, family)? {
             None => plain(registry, key, family, page, &mut found)?,
-            Some(words) => compared(registry, family, &words, page, &mut found)?,
+            Some(of_family) => {
+                let further = compared(registry, family, &of_family, page, &mut found)?;
+                words.insert(family, of_family);
+                further
+            }
         };
         more |= further;
     }
@@ -61,8 +66,9 @@ pub fn rights(
     let mut rows = Vec::with_capacity(found.len());
     for right in found {
         let Found { lock, family, issued, .. } = right;
-        let confirmation = registry.confirmation(key, lock)?;
-        let state = state(right.said, confirmation);
+        let heard = heard(registry, words.get(&family), key, lock)?;
+        let state = state(right.said, heard.map(|(said, _)| said));
+        let confirmation = heard.map(|(_, confirmation)| confirmation);
         if state == RightState::None || registry.removed_lock(family, lock)?.is_some() {
             continue;
         }
@@ -185,23 +191,27 @@ pub fn counts(
 ) -> Result<(u32, u32), RegistryError> {
     let confirmed = registry.confirmations(key)?;
     let confirmed = confirmed.into_iter().filter(|(_, said)| said.allow).map(|(lock, _)| lock);
+    let confirmed: Vec<Id> = confirmed.collect();
     let removed: BTreeSet<Id> =
         registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
     if let Some(words) = moment.compare(registry, key, family)? {
-        let confirmed: BTreeSet<Id> = confirmed.collect();
+        let confirmed: BTreeSet<Id> = confirmed.into_iter().collect();
+        let admits = |lock: Id| -> Result<bool, RegistryError> {
+            let heard = heard(registry, Some(&words), key, lock)?;
+            Ok(heard.is_some_and(|(said, _)| said.effect == Effect::Allow))
+        };
         let (mut active, mut pending) = (0, 0);
         for lock in words.locks(registry, family)?.into_iter().filter(|l| !removed.contains(l)) {
             match words.on(lock).or_else(|| words.void_on(lock)) {
                 Some((Said { effect: Effect::Allow, .. }, _)) => {}
                 _ => continue,
             }
-            let counts = words.on(lock).is_some() && confirmed.contains(&lock);
+            let counts = words.on(lock).is_some() && confirmed.contains(&lock) && admits(lock)?;
             *(if counts { &mut active } else { &mut pending }) += 1;
         }
         return Ok((active, pending));
     }
     let Some(statement) = registry.statement(key, family)? else { return Ok((0, 0)) };
-    let confirmed: Vec<Id> = confirmed.collect();
     let (allowed, active) = match statement.scope {
         Scope::All if statement.version.is_none() => (0, 0),
         Scope::All => {
@@ -305,9 +315,7 @@ fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result
     Ok(Grant { statement: statement.cose, leaf, index, path, access_chain: Vec::new() })
 }
 
-fn state(said: Option<Said>, confirmation: Option<Confirmation>) -> RightState {
-    let confirmed = confirmation
-        .map(|confirmed| Said { version: confirmed.version, effect: effect(confirmed.allow) });
+fn state(said: Option<Said>, confirmed: Option<Said>) -> RightState {
     // What waits to be signed anew is not confirmed, whatever the Lock still does.
     said.map_or(RightState::Pending, |said| rights::state(Some(said), confirmed))
 }

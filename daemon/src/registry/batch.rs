@@ -39,6 +39,7 @@ enum Write {
     RemoveGroup(Id, String),
     Statement(Id, Id, Statement, Vec<LockEntry>),
     Older(Id, Id, Vec<WithEntries>),
+    Noted(Id, Id, Option<u64>, Vec<u8>),
     Revocation(Id, Revocation),
     Confirmation(Id, Id, Confirmation),
     LockWord(Id, Id, LockWord),
@@ -113,6 +114,11 @@ impl Batch {
         statements: Vec<(Statement, Vec<LockEntry>)>,
     ) -> &mut Self {
         self.write(Write::Older(key, family, statements))
+    }
+
+    /// Notes a statement that is not kept, so that it is known by its digest.
+    pub fn note_statement(&mut self, key: Id, family: Id, statement: &Statement) -> &mut Self {
+        self.write(Write::Noted(key, family, statement.version, statement.cose.clone()))
     }
 
     /// Puts a revocation. One that is there already stays as it is.
@@ -219,6 +225,7 @@ impl Batch {
             | Write::LockRemoval(..)
             | Write::Removed(..) => true,
             Write::Key(..)
+            | Write::Noted(..)
             | Write::Group(..)
             | Write::RemoveGroup(..)
             | Write::Confirmation(..)
@@ -262,6 +269,9 @@ impl Write {
                 statements.into_iter().try_for_each(|(statement, entries)| {
                     put_older(view, changes, key, family, &statement, entries)
                 })
+            }
+            Self::Noted(key, family, version, cose) => {
+                put_digest(changes, key, family, version, &cose)
             }
             Self::Revocation(family, revocation) => {
                 put_revocation(view, changes, family, revocation)

@@ -1,6 +1,6 @@
 //! The end of a write: what it made becomes what the station knows, in one durable step.
 
-use keywright_proto::{Certificate, Id, Kind, PublicKey, statement::claimed};
+use keywright_proto::{Certificate, Id, Kind, PublicKey};
 
 use super::{
     order::{Failure, Stop},
@@ -68,9 +68,8 @@ impl Write {
             allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
             issued: now,
         };
-        let signer = claimed(cose).map(|claimed| claimed.signer).unwrap_or_default();
         let words = Words::read(&self.tools.registry, key, family, None)?;
-        batch.put_older(key, family, words.beside(&signer));
+        batch.put_older(key, family, words.beside(&statement, &locks));
         batch.put_statement(key, family, statement, locks);
         let (kind, serialization) = (intent.kind.role(), Some(intent.number));
         let made = Event::KeyMade { family, key, kind, locks: allowed, serialization };

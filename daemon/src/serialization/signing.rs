@@ -34,6 +34,44 @@ pub fn sign_all(
     Ok((cleared?, signed?))
 }
 
+/// The same where each paper counts by itself, the first ones most: what was signed before one failed is handed out.
+///
+/// # Errors
+/// As [`Token::sign_with`], where nothing was signed.
+pub fn sign_first(
+    token: &mut Token,
+    pin: &Pin,
+    papers: Vec<Unsigned>,
+) -> Result<Signed, TokenError> {
+    let (mut signed, wanted) = (Vec::with_capacity(papers.len()), papers.len());
+    for paper in papers {
+        match attempt(token, pin, vec![paper]) {
+            Ok(Ok(one)) => signed.extend(one),
+            failed if signed.is_empty() => {
+                let cleared = token.clear();
+                return Ok((cleared?, failed?));
+            }
+            Ok(Err(why)) => {
+                tracing::error!(?why, "the rest was not signed");
+                break;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the rest was not signed");
+                break;
+            }
+        }
+    }
+    let cleared = match token.clear() {
+        // It has signed all the same. One that left forgets by itself.
+        Err(error) if signed.len() < wanted => {
+            let gone = error == TokenError::Transport(TransportError::Gone);
+            Cleared { authorized: !gone, retries: None }
+        }
+        cleared => cleared?,
+    };
+    Ok((cleared, Ok(signed)))
+}
+
 /// A token that left while its card was written has signed all the same, and forgets by itself.
 pub(super) fn cleared_after(
     cleared: Result<Cleared, TokenError>,

@@ -1,17 +1,18 @@
 //! ApplyConfirmation: what a Lock signed about a Key, carried here by hand or over the link. Only it
 //! moves a right from `pending` to `active`, or ends `removing`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use keywright_proto::{
-    Confirmation, Effect, Id, PublicKey,
-    rights::{Said, newest},
-};
+use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::Said};
 
 use super::{Reply, Station, log::Confirmed, view::Output};
 use crate::{
     clock,
     error::Error,
+    judging::{
+        Words,
+        heard::{self, heard, outdoes},
+    },
     queries,
     registry::{
         Batch,
@@ -24,6 +25,9 @@ const MOST_TOLD: usize = 1_000;
 
 /// Locks whose word may have changed a right, by Key and family.
 pub(super) type Changed = BTreeMap<(Id, Id), Vec<Id>>;
+
+/// What is said of Keys in a family, while many confirmations are looked at.
+pub(super) type Judged = BTreeMap<(Id, Id), Option<Words>>;
 
 impl Station {
     /// ApplyConfirmation.
@@ -43,6 +47,7 @@ impl Station {
 
     fn keep_confirmations(&mut self, all: Vec<Vec<u8>>) -> Result<Vec<Error>, Error> {
         let (mut batch, mut rights) = (Batch::new(), BTreeSet::new());
+        let mut judged = Judged::new();
         let (mut confirmed, mut changed) = (Confirmed::new(), Changed::new());
         let (mut keys, mut refused) = (BTreeSet::new(), Vec::new());
         for bytes in all {
@@ -55,8 +60,9 @@ impl Station {
                         rights = BTreeSet::from([(stated.key, lock)]);
                     }
                     let allow = said.effect == Effect::Allow;
-                    let stays = allow && self.is_admitted(stated.key, lock)?;
-                    if self.put_confirmed(&mut batch, lock, &stated, said, bytes)? {
+                    let words = self.judged(&mut judged, &stated)?;
+                    let stays = allow && self.is_admitted(words, stated.key, lock)?;
+                    if self.put_confirmed(&mut batch, words, lock, &stated, said, bytes)? {
                         confirmed.entry((stated.key, allow)).or_default().push(lock);
                         if !stays {
                             changed.entry((stated.key, stated.family)).or_default().push(lock);
@@ -79,9 +85,30 @@ impl Station {
         Ok(refused)
     }
 
+    /// What is said of the Key that a statement is about; none where it need not be compared.
+    pub(super) fn judged<'a>(
+        &self,
+        judged: &'a mut Judged,
+        stated: &Stated,
+    ) -> Result<Option<&'a Words>, Error> {
+        let words = match judged.entry((stated.key, stated.family)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                new.insert(self.moment().compare(&self.registry, stated.key, stated.family)?)
+            }
+        };
+        Ok(words.as_ref())
+    }
+
     /// Whether the Lock has confirmed already that it admits this Key: once more is no change.
-    pub(super) fn is_admitted(&self, key: Id, lock: Id) -> Result<bool, Error> {
-        Ok(self.registry.confirmation(key, lock)?.is_some_and(|confirmed| confirmed.allow))
+    pub(super) fn is_admitted(
+        &self,
+        words: Option<&Words>,
+        key: Id,
+        lock: Id,
+    ) -> Result<bool, Error> {
+        let heard = heard(&self.registry, words, key, lock)?;
+        Ok(heard.is_some_and(|(said, _)| said.effect == Effect::Allow))
     }
 
     /// Tells of each right that has just been confirmed.
@@ -127,6 +154,7 @@ impl Station {
     pub(super) fn put_confirmed(
         &self,
         batch: &mut Batch,
+        words: Option<&Words>,
         lock: Id,
         stated: &Stated,
         said: Confirmation,
@@ -134,13 +162,17 @@ impl Station {
     ) -> Result<bool, Error> {
         let key = stated.key;
         let new = Said { version: stated.version, effect: said.effect };
-        let old = self.registry.confirmation(key, lock)?.map(|old| Said {
-            version: old.version,
-            effect: if old.allow { Effect::Allow } else { Effect::Deny },
-        });
+        let old = self.registry.confirmation(key, lock)?.map(heard::said);
+        let old = match old {
+            Some(old) => {
+                Some((heard(&self.registry, words, key, lock)?.map(|(said, _)| said), old))
+            }
+            None => None,
+        };
+        let counts = words.map_or(Some(new), |words| words.heard(new, Some(&said.statement)));
         let word = self.registry.lock_word(key, lock)?;
         let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
-        let is_new = old != Some(new) && newest(old.into_iter().chain([new])) == Some(new);
+        let is_new = old.is_none_or(|old| outdoes((counts, new), old));
         if is_new {
             let allow = said.effect == Effect::Allow;
             let (version, time) = (stated.version, clock::unix_seconds());

@@ -3,18 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_proto::{
-    Certificate, Effect, Id, Papers, Role, Target, family::Signed, statement::claimed, tree::Hash,
-};
+use keywright_proto::{Certificate, Effect, Id, Papers, Role, Target, family::Signed, tree::Hash};
 
 use super::{
-    Reply, Station, confirmations::Changed, log::Confirmed, plugs::new_label,
+    Reply, Station,
+    confirmations::{Changed, Judged},
+    log::Confirmed,
+    plugs::new_label,
     soft_keys::MODEL as SOFT_KEY,
 };
 use crate::{
     audit::Event,
     clock,
     error::Error,
+    judging::kept,
     registry::{
         Batch, WithEntries,
         records::{self, Issuer, Lock, LockEntry, Membership, Revocation, Scope, Statement},
@@ -158,7 +160,7 @@ impl Station {
         Ok(new.len())
     }
 
-    /// Statements and revocations: of each Key the newest one, and the newest of each other signer.
+    /// Statements and revocations. What newer ones by the same signer say anew is known, and not kept.
     fn take_statements(
         &self,
         batch: &mut Batch,
@@ -183,25 +185,22 @@ impl Station {
             }
         }
         for (key, signed) in by_key {
-            let mut all = Vec::new();
+            let heard = signed.into_iter().filter_map(|signed| as_record(signed, now));
+            let (heard, mut known): (Vec<_>, Vec<_>) = (heard.collect(), Vec::new());
             if let Some(statement) = self.registry.statement(key, family)? {
-                all.push((statement, self.registry.statement_entries(key, family)?));
+                known.push((statement, self.registry.statement_entries(key, family)?));
             }
-            all.extend(self.registry.older_statements(key, family)?);
-            for signed in signed {
-                if let Some(heard) = as_record(signed, now) {
-                    new += 1;
-                    all.push(heard);
-                }
+            known.extend(self.registry.older_statements(key, family)?);
+            // A Lock may have confirmed what is left out, and the next file brings it again.
+            for (statement, _) in &heard {
+                batch.note_statement(key, family, statement);
             }
-            all.sort_by_key(|heard| std::cmp::Reverse(heard.0.version));
-            let mut signers = BTreeSet::<Hash>::new();
-            all.retain(|(statement, _)| {
-                claimed(&statement.cose).is_some_and(|claimed| signers.insert(claimed.signer))
-            });
-            if all.is_empty() {
+            let mut all = kept(known.iter().chain(&heard).cloned().collect());
+            let found = all.iter().filter(|found| !known.contains(found)).count();
+            if found == 0 {
                 continue;
             }
+            new += found;
             let (statement, entries) = all.remove(0);
             batch.put_older(key, family, all);
             batch.put_statement(key, family, statement, entries);
@@ -211,13 +210,14 @@ impl Station {
 
     fn take_confirmations(&mut self, family: Id, papers: &Papers) -> Result<usize, Error> {
         let (mut batch, mut confirmed) = (Batch::new(), Confirmed::new());
-        let (mut new, mut changed) = (0, Changed::new());
+        let (mut new, mut changed, mut judged) = (0, Changed::new(), Judged::new());
         for (lock, said, cose) in papers.confirmations() {
             let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == family);
             let Some(stated) = stated else { continue };
             let (lock, allow) = (id_of(&lock), said.effect == Effect::Allow);
-            let stays = allow && self.is_admitted(stated.key, lock)?;
-            if self.put_confirmed(&mut batch, lock, &stated, said, cose.to_vec())? {
+            let words = self.judged(&mut judged, &stated)?;
+            let stays = allow && self.is_admitted(words, stated.key, lock)?;
+            if self.put_confirmed(&mut batch, words, lock, &stated, said, cose.to_vec())? {
                 new += 1;
                 if !stays {
                     changed.entry((stated.key, family)).or_default().push(lock);

@@ -10,8 +10,13 @@ use crate::{
     hotplug::Device,
     judging,
     registry::Batch,
-    serialization::{card::CardOrder, new_issuer, order::Failure, signing::sign_all},
-    token::Pin,
+    serialization::{
+        card::CardOrder,
+        new_issuer,
+        order::Failure,
+        signing::{self, Signed},
+    },
+    token::{Pin, Token, TokenError},
 };
 
 /// An issuing Key that is plugged in, and what its signatures count under.
@@ -81,7 +86,21 @@ impl Station {
         self.sign_with_card(name, label, issuing, pin, (papers, None), done);
     }
 
-    /// The same where the issuing Key's card changes with it.
+    /// The same where each paper counts by itself: what was signed before one failed is kept.
+    pub(super) fn sign_first(
+        &mut self,
+        name: &str,
+        label: Label,
+        issuing: &Issuing,
+        pin: Pin,
+        papers: Vec<Unsigned>,
+        done: impl FnOnce(&mut Self, Result<Vec<Vec<u8>>, Error>) + Send + 'static,
+    ) {
+        let job = move |token: &mut Token| signing::sign_first(token, &pin, papers);
+        self.sign_by(name, label, issuing, job, done);
+    }
+
+    /// All or none, where the issuing Key's card changes with it.
     pub(super) fn sign_with_card(
         &mut self,
         name: &str,
@@ -89,6 +108,18 @@ impl Station {
         issuing: &Issuing,
         pin: Pin,
         (papers, card): (Vec<Unsigned>, Option<CardOrder>),
+        done: impl FnOnce(&mut Self, Result<Vec<Vec<u8>>, Error>) + Send + 'static,
+    ) {
+        let job = move |token: &mut Token| signing::sign_all(token, &pin, papers, card.as_ref());
+        self.sign_by(name, label, issuing, job, done);
+    }
+
+    fn sign_by(
+        &mut self,
+        name: &str,
+        label: Label,
+        issuing: &Issuing,
+        job: impl FnOnce(&mut Token) -> Result<Signed, TokenError> + Send + 'static,
         done: impl FnOnce(&mut Self, Result<Vec<Vec<u8>>, Error>) + Send + 'static,
     ) {
         if issuing.unpinned {
@@ -101,8 +132,6 @@ impl Station {
         if let Err(error) = may(self) {
             return done(self, Err(error));
         }
-        let job =
-            move |token: &mut crate::token::Token| sign_all(token, &pin, papers, card.as_ref());
         self.on_token(name, issuing.device.clone(), may, job, move |station, signed| {
             let signed =
                 signed.and_then(|(_, signed)| signed.map_err(|why| station.failure(&label, why)));

@@ -24,7 +24,7 @@ use crate::{
     judging::{self, Words, members},
     registry::{
         Batch, RegistryError,
-        records::{self, Lock, LockRemoval, Revocation},
+        records::{self, Issuer, Lock, LockRemoval, Revocation},
     },
     serialization::{new_issuer, random_serial, validity},
     token::{Pin, random_seed},
@@ -75,7 +75,7 @@ impl Station {
             Ok((issuing, Plan { papers, waiting })) => {
                 let (kept, papers): (Vec<_>, Vec<_>) = papers.into_iter().unzip();
                 let by = issuing.clone();
-                self.sign("revoke", issuer, &issuing, pin, papers, move |station, signed| {
+                self.sign_first("revoke", issuer, &issuing, pin, papers, move |station, signed| {
                     let result = signed.and_then(|signed| {
                         station.keep_revocation(&by, key, kept, signed, waiting)
                     });
@@ -237,6 +237,8 @@ impl Station {
         Ok(())
     }
 
+    /// Commits the revocation and the CRL, and then what is signed anew: something there may have changed meanwhile, or not
+    /// be signed any more because the Key left. It waits then, and the revocation stands.
     fn keep_revocation(
         &mut self,
         issuing: &Issuing,
@@ -245,7 +247,7 @@ impl Station {
         signed: Vec<Vec<u8>>,
         waiting: Vec<(Id, Vec<Vec<u8>>)>,
     ) -> Result<(), Error> {
-        let (family, now) = (issuing.family, clock::unix_seconds());
+        let family = issuing.family;
         let mut batch = Batch::new();
         self.put_own_issuer(&mut batch, issuing)?;
         let mut issuers = BTreeMap::from_iter(self.registry.issuers_of(family)?);
@@ -254,56 +256,94 @@ impl Station {
                 issuer.to_revoke.extend(serials);
             }
         }
+        let missing = kept.len().saturating_sub(signed.len());
         let is_new = |paper: &Paper| matches!(paper, Paper::Revocation { .. } | Paper::Crl(_));
-        let papers = kept.iter().filter(|paper| !is_new(paper)).count();
-        if papers > 0 {
-            self.log(&mut batch, &Event::SignedAnew { family, papers });
-        }
-        for (paper, signed) in kept.into_iter().zip(signed) {
-            match paper {
-                Paper::Revocation { key, salt_seed, reason } => {
-                    let reason_given = reason.clone();
-                    let event = Event::KeyRevoked { family, key, reason: reason_given };
-                    self.log(&mut batch, &event);
-                    let (cose, first_seen) = (signed, now);
-                    let revocation = Revocation { key, cose, salt_seed, first_seen, reason };
-                    batch.put_revocation(family, revocation);
-                }
-                Paper::Crl(ca) => {
-                    let new = || new_issuer(family, &issuing.chain);
-                    let issuer = issuers.entry(ca).or_insert_with(new);
-                    issuer.crl = signed;
-                    issuer.to_revoke.clear();
-                }
-                Paper::Statement(new) => self.put_new(&mut batch, issuing, *new, signed)?,
-                Paper::Root(ca) => {
-                    batch.put_root(family, ca, signed);
-                }
-                Paper::LockCertificate { lock } => {
-                    if let Some(known) = self.registry.lock(lock)? {
-                        let issuer = issuing.chain.first().map(|own| own.public_key().id());
-                        let issuer = issuer.unwrap_or(known.issuer);
-                        batch.put_lock(lock, Lock { certificate: signed, issuer, ..known });
-                    }
-                }
-                Paper::LockRemoval { lock, key_hash } => {
-                    let removal = LockRemoval { lock, key_hash, cose: signed, first_seen: now };
-                    batch.put_lock_removal(family, removal);
-                }
-                Paper::Ca { ca, above } => {
-                    let above = above.iter().map(|ca| ca.der().to_vec());
-                    if let Some(issuer) = issuers.get_mut(&ca) {
-                        issuer.chain = [signed].into_iter().chain(above).collect();
-                    }
-                }
-            }
+        let (revoking, anew): (Vec<_>, Vec<_>) =
+            kept.into_iter().zip(signed).partition(|(paper, _)| is_new(paper));
+        for (paper, signed) in revoking {
+            self.put_paper(&mut batch, issuing, &mut issuers, paper, signed)?;
         }
         for (ca, issuer) in issuers {
             batch.put_issuer(ca, issuer);
         }
         self.registry.commit(batch)?;
         tracing::info!(%key, %family, "revoked");
+        if let Err(error) = self.keep_anew(issuing, anew) {
+            tracing::error!(%error, %family, "what is signed anew is not kept, and waits");
+        }
+        if missing > 0 {
+            tracing::warn!(%family, missing, "not everything was signed anew; the rest waits");
+        }
         self.settle_revocations(family)?;
+        Ok(())
+    }
+
+    fn keep_anew(&mut self, issuing: &Issuing, anew: Vec<(Paper, Vec<u8>)>) -> Result<(), Error> {
+        let (family, mut batch, mut papers) = (issuing.family, Batch::new(), 0);
+        let mut issuers = BTreeMap::from_iter(self.registry.issuers_of(family)?);
+        for (paper, signed) in anew {
+            match self.put_paper(&mut batch, issuing, &mut issuers, paper, signed) {
+                Ok(()) => papers += 1,
+                Err(Error::Stale(what)) => {
+                    tracing::warn!(%family, what, "changed meanwhile; that waits");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if papers == 0 {
+            return Ok(());
+        }
+        self.log(&mut batch, &Event::SignedAnew { family, papers });
+        for (ca, issuer) in issuers {
+            batch.put_issuer(ca, issuer);
+        }
+        Ok(self.registry.commit(batch)?)
+    }
+
+    fn put_paper(
+        &self,
+        batch: &mut Batch,
+        issuing: &Issuing,
+        issuers: &mut BTreeMap<Id, Issuer>,
+        paper: Paper,
+        signed: Vec<u8>,
+    ) -> Result<(), Error> {
+        let (family, now) = (issuing.family, clock::unix_seconds());
+        match paper {
+            Paper::Revocation { key, salt_seed, reason } => {
+                self.log(batch, &Event::KeyRevoked { family, key, reason: reason.clone() });
+                let (cose, first_seen) = (signed, now);
+                let revocation = Revocation { key, cose, salt_seed, first_seen, reason };
+                batch.put_revocation(family, revocation);
+            }
+            Paper::Crl(ca) => {
+                let new = || new_issuer(family, &issuing.chain);
+                let issuer = issuers.entry(ca).or_insert_with(new);
+                issuer.crl = signed;
+                issuer.to_revoke.clear();
+            }
+            Paper::Statement(new) => self.put_new(batch, *new, signed)?,
+            Paper::Root(ca) => {
+                batch.put_root(family, ca, signed);
+            }
+            Paper::LockCertificate { lock } => {
+                if let Some(known) = self.registry.lock(lock)? {
+                    let issuer = issuing.chain.first().map(|own| own.public_key().id());
+                    let issuer = issuer.unwrap_or(known.issuer);
+                    batch.put_lock(lock, Lock { certificate: signed, issuer, ..known });
+                }
+            }
+            Paper::LockRemoval { lock, key_hash } => {
+                let removal = LockRemoval { lock, key_hash, cose: signed, first_seen: now };
+                batch.put_lock_removal(family, removal);
+            }
+            Paper::Ca { ca, above } => {
+                let above = above.iter().map(|ca| ca.der().to_vec());
+                if let Some(issuer) = issuers.get_mut(&ca) {
+                    issuer.chain = [signed].into_iter().chain(above).collect();
+                }
+            }
+        }
         Ok(())
     }
 

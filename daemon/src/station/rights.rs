@@ -211,7 +211,7 @@ impl Station {
         let mut batch = Batch::new();
         let (key, family) = (new.key, new.family);
         let (allowed, denied) = new.effects();
-        self.put_new(&mut batch, issuing, new, cose)?;
+        self.put_new(&mut batch, new, cose)?;
         self.put_own_issuer(&mut batch, issuing)?;
         self.log(&mut batch, &Event::RightsChanged { family, key, allowed, denied });
         self.registry.commit(batch)?;
@@ -223,7 +223,6 @@ impl Station {
     pub(super) fn put_new(
         &self,
         batch: &mut Batch,
-        issuing: &Issuing,
         new: NewStatement,
         cose: Vec<u8>,
     ) -> Result<(), Error> {
@@ -233,8 +232,6 @@ impl Station {
             return Err(Error::Stale(format!("the rights of Key {key}")));
         }
         let words = self.moment().words(&self.registry, key, family)?;
-        let signer = issuing.chain.first().map(|own| own.public_key().hash()).unwrap_or_default();
-        batch.put_older(key, family, words.beside(&signer));
         let allowed = entries.iter().filter(|entry| entry.allow).count();
         let statement = Statement {
             version: Some(version),
@@ -244,6 +241,7 @@ impl Station {
             allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
             issued: clock::unix_seconds(),
         };
+        batch.put_older(key, family, words.beside(&statement, &entries));
         batch.put_statement(key, family, statement, entries);
         Ok(())
     }

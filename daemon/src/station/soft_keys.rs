@@ -111,7 +111,7 @@ impl Station {
         let membership = Membership { role, certificate: certificate.clone(), issuer, container };
         batch.put_membership(id, family, membership);
         let (locks, _) = new.effects();
-        self.put_new(&mut batch, issuing, new, statement)?;
+        self.put_new(&mut batch, new, statement)?;
         let made = Event::KeyMade { family, key: id, kind: role, locks, serialization: None };
         self.log(&mut batch, &made);
         self.registry.commit(batch)?;

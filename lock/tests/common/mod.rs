@@ -17,9 +17,10 @@ use std::{
     time::Duration,
 };
 
-pub use family::{Ca, Key, VALIDITY, ders, leaf};
+pub use family::{Ca, Key, NOW, VALIDITY, ders, leaf};
 use keywright_lockd::{
     config::Config,
+    error::Error,
     inbox::{self, Dropped, Watch},
     service::{Origin, Service},
 };
@@ -71,7 +72,16 @@ impl Lock {
     }
 
     pub fn service_with(&self, config: Config) -> Service {
-        Service::open(&self.state(), config).unwrap()
+        let mut opened = Service::open(&self.state(), config.clone());
+        // A process that another test starts just now has the lock of one that was dropped, until it is another program.
+        for _ in 0..100 {
+            match opened {
+                Err(Error::InUse(_)) => thread::sleep(Duration::from_millis(50)),
+                other => return other.unwrap(),
+            }
+            opened = Service::open(&self.state(), config.clone());
+        }
+        opened.unwrap()
     }
 
     /// `keywright-lockd apply` on one grant.

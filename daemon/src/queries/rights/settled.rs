@@ -4,7 +4,7 @@ use keywright_proto::{Id, rights::RightState};
 
 use super::{plain_on, state};
 use crate::{
-    judging::Moment,
+    judging::{Moment, heard::heard},
     registry::{Registry, RegistryError},
 };
 
@@ -38,11 +38,9 @@ pub fn settled(
             Some(_) => None,
             None => said,
         };
-        let (Some((said, issued)), Some(confirmed)) = (said, registry.confirmation(key, *lock)?)
-        else {
-            continue;
-        };
-        let (word, since) = match state(Some(said), Some(confirmed)) {
+        let heard = heard(registry, words.as_ref(), key, *lock)?;
+        let (Some((said, issued)), Some((heard, confirmed))) = (said, heard) else { continue };
+        let (word, since) = match state(Some(said), Some(heard)) {
             RightState::Active => ("active", issued),
             RightState::None => {
                 let first = registry.right_removed(key, family, *lock)?;
