@@ -160,6 +160,20 @@ impl Service {
         Ok(taken)
     }
 
+    /// Takes a newer certificate of this Lock; answers whether it is one.
+    ///
+    /// # Errors
+    /// Why it changes nothing.
+    pub fn take_chain(&mut self, text: &[u8]) -> Result<bool, Refusal> {
+        let taken = self.gate.take_chain(&self.state, text, unix_millis())?;
+        if taken {
+            tracing::info!("this Lock has a new certificate");
+            // Servers show it, too.
+            self.hook_due = true;
+        }
+        Ok(taken)
+    }
+
     /// Takes a file from the inbox and removes it; one that could only not be saved stays.
     ///
     /// # Errors
