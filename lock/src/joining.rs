@@ -74,6 +74,14 @@ fn settings(config: &Link, lock: Id) -> Result<Option<Settings>, Error> {
     }))
 }
 
+/// Says where the configuration names another family than the one that this Lock has.
+pub fn compare(config: &Config, membership: &Membership) {
+    let own = membership.root().family();
+    if let Some(family) = config.family.filter(|family| *family != own) {
+        tracing::warn!(%family, "this Lock belongs to family {own} and stays with it, whatever its configuration says");
+    }
+}
+
 impl Joining {
     fn hear(&self, topic: &str, text: &[u8]) -> Result<(), Refusal> {
         let no = |why: &dyn std::fmt::Display| Refusal::Chain(why.to_string());

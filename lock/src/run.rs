@@ -48,6 +48,7 @@ enum Event {
 pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     wait_for_family(state, &config)?;
     let service = Service::open(state, config)?;
+    joining::compare(service.config(), service.gate().membership());
     let lock = service.gate().identity().public().id();
     let (send, events) = mpsc::sync_channel(QUEUE);
     watch(&service.inbox(), send.clone())?;

@@ -182,6 +182,28 @@ fn a_lock_hears_nothing_of_another() {
     assert!(!station.kept.contains_key(&confirmation.name()));
 }
 
+#[test]
+fn a_connection_that_nobody_wants_any_more_ends() {
+    let (_, lock, broker) = stage();
+    let mut station = Station::start(&broker);
+    let topic = Topic::Presence { lock: lock.key.id() };
+    let settings = Settings {
+        broker: ("127.0.0.1".into(), broker.port()),
+        ca: fs::read(broker.ca()).unwrap(),
+        certificate: pem_of(&lock.chain).into_bytes(),
+        key: fs::read(lock.state().join("identity.key")).unwrap(),
+        client_id: "leaving".into(),
+        keep_alive: 60,
+        presence: Some((topic.name(), b"online", b"offline")),
+        subscriptions: keywright_proto::link::for_lock(lock.key.id()).to_vec(),
+        max_packet: MAX_PACKET,
+    };
+    let connection = Connection::start(settings, |_| {}).unwrap();
+    station.until(topic, |said| said == b"online");
+    drop(connection);
+    station.until(topic, |said| said == b"offline");
+}
+
 /// A broker that keeps to no rule: it floods without waiting for anything, and then announces 256 MB.
 #[test]
 fn a_broker_that_breaks_the_protocol_costs_little() {

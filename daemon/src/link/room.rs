@@ -1,7 +1,8 @@
 //! What a station says to its Locks over the link, and what it hears from them.
 //!
 //! Said: the grant of every right that is not confirmed yet, when its statement is new, when its Lock appears, and when
-//! the broker does. Each is retained, so that a Lock that is away gets it when it is back. Heard: confirmations, which
+//! the broker does; and what Locks are told of themselves (`chains`). Each is retained, so that a Lock that is away gets it
+//! when it is back. Heard: confirmations, which
 //! prove themselves; whether a Lock is there, which is a hint; and Locks that were certified by a Key in their own port.
 
 mod chains;

@@ -83,3 +83,40 @@ async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() 
     certs::verify(&chain, &roots, &crls);
     until_rights(&mut station, &master, 2, 1).await;
 }
+
+#[tokio::test]
+async fn a_lock_hears_that_what_is_above_its_certificate_was_made_anew() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let (_, first) = station.add_lock(&master, "first").await;
+    let family = certs::key_id(certs::certificates(&first).last().unwrap());
+    let backup = station.plug("backup").await;
+    station.make(&master, &backup, &Answers::backup("Ben")).await;
+    let backup_id = text(&station, &backup, "Id").await;
+    station.unplug(master).await;
+    let below = station.plug("below").await;
+    station.make(&backup, &below, &Answers::backup("Bea")).await;
+    station.unplug(backup).await;
+    station.unplug(below).await;
+    let broker = station.link(&first).await;
+    let below = station.plug("below").await;
+    station.until_state(&below.path, "backup").await;
+    let mut gate = Lockd::add(&station, &below, "gate").await;
+    let own = certs::certificates(&gate.chain());
+    assert_eq!(own.len(), 4);
+    gate.start(&broker, "");
+    until_rights(&mut station, &below, 1, 1).await;
+    station.unplug(below).await;
+
+    // The one between is revoked; the one below it is certified by the Master now, and the Lock by the same as before.
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    let manager = station.client.manager().await;
+    let revoked = manager.revoke_key(&master.path, &backup_id, "lost", pins::pipe(PIN));
+    revoked.await.unwrap();
+    let chain = until_chain(&gate, |chain| certs::certificates(chain).len() == 3).await;
+    assert_eq!(certs::certificates(&chain)[0], own[0]);
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    certs::verify(&chain, &roots, &crls);
+}
