@@ -55,6 +55,17 @@ pub fn keys(registry: &Registry, filter: &Filter, page: Page) -> Result<Rows<Key
     Ok((rows.collect(), cursor(found.next)))
 }
 
+/// A Lock's certificate with its chain, PEM, as AddLock answers it; none where the Lock or its issuer is not known.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn lock_chain(registry: &Registry, lock: Id) -> Result<Option<String>, Error> {
+    let Some(lock) = registry.lock(lock)? else { return Ok(None) };
+    let Some(issuer) = registry.issuer(lock.issuer)? else { return Ok(None) };
+    let chain = std::iter::once(lock.certificate).chain(issuer.chain);
+    Ok(Some(to_pem(pem::Label::Certificate, chain).map_err(damaged)?))
+}
+
 /// Locks.
 ///
 /// # Errors

@@ -255,6 +255,34 @@ fn new_statements_are_told_of() {
     assert!(told.try_recv().is_err());
 }
 
+/// Whoever watches hears who was certified anew, and of nothing else about Locks.
+#[test]
+fn new_certificates_are_told_of() {
+    let (registry, _dir) = registry();
+    let (send, told) = std::sync::mpsc::channel();
+    registry.watch_certificates(move |certified| send.send(certified).unwrap());
+    let known = registry.lock(lock_id(1)).unwrap().unwrap();
+    let put = |lock: Lock| {
+        let mut batch = Batch::new();
+        batch.put_lock(lock_id(1), lock);
+        registry.commit(batch).unwrap();
+    };
+    put(Lock { online: !known.online, name: "Door".into(), ..known.clone() });
+    assert!(told.try_recv().is_err());
+    put(Lock { certificate: b"new".to_vec(), ..known.clone() });
+    assert_eq!(told.try_recv().unwrap().locks, [lock_id(1)].into());
+    let ca = registry.issuer(FAMILY).unwrap().unwrap();
+    let put = |issuer: Issuer| {
+        let mut batch = Batch::new();
+        batch.put_issuer(FAMILY, issuer);
+        registry.commit(batch).unwrap();
+    };
+    put(Issuer { crl: b"new".to_vec(), ..ca.clone() });
+    assert!(told.try_recv().is_err());
+    put(Issuer { chain: vec![b"new".to_vec()], ..ca });
+    assert_eq!(told.try_recv().unwrap().issuers, [FAMILY].into());
+}
+
 #[test]
 fn a_grant_proves_one_lock() {
     let (registry, _dir) = registry();

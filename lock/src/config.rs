@@ -22,6 +22,9 @@ pub struct Config {
     pub max_keys: usize,
     /// How long the revocation of a Master by a Backup waits for an objection, in days: at most 365.
     pub revoke_delay_days: u64,
+    /// The family whose certificate a Lock that has none takes over the link. None: it takes one only from a person.
+    #[serde(deserialize_with = "family")]
+    pub family: Option<Id>,
     /// The link to the stations. None: grants come and answers go as files.
     pub link: Option<Link>,
     /// Accounts that Keys may log in to by SSH. None at first.
@@ -51,6 +54,12 @@ pub struct Link {
     pub broker: String,
     /// A file with the certificates of those who may certify the broker, PEM.
     pub ca: PathBuf,
+    /// For the time before the Lock has a certificate of its family: another one that the broker takes, PEM, and its key.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+    /// See `certificate`.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
     /// After how many seconds of silence the broker is asked whether it is there: from 10 to 3600.
     #[serde(default = "keep_alive")]
     pub keep_alive_seconds: u16,
@@ -76,6 +85,12 @@ fn ids<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<Id>>, D::
     texts.iter().map(id).collect::<Result<_, _>>().map(Some)
 }
 
+fn family<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Id>, D::Error> {
+    let id = String::deserialize(from)?.parse();
+    id.map(Some).map_err(|_| serde::de::Error::custom(NOT_A_FAMILY))
+}
+
+const NOT_A_FAMILY: &str = "a family's id is 32 lower-case hexadecimal digits";
 const NOT_AN_ID: &str = "a Key's id is 32 lower-case hexadecimal digits";
 
 impl Default for Config {
@@ -85,6 +100,7 @@ impl Default for Config {
             hook_seconds: 60,
             max_keys: 10_000,
             revoke_delay_days: REVOKE_DELAY / 86_400,
+            family: None,
             link: None,
             accounts: Vec::new(),
         }
@@ -121,6 +137,9 @@ impl Config {
             if !(10..=3_600).contains(&link.keep_alive_seconds) {
                 let seconds = link.keep_alive_seconds;
                 return Err(format!("keep_alive_seconds is {seconds}, not from 10 to 3600"));
+            }
+            if link.certificate.is_some() != link.key.is_some() {
+                return Err("certificate and key of [link] are given both or not at all".into());
             }
         }
         for account in &config.accounts {
@@ -169,6 +188,8 @@ mod tests {
             ("[link]\nbroker = \"b\"\nca = \"/ca\"", "not host:port"),
             ("[link]\nbroker = \"b:1\"\nca = \"/ca\"\nkeep_alive_seconds = 9", "9, not from 10"),
             ("[link]\nbroker = \"b:1\"", "missing field `ca`"),
+            ("[link]\nbroker = \"b:1\"\nca = \"/ca\"\nkey = \"/k\"", "both or not at all"),
+            ("family = \"x\"", "a family's id is 32 lower-case"),
             ("[[account]]\nname = \"a\"\nkeys = [\"x\"]", "32 lower-case"),
             ("[[account]]\nkeys = []", "missing field `name`"),
             ("[[account]]\nname = \"a\"\noptions = \"a\\nb\"", "not one line"),

@@ -59,7 +59,7 @@ impl Error {
     }
 }
 
-/// Why a grant changes nothing.
+/// Why a grant, or a certificate of this Lock, changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// It is not believed.
@@ -86,6 +86,9 @@ pub enum Refusal {
     /// What is known of the Key cannot be read, so nothing can be compared with it.
     #[error("what is known of this Key is damaged: {}; remove that file to start anew with it", .0.display())]
     DamagedKey(PathBuf),
+    /// A chain from the link that is not taken.
+    #[error("not a new certificate of this Lock: {0}")]
+    Chain(String),
     /// It could not be saved.
     #[error("could not be saved, so nothing changes: {0}")]
     NotSaved(Box<Error>),

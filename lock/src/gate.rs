@@ -1,6 +1,7 @@
 //! The gate: everything that a Lock knows about Keys. It takes grants, and says who is admitted.
 
 mod answers;
+mod chain;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod exclusive;
 #[cfg(test)]
 #[path = "../../proto/tests/common/mod.rs"]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -17,7 +18,9 @@ pub mod files;
 pub mod gate;
 pub mod hook;
 pub mod identity;
+pub mod in_flight;
 pub mod inbox;
+pub mod joining;
 pub mod key;
 pub mod link;
 pub mod lived;
@@ -26,6 +29,7 @@ pub mod outbox;
 pub mod outputs;
 pub mod port;
 pub mod record;
+pub mod refusals;
 pub mod retry;
 pub mod rules;
 pub mod run;

@@ -1,9 +1,6 @@
-//! The link: grants come and confirmations go over a broker, which is believed nothing.
+//! The link: grants and certificates of this Lock come, and confirmations go, over a broker, which is believed nothing.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use keywright_proto::{
     Id,
@@ -19,11 +16,9 @@ use crate::{
     gate::Gate,
     identity::KEY,
     membership::CHAIN,
+    refusals::Refusals,
     service::{Answer, Origin, Service},
 };
-
-/// A hostile broker must not fill the log: one line in this time.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// The number of the message that is no answer.
 const PAPERS: u64 = u64::MAX;
@@ -37,8 +32,7 @@ pub struct LockLink {
     /// Tells the connections apart that were made one after the other.
     generation: u64,
     connection: Option<Connection>,
-    refused: u64,
-    last_told: Option<Instant>,
+    refusals: Refusals,
 }
 
 impl LockLink {
@@ -58,12 +52,12 @@ impl LockLink {
             client_id: format!("keywright-lock-{lock}"),
             keep_alive: config.keep_alive_seconds,
             presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
-            subscriptions: vec![link::for_lock(lock)],
+            subscriptions: link::for_lock(lock).to_vec(),
             max_packet: MAX_PACKET,
         };
         let papers = gate.membership().papers()?;
-        let (generation, connection) = (0, None);
-        Ok(Self { lock, settings, papers, generation, connection, refused: 0, last_told: None })
+        let (generation, connection, refusals) = (0, None, Refusals::default());
+        Ok(Self { lock, settings, papers, generation, connection, refusals })
     }
 
     /// Connects, or gives up the connection that is there for a new one: what is retained comes again.
@@ -100,18 +94,39 @@ impl LockLink {
             Event::Down => to.link(false),
             Event::Published(number) => return to.published(number),
             Event::Message { topic, payload, retained } => {
-                let ours = matches!(Topic::parse(&topic), Some(Topic::Grant { lock, .. }) if lock == self.lock);
-                if !ours {
-                    self.refuse("not a topic of this Lock");
-                    return Ok(());
-                }
                 // Which Key it is about says the grant, and not the topic.
-                match to.take(&payload, Origin::Link { retained }) {
-                    Ok(_) => {}
+                let done = match Topic::parse(&topic) {
+                    Some(Topic::Grant { lock, .. }) if lock == self.lock => {
+                        to.take(&payload, Origin::Link { retained }).map(drop)
+                    }
+                    Some(Topic::Chain { lock }) if lock == self.lock => {
+                        to.take_chain(&payload).and_then(|taken| self.renew(taken, to.gate()))
+                    }
+                    _ => {
+                        self.refusals.note("not a topic of this Lock");
+                        Ok(())
+                    }
+                };
+                match done {
+                    Ok(()) => {}
                     Err(Refusal::NotSaved(error)) => return Err(*error),
-                    Err(refusal) => self.refuse(&refusal),
+                    Err(refusal) => self.refusals.note(&refusal),
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Shows the new certificate from the next connection on, where there is one.
+    fn renew(&mut self, is_new: bool, gate: &Gate) -> Result<(), Refusal> {
+        if is_new {
+            let bad = |error: Error| Refusal::Chain(error.to_string());
+            let certificate = gate.membership().text().map_err(bad)?.into_bytes();
+            self.papers = gate.membership().papers().map_err(bad)?;
+            if let Some(connection) = &self.connection {
+                connection.show(certificate.clone());
+            }
+            self.settings.certificate = certificate;
         }
         Ok(())
     }
@@ -122,18 +137,6 @@ impl LockLink {
         for Answer { number, key, confirmation } in answers {
             let topic = Topic::Confirmation { lock: self.lock, key };
             connection.publish(topic.name(), confirmation, number);
-        }
-    }
-
-    fn refuse(&mut self, why: &(impl std::fmt::Display + ?Sized)) {
-        self.refused += 1;
-        if self.last_told.is_none_or(|told| told.elapsed() >= QUIET) {
-            self.last_told = Some(Instant::now());
-            tracing::warn!(
-                refused = self.refused,
-                "refused from the link, the last one because: {why}"
-            );
-            self.refused = 0;
         }
     }
 }

@@ -79,7 +79,7 @@ struct Claim {
     /// A file or descriptor (`/dev/fd/3`) with the PIN.
     #[arg(long, value_name = "FILE", requires = "key")]
     pin_file: Option<PathBuf>,
-    /// For a Backup Key: what `keywrightctl key certificate` says of it.
+    /// For a Backup Key that carries no card of its family: what `keywrightctl key certificate` says of it.
     #[arg(long, value_name = "FILE", requires = "key")]
     chain: Option<PathBuf>,
     /// A Unix socket on which card programs plug themselves in (vpcd protocol).

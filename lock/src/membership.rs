@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use keywright_proto::{
-    Certificate, PublicKey, Role,
+    Certificate, Judgement, PublicKey, Role, Standing,
     family::Papers,
     pem::{self, Label},
     verify_chain,
@@ -75,12 +75,49 @@ impl Membership {
             Some(old) if old == new => return Ok(old),
             _ => {}
         }
-        let path = state.join(CHAIN);
-        let ders = new.chain.iter().map(Certificate::der);
-        let text = pem::to_pem(Label::Certificate, ders)
-            .map_err(|error| Error::NotOurChain(error.to_string()))?;
-        files::replace(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))?;
+        new.save(state)?;
         Ok(new)
+    }
+
+    /// Puts it into the state directory, in place of what is there.
+    ///
+    /// # Errors
+    /// The operating system refuses; the old one stays.
+    pub fn save(&self, state: &Path) -> Result<(), Error> {
+        let path = state.join(CHAIN);
+        let text = self.text()?;
+        files::replace(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))
+    }
+
+    /// The chain, PEM.
+    ///
+    /// # Errors
+    /// It is too long, which what was read is not.
+    pub fn text(&self) -> Result<String, Error> {
+        pem::to_pem(Label::Certificate, self.chain.iter().map(Certificate::der))
+            .map_err(|error| Error::NotOurChain(error.to_string()))
+    }
+
+    /// Whether every CA of the chain may certify: what one had certified that was revoked is void, and so is what is below
+    /// one that nobody certifies any more.
+    pub fn counts(&self, judgement: &Judgement) -> bool {
+        let stands = |ca: &Certificate| {
+            let standing = judgement.standing(&ca.public_key().hash());
+            // Whom a deposed one certified stays so.
+            matches!(standing, Some(Standing::Stands | Standing::Deposed))
+        };
+        self.chain.iter().filter(|certificate| certificate.is_ca()).all(stands)
+    }
+
+    /// Whether it was made after another one: this Lock's certificate, or, of the same certificate, what is above it.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.age().gt(other.age())
+    }
+
+    /// By the beginning of its validity, then by its serial number; the Lock's own first.
+    fn age(&self) -> impl Iterator<Item = (u64, usize, &[u8])> {
+        // Without leading zeros the longer number is the greater one.
+        self.chain.iter().map(|one| (one.not_before(), one.serial().len(), one.serial()))
     }
 
     /// What a station has to know of this Lock, as a file for `keywrightctl family import`: its certificate, and what

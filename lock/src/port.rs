@@ -19,9 +19,9 @@ use keywright_proto::{
 };
 use keywrightd::{
     hotplug::{Device, Event, Sink, StartError, udev::UdevSource},
-    presence::claims,
+    presence::{Claims, claims},
     serialization::lock_certificate::{LockRequest, sign_lock},
-    token::{Pin, Route, Session, Token, TokenError},
+    token::{CardSlot, Identity, Pin, Route, Session, Token, TokenError, TransportError},
 };
 use zeroize::Zeroizing;
 
@@ -56,11 +56,12 @@ pub enum PortError {
     /// The Lock stays with the family it has.
     #[error("this Key is of another family than this Lock")]
     OtherFamily,
-    /// A Backup shows its own CA certificate and not what leads to the root.
+    /// A Backup's certificates do not lead to the root by themselves, and its card does not say more.
     #[error(
-        "a Backup Key does not carry its family's root; give what `keywrightctl key certificate` says of it with --chain"
+        "this Backup Key does not show what leads to its family's root ({0}); give what `keywrightctl key certificate` says \
+         of it with --chain"
     )]
-    NoRoot,
+    NoRoot(String),
     /// A file that does not belong to the Key.
     #[error("the file given with --chain is not the chain of this Key")]
     OtherChain,
@@ -86,14 +87,20 @@ pub fn certify(
 ) -> Result<String, PortError> {
     let (device, _source) = wait_for_token(port)?;
     let session = Session::open(&device.connector, &format!("token-{}", device.port))?;
-    let claims = claims(&session.run(Token::read_identity)?);
+    let shown = session.run(Token::read_identity)?;
+    let claims = claims(&shown);
     let role = claims.family.map(|(_, role)| role);
     let own = claims.issuing.filter(|_| role.is_some_and(Role::is_issuer));
     let own = own.ok_or(PortError::NotAnIssuer)?;
     if family.is_some_and(|family| family != own.family()) {
         return Err(PortError::OtherFamily);
     }
-    let chain = above(own, chain)?;
+    let chain = match chain {
+        // A Master's own certificate is the root.
+        _ if own.family() == own.public_key().id() => vec![own],
+        Some(given) => above(&own, given)?,
+        None => carried(&session, shown)?,
+    };
     let made = unix_millis() / 1_000;
     let request = LockRequest {
         card: None,
@@ -113,22 +120,31 @@ pub fn certify(
     pem::to_pem(Label::Certificate, ders).map_err(|error| PortError::NotSigned(error.to_string()))
 }
 
-/// The CA certificates from the Key's own up to the root. That they belong together is verified by whoever takes the
-/// whole chain: a root that did not certify this Key gets nowhere.
-fn above(own: Certificate, given: Option<&str>) -> Result<Vec<Certificate>, PortError> {
-    if own.family() == own.public_key().id() {
-        return Ok(vec![own]);
+/// The CA certificates from the Key's own up to the root, as its card has them: verified up to that root, which the Key shows
+/// by its signature to be its own.
+fn carried(session: &Session, mut shown: Identity) -> Result<Vec<Certificate>, PortError> {
+    let none = |why: &dyn std::fmt::Display| PortError::NoRoot(why.to_string());
+    match session.run(Token::read_card) {
+        Ok(CardSlot::Card(card)) => shown.card = Some(card),
+        Ok(CardSlot::Empty | CardSlot::Other) => return Err(none(&"it carries no family card")),
+        Err(error @ TokenError::Transport(TransportError::Gone)) => return Err(error.into()),
+        Err(error) => return Err(none(&format!("its family card cannot be read: {error}"))),
     }
-    let ders = pem::from_pem(Label::Certificate, given.ok_or(PortError::NoRoot)?);
-    let ders = ders.map_err(|_| PortError::OtherChain)?;
+    match claims(&shown) {
+        Claims { card: Some(card), .. } => Ok(card.chain().to_vec()),
+        Claims { card_refused: Some(why), .. } => Err(none(&why)),
+        _ => Err(none(&"it carries no family card")),
+    }
+}
+
+/// The same from a file that was given. That they belong together is verified by whoever takes the whole chain: a root that did not
+/// certify this Key gets nowhere.
+fn above(own: &Certificate, given: &str) -> Result<Vec<Certificate>, PortError> {
+    let ders = pem::from_pem(Label::Certificate, given).map_err(|_| PortError::OtherChain)?;
     let given = ders.iter().map(|der| Certificate::parse(der)).collect::<Result<Vec<_>, _>>();
     let given = given.map_err(|_| PortError::OtherChain)?;
     let cas: Vec<_> = given.into_iter().filter(Certificate::is_ca).collect();
-    if cas.first().is_some_and(|first| *first == own) {
-        Ok(cas)
-    } else {
-        Err(PortError::OtherChain)
-    }
+    if cas.first().is_some_and(|first| first == own) { Ok(cas) } else { Err(PortError::OtherChain) }
 }
 
 /// What tells of plugs; it ends with this, and so may what it told of.

@@ -18,6 +18,7 @@ use crate::{
     files::{self, Readers},
     identity::Identity,
     inbox::{self, Dropped, Watch},
+    joining,
     link::LockLink,
     membership::{CHAIN, Membership},
     retry::Retry,
@@ -44,8 +45,9 @@ enum Event {
 /// # Errors
 /// It cannot start.
 pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
-    wait_for_family(state)?;
+    wait_for_family(state, &config)?;
     let service = Service::open(state, config)?;
+    joining::compare(service.config(), service.gate().membership());
     let lock = service.gate().identity().public().id();
     let (send, events) = mpsc::sync_channel(QUEUE);
     watch(&service.inbox(), send.clone())?;
@@ -186,8 +188,9 @@ fn watch(inbox: &Path, send: SyncSender<Event>) -> Result<(), Error> {
     thread.spawn(run).map(drop).map_err(|error| Error::System(error.to_string()))
 }
 
-/// Until somebody claims this Lock there is nothing to do but to have a request ready.
-fn wait_for_family(state: &Path) -> Result<(), Error> {
+/// Until somebody claims this Lock, or its certificate comes over the link, there is nothing to do but to have a request
+/// ready.
+fn wait_for_family(state: &Path, config: &Config) -> Result<(), Error> {
     files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
     let identity = Identity::load_or_create(state)?;
     let request = state.join(REQUEST);
@@ -198,6 +201,7 @@ fn wait_for_family(state: &Path) -> Result<(), Error> {
         return Ok(());
     }
     tracing::info!("{}", Error::Unclaimed);
+    let _until_then = joining::start(config, state, identity.public())?;
     let unclaimed = |dropped| !matches!(dropped, Dropped::File(name) if name == CHAIN);
     watch.run(unclaimed).map_err(Error::file(state))
 }

@@ -1,9 +1,9 @@
 //! The service: what comes in is judged, what follows from it is put in force, and only then confirmed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsStr,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -14,10 +14,12 @@ use crate::{
     clock::{Now, unix_millis},
     config::Config,
     error::{Error, Refusal},
+    exclusive::exclusive,
     files::{self, Readers},
     gate::{Gate, Limits, Taken},
     hook::{self, HookError},
     identity::Identity,
+    in_flight::InFlight,
     lived::{Lived, SAVE},
     membership::Membership,
     outbox::{CONFIRMATION, Outbox, REFUSED, answer_name},
@@ -26,7 +28,6 @@ use crate::{
 
 /// Grants are dropped here, by name.
 pub const INBOX: &str = "inbox";
-const LOCK: &str = "lockd.lock";
 
 /// Where a grant came from, and where its answer goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +78,8 @@ pub struct Service {
     asked: BTreeMap<(Hash, Hash), Vec<Origin>>,
     /// Whether there is a link at all, and whether it is there now.
     link: Option<bool>,
-    /// Answers that the broker has not taken yet, by number: Key and digest.
-    in_flight: BTreeMap<u64, (Hash, Hash)>,
-    next_number: u64,
+    /// Answers that the broker has not taken yet.
+    in_flight: InFlight,
     _lock: File,
 }
 
@@ -112,8 +112,7 @@ impl Service {
             hook_due: true,
             asked: BTreeMap::new(),
             link: None,
-            in_flight: BTreeMap::new(),
-            next_number: 0,
+            in_flight: InFlight::default(),
             _lock: lock,
         })
     }
@@ -131,9 +130,8 @@ impl Service {
     /// Says whether the link is there. From the first call on, what was not answered before goes out there.
     pub fn link(&mut self, up: bool) {
         self.link = Some(up);
-        for (_, pair) in std::mem::take(&mut self.in_flight) {
-            // It may be lost.
-            self.asked.entry(pair).or_default().push(Origin::Link { retained: false });
+        for pair in self.in_flight.lost() {
+            ask(&mut self.asked, pair, Origin::Link { retained: false });
         }
     }
 
@@ -142,7 +140,7 @@ impl Service {
     /// # Errors
     /// That cannot be saved; the answer will go out once more.
     pub fn published(&mut self, number: u64) -> Result<(), Error> {
-        match self.in_flight.remove(&number) {
+        match self.in_flight.arrived(number) {
             Some((key, statement)) => self.gate.answered(&key, &statement),
             None => Ok(()),
         }
@@ -164,12 +162,26 @@ impl Service {
         let pair = (taken.key, taken.digest);
         let nobody_asks = taken.known && origin == Origin::Link { retained: true };
         if !nobody_asks || self.gate.is_unanswered(&pair.0, &pair.1) {
-            self.asked.entry(pair).or_default().push(origin);
+            ask(&mut self.asked, pair, origin);
         }
         Ok(taken)
     }
 
-    /// Takes a file from the inbox and removes it; one that could only not be saved stays.
+    /// Takes a newer certificate of this Lock; answers whether it is one.
+    ///
+    /// # Errors
+    /// Why it changes nothing.
+    pub fn take_chain(&mut self, text: &[u8]) -> Result<bool, Refusal> {
+        let taken = self.gate.take_chain(&self.state, text, unix_millis())?;
+        if taken {
+            tracing::info!("this Lock has a new certificate");
+            // Servers show it, too.
+            self.hook_due = true;
+        }
+        Ok(taken)
+    }
+
+    /// Takes a file from the inbox and removes it; one stays that could not be saved, or not be answered.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -181,17 +193,19 @@ impl Service {
             Err(error) => Err(Refusal::Unreadable(error)),
             Ok(grant) => self.take(&grant, Origin::File(answer_name.clone())),
         };
-        let refusal = match taken {
-            Ok(_) => None,
+        match taken {
+            Ok(_) => {}
             Err(Refusal::NotSaved(error)) => return Err(*error),
-            Err(refusal) => Some(refusal),
-        };
+            Err(refusal) => {
+                // Before the file goes: where there is no room for the reason, both come again.
+                tracing::warn!(file = %answer_name, "refused: {refusal}");
+                self.outbox.put(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())?;
+            }
+        }
         if fs::symlink_metadata(&path).is_ok_and(|about| !about.is_dir()) {
             files::remove(&path).map_err(Error::file(&path))?;
         }
-        let Some(refusal) = refusal else { return Ok(()) };
-        tracing::warn!(file = %answer_name, "refused: {refusal}");
-        self.outbox.put(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())
+        Ok(())
     }
 
     /// Puts what is known in force, and confirms it: lists, hook, then answers. Answers for the link are returned.
@@ -215,7 +229,7 @@ impl Service {
             hook::run(&self.config.hook, self.config.hook_seconds, &lists)?;
             self.hook_due = false;
         }
-        let in_flight: BTreeSet<_> = self.in_flight.values().copied().collect();
+        let in_flight = self.in_flight.pairs();
         for pair in self.gate.unanswered(now) {
             if !in_flight.contains(&pair) {
                 self.asked.entry(pair).or_default();
@@ -270,19 +284,23 @@ impl Service {
             self.outbox.put(&name, CONFIRMATION, &confirmation)?;
         }
         match self.link {
-            Some(true) if by_link => {
-                let number = self.next_number;
-                self.next_number += 1;
-                self.in_flight.insert(number, (key, statement));
+            // The next one, once the broker has taken this one, says what is so then.
+            Some(true) if by_link && !self.in_flight.has(&key) => {
+                let number = self.in_flight.add(key, statement);
                 Ok(Some(Answer { number, key: id, confirmation }))
             }
-            Some(false) if by_link => {
+            Some(_) if by_link => {
                 let wait = Origin::Link { retained: false };
                 self.asked.insert((key, statement), vec![wait]);
                 Ok(None)
             }
             _ => self.gate.answered(&key, &statement).map(|()| None),
         }
+    }
+
+    /// How many answers are owed to those who asked.
+    pub fn owed(&self) -> usize {
+        self.asked.values().map(|origins| origins.len().max(1)).sum()
     }
 
     /// When something changes by itself, in Unix milliseconds.
@@ -298,20 +316,10 @@ impl Service {
     }
 }
 
-/// Takes the right to change a state directory. The operating system takes it back with the process.
-///
-/// # Errors
-/// [`Error::InUse`].
-pub fn exclusive(state: &Path) -> Result<File, Error> {
-    files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
-    let path = state.join(LOCK);
-    if !path.exists() {
-        files::replace(&path, b"", Readers::Owner).map_err(Error::file(&path))?;
-    }
-    let file = File::open(&path).map_err(Error::file(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(state.to_owned())),
-        Err(TryLockError::Error(error)) => Err(Error::file(&path)(error)),
+/// Somebody waits for an answer. Whoever asks again gets one: while nothing can be answered, a broker may ask without end.
+fn ask(asked: &mut BTreeMap<(Hash, Hash), Vec<Origin>>, pair: (Hash, Hash), origin: Origin) {
+    let origins = asked.entry(pair).or_default();
+    if !origins.contains(&origin) {
+        origins.push(origin);
     }
 }

@@ -13,107 +13,18 @@ use std::{
     sync::mpsc,
 };
 
-use common::{Ca, Key, LIMIT, Lock, Running, leaf, pem_of, revocation};
+use common::{
+    Ca, Key, LIMIT, Lock, leaf, pem_of, revocation,
+    station::{Station, grant_topic, linked, presence},
+};
 use keywright_bus_tests::broker::Broker;
 use keywright_lockd::record::Record;
 use keywright_proto::{
-    Confirmation,
-    Effect::{self, Allow, Deny},
+    Effect::{Allow, Deny},
     Id, Papers, Target,
-    link::{MAX_PACKET, Topic, for_station},
+    link::{MAX_PACKET, Topic},
 };
 use keywrightd::link::connection::{Connection, Event, Settings};
-
-/// A station, or whoever has its rights at the broker.
-struct Station {
-    connection: Connection,
-    events: mpsc::Receiver<Event>,
-    /// The last message of each topic.
-    kept: BTreeMap<String, Vec<u8>>,
-    next: u64,
-}
-
-impl Station {
-    fn start(broker: &Broker) -> Self {
-        let (certificate, key) = broker.station();
-        let settings = Settings {
-            broker: ("127.0.0.1".into(), broker.port()),
-            ca: fs::read(broker.ca()).unwrap(),
-            certificate: fs::read(certificate).unwrap(),
-            key: fs::read(key).unwrap(),
-            client_id: "station".into(),
-            keep_alive: 60,
-            presence: None,
-            subscriptions: for_station().to_vec(),
-            max_packet: MAX_PACKET,
-        };
-        let (send, events) = mpsc::channel();
-        let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
-        let mut station = Self { connection, events, kept: BTreeMap::new(), next: 0 };
-        station.until_event("the link", |event| *event == Event::Up);
-        station
-    }
-
-    fn until_event(&mut self, what: &str, check: impl Fn(&Event) -> bool) {
-        loop {
-            let event = self.events.recv_timeout(LIMIT);
-            let event = event.unwrap_or_else(|_| panic!("no {what}; kept: {:?}", self.kept.keys()));
-            let found = check(&event);
-            if let Event::Message { topic, payload, .. } = event {
-                self.kept.insert(topic, payload);
-            }
-            if found {
-                return;
-            }
-        }
-    }
-
-    /// Publishes, and waits until the broker has it.
-    fn publish(&mut self, topic: Topic, payload: &[u8]) {
-        self.next += 1;
-        let number = self.next;
-        self.connection.publish(topic.name(), payload.to_vec(), number);
-        self.until_event("acknowledgement", |event| *event == Event::Published(number));
-    }
-
-    fn grant(&mut self, lock: &Lock, key: &Key, payload: &[u8]) {
-        self.publish(grant_topic(lock, key), payload);
-    }
-
-    /// Waits until a topic's last message passes.
-    fn until(&mut self, topic: Topic, check: impl Fn(&[u8]) -> bool) {
-        let name = topic.name();
-        if self.kept.get(&name).is_some_and(|payload| check(payload)) {
-            return;
-        }
-        self.until_event(&name, |event| match event {
-            Event::Message { topic, payload, .. } => *topic == name && check(payload),
-            _ => false,
-        });
-    }
-
-    /// Waits for the Lock to confirm that it does this for the Key, by a statement of this version or a newer one.
-    fn confirmed(&mut self, lock: &Lock, key: &Key, effect: Effect, version: u64) {
-        let topic = Topic::Confirmation { lock: lock.key.id(), key: key.public().id() };
-        self.until(topic, |payload| {
-            let said = Confirmation::verify(payload, &lock.key).unwrap();
-            said.effect == effect && said.newest_version >= version
-        });
-    }
-}
-
-fn grant_topic(lock: &Lock, key: &Key) -> Topic {
-    Topic::Grant { lock: lock.key.id(), key: key.public().id() }
-}
-
-fn presence(lock: &Lock) -> Topic {
-    Topic::Presence { lock: lock.key.id() }
-}
-
-fn linked(lock: &Lock, broker: &Broker) -> Running {
-    let (address, ca) = (broker.address(), broker.ca());
-    lock.start(&format!("[link]\nbroker = \"{address}\"\nca = \"{}\"\n", ca.display()))
-}
 
 fn stage() -> (Ca, Lock, Broker) {
     let ca = Ca::at_depth(1);
@@ -269,6 +180,28 @@ fn a_lock_hears_nothing_of_another() {
     curious.publish(own.name(), b"own".to_vec(), 2);
     station.until(own, |payload| payload == b"own");
     assert!(!station.kept.contains_key(&confirmation.name()));
+}
+
+#[test]
+fn a_connection_that_nobody_wants_any_more_ends() {
+    let (_, lock, broker) = stage();
+    let mut station = Station::start(&broker);
+    let topic = Topic::Presence { lock: lock.key.id() };
+    let settings = Settings {
+        broker: ("127.0.0.1".into(), broker.port()),
+        ca: fs::read(broker.ca()).unwrap(),
+        certificate: pem_of(&lock.chain).into_bytes(),
+        key: fs::read(lock.state().join("identity.key")).unwrap(),
+        client_id: "leaving".into(),
+        keep_alive: 60,
+        presence: Some((topic.name(), b"online", b"offline")),
+        subscriptions: keywright_proto::link::for_lock(lock.key.id()).to_vec(),
+        max_packet: MAX_PACKET,
+    };
+    let connection = Connection::start(settings, |_| {}).unwrap();
+    station.until(topic, |said| said == b"online");
+    drop(connection);
+    station.until(topic, |said| said == b"offline");
 }
 
 /// A broker that keeps to no rule: it floods without waiting for anything, and then announces 256 MB.

@@ -132,12 +132,18 @@ fn on_a_small_disk() {
     let mut service = lock.service();
     common::take(&mut service, &lock.grant(&ca, &sub, 5, Allow)).unwrap();
     service.settle().unwrap();
+    let dropped = lock.state().join("inbox/bad");
+    fs::write(&dropped, b"garbage").unwrap();
     let fill = |bytes: usize| fs::write("/mnt/fill", vec![1; bytes]);
     assert!(fill(1 << 20).is_err(), "the disk is small");
     let before = lock.everything();
     let refusal = common::take(&mut service, &lock.grant(&ca, &other, 5, Allow)).unwrap_err();
     assert!(refusal.contains("could not be saved, so nothing changes"), "{refusal}");
     assert_eq!(lock.everything(), before);
+    // Nor is there room for the reason why a file is refused: it stays, and its reason comes.
+    let reason = lock.state().join("outbox/bad.refused");
+    assert!(service.take_dropped("bad".as_ref()).is_err());
+    assert!(dropped.exists() && !reason.exists());
     // Room for the record, and none for the lists.
     let filled = fs::OpenOptions::new().write(true).open("/mnt/fill").unwrap();
     filled.set_len(filled.metadata().unwrap().len() - 8192).unwrap();
@@ -150,6 +156,8 @@ fn on_a_small_disk() {
     assert_eq!(lock.list("ssh_keys"), list);
     fs::remove_file("/mnt/fill2").unwrap();
     fs::remove_file("/mnt/fill").unwrap();
+    service.take_dropped("bad".as_ref()).unwrap();
+    assert!(!dropped.exists() && fs::read_to_string(reason).unwrap().contains("not a Keywright"));
     service.settle().unwrap();
     assert!(lock.list("ssh_keys").contains(&other.public().id().to_string()));
     assert_eq!(lock.confirmation(&other.public().id().to_string()).effect, Allow);

@@ -3,6 +3,8 @@
 //! ```text
 //! keywright/1/<name of the Lock>/grant/<Key id>          retained, by a station: one whole grant
 //! keywright/1/<name of the Lock>/confirmation/<Key id>   retained, by the Lock: its last confirmation on that Key
+//! keywright/1/<name of the Lock>/chain                   retained, by a station: the Lock's newest certificate and what leads
+//!                                                        to the root, PEM, as AddLock answers it
 //! keywright/1/<name of the Lock>/papers                  retained, by a Lock that knows no Key yet: its certificate,
 //!                                                        as in a family's file, for stations that do not know it
 //! keywright/1/<name of the Lock>/presence                retained, by the Lock and its last will: `online`, `offline`
@@ -51,7 +53,12 @@ pub enum Topic {
         /// The Key.
         key: Id,
     },
-    /// The certificate of a Lock.
+    /// The newest certificate of a Lock, for it, with its chain.
+    Chain {
+        /// The Lock.
+        lock: Id,
+    },
+    /// The certificate of a Lock, for stations that do not know it.
     Papers {
         /// The Lock.
         lock: Id,
@@ -85,6 +92,7 @@ impl Topic {
         match self {
             Self::Grant { lock, key } => format!("{PREFIX}/{LOCK}{lock}/grant/{key}"),
             Self::Confirmation { lock, key } => format!("{PREFIX}/{LOCK}{lock}/confirmation/{key}"),
+            Self::Chain { lock } => format!("{PREFIX}/{LOCK}{lock}/chain"),
             Self::Papers { lock } => format!("{PREFIX}/{LOCK}{lock}/papers"),
             Self::Presence { lock } => format!("{PREFIX}/{LOCK}{lock}/presence"),
             Self::Here { family, station } => {
@@ -107,6 +115,7 @@ impl Topic {
         let topic = match (levels.next()?, levels.next()) {
             ("grant", Some(key)) => Self::Grant { lock, key: key.parse().ok()? },
             ("confirmation", Some(key)) => Self::Confirmation { lock, key: key.parse().ok()? },
+            ("chain", None) => Self::Chain { lock },
             ("papers", None) => Self::Papers { lock },
             ("presence", None) => Self::Presence { lock },
             _ => return None,
@@ -128,9 +137,9 @@ impl Topic {
     }
 }
 
-/// What a Lock listens to: the grants for it.
-pub fn for_lock(lock: Id) -> String {
-    format!("{PREFIX}/{LOCK}{lock}/grant/+")
+/// What a Lock listens to: the grants for it, and its certificate.
+pub fn for_lock(lock: Id) -> [String; 2] {
+    ["grant/+", "chain"].map(|what| format!("{PREFIX}/{LOCK}{lock}/{what}"))
 }
 
 /// What stations of a family listen to: what the others say.
@@ -158,6 +167,7 @@ mod tests {
         for topic in [
             Topic::Grant { lock, key },
             Topic::Confirmation { lock, key },
+            Topic::Chain { lock },
             Topic::Papers { lock },
             Topic::Presence { lock },
         ] {

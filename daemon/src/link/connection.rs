@@ -5,7 +5,9 @@
 //! remembers of a session.
 
 use std::{
-    io, thread,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -74,7 +76,11 @@ pub enum Event {
 /// A connection, or the wish for one. It ends when this is dropped.
 pub struct Connection {
     outgoing: UnboundedSender<Outgoing>,
+    certificate: Shown,
 }
+
+/// The own certificate with its chain: what the next connection shows.
+type Shown = Arc<Mutex<Vec<u8>>>;
 
 enum Outgoing {
     Publish { topic: String, payload: Vec<u8>, number: u64 },
@@ -89,9 +95,16 @@ impl Connection {
     pub fn start(settings: Settings, tell: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (outgoing, wanted) = unbounded_channel();
-        let run = move || runtime.block_on(run(&settings, wanted, &tell));
+        let certificate = Arc::new(Mutex::new(settings.certificate.clone()));
+        let shown = Arc::clone(&certificate);
+        let run = move || runtime.block_on(run(&settings, &shown, wanted, &tell));
         thread::Builder::new().name("link".into()).spawn(run)?;
-        Ok(Self { outgoing })
+        Ok(Self { outgoing, certificate })
+    }
+
+    /// Shows another certificate of the same key, from the next time on that the connection is made.
+    pub fn show(&self, certificate: Vec<u8>) {
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
     /// Publishes a message that the broker keeps. [`Event::Published`] tells this number when the broker has it; not
@@ -107,10 +120,16 @@ impl Connection {
     }
 }
 
-async fn run(settings: &Settings, mut wanted: UnboundedReceiver<Outgoing>, tell: &impl Fn(Event)) {
+async fn run(
+    settings: &Settings,
+    shown: &Shown,
+    mut wanted: UnboundedReceiver<Outgoing>,
+    tell: &impl Fn(Event),
+) {
     let mut wait = RETRY.0;
     loop {
-        let (client, mut events) = client(settings);
+        let certificate = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (client, mut events) = client(settings, certificate);
         let started = Instant::now();
         let was_up = connected(settings, &client, &mut events, &mut wanted, tell).await;
         if was_up {
@@ -138,7 +157,7 @@ fn spread(wait: u64) -> u64 {
     wait / 2 + u64::from_le_bytes(random) % (wait / 2 + 1)
 }
 
-fn client(settings: &Settings) -> (AsyncClient, EventLoop) {
+fn client(settings: &Settings, certificate: Vec<u8>) -> (AsyncClient, EventLoop) {
     let (host, port) = settings.broker.clone();
     let mut options = MqttOptions::new(settings.client_id.clone(), (host, port));
     options.set_keep_alive(settings.keep_alive);
@@ -153,7 +172,7 @@ fn client(settings: &Settings) -> (AsyncClient, EventLoop) {
     options.set_transport(Transport::tls_with_config(TlsConfiguration::Simple {
         ca: settings.ca.clone(),
         alpn: None,
-        client_auth: Some((settings.certificate.clone(), settings.key.clone())),
+        client_auth: Some((certificate, settings.key.clone())),
     }));
     AsyncClient::builder(options).capacity(usize::from(IN_FLIGHT)).build()
 }
@@ -191,7 +210,9 @@ async fn connected(
                     return up;
                 }
             },
-            Some(message) = wanted.recv(), if room => {
+            message = wanted.recv(), if room => {
+                // Nobody wants this connection any more.
+                let Some(message) = message else { return up };
                 if let Err(error) = send(client, message, &mut sent) {
                     tracing::warn!("the link takes no message: {error}");
                     return up;

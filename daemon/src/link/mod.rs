@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use self::{
     connection::{Connection, Event, Settings},
     refusals::Refusals,
-    room::{QUEUE, Room},
+    room::{Noted, QUEUE, Room},
     stations::{FIRST_NUMBER, Stations},
 };
 use crate::{config::Link as Config, registry::Registry, station::Handle};
@@ -63,6 +63,12 @@ pub fn start(
         noted.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
         let _ = wake.try_send(room::Event::Changed);
     });
+    let certified = Noted::default();
+    let (wake, noted) = (to_room.clone(), certified.clone());
+    registry.watch_certificates(move |certified| {
+        noted.note(certified);
+        let _ = wake.try_send(room::Event::Changed);
+    });
     let changed = Arc::new(AtomicBool::new(false));
     let (wake, noted) = (to_stations.clone(), Arc::clone(&changed));
     registry.watch_papers(move || {
@@ -91,7 +97,7 @@ pub fn start(
         changed,
         refusals.clone(),
     )?;
-    let room = Room::new(registry, station, delay, connection, stated, refusals)?;
+    let room = Room::new(registry, station, delay, connection, stated, certified, refusals)?;
     thread::Builder::new().name("link-room".into()).spawn(move || room.run(&for_room))?;
     let run = move || stations.run(&for_stations);
     thread::Builder::new().name("link-stations".into()).spawn(run)?;

@@ -1,8 +1,11 @@
 //! What a station says to its Locks over the link, and what it hears from them.
 //!
 //! Said: the grant of every right that is not confirmed yet, when its statement is new, when its Lock appears, and when
-//! the broker does. Each is retained, so that a Lock that is away gets it when it is back. Heard: confirmations, which
+//! the broker does; and what Locks are told of themselves (`chains`). Each is retained, so that a Lock that is away gets it
+//! when it is back. Heard: confirmations, which
 //! prove themselves; whether a Lock is there, which is a hint; and Locks that were certified by a Key in their own port.
+
+mod chains;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,6 +19,9 @@ use keywright_proto::{
     rights::RightState,
 };
 
+pub(super) use chains::Noted;
+
+use self::chains::Chains;
 use super::{
     connection::{self, Connection},
     refusals::Refusals,
@@ -76,17 +82,19 @@ pub(super) struct Room {
     /// The Key whose grants were last said.
     grants: Option<Grants>,
     next_number: u64,
+    chains: Chains,
     refusals: Refusals,
 }
 
 impl Room {
-    /// `changed` are the Keys of which something new is said.
+    /// `changed` are the Keys of which something new is said, `certified` those that were certified anew.
     pub(super) fn new(
         registry: Registry,
         station: Handle,
         delay: u64,
         connection: Arc<Connection>,
         changed: Arc<Mutex<BTreeSet<Id>>>,
+        certified: Noted,
         refusals: Refusals,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -104,6 +112,7 @@ impl Room {
             confirmations: Vec::new(),
             grants: None,
             next_number: 0,
+            chains: Chains::new(certified),
             refusals,
         })
     }
@@ -121,6 +130,8 @@ impl Room {
             self.note(confirmed);
             self.note_changed();
             let said = self.say();
+            self.note(said);
+            let said = self.say_chains();
             self.note(said);
         }
     }
@@ -159,15 +170,20 @@ impl Room {
             }
             connection::Event::Published(number) => {
                 self.in_flight.remove(&number);
+                self.chains.published(number);
             }
             connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
                 Some(Topic::Papers { lock }) => self.papers(lock, &payload)?,
                 // What stations say does not come here.
-                Some(Topic::Grant { .. } | Topic::Here { .. } | Topic::Piece { .. }) | None => {
-                    self.refusals.note("not a topic for a station");
-                }
+                Some(
+                    Topic::Grant { .. }
+                    | Topic::Chain { .. }
+                    | Topic::Here { .. }
+                    | Topic::Piece { .. },
+                )
+                | None => self.refusals.note("not a topic for a station"),
             },
         }
         Ok(())
@@ -178,6 +194,7 @@ impl Room {
         self.to_do.clear();
         self.pairs.clear();
         self.walk = None;
+        self.chains.lost();
     }
 
     fn want_all(&mut self) -> Result<(), Error> {
@@ -224,6 +241,7 @@ impl Room {
         }
         if online {
             self.want(Work::Lock(lock));
+            self.chains.want(lock);
         }
         Ok(())
     }

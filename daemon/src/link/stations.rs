@@ -5,6 +5,8 @@
 //! file when somebody else is there to hear it, and again only when it has changed and nobody has said the very same. Files
 //! only grow by what is taken in, so stations that have heard each other come to rest.
 
+mod behind;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
@@ -24,6 +26,7 @@ use keywright_proto::{
 };
 use sha2::{Digest, Sha256};
 
+use self::behind::Behind;
 use super::{
     connection::{self, Connection},
     refusals::Refusals,
@@ -76,6 +79,8 @@ pub(super) struct Stations {
     /// In how many pieces, and how many it may have from a longer one before.
     counts: BTreeMap<Id, u32>,
     held: BTreeMap<Id, u32>,
+    /// What lies behind the last piece.
+    behind: Behind,
     in_flight: BTreeSet<u64>,
     next_number: u64,
     /// When the next file may be made.
@@ -113,6 +118,7 @@ impl Stations {
             said: BTreeMap::new(),
             counts: BTreeMap::new(),
             held: BTreeMap::new(),
+            behind: Behind::default(),
             in_flight: BTreeSet::new(),
             next_number: FIRST_NUMBER,
             next: Instant::now(),
@@ -167,6 +173,7 @@ impl Stations {
             }
             connection::Event::Published(number) => {
                 self.in_flight.remove(&number);
+                self.behind.published(number);
                 Ok(())
             }
             connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
@@ -200,6 +207,7 @@ impl Stations {
         self.said.clear();
         self.counts.clear();
         self.held.clear();
+        self.behind = Behind::default();
         self.in_flight.clear();
         self.collector.clear();
         self.heard.iter_mut().for_each(|(_, is_there)| *is_there = false);
@@ -241,7 +249,7 @@ impl Stations {
         *held = (*held).max(number + 1);
         match self.counts.get(&family) {
             Some(count) if number >= *count => {
-                self.publish(Topic::Piece { family, station: self.own, number }, Vec::new());
+                self.behind.note(family, number);
             }
             Some(_) => {}
             // Of how many pieces it is one is known when the file is said again.
@@ -357,8 +365,16 @@ impl Stations {
         Ok(())
     }
 
-    /// Says as much as the window allows; what the broker has taken is said.
+    /// Says as much as the windows allow; what the broker has taken is said.
     fn go_on(&mut self) {
+        while let Some((family, number)) = self.behind.next() {
+            // It may belong to a file that is longer now.
+            if self.counts.get(&family).is_some_and(|count| number >= *count) {
+                let topic = Topic::Piece { family, station: self.own, number };
+                let message = self.publish(topic, Vec::new());
+                self.behind.sent(message);
+            }
+        }
         while self.in_flight.len() < WINDOW {
             let next = self.saying.as_mut().and_then(|saying| saying.left.pop_front());
             let Some((topic, message)) = next else { break };

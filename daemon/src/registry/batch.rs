@@ -1,5 +1,7 @@
 //! Changes that belong together: written all or nothing.
 
+use std::collections::BTreeSet;
+
 use keywright_proto::{Id, audit::Event as Logged};
 
 use super::{
@@ -27,6 +29,22 @@ use super::{
 pub struct Batch {
     writes: Vec<Write>,
     events: Vec<Event>,
+}
+
+/// Who has another certificate than before, or another chain above it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certified {
+    /// Locks.
+    pub locks: BTreeSet<Id>,
+    /// CAs: every Lock that such a one certified.
+    pub issuers: BTreeSet<Id>,
+}
+
+impl Certified {
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.locks.is_empty() && self.issuers.is_empty()
+    }
 }
 
 enum Write {
@@ -208,6 +226,33 @@ impl Batch {
             _ => None,
         };
         self.writes.iter().filter_map(stated).collect()
+    }
+
+    /// Who gets another certificate by it, or another chain above it.
+    pub(super) fn certified(&self, view: &View<'_>) -> Result<Certified, RegistryError> {
+        let mut certified = Certified::default();
+        for write in &self.writes {
+            match write {
+                Write::Lock(id, lock) => {
+                    let old: Option<Lock> = view.record(&Table::Locks.of(*id))?;
+                    let same = |old: Lock| {
+                        old.certificate == lock.certificate && old.issuer == lock.issuer
+                    };
+                    if !old.is_some_and(same) {
+                        certified.locks.insert(*id);
+                    }
+                }
+                Write::Issuer(ca, issuer) => {
+                    let old: Option<Issuer> = view.record(&Table::Issuers.of(*ca))?;
+                    // Below a new one there is nobody yet that is not new, too.
+                    if old.is_some_and(|old| old.chain != issuer.chain) {
+                        certified.issuers.insert(*ca);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(certified)
     }
 
     /// Whether something is in it that stations exchange, or may be.

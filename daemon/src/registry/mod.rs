@@ -35,7 +35,7 @@ use std::{
 
 use keywright_proto::{Id, audit::Event as Logged};
 
-pub use batch::Batch;
+pub use batch::{Batch, Certified};
 pub use error::RegistryError;
 pub use others::WithEntries;
 pub use page::{Filter, Page};
@@ -49,6 +49,8 @@ use store::Store;
 type Watcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
 /// Is told that something was committed that stations exchange.
 type Exchanged = Box<dyn Fn() + Send + Sync>;
+/// Is told who was certified anew.
+type Certifies = Box<dyn Fn(Certified) + Send + Sync>;
 /// Is told which events were logged.
 type Listener = Box<dyn Fn(&[Logged]) + Send + Sync>;
 
@@ -61,6 +63,7 @@ struct Open {
     numbers: Mutex<Reserved>,
     watcher: OnceLock<Watcher>,
     exchanged: OnceLock<Exchanged>,
+    certifies: OnceLock<Certifies>,
     listener: OnceLock<Listener>,
     // Last: the lock goes when the database is closed.
     _lock: directory::Lock,
@@ -88,6 +91,7 @@ impl Registry {
                 numbers: Mutex::default(),
                 watcher: OnceLock::new(),
                 exchanged: OnceLock::new(),
+                certifies: OnceLock::new(),
                 listener: OnceLock::new(),
                 _lock: lock,
             }))),
@@ -106,8 +110,12 @@ impl Registry {
     /// Whether the batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
         let (stated, has_papers) = (batch.stated(), batch.has_papers());
-        let mut logged = Vec::new();
+        let (mut logged, mut certified) = (Vec::new(), Certified::default());
+        let certifies = self.0.certifies.get();
         self.0.store.commit(|view, changes| {
+            if certifies.is_some() {
+                certified = batch.certified(view)?;
+            }
             logged = batch.collect(view, changes)?;
             Ok(())
         })?;
@@ -119,6 +127,9 @@ impl Registry {
         }
         if let Some(exchanged) = self.0.exchanged.get().filter(|_| has_papers) {
             exchanged();
+        }
+        if let Some(certifies) = certifies.filter(|_| !certified.is_empty()) {
+            certifies(certified);
         }
         Ok(())
     }
@@ -133,6 +144,12 @@ impl Registry {
     /// watcher; a second one is told nothing.
     pub fn watch_papers(&self, watcher: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.exchanged.set(Box::new(watcher));
+    }
+
+    /// Has somebody told who got another certificate or chain, after each commit of some, by the thread that commits. There
+    /// is one such watcher; a second one is told nothing.
+    pub fn watch_certificates(&self, watcher: impl Fn(Certified) + Send + Sync + 'static) {
+        let _ = self.0.certifies.set(Box::new(watcher));
     }
 
     /// Has somebody told which events were logged, after each commit of some, by the thread that commits. There is one such

@@ -4,6 +4,7 @@
 #[path = "../../../proto/tests/common/mod.rs"]
 mod family;
 pub mod server;
+pub mod station;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-pub use family::{Ca, Key, NOW, VALIDITY, ders, leaf};
+pub use family::{Ca, Key, NOW, VALIDITY, ders, leaf, signed_anew};
 use keywright_lockd::{
     config::Config,
     error::Error,
@@ -27,7 +28,8 @@ use keywright_lockd::{
 use keywright_proto::{
     Certificate, Confirmation, Effect, Grant, Leaf, PublicKey, Role, Target,
     pem::{self, Label},
-    profile, read_csr,
+    profile::{self, Validity},
+    read_csr,
     tree::Hash,
 };
 use tempfile::TempDir;
@@ -161,8 +163,14 @@ pub fn revocation(ca: &Ca, key: &Key) -> Grant {
 
 /// A Lock's chain.
 pub fn certify(ca: &Ca, key: &PublicKey) -> Vec<Certificate> {
+    certify_at(ca, key, VALIDITY.not_before, 0x4c)
+}
+
+/// The same, made at this time and with this serial number.
+pub fn certify_at(ca: &Ca, key: &PublicKey, not_before: u64, serial: u8) -> Vec<Certificate> {
+    let validity = Validity { not_before, ..VALIDITY };
     let unsigned =
-        profile::end_entity(key, Role::Lock, ca.certificate(), &[0x4c], VALIDITY).unwrap();
+        profile::end_entity(key, Role::Lock, ca.certificate(), &[serial], validity).unwrap();
     let certificate = Certificate::parse(&ca.key.sign(unsigned)).unwrap();
     [&[certificate][..], &ca.chain].concat()
 }

@@ -31,6 +31,7 @@ impl Broker {
             "user station\ntopic readwrite keywright/1/#\n\
              user other\ntopic readwrite keywright/1/#\n\
              pattern read keywright/1/%u/grant/+\n\
+             pattern read keywright/1/%u/chain\n\
              pattern write keywright/1/%u/confirmation/+\n\
              pattern write keywright/1/%u/papers\n\
              pattern write keywright/1/%u/presence\n",
@@ -81,6 +82,12 @@ impl Broker {
     /// The same for another station.
     pub fn other(&self) -> (PathBuf, PathBuf) {
         (self.directory.join("other.pem"), self.directory.join("other.key"))
+    }
+
+    /// A certificate by the broker's own authority, and its key: for a Lock of this id that has none of its family.
+    pub fn newcomer(&self, lock: &str) -> (PathBuf, PathBuf) {
+        certify_one(&self.directory, "newcomer", &format!("Keywright lock {lock}"));
+        (self.directory.join("newcomer.pem"), self.directory.join("newcomer.key"))
     }
 
     /// Its process.
@@ -137,26 +144,48 @@ fn run(directory: &Path) -> Child {
 
 /// An authority, and the certificates of the broker and of two stations by it.
 fn certify(directory: &Path) {
-    let openssl = |arguments: &str| {
-        let output = Command::new("openssl")
-            .args(arguments.split_whitespace())
-            .current_dir(directory)
-            .output()
-            .expect("openssl is installed");
-        assert!(output.status.success(), "{output:?}");
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 36500 -subj /CN=broker-ca"));
-    for (name, extensions) in [
-        ("server", "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n"),
-        ("station", "extendedKeyUsage=clientAuth\n"),
-        ("other", "extendedKeyUsage=clientAuth\n"),
-    ] {
-        openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-        fs::write(directory.join("extensions"), extensions).unwrap();
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 36500 \
-             -extfile extensions -out {name}.pem"
-        ));
-    }
+    openssl(
+        directory,
+        &format!("req -x509 {NEW_KEY} -keyout ca.key -out ca.pem -days 36500 -subj /CN=broker-ca"),
+    );
+    let server = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n";
+    certify_with(directory, "server", "server", server);
+    certify_one(directory, "station", "station");
+    certify_one(directory, "other", "other");
+}
+
+/// A client's certificate: files of this name, for this common name.
+fn certify_one(directory: &Path, file: &str, name: &str) {
+    certify_with(directory, file, name, "extendedKeyUsage=clientAuth\n");
+}
+
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+
+fn certify_with(directory: &Path, file: &str, name: &str, extensions: &str) {
+    // A space would end the argument.
+    let name = name.replace(' ', SPACE);
+    openssl(
+        directory,
+        &format!("req {NEW_KEY} -keyout {file}.key -out {file}.csr -subj /CN={name}"),
+    );
+    fs::write(directory.join("extensions"), extensions).unwrap();
+    openssl(
+        directory,
+        &format!(
+            "x509 -req -in {file}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 36500 \
+             -extfile extensions -out {file}.pem"
+        ),
+    );
+}
+
+const SPACE: &str = "\u{a0}";
+
+fn openssl(directory: &Path, arguments: &str) {
+    let arguments = arguments.split(' ').map(|argument| argument.replace(SPACE, " "));
+    let output = Command::new("openssl")
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .expect("openssl is installed");
+    assert!(output.status.success(), "{output:?}");
 }

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use keywright_proto::read_csr;
+
 use crate::{
     Plugged, Station,
     broker::Broker,
@@ -46,6 +48,29 @@ impl Lockd {
         Self { id, directory, process: None }
     }
 
+    /// One that has no family yet, and its request. It is not running yet.
+    pub fn newcomer(station: &Station, name: &str) -> (Self, String) {
+        let directory = station.dir.path().join(format!("lock-{name}"));
+        fs::create_dir(&directory).unwrap();
+        let request = run(&directory, &["request"], "");
+        let id = read_csr(&request).unwrap().id().to_string();
+        (Self { id, directory, process: None }, request)
+    }
+
+    /// Starts one that has none, to wait for this family at the broker.
+    pub fn start_newcomer(&mut self, broker: &Broker, family: &str) {
+        let (certificate, key) = broker.newcomer(&self.id);
+        let shown =
+            format!("certificate = \"{}\"\nkey = \"{}\"\n", certificate.display(), key.display());
+        let family = format!("family = \"{family}\"");
+        self.start_with(&broker.address(), &broker.ca(), &shown, &family);
+    }
+
+    /// Its certificate and what is above it, PEM; empty where it has none.
+    pub fn chain(&self) -> String {
+        fs::read_to_string(self.directory.join("state/chain.pem")).unwrap_or_default()
+    }
+
     /// Starts it with a link; `more` goes before that in its configuration.
     pub fn start(&mut self, broker: &Broker, more: &str) {
         self.start_at(&broker.address(), &broker.ca(), 30, more);
@@ -53,9 +78,13 @@ impl Lockd {
 
     /// The same with another address, and with how often the broker is asked, in seconds.
     pub fn start_at(&mut self, address: &str, ca: &Path, keep_alive: u64, more: &str) {
+        self.start_with(address, ca, &format!("keep_alive_seconds = {keep_alive}\n"), more);
+    }
+
+    fn start_with(&mut self, address: &str, ca: &Path, of_link: &str, more: &str) {
         let config = self.directory.join("lockd.toml");
         let link = format!("{more}\n[link]\nbroker = \"{address}\"\nca = \"{}\"\n", ca.display());
-        fs::write(&config, link + &format!("keep_alive_seconds = {keep_alive}\n")).unwrap();
+        fs::write(&config, link + of_link).unwrap();
         let log = File::create(self.directory.join("log")).unwrap();
         let process = command(&self.directory)
             .arg("--config")

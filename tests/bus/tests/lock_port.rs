@@ -4,12 +4,15 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::net::UnixListener,
     path::PathBuf,
     process::{Command, Stdio},
 };
 
 use keywright_bus_tests::{
-    Answers, Objects, Station, certs,
+    Answers, Objects, Plugged, Station,
+    card::{Card, Reaction, Script},
+    certs,
     key::VirtualKey,
     lockd::Lockd,
     pins::{PIN, WRONG_PIN},
@@ -27,6 +30,17 @@ fn state(station: &Station) -> PathBuf {
 
 /// `keywright-lockd claim --key`, with this Key plugged in when it asks for one: exit status, and what it said.
 fn claim(station: &Station, key: &str, pin: &str, more: &[&str]) -> (i32, String, String) {
+    claim_from(station, key, pin, more, Box::new(|_, _| Reaction::Forward))
+}
+
+/// The same where the Key's answers are scripted.
+fn claim_from(
+    station: &Station,
+    key: &str,
+    pin: &str,
+    more: &[&str],
+    script: Script,
+) -> (i32, String, String) {
     let socket = station.file("lock-reader");
     station.write("lock-pin", pin);
     let mut claim = Command::new(programs::find("keywright-lockd"))
@@ -47,11 +61,38 @@ fn claim(station: &Station, key: &str, pin: &str, more: &[&str]) -> (i32, String
     while !said.contains("plug in the Master Key") {
         assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
     }
-    let _key = VirtualKey::plug(&socket, &station.memory(key), key, &[]);
+    let between = station.file("lock-card");
+    let _ = fs::remove_file(&between);
+    let listener = UnixListener::bind(&between).unwrap();
+    let _key = VirtualKey::plug(&between, &station.memory(key), key, &[]);
+    let _card = Card::scripted_in_front_of(&listener, &socket, script);
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut stderr, &mut rest).unwrap();
     let output = claim.wait_with_output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), rest)
+}
+
+const CARD: &[u8] = &[0x5C, 0x03, 0x5F, 0xC1, 0x0D];
+
+/// A Key that shows this in the place of its family's card; none: that there is nothing.
+fn shows(object: Option<Vec<u8>>) -> Script {
+    let answer = match object {
+        Some(object) => [&object[..], &[0x90, 0]].concat(),
+        None => vec![0x6A, 0x82],
+    };
+    Box::new(move |_, command| {
+        let asks = command[1] == 0xCB && command.windows(CARD.len()).any(|part| part == CARD);
+        if asks { Reaction::Answer(answer.clone()) } else { Reaction::Forward }
+    })
+}
+
+/// The object that was last put into 5FC10D: its whole TLV.
+fn card_of(key: &Plugged) -> Vec<u8> {
+    let commands = key.card.take_commands();
+    let at = |command: &[u8]| command.windows(CARD.len()).position(|part| part == CARD);
+    let put = commands.iter().rev().find(|command| command[1] == 0xDB && at(command).is_some());
+    let put = put.unwrap();
+    put[at(put).unwrap() + CARD.len()..].to_vec()
 }
 
 #[tokio::test]
@@ -67,6 +108,7 @@ async fn a_master_in_its_own_port_makes_a_lock_one_of_its_family() {
     station.write("backup-chain", &chain);
     let manager = station.client.manager().await;
     let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    let (master_card, backup_card) = (card_of(&master), card_of(&backup));
     station.unplug(master).await;
     station.unplug(backup).await;
 
@@ -86,16 +128,40 @@ async fn a_master_in_its_own_port_makes_a_lock_one_of_its_family() {
     let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
     certs::verify(&chain, &roots, &crls);
 
-    // A Backup of the same family may certify it anew, and has to show what leads to the root.
+    // A Backup of the same family may certify it anew: what leads to the root is on its card.
+    let by_backup = || {
+        let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
+        certs::verify(&chain, &roots, &crls);
+        assert_eq!(certs::certificates(&chain).len(), 3);
+        chain
+    };
     let (status, _, said) = claim(&station, "backup", PIN, &[]);
-    assert_eq!(status, 1, "{said}");
-    assert!(said.contains("--chain"), "{said}");
-    let above = station.file("backup-chain");
-    let (status, _, said) = claim(&station, "backup", PIN, &["--chain", above.to_str().unwrap()]);
     assert_eq!(status, 0, "{said}");
-    let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
-    certs::verify(&chain, &roots, &crls);
-    assert_eq!(certs::certificates(&chain).len(), 3);
+    let first_by_backup = by_backup();
+
+    // Without a card, or with one that is a lie, it has to be given.
+    let cut = backup_card[..backup_card.len() - 5].to_vec();
+    let mut flipped = backup_card;
+    *flipped.last_mut().unwrap() ^= 1;
+    for (object, why) in [
+        (None, "no family card"),
+        (Some(vec![0x53, 0]), "no family card"),
+        (Some(flipped), "the family card"),
+        (Some(master_card), "the family card"),
+        (Some(cut), "family card cannot be read"),
+    ] {
+        let (status, _, said) = claim_from(&station, "backup", PIN, &[], shows(object));
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains("--chain") && said.contains(why), "{said}");
+        let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
+        assert_eq!(chain, first_by_backup);
+    }
+    let above = station.file("backup-chain");
+    let given = ["--chain", above.to_str().unwrap()];
+    let (status, _, said) = claim_from(&station, "backup", PIN, &given, shows(None));
+    assert_eq!(status, 0, "{said}");
+    let chain = by_backup();
+    assert_ne!(chain, first_by_backup);
 
     // The station hears of it as soon as there is a link, and the Master, who has every Lock, gets in.
     let id = certs::key_id(&chain);

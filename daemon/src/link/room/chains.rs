@@ -1,0 +1,99 @@
+//! What Locks are told of themselves: their newest certificate with its chain, when it is new and when they appear. Each is
+//! retained, so that a Lock gets it that is away, or has no family yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use keywright_proto::{Id, link::Topic};
+
+use super::{PAGE, Room, WINDOW};
+use crate::{
+    error::Error,
+    queries,
+    registry::{Certified, Filter, Registry},
+};
+
+/// Who was certified anew since it was last looked at.
+#[derive(Clone, Default)]
+pub(in crate::link) struct Noted(Arc<Mutex<Certified>>);
+
+impl Noted {
+    pub(in crate::link) fn note(&self, certified: Certified) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.locks.extend(certified.locks);
+        noted.issuers.extend(certified.issuers);
+    }
+
+    fn take(&self) -> Certified {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Locks that are to be told. All of them are known here, so a broker cannot make them more.
+pub(super) struct Chains {
+    noted: Noted,
+    wanted: BTreeSet<Id>,
+    /// By the number of the message.
+    in_flight: BTreeMap<u64, Id>,
+}
+
+impl Chains {
+    pub(super) const fn new(noted: Noted) -> Self {
+        Self { noted, wanted: BTreeSet::new(), in_flight: BTreeMap::new() }
+    }
+
+    pub(super) fn want(&mut self, lock: Id) {
+        self.wanted.insert(lock);
+    }
+
+    pub(super) fn published(&mut self, number: u64) {
+        self.in_flight.remove(&number);
+    }
+
+    /// The broker is not there any more: what it has not taken is told again.
+    pub(super) fn lost(&mut self) {
+        self.wanted.extend(std::mem::take(&mut self.in_flight).into_values());
+    }
+
+    fn gather(&mut self, registry: &Registry) -> Result<(), Error> {
+        let certified = self.noted.take();
+        self.wanted.extend(certified.locks);
+        for ca in certified.issuers {
+            let Some(issuer) = registry.issuer(ca)? else { continue };
+            let filter = Filter { family: Some(issuer.family), query: None };
+            let mut after = None;
+            loop {
+                let page = registry.locks_page(&filter, after, PAGE as usize)?;
+                for (lock, _) in page.items {
+                    if registry.lock(lock)?.is_some_and(|lock| lock.issuer == ca) {
+                        self.wanted.insert(lock);
+                    }
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Room {
+    /// Tells Locks of themselves, as much as rights leave of the window.
+    pub(super) fn say_chains(&mut self) -> Result<(), Error> {
+        self.chains.gather(&self.registry)?;
+        while self.up && self.in_flight.len() < WINDOW {
+            let Some(lock) = self.chains.wanted.pop_first() else { return Ok(()) };
+            let Some(chain) = queries::lock_chain(&self.registry, lock)? else { continue };
+            let number = self.next_number;
+            self.next_number += 1;
+            self.in_flight.insert(number);
+            self.chains.in_flight.insert(number, lock);
+            self.connection.publish(Topic::Chain { lock }.name(), chain.into_bytes(), number);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! A certificate of this Lock that comes over the link, made anew after the old one's issuer was revoked, say. The broker
+//! that brings it is believed nothing: it may bring any that was ever made.
+
+use std::path::Path;
+
+use keywright_proto::statement::PARK_AHEAD_MS;
+
+use super::Gate;
+use crate::{
+    error::{Error, Refusal},
+    membership::Membership,
+};
+
+impl Gate {
+    /// Takes another chain of this Lock in place of the one that it has, and saves it; answers whether it is another one. It
+    /// has to lead to the pinned root by CAs that stand, and to be newer than the old one, unless that is void.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; then nothing has changed, on the disk or here.
+    pub fn take_chain(&mut self, state: &Path, text: &[u8], now: u64) -> Result<bool, Refusal> {
+        let no = |why: &str| Err(Refusal::Chain(why.to_owned()));
+        let text = std::str::from_utf8(text).map_err(|error| Refusal::Chain(error.to_string()))?;
+        let new = match Membership::read(text, self.identity.public()) {
+            Ok(new) => new,
+            Err(Error::NotOurChain(why)) => return Err(Refusal::Chain(why)),
+            Err(error) => return no(&error.to_string()),
+        };
+        if new == self.membership {
+            return Ok(false);
+        }
+        if new.root().der() != self.root_der() {
+            return no("its root is not the one that is pinned");
+        }
+        // It would win over every later one, and no server could use it.
+        let own = new.chain().first().map_or(0, |own| own.not_before());
+        let latest = now.saturating_add(PARK_AHEAD_MS) / 1_000;
+        if self.clock(now).is_some() && own > latest {
+            return no("it begins in the future");
+        }
+        // A CA that nobody here has heard of may stand by its certificate, which comes along.
+        let mut facts = self.facts.clone();
+        facts.learn_chain(new.chain());
+        let judgement = facts.judge(self.limits.revoke_delay, now / 1_000);
+        if !new.counts(&judgement) {
+            return no("a CA that leads to it was revoked");
+        }
+        if self.membership.counts(&judgement) && !new.is_newer_than(&self.membership) {
+            return no("it is older than the one that this Lock has");
+        }
+        new.save(state).map_err(super::not_saved)?;
+        self.learn_authorities(new.chain());
+        (self.facts, self.judgement, self.membership) = (facts, judgement, new);
+        Ok(true)
+    }
+}

@@ -1,0 +1,112 @@
+//! A Lock without a family takes its certificate from the link, where its administrator has named the family: the root has
+//! to be of that key. Of the broker nothing else is believed, and without that name no family is taken from it.
+
+use std::path::{Path, PathBuf};
+
+use keywright_proto::{
+    Id, PublicKey,
+    link::{self, MAX_PACKET, OFFLINE, ONLINE, Topic},
+    pem::MAX_PEM,
+};
+use keywrightd::link::connection::{Connection, Event, Settings};
+
+use crate::{
+    config::{Config, Link},
+    error::{Error, Refusal},
+    files,
+    membership::Membership,
+    refusals::Refusals,
+};
+
+/// Whose certificate is waited for.
+struct Joining {
+    state: PathBuf,
+    identity: PublicKey,
+    family: Id,
+}
+
+/// Waits at the broker, where the configuration has a family and what to show there, until the connection is dropped. What
+/// is taken is written into the state directory.
+///
+/// # Errors
+/// A file that the configuration names cannot be read, or the operating system refuses.
+pub fn start(
+    config: &Config,
+    state: &Path,
+    identity: &PublicKey,
+) -> Result<Option<Connection>, Error> {
+    let Some(family) = config.family else { return Ok(None) };
+    let Some(link) = &config.link else { return Ok(None) };
+    let Some(settings) = settings(link, identity.id())? else { return Ok(None) };
+    let joining = Joining { state: state.to_owned(), identity: identity.clone(), family };
+    let refusals = Refusals::default();
+    let hear = move |event| {
+        let Event::Message { topic, payload, .. } = event else { return };
+        match joining.hear(&topic, &payload) {
+            Ok(()) => {}
+            // The broker has it still: it comes again with the next connection.
+            Err(Refusal::NotSaved(error)) => tracing::error!("{error}"),
+            Err(refusal) => refusals.note(&refusal),
+        }
+    };
+    let connection = Connection::start(settings, hear);
+    let connection = connection.map_err(|error| Error::System(error.to_string()))?;
+    tracing::info!(lock = %identity.id(), %family, "waiting for this Lock's certificate on the link");
+    Ok(Some(connection))
+}
+
+fn settings(config: &Link, lock: Id) -> Result<Option<Settings>, Error> {
+    let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
+        return Ok(None);
+    };
+    let read = |path: &Path| files::read(path, MAX_PEM).map_err(Error::file(path));
+    Ok(Some(Settings {
+        broker: config.address().ok_or_else(|| Error::System("no broker".into()))?,
+        ca: read(&config.ca)?,
+        certificate: read(certificate)?,
+        key: read(key)?,
+        client_id: format!("keywright-lock-{lock}"),
+        keep_alive: config.keep_alive_seconds,
+        // A station that knows this Lock already tells it at once.
+        presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
+        subscriptions: vec![link::for_lock(lock)[1].clone()],
+        max_packet: MAX_PACKET,
+    }))
+}
+
+/// Says where the configuration names another family than the one that this Lock has.
+pub fn compare(config: &Config, membership: &Membership) {
+    let own = membership.root().family();
+    if let Some(family) = config.family.filter(|family| *family != own) {
+        tracing::warn!(%family, "this Lock belongs to family {own} and stays with it, whatever its configuration says");
+    }
+}
+
+impl Joining {
+    fn hear(&self, topic: &str, text: &[u8]) -> Result<(), Refusal> {
+        let no = |why: &dyn std::fmt::Display| Refusal::Chain(why.to_string());
+        if Topic::parse(topic) != Some(Topic::Chain { lock: self.identity.id() }) {
+            return Err(no(&"not the topic of this Lock's certificate"));
+        }
+        let text = std::str::from_utf8(text).map_err(|error| no(&error))?;
+        let unreadable = |error| Refusal::NotSaved(Box::new(error));
+        // Which of two is the newer one is judged once everything else is known, and not here.
+        if Membership::load(&self.state, &self.identity).map_err(unreadable)?.is_some() {
+            return Ok(());
+        }
+        let new = match Membership::read(text, &self.identity) {
+            Err(Error::NotOurChain(why)) => return Err(no(&why)),
+            read => read.map_err(|error| no(&error))?,
+        };
+        if new.root().public_key().id() != self.family {
+            return Err(no(&"its root is not that of the family in the configuration"));
+        }
+        Membership::claim(&self.state, &self.identity, text).map(drop).map_err(
+            |error| match error {
+                Error::File { .. } => Refusal::NotSaved(Box::new(error)),
+                // A person was faster, with another one.
+                error => no(&error),
+            },
+        )
+    }
+}

@@ -1,0 +1,122 @@
+//! A Lock's certificate comes to it over the link, the first one and those that are made anew.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::time::Duration;
+
+use keywright_bus_tests::{
+    Answers, Objects, Plugged, Station, certs,
+    lockd::Lockd,
+    pins::{self, PIN},
+};
+use tokio::time::{Instant, sleep};
+
+/// Far longer than anything takes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn text(station: &Station, key: &Plugged, property: &str) -> String {
+    station.watch.objects().await.key(&key.path).unwrap().text(property)
+}
+
+async fn until_rights(station: &mut Station, key: &Plugged, active: u32, pending: u32) {
+    let check = |objects: &Objects| {
+        let key = objects.key(&key.path)?;
+        let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
+        (found == (active, pending)).then_some(())
+    };
+    station.watch.until(&format!("{active} active and {pending} pending"), check).await;
+}
+
+/// Waits until the Lock has a chain that passes. No signal tells of a file.
+async fn until_chain(lock: &Lockd, check: impl Fn(&str) -> bool) -> String {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let chain = lock.chain();
+        if check(&chain) {
+            return chain;
+        }
+        assert!(Instant::now() < end, "{}\n{chain}", lock.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let (_, first) = station.add_lock(&master, "first").await;
+    let family = certs::key_id(certs::certificates(&first).last().unwrap());
+    let backup = station.plug("backup").await;
+    station.make(&master, &backup, &Answers::backup("Ben")).await;
+    let backup_id = text(&station, &backup, "Id").await;
+    station.unplug(master).await;
+    station.unplug(backup).await;
+    let broker = station.link(&first).await;
+
+    // Two Locks that wait at the broker, and a Backup that certifies them: one by the link, one by hand.
+    let (mut gate, request) = Lockd::newcomer(&station, "gate");
+    gate.start_newcomer(&broker, &family);
+    let backup = station.plug("backup").await;
+    station.until_state(&backup.path, "backup").await;
+    let manager = station.client.manager().await;
+    let added = manager.add_lock(&backup.path, "gate", &request, pins::pipe(PIN)).await;
+    let (id, by_backup) = added.unwrap();
+    assert_eq!(id, gate.id);
+    assert_eq!(until_chain(&gate, |chain| !chain.is_empty()).await, by_backup);
+    until_rights(&mut station, &backup, 1, 1).await;
+    let mut attic = Lockd::add(&station, &backup, "attic").await;
+    let old = attic.chain();
+    assert_eq!(certs::certificates(&old).len(), 3);
+
+    // The Master revokes the Backup, and what that had certified is certified anew; one Lock is away meanwhile.
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    let revoked = manager.revoke_key(&master.path, &backup_id, "lost", pins::pipe(PIN));
+    revoked.await.unwrap();
+    let by_master = |chain: &str| certs::certificates(chain).len() == 2;
+    let chain = until_chain(&gate, by_master).await;
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    certs::verify(&chain, &roots, &crls);
+    assert_eq!(attic.chain(), old);
+    attic.start(&broker, "");
+    let chain = until_chain(&attic, by_master).await;
+    certs::verify(&chain, &roots, &crls);
+    until_rights(&mut station, &master, 2, 1).await;
+}
+
+#[tokio::test]
+async fn a_lock_hears_that_what_is_above_its_certificate_was_made_anew() {
+    let mut station = Station::start().await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Mia").await;
+    let (_, first) = station.add_lock(&master, "first").await;
+    let family = certs::key_id(certs::certificates(&first).last().unwrap());
+    let backup = station.plug("backup").await;
+    station.make(&master, &backup, &Answers::backup("Ben")).await;
+    let backup_id = text(&station, &backup, "Id").await;
+    station.unplug(master).await;
+    let below = station.plug("below").await;
+    station.make(&backup, &below, &Answers::backup("Bea")).await;
+    station.unplug(backup).await;
+    station.unplug(below).await;
+    let broker = station.link(&first).await;
+    let below = station.plug("below").await;
+    station.until_state(&below.path, "backup").await;
+    let mut gate = Lockd::add(&station, &below, "gate").await;
+    let own = certs::certificates(&gate.chain());
+    assert_eq!(own.len(), 4);
+    gate.start(&broker, "");
+    until_rights(&mut station, &below, 1, 1).await;
+    station.unplug(below).await;
+
+    // The one between is revoked; the one below it is certified by the Master now, and the Lock by the same as before.
+    let master = station.plug("master").await;
+    station.until_state(&master.path, "master").await;
+    let manager = station.client.manager().await;
+    let revoked = manager.revoke_key(&master.path, &backup_id, "lost", pins::pipe(PIN));
+    revoked.await.unwrap();
+    let chain = until_chain(&gate, |chain| certs::certificates(chain).len() == 3).await;
+    assert_eq!(certs::certificates(&chain)[0], own[0]);
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    certs::verify(&chain, &roots, &crls);
+}
