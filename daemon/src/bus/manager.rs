@@ -132,7 +132,8 @@ impl Manager {
     /// serial number of the certificate in hex, and the id of the Key that has to sign; empty: any Master or Backup of
     /// the family. `crl-entry`: the next revocation that this Key signs lists the certificate too. Without an id it is
     /// one that a job was given up on. `certificate`: whoever certified the Key or Lock was revoked; `ca-certificate`:
-    /// the same of a Backup. RevokeKey, AddLock and a change of rights make them anew. Pages may be longer than asked for.
+    /// the same of a Backup. `statement`: whoever had signed a right of the Key was revoked. RevokeKey, AddLock and a
+    /// change of rights make them anew. Pages may be longer than asked for.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("waiting", "next"))]
@@ -237,8 +238,9 @@ impl Manager {
 
     /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to it than
     /// the issuer, acts after a delay (`revoke_delay_days`), and not at all where that Key revokes the issuer. What a
-    /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures; a further call goes
-    /// on, and makes the issuer a root of the bundle once the revocation of the Master acts. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
+    /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures. The revocation stands
+    /// whatever becomes of these: what was not signed, because the issuer was pulled out or something changed meanwhile,
+    /// waits (ListWaiting); a further call goes on, and makes the issuer a root of the bundle once the revocation of the Master acts. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
     /// issuer had signed are in its CRL at once, those of another Master or Backup when that next revokes a Key.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
