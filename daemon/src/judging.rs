@@ -4,7 +4,7 @@
 pub mod heard;
 mod kept;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{
     Certificate, Effect, Facts, Id, Judgement, Standing,
@@ -220,6 +220,19 @@ impl Words {
         let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
         let said = versioned.filter_map(|source| Some((source.on(lock)?, source)));
         said.max_by_key(|(said, _)| said.version)
+    }
+
+    /// Whether somebody has signed a right that counts no more because of who that was, but for Locks that were removed.
+    pub fn lacks_signer(&self, removed: &BTreeSet<Id>) -> bool {
+        let allows = |source: &Source| source.statement.version.is_some();
+        let mut everywhere =
+            self.sources.iter().filter(|source| source.statement.scope == Scope::All);
+        let void = |lock: &Id| {
+            !removed.contains(lock)
+                && self.on(*lock).is_none()
+                && self.void_on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
+        };
+        (everywhere.any(allows) && !self.has_every_lock()) || self.listed().keys().any(void)
     }
 
     /// The revocation that counts.

@@ -42,6 +42,8 @@ pub struct Owed {
     pub entries: BTreeMap<Id, BTreeMap<Vec<u8>, Of>>,
     /// Certificates to be made anew, by any issuer of the family.
     pub certificates: BTreeSet<Void>,
+    /// Keys with rights that somebody had signed who does not stand any more, and nobody who does.
+    pub rights: BTreeSet<Id>,
 }
 
 impl Owed {
@@ -136,6 +138,7 @@ fn of_keys(
     issuers: &BTreeMap<Id, Authority>,
 ) -> Result<(), RegistryError> {
     let revocations = registry.revocations(family)?;
+    let removed = registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
     let heard: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
     for (key, record) in members(registry, family)? {
         let memberships = registry.memberships(key)?;
@@ -150,6 +153,12 @@ fn of_keys(
             let certificates = access.iter().chain(ca.map(|ca| &ca.certificate));
             certificates.for_each(|certificate| owed.entry(issuers, certificate, of));
             continue;
+        }
+        if issuers.values().any(|ca| !ca.stands)
+            && ca.is_none_or(|ca| ca.standing != Some(Standing::Deposed))
+            && moment.words(registry, key, family)?.lacks_signer(&removed)
+        {
+            owed.rights.insert(key);
         }
         if let Some(ca) = ca {
             if ca.standing == Some(Standing::Orphaned) {

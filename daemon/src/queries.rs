@@ -11,7 +11,7 @@ pub use grants::Grants;
 pub use groups::{GroupRow, groups, locks_in_group};
 pub use log::export_log;
 pub use papers::{authorities, export, read_export, verified_export};
-pub use rights::{SettledRow, counts, grant, rights, settled};
+pub use rights::{SettledRow, counts, grant, is_to_hear, rights, settled};
 pub use waiting::{WaitingRow, waiting};
 
 use keywright_proto::{

@@ -96,3 +96,29 @@ fn what_is_signed_anew_is_not_active_before_it_is_confirmed() {
     bench.confirm(confirm(GATE, anew, Allow, 12));
     assert_eq!(state(&bench), "active");
 }
+
+/// While the revocation of a Master waits, a Lock that was added since hears first that it admits the Master, and then of
+/// the revocation.
+#[test]
+fn a_lock_that_is_new_hears_of_the_master_first() {
+    use family::{EVERYWHERE, MASTERS_KEY, MOMENT, lock};
+    use keywright_proto::{Grant, Id, statement::digest};
+    let (mut bench, mut papers) = (Bench::start(), nothing_said());
+    let allow = say(&mut papers, MASTER, &EVERYWHERE);
+    let theft = say(&mut papers, BACKUP, &Saying::RevokeCa(MASTER, 10));
+    bench.import(papers);
+    let (key, gate) = (family::Key::new(MASTERS_KEY).public().id(), Id::of_hash(&lock(GATE)));
+    let given = |bench: &Bench| {
+        let grant = keywrightd::queries::grant(&bench.registry, key, gate, MOMENT).unwrap();
+        digest(&Grant::decode(&grant).unwrap().statement).unwrap()
+    };
+    let is_to_hear = |bench: &Bench| {
+        keywrightd::queries::is_to_hear(&bench.registry, key, gate, MOMENT).unwrap()
+    };
+    assert_eq!((given(&bench), is_to_hear(&bench)), (allow, false));
+    bench.confirm(confirm(GATE, allow, Allow, 1));
+    assert_eq!((given(&bench), is_to_hear(&bench)), (theft, true));
+    // It goes on admitting the Master.
+    bench.confirm(confirm(GATE, theft, Allow, 1));
+    assert_eq!((given(&bench), is_to_hear(&bench)), (theft, false));
+}

@@ -47,7 +47,7 @@ pub struct RightRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the contract's columns, by their names")]
 pub struct WaitingRow {
-    /// `crl-entry`, `certificate` or `ca-certificate`.
+    /// `crl-entry`, `certificate`, `ca-certificate` or `statement`.
     pub what: String,
     /// The Key or Lock that it is about; empty where nobody has the certificate.
     pub id: String,

@@ -193,14 +193,8 @@ pub const NOT_AUTHORIZED: &str = "not-authorized";
 pub const ACTION: &str = "action";
 /// See [`denials`].
 pub const NOT_VERIFIED: &str = "not-verified";
-/// What was not believed: one of the words below.
+/// What was not believed.
 pub const WHAT: &str = "what";
-/// A file for ImportFamily.
-pub const IMPORT: &str = "import";
-/// A confirmation for ApplyConfirmation.
-pub const CONFIRMATION: &str = "confirmation";
-/// Messages of the link.
-pub const LINK: &str = "link";
 
 struct Fields(Vec<(String, String)>);
 

@@ -73,7 +73,7 @@ fn id(number: u8) -> Id {
 fn words() -> BTreeSet<&'static str> {
     let word = |line: &'static str| line.split_once(" => \"")?.1.strip_suffix("\",");
     let mut words: BTreeSet<_> = include_str!("mod.rs").lines().filter_map(word).collect();
-    words.insert(NOT_AUTHORIZED);
+    words.extend([NOT_AUTHORIZED, NOT_VERIFIED]);
     words
 }
 

@@ -19,9 +19,8 @@ use super::{
     secret_fd::read_pin,
 };
 use crate::{
-    audit::{CONFIRMATION, IMPORT},
     queries::{self, GroupRow, KeyRow, LockRow, RightRow, SettledRow, WaitingRow},
-    station::view::DecisionView,
+    station::{Brought, view::DecisionView},
 };
 
 /// The object at `/org/keywright1`.
@@ -133,7 +132,8 @@ impl Manager {
     /// serial number of the certificate in hex, and the id of the Key that has to sign; empty: any Master or Backup of
     /// the family. `crl-entry`: the next revocation that this Key signs lists the certificate too. Without an id it is
     /// one that a job was given up on. `certificate`: whoever certified the Key or Lock was revoked; `ca-certificate`:
-    /// the same of a Backup. RevokeKey, AddLock and a change of rights make them anew. Pages may be longer than asked for.
+    /// the same of a Backup. `statement`: whoever had signed a right of the Key was revoked. RevokeKey, AddLock and a
+    /// change of rights make them anew. Pages may be longer than asked for.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("waiting", "next"))]
@@ -238,8 +238,9 @@ impl Manager {
 
     /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to it than
     /// the issuer, acts after a delay (`revoke_delay_days`), and not at all where that Key revokes the issuer. What a
-    /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures; a further call goes
-    /// on, and makes the issuer a root of the bundle once the revocation of the Master acts. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
+    /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures. The revocation stands
+    /// whatever becomes of these: what was not signed, because the issuer was pulled out or something changed meanwhile,
+    /// waits (ListWaiting); a further call goes on, and makes the issuer a root of the bundle once the revocation of the Master acts. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
     /// issuer had signed are in its CRL at once, those of another Master or Backup when that next revokes a Key.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
@@ -372,9 +373,8 @@ impl Manager {
         confirmation: Vec<u8>,
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
-        let applied =
-            self.context.ask(&caller, |s, reply| s.apply_confirmation(confirmation, reply));
-        Ok(self.context.believed(&caller, CONFIRMATION, applied.await)?)
+        let asked = self.context.ask(&caller, |s, reply| s.apply_confirmation(confirmation, reply));
+        Ok(self.context.believed(&caller, Brought::Confirmation, asked.await)?)
     }
 
     /// Writes the signed objects of a family, for another station of it (`docs/formats.md`), into a file or pipe.
@@ -390,8 +390,7 @@ impl Manager {
         let family = arguments::id("family", family)?;
         let exported = self.context.read(move |registry| queries::export(registry, family)).await?;
         self.context.ask(&caller, move |s, reply| s.log_export(family, reply)).await?;
-        let written = self.context.read(move |_| write_file("out", out.into(), &exported));
-        Ok(written.await?)
+        Ok(self.context.read(move |_| write_file("out", out.into(), &exported)).await?)
     }
 
     /// Reads what another station exported, from a file or pipe of at most 64 MiB; answers how many objects were new.
@@ -405,11 +404,11 @@ impl Manager {
             let bytes = read_file("from", from.into(), MAX_FAMILY_FILE)?;
             queries::read_export(registry, &bytes)
         });
-        let (family, papers) = self.context.believed(&caller, IMPORT, read.await)?;
+        let (family, papers) = self.context.believed(&caller, Brought::Import, read.await)?;
         let merged = self.context.ask(&caller, move |station, reply| {
             station.import_family(family, papers, reply);
         });
-        Ok(self.context.believed(&caller, IMPORT, merged.await)?)
+        Ok(self.context.believed(&caller, Brought::Import, merged.await)?)
     }
 
     /// Writes the log of security-relevant events into a file or pipe, oldest first: one line of JSON an event, with the

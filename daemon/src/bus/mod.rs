@@ -48,7 +48,7 @@ use crate::{
     judging::Moment,
     registry::Registry,
     station::{
-        Caller, Handle, Reply, Station,
+        Brought, Caller, Handle, Reply, Station,
         view::{Activity, Output},
     },
 };
@@ -260,7 +260,7 @@ impl Context {
     fn believed<T>(
         &self,
         caller: &Caller,
-        what: &'static str,
+        what: Brought,
         result: Result<T, Error>,
     ) -> Result<T, Error> {
         if result.as_ref().is_err_and(|error| error.name() == ErrorName::Unverified) {

@@ -184,7 +184,7 @@ async fn what_changes_together_is_one_signal() {
     assert_eq!(member(&added), "InterfacesAdded");
     let (path, objects): (OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>) =
         added.body().deserialize().unwrap();
-    assert_eq!((path.as_str(), objects[KEY].len()), (key_path("a").as_str(), 15));
+    assert_eq!((path.as_str(), objects[KEY].len()), (key_path("a").as_str(), 16));
 
     let changed = KeyView { pin: PinState::Set, pin_retries: 2, ..a_key() };
     // The same view twice is one change.

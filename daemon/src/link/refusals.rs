@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{audit::LINK, station::Handle};
+use crate::station::{Brought, Handle};
 
 /// A hostile broker must not fill the log: one line in this time.
 const QUIET: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ impl Refusals {
             state.last_told = Some(Instant::now());
             let refused = std::mem::take(&mut state.refused);
             tracing::warn!(refused, "refused from the link, the last one because: {why}");
-            self.station.tell(|station| station.refused_papers(None, LINK));
+            self.station.tell(|station| station.refused_papers(None, Brought::Link));
         }
     }
 }

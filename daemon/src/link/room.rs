@@ -10,7 +10,11 @@ mod chains;
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
-    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvError, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use keywright_proto::{
@@ -41,6 +45,8 @@ pub(super) const QUEUE: usize = 64;
 const WINDOW: usize = 64;
 /// How many rows are read at once.
 const PAGE: u32 = 100;
+/// How long what could not be said waits, while nothing happens.
+const RETRY: Duration = Duration::from_secs(60);
 /// What the room is told.
 pub(super) enum Event {
     Link(connection::Event),
@@ -79,6 +85,12 @@ pub(super) struct Room {
     in_flight: BTreeSet<u64>,
     /// What was heard and is not applied yet.
     confirmations: Vec<Vec<u8>>,
+    /// Which rights that is about, as it claims.
+    confirmed: BTreeSet<(Id, Id)>,
+    /// What could not be said: Key and Lock.
+    failed: BTreeSet<(Id, Id)>,
+    /// What could not be found out.
+    failed_work: Vec<Walk>,
     /// The Key whose grants were last said.
     grants: Option<Grants>,
     next_number: u64,
@@ -110,6 +122,9 @@ impl Room {
             pairs: VecDeque::new(),
             in_flight: BTreeSet::new(),
             confirmations: Vec::new(),
+            confirmed: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            failed_work: Vec::new(),
             grants: None,
             next_number: 0,
             chains: Chains::new(certified),
@@ -118,8 +133,8 @@ impl Room {
     }
 
     pub(super) fn run(mut self, events: &Receiver<Event>) {
-        while let Ok(event) = events.recv() {
-            for event in std::iter::once(event).chain(events.try_iter().take(QUEUE)) {
+        while let Ok(event) = self.next(events) {
+            for event in event.into_iter().chain(events.try_iter().take(QUEUE)) {
                 if let Event::Link(event) = event {
                     let heard = self.hear(event);
                     self.note(heard);
@@ -133,6 +148,24 @@ impl Room {
             self.note(said);
             let said = self.say_chains();
             self.note(said);
+        }
+    }
+
+    /// The next event; none where it is time to try again what did not work.
+    fn next(&mut self, events: &Receiver<Event>) -> Result<Option<Event>, RecvError> {
+        if self.failed.is_empty() && self.failed_work.is_empty() {
+            return events.recv().map(Some);
+        }
+        match events.recv_timeout(RETRY) {
+            Ok(event) => Ok(Some(event)),
+            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+            Err(RecvTimeoutError::Timeout) => {
+                self.pairs.extend(std::mem::take(&mut self.failed));
+                for walk in std::mem::take(&mut self.failed_work) {
+                    self.want(walk.work);
+                }
+                Ok(None)
+            }
         }
     }
 
@@ -195,6 +228,9 @@ impl Room {
         self.pairs.clear();
         self.walk = None;
         self.chains.lost();
+        // Everything is said anew when the link is back.
+        self.failed.clear();
+        self.failed_work.clear();
     }
 
     fn want_all(&mut self) -> Result<(), Error> {
@@ -215,6 +251,7 @@ impl Room {
         // The broker keeps the last one, and sends it again and again.
         if self.registry.lock_word(key, lock)?.is_none_or(|known| known.cose != bytes) {
             self.confirmations.push(bytes);
+            self.confirmed.insert((key, lock));
         }
         Ok(())
     }
@@ -228,6 +265,12 @@ impl Room {
             self.station.ask(move |station, reply| station.apply_confirmations(all, reply));
         for refused in self.runtime.block_on(applied)? {
             self.refusals.note(&refused);
+        }
+        // A Lock that admits a Key may have to hear next that this is to end.
+        for (key, lock) in std::mem::take(&mut self.confirmed) {
+            if queries::is_to_hear(&self.registry, key, lock, self.moment())? {
+                self.pairs.push_back((key, lock));
+            }
         }
         Ok(())
     }
@@ -275,7 +318,12 @@ impl Room {
                 Ok(grant) => grant,
                 // It is gone since.
                 Err(Error::NotFound(_)) => continue,
-                Err(error) => return Err(error),
+                // The others are said all the same, and this one later.
+                Err(error) => {
+                    self.failed.insert((key, lock));
+                    self.note(Err(error));
+                    continue;
+                }
             };
             let number = self.next_number;
             self.next_number += 1;
@@ -323,9 +371,17 @@ impl Room {
             };
             let after = match walk.work {
                 Work::Key(key) => {
-                    self.unconfirmed(key, Page { after: walk.after, limit: PAGE }, None)?
+                    self.unconfirmed(key, Page { after: walk.after, limit: PAGE }, None)
                 }
-                Work::Lock(lock) => self.at_lock(lock, walk.after)?,
+                Work::Lock(lock) => self.at_lock(lock, walk.after),
+            };
+            let after = match after {
+                Ok(after) => after,
+                Err(error) => {
+                    self.failed_work.push(walk);
+                    self.note(Err(error));
+                    continue;
+                }
             };
             self.walk = after.map(|after| Walk { work: walk.work, after: Some(after) });
         }
@@ -339,7 +395,12 @@ impl Room {
         };
         for (lock, _, state, _) in rows {
             let Ok(lock) = lock.parse() else { continue };
-            if state != RightState::Active.as_str() && only.is_none_or(|only| only == lock) {
+            if only.is_some_and(|only| only != lock) {
+                continue;
+            }
+            if state != RightState::Active.as_str()
+                || queries::is_to_hear(&self.registry, key, lock, self.moment())?
+            {
                 self.pairs.push_back((key, lock));
             }
         }

@@ -5,7 +5,7 @@ mod settled;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{
-    Id,
+    Confirmation as LockSaid, Id,
     grant::Grant,
     rights::{self, RightState, Said},
     tree::{Effect, Leaf, Target, Tree},
@@ -14,7 +14,7 @@ use keywright_proto::{
 use super::{Page, RightRow, Rows, cursor, damaged, known_key};
 use crate::{
     error::Error,
-    judging::{Moment, Words, heard::heard},
+    judging::{Moment, Source, Words, heard::heard},
     registry::{
         Filter, Registry, RegistryError,
         records::{Confirmation, LockEntry, Scope, Statement},
@@ -253,8 +253,9 @@ pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<V
             (statement, registry.statement_entries(key, family)?)
         }
         Some(words) => {
+            let waiting = waiting_at(registry, &words, key, lock)?;
             let counts = || words.on(lock).map(|(_, source)| source);
-            let source = words.waiting().or_else(counts).ok_or_else(nothing)?;
+            let source = waiting.or_else(counts).ok_or_else(nothing)?;
             (source.statement.clone(), source.entries.clone())
         }
     };
@@ -271,6 +272,40 @@ pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<V
         }
     };
     Ok(grant.encode())
+}
+
+/// The revocation that a Lock is to hear of before it acts: once it admits the Key. A Lock that was added since has to hear
+/// first that it does; else it would never, while the Key is as good as before.
+fn waiting_at<'a>(
+    registry: &Registry,
+    words: &'a Words,
+    key: Id,
+    lock: Id,
+) -> Result<Option<&'a Source>, RegistryError> {
+    let Some(waiting) = words.waiting() else { return Ok(None) };
+    let heard = heard(registry, Some(words), key, lock)?.map(|(said, _)| said);
+    let allowed = words.on(lock).is_some_and(|(said, _)| said.effect == Effect::Allow);
+    Ok((!allowed || heard.is_some_and(|said| said.effect == Effect::Allow)).then_some(waiting))
+}
+
+/// Whether a Lock has yet to hear of a revocation that waits, and admits the Key until then.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn is_to_hear(
+    registry: &Registry,
+    key: Id,
+    lock: Id,
+    moment: Moment,
+) -> Result<bool, RegistryError> {
+    // Only Masters and Backups are somebody's seniors: for all others this is quick.
+    let is_issuer = registry.key(key)?.is_some_and(|key| key.issuing_key.is_some());
+    let Some(known) = registry.lock(lock)?.filter(|_| is_issuer) else { return Ok(false) };
+    let Some(words) = moment.compare(registry, key, known.family)? else { return Ok(false) };
+    let waiting = waiting_at(registry, &words, key, lock)?.and_then(|source| source.digest);
+    let word = registry.lock_word(key, lock)?;
+    let about = word.and_then(|word| LockSaid::claimed(&word.cose).ok());
+    Ok(waiting.is_some_and(|waiting| about.is_none_or(|about| about.statement != waiting)))
 }
 
 fn whole_family(

@@ -55,6 +55,10 @@ pub fn waiting(
         let Some(about) = id_of(void.of) else { continue };
         rows.entry(about).or_default().push((what, void.of, void.serial, String::new()));
     }
+    for key in owed.rights {
+        let row = ("statement", Of::Key(key), Vec::new(), String::new());
+        rows.entry(key).or_default().push(row);
+    }
     let mut found = Vec::new();
     let mut last = None;
     let mut wanted = rows.into_iter().filter(|(id, _)| page.after.is_none_or(|after| *id > after));

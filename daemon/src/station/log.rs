@@ -22,6 +22,28 @@ const LOOKED_THROUGH: usize = 1_000;
 /// What Locks confirmed of a Key, allowed or denied: one event for many.
 pub(super) type Confirmed = BTreeMap<(Id, bool), Vec<Id>>;
 
+/// What was brought and not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brought {
+    /// A file for ImportFamily.
+    Import,
+    /// A confirmation for ApplyConfirmation.
+    Confirmation,
+    /// Messages of the link.
+    Link,
+}
+
+impl Brought {
+    /// Its word in the log.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+            Self::Confirmation => "confirmation",
+            Self::Link => "link",
+        }
+    }
+}
+
 impl Station {
     /// Has an event logged with a batch, in the name of whoever asked for what is being done.
     pub(super) fn log(&self, batch: &mut Batch, event: &Event) {
@@ -80,9 +102,9 @@ impl Station {
         }
     }
 
-    /// Papers were refused because they do not verify: a file, a confirmation, messages of the link (see [`Event`]).
-    pub fn refused_papers(&mut self, uid: Option<u32>, what: &str) {
-        if let Some(((uid, what), calls)) = self.refused(uid, what) {
+    /// Papers were refused because they do not verify.
+    pub fn refused_papers(&mut self, uid: Option<u32>, what: Brought) {
+        if let Some(((uid, what), calls)) = self.refused(uid, what.word()) {
             self.asked_by = uid;
             self.note_event(&Event::NotVerified { what, calls });
         }

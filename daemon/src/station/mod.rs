@@ -47,6 +47,7 @@ use tokio::sync::mpsc;
 
 pub use groups::LockNames;
 pub use handle::{Caller, Handle, Message, Reply};
+pub use log::Brought;
 pub use selection::LockChoice;
 
 use crate::{

@@ -28,6 +28,9 @@ const SEED: [u8; 32] = [9; 32];
 /// Sub Keys, and Locks.
 pub const SUBS: [u8; 2] = [31, 32];
 pub const LOCKS: std::ops::Range<u8> = 100..104;
+/// The Master's access key.
+pub const MASTERS_KEY: u8 = 11;
+pub const EVERYWHERE: Saying = Saying::Everywhere;
 /// When is judged. No delay is over, so that it does not matter who heard when.
 pub const MOMENT: Moment = Moment { now: 0, delay: u64::MAX };
 
@@ -39,6 +42,8 @@ pub type Words = Vec<(u8, Effect)>;
 pub enum Saying {
     /// About a Sub Key: a version, and Locks.
     Rights(u8, u64, Words),
+    /// The Master may access every Lock.
+    Everywhere,
     /// A Sub Key is revoked.
     RevokeSub(u8),
     /// Another CA is revoked, its denials stay up to this version.
@@ -90,6 +95,11 @@ pub fn say(papers: &mut Papers, by: usize, saying: &Saying) -> [u8; 32] {
                 words.into_iter().map(|(hash, effect)| (Target::Lock(hash), effect)).collect();
             let tree = Tree::new(leaves.iter().map(|(to, effect)| leaf(*to, *effect))).unwrap();
             (CAS[by].statement(&Key::new(*about), Some(*version), &tree), leaves)
+        }
+        Saying::Everywhere => {
+            let tree = Tree::new([leaf(Target::All, Effect::Allow)]).unwrap();
+            let cose = CAS[by].statement(&Key::new(MASTERS_KEY), Some(1), &tree);
+            (cose, vec![(Target::All, Effect::Allow)])
         }
         Saying::RevokeSub(about) => {
             (CAS[by].revocation(&Key::new(*about), None).statement, everywhere)

@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use keywright_bus_tests::{
     Answers, Gate, Objects, Plugged, Station,
     api::Options,
+    card::Reaction,
     certs,
     client::assert_refused,
     pins::{self, PIN, WRONG_PIN},
@@ -308,6 +309,58 @@ async fn what_a_lost_backup_had_signed_is_signed_anew() {
     let sub = station.plug("sub").await;
     let chain = station.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
     assert_eq!(chain, on_token);
+}
+
+/// The issuer is pulled out while it signs anew: the revocation stands, and the rest waits for the next call.
+#[tokio::test]
+async fn a_revocation_stands_whatever_becomes_of_what_is_signed_anew() {
+    let (mut station, master) = with_master().await;
+    let gate = Gate::add(&station, &master, "gate", 21).await;
+    let backup = station.plug("backup").await;
+    station.make(&master, &backup, &Answers::backup("Backup")).await;
+    let lost = id(&station, &backup.path).await;
+    let family = family(&station, &master.path).await;
+    let master_path = station.unplug(master).await;
+    let mut subs = Vec::new();
+    for name in ["one", "two"] {
+        let sub = station.plug(name).await;
+        station.make(&backup, &sub, &Answers::sub(name, &[&gate.id])).await;
+        subs.push(id(&station, &sub.path).await);
+        station.unplug(sub).await;
+    }
+    let backup_path = station.unplug(backup).await;
+    let manager = station.client.manager().await;
+    let waiting = async || {
+        let (rows, _) = manager.list_waiting(&family, "", 100).await.unwrap();
+        let rows = rows.into_iter().filter(|row| row.0 == "statement");
+        rows.map(|row| row.1).collect::<Vec<_>>()
+    };
+    // The revocation, the CRL, and one of the two statements; signing with 9C is 87 11 9C.
+    let master = station.plug("master").await;
+    station.until_state(&master_path, "master").await;
+    let mut signatures = 0;
+    master.card.script(move |_, command| {
+        signatures += usize::from(matches!(command, [_, 0x87, _, 0x9C, ..]));
+        if signatures > 3 { Reaction::Cut } else { Reaction::Forward }
+    });
+    manager.revoke_key(&master.path, &lost, "lost", pins::pipe(PIN)).await.unwrap();
+    station.until_state(&backup_path, "revoked").await;
+    let left = waiting().await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(subs.contains(&left[0]));
+    for key in &subs {
+        assert_eq!(rights(&station, key).await, states(&[("gate", "pending")]));
+        let grant = manager.get_grant(key, &gate.id).await;
+        assert_eq!(grant.is_err(), left.contains(key));
+    }
+    drop(master);
+    let master = station.plug("master").await;
+    station.until_state(&master_path, "master").await;
+    manager.revoke_key(&master.path, &lost, "lost", pins::pipe(PIN)).await.unwrap();
+    assert_eq!(waiting().await, Vec::<String>::new());
+    for key in &subs {
+        manager.get_grant(key, &gate.id).await.unwrap();
+    }
 }
 
 /// With the reason `stolen` nothing of the revoked Key's is signed anew by itself.

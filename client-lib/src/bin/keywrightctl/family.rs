@@ -78,6 +78,7 @@ async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<
                 "crl-entry" => "a place in the CRL",
                 "certificate" => "a new certificate",
                 "ca-certificate" => "a new CA certificate",
+                "statement" => "rights signed anew",
                 other => other,
             };
             let signer = keys.iter().find(|key| key.id == row.signer);
