@@ -172,7 +172,7 @@ impl Service {
     /// # Errors
     /// Why it changes nothing.
     pub fn take_chain(&mut self, text: &[u8]) -> Result<bool, Refusal> {
-        let taken = self.gate.take_chain(&self.state, text, unix_millis())?;
+        let taken = self.gate.take_chain(&self.state, text, self.now())?;
         if taken {
             tracing::info!("this Lock has a new certificate");
             // Servers show it, too.

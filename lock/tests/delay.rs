@@ -84,6 +84,19 @@ fn a_clock_that_is_set_ends_no_delay() {
     }
 }
 
+/// A new certificate of the Lock's own has it judge anew: by the same time.
+#[test]
+fn a_certificate_that_comes_ends_no_delay() {
+    let now = Now { unix: NOW, lived: 5_000 };
+    let mut lock = Delayed::hears(now);
+    let newer =
+        common::certify_at(&Ca::at_depth(1), &lock.lock.key, common::VALIDITY.not_before + 1, 9);
+    let text = common::pem_of(&newer);
+    assert!(lock.gate.take_chain(&lock.lock.state(), text.as_bytes(), now).unwrap());
+    assert_eq!(lock.gate.does(&lock.master.public().hash(), now.unix), Effect::Allow);
+    assert!(lock.gate.is_delayed());
+}
+
 /// What was lost at a power cut is waited for once more, and not at each start.
 #[test]
 fn a_lock_that_forgot_how_long_it_lived_goes_on_from_what_it_saw() {

@@ -7,6 +7,7 @@ use keywright_proto::statement::PARK_AHEAD_MS;
 
 use super::Gate;
 use crate::{
+    clock::Now,
     error::{Error, Refusal},
     membership::Membership,
 };
@@ -17,7 +18,7 @@ impl Gate {
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing has changed, on the disk or here.
-    pub fn take_chain(&mut self, state: &Path, text: &[u8], now: u64) -> Result<bool, Refusal> {
+    pub fn take_chain(&mut self, state: &Path, text: &[u8], now: Now) -> Result<bool, Refusal> {
         let no = |why: &str| Err(Refusal::Chain(why.to_owned()));
         let text = std::str::from_utf8(text).map_err(|error| Refusal::Chain(error.to_string()))?;
         let new = match Membership::read(text, self.identity.public()) {
@@ -33,14 +34,14 @@ impl Gate {
         }
         // It would win over every later one, and no server could use it.
         let own = new.chain().first().map_or(0, |own| own.not_before());
-        let latest = now.saturating_add(PARK_AHEAD_MS) / 1_000;
-        if self.clock(now).is_some() && own > latest {
+        let latest = now.unix.saturating_add(PARK_AHEAD_MS) / 1_000;
+        if self.clock(now.unix).is_some() && own > latest {
             return no("it begins in the future");
         }
         // A CA that nobody here has heard of may stand by its certificate, which comes along.
         let mut facts = self.facts.clone();
         facts.learn_chain(new.chain());
-        let judgement = facts.judge(self.limits.revoke_delay, now / 1_000);
+        let judgement = facts.judge(self.limits.revoke_delay, now.lived / 1_000);
         if !new.counts(&judgement) {
             return no("a CA that leads to it was revoked");
         }
