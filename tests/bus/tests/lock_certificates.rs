@@ -39,8 +39,18 @@ async fn until_chain(lock: &Lockd, check: impl Fn(&str) -> bool) -> String {
     }
 }
 
-#[tokio::test]
-async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() {
+/// A station where a Master, which is not plugged in any more, has made a Backup, and the certificate of one Lock.
+struct Family {
+    station: Station,
+    backup: Plugged,
+    /// The Backup's id, and the family's.
+    backup_id: String,
+    family: String,
+    /// The Lock's certificate and what is above it.
+    first: String,
+}
+
+async fn family() -> Family {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Mia").await;
@@ -50,6 +60,12 @@ async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() 
     station.make(&master, &backup, &Answers::backup("Ben")).await;
     let backup_id = text(&station, &backup, "Id").await;
     station.unplug(master).await;
+    Family { station, backup, backup_id, family, first }
+}
+
+#[tokio::test]
+async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() {
+    let Family { mut station, backup, backup_id, family, first } = self::family().await;
     station.unplug(backup).await;
     let broker = station.link(&first).await;
 
@@ -86,15 +102,7 @@ async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() 
 
 #[tokio::test]
 async fn a_lock_hears_that_what_is_above_its_certificate_was_made_anew() {
-    let mut station = Station::start().await;
-    let master = station.plug("master").await;
-    station.make_master(&master, "Mia").await;
-    let (_, first) = station.add_lock(&master, "first").await;
-    let family = certs::key_id(certs::certificates(&first).last().unwrap());
-    let backup = station.plug("backup").await;
-    station.make(&master, &backup, &Answers::backup("Ben")).await;
-    let backup_id = text(&station, &backup, "Id").await;
-    station.unplug(master).await;
+    let Family { mut station, backup, backup_id, family, first } = self::family().await;
     let below = station.plug("below").await;
     station.make(&backup, &below, &Answers::backup("Bea")).await;
     station.unplug(backup).await;
