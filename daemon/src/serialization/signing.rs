@@ -10,9 +10,9 @@ use super::{
 };
 use crate::token::{Cleared, Pin, Slot, Token, TokenError, TransportError};
 
-/// The signed papers in the order given, or why there are none; and what the token answered when it
-/// was cleared.
-pub type Signed = (Cleared, Result<Vec<Vec<u8>>, Failure>);
+/// The signed papers in the order given and what became of the Key's card, or why there are none; and what the token
+/// answered when it was cleared.
+pub type Signed = (Cleared, Result<(Vec<Vec<u8>>, Carried), Failure>);
 
 /// Signs. 2 commands a paper, and 3 around them; 8 more where the Key's card changes with it. All or none: what was
 /// signed before one failed is not handed out.
@@ -31,7 +31,8 @@ pub fn sign_all(
         _ => None,
     };
     let cleared = cleared_after(token.clear(), renewed.as_ref());
-    Ok((cleared?, signed?))
+    let carried = renewed.and_then(Result::ok).unwrap_or_default();
+    Ok((cleared?, signed?.map(|papers| (papers, carried))))
 }
 
 /// The same where each paper counts by itself, the first ones most: what was signed before one failed is handed out.
@@ -49,7 +50,7 @@ pub fn sign_first(
             Ok(Ok(one)) => signed.extend(one),
             failed if signed.is_empty() => {
                 let cleared = token.clear();
-                return Ok((cleared?, failed?));
+                return Ok((cleared?, failed?.map(|none| (none, Carried::NotDue))));
             }
             Ok(Err(why)) => {
                 tracing::error!(?why, "the rest was not signed");
@@ -69,7 +70,7 @@ pub fn sign_first(
         }
         cleared => cleared?,
     };
-    Ok((cleared, Ok(signed)))
+    Ok((cleared, Ok((signed, Carried::NotDue))))
 }
 
 /// A token that left while its card was written has signed all the same, and forgets by itself.

@@ -135,6 +135,10 @@ impl Station {
         self.on_token(name, issuing.device.clone(), may, job, move |station, signed| {
             let signed =
                 signed.and_then(|(_, signed)| signed.map_err(|why| station.failure(&label, why)));
+            let signed = signed.map(|(papers, card)| {
+                station.note_card(&label, card);
+                papers
+            });
             done(station, signed);
         });
     }

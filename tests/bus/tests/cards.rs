@@ -235,8 +235,17 @@ async fn nobodys_data_is_overwritten_and_nothing_fails_for_a_card() {
     };
     assert_eq!(card(&station.watch.objects().await, &master), "in-use");
     master.card.script(|_, _| Reaction::Forward);
-    station.add_lock(&master, "shed").await;
+    let (shed, _) = station.add_lock(&master, "shed").await;
     assert_eq!(card(&station.watch.objects().await, &master), "", "it is renewed");
+    // RemoveLock takes it off, where it can.
+    master.card.script(|_, command| match has(command, 0xDB, CARD) {
+        true => Reaction::Answer(vec![0x6A, 0x84]),
+        false => Reaction::Forward,
+    });
+    let manager = station.client.manager().await;
+    manager.remove_lock(&master.path, &shed, pins::pipe(PIN)).await.unwrap();
+    assert_eq!(card(&station.watch.objects().await, &master), "no-room");
+    master.card.script(|_, _| Reaction::Forward);
 
     let backup = station.plug("backup").await;
     backup.card.script(|_, command| match has(command, 0xDB, CARD) {
