@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{fs::OFlags, process::geteuid};
@@ -54,17 +54,40 @@ fn give_to_owner_of_parent(path: &Path) -> io::Result<()> {
 /// Replaces a file by one with these bytes: whoever reads it sees the old one or the new one, also after a power cut.
 /// On an error, a full disk among them, the old one stays.
 pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
+    prepare(path, bytes, readers)?.put()?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// A file on the disk that is to take another's place; one that does not is removed.
+#[derive(Debug)]
+pub struct Prepared {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+/// Writes what is to replace a file, beside it: all that may fail for want of room.
+pub fn prepare(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<Prepared> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let new = directory.join(format!(".{}.new", name.to_string_lossy()));
-    let written = write_new(&new, bytes, readers).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // A rest of an earlier time would be replaced the next time anyhow.
-        let _ = fs::remove_file(&new);
+    let prepared = Prepared { new, path: path.to_owned() };
+    write_new(&prepared.new, bytes, readers)?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Takes the other's place; the directory is still to be forced to the disk.
+    pub fn put(self) -> io::Result<()> {
+        fs::rename(&self.new, &self.path)
     }
-    written?;
-    sync_directory(directory)
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // A rest of an earlier time would be replaced the next time anyhow.
+        let _ = fs::remove_file(&self.new);
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
@@ -84,7 +107,8 @@ fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Forces to the disk which files a directory has.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -188,7 +188,23 @@ impl Gate {
 
     /// Judges anew: some time has passed.
     pub fn judge(&mut self, now: Now) {
+        let is_over = self.judgement.next_change().is_some_and(|at| at <= now.lived / 1_000);
+        let before = is_over.then(|| self.admitted_hashes(now.unix));
         self.judgement = self.facts.judge(self.limits.revoke_delay, now.lived / 1_000);
+        // Nobody asks when a delay is over: whoever has changed by it is confirmed anew.
+        if let Some(before) = before {
+            let after = self.admitted_hashes(now.unix);
+            let clock = self.clock(now.unix);
+            for hash in before.symmetric_difference(&after) {
+                let Some(key) = self.keys.get_mut(hash) else { continue };
+                let counting = key.words.iter().filter(|word| !rules::waits(word, clock));
+                key.unanswered.extend(counting.map(|word| word.digest));
+            }
+        }
+    }
+
+    fn admitted_hashes(&self, now: u64) -> BTreeSet<Hash> {
+        self.admitted(now).map(|key| key.subject().hash()).collect()
     }
 
     /// Whether a revocation waits for the end of a delay.

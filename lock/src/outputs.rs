@@ -1,5 +1,5 @@
 //! What the host enforces, as files: for sshd, for TLS servers, for everything else. Each is replaced whole, and only
-//! where it differs.
+//! where it differs; and none before there is room for all.
 
 use std::path::{Path, PathBuf};
 
@@ -32,13 +32,14 @@ pub fn directory(state: &Path) -> PathBuf {
 /// Writes every list that differs from what is there, or `anew` every list; says whether any was written.
 ///
 /// # Errors
-/// The operating system refuses. What is read may be a new list then, and not be on the disk: it has to be written anew.
+/// The operating system refuses; where it has no room, every old list stays. After other errors what is read may be a new
+/// list, and not be on the disk: it has to be written anew.
 pub fn write(gate: &Gate, state: &Path, now: u64, anew: bool) -> Result<bool, Error> {
     let directory = directory(state);
     files::directory(&directory, Readers::Everybody).map_err(Error::file(&directory))?;
     let mut keys: Vec<_> = gate.admitted(now).collect();
     keys.sort_by_key(|key| key.subject().id());
-    let mut changed = false;
+    let mut prepared = Vec::new();
     for (name, text) in [
         (SSH_KEYS, ssh_keys(&keys)),
         ("nginx.map", nginx_map(&keys)),
@@ -47,17 +48,17 @@ pub fn write(gate: &Gate, state: &Path, now: u64, anew: bool) -> Result<bool, Er
         ("ca.pem", gate.authorities()),
         ("keys.json", keys_json(gate, &keys)),
     ] {
-        changed |= write_changed(&directory.join(name), text.as_bytes(), anew)?;
+        let path = directory.join(name);
+        if anew || files::read(&path, MAX_LIST).map_or(true, |old| old != text.as_bytes()) {
+            let new = files::prepare(&path, text.as_bytes(), Readers::Everybody);
+            prepared.push(new.map_err(Error::file(&path))?);
+        }
     }
+    let changed = !prepared.is_empty();
+    let put = prepared.into_iter().try_for_each(files::Prepared::put);
+    put.and_then(|()| if changed { files::sync_directory(&directory) } else { Ok(()) })
+        .map_err(Error::file(&directory))?;
     Ok(changed)
-}
-
-fn write_changed(path: &Path, bytes: &[u8], anew: bool) -> Result<bool, Error> {
-    if !anew && files::read(path, MAX_LIST).is_ok_and(|old| old == bytes) {
-        return Ok(false);
-    }
-    files::replace(path, bytes, Readers::Everybody).map_err(Error::file(path))?;
-    Ok(true)
 }
 
 /// The public key as SSH writes it (RFC 5656, 3.1): the name of the algorithm, of the curve, the point.

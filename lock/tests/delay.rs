@@ -129,6 +129,34 @@ fn a_time_by_the_clock_is_not_believed() {
     assert!(!lock.admits(at(2 * DAY + DELAY)));
 }
 
+/// Nobody asks when the delay is over: whoever waits for it is told.
+#[test]
+fn the_end_of_a_delay_is_confirmed() {
+    let at = |lived| Now { unix: NOW, lived };
+    let mut lock = Delayed::hears(at(5_000));
+    let hash = lock.master.public().hash();
+    let unanswered =
+        |gate: &Gate| gate.unanswered(NOW).into_iter().filter(|(key, _)| *key == hash).count();
+    // The grant and the revocation, which waits.
+    let all = lock.gate.unanswered(NOW);
+    for (key, statement) in all {
+        lock.gate.answered(&key, &statement).unwrap();
+    }
+    lock.gate.judge(at(5_000 + DELAY - 1));
+    assert_eq!(unanswered(&lock.gate), 0);
+    lock.gate.judge(at(5_000 + DELAY));
+    assert_eq!(unanswered(&lock.gate), 2);
+    let all = lock.gate.unanswered(NOW);
+    for (key, statement) in all {
+        let confirmed = lock.gate.confirm(&key, statement, NOW).unwrap();
+        let said = keywright_proto::Confirmation::verify(&confirmed, &lock.lock.key).unwrap();
+        assert_eq!(said.effect, Effect::Deny);
+        lock.gate.answered(&key, &statement).unwrap();
+    }
+    lock.gate.judge(at(5_000 + DELAY + 1));
+    assert_eq!(unanswered(&lock.gate), 0, "once");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

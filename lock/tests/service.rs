@@ -159,6 +159,13 @@ fn on_a_small_disk() {
     let problem = service.settle().unwrap_err().to_string();
     assert!(problem.contains("the old lists stay in force"), "{problem}");
     assert_eq!(lock.list("ssh_keys"), list);
+    // Nor with room for the first of them, which sshd reads, and none for the others.
+    let all = lock.everything();
+    let filled = fs::OpenOptions::new().write(true).open("/mnt/fill2").unwrap();
+    filled.set_len(filled.metadata().unwrap().len() - 4096).unwrap();
+    drop(filled);
+    assert!(service.settle().unwrap_err().to_string().contains("the old lists stay in force"));
+    assert_eq!(lock.everything(), all);
     fs::remove_file("/mnt/fill2").unwrap();
     fs::remove_file("/mnt/fill").unwrap();
     service.take_dropped("bad".as_ref()).unwrap();
