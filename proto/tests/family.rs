@@ -287,8 +287,7 @@ proptest! {
     }
 }
 
-/// A restored station does not know the newest version: what it signs is older and counts for
-/// nothing, until a Lock's confirmation tells it how far it has to go.
+/// A restored station does not know the newest version: what it signs is older and counts for nothing.
 #[test]
 fn a_restored_station_does_not_bring_old_rights_back() {
     let family = &*FAMILY;
@@ -301,6 +300,25 @@ fn a_restored_station_does_not_bring_old_rights_back() {
     let judgement = papers.facts(|_| 0).judge(REVOKE_DELAY, NOW);
     let said = papers.said(&judgement, &Key::new(31).public().hash(), &lock(100)).unwrap();
     assert_eq!(said, Said { version: Some(50), effect: Effect::Deny });
+}
+
+/// What Locks confirm is left out first: revocations have to get through.
+#[test]
+fn a_file_that_is_too_long_is_one_without_confirmations() {
+    let family = &*FAMILY;
+    let mut papers = family.papers();
+    for paper in family.certificates() {
+        put(&mut papers, &paper).unwrap();
+    }
+    let revoked = family.revoke_sub(0, 31);
+    put(&mut papers, &revoked).unwrap();
+    let without = papers.encode().unwrap();
+    put(&mut papers, &confirm(100, &revoked, Effect::Deny, 1)).unwrap();
+    let whole = papers.encode().unwrap();
+    assert!(whole.len() > without.len());
+    assert_eq!(papers.encode_most(whole.len()).unwrap(), whole);
+    assert_eq!(papers.encode_most(whole.len() - 1).unwrap(), without);
+    assert_eq!(papers.encode_most(without.len() - 1), Err(FileError::TooLarge));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A family's signed objects, as stations exchange them: out of the registry.
 
-use keywright_proto::{Certificate, Crl, Effect, Id, Papers, Target, family::FileError};
+use keywright_proto::{
+    Certificate, Crl, Effect, Id, Papers, Target,
+    family::{FileError, MAX_FAMILY_FILE},
+};
 
 use super::damaged;
 use crate::{
@@ -15,13 +18,13 @@ use crate::{
 /// How many Locks are read at once.
 const LOCKS: usize = 1000;
 
-/// The file of `ExportFamily`.
+/// The file of `ExportFamily`. Where all does not fit, Locks' confirmations stay out.
 ///
 /// # Errors
 /// `NotFound`: no such family. `LimitExceeded`: it is too large for a file. The registry cannot be
 /// read.
 pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
-    papers(registry, family)?.encode().map_err(file_error)
+    papers(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)
 }
 
 /// What a file holds that another station exported, verified up to the root that is pinned here.

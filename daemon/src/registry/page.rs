@@ -52,9 +52,20 @@ impl Query {
     pub(super) fn matches(&self, id: Id, name: &str) -> bool {
         self.text.as_ref().is_none_or(|text| {
             self.digits.as_ref().is_some_and(|digits| starts_with(id, digits))
-                || name.to_lowercase().contains(text)
+                || contains(name, text)
         })
     }
+}
+
+/// Whether a name has this text, which is in lower case, in any case.
+fn contains(name: &str, text: &str) -> bool {
+    if !(name.is_ascii() && text.is_ascii()) {
+        return name.to_lowercase().contains(text);
+    }
+    // The same without a copy of every name.
+    let text = text.as_bytes();
+    text.is_empty()
+        || name.as_bytes().windows(text.len()).any(|part| part.eq_ignore_ascii_case(text))
 }
 
 fn starts_with(id: Id, digits: &[u8]) -> bool {
@@ -81,4 +92,27 @@ pub(super) fn start_after(prefix: &[u8], after: Option<Id>) -> Vec<u8> {
         start.push(0);
     }
     start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_finds_names_in_any_case() {
+        for (name, text, found) in [
+            ("Gate 1", "gate", true),
+            ("North GATE", "gate", true),
+            ("gat", "gate", false),
+            ("", "gate", false),
+            ("Gate", "", true),
+            ("Tür", "TÜR", true),
+            ("Straße 7", "straße", true),
+            ("Tor", "tür", false),
+            ("K", "k", true),
+        ] {
+            let query = Query::new(&Filter { family: None, query: Some(text.into()) });
+            assert_eq!(query.matches(Id::from_bytes([0; 16]), name), found, "{text} in {name}");
+        }
+    }
 }

@@ -45,6 +45,25 @@ impl Papers {
     /// # Errors
     /// [`FileError::TooLarge`].
     pub fn encode(&self) -> Result<Vec<u8>, FileError> {
+        self.encode_within(MAX_FAMILY_FILE)
+    }
+
+    /// The file; where it would have more bytes than this, without the confirmations: those Locks give again, and what they
+    /// are about, a revocation above all, must not stay at home for them.
+    ///
+    /// # Errors
+    /// [`FileError::TooLarge`].
+    pub fn encode_most(&mut self, limit: usize) -> Result<Vec<u8>, FileError> {
+        match self.encode_within(limit) {
+            Err(FileError::TooLarge) if !self.confirmations.is_empty() => {
+                self.confirmations.clear();
+                self.encode_within(limit)
+            }
+            encoded => encoded,
+        }
+    }
+
+    fn encode_within(&self, limit: usize) -> Result<Vec<u8>, FileError> {
         let targets: BTreeSet<Hash> = self.statements().flat_map(Signed::locks).collect();
         let numbers: BTreeMap<&Hash, u64> = targets.iter().zip(0u64..).collect();
         let leaves: usize = self.statements().map(|signed| signed.leaves.len()).sum();
@@ -52,7 +71,7 @@ impl Papers {
         // Writing to a Vec cannot fail.
         let _ = self.write(&mut e, &targets, &numbers);
         let bytes = e.into_writer();
-        if bytes.len() > MAX_FAMILY_FILE || leaves > MAX_FILE_LEAVES {
+        if bytes.len() > limit || leaves > MAX_FILE_LEAVES {
             return Err(FileError::TooLarge);
         }
         Ok(bytes)
