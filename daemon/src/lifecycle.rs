@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use crate::{
+    clock,
     station::{Handle, view::Activity},
     supervisor::Supervisor,
 };
@@ -15,15 +16,19 @@ use crate::{
 /// The service manager kills a daemon that says nothing for so long while it talks to a token. It lets a job be taken
 /// up again where it was.
 const WATCHDOG: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns when for `patience` nothing has needed the daemon, and nobody called. While it is needed no timer runs.
+/// Returns when for `patience` nothing has needed the daemon, nobody called and no call waited: one may wait for a person,
+/// whom polkit asks for a password. While it is needed no timer runs.
 pub async fn until_idle(
     mut activity: watch::Receiver<Activity>,
+    mut waiting: watch::Receiver<usize>,
     last_call: impl Fn() -> Instant,
     patience: Duration,
 ) {
     loop {
-        if activity.wait_for(|activity| !activity.needed).await.is_err() {
+        let unneeded = activity.wait_for(|activity| !activity.needed).await.is_ok();
+        if !unneeded || waiting.wait_for(|calls| *calls == 0).await.is_err() {
             // The station has ended, which others notice.
             return pending().await;
         }
@@ -36,7 +41,30 @@ pub async fn until_idle(
             tokio::select! {
                 () = sleep_until(deadline) => {}
                 _ = activity.changed() => break,
+                _ = waiting.changed() => break,
             }
+        }
+    }
+}
+
+/// Has what waited for a delay act when that is over. Delays are in the time of the clock, which may be set and goes on in a
+/// suspend: so while something waits, and at no other time, it is looked at every hour, too.
+pub async fn end_delays(station: Handle, mut activity: watch::Receiver<Activity>) {
+    while activity.wait_for(|activity| activity.judges_at.is_some()).await.is_ok() {
+        let Some(at) = activity.borrow_and_update().judges_at else { continue };
+        let left = Duration::from_secs(at.saturating_sub(clock::unix_seconds())).min(HOUR);
+        tokio::select! {
+            () = sleep(left) => {
+                let judged = station.ask(|station, reply| {
+                    station.settle_all_revocations();
+                    reply.answer(station, Ok(()));
+                });
+                // What waits next is told before the answer. A station that has ended is noticed by others.
+                if judged.await.is_err() {
+                    return;
+                }
+            }
+            _ = activity.changed() => {}
         }
     }
 }
@@ -78,12 +106,14 @@ mod tests {
 
     use super::*;
 
-    const NEEDED: Activity = Activity { needed: true, working: false, writing: false };
+    const NEEDED: Activity =
+        Activity { needed: true, working: false, writing: false, judges_at: None };
     const UNNEEDED: Activity = Activity { needed: false, ..NEEDED };
     const PATIENCE: Duration = Duration::from_secs(60);
 
     struct Bench {
         activity: watch::Sender<Activity>,
+        waiting: watch::Sender<usize>,
         last_call: Arc<Mutex<Instant>>,
         idle: tokio::task::JoinHandle<()>,
     }
@@ -92,10 +122,15 @@ mod tests {
         fn new(begin: Activity) -> Self {
             let activity = watch::Sender::new(begin);
             let last_call = Arc::new(Mutex::new(Instant::now()));
+            let waiting = watch::Sender::new(0);
             let last = Arc::clone(&last_call);
-            let idle =
-                spawn(until_idle(activity.subscribe(), move || *last.lock().unwrap(), PATIENCE));
-            Self { activity, last_call, idle }
+            let idle = spawn(until_idle(
+                activity.subscribe(),
+                waiting.subscribe(),
+                move || *last.lock().unwrap(),
+                PATIENCE,
+            ));
+            Self { activity, waiting, last_call, idle }
         }
 
         async fn pass(&self, seconds: u64) -> bool {
@@ -126,6 +161,23 @@ mod tests {
         let bench = Bench::new(UNNEEDED);
         assert!(!bench.pass(59).await);
         *bench.last_call.lock().unwrap() = Instant::now();
+        assert!(!bench.pass(59).await);
+        assert!(bench.pass(2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_for_a_person_puts_the_end_off() {
+        let bench = Bench::new(UNNEEDED);
+        assert!(!bench.pass(1).await);
+        *bench.last_call.lock().unwrap() = Instant::now();
+        bench.waiting.send_replace(1);
+        assert!(!bench.pass(110).await, "a password is typed");
+        // Another call comes and goes meanwhile.
+        bench.waiting.send_replace(2);
+        assert!(!bench.pass(1).await);
+        bench.waiting.send_replace(1);
+        assert!(!bench.pass(100).await);
+        bench.waiting.send_replace(0);
         assert!(!bench.pass(59).await);
         assert!(bench.pass(2).await);
     }

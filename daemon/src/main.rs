@@ -178,12 +178,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             tracing::warn!(%error, "a suspend does not wait for a Key that is being written");
         }
     });
+    spawn(lifecycle::end_delays(station.clone(), service.activity()));
     let (calls, activity) = (service.calls(), service.activity());
     let watched = lifecycle::watch_over(&supervisor, &station, service.activity());
     let idle = async {
         match idle_exit {
             Some(patience) => {
-                lifecycle::until_idle(activity.clone(), || calls.last(), patience).await;
+                let waiting = station.waiting();
+                lifecycle::until_idle(activity.clone(), waiting, || calls.last(), patience).await;
             }
             None => pending().await,
         }

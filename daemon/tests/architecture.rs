@@ -44,7 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("link", &["clock", "config", "error", "judging", "queries", "registry", "station"]),
-    ("lifecycle", &["station", "supervisor"]),
+    ("lifecycle", &["clock", "station", "supervisor"]),
     (
         "bus",
         &["clock", "error", "judging", "queries", "registry", "serialization", "station", "token"],

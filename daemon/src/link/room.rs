@@ -47,6 +47,8 @@ const WINDOW: usize = 64;
 const PAGE: u32 = 100;
 /// How long what could not be said waits, while nothing happens.
 const RETRY: Duration = Duration::from_secs(60);
+/// How many confirmations that could not be stored are kept until then.
+const MOST_KEPT: usize = 10_000;
 /// What the room is told.
 pub(super) enum Event {
     Link(connection::Event),
@@ -153,7 +155,7 @@ impl Room {
 
     /// The next event; none where it is time to try again what did not work.
     fn next(&mut self, events: &Receiver<Event>) -> Result<Option<Event>, RecvError> {
-        if self.failed.is_empty() && self.failed_work.is_empty() {
+        if self.failed.is_empty() && self.failed_work.is_empty() && self.confirmations.is_empty() {
             return events.recv().map(Some);
         }
         match events.recv_timeout(RETRY) {
@@ -261,10 +263,17 @@ impl Room {
         if all.is_empty() {
             return Ok(());
         }
+        let again = all.clone();
         let applied =
             self.station.ask(move |station, reply| station.apply_confirmations(all, reply));
-        for refused in self.runtime.block_on(applied)? {
-            self.refusals.note(&refused);
+        match self.runtime.block_on(applied) {
+            Ok(refused) => refused.iter().for_each(|refused| self.refusals.note(refused)),
+            Err(error) => {
+                // The Lock has done its part, and says nothing again. A broker that sends without end is not heard out.
+                self.confirmations = again;
+                self.confirmations.truncate(MOST_KEPT);
+                return Err(error);
+            }
         }
         // A Lock that admits a Key may have to hear next that this is to end.
         for (key, lock) in std::mem::take(&mut self.confirmed) {

@@ -32,6 +32,7 @@ impl Station {
             needed: key || job || working || !self.reading.is_empty() || !self.settled,
             working,
             writing: self.serializations.values().any(|job| job.wizard.step() == Step::Writing),
+            judges_at: self.judges_at.values().min().copied(),
         }
     }
 }

@@ -64,9 +64,17 @@ impl Station {
                 tracing::info!(%family, "more has to be signed anew than one call signs");
                 break;
             }
-            if let Some(new) = self.anew(key, family, &record, after)? {
-                let paper = self.paper(issuing, &new)?;
-                plan.papers.push((Paper::Statement(Box::new(new)), paper));
+            let planned = self.anew(key, family, &record, after).and_then(|new| {
+                new.map(|new| Ok((self.paper(issuing, &new)?, Paper::Statement(Box::new(new)))))
+                    .transpose()
+            });
+            match planned {
+                Ok(Some((unsigned, paper))) => plan.papers.push((paper, unsigned)),
+                Ok(None) => {}
+                // What is revoked does not wait for it.
+                Err(error) => {
+                    tracing::error!(%key, %error, "the rights of a Key cannot be signed anew");
+                }
             }
         }
         Ok(())

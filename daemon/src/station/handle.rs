@@ -56,10 +56,15 @@ impl Handle {
         Pending(Arc::clone(&self.pending))
     }
 
+    /// How many calls wait for something.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.pending.subscribe()
+    }
+
     /// Returns when no call waits for anything.
     pub async fn answered(&self) {
         // The sender is in `self`.
-        let _ = self.pending.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.waiting().wait_for(|count| *count == 0).await;
     }
 
     /// Lets the station do something; nobody waits for it.

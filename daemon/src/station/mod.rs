@@ -43,6 +43,7 @@ use std::{
     io, thread,
 };
 
+use keywright_proto::Id;
 use tokio::sync::mpsc;
 
 pub use groups::LockNames;
@@ -89,6 +90,8 @@ pub struct Station {
     touched: BTreeSet<Label>,
     /// The user who asked for what is being done; none where nobody did.
     asked_by: Option<u32>,
+    /// When a revocation that waits will act, by family, in Unix seconds.
+    judges_at: BTreeMap<Id, u64>,
     /// Calls that were refused lately; none before the first one since the start.
     denials: Option<Denials>,
     shown: Shown,
@@ -129,6 +132,7 @@ impl Station {
             settled: false,
             touched: BTreeSet::new(),
             asked_by: None,
+            judges_at: BTreeMap::new(),
             denials: None,
             shown: Shown::default(),
             replies: Vec::new(),

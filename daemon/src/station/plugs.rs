@@ -94,7 +94,7 @@ impl Station {
         }
         let (claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
-            Err(TokenError::Transport(TransportError::Gone)) => return,
+            Err(TokenError::Transport(TransportError::Gone)) => return left_early(&device.id),
             Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };
         // Another program had it: it was shown as busy, and is the same Key now.
@@ -244,7 +244,9 @@ impl Station {
 
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
-        self.reading.remove(device);
+        if self.reading.remove(device) {
+            left_early(device);
+        }
         self.awaited.remove(device);
         let Some((label, key)) = self.present_mut(device) else { return };
         tracing::debug!(label, "unplugged");
@@ -262,6 +264,11 @@ impl Station {
     pub(super) fn is_reading(&self) -> bool {
         !self.awaited.is_empty() || !self.settled
     }
+}
+
+/// It never came up, so nobody sees it; what is said of it is said here.
+fn left_early(device: &DeviceId) {
+    tracing::info!(?device, "a token was pulled out before it had said what it is");
 }
 
 /// Who a token is; with its family's card where it is an issuer's of whose family no Lock is known here: one command

@@ -10,9 +10,6 @@ use crate::{
     registry::records::LockEntry, serialization::wizard::Event,
 };
 
-/// How many rights that are not copied are named in a review.
-const MOST_NAMED: usize = 1000;
-
 impl Station {
     /// Review.
     pub fn review(&mut self, number: u64, caller: Caller, reply: Reply<Summary>) {
@@ -25,7 +22,7 @@ impl Station {
     }
 
     fn summary(&mut self, number: u64) -> Result<Summary, Error> {
-        let mut warnings = self.warnings(number);
+        let mut warnings = self.warnings(number)?;
         if self.job(number)?.wizard.kind() == Some(Kind::Sub) {
             let dropped = self.dropped(number, &self.selection(number)?)?;
             let count = dropped.iter().filter(|entry| entry.allow).count();
@@ -53,8 +50,8 @@ impl Station {
     }
 
     /// What a person should know before the write.
-    pub(super) fn warnings(&self, number: u64) -> Vec<(String, String)> {
-        let Some(job) = self.serializations.get(&number) else { return Vec::new() };
+    fn warnings(&self, number: u64) -> Result<Vec<(String, String)>, Error> {
+        let Some(job) = self.serializations.get(&number) else { return Ok(Vec::new()) };
         let issuer = job.issuer.as_ref().and_then(|label| self.keys.get(label));
         let mut warnings = self.other_slots(job);
         if let (Some(issuer), Some(Kind::Backup)) = (issuer, job.wizard.kind()) {
@@ -66,11 +63,12 @@ impl Station {
                         issuer.called()
                     ),
                 ));
-                let not_copied = issuer.id.map(|id| self.not_copied(id, *family));
-                warnings.extend(not_copied.unwrap_or_default());
+                if let Some(id) = issuer.id {
+                    warnings.extend(self.not_copied(id, *family)?);
+                }
             }
         }
-        warnings
+        Ok(warnings)
     }
 
     /// What of other programs' is on the token, as far as it shows without its PIN: the certificates of 9D and 9E on one that
@@ -104,35 +102,20 @@ impl Station {
     }
 
     /// The rights of a Key in another family, one by one: a Backup Key of it does not get them.
-    fn not_copied(&self, key: Id, family: Id) -> Vec<(String, String)> {
-        let rights = self.moment().words(&self.registry, key, family).and_then(|words| {
-            let removed = self.registry.removed_locks(family)?;
-            let allowed = words.locks(&self.registry, family)?.into_iter().filter(|lock| {
-                removed.iter().all(|(removed, _)| removed != lock)
-                    && words.on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
-            });
-            let names = allowed.map(|lock| {
-                let known = self.registry.lock_summary(family, lock)?;
-                Ok((lock, known.map(|known| known.name).unwrap_or_default()))
-            });
-            names.collect::<Result<Vec<_>, _>>()
+    fn not_copied(&self, key: Id, family: Id) -> Result<Vec<(String, String)>, Error> {
+        let words = self.moment().words(&self.registry, key, family)?;
+        let removed = self.registry.removed_locks(family)?;
+        let allowed = words.locks(&self.registry, family)?.into_iter().filter(|lock| {
+            removed.iter().all(|(removed, _)| removed != lock)
+                && words.on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
         });
-        let rights = rights.unwrap_or_else(|error| {
-            tracing::error!(%error, "rights in other families cannot be listed");
-            Vec::new()
+        let named = allowed.map(|lock| {
+            let known = self.registry.lock_summary(family, lock)?;
+            let name = known.map(|known| known.name).unwrap_or_default();
+            let text = format!("Lock \"{name}\" ({lock}) of family {family}");
+            Ok(("right-not-copied".to_owned(), text))
         });
-        let word = |text| ("right-not-copied".to_owned(), text);
-        let mut warnings: Vec<_> = rights
-            .iter()
-            .take(MOST_NAMED)
-            .map(|(lock, name)| word(format!("Lock \"{name}\" ({lock}) of family {family}")))
-            .collect();
-        if rights.len() > MOST_NAMED {
-            let more = rights.len() - MOST_NAMED;
-            warnings
-                .push(word(format!("{more} more Locks of family {family}; ListRights has all")));
-        }
-        warnings
+        named.collect()
     }
 
     /// Save.

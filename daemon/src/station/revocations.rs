@@ -21,7 +21,7 @@ use crate::{
     audit::Event,
     clock,
     error::Error,
-    judging::{self, Words, members},
+    judging::{self, Words, facts, members},
     registry::{
         Batch, RegistryError,
         records::{self, Issuer, Lock, LockRemoval, Revocation},
@@ -377,11 +377,21 @@ impl Station {
         }
         self.settle_removals(family)?;
         self.refresh_family(family);
+        self.await_next_change(family)
+    }
+
+    /// Notes when a revocation of this family that waits will act.
+    fn await_next_change(&mut self, family: Id) -> Result<(), RegistryError> {
+        let known = facts(&self.registry, family, &[])?;
+        match known.and_then(|known| self.moment().judge(&known).next_change()) {
+            Some(at) => self.judges_at.insert(family, at),
+            None => self.judges_at.remove(&family),
+        };
         Ok(())
     }
 
     /// The same for all families: delays may have ended while nobody looked.
-    pub(super) fn settle_all_revocations(&mut self) {
+    pub fn settle_all_revocations(&mut self) {
         let families = self.registry.families().unwrap_or_default();
         for (family, _) in families {
             let any = self.registry.revocations(family).is_ok_and(|all| !all.is_empty());

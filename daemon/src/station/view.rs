@@ -76,6 +76,8 @@ pub struct Activity {
     pub working: bool,
     /// A Key is being written.
     pub writing: bool,
+    /// When a revocation that waits will act, in Unix seconds; none where none waits.
+    pub judges_at: Option<u64>,
 }
 
 /// How a serialization stands or ended.

@@ -66,6 +66,14 @@ impl UsbConnector {
     }
 }
 
+impl UsbConnector {
+    /// The kernel has the device, and nobody can open it.
+    fn is_without_node(&self) -> bool {
+        let Interface { place, sysfs, .. } = &self.interface;
+        !claim::node(place.bus, place.device).exists() && sysfs.exists()
+    }
+}
+
 fn is_active() -> bool {
     pcscd::is_active(Path::new("/"))
 }
@@ -87,6 +95,10 @@ impl Connector for UsbConnector {
             Err(TransportError::Busy { .. }) => {
                 Err(TransportError::Busy { holder: self.route.holder(active).into() })
             }
+            // One that was pulled out has neither.
+            Err(TransportError::Gone) if self.is_without_node() => Err(TransportError::Unusable(
+                "its device node is not there; plug it in again".into(),
+            )),
             Err(error) => Err(error),
         }
     }

@@ -77,6 +77,11 @@ impl Gate {
         })
     }
 
+    /// What its confirmations are verified with.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
     /// Signs what it is told to.
     pub fn confirm(&self, said: &Confirmation) -> Vec<u8> {
         sign(&self.key, said.unsigned(&self.public).unwrap())
