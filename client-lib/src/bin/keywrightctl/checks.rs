@@ -8,7 +8,12 @@ use keywright_client::{
 };
 use serde::Serialize;
 
-use crate::{installed::Installed, machine_checks, usb::Token, watch};
+use crate::{
+    installed::{Installed, REINSTALL},
+    machine_checks,
+    usb::Token,
+    watch,
+};
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -125,7 +130,7 @@ fn the_daemon(facts: &Facts) -> Vec<Finding> {
 /// How a daemon that does not answer is started.
 fn start(unit: Option<&Unit>) -> &'static str {
     match unit.map(|unit| (unit.load.as_str(), unit.active.as_str())) {
-        Some(("not-found", _)) => "sudo apt install keywrightd",
+        Some(("not-found", _)) => "sudo apt install ./keywrightd_*.deb",
         Some(("masked", _)) => "sudo systemctl unmask keywrightd.service",
         Some((_, "failed")) => {
             "journalctl -u keywrightd.service -n 20; mend what it says, then: sudo systemctl restart keywrightd.service"
@@ -156,8 +161,7 @@ fn polkit(facts: &Facts) -> Vec<Finding> {
                 return vec![finding("polkit", Health::Ok, "polkit knows every action", "")];
             }
             let text = format!("polkit does not know {}", missing.join(", "));
-            let mend = "sudo apt install --reinstall keywrightd; pkaction --action-id org.keywright1.serialize";
-            vec![finding("polkit", Health::Fail, text, mend)]
+            vec![finding("polkit", Health::Fail, text, REINSTALL)]
         }
     }
 }

@@ -12,6 +12,8 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 pub const USER: &str = "keywright";
 /// Where the daemon keeps its state.
 pub const STATE_DIR: &str = "/var/lib/keywright";
+/// Puts back what its package installed. From the file: no archive need have it.
+pub const REINSTALL: &str = "sudo apt install --reinstall ./keywrightd_*.deb";
 /// Names of registries that the daemon has set aside begin so.
 const DAMAGED: &str = "registry.damaged-";
 
@@ -21,13 +23,25 @@ pub struct Installed {
     /// The D-Bus policy: without it the daemon gets no name.
     pub policy: bool,
     /// The udev rule: without it the daemon can open no token.
-    pub rule: bool,
+    pub rule: Rule,
     /// The user's number.
     pub user: Option<u32>,
     /// Whether the group exists.
     pub group: bool,
     /// The state directory; none before the first start.
     pub state: Option<StateDir>,
+}
+
+/// The udev rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// Not there.
+    #[default]
+    Missing,
+    /// Hidden by this file, which is empty or a link to /dev/null.
+    Masked(PathBuf),
+    /// In force.
+    There,
 }
 
 /// The daemon's state directory.
@@ -57,12 +71,15 @@ pub fn look(root: &Path) -> Installed {
 }
 
 /// The first file of this name counts, in the order of udev(7); an empty one, or a link to /dev/null, masks the others.
-fn rule(root: &Path) -> bool {
-    ["etc", "run", "usr/local/lib", "usr/lib", "lib"]
+fn rule(root: &Path) -> Rule {
+    let mut places = ["etc", "run", "usr/local/lib", "usr/lib", "lib"]
         .iter()
-        .map(|directory| root.join(directory).join("udev/rules.d/70-keywright.rules"))
-        .find(|path| path.symlink_metadata().is_ok())
-        .is_some_and(|path| has_text(&path))
+        .map(|directory| Path::new(directory).join("udev/rules.d/70-keywright.rules"));
+    match places.find(|path| root.join(path).symlink_metadata().is_ok()) {
+        None => Rule::Missing,
+        Some(path) if has_text(&root.join(&path)) => Rule::There,
+        Some(path) => Rule::Masked(Path::new("/").join(path)),
+    }
 }
 
 fn has_text(path: &Path) -> bool {
@@ -126,7 +143,7 @@ mod tests {
         put(root, "etc/group", "keywrights:x:1:\n");
         put(root, "var/lib/keywright/registry.damaged-17/db", "");
         let found = look(root);
-        assert!(found.policy && found.rule && !found.group);
+        assert!(found.policy && found.rule == Rule::There && !found.group);
         assert_eq!(found.user, Some(996));
         let state = found.state.unwrap();
         assert!(!state.read_only && state.free > 0);
@@ -134,7 +151,8 @@ mod tests {
 
         // Masked by an administrator.
         fs::create_dir_all(root.join("etc/udev/rules.d")).unwrap();
-        symlink("/dev/null", root.join("etc/udev/rules.d/70-keywright.rules")).unwrap();
-        assert!(!look(root).rule);
+        let mask = "etc/udev/rules.d/70-keywright.rules";
+        symlink("/dev/null", root.join(mask)).unwrap();
+        assert_eq!(look(root).rule, Rule::Masked(Path::new("/").join(mask)));
     }
 }

@@ -4,11 +4,10 @@ use keywright_client::model::KeyState;
 
 use crate::{
     checks::{Facts, Finding, Health, finding},
-    installed::{Installed, STATE_DIR, USER},
+    installed::{Installed, REINSTALL, Rule, STATE_DIR, USER},
     usb::{Holder, Level, Token},
 };
 
-const REINSTALL: &str = "sudo apt install --reinstall keywrightd";
 const TRIGGER: &str =
     "sudo udevadm control --reload; sudo udevadm trigger --settle --subsystem-match=usb";
 /// A commit leaves 2 MiB free; below this it soon cannot.
@@ -23,10 +22,16 @@ pub fn files(facts: &Facts) -> Vec<Finding> {
             "the D-Bus policy org.keywright1.conf is missing: the bus refuses the daemon its name";
         findings.push(finding("policy", Health::Fail, text, REINSTALL));
     }
-    if !found.rule {
-        let text =
-            "the udev rule 70-keywright.rules is missing or masked: the daemon can open no token";
-        let mend = format!("{REINSTALL}; {TRIGGER}");
+    let rule = match &found.rule {
+        Rule::There => None,
+        Rule::Missing => Some(("is missing".into(), REINSTALL.into())),
+        Rule::Masked(by) => {
+            let by = by.display();
+            Some((format!("is masked by {by}"), format!("sudo rm {by}; {TRIGGER}")))
+        }
+    };
+    if let Some((how, mend)) = rule {
+        let text = format!("the udev rule 70-keywright.rules {how}: the daemon can open no token");
         findings.push(finding("udev", Health::Fail, text, mend));
     }
     let missing = match (found.user, found.group) {
@@ -159,7 +164,13 @@ mod tests {
 
     fn whole() -> Installed {
         let state = StateDir { free: 1 << 30, owner: 996, ..StateDir::default() };
-        Installed { policy: true, rule: true, user: Some(996), group: true, state: Some(state) }
+        Installed {
+            policy: true,
+            rule: Rule::There,
+            user: Some(996),
+            group: true,
+            state: Some(state),
+        }
     }
 
     fn machine(installed: Installed) -> Facts {
@@ -183,7 +194,14 @@ mod tests {
         assert_found(&files(&machine(whole())), &[("files", Health::Ok, "")]);
         for (installed, expected) in [
             (Installed { policy: false, ..whole() }, ("policy", Health::Fail, "apt install")),
-            (Installed { rule: false, ..whole() }, ("udev", Health::Fail, "udevadm trigger")),
+            (
+                Installed { rule: Rule::Missing, ..whole() },
+                ("udev", Health::Fail, "apt install --reinstall ./"),
+            ),
+            (
+                Installed { rule: Rule::Masked("/etc/a.rules".into()), ..whole() },
+                ("udev", Health::Fail, "sudo rm /etc/a.rules; sudo udevadm control --reload"),
+            ),
             (Installed { group: false, ..whole() }, ("user", Health::Fail, "systemd-sysusers")),
             (Installed { user: None, ..whole() }, ("user", Health::Fail, "systemd-sysusers")),
         ] {
