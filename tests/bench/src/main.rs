@@ -44,7 +44,7 @@ struct Options {
     /// Print Markdown, as in docs/benchmarks.md.
     #[arg(long)]
     markdown: bool,
-    /// Fewer repetitions, and 10 s of idleness instead of 60.
+    /// Fewer repetitions, 10 s of idleness instead of 60, and `scale` only where it is named.
     #[arg(long)]
     quick: bool,
     /// How many Locks there are for `scale`.
@@ -69,7 +69,7 @@ enum Subject {
     Large,
     /// A Lock at rest with its link, and what it gets of a statement.
     Lock,
-    /// 2,000 Locks on one broker, each a process: only where it is named.
+    /// 2,000 Locks on one broker, each a process.
     Scale,
 }
 
@@ -134,7 +134,7 @@ async fn main() -> io::Result<()> {
         rows.extend(lock::measure(effort.window).await);
     }
     // It takes some minutes, and some gigabytes.
-    if options.subjects.contains(&Subject::Scale) {
+    if wanted(Subject::Scale) && (!options.quick || !options.subjects.is_empty()) {
         rows.extend(scale::measure(options.locks).await);
     }
     let mut out = io::stdout().lock();

@@ -29,6 +29,9 @@ use keywright_virtual_key::usb::{
 /// The longest CCID message of the token, in bytes, as in the product.
 const LONGEST_MESSAGE: u32 = 3072;
 
+/// Metadata of the PIN: it is the factory's, and 3 tries of 3 are left.
+const FACTORY_PIN: [u8; 9] = [5, 1, 1, 6, 2, 3, 3, 0x90, 0];
+
 /// Plugs a virtual Key into a reader that listens on a Unix socket, or offers it to a machine over USB/IP.
 #[derive(Parser)]
 struct Options {
@@ -66,6 +69,9 @@ struct Options {
     /// With `pull_at`: after the command was executed, before it is answered.
     #[arg(long, requires = "pull_at")]
     execute_first: bool,
+    /// Says what other makers' firmware says where this one is silent (GET METADATA): the PIN is the factory's.
+    #[arg(long)]
+    tells_factory_pin: bool,
     /// A file to which each command's name, status word and time in microseconds are added.
     #[arg(long)]
     log: Option<PathBuf>,
@@ -108,7 +114,10 @@ fn run(options: &Options) -> Result<(), Error> {
         let mut card = card::Card::new(piv, delay);
         let transmit = |command: &[u8]| {
             let start = Instant::now();
-            let answer = card.transmit(command);
+            let answer = match command {
+                [_, 0xF7, 0, 0x80, ..] if options.tells_factory_pin => FACTORY_PIN.into(),
+                _ => card.transmit(command),
+            };
             if let Some(log) = &mut log {
                 let status = answer.last_chunk::<2>().map_or(0, |sw| u16::from_be_bytes(*sw));
                 let name = command_name::of(command);

@@ -1,4 +1,4 @@
-//! A Sub Key made here, and one made by hand with OpenSC and openssl, on the same guest and the same kind of token.
+//! A Sub Key and a Backup Key made here, and by hand with OpenSC and openssl, on the same guest and the same kind of token.
 
 use std::{
     fs,
@@ -19,16 +19,18 @@ const DIR: &str = "/run/by-hand";
 const FACTORY_KEY: &str = "01:02:03:04:05:06:07:08:01:02:03:04:05:06:07:08:01:02:03:04:05:06:07:08";
 const REPEATS: usize = 5;
 
-/// Prints both times and their ratio.
+/// Prints both times and their ratio, for either kind.
 pub async fn compare() {
-    let ours = ours().await;
-    let (commands, by_hand) = by_hand().await;
-    let ratio = by_hand.as_secs_f64() / ours.as_secs_f64();
-    println!("\n| a Sub Key | ms |");
-    println!("| --- | --- |");
-    println!("| here, from the first answer to `finished` | {} |", ours.as_millis());
-    println!("| by hand, {commands} commands, no typing | {} |", by_hand.as_millis());
-    println!("| ratio | {ratio:.1} |");
+    println!("\n| what | here, ms | by hand, ms | commands by hand | ratio |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (kind, answers) in [("Sub", Answers::sub("ours", &[])), ("Backup", Answers::backup("ours"))]
+    {
+        let ours = ours(answers).await;
+        let (commands, by_hand) = by_hand(kind).await;
+        let ratio = by_hand.as_secs_f64() / ours.as_secs_f64();
+        let (ours, by_hand) = (ours.as_millis(), by_hand.as_millis());
+        println!("| a {kind} Key | {ours} | {by_hand} | {commands} | {ratio:.1} |");
+    }
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -36,15 +38,15 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-async fn ours() -> Duration {
+/// From the first answer to `finished`.
+async fn ours(mut answers: Answers) -> Duration {
     let (mut machine, master) = Machine::with_master().await;
     let mut times = Vec::new();
     for n in 0..REPEATS {
-        let name = format!("ours {n}");
-        let blank = machine.plug(&name).await;
+        answers.name = format!("{} {n}", answers.kind);
+        let blank = machine.plug(&answers.name).await;
         let job = machine.offer(&master, &blank).await;
         let start = Instant::now();
-        let answers = Answers::sub(&name, &[]);
         machine.client.answer_all(&mut machine.watch, &job, &answers).await.assert_finished();
         times.push(start.elapsed());
         machine.client.serialization(&job).await.finish().await.unwrap();
@@ -53,8 +55,8 @@ async fn ours() -> Duration {
     median(times)
 }
 
-/// The tokens are plugged in, pcscd has them, and everything that a person would look up is at hand.
-async fn by_hand() -> (String, Duration) {
+/// The tokens are plugged in, pcscd has them, everything that a person would look up is at hand, and nothing is typed.
+async fn by_hand(kind: &str) -> (String, Duration) {
     let (mut machine, master) = Machine::with_master().await;
     system::run(&format!("rm -rf {DIR}; mkdir {DIR}; echo {FACTORY_KEY} >{DIR}/factory"));
     let family = |objects: &Objects| {
@@ -73,19 +75,17 @@ async fn by_hand() -> (String, Duration) {
     for n in 0..REPEATS {
         let master = machine.insert(MASTER, &[]);
         until_cards(1);
-        let serial = |slot: usize| {
-            let module = super::tests::MODULE;
-            system::run(&format!(
-                "pkcs11-tool --module {module} --list-slots | sed -n 's/.*serial num *: *//p' | sed -n {}p",
-                slot + 1
-            ))
-        };
-        fs::write(format!("{DIR}/issuer.serial"), serial(0).trim()).unwrap();
-        let blank = machine.insert(&format!("by hand {n}"), &[]);
+        let serial = system::run(&format!(
+            "pkcs11-tool --module {} --list-slots | sed -n 's/.*serial num *: *//p'",
+            super::tests::MODULE
+        ));
+        fs::write(format!("{DIR}/issuer.serial"), serial.trim()).unwrap();
+        let blank = machine.insert(&format!("{kind} by hand {n}"), &[]);
         until_cards(2);
         let start = Instant::now();
         count = system::run(&format!(
-            "/payload/by-hand 0 1 {DIR} {PIN} {PIN} || {{ tail -n 30 {DIR}/log >&2; exit 1; }}"
+            "/payload/by-hand {} 0 1 {DIR} {PIN} {PIN} || {{ tail -n 30 {DIR}/log >&2; exit 1; }}",
+            kind.to_lowercase()
         ));
         times.push(start.elapsed());
         drop((master, blank));

@@ -14,6 +14,11 @@ const IN_PLACE: [(&str, &str); 3] = [
 /// Installs the packages of the payload.
 pub fn install() {
     run("dpkg --install /payload/packages/*.deb");
+    programs_in_place();
+}
+
+/// After the packages were installed, and whenever they are again.
+pub fn programs_in_place() {
     for (program, path) in IN_PLACE {
         if Path::new("/payload").join(program).exists() {
             run(&format!("cp --remove-destination /payload/{program} {path}"));

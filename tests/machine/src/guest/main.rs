@@ -31,7 +31,7 @@ struct Options {
     filters: Vec<String>,
     /// How often Keys are plugged in and pulled out by the test that counts.
     #[arg(long)]
-    cycles: Option<usize>,
+    cycles: Option<u32>,
     /// Only this part of all, such as 1/2.
     #[arg(long, value_parser = part, default_value = "1/1")]
     part: (usize, usize),

@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{machine, system};
+use crate::{machine, system, tests};
 
-/// Far longer than any test takes.
+/// Far longer than any test takes, but the one that plugs Keys in and pulls them out as often as it is told.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Far longer than a plug cycle takes.
+const CYCLE: Duration = Duration::from_secs(10);
 
 /// A test: it has passed when it ends.
 pub struct Test {
@@ -32,18 +34,19 @@ macro_rules! tests {
 }
 
 /// Runs those whose names contain one of the filters; all, where there is none. Of these only a part: every n-th.
-pub fn run(tests: &[Test], filters: &[String], (part, of): (usize, usize)) -> ExitCode {
+pub fn run(all: &[Test], filters: &[String], (part, of): (usize, usize)) -> ExitCode {
     let wanted = |test: &&Test| {
         filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
     };
+    let limit = LIMIT + CYCLE * tests::cycles::CYCLES.get().copied().unwrap_or(0);
     let (mut passed, mut failed) = (0, Vec::new());
     let begun = Instant::now();
-    for test in tests.iter().filter(wanted).skip(part - 1).step_by(of) {
+    for test in all.iter().filter(wanted).skip(part - 1).step_by(of) {
         let cursor = system::journal_cursor();
         let start = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let limited = async { tokio::time::timeout(LIMIT, (test.run)()).await };
+            let limited = async { tokio::time::timeout(limit, (test.run)()).await };
             runtime.unwrap().block_on(limited).expect("it takes no longer than the limit");
         }));
         let seconds = start.elapsed().as_secs_f32();
@@ -70,7 +73,7 @@ pub fn run(tests: &[Test], filters: &[String], (part, of): (usize, usize)) -> Ex
         "test result: {}. {passed} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s",
         if well { "ok" } else { "FAILED" },
         failed.len(),
-        tests.len() - passed - failed.len(),
+        all.len() - passed - failed.len(),
         begun.elapsed().as_secs_f32()
     );
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }

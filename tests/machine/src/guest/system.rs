@@ -78,3 +78,22 @@ pub fn askpass(answer: &str) -> &'static str {
     run(&format!("chmod 755 {path}"));
     path
 }
+
+/// Something broken; mended when it is dropped, so that no other test has it.
+pub struct Broken(&'static str);
+
+impl Broken {
+    /// Breaks it.
+    #[track_caller]
+    pub fn by(breaks: &str, mends: &'static str) -> Self {
+        let broken = Self(mends);
+        run(breaks);
+        broken
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        sh(self.0);
+    }
+}

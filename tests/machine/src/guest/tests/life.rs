@@ -7,8 +7,8 @@ use keywright_bus_tests::{Answers, Objects, pins};
 use super::{devices, interruptions};
 use crate::{
     device::Inserted,
-    machine::{CONFIG, MASTER, Machine},
-    system::{self, UNIT},
+    machine::{CONFIG, MASTER, Machine, STATE},
+    system::{self, Broken, UNIT},
 };
 
 /// How many Keys a call lists. Where no daemon runs, it starts one.
@@ -54,6 +54,39 @@ pub async fn a_daemon_that_nobody_needs_ends_and_is_back_by_a_plug_and_by_a_call
 
     assert_eq!(listed(&machine).await, 1, "nothing is lost");
     until_ended();
+
+    // Nor does it leave a person who is in the middle of a wizard, and has both Keys in the hand.
+    let (master, blank) = (machine.plug(MASTER).await, machine.plug("blank").await);
+    let job = machine.offer(&master, &blank).await;
+    let wizard = machine.client.serialization(&job).await;
+    wizard.claim().await.unwrap();
+    let process = system::unit("MainPID");
+    machine.unplug(blank).await;
+    machine.unplug(master).await;
+    tokio::time::sleep(Duration::from_secs(3 * seconds)).await;
+    assert_eq!(system::unit("MainPID"), process);
+    wizard.release().await.unwrap();
+    until_ended();
+}
+
+/// It ends with 75 where a plug came or somebody called at the last moment.
+pub async fn a_daemon_that_is_needed_while_it_ends_is_started_anew() {
+    let machine = Machine::with_absent_master().await;
+    system::run(&format!("systemctl stop {UNIT}"));
+    // The first one ends like that, the next one is the real one.
+    let exec =
+        format!("[ -e {STATE}/ended ] && exec /usr/libexec/keywrightd; : >{STATE}/ended; exit 75");
+    let unit = format!("[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c '{exec}'\n");
+    let place = "/run/systemd/system/keywrightd.service.d";
+    std::fs::write("/run/ends-once.conf", unit).unwrap();
+    let _ends = Broken::by(
+        &format!("mkdir -p {place} && cp /run/ends-once.conf {place}/ && systemctl daemon-reload"),
+        "rm -r /run/systemd/system/keywrightd.service.d; systemctl daemon-reload",
+    );
+    machine.start_daemon();
+    machine.until_owned().await;
+    assert_eq!(system::unit("NRestarts"), "1");
+    assert_eq!(listed(&machine).await, 1);
 }
 
 pub async fn a_daemon_that_hangs_during_the_write_is_started_anew_and_finishes_it() {

@@ -96,6 +96,7 @@ pub async fn a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go() {
     machine.start_daemon();
     let held = machine.in_port(master.port).await;
     machine.until_state(&held, "unusable").await;
+    until_node_is_watched(master.port);
     let blank = machine.insert("blank", &[]);
     stop_pcscd();
     // It is known by what it says, so that it is only now the object that it was.
@@ -130,6 +131,17 @@ async fn sub_key() -> (Machine, Plugged) {
     machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
     machine.unplug(master).await;
     (machine, sub)
+}
+
+/// Waits until the daemon hears of it when the node of what is in this port is closed: without that it only looks again after
+/// a while.
+fn until_node_is_watched(port: usize) {
+    let watched = format!(
+        "grep -ls \"^inotify .* ino:$(stat --format=%i {} | xargs printf %x) \" /proc/{}/fdinfo/*",
+        vhci::node(port),
+        system::unit("MainPID"),
+    );
+    system::run(&format!("until {watched}; do sleep 0.05; done"));
 }
 
 pub async fn right_after_a_job_others_see_both_keys_and_what_is_still_authorized_is_said() {
@@ -226,6 +238,14 @@ pub async fn a_web_server_lets_a_sub_key_in_under_its_family_and_no_other() {
         "cd {dir}; openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 2 \
              -subj /CN=localhost -keyout server.key -out server.pem 2>/dev/null"
     ));
+    for (family, accepted) in [("ours", true), ("theirs", false)] {
+        let verify =
+            "openssl verify -x509_strict -crl_check_all -purpose sslclient -untrusted chain";
+        let output = system::sh(&format!(
+            "cd {dir}; {verify} -CAfile {family}.roots -CRLfile {family}.crls chain"
+        ));
+        assert_eq!(output.status.success(), accepted, "{family}: {output:?}");
+    }
     let servers = [(4431, "ours"), (4432, "theirs")];
     std::fs::write(format!("{dir}/nginx.conf"), nginx(dir, &servers)).unwrap();
     system::run(&format!("nginx -c {dir}/nginx.conf"));
