@@ -4,7 +4,7 @@ use std::{future::pending, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -52,20 +52,21 @@ pub async fn until_idle(
 pub async fn end_delays(station: Handle, mut activity: watch::Receiver<Activity>) {
     while activity.wait_for(|activity| activity.judges_at.is_some()).await.is_ok() {
         let Some(at) = activity.borrow_and_update().judges_at else { continue };
-        let left = Duration::from_secs(at.saturating_sub(clock::unix_seconds())).min(HOUR);
-        tokio::select! {
-            () = sleep(left) => {
-                let judged = station.ask(|station, reply| {
-                    station.settle_all_revocations();
-                    reply.answer(station, Ok(()));
-                });
-                // What waits next is told before the answer. A station that has ended is noticed by others.
-                if judged.await.is_err() {
-                    return;
-                }
-            }
-            _ = activity.changed() => {}
+        let left = at.saturating_sub(clock::unix_seconds());
+        if left > 0 {
+            let _ = timeout(Duration::from_secs(left).min(HOUR), activity.changed()).await;
+            continue;
         }
+        let judged = station.ask(|station, reply| {
+            station.settle_all_revocations();
+            reply.answer(station, Ok(()));
+        });
+        // A station that has ended is noticed by others.
+        if judged.await.is_err() {
+            return;
+        }
+        // What waits next is told a moment later; not at all where it could not be found out.
+        let _ = timeout(HOUR, activity.changed()).await;
     }
 }
 

@@ -108,7 +108,21 @@ impl Gate {
         let chain = gate.membership.chain().to_vec();
         gate.learn_authorities(&chain);
         gate.judge(now);
+        gate.confirm_revoked_anew();
         Ok(gate)
+    }
+
+    /// A delay may have ended while nothing ran: whoever a revocation concerns is confirmed once more.
+    fn confirm_revoked_anew(&mut self) {
+        for key in self.keys.values_mut() {
+            let concerned = key.words.iter().any(|word| {
+                let standing = self.judgement.standing(&word.signer);
+                word.said.version.is_none() || standing != Some(Standing::Stands)
+            });
+            if concerned {
+                key.unanswered.extend(key.words.iter().map(|word| word.digest));
+            }
+        }
     }
 
     fn load(&mut self, hash: Hash, now: Now) -> Result<(), Error> {

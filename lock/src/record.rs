@@ -16,8 +16,8 @@ const VERSION: u8 = 2;
 const FIRST: u8 = 1;
 /// First seen by a clock: at some time.
 pub const SOME_TIME: u64 = u64::MAX;
-/// How many grants are kept of one Key at most.
-pub const MAX_ENTRIES: usize = 24;
+/// How many grants are kept of one Key at most: eight of each of four signers.
+pub const MAX_ENTRIES: usize = 32;
 /// How many access certificates of one Key.
 pub const MAX_CHAINS: usize = 3;
 /// The longest record, in bytes.

@@ -155,6 +155,9 @@ fn the_end_of_a_delay_is_confirmed() {
     }
     lock.gate.judge(at(5_000 + DELAY + 1));
     assert_eq!(unanswered(&lock.gate), 0, "once");
+    // And once more where it may have ended while nothing ran.
+    let lock = lock.restart(at(5_000 + DELAY + 2));
+    assert_eq!(unanswered(&lock.gate), 2);
 }
 
 proptest! {

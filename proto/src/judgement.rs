@@ -170,11 +170,16 @@ impl Facts {
             owners.entry(*access).or_default().push(*issuing);
         }
         let pairs = self.revocations.keys().filter(|revocation| ripe(revocation));
+        // A Sub Key's acts at once.
+        let delayed = self.revocations.iter().filter(|(revocation, _)| {
+            revocation.issuer.is_some() || owners.contains_key(&revocation.subject)
+        });
+        let next_change = delayed.map(|(_, seen)| acts(*seen)).filter(|at| *at > now).min();
         Judgement {
             seats,
-            owners,
             ripe: pairs.map(|revocation| (revocation.signer, revocation.subject)).collect(),
-            next_change: self.revocations.values().map(|s| acts(*s)).filter(|at| *at > now).min(),
+            owners,
+            next_change,
         }
     }
 }

@@ -304,7 +304,7 @@ fn a_restored_station_does_not_bring_old_rights_back() {
 
 /// What Locks confirm is left out first: revocations have to get through.
 #[test]
-fn a_file_that_is_too_long_is_one_without_confirmations() {
+fn a_file_that_is_too_long_leaves_confirmations_out() {
     let family = &*FAMILY;
     let mut papers = family.papers();
     for paper in family.certificates() {
@@ -316,9 +316,20 @@ fn a_file_that_is_too_long_is_one_without_confirmations() {
     put(&mut papers, &confirm(100, &revoked, Effect::Deny, 1)).unwrap();
     let whole = papers.encode().unwrap();
     assert!(whole.len() > without.len());
-    assert_eq!(papers.encode_most(whole.len()).unwrap(), whole);
-    assert_eq!(papers.encode_most(whole.len() - 1).unwrap(), without);
-    assert_eq!(papers.encode_most(without.len() - 1), Err(FileError::TooLarge));
+    assert_eq!(papers.encode_most(whole.len()).unwrap(), (whole.clone(), 0));
+    // A denial before what lets in.
+    let granted = family.say(0, 31, 5, &[(100, Effect::Allow)]);
+    put(&mut papers, &granted).unwrap();
+    let without_both = papers.encode().unwrap().len() - (whole.len() - without.len());
+    put(&mut papers, &confirm(100, &granted, Effect::Allow, 5)).unwrap();
+    let all = papers.encode().unwrap();
+    let (most, left_out) = papers.encode_most(all.len() - 1).unwrap();
+    assert!(left_out == 1 && without_both < most.len() && most.len() < all.len());
+    let (read, _) = Papers::decode(&most, family.cas[0].root()).unwrap();
+    assert_eq!(read.encode().unwrap(), most);
+    let (least, left_out) = papers.encode_most(most.len() - 1).unwrap();
+    assert_eq!((least.len(), left_out), (without_both, 1));
+    assert_eq!(papers.encode_most(without_both - 1), Err(FileError::TooLarge));
 }
 
 #[test]

@@ -6,15 +6,16 @@
 //! prove themselves; whether a Lock is there, which is a hint; and Locks that were certified by a Key in their own port.
 
 mod chains;
+mod confirmations;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvError, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keywright_proto::{
@@ -25,7 +26,7 @@ use keywright_proto::{
 
 pub(super) use chains::Noted;
 
-use self::chains::Chains;
+use self::{chains::Chains, confirmations::Heard};
 use super::{
     connection::{self, Connection},
     refusals::Refusals,
@@ -45,10 +46,8 @@ pub(super) const QUEUE: usize = 64;
 const WINDOW: usize = 64;
 /// How many rows are read at once.
 const PAGE: u32 = 100;
-/// How long what could not be said waits, while nothing happens.
+/// After how long what could not be said or stored is tried again.
 const RETRY: Duration = Duration::from_secs(60);
-/// How many confirmations that could not be stored are kept until then.
-const MOST_KEPT: usize = 10_000;
 /// What the room is told.
 pub(super) enum Event {
     Link(connection::Event),
@@ -85,10 +84,12 @@ pub(super) struct Room {
     /// Key and Lock, to be said next.
     pairs: VecDeque<(Id, Id)>,
     in_flight: BTreeSet<u64>,
-    /// What was heard and is not applied yet.
-    confirmations: Vec<Vec<u8>>,
-    /// Which rights that is about, as it claims.
-    confirmed: BTreeSet<(Id, Id)>,
+    /// What was heard and is not applied yet, and which right (Key and Lock) that is about, as it claims.
+    confirmations: Vec<Heard>,
+    /// What could not be stored: the newest of each right.
+    unstored: BTreeMap<(Id, Id), Vec<u8>>,
+    /// When what did not work is tried again.
+    retry_at: Option<Instant>,
     /// What could not be said: Key and Lock.
     failed: BTreeSet<(Id, Id)>,
     /// What could not be found out.
@@ -124,7 +125,8 @@ impl Room {
             pairs: VecDeque::new(),
             in_flight: BTreeSet::new(),
             confirmations: Vec::new(),
-            confirmed: BTreeSet::new(),
+            unstored: BTreeMap::new(),
+            retry_at: None,
             failed: BTreeSet::new(),
             failed_work: Vec::new(),
             grants: None,
@@ -155,20 +157,29 @@ impl Room {
 
     /// The next event; none where it is time to try again what did not work.
     fn next(&mut self, events: &Receiver<Event>) -> Result<Option<Event>, RecvError> {
-        if self.failed.is_empty() && self.failed_work.is_empty() && self.confirmations.is_empty() {
+        if self.failed.is_empty() && self.failed_work.is_empty() && self.unstored.is_empty() {
+            self.retry_at = None;
             return events.recv().map(Some);
         }
-        match events.recv_timeout(RETRY) {
-            Ok(event) => Ok(Some(event)),
-            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
-            Err(RecvTimeoutError::Timeout) => {
-                self.pairs.extend(std::mem::take(&mut self.failed));
-                for walk in std::mem::take(&mut self.failed_work) {
-                    self.want(walk.work);
-                }
-                Ok(None)
-            }
+        let at = *self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+        let event = match events.recv_timeout(at.saturating_duration_since(Instant::now())) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+            Err(RecvTimeoutError::Timeout) => None,
+        };
+        if Instant::now() >= at {
+            self.try_again();
         }
+        Ok(event)
+    }
+
+    fn try_again(&mut self) {
+        self.retry_at = None;
+        self.pairs.extend(std::mem::take(&mut self.failed));
+        for walk in std::mem::take(&mut self.failed_work) {
+            self.want(walk.work);
+        }
+        self.store_again();
     }
 
     fn note(&self, done: Result<(), Error>) {
@@ -247,41 +258,6 @@ impl Room {
                 return Ok(());
             }
         }
-    }
-
-    fn confirmation(&mut self, lock: Id, key: Id, bytes: Vec<u8>) -> Result<(), Error> {
-        // The broker keeps the last one, and sends it again and again.
-        if self.registry.lock_word(key, lock)?.is_none_or(|known| known.cose != bytes) {
-            self.confirmations.push(bytes);
-            self.confirmed.insert((key, lock));
-        }
-        Ok(())
-    }
-
-    fn confirm(&mut self) -> Result<(), Error> {
-        let all = std::mem::take(&mut self.confirmations);
-        if all.is_empty() {
-            return Ok(());
-        }
-        let again = all.clone();
-        let applied =
-            self.station.ask(move |station, reply| station.apply_confirmations(all, reply));
-        match self.runtime.block_on(applied) {
-            Ok(refused) => refused.iter().for_each(|refused| self.refusals.note(refused)),
-            Err(error) => {
-                // The Lock has done its part, and says nothing again. A broker that sends without end is not heard out.
-                self.confirmations = again;
-                self.confirmations.truncate(MOST_KEPT);
-                return Err(error);
-            }
-        }
-        // A Lock that admits a Key may have to hear next that this is to end.
-        for (key, lock) in std::mem::take(&mut self.confirmed) {
-            if queries::is_to_hear(&self.registry, key, lock, self.moment())? {
-                self.pairs.push_back((key, lock));
-            }
-        }
-        Ok(())
     }
 
     fn presence(&mut self, lock: Id, online: bool) -> Result<(), Error> {

@@ -18,13 +18,18 @@ use crate::{
 /// How many Locks are read at once.
 const LOCKS: usize = 1000;
 
-/// The file of `ExportFamily`. Where all does not fit, Locks' confirmations stay out.
+/// The file of `ExportFamily`. Where all does not fit, some of the Locks' confirmations stay out.
 ///
 /// # Errors
 /// `NotFound`: no such family. `LimitExceeded`: it is too large for a file. The registry cannot be
 /// read.
 pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
-    papers(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)
+    let (file, left_out) =
+        papers(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)?;
+    if left_out > 0 {
+        tracing::warn!(%family, left_out, "there is no room for all confirmations of its Locks in its file");
+    }
+    Ok(file)
 }
 
 /// What a file holds that another station exported, verified up to the root that is pinned here.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use keywright_proto::{Confirmation, Effect, Id, PublicKey, is_parked, rights::Said};
+use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::Said};
 
 use super::{Reply, Station, log::Confirmed, view::Output};
 use crate::{
@@ -71,6 +71,8 @@ impl Station {
                     batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
                     keys.insert(stated.key);
                 }
+                // That is not about what it says.
+                Err(error @ Error::Store(_)) => return Err(error),
                 Err(error) => refused.push(error),
             }
         }
@@ -171,11 +173,7 @@ impl Station {
         };
         let counts = words.map_or(Some(new), |words| words.heard(new, Some(&said.statement)));
         let word = self.registry.lock_word(key, lock)?;
-        // One that is not believed takes no other's place.
-        let now = clock::unix_millis();
-        let known = word.as_ref().map(|word| word.newest_version);
-        let all = known.into_iter().chain([said.newest_version]);
-        let reported = all.filter(|version| !is_parked(*version, Some(now))).max().unwrap_or(0);
+        let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
         let is_new = old.is_none_or(|old| outdoes((counts, new), old));
         if is_new {
             let allow = said.effect == Effect::Allow;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keywright_proto::{
     Effect, Id, Leaf, PublicKey, Target, Tree, Unsigned,
-    statement::{Statement as Stating, claimed, is_parked, next_version},
+    statement::{Statement as Stating, claimed, is_by_a_clock, next_version},
     tree::TreeHead,
 };
 
@@ -177,12 +177,12 @@ impl Station {
         self.newest_of(key, &self.moment().words(&self.registry, key, family)?)
     }
 
-    /// A Lock that reports what nobody here has seen is believed as far as a Lock may take part in it: farther ahead, other
-    /// Locks would park whatever goes above it, and one Lock could keep every other from hearing of a denial.
+    /// A Lock that reports what nobody here has seen is believed as far as a clock may be wrong: one that lies would leave no
+    /// version for anybody.
     fn newest_of(&self, key: Id, words: &Words) -> Result<Option<u64>, Error> {
         let now = clock::unix_millis();
         let reported = self.registry.lock_words(key)?.into_iter().map(|(_, w)| w.newest_version);
-        let believed = reported.filter(|version| !is_parked(*version, Some(now)));
+        let believed = reported.filter(|version| is_by_a_clock(*version, now));
         Ok(words.newest_version().into_iter().chain(believed).max())
     }
 

@@ -48,19 +48,32 @@ impl Papers {
         self.encode_within(MAX_FAMILY_FILE)
     }
 
-    /// The file; where it would have more bytes than this, without the confirmations: those Locks give again, and what they
-    /// are about, a revocation above all, must not stay at home for them.
+    /// The file; where it would have more bytes than this, with as many of the confirmations as fit, denials first, and how
+    /// many were left out. Those Locks give again, and what they are about, a revocation above all, must not stay at home
+    /// for them.
     ///
     /// # Errors
     /// [`FileError::TooLarge`].
-    pub fn encode_most(&mut self, limit: usize) -> Result<Vec<u8>, FileError> {
-        match self.encode_within(limit) {
-            Err(FileError::TooLarge) if !self.confirmations.is_empty() => {
-                self.confirmations.clear();
-                self.encode_within(limit)
-            }
-            encoded => encoded,
+    pub fn encode_most(&mut self, limit: usize) -> Result<(Vec<u8>, usize), FileError> {
+        if let Ok(bytes) = self.encode_within(limit) {
+            return Ok((bytes, 0));
         }
+        let all = std::mem::take(&mut self.confirmations);
+        let mut room = limit.saturating_sub(self.encode_within(limit)?.len());
+        let (allows, denials): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|((_, _, allow, _), _)| *allow);
+        let mut left_out = 0;
+        for (said, bytes) in denials.into_iter().chain(allows) {
+            // With what CBOR says of its length, and of how many there are.
+            match room.checked_sub(bytes.len() + 8) {
+                Some(left) => {
+                    room = left;
+                    self.confirmations.insert(said, bytes);
+                }
+                None => left_out += 1,
+            }
+        }
+        Ok((self.encode_within(limit)?, left_out))
     }
 
     fn encode_within(&self, limit: usize) -> Result<Vec<u8>, FileError> {
