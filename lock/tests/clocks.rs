@@ -94,8 +94,9 @@ const fn at(unix: u64) -> Now {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// The newest word counts whose time has come; of those whose time will come, no denial is missed. And a denial by whoever knows all that was signed is the
-    /// last word: at once where no clock was ahead, at the latest when that time has come, and for good.
+    /// The newest word counts whose time has come; of those whose time will come, no denial is missed. And a denial by
+    /// whoever knows all that was signed is the last word: at once where no clock was ahead, at the latest when that time
+    /// has come, and for good.
     #[test]
     fn old_words_do_not_come_back_and_denials_stay(steps in prop::collection::vec(step(), 1..30)) {
         let (ca, key) = (Ca::at_depth(1), Key::new(30));
@@ -124,12 +125,13 @@ proptest! {
         let all = signed.iter().map(|said| said.0).max();
         let last = next_version(all, NOW).unwrap();
         lock.hear(&ca, &key, (last, Deny), NOW);
-        let due = last.saturating_sub(PARK_AHEAD_MS).max(NOW);
+        let due_at = |version: u64| version.saturating_sub(PARK_AHEAD_MS).max(NOW);
+        let due = due_at(last);
         if all.is_none_or(|newest| newest < NOW + PARK_AHEAD_MS) {
             prop_assert_eq!(due, NOW);
         }
         // Until then nobody is let in whom the newest word whose time has come keeps out.
-        for now in lock.heard.iter().map(|(version, _)| version.saturating_sub(PARK_AHEAD_MS).max(NOW)) {
+        for now in lock.heard.iter().map(|(version, _)| due_at(*version)) {
             if lock.expected(now) == Deny {
                 prop_assert_eq!(lock.gate.does(&hash, now), Deny, "{} of {:?}", now, lock.heard);
             }

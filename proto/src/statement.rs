@@ -115,12 +115,12 @@ pub fn next_version(newest_known: Option<u64>, now_ms: u64) -> Result<u64, State
 /// milliseconds and above every version known of that issuing key, but for those more than a year
 /// ahead, which no honest clock made: they would leave no room for what has to be signed anew.
 pub fn denials_until(versions_by_issuer: impl IntoIterator<Item = u64>, now_ms: u64) -> u64 {
-    let known = versions_by_issuer.into_iter().filter(|version| is_by_a_clock(*version, now_ms));
+    let known = versions_by_issuer.into_iter().filter(|version| is_plausible(*version, now_ms));
     known.fold(now_ms, u64::max).min(VERSION_LIMIT - 2)
 }
 
 /// Whether an honest station may have chosen a version: not more than a year ahead of this clock.
-pub fn is_by_a_clock(version: u64, now_ms: u64) -> bool {
+pub fn is_plausible(version: u64, now_ms: u64) -> bool {
     version <= now_ms.saturating_add(YEAR_MS)
 }
 

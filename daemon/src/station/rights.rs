@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keywright_proto::{
     Effect, Id, Leaf, PublicKey, Target, Tree, Unsigned,
-    statement::{Statement as Stating, claimed, is_by_a_clock, next_version},
+    statement::{Statement as Stating, claimed, is_plausible, next_version},
     tree::TreeHead,
 };
 
@@ -182,7 +182,7 @@ impl Station {
     fn newest_of(&self, key: Id, words: &Words) -> Result<Option<u64>, Error> {
         let now = clock::unix_millis();
         let reported = self.registry.lock_words(key)?.into_iter().map(|(_, w)| w.newest_version);
-        let believed = reported.filter(|version| is_by_a_clock(*version, now));
+        let believed = reported.filter(|version| is_plausible(*version, now));
         Ok(words.newest_version().into_iter().chain(believed).max())
     }
 

@@ -1,9 +1,6 @@
 //! `keywrightctl doctor` finds what is wrong with this machine, and says the command that mends it.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use keywright_bus_tests::{Objects, pins};
 use keywright_virtual_key::usb::{
@@ -86,7 +83,6 @@ fn mended_by_its_command(breaks: &str, puts_back: &'static str, what: &str, comm
         let begun = Instant::now();
         while left() {
             assert!(begun.elapsed() < PATIENCE, "{mend} does not mend: {text}");
-            thread::sleep(Duration::from_millis(200));
         }
     }
     install::programs_in_place();
