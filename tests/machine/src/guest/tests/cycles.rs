@@ -11,7 +11,7 @@ use crate::{
 pub static CYCLES: OnceLock<u32> = OnceLock::new();
 
 /// By how much the heap may differ, in KiB: what the allocator has not given back, as in `make bench`. It grows ever more
-/// slowly: measured, 72 KiB in cycles 160 to 240, 40 in the 80 before the 400th.
+/// slowly; what is allocated in it does not grow at all (docs/benchmarks.md).
 const HEAP: usize = 512;
 /// By how much what is mapped may differ, in KiB: sled fills a segment of 512 KiB page by page, and begins a new one.
 const MAPPED: usize = 640;
