@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc,
     },
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 
 use keywright_proto::ErrorName;
 use keywrightd::{
+    clock::unix_seconds,
     config::Config,
     hotplug::{Device, DeviceId, Event},
     registry::Registry,
@@ -227,6 +228,38 @@ async fn a_key_whose_pcscd_ended_or_that_was_reset_is_looked_at_again() {
     let (again, view) = bench.until(blank).await;
     assert_eq!((again, view.trouble), (label, None), "its path stays");
     assert_eq!(*waited.lock().unwrap(), [0, 1], "ever more seldom");
+}
+
+/// A blank token that another program takes again each time before it is looked at, for some seconds of the clock.
+struct Contended {
+    until: u64,
+    looks: Arc<AtomicU32>,
+}
+
+impl Connector for Contended {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if unix_seconds() < self.until {
+            return Err(TransportError::Busy { holder: "pcscd".into() });
+        }
+        Ok(Box::new(Blank))
+    }
+
+    fn wait_until_free(&self, _: u32) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn however_often_a_key_is_looked_at_in_vain_it_is_told_once_and_not_forgotten() {
+    let mut bench = Bench::start();
+    let looks = Arc::<AtomicU32>::default();
+    bench.plug("test", Contended { until: unix_seconds() + 2, looks: looks.clone() });
+    let (_, view) = bench.until(key).await;
+    assert_eq!(view.state, "unusable");
+    let (_, view) = bench.until(key).await;
+    assert_eq!((view.state, view.trouble), ("blank", None), "the next that is told of it");
+    assert!(looks.load(Ordering::SeqCst) > 10, "a look may overlap the end of the one before");
 }
 
 /// A token that does not answer before it is told to.

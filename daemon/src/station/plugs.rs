@@ -68,12 +68,14 @@ impl Station {
             vec![id],
             |_| Ok(()),
             job,
-            move |station, details| {
-                // Where the job was lost its token has said nothing, and nobody waits for it any more.
-                station.reading.remove(&read);
-                station.awaited.remove(&read);
-                if let Ok(Ok(details)) = details {
-                    station.detailed(&read, details);
+            move |station, details| match details {
+                Ok(Ok(details)) => station.detailed(&read, details),
+                // It was told before, and the token may wait to be looked at again already: that look is not this one.
+                Ok(Err(_)) => {}
+                // The job was lost: its token has said nothing, and nobody waits for it any more.
+                Err(_) => {
+                    station.reading.remove(&read);
+                    station.awaited.remove(&read);
                 }
             },
         );
@@ -98,8 +100,11 @@ impl Station {
             Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };
         // Another program had it: it was shown as busy, and is the same Key now.
+        let mut last_seen = clock::unix_seconds();
         let busy = self.present_mut(&device.id).map(|(label, key)| {
             key.device = None;
+            // Another look in vain is no news to anybody.
+            last_seen = key.last_seen;
             label
         });
         let label = match self.recognize(&device, &claims, guid, busy.clone()) {
@@ -127,7 +132,7 @@ impl Station {
             model: device.model.clone(),
             serial: guid.map(hex::encode).unwrap_or_default(),
             trouble,
-            last_seen: clock::unix_seconds(),
+            last_seen,
             claims,
             device: Some(device.clone()),
             ..Key::default()
