@@ -1,16 +1,8 @@
 //! One process at a time changes a state directory.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs::{File, TryLockError},
     path::Path,
-    process,
-    sync::atomic::{AtomicU32, Ordering},
-};
-
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    io::Errno,
 };
 
 use crate::{
@@ -20,47 +12,39 @@ use crate::{
 
 const LOCK: &str = "lockd.lock";
 
-/// Takes the right to change a state directory. The operating system takes it back with the process.
+/// The right to change a state directory. The operating system takes it back with the process, however that ends.
+#[derive(Debug)]
+pub struct Exclusive(File);
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a process that is just being started may have it open too.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes it.
 ///
 /// # Errors
 /// [`Error::InUse`].
-pub fn exclusive(state: &Path) -> Result<File, Error> {
+pub fn exclusive(state: &Path) -> Result<Exclusive, Error> {
     files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
     let path = state.join(LOCK);
-    make(&path).map_err(Error::file(&path))?;
+    if !path.exists() {
+        // Never replaced: somebody may have locked it just now, and the next one would lock another.
+        files::create(&path, b"", Readers::Owner).map_err(Error::file(&path))?;
+    }
     let file = File::open(&path).map_err(Error::file(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Exclusive(file)),
         Err(TryLockError::WouldBlock) => Err(Error::InUse(state.to_owned())),
         Err(TryLockError::Error(error)) => Err(Error::file(&path)(error)),
     }
 }
 
-/// Makes the file where there is none. One that is there is never replaced: somebody may have locked it just now, and the
-/// next one would lock another.
-fn make(path: &Path) -> io::Result<()> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    if path.exists() {
-        return Ok(());
-    }
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let new = path.with_file_name(format!(".{LOCK}.{}.{number}", process::id()));
-    files::replace(&new, b"", Readers::Owner)?;
-    let moved = match renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
-        // Not every file system can.
-        Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(&new, path),
-        moved => moved.map_err(io::Error::from),
-    };
-    files::remove(&new)?;
-    match moved {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{sync::Barrier, thread};
+    use std::{fs, sync::Barrier, thread};
 
     use super::*;
 

@@ -1,11 +1,15 @@
 //! Files: read bounded, written whole or not at all.
 
+mod prepared;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::Path,
 };
+
+pub use prepared::{Prepared, Writers, clear, prepare, set_aside};
 
 use rustix::{fs::OFlags, process::geteuid};
 
@@ -58,53 +62,13 @@ pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// A file on the disk that is to take another's place; one that does not is removed.
-#[derive(Debug)]
-pub struct Prepared {
-    new: PathBuf,
-    path: PathBuf,
-}
-
-/// Writes what is to replace a file, beside it: all that may fail for want of room.
-pub fn prepare(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<Prepared> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let new = directory.join(format!(".{}.new", name.to_string_lossy()));
-    let prepared = Prepared { new, path: path.to_owned() };
-    write_new(&prepared.new, bytes, readers)?;
-    Ok(prepared)
-}
-
-impl Prepared {
-    /// Takes the other's place; the directory is still to be forced to the disk.
-    pub fn put(self) -> io::Result<()> {
-        fs::rename(&self.new, &self.path)
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        // A rest of an earlier time would be replaced the next time anyhow.
-        let _ = fs::remove_file(&self.new);
-    }
-}
-
-fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mode = readers.file_mode();
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // The umask of whoever calls is not to decide who may read it.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    if geteuid().is_root() {
-        let owner = fs::metadata(path.parent().unwrap_or(path))?;
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    file.write_all(bytes)?;
-    file.sync_all()
+/// Makes a file with these bytes where there is none, and answers whether it did; one that is there stays as it is. Either
+/// way there is a whole one, also after a power cut.
+pub fn create(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<bool> {
+    let is_first = prepare(path, bytes, readers)?.put_first()?;
+    // Whoever was first may not have come to that.
+    path.parent().map_or(Ok(()), sync_directory)?;
+    Ok(is_first)
 }
 
 /// Forces to the disk which files a directory has.

@@ -7,6 +7,7 @@ use p256::{
     ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner},
     pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
@@ -30,34 +31,27 @@ impl Identity {
     /// A key that is damaged is never replaced: the Lock would be another one.
     pub fn load_or_create(state: &Path) -> Result<Self, Error> {
         let path = state.join(KEY);
-        match files::read(&path, MAX_KEY) {
-            Ok(pem) => {
-                let pem = String::from_utf8(pem).unwrap_or_default();
-                let key = SigningKey::from_pkcs8_pem(&pem);
-                key.ok().and_then(Self::from_key).ok_or_else(|| Error::Damaged {
-                    path,
-                    what: "no P-256 key in PKCS#8".into(),
-                    next: "bring it back from a backup; without it this is another Lock",
-                })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(&path),
-            Err(error) => Err(Error::file(&path)(error)),
+        if let Some(known) = Self::load(&path)? {
+            return Ok(known);
         }
+        let pem = new_key()?;
+        // Of several first starts at once one makes the key, and all have that: a request is for the key on the disk.
+        files::create(&path, pem.as_bytes(), Readers::Owner).map_err(Error::file(&path))?;
+        Self::load(&path)?.ok_or_else(|| broken("it was removed"))
     }
 
-    fn create(path: &Path) -> Result<Self, Error> {
-        let broken = |what: &str| Error::System(format!("no identity key could be made: {what}"));
-        let key = loop {
-            let mut secret = p256::FieldBytes::default();
-            getrandom::fill(&mut secret).map_err(|error| broken(&error.to_string()))?;
-            // Fails where the number is not below the order of the curve: once in 2^32 times.
-            if let Ok(key) = SigningKey::from_bytes(&secret) {
-                break key;
-            }
+    fn load(path: &Path) -> Result<Option<Self>, Error> {
+        let pem = match files::read(path, MAX_KEY) {
+            Ok(pem) => String::from_utf8(pem).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file(path)(error)),
         };
-        let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| broken(&error.to_string()))?;
-        files::replace(path, pem.as_bytes(), Readers::Owner).map_err(Error::file(path))?;
-        Self::from_key(key).ok_or_else(|| broken("it has no public key"))
+        let key = SigningKey::from_pkcs8_pem(&pem).ok().and_then(Self::from_key);
+        key.map(Some).ok_or_else(|| Error::Damaged {
+            path: path.to_owned(),
+            what: "no P-256 key in PKCS#8".into(),
+            next: "bring it back from a backup; without it this is another Lock",
+        })
     }
 
     fn from_key(key: SigningKey) -> Option<Self> {
@@ -93,9 +87,26 @@ impl Identity {
     }
 }
 
+/// A key out of random numbers, PKCS#8 in PEM.
+fn new_key() -> Result<Zeroizing<String>, Error> {
+    let key = loop {
+        let mut secret = p256::FieldBytes::default();
+        getrandom::fill(&mut secret).map_err(|error| broken(&error.to_string()))?;
+        // Fails where the number is not below the order of the curve: once in 2^32 times.
+        if let Ok(key) = SigningKey::from_bytes(&secret) {
+            break key;
+        }
+    };
+    key.to_pkcs8_pem(LineEnding::LF).map_err(|error| broken(&error.to_string()))
+}
+
+fn broken(what: &str) -> Error {
+    Error::System(format!("no identity key could be made: {what}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::MetadataExt};
+    use std::{fs, os::unix::fs::MetadataExt, sync::Barrier, thread};
 
     use keywright_proto::read_csr;
 
@@ -110,6 +121,25 @@ mod tests {
         let again = Identity::load_or_create(dir.path()).unwrap();
         assert_eq!(first.public(), again.public());
         assert_eq!(read_csr(&again.request().unwrap()).unwrap(), *first.public());
+    }
+
+    #[test]
+    fn several_first_starts_at_once_have_the_same_key() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let at_once = Barrier::new(4);
+            let start = || {
+                at_once.wait();
+                Identity::load_or_create(dir.path()).unwrap().public().clone()
+            };
+            let keys: Vec<_> = thread::scope(|scope| {
+                let starts: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect()
+            });
+            let kept = Identity::load_or_create(dir.path()).unwrap();
+            assert!(keys.iter().all(|key| key == kept.public()));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]

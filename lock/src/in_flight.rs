@@ -3,13 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_proto::tree::Hash;
+use keywright_proto::{Effect, tree::Hash};
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// SHA-256 of the Key's access key.
+    pub key: Hash,
+    /// Names the statement that is answered.
+    pub statement: Hash,
+    /// What the Lock did for the Key then.
+    pub effect: Effect,
+}
 
 /// Answers that the broker has not taken yet.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    /// Key and statement, by number.
-    answers: BTreeMap<u64, (Hash, Hash)>,
+    /// By number.
+    answers: BTreeMap<u64, Sent>,
     keys: BTreeSet<Hash>,
     next_number: u64,
 }
@@ -21,29 +32,29 @@ impl InFlight {
     }
 
     /// One more; its number.
-    pub fn add(&mut self, key: Hash, statement: Hash) -> u64 {
+    pub fn add(&mut self, sent: Sent) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        self.answers.insert(number, (key, statement));
-        self.keys.insert(key);
+        self.answers.insert(number, sent);
+        self.keys.insert(sent.key);
         number
     }
 
-    /// The broker has it; Key and statement.
-    pub fn arrived(&mut self, number: u64) -> Option<(Hash, Hash)> {
+    /// The broker has it.
+    pub fn arrived(&mut self, number: u64) -> Option<Sent> {
         let arrived = self.answers.remove(&number)?;
-        self.keys.remove(&arrived.0);
+        self.keys.remove(&arrived.key);
         Some(arrived)
     }
 
     /// The connection is gone: whatever was on its way may be lost.
-    pub fn lost(&mut self) -> impl Iterator<Item = (Hash, Hash)> {
+    pub fn lost(&mut self) -> impl Iterator<Item = Sent> {
         self.keys.clear();
         std::mem::take(&mut self.answers).into_values()
     }
 
     /// Keys and statements.
     pub fn pairs(&self) -> BTreeSet<(Hash, Hash)> {
-        self.answers.values().copied().collect()
+        self.answers.values().map(|sent| (sent.key, sent.statement)).collect()
     }
 }

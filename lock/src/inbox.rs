@@ -4,14 +4,19 @@ use std::{
     ffi::{CStr, OsStr, OsString},
     fs, io,
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    path::Path,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
     io::Errno,
 };
+
+use crate::files::{self, Prepared};
 
 /// What was dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +58,8 @@ impl Watch {
             };
             let dropped = if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 Dropped::Many
+            } else if event.events().contains(ReadFlags::IGNORED) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the directory was removed"));
             } else {
                 match event.file_name().map(CStr::to_bytes) {
                     Some(name) if counts(name) => Dropped::File(OsStr::from_bytes(name).into()),
@@ -83,6 +90,91 @@ pub fn waiting(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// What was found under a name. Another file may take its place while it is judged, or it may be written anew, and of that
+/// an event comes; what has not been judged is not removed.
+pub struct Found {
+    path: PathBuf,
+    seen: Option<Seen>,
+    grant: Option<Vec<u8>>,
+}
+
+/// Which file, as it was written last.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    number: u64,
+    length: u64,
+    written: (i64, i64),
+}
+
+impl Found {
+    /// Looks at it.
+    pub fn at(path: PathBuf) -> Self {
+        Self { seen: Seen::at(&path), path, grant: None }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`files::read`].
+    pub fn read(&mut self, longest: usize) -> io::Result<&[u8]> {
+        Ok(self.grant.insert(files::read(&self.path, longest)?))
+    }
+
+    /// Removes it, durably, unless there is something else now. A directory stays.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn remove(&self) -> io::Result<()> {
+        if !self.is_at(&self.path)? {
+            return Ok(());
+        }
+        match files::set_aside(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            aside => self.remove_or_put_back(aside?),
+        }
+    }
+
+    /// Another one may have come even then. It is judged when it is back: that is an event, too.
+    fn remove_or_put_back(&self, aside: Prepared) -> io::Result<()> {
+        let is_this = self.is_at(aside.aside());
+        if matches!(is_this, Ok(true)) {
+            drop(aside);
+        } else {
+            // One that has come since is newer.
+            aside.put_first()?;
+        }
+        is_this?;
+        self.path.parent().map_or(Ok(()), files::sync_directory)
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let Some(grant) = &self.grant else {
+            return Ok(self.seen.is_some() && self.seen == Seen::at(path));
+        };
+        // Not by its time: that may be set last (`scp -p`), and of that no event comes.
+        match files::read(path, grant.len()) {
+            Ok(now) => Ok(now == *grant),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge => Ok(false),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+impl Seen {
+    fn at(path: &Path) -> Option<Self> {
+        let about = fs::symlink_metadata(path).ok().filter(|about| !about.is_dir())?;
+        Some(Self {
+            device: about.dev(),
+            number: about.ino(),
+            length: about.len(),
+            written: (about.mtime(), about.mtime_nsec()),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -105,5 +197,72 @@ mod tests {
         drop(told);
         fs::write(dir.path().join("last"), "x").unwrap();
         thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_file_that_is_judged_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, new) = (dir.path().join("bob"), dir.path().join(".bob"));
+        let time = fs::metadata(dir.path()).unwrap().modified().unwrap();
+        let write = |path: &Path, bytes: &[u8]| {
+            fs::write(path, bytes).unwrap();
+            fs::File::open(path).unwrap().set_modified(time).unwrap();
+        };
+        let mv = |bytes: &[u8]| {
+            write(&new, bytes);
+            fs::rename(&new, &path).unwrap();
+        };
+        let found = |readable: bool| {
+            write(&path, b"allow");
+            let mut found = Found::at(path.clone());
+            assert_eq!(found.read(if readable { 5 } else { 4 }).is_ok(), readable);
+            found
+        };
+        for readable in [true, false] {
+            let judged = found(readable);
+            mv(b"deny!");
+            judged.remove().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"deny!");
+            let judged = found(readable);
+            write(&path, b"denied");
+            judged.remove().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"denied");
+            found(readable).remove().unwrap();
+            assert!(!path.exists());
+            // Somebody else was faster.
+            let judged = found(readable);
+            fs::remove_file(&path).unwrap();
+            judged.remove().unwrap();
+        }
+        // At the last moment; and then one that is newer still.
+        let judged = found(true);
+        mv(b"deny!");
+        judged.remove_or_put_back(files::set_aside(&path).unwrap()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"deny!");
+        let aside = files::set_aside(&path).unwrap();
+        mv(b"newer");
+        judged.remove_or_put_back(aside).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"newer");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // Written over, as long and at the same time.
+        let judged = found(true);
+        write(&path, b"deny!");
+        judged.remove().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"deny!");
+        // Its time alone is another one: no event will come.
+        let judged = found(true);
+        fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        judged.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_watch_ends_with_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = dir.path().join("inbox");
+        fs::create_dir(&inbox).unwrap();
+        let watch = Watch::start(&inbox).unwrap();
+        fs::remove_dir(&inbox).unwrap();
+        assert_eq!(watch.run(|_| true).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -63,13 +63,14 @@ impl LockLink {
     /// Connects, or gives up the connection that is there for a new one: what is retained comes again.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// The operating system refuses; the connection that is there stays.
     pub fn connect(&mut self, tell: impl Fn(u64, Event) + Send + 'static) -> Result<(), Error> {
-        self.generation += 1;
-        let generation = self.generation;
+        let generation = self.generation + 1;
         let connection =
             Connection::start(self.settings.clone(), move |event| tell(generation, event));
-        self.connection = Some(connection.map_err(|error| Error::System(error.to_string()))?);
+        let connection = connection.map_err(|error| Error::System(error.to_string()))?;
+        // Not before: where there is no new one, the old one is still heard.
+        (self.generation, self.connection) = (generation, Some(connection));
         Ok(())
     }
 

@@ -68,7 +68,13 @@ impl Membership {
     /// [`Error::OtherFamily`] where another root is pinned: it is never replaced.
     pub fn claim(state: &Path, identity: &PublicKey, text: &str) -> Result<Self, Error> {
         let new = Self::read(text, identity)?;
-        match Self::load(state, identity)? {
+        let known = match Self::load(state, identity)? {
+            None if new.save_first(state)? => return Ok(new),
+            // Somebody else claims it just now, and was first.
+            None => Self::load(state, identity)?,
+            known => known,
+        };
+        match known {
             Some(old) if old.root.der() != new.root.der() => {
                 return Err(Error::OtherFamily(old.root.family().to_string()));
             }
@@ -87,6 +93,13 @@ impl Membership {
         let path = state.join(CHAIN);
         let text = self.text()?;
         files::replace(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))
+    }
+
+    /// Puts it into the state directory unless there is one; says whether it did.
+    fn save_first(&self, state: &Path) -> Result<bool, Error> {
+        let path = state.join(CHAIN);
+        let text = self.text()?;
+        files::create(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))
     }
 
     /// The chain, PEM.
@@ -142,5 +155,46 @@ impl Membership {
     /// The pinned root.
     pub const fn root(&self) -> &Certificate {
         &self.root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use keywright_proto::profile;
+
+    use super::*;
+    use crate::family::{Ca, Key, VALIDITY};
+
+    /// By a person, say, and over the link.
+    #[test]
+    fn of_two_families_that_claim_it_at_once_one_has_it() {
+        let lock = Key::new(60).public();
+        let chains = [1, 2].map(|number| {
+            let ca = Ca::master(Key::new(number));
+            let own = profile::end_entity(&lock, Role::Lock, ca.certificate(), &[7], VALIDITY);
+            let own = ca.key.sign(own.unwrap());
+            let ders = [&own[..], ca.root()];
+            pem::to_pem(Label::Certificate, ders).unwrap()
+        });
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let at_once = Barrier::new(2);
+            let claim = |chain: &str| {
+                at_once.wait();
+                Membership::claim(dir.path(), &lock, chain)
+            };
+            let claimed = thread::scope(|scope| {
+                let claims = [&chains[0], &chains[1]].map(|chain| scope.spawn(|| claim(chain)));
+                claims.map(|claim| claim.join().unwrap())
+            });
+            let kept = Membership::load(dir.path(), &lock).unwrap().unwrap();
+            match &claimed {
+                [Ok(first), Err(Error::OtherFamily(_))] => assert_eq!(*first, kept),
+                [Err(Error::OtherFamily(_)), Ok(second)] => assert_eq!(*second, kept),
+                _ => panic!("both have it, or none"),
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     path::Path,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    sync::mpsc::{self, Receiver, SyncSender},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use crate::{
     clock::unix_millis,
     config::Config,
     error::Error,
-    files::{self, Readers},
+    files::{self, Readers, Writers},
     identity::Identity,
     inbox::{self, Dropped, Watch},
     joining,
@@ -29,8 +29,6 @@ use crate::{
 pub const REQUEST: &str = "request.pem";
 /// How many events are taken before the lists are written once for all of them.
 const BATCH: usize = 256;
-/// How often it is looked where nothing tells of changes any more.
-const LOOK: Duration = Duration::from_secs(10);
 /// How many events wait at most; whoever brings more has to wait too.
 const QUEUE: usize = 64;
 
@@ -38,6 +36,8 @@ const QUEUE: usize = 64;
 enum Event {
     Dropped(Dropped),
     Link(u64, connection::Event),
+    /// The inbox is not watched any more.
+    Deaf(Error),
 }
 
 /// Serves until it is ended from outside.
@@ -53,7 +53,8 @@ pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     watch(&service.inbox(), send.clone())?;
     let link = service.config().link.as_ref();
     let link = link.map(|link| LockLink::prepare(link, state, service.gate())).transpose()?;
-    let mut running = Running { service, link, send, retry: Retry::default(), reconnect: false };
+    let (retry, reconnect, is_deaf) = (Retry::default(), false, false);
+    let mut running = Running { service, link, send, retry, reconnect, is_deaf };
     running.connect()?;
     tracing::info!(%lock, "ready");
     running.all_waiting();
@@ -79,23 +80,30 @@ struct Running {
     retry: Retry,
     /// Whether a grant from the link was lost for lack of room.
     reconnect: bool,
+    /// Whether nothing tells of what is dropped: until it is watched again it is only looked at with each try.
+    is_deaf: bool,
 }
 
 impl Running {
     fn connect(&mut self) -> Result<(), Error> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        self.service.link(false);
         let send = self.send.clone();
         link.connect(move |generation, event| {
             // Nobody listens any more only when the process ends.
             let _ = send.send(Event::Link(generation, event));
-        })
+        })?;
+        self.service.link(false);
+        Ok(())
     }
 
     fn hear(&mut self, event: Event) {
         let done = match (event, &mut self.link) {
             (Event::Dropped(Dropped::File(name)), _) => self.service.take_dropped(&name),
             (Event::Dropped(Dropped::Many), _) => return self.all_waiting(),
+            (Event::Deaf(error), _) => {
+                self.is_deaf = true;
+                Err(error)
+            }
             (Event::Link(generation, event), Some(link)) => {
                 let done = link.hear(generation, event, &mut self.service);
                 self.reconnect |= done.is_err();
@@ -124,8 +132,14 @@ impl Running {
     /// Some time has passed.
     fn try_again(&mut self) {
         self.retry.trying();
-        if std::mem::take(&mut self.reconnect) {
+        if self.reconnect {
             let done = self.connect();
+            self.reconnect = done.is_err();
+            self.note(done);
+        }
+        if self.is_deaf {
+            let done = watch(&self.service.inbox(), self.send.clone());
+            self.is_deaf = done.is_err();
             self.note(done);
         }
         self.all_waiting();
@@ -162,27 +176,21 @@ impl Running {
 
 /// The next event; none when the time is over.
 fn next(events: &Receiver<Event>, wait: Option<Duration>) -> Option<Event> {
-    let event = match wait {
-        Some(wait) => events.recv_timeout(wait),
-        None => events.recv().map_err(RecvTimeoutError::from),
-    };
-    match event {
-        Ok(event) => Some(event),
-        Err(RecvTimeoutError::Timeout) => None,
-        // The watch is gone, which its thread has said: what still comes is found by looking now and then.
-        Err(RecvTimeoutError::Disconnected) => {
-            thread::sleep(LOOK);
-            None
-        }
+    // Nobody hangs up: `Running` could send, too.
+    match wait {
+        Some(wait) => events.recv_timeout(wait).ok(),
+        None => events.recv().ok(),
     }
 }
 
 fn watch(inbox: &Path, send: SyncSender<Event>) -> Result<(), Error> {
     let watch = Watch::start(inbox).map_err(Error::file(inbox))?;
     let thread = thread::Builder::new().name("inbox".into());
+    let inbox = inbox.to_owned();
     let run = move || {
         if let Err(error) = watch.run(|dropped| send.send(Event::Dropped(dropped)).is_ok()) {
-            tracing::error!("the inbox is not watched any more: {error}; restart keywright-lockd");
+            // Nobody listens any more only when the process ends.
+            let _ = send.send(Event::Deaf(Error::file(&inbox)(error)));
         }
     };
     thread.spawn(run).map(drop).map_err(|error| Error::System(error.to_string()))
@@ -192,6 +200,7 @@ fn watch(inbox: &Path, send: SyncSender<Event>) -> Result<(), Error> {
 /// ready.
 fn wait_for_family(state: &Path, config: &Config) -> Result<(), Error> {
     files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
+    files::clear(state, Writers::Others);
     let identity = Identity::load_or_create(state)?;
     let request = state.join(REQUEST);
     files::replace(&request, identity.request()?.as_bytes(), Readers::Everybody)

@@ -1,29 +1,33 @@
 //! The service: what comes in is judged, what follows from it is put in force, and only then confirmed.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
 use keywright_proto::{Id, grant::MAX_GRANT, tree::Hash};
+use rustix::io::Errno;
 
 use crate::{
     clock::{Now, unix_millis},
     config::Config,
     error::{Error, Refusal},
-    exclusive::exclusive,
-    files::{self, Readers},
+    exclusive::{Exclusive, exclusive},
+    files::{self, Readers, Writers},
     gate::{Gate, Limits, Taken},
     hook::{self, HookError},
     identity::Identity,
-    in_flight::InFlight,
+    in_flight::{InFlight, Sent},
+    inbox::Found,
     lived::{Lived, SAVE},
     membership::Membership,
-    outbox::{CONFIRMATION, Outbox, REFUSED, answer_name},
-    outputs,
+    outbox::{CONFIRMATION, OUTBOX, Outbox, REFUSED, answer_name},
+    outputs, store,
 };
 
 /// Grants are dropped here, by name.
@@ -80,7 +84,7 @@ pub struct Service {
     link: Option<bool>,
     /// Answers that the broker has not taken yet.
     in_flight: InFlight,
-    _lock: File,
+    _lock: Exclusive,
 }
 
 impl Service {
@@ -95,6 +99,10 @@ impl Service {
         let inbox = state.join(INBOX);
         files::directory(&inbox, Readers::Owner).map_err(Error::file(&inbox))?;
         let outbox = Outbox::open(state)?;
+        files::clear(&inbox, Writers::Others);
+        for own in [OUTBOX, outputs::DIRECTORY, store::DIRECTORY] {
+            files::clear(&state.join(own), Writers::Nobody);
+        }
         let limits =
             Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
         let mut lived = Lived::open(state);
@@ -130,8 +138,8 @@ impl Service {
     /// Says whether the link is there. From the first call on, what was not answered before goes out there.
     pub fn link(&mut self, up: bool) {
         self.link = Some(up);
-        for pair in self.in_flight.lost() {
-            ask(&mut self.asked, pair, Origin::Link { retained: false });
+        for sent in self.in_flight.lost() {
+            ask(&mut self.asked, (sent.key, sent.statement), Origin::Link { retained: false });
         }
     }
 
@@ -140,10 +148,15 @@ impl Service {
     /// # Errors
     /// That cannot be saved; the answer will go out once more.
     pub fn published(&mut self, number: u64) -> Result<(), Error> {
-        match self.in_flight.arrived(number) {
-            Some((key, statement)) => self.gate.answered(&key, &statement),
-            None => Ok(()),
+        let Some(Sent { key, statement, effect }) = self.in_flight.arrived(number) else {
+            return Ok(());
+        };
+        if self.gate.does(&key, self.now().unix) != effect {
+            // A delay has ended since: that is still to be said.
+            ask(&mut self.asked, (key, statement), Origin::Link { retained: false });
+            return Ok(());
         }
+        self.gate.answered(&key, &statement)
     }
 
     /// The directory that grants are dropped into.
@@ -188,10 +201,13 @@ impl Service {
     pub fn take_dropped(&mut self, name: &OsStr) -> Result<(), Error> {
         let path = self.inbox().join(name);
         let answer_name = answer_name(name);
-        let taken = match files::read(&path, MAX_GRANT) {
+        let mut found = Found::at(path.clone());
+        let taken = match found.read(MAX_GRANT) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Not for what is in it: it may be a revocation.
+            Err(error) if is_passing(&error) => return Err(Error::file(&path)(error)),
             Err(error) => Err(Refusal::Unreadable(error)),
-            Ok(grant) => self.take(&grant, Origin::File(answer_name.clone())),
+            Ok(grant) => self.take(grant, Origin::File(answer_name.clone())),
         };
         match taken {
             Ok(_) => {}
@@ -202,10 +218,7 @@ impl Service {
                 self.outbox.put(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())?;
             }
         }
-        if fs::symlink_metadata(&path).is_ok_and(|about| !about.is_dir()) {
-            files::remove(&path).map_err(Error::file(&path))?;
-        }
-        Ok(())
+        found.remove().map_err(Error::file(&path))
     }
 
     /// Puts what is known in force, and confirms it: lists, hook, then answers. Answers for the link are returned.
@@ -266,6 +279,7 @@ impl Service {
             // It will be answered when its time has come.
             return Ok(None);
         }
+        let effect = self.gate.does(&key, now);
         let confirmation = self.gate.confirm(&key, statement, now)?;
         let id = Id::of_hash(&key);
         let mut names = Vec::new();
@@ -286,7 +300,7 @@ impl Service {
         match self.link {
             // The next one, once the broker has taken this one, says what is so then.
             Some(true) if by_link && !self.in_flight.has(&key) => {
-                let number = self.in_flight.add(key, statement);
+                let number = self.in_flight.add(Sent { key, statement, effect });
                 Ok(Some(Answer { number, key: id, confirmation }))
             }
             Some(_) if by_link => {
@@ -314,6 +328,12 @@ impl Service {
     fn now(&self) -> Now {
         Now { unix: unix_millis(), lived: self.lived.now() }
     }
+}
+
+/// Whether a file could not be read for a reason that has nothing to do with it, and passes.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 
 /// Somebody waits for an answer. Whoever asks again gets one: while nothing can be answered, a broker may ask without end.

@@ -13,7 +13,8 @@ use crate::{
     record::{MAX_RECORD, Record},
 };
 
-const DIRECTORY: &str = "keys";
+/// The directory below the state directory.
+pub const DIRECTORY: &str = "keys";
 const SUFFIX: &str = ".cbor";
 
 /// The directory of records.

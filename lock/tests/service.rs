@@ -4,7 +4,11 @@
 
 mod common;
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use common::{Ca, Key, Lock, PROGRAM, pem_of, refused, run};
 use keywright_proto::{
@@ -28,7 +32,7 @@ fn what_is_dropped_is_answered() {
     assert!(refused(lock.apply("old", &lock.grant(&ca, &sub, 5, Allow))).contains("older"));
     assert_eq!(lock.list("ssh_keys"), "");
     // An answer is written before what it is about goes.
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while common::waiting(&lock) > 0 {
         assert!(begun.elapsed() < common::LIMIT, "what was answered stays");
         std::thread::yield_now();
@@ -59,6 +63,9 @@ fn an_unclaimed_lock_waits_for_its_family() {
     let state = dir.path().join("state");
     fs::create_dir(&state).unwrap();
     let made = common::watch(&state);
+    // Of one that had its power cut.
+    let left = state.join(format!(".request.pem.{}.0.new", u32::MAX));
+    fs::write(&left, "-----BEGIN").unwrap();
     let mut child = Command::new(PROGRAM)
         .args(["run", "--state-dir", state.to_str().unwrap()])
         .spawn()
@@ -70,6 +77,7 @@ fn an_unclaimed_lock_waits_for_its_family() {
         }
     };
     until("request.pem");
+    assert!(!left.exists());
     let key = read_csr(&fs::read_to_string(state.join("request.pem")).unwrap()).unwrap();
     let chain = common::certify(&Ca::at_depth(1), &key);
     common::done(run(&state, &["claim", "-"], pem_of(&chain).as_bytes()));
@@ -109,21 +117,60 @@ fn nothing_is_confirmed_before_the_hook_has_done_its_work() {
 fn what_could_not_be_saved_is_tried_again() {
     let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::of(&ca);
-    // No record of this Key can be written until the hook has run for another one, which takes longer than the first wait.
-    let name = format!(".{}.cbor.new", hex::encode(sub.public().hash()));
+    // There can be no record of this Key until the hook has run for another one, which takes longer than the first wait.
+    let name = format!("{}.cbor", hex::encode(sub.public().hash()));
     let obstacle = lock.state().join("keys").join(name);
-    fs::create_dir_all(obstacle.join("x")).unwrap();
-    let inbox = lock.state().join("inbox");
-    fs::create_dir(&inbox).unwrap();
-    fs::write(inbox.join("first"), lock.grant(&ca, &sub, 5, Deny)).unwrap();
     let script = format!(
         "if grep -q . $KEYWRIGHT_LISTS/ssh_keys; then sleep 11; rm -r {}; fi",
         obstacle.display()
     );
     let running = lock.start(&format!("hook = ['sh', '-c', '{script}']"));
+    // It has read its records, and does not find this one damaged.
+    running.drop_grant("bad", b"garbage").unwrap_err();
+    fs::create_dir(&obstacle).unwrap();
+    fs::write(lock.state().join("inbox/first"), lock.grant(&ca, &sub, 5, Deny)).unwrap();
     running.drop_grant("other", &lock.grant(&ca, &other, 5, Allow)).unwrap();
     running.answer("first").unwrap();
     assert_eq!(common::waiting(&lock), 0);
+}
+
+/// The directory is another one, and nothing tells of it but the end of the watch.
+#[test]
+fn an_inbox_that_was_removed_is_watched_again_when_there_is_one() {
+    let (ca, sub) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    let running = lock.start("");
+    running.drop_grant("bob", &lock.grant(&ca, &sub, 5, Allow)).unwrap();
+    let inbox = lock.state().join("inbox");
+    fs::remove_dir_all(&inbox).unwrap();
+    running.drop_grant("found", &lock.grant(&ca, &sub, 6, Deny)).unwrap();
+    // Not by looking again, which would be 20 s later.
+    let begun = Instant::now();
+    running.drop_grant("told", &lock.grant(&ca, &sub, 7, Allow)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+/// Each takes the place of the one before, which is just being judged.
+#[test]
+fn of_files_of_one_name_the_last_one_is_judged() {
+    let (ca, sub) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    let running = lock.start("");
+    running.drop_grant("bob", &lock.grant(&ca, &sub, 1, Allow)).unwrap();
+    let inbox = lock.state().join("inbox");
+    for round in 1..=5 {
+        let versions: Vec<_> = (round * 100..round * 100 + 20).collect();
+        let grants = versions.iter().map(|version| lock.grant(&ca, &sub, *version, Allow));
+        for grant in grants.collect::<Vec<_>>() {
+            fs::write(inbox.join(".bob"), grant).unwrap();
+            fs::rename(inbox.join(".bob"), inbox.join("bob")).unwrap();
+        }
+        let newest = || {
+            let answer = running.answer("bob").unwrap();
+            Confirmation::verify(&answer, &lock.key).unwrap().newest_version
+        };
+        while newest() != versions[19] {}
+    }
 }
 
 /// A state directory on a file system of its own that is full: run again by [`a_full_disk_changes_nothing`] in a mount

@@ -74,16 +74,7 @@ impl Lock {
     }
 
     pub fn service_with(&self, config: Config) -> Service {
-        let mut opened = Service::open(&self.state(), config.clone());
-        // A process that another test starts just now has the lock of one that was dropped, until it is another program.
-        for _ in 0..100 {
-            match opened {
-                Err(Error::InUse(_)) => thread::sleep(Duration::from_millis(50)),
-                other => return other.unwrap(),
-            }
-            opened = Service::open(&self.state(), config.clone());
-        }
-        opened.unwrap()
+        Service::open(&self.state(), config).unwrap()
     }
 
     /// `keywright-lockd apply` on one grant.
@@ -127,6 +118,11 @@ impl Lock {
 
     /// Starts `keywright-lockd run`.
     pub fn start(&self, config: &str) -> Running {
+        self.start_with_log(config, Stdio::inherit())
+    }
+
+    /// The same; what it says goes there.
+    pub fn start_with_log(&self, config: &str, log: impl Into<Stdio>) -> Running {
         let file = self.dir.path().join("lockd.toml");
         fs::write(&file, config).unwrap();
         let outbox = self.state().join("outbox");
@@ -136,6 +132,7 @@ impl Lock {
             .args(["run", "--state-dir", self.state().to_str().unwrap()])
             .args(["--config", file.to_str().unwrap()])
             .stdin(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         Running { child, answers, outbox, inbox: self.state().join("inbox") }
@@ -145,7 +142,9 @@ impl Lock {
 fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
-        if path.ends_with("outbox") {
+        // What is being written takes its place in a moment.
+        if path.ends_with("outbox") || path.extension().is_some_and(|extension| extension == "new")
+        {
             continue;
         }
         if path.is_dir() {

@@ -1,0 +1,246 @@
+//! Files that are written beside others and take their places when they are complete. Each has a name that nobody else
+//! writes to: `request` and `claim` may make the same file while the service starts.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+    process::{Pid, geteuid, test_kill_process},
+};
+
+use super::Readers;
+
+/// What such a name ends with; before that are the process and the number of the file among those that it writes.
+const SUFFIX: &str = ".new";
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A file on the disk that is to take another's place; one that does not is removed.
+#[derive(Debug)]
+pub struct Prepared {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+/// Writes what is to replace a file, beside it: all that may fail for want of room.
+pub fn prepare(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<Prepared> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let prepared = Prepared { new: own(directory, &name.to_string_lossy()), path: path.to_owned() };
+    write_new(&prepared.new, bytes, readers)?;
+    Ok(prepared)
+}
+
+/// Takes a file from its place, where others may put another one at any time: to be removed, or to be put back.
+pub fn set_aside(path: &Path) -> io::Result<Prepared> {
+    // Its own name may be as long as a name can be.
+    let new = own(path.parent().ok_or(io::ErrorKind::InvalidInput)?, "aside");
+    let aside = Prepared { new, path: path.to_owned() };
+    fs::rename(path, &aside.new)?;
+    Ok(aside)
+}
+
+/// A name that nobody else has.
+fn own(directory: &Path, name: &str) -> PathBuf {
+    let (process, number) = (process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    directory.join(format!(".{name}.{process}.{number}{SUFFIX}"))
+}
+
+impl Prepared {
+    /// Where it is until then.
+    pub fn aside(&self) -> &Path {
+        &self.new
+    }
+
+    /// Takes the other's place; the directory is still to be forced to the disk.
+    pub fn put(self) -> io::Result<()> {
+        fs::rename(&self.new, &self.path)
+    }
+
+    /// Takes the place if nobody has it, and answers whether it did; the directory is still to be forced to the disk.
+    pub fn put_first(self) -> io::Result<bool> {
+        let put = match renameat_with(CWD, &self.new, CWD, &self.path, RenameFlags::NOREPLACE) {
+            // Not every file system can.
+            Err(Errno::INVAL | Errno::NOSYS) => self.link(),
+            put => put.map_err(io::Error::from),
+        };
+        match put {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn link(&self) -> io::Result<()> {
+        fs::hard_link(&self.new, &self.path)?;
+        // Whoever watches the directory is told of files that are moved there or closed, and not of links.
+        let _ = OpenOptions::new().write(true).open(&self.path);
+        Ok(())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // What stays is for `clear`.
+        let _ = fs::remove_file(&self.new);
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
+    // A process that had our number may have left one.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mode = readers.file_mode();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // The umask of whoever calls is not to decide who may read it.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if geteuid().is_root() {
+        let owner = fs::metadata(path.parent().unwrap_or(path))?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Who else may be writing in a directory just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Nobody: only who has the state directory writes there, and that is the caller.
+    Nobody,
+    /// Other processes, and other threads of this one.
+    Others,
+}
+
+/// Removes what processes have left that ended while they wrote, at a power cut say. Nobody comes upon these names again,
+/// so they would take their room for good.
+pub fn clear(directory: &Path, writers: Writers) {
+    // What cannot be removed takes room, and does no other harm.
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_name().to_str().is_some_and(|name| is_left(name, writers)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_left(name: &str, writers: Writers) -> bool {
+    let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(SUFFIX));
+    let mut parts = name.unwrap_or_default().rsplitn(3, '.');
+    let mut number = || parts.next()?.parse::<u32>().ok();
+    let (Some(number), Some(process), Some(_)) = (number(), number(), parts.next()) else {
+        return false;
+    };
+    match writers {
+        Writers::Nobody => true,
+        // Nothing of this process is numbered so yet: there was another one of the same number.
+        Writers::Others if process == process::id() => number >= NUMBER.load(Ordering::Relaxed),
+        Writers::Others => {
+            let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+            process.is_none_or(|process| test_kill_process(process) == Err(Errno::SRCH))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Barrier, mpsc},
+        thread,
+    };
+
+    use super::{super::*, *};
+
+    fn at_once(count: usize, run: impl Fn(usize) + Sync) {
+        let barrier = Barrier::new(count);
+        thread::scope(|scope| {
+            for number in 0..count {
+                let (barrier, run) = (&barrier, &run);
+                scope.spawn(move || {
+                    barrier.wait();
+                    run(number);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn whoever_writes_the_same_file_at_once_writes_it_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chain.pem");
+        for _ in 0..100 {
+            at_once(4, |number| {
+                replace(&path, &vec![b'0' + number as u8; 50_000], Readers::Everybody).unwrap();
+            });
+            let bytes = read(&path, 50_000).unwrap();
+            assert!(bytes.len() == 50_000 && bytes.iter().all(|byte| *byte == bytes[0]));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn of_several_that_make_a_file_at_once_one_does() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let path = dir.path().join(round.to_string());
+            let first = AtomicU32::new(0);
+            at_once(4, |number| {
+                if create(&path, &[number as u8], Readers::Owner).unwrap() {
+                    first.fetch_add(1 + number as u32, Ordering::Relaxed);
+                }
+            });
+            assert_eq!(u32::from(read(&path, 1).unwrap()[0]) + 1, first.into_inner());
+            assert!(!create(&path, b"later", Readers::Owner).unwrap());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 100);
+    }
+
+    /// As on a file system that cannot tell whether it would replace.
+    #[test]
+    fn where_it_has_to_be_a_link_a_watcher_hears_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chain.pem");
+        let watch = crate::inbox::Watch::start(dir.path()).unwrap();
+        let prepared = prepare(&path, b"x", Readers::Everybody).unwrap();
+        prepared.link().unwrap();
+        assert_eq!(prepared.link().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        drop(prepared);
+        let (send, told) = mpsc::channel();
+        thread::spawn(move || watch.run(|dropped| send.send(dropped).is_ok()));
+        told.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        assert_eq!(read(&path, 1).unwrap(), b"x");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_the_dead_have_left_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let (dead, own) = (child.id(), process::id());
+        let left = [format!(".list.{dead}.7.new"), format!(".a.b.{own}.{}.new", u32::MAX)];
+        // Of somebody who is there, of us; and what others call theirs.
+        let alive = [".list.1.7.new".into(), format!(".list.{own}.0.new")];
+        let others = [".grant.new", "list.1.7.new", ".1.7.new", ".list.1.7", ".list.1.x.new"];
+        NUMBER.fetch_add(1, Ordering::Relaxed);
+        for name in left.iter().chain(&alive).map(String::as_str).chain(others) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let there = |name: &str| dir.path().join(name).exists();
+        clear(dir.path(), Writers::Others);
+        assert!(left.iter().all(|name| !there(name)));
+        assert!(alive.iter().all(|name| there(name)) && others.iter().all(|name| there(name)));
+        clear(dir.path(), Writers::Nobody);
+        assert!(alive.iter().all(|name| !there(name)) && others.iter().all(|name| there(name)));
+        clear(&dir.path().join("none"), Writers::Nobody);
+    }
+}

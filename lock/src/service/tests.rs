@@ -1,0 +1,91 @@
+use std::{fs, path::Path, process::Command};
+
+use keywright_proto::{
+    Certificate, Confirmation, Effect, Grant, RevokedIssuer, Role, Target,
+    pem::{self, Label},
+    profile,
+};
+
+use super::*;
+use crate::family::{Ca, Key, VALIDITY, leaf};
+
+/// More than the delay of a revocation, in milliseconds.
+const DELAY: u64 = 8 * 86_400_000;
+
+fn claim(state: &Path, ca: &Ca) {
+    let identity = Identity::load_or_create(state).unwrap();
+    let own = profile::end_entity(identity.public(), Role::Lock, ca.certificate(), &[7], VALIDITY);
+    let own = ca.key.sign(own.unwrap());
+    let ders = ca.chain.iter().map(Certificate::der);
+    let text = pem::to_pem(Label::Certificate, std::iter::once(&own[..]).chain(ders)).unwrap();
+    Membership::claim(state, identity.public(), &text).unwrap();
+}
+
+fn take(service: &mut Service, grant: &Grant) {
+    service.take(&grant.encode(), Origin::Link { retained: false }).unwrap();
+}
+
+/// Settles and publishes until nothing is owed any more but what is on its way; what was said of this Key.
+fn say_all(service: &mut Service, key: Id) -> Vec<Effect> {
+    let lock = service.gate.identity().public().clone();
+    let mut said = Vec::new();
+    loop {
+        let answers = service.settle().unwrap();
+        if answers.is_empty() {
+            return said;
+        }
+        for answer in answers {
+            if answer.key == key {
+                let confirmation = Confirmation::verify(&answer.confirmation, &lock).unwrap();
+                said.push(confirmation.effect);
+            }
+            service.published(answer.number).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_changes_while_an_answer_is_on_its_way_is_said_too() {
+    let (ca, backup) = (Ca::at_depth(1), Ca::at_depth(2));
+    let (master, bob) = (Key::new(40), Key::new(30));
+    let dir = tempfile::tempdir().unwrap();
+    claim(dir.path(), &ca);
+    let mut service = Service::open(dir.path(), Config::default()).unwrap();
+    service.link(true);
+    let access = ca.issue(&master, Role::Master, &[9]);
+    let everywhere = [leaf(Target::All, Effect::Allow)];
+    take(&mut service, &ca.grant(&master, Some(1), &everywhere, 0, &access));
+    let revokes = RevokedIssuer { issuing_key: ca.key.public().hash(), denials_until: 1 };
+    take(&mut service, &backup.revocation(&master, Some(revokes)));
+    let id = bob.public().id();
+    assert_eq!(say_all(&mut service, id), []);
+
+    let here = [leaf(Target::Lock(service.gate.identity().public().hash()), Effect::Allow)];
+    take(&mut service, &ca.grant(&bob, Some(5), &here, 0, &[]));
+    let on_its_way = service.settle().unwrap();
+    let [Answer { number, key, .. }] = on_its_way[..] else { panic!("{on_its_way:?}") };
+    assert_eq!(key, id);
+    // The Master that had allowed it is out from now on.
+    let now = service.lived.now();
+    service.lived.at_least(now + DELAY);
+    assert_eq!(say_all(&mut service, id), [], "one of each Key is on its way");
+    service.published(number).unwrap();
+    assert_eq!(say_all(&mut service, id), [Effect::Deny]);
+    assert_eq!(service.owed(), 0);
+}
+
+#[test]
+fn what_a_sudden_end_has_left_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    claim(dir.path(), &Ca::at_depth(1));
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let name = format!(".some.{}.0.new", child.id());
+    let places = [INBOX, OUTBOX, outputs::DIRECTORY, store::DIRECTORY];
+    for place in places {
+        fs::create_dir(dir.path().join(place)).unwrap();
+        fs::write(dir.path().join(place).join(&name), "x").unwrap();
+    }
+    Service::open(dir.path(), Config::default()).unwrap();
+    assert!(places.iter().all(|place| !dir.path().join(place).join(&name).exists()));
+}
