@@ -7,6 +7,7 @@
 
 mod chains;
 mod confirmations;
+mod papers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,7 +27,7 @@ use keywright_proto::{
 
 pub(super) use chains::Noted;
 
-use self::{chains::Chains, confirmations::Heard};
+use self::{chains::Chains, confirmations::Heard, papers::Unstored};
 use super::{
     connection::{self, Connection},
     refusals::Refusals,
@@ -88,12 +89,15 @@ pub(super) struct Room {
     confirmations: Vec<Heard>,
     /// What could not be stored: the newest of each right.
     unstored: BTreeMap<(Id, Id), Vec<u8>>,
+    unstored_papers: Unstored,
     /// When what did not work is tried again.
     retry_at: Option<Instant>,
     /// What could not be said: Key and Lock.
     failed: BTreeSet<(Id, Id)>,
     /// What could not be found out.
     failed_work: Vec<Walk>,
+    /// Every Key is to be looked at, and which there are could not be read.
+    all_wanted: bool,
     /// The Key whose grants were last said.
     grants: Option<Grants>,
     next_number: u64,
@@ -126,9 +130,11 @@ impl Room {
             in_flight: BTreeSet::new(),
             confirmations: Vec::new(),
             unstored: BTreeMap::new(),
+            unstored_papers: Unstored::new(),
             retry_at: None,
             failed: BTreeSet::new(),
             failed_work: Vec::new(),
+            all_wanted: false,
             grants: None,
             next_number: 0,
             chains: Chains::new(certified),
@@ -150,14 +156,13 @@ impl Room {
             self.note_changed();
             let said = self.say();
             self.note(said);
-            let said = self.say_chains();
-            self.note(said);
+            self.say_chains();
         }
     }
 
     /// The next event; none where it is time to try again what did not work.
     fn next(&mut self, events: &Receiver<Event>) -> Result<Option<Event>, RecvError> {
-        if self.failed.is_empty() && self.failed_work.is_empty() && self.unstored.is_empty() {
+        if !self.is_behind() {
             self.retry_at = None;
             return events.recv().map(Some);
         }
@@ -173,13 +178,26 @@ impl Room {
         Ok(event)
     }
 
+    /// Whether something did not work, and nobody will tell when it would.
+    fn is_behind(&self) -> bool {
+        let unsaid = !self.failed.is_empty() || !self.failed_work.is_empty() || self.all_wanted;
+        let unstored = !self.unstored.is_empty() || !self.unstored_papers.is_empty();
+        unsaid || unstored || self.chains.is_behind()
+    }
+
     fn try_again(&mut self) {
         self.retry_at = None;
+        if self.all_wanted {
+            let wanted = self.want_all();
+            self.note(wanted);
+        }
+        self.chains.try_again();
         self.pairs.extend(std::mem::take(&mut self.failed));
         for walk in std::mem::take(&mut self.failed_work) {
             self.want(walk.work);
         }
         self.store_again();
+        self.store_papers_again();
     }
 
     fn note(&self, done: Result<(), Error>) {
@@ -221,7 +239,7 @@ impl Room {
             connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
-                Some(Topic::Papers { lock }) => self.papers(lock, &payload)?,
+                Some(Topic::Papers { lock }) => self.papers(lock, payload)?,
                 // What stations say does not come here.
                 Some(
                     Topic::Grant { .. }
@@ -244,9 +262,11 @@ impl Room {
         // Everything is said anew when the link is back.
         self.failed.clear();
         self.failed_work.clear();
+        self.all_wanted = false;
     }
 
     fn want_all(&mut self) -> Result<(), Error> {
+        self.all_wanted = true;
         let mut after = None;
         loop {
             let page = self.registry.keys_page(&Filter::default(), after, PAGE as usize)?;
@@ -255,6 +275,7 @@ impl Room {
             }
             after = page.next;
             if after.is_none() {
+                self.all_wanted = false;
                 return Ok(());
             }
         }
@@ -262,35 +283,15 @@ impl Room {
 
     fn presence(&mut self, lock: Id, online: bool) -> Result<(), Error> {
         let Some(known) = self.registry.lock(lock)? else { return Ok(()) };
-        if known.online != online {
-            let seen =
-                self.station.ask(move |station, reply| station.lock_seen(lock, online, reply));
-            self.runtime.block_on(seen)?;
-        }
+        // It is told whether that can be stored or not.
         if online {
             self.want(Work::Lock(lock));
             self.chains.want(lock);
         }
-        Ok(())
-    }
-
-    /// A Lock that this station does not know shows its certificate, which proves itself.
-    fn papers(&mut self, lock: Id, bytes: &[u8]) -> Result<(), Error> {
-        if self.registry.lock(lock)?.is_some() {
-            return Ok(());
-        }
-        match queries::verified_export(&self.registry, bytes) {
-            Ok((family, papers, left_out)) => {
-                if left_out > 0 {
-                    self.refusals.note("papers of a Lock that do not verify");
-                }
-                let taken = self
-                    .station
-                    .ask(move |station, reply| station.import_family(family, papers, reply));
-                self.runtime.block_on(taken)?;
-                self.want(Work::Lock(lock));
-            }
-            Err(error) => self.refusals.note(&error),
+        if known.online != online {
+            let seen =
+                self.station.ask(move |station, reply| station.lock_seen(lock, online, reply));
+            self.runtime.block_on(seen)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! file when somebody else is there to hear it, and again only when it has changed and nobody has said the very same. Files
 //! only grow by what is taken in, so stations that have heard each other come to rest.
 
+mod again;
 mod behind;
 
 use std::{
@@ -26,7 +27,7 @@ use keywright_proto::{
 };
 use sha2::{Digest, Sha256};
 
-use self::behind::Behind;
+use self::{again::Again, behind::Behind};
 use super::{
     connection::{self, Connection},
     refusals::Refusals,
@@ -90,6 +91,7 @@ pub(super) struct Stations {
     heard: VecDeque<(Hash, bool)>,
     /// Families whose file is too long; it does not get shorter.
     too_long: BTreeSet<Id>,
+    again: Again,
 }
 
 impl Stations {
@@ -125,6 +127,7 @@ impl Stations {
             collector: Collector::default(),
             heard: VecDeque::new(),
             too_long: BTreeSet::new(),
+            again: Again::default(),
         })
     }
 
@@ -140,6 +143,7 @@ impl Stations {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             self.note(done);
+            self.try_again();
             let looked = self.look();
             self.note(looked);
             let said = self.say();
@@ -156,7 +160,19 @@ impl Stations {
     /// How long to wait, where something is to be said.
     fn due(&self) -> Option<Duration> {
         let is_due = self.up && self.saying.is_none() && !self.to_say.is_empty();
-        is_due.then(|| self.next.saturating_duration_since(Instant::now()))
+        let due = is_due.then(|| self.next.saturating_duration_since(Instant::now()));
+        due.into_iter().chain(self.again.wait()).min()
+    }
+
+    fn try_again(&mut self) {
+        let Some(failed) = self.again.due() else { return };
+        for family in failed.unheard.intersection(&self.families) {
+            self.connection.listen(for_family(*family));
+        }
+        self.to_say.extend(failed.unsaid.intersection(&self.wanted));
+        if failed.unjoined {
+            self.changed.store(true, Ordering::Release);
+        }
     }
 
     fn hear(&mut self, event: connection::Event) -> Result<(), Error> {
@@ -224,7 +240,10 @@ impl Stations {
 
     /// Listens to the others of each family that is pinned here. What the broker keeps of it comes then.
     fn join(&mut self) -> Result<(), Error> {
-        for (family, _) in self.registry.families()? {
+        let families = self.registry.families().inspect_err(|_| {
+            self.again.note(|failed| failed.unjoined = true);
+        })?;
+        for (family, _) in families {
             if self.families.insert(family) {
                 self.connection.listen(for_family(family));
                 self.publish(Topic::Here { family, station: self.own }, HERE.to_vec());
@@ -311,7 +330,12 @@ impl Stations {
                 let taken = self
                     .station
                     .ask(move |station, reply| station.import_family(family, papers, reply));
-                self.runtime.block_on(taken)?;
+                if let Err(error) = self.runtime.block_on(taken) {
+                    if matches!(error, Error::Store(_)) {
+                        self.again.note(|failed| failed.unheard.extend([family]));
+                    }
+                    return Err(error);
+                }
             }
             Ok(_) => self.refusals.note("a family's file under the name of another family"),
             Err(error) => self.refusals.note(&error),
@@ -342,7 +366,9 @@ impl Stations {
                 tracing::warn!(%family, "other stations are not told over the link: {why}");
                 return Ok(());
             }
-            exported => exported?,
+            exported => exported.inspect_err(|_| {
+                self.again.note(|failed| failed.unsaid.extend([family]));
+            })?,
         };
         let digest: Hash = Sha256::digest(&file).into();
         if self.said.get(&family) == Some(&digest) {

@@ -34,14 +34,24 @@ impl Noted {
 /// Locks that are to be told. All of them are known here, so a broker cannot make them more.
 pub(super) struct Chains {
     noted: Noted,
+    /// CAs that have certified some of them, which are still to be found.
+    issuers: BTreeSet<Id>,
     wanted: BTreeSet<Id>,
+    /// Those whose chain could not be read.
+    failed: BTreeSet<Id>,
     /// By the number of the message.
     in_flight: BTreeMap<u64, Id>,
 }
 
 impl Chains {
     pub(super) const fn new(noted: Noted) -> Self {
-        Self { noted, wanted: BTreeSet::new(), in_flight: BTreeMap::new() }
+        Self {
+            noted,
+            issuers: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+        }
     }
 
     pub(super) fn want(&mut self, lock: Id) {
@@ -57,43 +67,68 @@ impl Chains {
         self.wanted.extend(std::mem::take(&mut self.in_flight).into_values());
     }
 
+    /// Whether something could not be read.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.failed.is_empty() || !self.issuers.is_empty()
+    }
+
+    pub(super) fn try_again(&mut self) {
+        self.wanted.append(&mut self.failed);
+    }
+
     fn gather(&mut self, registry: &Registry) -> Result<(), Error> {
         let certified = self.noted.take();
         self.wanted.extend(certified.locks);
-        for ca in certified.issuers {
-            let Some(issuer) = registry.issuer(ca)? else { continue };
-            let filter = Filter { family: Some(issuer.family), query: None };
-            let mut after = None;
-            loop {
-                let page = registry.locks_page(&filter, after, PAGE as usize)?;
-                for (lock, _) in page.items {
-                    if registry.lock(lock)?.is_some_and(|lock| lock.issuer == ca) {
-                        self.wanted.insert(lock);
-                    }
-                }
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
+        self.issuers.extend(certified.issuers);
+        while let Some(ca) = self.issuers.first().copied() {
+            self.wanted.extend(certified_by(registry, ca)?);
+            self.issuers.remove(&ca);
         }
         Ok(())
     }
 }
 
+/// The Locks with a certificate by this CA.
+fn certified_by(registry: &Registry, ca: Id) -> Result<Vec<Id>, Error> {
+    let Some(issuer) = registry.issuer(ca)? else { return Ok(Vec::new()) };
+    let filter = Filter { family: Some(issuer.family), query: None };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = registry.locks_page(&filter, after, PAGE as usize)?;
+        for (lock, _) in page.items {
+            if registry.lock(lock)?.is_some_and(|lock| lock.issuer == ca) {
+                found.push(lock);
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
 impl Room {
     /// Tells Locks of themselves, as much as rights leave of the window.
-    pub(super) fn say_chains(&mut self) -> Result<(), Error> {
-        self.chains.gather(&self.registry)?;
+    pub(super) fn say_chains(&mut self) {
+        let gathered = self.chains.gather(&self.registry);
+        self.note(gathered);
         while self.up && self.in_flight.len() < WINDOW {
-            let Some(lock) = self.chains.wanted.pop_first() else { return Ok(()) };
-            let Some(chain) = queries::lock_chain(&self.registry, lock)? else { continue };
+            let Some(lock) = self.chains.wanted.pop_first() else { return };
+            let chain = match queries::lock_chain(&self.registry, lock) {
+                Ok(Some(chain)) => chain,
+                Ok(None) => continue,
+                // The others are told all the same, and this one later.
+                Err(error) => {
+                    self.chains.failed.insert(lock);
+                    self.note(Err(error));
+                    continue;
+                }
+            };
             let number = self.next_number;
             self.next_number += 1;
             self.in_flight.insert(number);
             self.chains.in_flight.insert(number, lock);
             self.connection.publish(Topic::Chain { lock }.name(), chain.into_bytes(), number);
         }
-        Ok(())
     }
 }

@@ -16,11 +16,12 @@ pub(super) type Heard = ((Id, Id), Vec<u8>);
 impl Room {
     /// Takes one in.
     pub(super) fn confirmation(&mut self, lock: Id, key: Id, bytes: Vec<u8>) -> Result<(), Error> {
-        // The broker keeps the last one, and sends it again and again.
-        if self.registry.lock_word(key, lock)?.is_none_or(|known| known.cose != bytes) {
+        // The broker keeps the last one, and sends it again and again. The Lock does not: what cannot be looked up is new.
+        let known = self.registry.lock_word(key, lock);
+        if !matches!(&known, Ok(Some(known)) if known.cose == bytes) {
             self.confirmations.push(((key, lock), bytes));
         }
-        Ok(())
+        known.map(drop).map_err(Error::from)
     }
 
     /// Stores what was taken in: many of them are one commit.

@@ -1,0 +1,49 @@
+//! What did not work and is tried again after a while: a disk is full and has room again, and nobody tells of that.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use keywright_proto::Id;
+
+/// After how long.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// What is to be tried again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// Families of which a file could not be taken in: the broker is asked for what it keeps of them.
+    pub(super) unheard: BTreeSet<Id>,
+    /// Families whose own file could not be made.
+    pub(super) unsaid: BTreeSet<Id>,
+    /// Which families there are could not be read.
+    pub(super) unjoined: bool,
+}
+
+/// The same, with when that is.
+#[derive(Default)]
+pub(super) struct Again {
+    failed: Failed,
+    at: Option<Instant>,
+}
+
+impl Again {
+    /// Notes what failed.
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Failed)) {
+        note(&mut self.failed);
+        self.at.get_or_insert_with(|| Instant::now() + RETRY);
+    }
+
+    /// How long to wait, where there is something.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// What is to be tried now.
+    pub(super) fn due(&mut self) -> Option<Failed> {
+        self.at.filter(|at| *at <= Instant::now())?;
+        self.at = None;
+        Some(std::mem::take(&mut self.failed))
+    }
+}
