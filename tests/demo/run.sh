@@ -42,11 +42,11 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' HUP INT TERM
 
-# until_true COMMAND…: returns as soon as the command succeeds, fails after 10 s.
+# until_true COMMAND…: returns as soon as the command succeeds, fails after a minute.
 until_true() {
-    local tries=200
+    local tries=1200
     until "$@" >/dev/null 2>&1; do
-        if ((--tries == 0)); then echo "waited 10 s in vain for: $*" >&2; return 1; fi
+        if ((--tries == 0)); then echo "waited a minute in vain for: $*" >&2; return 1; fi
         sleep 0.05
     done
 }
@@ -74,6 +74,7 @@ certify() {
 # What a broker needs: an authority, its own certificate, and one for the station.
 prepare_broker() {
     port=$(shuf -i 20000-29999 -n 1)
+    while (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do ((port += 1)); done
     openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -days 3650 -subj /CN=broker-ca \
         -keyout "$work/broker-ca.key" -out "$work/broker-ca.pem" 2>/dev/null
     certify broker subjectAltName=IP:127.0.0.1

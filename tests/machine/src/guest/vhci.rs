@@ -16,7 +16,7 @@ const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
 /// `VDEV_ST_NULL`: nothing is in the port.
 const FREE: &str = "004";
 const FULL_SPEED: u32 = 2;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Plugs the device of the USB/IP server on this TCP port into a port of the hub, counted from 0.
 pub fn plug(tcp_port: u16, port: usize) {

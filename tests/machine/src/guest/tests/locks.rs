@@ -71,9 +71,10 @@ impl Gateway {
             "[Service]\nRestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6\nIPAddressAllow=127.0.0.1\n",
         )
         .unwrap();
-        fs::write(LOCK_CONFIG, format!("[[account]]\nname = 'alice'\n{link}")).unwrap();
-        system::run(&format!("systemctl daemon-reload; systemctl restart keywright-lockd {UNIT}"));
         Self::serve();
+        let hook = "hook = ['/usr/local/sbin/keywright-lock-nginx', 'wait']";
+        fs::write(LOCK_CONFIG, format!("{hook}\n[[account]]\nname = 'alice'\n{link}")).unwrap();
+        system::run(&format!("systemctl daemon-reload; systemctl restart keywright-lockd {UNIT}"));
         Self { id, _directory: directory, _broker: broker }
     }
 
@@ -87,7 +88,7 @@ impl Gateway {
         .unwrap();
         system::run("systemctl reload ssh");
         let config = format!(
-            "pid {DIR}/pid; error_log {DIR}/log; events {{}}\n\
+            "pid /run/nginx.pid; error_log {DIR}/log; events {{}}\n\
              http {{ access_log off; map_hash_bucket_size 128;\n\
              map $ssl_client_fingerprint $keywright_key {{ include {STATE}/lists/nginx.map; }}\n\
              server {{ listen 127.0.0.1:{PORT} ssl; ssl_certificate {STATE}/chain.pem;\n\
@@ -97,8 +98,17 @@ impl Gateway {
         );
         fs::write(format!("{DIR}/nginx.conf"), config).unwrap();
         system::run(&format!(
-            "until [ -s {STATE}/lists/nginx.map ]; do sleep 0.1; done; nginx -c {DIR}/nginx.conf"
+            "systemctl restart keywright-lockd; until [ -s {STATE}/lists/nginx.map ]; do sleep 0.1; done; \
+             nginx -c {DIR}/nginx.conf"
         ));
+        // What puts a new list in force, line by line from docs/lock.md.
+        system::run(
+            "cd /usr/share/doc/keywright-lockd/examples\n\
+             install -m 755 keywright-lock-nginx /usr/local/sbin/\n\
+             install -m 644 keywright-lock-changed.* /etc/systemd/system/\n\
+             systemd-analyze verify keywright-lock-changed.path keywright-lock-changed.service\n\
+             systemctl daemon-reload && systemctl enable --now keywright-lock-changed.path",
+        );
     }
 
     /// Whether the one token that is plugged in gets a shell.
@@ -117,10 +127,6 @@ impl Gateway {
     /// Whether the web server shows its page to the one token that is plugged in.
     fn lets_in_by_tls(&self, chain: &str) -> bool {
         fs::write(format!("{DIR}/chain"), chain).unwrap();
-        // A reload ends the worker that has the old list; the new one answers.
-        system::run(&format!(
-            "nginx -c {DIR}/nginx.conf -s stop; while [ -e {DIR}/pid ]; do sleep 0.1; done; nginx -c {DIR}/nginx.conf"
-        ));
         let key = format!(
             "-engine pkcs11 -keyform engine -key 'pkcs11:id=%01;type=private;pin-value={PIN}'"
         );
@@ -135,7 +141,12 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        system::sh(&format!("nginx -c {DIR}/nginx.conf -s stop"));
+        system::sh(&format!(
+            "systemctl disable --now keywright-lock-changed.path; nginx -c {DIR}/nginx.conf -s stop"
+        ));
+        system::sh(
+            "rm -f /usr/local/sbin/keywright-lock-nginx /etc/systemd/system/keywright-lock-changed.*",
+        );
         system::sh(&format!(
             "rm -rf {SSHD_CONFIG} {LOCK_CONFIG} {CONFIG} {DROP_IN}; systemctl reload ssh"
         ));

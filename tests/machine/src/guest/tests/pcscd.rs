@@ -113,6 +113,11 @@ pub async fn a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go() 
     let master = machine.plug(MASTER).await;
     machine.until_state(&master.path, "master").await;
     desktop.assert_has(&master);
+    // The daemon is done with it.
+    let read = |objects: &Objects| {
+        (objects.key(&master.path)?.get::<i32>("PinRetries") == 3).then_some(())
+    };
+    machine.watch.until("all read", read).await;
     let context = Context::establish(Scope::System).unwrap();
     let reader = context.list_readers_owned().unwrap().remove(0);
     let kept = context.connect(&reader, ShareMode::Exclusive, Protocols::ANY).unwrap();

@@ -1,8 +1,6 @@
 //! Who may do what: a person at the seat, over ssh, beside, an account without a session, and root; each of the four
 //! polkit actions, answered at once.
 
-use std::time::{Duration, Instant};
-
 use keywright_bus_tests::api;
 
 use crate::{machine::Machine, system, vhci};
@@ -15,9 +13,9 @@ const CALLS: [(&str, &str); 4] = [
     ("manage-locks", "RenameLock ss 00000000000000000000000000000000 x"),
 ];
 const DENIED: &str = "you are not allowed to do this";
-/// For all four: an answer that a person would wait for has not been given at once. Whoever waits for polkit in vain does so
-/// for 25 s, and a session has to begin.
-const AT_ONCE: Duration = Duration::from_secs(20);
+/// For each: an answer that a person would wait for has not been given at once. Whoever waits for polkit in vain does so for
+/// 25 s; a polkit that was just started anew takes some seconds in an emulated machine.
+const AT_ONCE: u32 = 15;
 
 /// The actions that were allowed, of a script's output.
 fn allowed(output: &str) -> Vec<&'static str> {
@@ -35,7 +33,9 @@ fn allowed(output: &str) -> Vec<&'static str> {
 
 /// A script that makes each call.
 fn script() -> String {
-    let call = "timeout 5 busctl call org.keywright1 /org/keywright1 org.keywright1.Manager";
+    let call = format!(
+        "timeout {AT_ONCE} busctl call org.keywright1 /org/keywright1 org.keywright1.Manager"
+    );
     let lines = CALLS.map(|(_, arguments)| format!("echo '--- '; {call} {arguments} 2>&1"));
     let path = "/run/calls";
     std::fs::write(path, lines.join("\n") + "\nexit 0\n").unwrap();
@@ -43,12 +43,9 @@ fn script() -> String {
     format!("/bin/sh {path}")
 }
 
-/// Runs a shell line and returns what it wrote; it must not take long.
+/// Runs a shell line that makes the calls, and returns what it wrote.
 fn at_once(line: &str) -> String {
-    let start = Instant::now();
-    let output = system::sh(line);
-    assert!(start.elapsed() < AT_ONCE, "{line} took {:?}", start.elapsed());
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    String::from_utf8_lossy(&system::sh(line).stdout).into_owned()
 }
 
 /// Runs a script as a session of a user on a virtual terminal, as a display manager starts one.
@@ -98,7 +95,9 @@ pub async fn an_account_without_a_session_may_what_a_rule_file_gives_it() {
     let kiosk = format!("runuser -u kiosk -- {}", script());
     assert_eq!(allowed(&at_once(&kiosk)), ["inspect"]);
     let rules = "/etc/polkit-1/rules.d/50-keywright-kiosk.rules";
-    system::run(&format!("cp /payload/systemd/50-keywright-kiosk.rules {rules}"));
+    // As docs/installing.md says it.
+    let example = "/usr/share/doc/keywrightd/examples/50-keywright-kiosk.rules";
+    system::run(&format!("install -m 644 {example} /etc/polkit-1/rules.d/"));
     system::run("systemctl restart polkit");
     let may = allowed(&at_once(&kiosk));
     let others = allowed(&at_once(&kiosk.replace("kiosk", "bob")));
@@ -123,7 +122,7 @@ pub async fn the_person_at_the_seat_may_still_use_a_token() {
     let path = "/run/opens";
     // logind writes the access list when the session becomes the active one.
     let tries =
-        "for n in $(seq 50); do (: <>$node) 2>/dev/null && echo opened && break; sleep 0.1; done";
+        "for n in $(seq 300); do (: <>$node) 2>/dev/null && echo opened && break; sleep 0.1; done";
     std::fs::write(path, format!("node={node}\n{tries}\nexit 0\n")).unwrap();
     let alice = on_terminal("alice", 1, &format!("/bin/sh {path}"));
     let bob = system::run(&format!("runuser -u bob -- /bin/sh {path}"));
