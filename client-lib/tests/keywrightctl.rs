@@ -56,7 +56,7 @@ impl Station {
     }
 
     async fn run(&self, arguments: &str) -> Ran {
-        let output = timeout(Duration::from_secs(20), self.command(arguments).output());
+        let output = timeout(Duration::from_secs(60), self.command(arguments).output());
         let output = output.await.expect("it ends").unwrap();
         Ran {
             status: output.status.code().unwrap(),
@@ -298,7 +298,7 @@ async fn without_a_daemon_it_says_what_to_do() {
     let bus = station.bus.address();
     let run =
         Command::new(env!("CARGO_BIN_EXE_keywrightctl")).args(["--bus", bus, "keys"]).output();
-    let output = timeout(Duration::from_secs(20), run).await.unwrap().unwrap();
+    let output = timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("ServiceUnknown") && stderr.contains("systemctl start"), "{stderr}");
@@ -311,7 +311,7 @@ async fn a_watch_prints_a_json_line_an_event() {
     let mut child = station.command("watch --json").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = async || -> Value {
-        let line = timeout(Duration::from_secs(20), lines.next_line()).await.unwrap().unwrap();
+        let line = timeout(Duration::from_secs(60), lines.next_line()).await.unwrap().unwrap();
         serde_json::from_str(&line.unwrap()).unwrap()
     };
     assert_eq!(next().await["event"], "key_added");
@@ -333,7 +333,7 @@ async fn a_reader_that_left_is_no_crash() {
     let mut child =
         station.command("keys").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    let output = timeout(Duration::from_secs(20), child.wait_with_output()).await.unwrap().unwrap();
+    let output = timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }

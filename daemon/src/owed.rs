@@ -85,17 +85,33 @@ impl Authority {
         let certificate = Certificate::parse(issuer.chain.first()?).ok()?;
         let key = certificate.public_key();
         let standing = judgement.and_then(|judgement| judgement.standing(&key.hash()));
-        let crl = Crl::parse(&issuer.crl).ok();
-        let listed = crl.iter().flat_map(|crl| crl.revoked()).map(|entry| entry.serial.clone());
         Some(Self {
             key_identifier: key.key_identifier(),
             stands: standing.is_none_or(|standing| standing == Standing::Stands),
             standing,
-            listed: listed.collect(),
+            listed: serials(&issuer.crl),
             waiting: issuer.to_revoke.clone(),
             certificate,
         })
     }
+}
+
+/// Puts a CRL that a CA has signed just now in place of the one before. What came to be listed, or to wait, while it was
+/// signed is not in it: that waits for the next.
+pub fn publish(issuer: &mut Issuer, crl: Vec<u8>) {
+    let listed = serials(&crl);
+    let before = serials(&issuer.crl);
+    issuer.to_revoke.extend(before);
+    issuer.to_revoke.retain(|serial| !listed.contains(serial));
+    issuer.to_revoke.sort_unstable();
+    issuer.to_revoke.dedup();
+    issuer.crl = crl;
+}
+
+/// What a CRL lists; nothing where there is none yet.
+fn serials(crl: &[u8]) -> BTreeSet<Vec<u8>> {
+    let crl = Crl::parse(crl).ok();
+    crl.iter().flat_map(|crl| crl.revoked()).map(|entry| entry.serial.clone()).collect()
 }
 
 /// What is owed in a family now.

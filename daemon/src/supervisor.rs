@@ -132,7 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let listening = UnixDatagram::bind(&path).unwrap();
-        listening.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        listening.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let socket = connect(path.as_os_str().as_bytes()).unwrap();
         (Supervisor { socket: Some(socket) }, listening, directory)
     }

@@ -4,8 +4,8 @@ use std::{
     io,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Mutex, PoisonError},
-    thread,
+    sync::{Mutex, MutexGuard, Once, PoisonError},
+    thread::{self, Thread, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use super::{codec, error::RegistryError, layout::Table, pieces::pieces, store::H
 const CACHE: u64 = 8 * 1024 * 1024;
 
 /// How long a database may take to let go of its file, once closed: sled's threads do that in their own time.
-const CLOSING: Duration = Duration::from_secs(1);
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Opens sled as it has to be here. It panics on some damaged files.
 pub(super) fn open_sled(dir: &Path) -> Result<sled::Db, RegistryError> {
@@ -53,14 +53,34 @@ pub(super) fn initialize(dir: &Path, schema: u32) -> Result<(), RegistryError> {
 pub(super) fn quietly<T>(
     open: impl FnOnce() -> Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {
-    // The hook is the process's: two at a time would leave it silent for good.
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| ()));
+    static HOOK: Once = Once::new();
+    let _one = lock(&ONE);
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !is_opening(&thread::current()) {
+                others(info);
+            }
+        }));
+    });
+    *lock(&OPENER) = Some(thread::current().id());
     let answer = catch_unwind(AssertUnwindSafe(open));
-    panic::set_hook(hook);
+    *lock(&OPENER) = None;
     answer.unwrap_or_else(|_| Err(RegistryError::damaged("the database cannot be read")))
+}
+
+/// The thread that opens a database right now.
+static OPENER: Mutex<Option<ThreadId>> = Mutex::new(None);
+
+/// Whether a thread is the one that opens a database, or one of sled's meanwhile.
+fn is_opening(thread: &Thread) -> bool {
+    let is_sleds = thread.name().is_some_and(|name| name.starts_with("sled"));
+    lock(&OPENER).is_some_and(|opener| opener == thread.id() || is_sleds)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls sled, which panics on some damage that it finds.

@@ -163,9 +163,22 @@ impl Station {
         self.ask_for_replug(number);
     }
 
-    fn take_stop(&mut self, number: u64, stop: Stop, used: &[DeviceId]) {
+    /// The write could not begin when it was its turn, or was lost. A Cancel that was answered holds all the same.
+    pub(super) fn not_written(&mut self, number: u64, error: &Error, used: &[DeviceId]) {
+        if self.is_called_off(number) {
+            self.take_stop(number, Stop::Cancelled, used);
+        } else {
+            self.interrupted(number, error, used);
+        }
+    }
+
+    fn is_called_off(&self, number: u64) -> bool {
         let job = self.serializations.get(&number);
-        let called_off = job.is_some_and(|job| job.stop.load(Ordering::Relaxed));
+        job.is_some_and(|job| job.stop.load(Ordering::Relaxed))
+    }
+
+    fn take_stop(&mut self, number: u64, stop: Stop, used: &[DeviceId]) {
+        let called_off = self.is_called_off(number);
         match stop {
             // A Cancel that was answered holds, even where something else was noticed first.
             Stop::Pin { .. } | Stop::Interrupted { .. } if called_off => {
@@ -179,6 +192,7 @@ impl Station {
                     tracing::error!(number, %error, "a write was cancelled out of step");
                 }
                 self.ended(number, Past::Cancelled);
+                self.offer_again_after_replug(number, used);
                 self.abandon_or_say(number);
             }
             Stop::Pin { who, error } => self.pin_lost(number, who, error),
@@ -194,6 +208,14 @@ impl Station {
                 let called = self.side(number, Who::Candidate).map(Key::called).unwrap_or_default();
                 self.give_up(number, &Error::failed(&called, failure));
             }
+        }
+    }
+
+    /// A pair of which one was re-plugged before its write noticed the Cancel is offered like any other.
+    fn offer_again_after_replug(&mut self, number: u64, used: &[DeviceId]) {
+        let stayed = used.iter().all(|device| self.present_mut(device).is_some());
+        if !stayed && let Some(job) = self.serializations.get(&number) {
+            self.history.remove(&(job.issuer.clone(), job.candidate.clone()));
         }
     }
 
@@ -220,6 +242,10 @@ impl Station {
             && job.wizard.happen(Event::PinLost).is_ok()
         {
             job.pins.forget(who);
+            // Whoever gave the others is gone: they do not serve the next one.
+            if job.owner.is_none() {
+                job.pins = Default::default();
+            }
             job.wizard.need_pin(who);
             job.outcome =
                 Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));

@@ -8,9 +8,11 @@ use keywright_proto::{Certificate, Effect, Id, Papers, Role, Target, family::Sig
 use super::{
     Reply, Station,
     confirmations::{Changed, Judged},
+    keys::Key,
     log::Confirmed,
     plugs::new_label,
     soft_keys::MODEL as SOFT_KEY,
+    view::Label,
 };
 use crate::{
     audit::Event,
@@ -46,15 +48,37 @@ impl Station {
         }
         self.registry.commit(batch)?;
         // Confirmations are found by the digests of what has just been put.
-        new += self.take_confirmations(family, papers)?;
+        let confirmed = self.take_confirmations(family, papers);
+        // Whatever became of them, what was put counts from now on.
         for key in keys {
             if let Some(record) = self.registry.key(key)? {
-                self.recall(key, &record);
+                self.show_taken(key, &record);
             }
         }
         self.settle_revocations(family)?;
+        new += confirmed?;
         new += self.take_renewed(family, papers)?;
         Ok(u32::try_from(new).unwrap_or(u32::MAX))
+    }
+
+    /// Shows a Key that is new in a family. It may be shown already: it is plugged in, or a member of another family.
+    fn show_taken(&mut self, id: Id, record: &records::Key) {
+        if !self.keys.contains_key(&record.label) {
+            return self.recall(id, record);
+        }
+        self.refresh(&record.label);
+        if self.key(&record.label).is_ok_and(Key::is_present)
+            && let Err(error) = self.remember_plug(id, &record.label)
+        {
+            tracing::warn!(%error, "when this Key was last seen cannot be noted");
+        }
+    }
+
+    /// The label of the Key that shows this certificate's key, or one that nobody has.
+    fn label_for(&self, certificate: &Certificate) -> Result<Label, Error> {
+        let shown = |key: &Key| key.claims.access_key() == Some(certificate.public_key());
+        let label = self.keys.iter().find(|(_, key)| shown(key)).map(|(label, _)| label.clone());
+        label.map_or_else(new_label, Ok)
     }
 
     /// CAs and their CRLs. A CRL that lacks a known entry never displaces one that has it.
@@ -120,7 +144,8 @@ impl Station {
                 },
             );
             if self.registry.key(id)?.is_none() {
-                batch.put_key(id, new_key(certificate, role, family, issuing_key)?);
+                let label = self.label_for(certificate)?;
+                batch.put_key(id, new_key(certificate, label, role, family, issuing_key));
             }
             new.push(id);
         }
@@ -235,10 +260,11 @@ impl Station {
 /// A Key that was made at another station.
 fn new_key(
     certificate: &Certificate,
+    label: Label,
     role: Role,
     family: Id,
     issuing_key: Option<Vec<u8>>,
-) -> Result<records::Key, Error> {
+) -> records::Key {
     let id = certificate.public_key().id();
     let kind = match role {
         Role::Master => "Master",
@@ -246,9 +272,9 @@ fn new_key(
         Role::Soft => "Soft",
         Role::Sub | Role::Lock => "Sub",
     };
-    Ok(records::Key {
+    records::Key {
         access_key: certificate.public_key().spki_der().to_vec(),
-        label: new_label()?,
+        label,
         name: format!("{kind} Key {}", short(id)),
         family,
         role,
@@ -259,7 +285,7 @@ fn new_key(
         last_seen: 0,
         revoked: false,
         puk_tried: false,
-    })
+    }
 }
 
 /// A statement as the registry has it; none where its tree is in another order than a station's, so

@@ -36,6 +36,8 @@ impl Station {
         }
         job.owner = None;
         job.pins = Default::default();
+        // A Cancel of what was broken off is not one of what goes on.
+        job.stop = Default::default();
         let name = match error {
             Error::Store(_) => error.name(),
             _ => keywright_proto::ErrorName::Interrupted,

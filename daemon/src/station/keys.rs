@@ -123,6 +123,20 @@ impl Key {
         }
     }
 
+    /// What stays when a token that is plugged in all the while is looked at once more: what was learnt of it since its
+    /// plug, and when that was, so that another look in vain is no news to anybody.
+    pub(super) fn since_plug(&mut self) -> Self {
+        Self {
+            last_seen: self.last_seen,
+            refused: self.refused,
+            authorized: self.authorized,
+            card_renewals: self.card_renewals,
+            card: std::mem::take(&mut self.card),
+            details: std::mem::take(&mut self.details),
+            ..Self::default()
+        }
+    }
+
     /// The same blank token: equal GUID, USB serial and port (contract section 2).
     pub(super) fn is_same_blank(&self, guid: Option<[u8; 16]>, device: &Device) -> bool {
         self.state == State::Blank

@@ -29,7 +29,15 @@ pub struct Pins {
     /// The one that the candidate is to get.
     pub candidate_new: Option<Pin>,
     /// Being checked right now.
-    checking: Option<Who>,
+    checking: Option<Checking>,
+}
+
+/// A PIN that its token is being asked about.
+#[derive(Clone, Copy)]
+struct Checking {
+    who: Who,
+    /// Whoever gave it let go of the job meanwhile.
+    let_go: bool,
 }
 
 impl Pins {
@@ -41,6 +49,12 @@ impl Pins {
             Who::CandidateNew => &mut self.candidate_new,
         };
         pin.take().is_some()
+    }
+
+    /// Nobody drives the job any more: no PIN counts, nor one that is being checked. Its token is still asked.
+    pub fn let_go(&mut self) {
+        let checking = self.checking.map(|checking| Checking { let_go: true, ..checking });
+        *self = Self { checking, ..Self::default() };
     }
 
     fn keep(&mut self, who: Who, pin: Pin) {
@@ -181,17 +195,17 @@ impl Station {
             }
             Ok(Some((label, device))) => {
                 if let Some(job) = self.serializations.get_mut(&number) {
-                    job.pins.checking = Some(who);
+                    job.pins.checking = Some(Checking { who, let_go: false });
                     job.owner = Some(caller.name.clone());
                 }
                 let (given, id) = (pin.clone(), device.id.clone());
                 let prove = if who == Who::Issuer { self.has_to_prove(&label) } else { None };
                 let proven = prove.is_some().then(|| label.clone());
                 self.check_pin(label, device, given, prove, move |station, result| {
-                    if let Some(job) = station.serializations.get_mut(&number) {
-                        job.pins.checking = None;
-                    }
-                    if !station.drives(number, &caller) {
+                    let job = station.serializations.get_mut(&number);
+                    let checking = job.and_then(|job| job.pins.checking.take());
+                    let let_go = checking.is_some_and(|checking| checking.let_go);
+                    if let_go || !station.drives(number, &caller) {
                         // It let go while the token was asked: neither its PIN nor its claim counts.
                         return reply.answer(station, Err(Error::Cancelled));
                     }
@@ -201,7 +215,10 @@ impl Station {
                         None => Err(Error::KeyAbsent("the Key".into())),
                     });
                     let result = result.and_then(|()| station.pin_accepted(number, who, pin));
-                    if let Err(error @ (Error::NotGenuine(_) | Error::Unverified(_))) = &result {
+                    let job = station.serializations.get(&number);
+                    if let Err(error @ (Error::NotGenuine(_) | Error::Unverified(_))) = &result
+                        && job.is_some_and(|job| !job.wizard.step().is_end())
+                    {
                         // It is not what it claims to be; nothing was written.
                         station.give_up(number, error);
                     }
@@ -256,7 +273,7 @@ impl Station {
         if let Some(other) = job.pins.checking {
             return Err(Error::InvalidArgument(format!(
                 "the {} PIN is being checked; wait for its answer",
-                other.as_str()
+                other.who.as_str()
             )));
         }
         let (issuer, candidate) = (job.issuer.clone(), job.candidate.clone());

@@ -23,6 +23,9 @@ use crate::{
 /// runs is given half of it to take the token up.
 const SILENT: Duration = Duration::from_secs(4);
 
+/// How often a token may be said to be gone that is plugged in, before that is what is shown of it.
+const LOST_LOOKS: u32 = 3;
+
 impl Station {
     /// A token was plugged in: it is looked at before it is shown, so that it comes up once, whole.
     pub(super) fn plugged(&mut self, device: Device) {
@@ -42,7 +45,7 @@ impl Station {
         self.awaited.insert(device.id.clone());
         let (connector, id) = (device.connector.clone(), device.id.clone());
         let (early, registry) = (self.myself.clone(), self.registry.clone());
-        let (shown, read) = (device.clone(), device.id.clone());
+        let (shown, read, again) = (device.clone(), device.id.clone(), device.clone());
         let job = move || -> Result<Details, TokenError> {
             let patience = Patience::start(&early, &shown);
             let session = Session::open(&connector, &format!("token-{}", shown.port));
@@ -70,8 +73,7 @@ impl Station {
             job,
             move |station, details| match details {
                 Ok(Ok(details)) => station.detailed(&read, details),
-                // It was told before, and the token may wait to be looked at again already: that look is not this one.
-                Ok(Err(_)) => {}
+                Ok(Err(error)) => station.not_detailed(again, plugged, attempts, &error),
                 // The job was lost: its token has said nothing, and nobody waits for it any more.
                 Err(_) => {
                     station.reading.remove(&read);
@@ -96,15 +98,20 @@ impl Station {
         }
         let (claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
-            Err(TokenError::Transport(TransportError::Gone)) => return left_early(&device.id),
+            Err(TokenError::Transport(TransportError::Gone))
+                if attempts < LOST_LOOKS || self.present_mut(&device.id).is_some() =>
+            {
+                // It was pulled out, and the kernel is about to say so; or pcscd lost a token that is there still.
+                self.reading.insert(device.id.clone());
+                return self.wait_until_free(device, plugged, attempts);
+            }
             Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };
         // Another program had it: it was shown as busy, and is the same Key now.
-        let mut last_seen = clock::unix_seconds();
+        let mut since_plug = Key { last_seen: clock::unix_seconds(), ..Key::default() };
         let busy = self.present_mut(&device.id).map(|(label, key)| {
             key.device = None;
-            // Another look in vain is no news to anybody.
-            last_seen = key.last_seen;
+            since_plug = key.since_plug();
             label
         });
         let label = match self.recognize(&device, &claims, guid, busy.clone()) {
@@ -132,10 +139,9 @@ impl Station {
             model: device.model.clone(),
             serial: guid.map(hex::encode).unwrap_or_default(),
             trouble,
-            last_seen,
             claims,
             device: Some(device.clone()),
-            ..Key::default()
+            ..since_plug
         };
         self.keys.insert(label.clone(), key);
         self.refresh(&label);
@@ -161,9 +167,13 @@ impl Station {
             |_| Ok(()),
             move || connector.wait_until_free(attempts),
             move |station, freed| {
-                if matches!(freed, Ok(true)) && station.present_mut(&device.id).is_some() {
+                let waits = station.reading.remove(&device.id);
+                let is_shown = station.present_mut(&device.id).is_some();
+                if matches!(freed, Ok(true)) && (waits || is_shown) {
                     tracing::debug!(?device, "looked at again");
                     station.look_at(device, plugged, attempts.saturating_add(1));
+                } else if waits && !is_shown {
+                    left_early(&device.id);
                 }
             },
         );
@@ -231,8 +241,27 @@ impl Station {
         }
     }
 
+    /// A token did not tell the rest. Where it did not tell what it is either, that was taken care of when it was said, and
+    /// it may wait to be looked at again already: nothing of that look is touched here.
+    fn not_detailed(
+        &mut self,
+        device: Device,
+        plugged: Plugged,
+        attempts: u32,
+        error: &TokenError,
+    ) {
+        let is_shown = |(_, key): (Label, &mut Key)| key.trouble.is_none();
+        if !self.present_mut(&device.id).is_some_and(is_shown) {
+            return;
+        }
+        tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
+        if Trouble::of(error).passes {
+            self.wait_until_free(device, plugged, attempts);
+        }
+    }
+
     /// Notes in the registry when and as what a known Key was last seen.
-    fn remember_plug(&self, id: Id, label: &Label) -> Result<(), RegistryError> {
+    pub(super) fn remember_plug(&self, id: Id, label: &Label) -> Result<(), RegistryError> {
         let (Some(mut record), Some(key)) = (self.registry.key(id)?, self.keys.get(label)) else {
             return Ok(());
         };
@@ -249,11 +278,14 @@ impl Station {
 
     /// A token was pulled out.
     pub(super) fn unplugged(&mut self, device: &DeviceId) {
-        if self.reading.remove(device) {
-            left_early(device);
-        }
+        let unseen = self.reading.remove(device);
         self.awaited.remove(device);
-        let Some((label, key)) = self.present_mut(device) else { return };
+        let Some((label, key)) = self.present_mut(device) else {
+            if unseen {
+                left_early(device);
+            }
+            return;
+        };
         tracing::debug!(label, "unplugged");
         key.device = None;
         key.authorized = false;

@@ -12,7 +12,7 @@ use crate::{
     audit::Event,
     clock,
     error::Error,
-    judging,
+    judging, owed,
     registry::{
         Batch, RegistryError,
         records::{Lock, LockRemoval},
@@ -112,8 +112,7 @@ impl Station {
                     let ca = own.public_key().id();
                     let known = self.registry.issuer(ca)?;
                     let mut issuer = known.unwrap_or_else(|| new_issuer(family, &issuing.chain));
-                    issuer.crl = signed;
-                    issuer.to_revoke.clear();
+                    owed::publish(&mut issuer, signed);
                     batch.put_issuer(ca, issuer);
                 }
             }

@@ -22,6 +22,7 @@ use crate::{
     clock,
     error::Error,
     judging::{self, Words, facts, members},
+    owed,
     registry::{
         Batch, RegistryError,
         records::{self, Issuer, Lock, LockRemoval, Revocation},
@@ -319,8 +320,7 @@ impl Station {
             Paper::Crl(ca) => {
                 let new = || new_issuer(family, &issuing.chain);
                 let issuer = issuers.entry(ca).or_insert_with(new);
-                issuer.crl = signed;
-                issuer.to_revoke.clear();
+                owed::publish(issuer, signed);
             }
             Paper::Statement(new) => self.put_new(batch, *new, signed)?,
             Paper::Root(ca) => {

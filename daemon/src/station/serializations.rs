@@ -194,7 +194,7 @@ impl Station {
         if job.wizard.step() != Step::Pins {
             return;
         }
-        job.pins = Pins::default();
+        job.pins.let_go();
         let retake = job.intent.is_none() && job.new_puk.is_some() && job.recovery_code.is_none();
         let needed = self.pins_to_ask(number);
         let code = if retake { self.new_recovery_code(number).ok().flatten() } else { None };

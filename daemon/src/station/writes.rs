@@ -48,7 +48,7 @@ impl Station {
             move |station, ended| match ended {
                 Ok(Ok(made)) => station.written(number, made, &used),
                 Ok(Err(stopped)) => station.stopped(number, stopped, &used),
-                Err(error) => station.interrupted(number, &error, &used),
+                Err(error) => station.not_written(number, &error, &used),
             },
         );
     }

@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn a_reader_of_whose_coming_nothing_told_is_seen_at_the_end() {
         let mut waited = false;
-        let patience = Duration::from_millis(20);
+        let patience = Duration::from_millis(500);
         let seen = std::cell::Cell::new(false);
         let look = || Ok(seen.get().then_some("it"));
         let come = |left| {

@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     path::PathBuf,
     process::{ExitStatus, Output, Stdio},
-    time::Duration,
 };
 
 use futures_util::StreamExt;
@@ -15,9 +14,7 @@ use tokio::{
 };
 use zbus::{Connection, fdo::DBusProxy};
 
-use crate::{api::NAME, programs};
-
-const START_LIMIT: Duration = Duration::from_secs(30);
+use crate::{LIMIT, api::NAME, programs};
 
 /// With what it is started.
 #[derive(Clone)]
@@ -78,7 +75,7 @@ impl Launch {
         };
         tokio::select! {
             status = process.wait() => panic!("keywrightd ended with {}:\n{}", status.unwrap(), self.log()),
-            started = timeout(START_LIMIT, appears) => {
+            started = timeout(LIMIT, appears) => {
                 assert!(started.is_ok(), "keywrightd did not take its name:\n{}", self.log());
             }
         }
@@ -88,7 +85,7 @@ impl Launch {
     /// Starts it in the expectation that it ends by itself, and returns what it left.
     pub async fn run_to_end(&self) -> Output {
         let end = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-        timeout(START_LIMIT, end).await.expect("keywrightd went on running").unwrap()
+        timeout(LIMIT, end).await.expect("keywrightd went on running").unwrap()
     }
 
     /// What it has written to standard error.
@@ -112,12 +109,12 @@ impl Daemon {
     /// Asks it to end (SIGTERM).
     pub async fn stop(&mut self) -> ExitStatus {
         rustix::process::kill_process(self.pid(), Signal::TERM).unwrap();
-        timeout(START_LIMIT, self.process.wait()).await.expect("SIGTERM is obeyed").unwrap()
+        timeout(LIMIT, self.process.wait()).await.expect("SIGTERM is obeyed").unwrap()
     }
 
     /// Waits until it has ended, whoever ended it.
     pub async fn ended(&mut self) -> ExitStatus {
-        timeout(START_LIMIT, self.process.wait()).await.expect("it ends").unwrap()
+        timeout(LIMIT, self.process.wait()).await.expect("it ends").unwrap()
     }
 
     /// Starts it again, after it ended, with what it was started with.

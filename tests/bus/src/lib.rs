@@ -11,6 +11,9 @@
     reason = "a test that cannot go on has failed"
 )]
 
+/// Far longer than anything takes, on a busy machine and in an emulated one: whoever waits this long has found a defect.
+pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+
 pub mod api;
 pub mod broker;
 pub mod bus;

@@ -21,6 +21,15 @@ pub const WRONG_PIN: &str = "999999";
 /// A token's PUK from the factory.
 pub const FACTORY_PUK: &str = "12345678";
 
+/// Whether a text tells this secret. Within a longer number, such as a hash or a part of a second, it stands by chance.
+pub fn tells(text: &str, secret: &str) -> bool {
+    let of_number = |end: Option<char>| end.is_some_and(|c| c.is_ascii_hexdigit() || c == '.');
+    text.match_indices(secret).any(|(at, found)| {
+        !of_number(text[..at].chars().next_back())
+            && !of_number(text[at + found.len()..].chars().next())
+    })
+}
+
 /// A pipe that ends after these bytes.
 pub fn pipe(pin: impl AsRef<[u8]>) -> Fd<'static> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();

@@ -6,7 +6,6 @@ use std::{
     io::{Read, Seek, Write},
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
-    time::Duration,
 };
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 use zbus::{Fd, OwnedObjectPath};
 
 use crate::{
-    Answers, Client, Objects, Watch,
+    Answers, Client, LIMIT, Objects, Watch,
     bus::Bus,
     card::{Card, Reaction, Script},
     certs,
@@ -89,6 +88,14 @@ impl Station {
         Self { watch, client, daemon, launch, documented: None, bus, dir }
     }
 
+    /// Starts all of it, with a Master.
+    pub async fn with_master() -> (Self, Plugged) {
+        let mut station = Self::start().await;
+        let master = station.plug("master").await;
+        station.make_master(&master, "Master").await;
+        (station, master)
+    }
+
     /// Plugs in the Key of this name, from the factory when it is new, and waits for its object.
     /// The name is its serial and that of the file of its memory.
     pub async fn plug(&mut self, name: &str) -> Plugged {
@@ -140,7 +147,7 @@ impl Station {
         let socket = self.dir.path().join(format!("{name}.card"));
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
-        set_socket_timeout(&listener, Timeout::Recv, Some(Duration::from_secs(30))).unwrap();
+        set_socket_timeout(&listener, Timeout::Recv, Some(LIMIT)).unwrap();
         let key = VirtualKey::plug(&socket, &self.memory(name), name, options);
         (Card::scripted_in_front_of(&listener, &self.launch.reader, script), key)
     }
@@ -154,6 +161,54 @@ impl Station {
     pub async fn until_state(&mut self, key: &OwnedObjectPath, state: &str) {
         let check = |objects: &Objects| (objects.key(key)?.text("State") == state).then_some(());
         self.watch.until(&format!("{} {state}", key.as_str()), check).await;
+    }
+
+    /// The id of a Key that has one.
+    pub async fn id(&self, key: &OwnedObjectPath) -> String {
+        self.watch.objects().await.key(key).unwrap().text("Id")
+    }
+
+    /// The first family of a Key.
+    pub async fn family(&self, key: &OwnedObjectPath) -> String {
+        let objects = self.watch.objects().await;
+        let memberships: Vec<(String, String)> = objects.key(key).unwrap().get("Memberships");
+        memberships[0].0.clone()
+    }
+
+    /// The Locks where a Key has rights, by id, and what these are, as they are listed.
+    pub async fn rights(&self, key: &str) -> Vec<(String, String)> {
+        let (rows, _) = self.client.manager().await.list_rights(key, "", 100).await.unwrap();
+        rows.into_iter().map(|row| (row.0, row.2)).collect()
+    }
+
+    /// The same by the Locks' names, sorted.
+    pub async fn rights_by_name(&self, key: &str) -> Vec<(String, String)> {
+        let (rows, _) = self.client.manager().await.list_rights(key, "", 100).await.unwrap();
+        let mut rights: Vec<_> = rows.into_iter().map(|row| (row.1, row.2)).collect();
+        rights.sort();
+        rights
+    }
+
+    /// Waits until a Key has so many active and pending rights, as the signals tell.
+    pub async fn until_rights(&mut self, key: &OwnedObjectPath, active: u32, pending: u32) {
+        let check = |objects: &Objects| {
+            let key = objects.key(key)?;
+            let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
+            (found == (active, pending)).then_some(())
+        };
+        self.watch.until(&format!("{active} active and {pending} pending rights"), check).await;
+    }
+
+    /// Changes the rights of a Key by an issuer with the usual PIN.
+    pub async fn change_rights(
+        &self,
+        issuer: &Plugged,
+        key: &str,
+        add: &[&str],
+        remove: &[&str],
+    ) -> zbus::Result<()> {
+        let manager = self.client.manager().await;
+        manager.change_rights(&issuer.path, key, add, remove, pins::pipe(PIN)).await
     }
 
     /// Makes a Master Key of a Key from the factory.

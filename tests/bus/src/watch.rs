@@ -11,12 +11,10 @@ use zbus::{
 };
 
 use crate::{
+    LIMIT,
     api::{Decision, MANAGER_PATH, NAME},
     objects::Objects,
 };
-
-/// Far longer than anything takes: whoever waits this long has found a defect.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A watcher with its own connection, as a front-end has one.
 pub struct Watch {

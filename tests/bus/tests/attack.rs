@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 
 use keywright_bus_tests::{
-    Answers, Objects, Plugged, Station,
+    Answers, LIMIT, Objects, Plugged, Station,
     api::{NONE, Options},
     card::Reaction,
     certs,
@@ -45,13 +45,13 @@ async fn before_the_write(
     job
 }
 
-/// Starts the write and holds it at the first GENERATE until Cancel was answered; then `reaction`.
-async fn cancel_at_generate(
-    station: &mut Station,
+/// Starts the write and holds it at the first GENERATE until something is sent; then `reaction`.
+async fn hold_at_generate(
+    station: &Station,
     job: &OwnedObjectPath,
     candidate: &Plugged,
     reaction: Reaction,
-) {
+) -> mpsc::Sender<()> {
     let (reached, is_reached) = mpsc::channel();
     let (go_on, goes_on) = mpsc::channel::<()>();
     candidate.card.script(move |_, command| {
@@ -63,9 +63,19 @@ async fn cancel_at_generate(
     });
     let answers = Answers::sub("Sub", &[]);
     station.client.answer(&station.watch, job, &answers).await.unwrap();
-    is_reached.recv().unwrap();
+    is_reached.recv_timeout(LIMIT).unwrap();
     // Only the first one is held.
-    drop(is_reached);
+    go_on
+}
+
+/// The same until Cancel was answered.
+async fn cancel_at_generate(
+    station: &mut Station,
+    job: &OwnedObjectPath,
+    candidate: &Plugged,
+    reaction: Reaction,
+) {
+    let go_on = hold_at_generate(station, job, candidate, reaction).await;
     station.client.serialization(job).await.cancel().await.unwrap();
     go_on.send(()).unwrap();
     station.watch.until_step(job, "cancelled").await;
@@ -120,6 +130,26 @@ async fn a_cancel_that_was_answered_holds_when_the_key_is_pulled_out() {
     let answers = Answers::sub("Sub", &[]);
     let job = before_the_write(&mut station, &master, &candidate, &answers).await;
     cancel_at_generate(&mut station, &job, &candidate, Reaction::Cut).await;
+}
+
+/// The second write waits for the issuer when it is cancelled, and its Key is gone when it is its turn.
+#[tokio::test]
+async fn a_cancel_that_was_answered_holds_when_the_write_has_not_begun() {
+    let (mut station, master) = with_lock().await;
+    let answers = Answers::sub("Sub", &[]);
+    let (first, second) = (station.plug("first").await, station.plug("second").await);
+    let one = before_the_write(&mut station, &master, &first, &answers).await;
+    let two = before_the_write(&mut station, &master, &second, &answers).await;
+    let go_on = hold_at_generate(&station, &one, &first, Reaction::Forward).await;
+    station.client.answer(&station.watch, &two, &answers).await.unwrap();
+    station.watch.until_step(&two, "writing").await;
+    station.client.serialization(&two).await.cancel().await.unwrap();
+    station.unplug(second).await;
+    go_on.send(()).unwrap();
+    station.watch.until_step(&one, "finished").await;
+    station.watch.until_step(&two, "cancelled").await;
+    let second = station.plug("second").await;
+    assert_ne!(station.offer(&master, &second).await, two, "it was re-plugged");
 }
 
 #[tokio::test]

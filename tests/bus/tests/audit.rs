@@ -12,7 +12,7 @@ use keywright_bus_tests::{
     pins::{self, FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
 };
 use serde_json::Value;
-use zbus::{Fd, OwnedObjectPath};
+use zbus::Fd;
 
 const NEW_PIN: &str = "135791";
 /// GENERATE ASYMMETRIC KEY PAIR: the first command of a write that cannot be undone.
@@ -51,10 +51,6 @@ impl Log {
             assert_eq!(event["fields"]["uid"], uid, "{event}");
         }
     }
-}
-
-async fn id(station: &Station, key: &OwnedObjectPath) -> String {
-    station.watch.objects().await.key(key).unwrap().text("Id")
 }
 
 async fn change(station: &Station, key: &Plugged, old: &str, new: &str) -> zbus::Result<()> {
@@ -99,7 +95,7 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
     assert_refused(refused.await, "PinInvalid");
     let new = log.new_events(&station).await;
     Log::expect(&new, &["lock-added", "pin-refused"]);
-    let own = id(&station, &master.path).await;
+    let own = station.id(&master.path).await;
     assert_eq!(new[1]["fields"]["retries"], "2");
     assert_eq!(
         (&new[0]["fields"]["lock"], &new[1]["fields"]["key"]),
@@ -108,7 +104,7 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
 
     let sub = station.plug("sub").await;
     station.make(&master, &sub, &Answers::sub("Sub", &[&gate.id])).await;
-    let key = id(&station, &sub.path).await;
+    let key = station.id(&sub.path).await;
     gate.settle(&station, &key).await;
     manager.rename_key(&key, "Travel").await.unwrap();
     manager.rename_lock(&gate.id, "Front").await.unwrap();
@@ -118,10 +114,9 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
     let rights = manager.change_rights(&master.path, &soft, &[], &locks, pins::pipe(PIN));
     rights.await.unwrap();
     manager.revoke_key(&master.path, &soft, "lost", pins::pipe(PIN)).await.unwrap();
-    let family: Vec<(String, String)> =
-        station.watch.objects().await.key(&master.path).unwrap().get("Memberships");
+    let family = station.family(&master.path).await;
     let mut file = tempfile::tempfile().unwrap();
-    manager.export_family(&family[0].0, Fd::from(&file)).await.unwrap();
+    manager.export_family(&family, Fd::from(&file)).await.unwrap();
     let new = log.new_events(&station).await;
     let words = ["job-saved", "key-made", "rights-confirmed", "key-renamed", "lock-renamed"];
     let more = ["key-made", "rights-changed", "key-revoked", "key-judged"];
@@ -171,7 +166,7 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
 
     let written = export(&station).await + &station.daemon.log();
     for secret in [PIN, NEW_PIN, WRONG_PIN, FACTORY_PIN, FACTORY_PUK, &code] {
-        assert!(!written.contains(secret), "{secret}");
+        assert!(!pins::tells(&written, secret), "{secret}");
     }
     assert!(
         station.daemon.log().contains("logged: pin-unblocked key="),
@@ -248,7 +243,7 @@ async fn papers_that_do_not_verify_are_logged_and_do_not_fill_the_log() {
     let mut log = Log(0);
     let (master, _) = master(&mut station).await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
-    let key = id(&station, &master.path).await;
+    let key = station.id(&master.path).await;
     let mut forged = gate.fetch(&station, &key).await;
     *forged.last_mut().unwrap() ^= 1;
     log.new_events(&station).await;

@@ -50,7 +50,7 @@ async fn names_are_short_and_printable() {
         assert_refused(proxy.set_kind(kind).await, "InvalidArgument");
     }
     station.client.answer_until(&mut station.watch, &job, &answers, "name").await;
-    let id = station.watch.objects().await.key(&master.path).unwrap().text("Id");
+    let id = station.id(&master.path).await;
     let before = everything(&station, &manager).await;
     for name in &bad_names() {
         assert_refused(proxy.set_name(name).await, "InvalidArgument");

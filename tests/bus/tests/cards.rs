@@ -30,10 +30,9 @@ async fn family() -> (Station, Plugged, Gate, String, Vec<u8>) {
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;
     let gate = Gate::add(&station, &master, "gate", 21).await;
-    let objects = station.watch.objects().await;
-    let memberships: Vec<(String, String)> = objects.key(&master.path).unwrap().get("Memberships");
+    let family = station.family(&master.path).await;
     let card = written(&master.card.take_commands()).unwrap();
-    (station, master, gate, memberships[0].0.clone(), card)
+    (station, master, gate, family, card)
 }
 
 /// Carries a Key from one station to the other.
@@ -41,10 +40,6 @@ async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -
     from.unplug(key).await;
     std::fs::copy(from.memory(name), to.memory(name)).unwrap();
     to.plug(name).await
-}
-
-async fn id(station: &Station, key: &OwnedObjectPath) -> String {
-    station.watch.objects().await.key(key).unwrap().text("Id")
 }
 
 /// The Locks of a family that ListLocks names, and of all families.
@@ -86,13 +81,13 @@ async fn a_station_that_never_met_the_family_offers_at_once() {
         there.until_state(&blank.path, "sub").await;
 
         // The Lock, which knows its own root alone, takes it.
-        let sub = id(&there, &blank.path).await;
+        let sub = there.id(&blank.path).await;
         let manager = there.client.manager().await;
         let rights = manager.list_rights(&sub, "", 9).await.unwrap().0;
         assert_eq!((&*rights[0].0, &*rights[0].2), (&*gate.id, "pending"));
         gate.settle(&there, &sub).await;
         assert!(gate.admits(&sub));
-        let own = id(&there, &key.path).await;
+        let own = there.id(&key.path).await;
         gate.fetch(&there, &own).await;
         assert!(gate.admits(&own), "the Key's own statement came along");
         assert_eq!(locks(&there, &family).await, (vec![gate.id.clone()], 1));

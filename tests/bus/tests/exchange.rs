@@ -14,29 +14,11 @@ use keywright_bus_tests::{
 };
 use zbus::Fd;
 
-/// A station with a Master.
-async fn with_master() -> (Station, Plugged) {
-    let mut station = Station::start().await;
-    let master = station.plug("master").await;
-    station.make_master(&master, "Master").await;
-    (station, master)
-}
-
 /// Carries a Key from one station to the other.
 async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -> Plugged {
     from.unplug(key).await;
     std::fs::copy(from.memory(name), to.memory(name)).unwrap();
     to.plug(name).await
-}
-
-async fn id(station: &Station, key: &Plugged) -> String {
-    station.watch.objects().await.key(&key.path).unwrap().text("Id")
-}
-
-async fn family(station: &Station, key: &Plugged) -> String {
-    let objects = station.watch.objects().await;
-    let memberships: Vec<(String, String)> = objects.key(&key.path).unwrap().get("Memberships");
-    memberships[0].0.clone()
 }
 
 async fn export(station: &Station, family: &str) -> File {
@@ -53,31 +35,14 @@ async fn tell(from: &Station, to: &Station, family: &str) -> u32 {
     to.client.manager().await.import_family(Fd::from(OwnedFd::from(file))).await.unwrap()
 }
 
-async fn rights(station: &Station, key: &str) -> Vec<(String, String)> {
-    let (rows, _) = station.client.manager().await.list_rights(key, "", 100).await.unwrap();
-    rows.into_iter().map(|row| (row.0, row.2)).collect()
-}
-
-/// Changes the rights of a Key by an issuer with the usual PIN.
-async fn change(
-    station: &Station,
-    issuer: &Plugged,
-    key: &str,
-    add: &[&str],
-    remove: &[&str],
-) -> zbus::Result<()> {
-    let manager = station.client.manager().await;
-    manager.change_rights(&issuer.path, key, add, remove, pins::pipe(PIN)).await
-}
-
 #[tokio::test]
 async fn stations_that_worked_apart_end_equal() {
-    let (mut here, master) = with_master().await;
+    let (mut here, master) = Station::with_master().await;
     let mut gate = Gate::add(&here, &master, "gate", 21).await;
     let sub = here.plug("sub").await;
     here.make(&master, &sub, &Answers::sub("Bob's Key", &[&gate.id])).await;
-    let (key, own) = (id(&here, &sub).await, id(&here, &master).await);
-    let family = family(&here, &master).await;
+    let (key, own) = (here.id(&sub.path).await, here.id(&master.path).await);
+    let family = here.family(&master.path).await;
     gate.settle(&here, &key).await;
 
     let mut there = Station::start().await;
@@ -89,19 +54,19 @@ async fn stations_that_worked_apart_end_equal() {
     let mut barn = Gate::add(&there, &master, "barn", 22).await;
     assert!(tell(&here, &there, &family).await > 0);
     assert_eq!(tell(&here, &there, &family).await, 0, "nothing is new any more");
-    assert_eq!(rights(&there, &key).await, [(gate.id.clone(), "active".into())]);
+    assert_eq!(there.rights(&key).await, [(gate.id.clone(), "active".into())]);
     let (keys, _) = there.client.manager().await.list_keys([].into(), "", 10).await.unwrap();
     assert!(keys.iter().any(|row| row.0 == key && row.1 != "Bob's Key"), "names stay at home");
 
     // Apart: here the Key is away and gate is confirmed again; there it gets the barn.
     let manager = there.client.manager().await;
-    change(&there, &master, &key, &[&barn.id], &[&gate.id]).await.unwrap();
+    there.change_rights(&master, &key, &[&barn.id], &[&gate.id]).await.unwrap();
     gate.settle(&there, &key).await;
     barn.settle(&there, &key).await;
     assert!(!gate.admits(&key) && barn.admits(&key));
     assert!(tell(&there, &here, &family).await > 0);
-    assert_eq!(rights(&here, &key).await, [(barn.id.clone(), "active".into())]);
-    assert_eq!(rights(&there, &key).await, rights(&here, &key).await);
+    assert_eq!(here.rights(&key).await, [(barn.id.clone(), "active".into())]);
+    assert_eq!(there.rights(&key).await, here.rights(&key).await);
     assert_eq!(tell(&there, &here, &family).await, 0);
     assert_eq!(tell(&here, &there, &family).await, 0);
     let (mut one, mut other) = (Vec::new(), Vec::new());
@@ -116,17 +81,51 @@ async fn stations_that_worked_apart_end_equal() {
     // Every Lock of it is to hear that this is final.
     let mut locks = [gate.id.clone(), barn.id.clone()];
     locks.sort();
-    assert_eq!(rights(&here, &key).await, locks.map(|lock| (lock, "removing".into())));
+    assert_eq!(here.rights(&key).await, locks.map(|lock| (lock, "removing".into())));
     let (roots, crls) = here.client.manager().await.get_family_bundle(&family).await.unwrap();
     let chain = here.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
     keywright_bus_tests::certs::try_verify(&chain, &roots, &crls).unwrap_err();
     assert_ne!(own, key);
 }
 
+/// Of Keys that are plugged in, one that is known here from another family, and one of which nothing was known.
+#[tokio::test]
+async fn a_file_about_keys_that_are_plugged_in_leaves_them_there() {
+    let (mut here, master) = Station::with_master().await;
+    here.add_lock(&master, "hut").await;
+    let both = here.plug("both").await;
+    here.make_master(&both, "Both").await;
+    let mut answers = Answers::sub("Both", &[]);
+    answers.pins.candidate = PIN.into();
+    let job = here.offer(&master, &both).await;
+    here.finish(&job, &answers).await;
+    let sub = here.plug("sub").await;
+    here.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    let (sub_id, family) = (here.id(&sub.path).await, here.family(&master.path).await);
+
+    let mut there = Station::start().await;
+    let master = carry(&mut here, &mut there, master, "master").await;
+    Gate::add(&there, &master, "gate", 21).await;
+    let both = carry(&mut here, &mut there, both, "both").await;
+    Gate::add(&there, &both, "barn", 22).await;
+    let sub = carry(&mut here, &mut there, sub, "sub").await;
+    assert!(tell(&here, &there, &family).await > 0);
+    let objects = there.watch.objects().await;
+    let present: Vec<_> = objects.present().map(|key| &key.path).collect();
+    assert_eq!(present.len(), 3, "{objects:?}");
+    assert!([&master, &both, &sub].iter().all(|key| present.contains(&&key.path)), "{objects:?}");
+    let memberships: Vec<(String, String)> = objects.key(&both.path).unwrap().get("Memberships");
+    assert_eq!(memberships.len(), 2, "{objects:?}");
+    let known: Vec<_> = objects.keys.iter().filter(|key| key.text("Id") == sub_id).collect();
+    assert_eq!(known.len(), 1, "one object for one Key: {objects:?}");
+    let path = there.unplug(sub).await;
+    assert_eq!(there.plug("sub").await.path, path);
+}
+
 #[tokio::test]
 async fn hostile_files_are_refused() {
-    let (station, master) = with_master().await;
-    let family = family(&station, &master).await;
+    let (station, master) = Station::with_master().await;
+    let family = station.family(&master.path).await;
     let manager = station.client.manager().await;
     assert_refused(manager.import_family(pins::pipe("hello")).await, "InvalidArgument");
     assert_refused(manager.import_family(pins::pipe("")).await, "InvalidArgument");

@@ -15,22 +15,13 @@ async fn station() -> (Station, Plugged, String, [Gate; 3]) {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;
-    let family: Vec<(String, String)> =
-        station.watch.objects().await.key(&master.path).unwrap().get("Memberships");
+    let family = station.family(&master.path).await;
     let mut gates = Vec::new();
     for (name, number) in [("gate", 21), ("barn", 22), ("attic", 23)] {
         gates.push(Gate::add(&station, &master, name, number).await);
     }
     let gates = gates.try_into().ok().unwrap();
-    (station, master, family[0].0.clone(), gates)
-}
-
-/// Names and states of the rights of a Key, sorted.
-async fn rights(station: &Station, key: &str) -> Vec<(String, String)> {
-    let (rows, _) = station.client.manager().await.list_rights(key, "", 100).await.unwrap();
-    let mut rights: Vec<_> = rows.into_iter().map(|row| (row.1, row.2)).collect();
-    rights.sort();
-    rights
+    (station, master, family, gates)
 }
 
 fn pending(names: &[&str]) -> Vec<(String, String)> {
@@ -48,21 +39,21 @@ async fn a_group_stands_for_its_locks_wherever_locks_are_selected() {
     let sub = station.plug("sub").await;
     let both = Answers::sub("Sub", &["group:Hall 1", &gate.id]);
     station.make(&master, &sub, &both).await;
-    let key = station.watch.objects().await.key(&sub.path).unwrap().text("Id");
-    assert_eq!(rights(&station, &key).await, pending(&["barn", "gate"]));
+    let key = station.id(&sub.path).await;
+    assert_eq!(station.rights_by_name(&key).await, pending(&["barn", "gate"]));
 
     // IssueSoftKey.
     let (request, locks) = (certs::request("phone"), ["group:Hall 1"]);
     let soft = manager.issue_soft_key(&master.path, "Phone", &request, &locks, pins::pipe(PIN));
     let (soft, _) = soft.await.unwrap();
-    assert_eq!(rights(&station, &soft).await, pending(&["barn", "gate"]));
+    assert_eq!(station.rights_by_name(&soft).await, pending(&["barn", "gate"]));
 
     // What a group is later changes no right.
     let set = async |add: &[&str], remove: &[&str]| {
         manager.set_group(&family, "Hall 1", add, remove).await
     };
     assert_eq!(set(&[&attic.id], &[&gate.id]).await.unwrap(), 2);
-    assert_eq!(rights(&station, &key).await, pending(&["barn", "gate"]));
+    assert_eq!(station.rights_by_name(&key).await, pending(&["barn", "gate"]));
 
     // ChangeRights, of two groups that overlap.
     manager.set_group(&family, "Top", &[&attic.id], &[]).await.unwrap();
@@ -70,11 +61,11 @@ async fn a_group_stands_for_its_locks_wherever_locks_are_selected() {
         manager.change_rights(&master.path, &soft, add, remove, pins::pipe(PIN)).await
     };
     change(&["group:Top", "group:Hall 1"], &[]).await.unwrap();
-    assert_eq!(rights(&station, &soft).await, pending(&["attic", "barn", "gate"]));
+    assert_eq!(station.rights_by_name(&soft).await, pending(&["attic", "barn", "gate"]));
     assert_refused(change(&["group:Top"], &[&attic.id]).await, "InvalidArgument");
     assert_refused(change(&["group:top"], &[]).await, "NotFound");
     change(&[], &["group:Hall 1"]).await.unwrap();
-    let left = rights(&station, &soft).await;
+    let left = station.rights_by_name(&soft).await;
     for name in ["attic", "barn"] {
         assert!(left.contains(&(name.into(), "removing".into())), "{left:?}");
     }
@@ -179,19 +170,19 @@ async fn keywrightctl_makes_and_uses_groups() {
     let files = ["--issuer-pin-file", "@pin", "--candidate-pin-file", "@factory"];
     let rest = ["--new-pin-file", "@pin", "--yes"];
     station.ctl(&[&make[..], &files, &rest].concat()).await.done();
-    let key = station.watch.objects().await.key(&sub.path).unwrap().text("Id");
-    assert_eq!(rights(&station, &key).await, pending(&["barn", "gate"]));
+    let key = station.id(&sub.path).await;
+    assert_eq!(station.rights_by_name(&key).await, pending(&["barn", "gate"]));
 
     station.ctl(&["group", "set", "Hall", "--add", "attic", "--remove", "gate"]).await.done();
     let pin = ["--issuer-pin-file", "@pin"];
     let add = ["key", "rights", "Travel", "--add", "group:Hall"];
     station.ctl(&[&add[..], &pin].concat()).await.done();
-    assert_eq!(rights(&station, &key).await, pending(&["attic", "barn", "gate"]));
+    assert_eq!(station.rights_by_name(&key).await, pending(&["attic", "barn", "gate"]));
     station.write("password", "long enough");
     let soft = ["--json", "soft-key", "create", "Phone", "--lock", "group:Hall", "--out", "@p12"];
     let soft = [&soft[..], &["--password-file", "@password"], &pin].concat();
     let soft = station.ctl(&soft).await.json();
-    let soft = rights(&station, soft["id"].as_str().unwrap()).await;
+    let soft = station.rights_by_name(soft["id"].as_str().unwrap()).await;
     assert_eq!(soft, pending(&["attic", "barn"]));
 
     let refused = station.ctl(&["group", "show", "Hell"]).await;

@@ -5,11 +5,11 @@ use std::{
     fs,
     io::Seek,
     sync::mpsc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use keywright_bus_tests::{
-    Answers, Gate, Objects, Station,
+    Answers, Gate, LIMIT, Objects, Station,
     broker::Broker,
     client::assert_refused,
     pins::{self, PIN},
@@ -19,10 +19,7 @@ use keywright_proto::{
     link::{MAX_PACKET, ONLINE, Topic},
 };
 use keywrightd::link::connection::{Connection, Event, Settings};
-use zbus::OwnedObjectPath;
 
-/// Far longer than anything takes.
-const LIMIT: Duration = Duration::from_secs(30);
 const FLOOD: u32 = 2_000;
 
 struct Attacker {
@@ -63,24 +60,14 @@ impl Attacker {
     }
 }
 
-async fn until_rights(station: &mut Station, key: &OwnedObjectPath, active: u32, pending: u32) {
-    let check = |objects: &Objects| {
-        let key = objects.key(key)?;
-        let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
-        (found == (active, pending)).then_some(())
-    };
-    station.watch.until(&format!("{active} active and {pending} pending"), check).await;
-}
-
 #[tokio::test]
 async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     let mut thief = Station::start().await;
     let thiefs = thief.plug("thief").await;
     thief.make_master(&thiefs, "Thief").await;
     let stranger = Gate::add(&thief, &thiefs, "stranger", 31).await;
-    let objects = thief.watch.objects().await;
-    let memberships: Vec<(String, String)> = objects.key(&thiefs.path).unwrap().get("Memberships");
-    let papers = thief.export(&memberships[0].0).await;
+    let theirs = thief.family(&thiefs.path).await;
+    let papers = thief.export(&theirs).await;
 
     let mut station = Station::start().await;
     let master = station.plug("master").await;
@@ -89,13 +76,13 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     let barn = Gate::add(&station, &master, "barn", 22).await;
     let key = station.client.key(&master.path).await;
     let chain = key.get_certificate_chain("").await.unwrap();
-    let id = station.watch.objects().await.key(&master.path).unwrap().text("Id");
+    let id = station.id(&master.path).await;
     let good = gate.fetch(&station, &id).await;
     station.unplug(master).await;
     let broker = station.link(&chain).await;
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
-    until_rights(&mut station, &master.path, 0, 2).await;
+    station.until_rights(&master.path, 0, 2).await;
 
     let mut attacker = Attacker::start(&broker);
     let lock = |gate: &Gate| gate.id.parse::<Id>().unwrap();
@@ -130,7 +117,7 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     // What is right is taken all the same, whoever brings it and after whatever: it is signed.
     attacker.publish(on(at_gate), &good);
     attacker.flush();
-    until_rights(&mut station, &master.path, 1, 1).await;
+    station.until_rights(&master.path, 1, 1).await;
 
     let manager = station.client.manager().await;
     let (rights, _) = manager.list_rights(&id, "", 10).await.unwrap();
@@ -143,7 +130,7 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
     assert!(locks.len() == 2 && locks.iter().all(|row| row.0 != stranger.id), "{locks:?}");
     assert_eq!(manager.list_keys([].into(), "", 10).await.unwrap().0.len(), 1);
-    assert_refused(manager.get_family_bundle(&memberships[0].0).await, "NotFound");
+    assert_refused(manager.get_family_bundle(&theirs).await, "NotFound");
     let mut exported = tempfile::tempfile().unwrap();
     manager.export_audit(zbus::Fd::from(&exported)).await.unwrap();
     exported.rewind().unwrap();
@@ -200,7 +187,7 @@ async fn a_broker_that_withholds_a_denial_and_repeats_old_words_does_not_hide_th
     // Another Lock's word, which comes after all of these.
     attacker.publish(on(&barn, &own), &barns);
     attacker.flush();
-    until_rights(&mut station, &master.path, 1, 1).await;
+    station.until_rights(&master.path, 1, 1).await;
     let (lock, name, state, since) = right().await;
     assert_eq!((&*lock, &*name, &*state), (&*gate.id, "gate", "removing"));
     assert!(since >= before, "its age is that of the denial: {since}, and it was said at {before}");

@@ -1,12 +1,9 @@
 //! The daemon under a service manager: what it says to it, and the end when nobody needs it or it is of no use.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::{
-    fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf,
-    time::Duration,
-};
+use std::{fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf};
 
-use keywright_bus_tests::{Station, card::Reaction, daemon::Launch};
+use keywright_bus_tests::{LIMIT, Station, card::Reaction, daemon::Launch};
 use rustix::{
     fd::OwnedFd,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -14,22 +11,20 @@ use rustix::{
 };
 use zbus::fdo::DBusProxy;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A service manager: hears what the daemon says.
 struct Manager {
     socket: UnixDatagram,
 }
 
 impl Manager {
-    /// Listens where the daemon is told to speak, and has the daemon end after a second.
-    fn supervise(launch: &mut Launch) -> Self {
+    /// Listens where the daemon is told to speak, and has the daemon end when it is not needed for so many seconds.
+    fn supervise(launch: &mut Launch, seconds: u32) -> Self {
         let directory = launch.state_dir.parent().unwrap();
         let (notify, config): (PathBuf, PathBuf) =
             (directory.join("notify"), directory.join("config.toml"));
         let socket = UnixDatagram::bind(&notify).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        fs::write(&config, "idle_exit_seconds = 1\n").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        fs::write(&config, format!("idle_exit_seconds = {seconds}\n")).unwrap();
         launch.notify = Some(notify);
         launch.config = Some(config);
         Self { socket }
@@ -67,15 +62,17 @@ impl Manager {
     }
 }
 
-async fn station() -> (Station, Manager) {
+async fn station(seconds: u32) -> (Station, Manager) {
     let mut manager = None;
-    let station = Station::prepared(|launch| manager = Some(Manager::supervise(launch))).await;
+    let prepare = |launch: &mut Launch| manager = Some(Manager::supervise(launch, seconds));
+    let station = Station::prepared(prepare).await;
     (station, manager.unwrap())
 }
 
 #[tokio::test]
 async fn it_is_watched_while_it_works_and_ends_when_nobody_needs_it() {
-    let (mut station, manager) = station().await;
+    // Longer than a Key takes to come.
+    let (mut station, manager) = station(5).await;
     let key = station.plug("1").await;
     station.make_master(&key, "M").await;
     station.unplug(key).await;
@@ -116,7 +113,7 @@ async fn it_is_watched_while_it_works_and_ends_when_nobody_needs_it() {
 
 #[tokio::test]
 async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
-    let (mut station, manager) = station().await;
+    let (mut station, manager) = station(1).await;
     let (_, barrier) = manager.until_barrier();
     let (asked, is_asked) = std::sync::mpsc::channel();
     let script = move |_, _: &[u8]| {
@@ -125,7 +122,7 @@ async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
         Reaction::Forward
     };
     let key = station.insert_scripted("1", &[], Box::new(script));
-    is_asked.recv_timeout(PATIENCE).unwrap();
+    is_asked.recv_timeout(LIMIT).unwrap();
     drop(barrier);
     let status = station.daemon.ended().await;
     assert_eq!(status.code(), Some(75));

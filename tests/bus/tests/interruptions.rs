@@ -216,7 +216,7 @@ impl Bench {
         let objects = self.station.watch.objects().await;
         let (error, text): (String, String) = objects.serialization(job).unwrap().get("Outcome");
         assert_eq!(error, "", "cut at {n}: {text}");
-        let id = self.station.watch.objects().await.key(&candidate.path).unwrap().text("Id");
+        let id = self.station.id(&candidate.path).await;
         if !id.is_empty() {
             let rights = self.station.client.manager().await.list_rights(&id, "", 10).await;
             let stayed = rights.is_ok_and(|(rows, _)| !rows.is_empty());
@@ -252,10 +252,9 @@ impl Bench {
     /// can be written to again.
     async fn check(&mut self, key: &Plugged, kind: &'static str) {
         self.station.until_state(&key.path, kind).await;
-        let objects = self.station.watch.objects().await;
-        let memberships: Vec<(String, String)> = objects.key(&key.path).unwrap().get("Memberships");
+        let family = self.station.family(&key.path).await;
         let manager = self.station.client.manager().await;
-        let (roots, crls) = manager.get_family_bundle(&memberships[0].0).await.unwrap();
+        let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
         let chain = self.station.client.key(&key.path).await.get_certificate_chain("").await;
         certs::verify(&chain.unwrap(), &roots, &crls);
         if kind == "sub" {

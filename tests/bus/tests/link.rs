@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use keywright_bus_tests::{
-    Answers, Objects, Station,
+    Answers, LIMIT, Station,
     lockd::Lockd,
     pins::{self, PIN},
 };
@@ -10,17 +10,6 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::StreamExt;
 use tokio::time::{sleep, timeout};
-use zbus::OwnedObjectPath;
-
-/// Waits until this Key has so many active and pending rights, as the signals tell.
-async fn until_rights(station: &mut Station, key: &OwnedObjectPath, active: u32, pending: u32) {
-    let check = |objects: &Objects| {
-        let key = objects.key(key)?;
-        let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
-        (found == (active, pending)).then_some(())
-    };
-    station.watch.until(&format!("{active} active and {pending} pending"), check).await;
-}
 
 #[tokio::test]
 async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
@@ -40,27 +29,26 @@ async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
     locks[1].start(&broker, "");
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
-    until_rights(&mut station, &master.path, 2, 1).await;
+    station.until_rights(&master.path, 2, 1).await;
     let bob = station.plug("bob").await;
     station.make(&master, &bob, &Answers::sub("Bob", &[])).await;
-    until_rights(&mut station, &bob.path, 2, 1).await;
-    let id = station.watch.objects().await.key(&bob.path).unwrap().text("Id");
+    station.until_rights(&bob.path, 2, 1).await;
+    let id = station.id(&bob.path).await;
     assert!(locks[0].list("ssh_keys").contains(&id) && locks[1].list("ssh_keys").contains(&id));
 
     // The broker dies and comes back; then the third Lock comes.
     broker.kill();
     broker.restart();
     locks[2].start(&broker, "");
-    until_rights(&mut station, &bob.path, 3, 0).await;
+    station.until_rights(&bob.path, 3, 0).await;
     let manager = station.client.manager().await;
     // No signal tells of Locks that come and go.
-    loop {
-        let (rows, _) = manager.list_locks(HashMap::new(), "", 10).await.unwrap();
-        if rows.iter().all(|row| row.3) {
-            break;
+    let all_there = async {
+        while !manager.list_locks(HashMap::new(), "", 10).await.unwrap().0.iter().all(|row| row.3) {
+            sleep(Duration::from_millis(20)).await;
         }
-        sleep(Duration::from_millis(20)).await;
-    }
+    };
+    timeout(LIMIT, all_there).await.expect("all Locks there");
 
     // One is away while its right is taken; it hears of that when it is back.
     locks[0].kill();
@@ -77,7 +65,7 @@ async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
     let mut signals = manager.receive_rights_confirmed().await.unwrap();
     locks[0].start(&broker, "");
     // The counts are what they were: a signal of its own tells of the end of a removal.
-    let told = timeout(Duration::from_secs(30), async {
+    let told = timeout(LIMIT, async {
         while let Some(signal) = signals.next().await {
             let told = signal.args().unwrap();
             let removed = |row: &(String, String, u64)| row.0 == gone && row.1 == "removed";
@@ -90,5 +78,5 @@ async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
     let (rows, _) = manager.list_rights(&id, "", 10).await.unwrap();
     assert_eq!(state(rows), None);
     assert!(!locks[0].list("ssh_keys").contains(&id));
-    until_rights(&mut station, &bob.path, 2, 0).await;
+    station.until_rights(&bob.path, 2, 0).await;
 }

@@ -4,26 +4,14 @@
 use std::time::Duration;
 
 use keywright_bus_tests::{
-    Answers, Objects, Plugged, Station, certs,
+    Answers, LIMIT, Plugged, Station, certs,
     lockd::Lockd,
     pins::{self, PIN},
 };
 use tokio::time::{Instant, sleep};
 
-/// Far longer than anything takes.
-const LIMIT: Duration = Duration::from_secs(30);
-
 async fn text(station: &Station, key: &Plugged, property: &str) -> String {
     station.watch.objects().await.key(&key.path).unwrap().text(property)
-}
-
-async fn until_rights(station: &mut Station, key: &Plugged, active: u32, pending: u32) {
-    let check = |objects: &Objects| {
-        let key = objects.key(&key.path)?;
-        let found: (u32, u32) = (key.get("Locks"), key.get("PendingLocks"));
-        (found == (active, pending)).then_some(())
-    };
-    station.watch.until(&format!("{active} active and {pending} pending"), check).await;
 }
 
 /// Waits until the Lock has a chain that passes. No signal tells of a file.
@@ -79,7 +67,7 @@ async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() 
     let (id, by_backup) = added.unwrap();
     assert_eq!(id, gate.id);
     assert_eq!(until_chain(&gate, |chain| !chain.is_empty()).await, by_backup);
-    until_rights(&mut station, &backup, 1, 1).await;
+    station.until_rights(&backup.path, 1, 1).await;
     let mut attic = Lockd::add(&station, &backup, "attic").await;
     let old = attic.chain();
     assert_eq!(certs::certificates(&old).len(), 3);
@@ -97,7 +85,7 @@ async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() 
     attic.start(&broker, "");
     let chain = until_chain(&attic, by_master).await;
     certs::verify(&chain, &roots, &crls);
-    until_rights(&mut station, &master, 2, 1).await;
+    station.until_rights(&master.path, 2, 1).await;
 }
 
 #[tokio::test]
@@ -114,7 +102,7 @@ async fn a_lock_hears_that_what_is_above_its_certificate_was_made_anew() {
     let own = certs::certificates(&gate.chain());
     assert_eq!(own.len(), 4);
     gate.start(&broker, "");
-    until_rights(&mut station, &below, 1, 1).await;
+    station.until_rights(&below.path, 1, 1).await;
     station.unplug(below).await;
 
     // The one between is revoked; the one below it is certified by the Master now, and the Lock by the same as before.

@@ -150,7 +150,7 @@ async fn a_killed_daemon_lost_nothing_that_it_had_said() {
     let (lock, _) = station.add_lock(&master, "gate").await;
     let sub = station.plug("sub").await;
     station.make(&master, &sub, &Answers::sub("Sub", &[&lock])).await;
-    let id = station.watch.objects().await.key(&sub.path).unwrap().text("Id");
+    let id = station.id(&sub.path).await;
     station.daemon.kill_9().await;
     drop((master, sub));
     station.daemon.restart(station.client.connection()).await;

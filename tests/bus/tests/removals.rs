@@ -28,25 +28,14 @@ async fn with_master() -> (Station, Plugged, String) {
 async fn with_master_at(mut station: Station) -> (Station, Plugged, String) {
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;
-    let objects = station.watch.objects().await;
-    let memberships: Vec<(String, String)> = objects.key(&master.path).unwrap().get("Memberships");
-    (station, master, memberships[0].0.clone())
-}
-
-async fn id(station: &Station, key: &Plugged) -> String {
-    station.watch.objects().await.key(&key.path).unwrap().text("Id")
+    let family = station.family(&master.path).await;
+    (station, master, family)
 }
 
 async fn locks(station: &Station) -> Vec<String> {
     let manager = station.client.manager().await;
     let rows = manager.list_locks(Options::new(), "", 100).await.unwrap().0;
     rows.into_iter().map(|row| row.0).collect()
-}
-
-/// Lock ids and states of the rights of a Key.
-async fn rights(station: &Station, key: &str) -> Vec<(String, String)> {
-    let (rows, _) = station.client.manager().await.list_rights(key, "", 100).await.unwrap();
-    rows.into_iter().map(|row| (row.0, row.2)).collect()
 }
 
 async fn waiting(station: &Station, family: &str) -> Vec<WaitingRow> {
@@ -84,7 +73,7 @@ async fn a_removed_lock_stays_removed_wherever_it_was_known() {
     let barn = Gate::add(&here, &master, "barn", 22).await;
     let sub = here.plug("sub").await;
     here.make(&master, &sub, &Answers::sub("Sub", &[&gate.id, &barn.id])).await;
-    let (key, own) = (id(&here, &sub).await, id(&here, &master).await);
+    let (key, own) = (here.id(&sub.path).await, here.id(&master.path).await);
     gate.settle(&here, &key).await;
     let old = here.export(&family).await;
     let chain = gate.chain.clone();
@@ -107,8 +96,8 @@ async fn a_removed_lock_stays_removed_wherever_it_was_known() {
     remove(&here, &master, &gate.id).await.unwrap();
     assert_eq!(locks(&here).await, std::slice::from_ref(&barn.id));
     let left = [(barn.id.clone(), "pending".to_owned())];
-    assert_eq!(rights(&here, &key).await, left);
-    assert_eq!(rights(&here, &own).await, left);
+    assert_eq!(here.rights(&key).await, left);
+    assert_eq!(here.rights(&own).await, left);
     let objects = here.watch.objects().await;
     let object = objects.key(&sub.path).unwrap();
     assert_eq!((object.get::<u32>("Locks"), object.get::<u32>("PendingLocks")), (0, 1));
@@ -129,11 +118,11 @@ async fn a_removed_lock_stays_removed_wherever_it_was_known() {
     assert_eq!(there.import(&old).await, 0);
     let found = locks(&there).await;
     assert!(found.len() == 2 && !found.contains(&gate.id), "{found:?}");
-    assert_eq!(rights(&there, &key).await, left);
+    assert_eq!(there.rights(&key).await, left);
 
     // The next statement on the Key names it no more; the other Lock goes last, and then there is no offer.
     manager.change_rights(&master.path, &key, &[], &[&barn.id], pins::pipe(PIN)).await.unwrap();
-    assert_eq!(rights(&here, &key).await, [(barn.id.clone(), "removing".into())]);
+    assert_eq!(here.rights(&key).await, [(barn.id.clone(), "removing".into())]);
     remove(&here, &master, &barn.id).await.unwrap();
     let blank = here.plug("blank").await;
     here.watch.until_decision([&master.path, &blank.path], "no-lock").await;
@@ -149,7 +138,7 @@ async fn what_another_ca_owes_waits_and_is_shown() {
         Gate::add(&here, &master, "barn", 22).await;
         let backup = here.plug("backup").await;
         here.make(&master, &backup, &Answers::backup("Backup")).await;
-        let (own, lost) = (id(&here, &master).await, id(&here, &backup).await);
+        let (own, lost) = (here.id(&master.path).await, here.id(&backup.path).await);
         here.unplug(master).await;
         remove(&here, &backup, &gate.id).await.unwrap();
         assert_eq!(locks(&here).await.len(), 1);
@@ -194,12 +183,12 @@ async fn locks_of_a_revoked_backup_are_certified_anew() {
         let backup = station.plug("backup").await;
         Gate::add(&station, &master, "barn", 22).await;
         station.make(&master, &backup, &Answers::backup("Backup")).await;
-        let lost = id(&station, &backup).await;
+        let lost = station.id(&backup.path).await;
         let gate = Gate::add(&station, &backup, "gate", 21).await;
         station.unplug(master).await;
         let sub = station.plug("sub").await;
         station.make(&backup, &sub, &Answers::sub("Sub", &[])).await;
-        let key = id(&station, &sub).await;
+        let key = station.id(&sub.path).await;
         station.unplug(backup).await;
         let master = station.plug("master").await;
         assert_eq!(waiting(&station, &family).await, []);
@@ -250,7 +239,7 @@ async fn the_root_of_a_surviving_backup_travels() {
     Gate::add(&here, &master, "gate", 21).await;
     let backup = here.plug("backup").await;
     here.make(&master, &backup, &Answers::backup("Backup")).await;
-    let lost = id(&here, &master).await;
+    let lost = here.id(&master.path).await;
     let mut there = hasty().await;
     let master = carry(&mut here, &mut there, master, "master").await;
     Gate::add(&there, &master, "attic", 23).await;

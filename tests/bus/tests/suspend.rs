@@ -12,7 +12,7 @@ use rustix::{
 };
 use zbus::{interface, object_server::SignalEmitter};
 
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(60);
 const GENERATE: u8 = 0x47;
 
 /// Gives a pipe for an inhibitor; whoever asked holds it as long as the other end is open.

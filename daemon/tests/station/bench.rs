@@ -1,0 +1,87 @@
+//! A station, and tokens that it is given.
+
+use std::{sync::Arc, time::Duration};
+
+use keywrightd::{
+    config::Config,
+    hotplug::{Device, DeviceId, Event},
+    registry::Registry,
+    station::{
+        Handle, Station,
+        view::{KeyView, Output},
+    },
+    token::{Connector, Limits, Transport, TransportError},
+};
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+
+/// How long an event may take that comes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A station, and what it puts out.
+pub struct Bench {
+    pub station: Handle,
+    pub outputs: UnboundedReceiver<Output>,
+    _state: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn start() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&state.path().join("registry")).unwrap();
+        let (station, outputs) = Station::start(registry, Config::default()).unwrap();
+        station.tell(|station| station.hotplug(Event::Settled));
+        Self { station, outputs, _state: state }
+    }
+
+    pub fn plug(&self, name: &str, connector: impl Connector + 'static) {
+        let device = Device {
+            id: DeviceId(format!("{name}#1")),
+            port: name.into(),
+            model: "Test".into(),
+            usb_serial: None,
+            connector: Arc::new(connector),
+        };
+        self.station.tell(|station| station.hotplug(Event::Plugged(device)));
+    }
+
+    /// Waits for an output that `find` takes.
+    pub async fn until<T>(&mut self, find: impl Fn(Output) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                if let Some(found) = find(self.outputs.recv().await.unwrap()) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.expect("it comes in time")
+    }
+}
+
+pub fn key(output: Output) -> Option<(String, KeyView)> {
+    match output {
+        Output::Key(label, view) => Some((label, *view)),
+        _ => None,
+    }
+}
+
+/// A blank token.
+pub struct Blank;
+
+impl Transport for Blank {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
+        let select = command[1] == 0xA4;
+        Ok(if select { vec![0x90, 0] } else { vec![0x6A, 0x82] })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { extended: true, longest_command: 3072 }
+    }
+}
+
+pub struct Free;
+
+impl Connector for Free {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        Ok(Box::new(Blank))
+    }
+}
