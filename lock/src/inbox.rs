@@ -40,7 +40,8 @@ impl Watch {
     pub fn start(directory: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
         // A file counts when it is complete: closed by whoever wrote it, or moved here.
-        inotify::add_watch(&inotify, directory, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
+        let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::MOVE_SELF;
+        inotify::add_watch(&inotify, directory, flags)?;
         Ok(Self { inotify })
     }
 
@@ -58,8 +59,9 @@ impl Watch {
             };
             let dropped = if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 Dropped::Many
-            } else if event.events().contains(ReadFlags::IGNORED) {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the directory was removed"));
+            } else if event.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
+                let gone = "the directory was removed or renamed";
+                return Err(io::Error::new(io::ErrorKind::NotFound, gone));
             } else {
                 match event.file_name().map(CStr::to_bytes) {
                     Some(name) if counts(name) => Dropped::File(OsStr::from_bytes(name).into()),

@@ -151,8 +151,9 @@ impl Service {
         let Some(Sent { key, statement, effect }) = self.in_flight.arrived(number) else {
             return Ok(());
         };
-        if self.gate.does(&key, self.now().unix) != effect {
-            // A delay has ended since: that is still to be said.
+        let is_another = self.gate.does(&key, self.now().unix) != effect;
+        if is_another && self.gate.is_unanswered(&key, &statement) {
+            // A delay has ended since: that is still to be said. Where the statement is no word any more, another one's is.
             ask(&mut self.asked, (key, statement), Origin::Link { retained: false });
             return Ok(());
         }
@@ -332,7 +333,7 @@ impl Service {
 
 /// Whether a file could not be read for a reason that has nothing to do with it, and passes.
 fn is_passing(error: &io::Error) -> bool {
-    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 

@@ -90,6 +90,8 @@ pub(super) struct Room {
     /// What could not be stored: the newest of each right.
     unstored: BTreeMap<(Id, Id), Vec<u8>>,
     unstored_papers: Unstored,
+    /// Whether a Lock is there. All of them are known here, so a broker cannot make them more.
+    unstored_presence: BTreeMap<Id, bool>,
     /// When what did not work is tried again.
     retry_at: Option<Instant>,
     /// What could not be said: Key and Lock.
@@ -131,6 +133,7 @@ impl Room {
             confirmations: Vec::new(),
             unstored: BTreeMap::new(),
             unstored_papers: Unstored::new(),
+            unstored_presence: BTreeMap::new(),
             retry_at: None,
             failed: BTreeSet::new(),
             failed_work: Vec::new(),
@@ -182,7 +185,7 @@ impl Room {
     fn is_behind(&self) -> bool {
         let unsaid = !self.failed.is_empty() || !self.failed_work.is_empty() || self.all_wanted;
         let unstored = !self.unstored.is_empty() || !self.unstored_papers.is_empty();
-        unsaid || unstored || self.chains.is_behind()
+        unsaid || unstored || !self.unstored_presence.is_empty() || self.chains.is_behind()
     }
 
     fn try_again(&mut self) {
@@ -198,6 +201,10 @@ impl Room {
         }
         self.store_again();
         self.store_papers_again();
+        for (lock, online) in std::mem::take(&mut self.unstored_presence) {
+            let stored = self.presence(lock, online);
+            self.note(stored);
+        }
     }
 
     fn note(&self, done: Result<(), Error>) {
@@ -262,6 +269,7 @@ impl Room {
         // Everything is said anew when the link is back.
         self.failed.clear();
         self.failed_work.clear();
+        self.unstored_presence.clear();
         self.all_wanted = false;
     }
 
@@ -288,10 +296,14 @@ impl Room {
             self.want(Work::Lock(lock));
             self.chains.want(lock);
         }
+        self.unstored_presence.remove(&lock);
         if known.online != online {
             let seen =
                 self.station.ask(move |station, reply| station.lock_seen(lock, online, reply));
-            self.runtime.block_on(seen)?;
+            if let Err(error) = self.runtime.block_on(seen) {
+                self.unstored_presence.insert(lock, online);
+                return Err(error);
+            }
         }
         Ok(())
     }

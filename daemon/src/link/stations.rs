@@ -338,8 +338,13 @@ impl Stations {
                 }
             }
             Ok(_) => self.refusals.note("a family's file under the name of another family"),
+            Err(error @ Error::Store(_)) => {
+                self.again.note(|failed| failed.unheard.extend([family]));
+                return Err(error);
+            }
             Err(error) => self.refusals.note(&error),
         }
+        self.again.worked();
         if self.heard.len() >= MOST_HEARD {
             self.heard.pop_front();
         }

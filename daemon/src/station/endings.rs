@@ -242,13 +242,13 @@ impl Station {
             && job.wizard.happen(Event::PinLost).is_ok()
         {
             job.pins.forget(who);
-            // Whoever gave the others is gone: they do not serve the next one.
-            if job.owner.is_none() {
-                job.pins = Default::default();
-            }
             job.wizard.need_pin(who);
             job.outcome =
                 Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));
+        }
+        // Whoever gave the others may be gone: they do not serve the next one.
+        if self.serializations.get(&number).is_some_and(|job| job.owner.is_none()) {
+            self.forget_given(number);
         }
         // One of the Keys may have left, or have come back, while the write ran.
         let needed = self.pins_to_ask(number);

@@ -67,6 +67,11 @@ impl Station {
             return self.recall(id, record);
         }
         self.refresh(&record.label);
+        if self.config.require_new_pin
+            && let Some(key) = self.keys.get_mut(&record.label)
+        {
+            key.assume_pin();
+        }
         if self.key(&record.label).is_ok_and(Key::is_present)
             && let Err(error) = self.remember_plug(id, &record.label)
         {

@@ -131,6 +131,11 @@ impl Key {
             refused: self.refused,
             authorized: self.authorized,
             card_renewals: self.card_renewals,
+            claims: Claims {
+                foreign: self.trouble.is_none() && self.claims.foreign,
+                alien: self.trouble.is_none() && self.claims.alien,
+                ..Claims::default()
+            },
             card: std::mem::take(&mut self.card),
             details: std::mem::take(&mut self.details),
             ..Self::default()

@@ -20,6 +20,7 @@ mod keys;
 mod leases;
 mod locks;
 mod log;
+mod looks;
 mod names;
 mod offers;
 mod orders;
@@ -78,7 +79,7 @@ pub struct Station {
     /// Pairs that were cancelled or are done, until one of the two is re-plugged.
     history: BTreeMap<(Option<Label>, Label), Past>,
     leases: Leases,
-    /// The tokens that are being looked at for the first time since their plug.
+    /// The tokens that are being looked at, and those that were said to be gone and are looked at once more.
     reading: BTreeSet<DeviceId>,
     /// Those of them that offers wait for: not those that have been silent for long.
     awaited: BTreeSet<DeviceId>,

@@ -1,11 +1,9 @@
-//! Plug and unplug: a token is looked at, known again, and shown.
-
-use std::{sync::mpsc, thread, time::Duration};
+//! Plug and unplug: what a token told of itself is known again, and shown.
 
 use keywright_proto::{ErrorName, Id, PublicKey};
 
 use super::{
-    Handle, Station,
+    Station,
     keys::Key,
     view::{Label, Trouble},
 };
@@ -15,15 +13,11 @@ use crate::{
     error::Error,
     hotplug::{Device, DeviceId},
     presence::{self, Claims},
-    registry::{Batch, Registry, RegistryError},
-    token::{CardSlot, Details, Identity, PinState, Session, TokenError, TransportError},
+    registry::{Batch, RegistryError},
+    token::{Details, Identity, PinState, TokenError, TransportError},
 };
 
-/// How long offers wait for a token that has not said what it is. One that works takes a twentieth of this; a pcscd that
-/// runs is given half of it to take the token up.
-const SILENT: Duration = Duration::from_secs(4);
-
-/// How often a token may be said to be gone that is plugged in, before that is what is shown of it.
+/// How often a token that is plugged in may be said to be gone, before that is the first thing that is shown of it.
 const LOST_LOOKS: u32 = 3;
 
 impl Station {
@@ -39,52 +33,8 @@ impl Station {
         self.look_at(device, plugged, 0);
     }
 
-    /// Asks a token what it is. `attempts` is how often that was in vain, for a reason that passes.
-    fn look_at(&mut self, device: Device, plugged: Plugged, attempts: u32) {
-        self.reading.insert(device.id.clone());
-        self.awaited.insert(device.id.clone());
-        let (connector, id) = (device.connector.clone(), device.id.clone());
-        let (early, registry) = (self.myself.clone(), self.registry.clone());
-        let (shown, read, again) = (device.clone(), device.id.clone(), device.clone());
-        let job = move || -> Result<Details, TokenError> {
-            let patience = Patience::start(&early, &shown);
-            let session = Session::open(&connector, &format!("token-{}", shown.port));
-            let identity = session
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|session| identify(session, &registry));
-            drop(patience);
-            // The offer need not wait for the rest.
-            let failed = identity.as_ref().err().cloned();
-            let blank = identity.as_ref().is_ok_and(|identity| {
-                identity.access_certificate.is_none() && identity.issuing_certificate.is_none()
-            });
-            early.tell(move |station| station.identified(shown, plugged, attempts, identity));
-            match failed {
-                Some(error) => Err(error),
-                None => session?.run(move |token| token.read_details(blank)),
-            }
-        };
-        let name = format!("plug-{}", device.port);
-        self.work(
-            name,
-            vec![id],
-            |_| Ok(()),
-            job,
-            move |station, details| match details {
-                Ok(Ok(details)) => station.detailed(&read, details),
-                Ok(Err(error)) => station.not_detailed(again, plugged, attempts, &error),
-                // The job was lost: its token has said nothing, and nobody waits for it any more.
-                Err(_) => {
-                    station.reading.remove(&read);
-                    station.awaited.remove(&read);
-                }
-            },
-        );
-    }
-
     /// A token told what it is.
-    fn identified(
+    pub(super) fn identified(
         &mut self,
         device: Device,
         plugged: Plugged,
@@ -96,7 +46,7 @@ impl Station {
             // It was pulled out before it had answered: it never came up.
             return;
         }
-        let (claims, guid, trouble) = match &identity {
+        let (mut claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
             Err(TokenError::Transport(TransportError::Gone))
                 if attempts < LOST_LOOKS || self.present_mut(&device.id).is_some() =>
@@ -104,6 +54,10 @@ impl Station {
                 // It was pulled out, and the kernel is about to say so; or pcscd lost a token that is there still.
                 self.reading.insert(device.id.clone());
                 return self.wait_until_free(device, plugged, attempts);
+            }
+            // Only the rest was to be asked once more: what it is stands.
+            Err(error) if self.is_usable(&device.id) => {
+                return self.not_detailed(device, plugged, attempts, error);
             }
             Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };
@@ -114,6 +68,9 @@ impl Station {
             since_plug = key.since_plug();
             label
         });
+        let (foreign, alien) = (since_plug.claims.foreign, since_plug.claims.alien);
+        claims.foreign |= foreign;
+        claims.alien |= alien;
         let label = match self.recognize(&device, &claims, guid, busy.clone()) {
             Ok(label) => label,
             Err(error) => return tracing::error!(%error, ?device, "a Key cannot be shown"),
@@ -129,6 +86,7 @@ impl Station {
             tracing::warn!(?device, %error, "a card that does not verify counts for nothing");
         }
         let passes = trouble.as_ref().is_some_and(|trouble| trouble.passes);
+        let stays = busy.as_ref() == Some(&label) && self.stays(&label, trouble.as_ref());
         let key = Key {
             plugged,
             id: claims.access_key().map(PublicKey::id),
@@ -149,34 +107,16 @@ impl Station {
             self.touched.insert(busy.clone());
             self.forget_if_unknown(&busy);
         }
-        self.history.retain(|(issuer, candidate), _| {
-            issuer.as_ref() != Some(&label) && *candidate != label
-        });
-        self.key_came(&label);
+        // One that was there all the while, and stays what it was, has not come.
+        if !stays {
+            self.history.retain(|(issuer, candidate), _| {
+                issuer.as_ref() != Some(&label) && *candidate != label
+            });
+            self.key_came(&label);
+        }
         if passes {
             self.wait_until_free(device, plugged, attempts);
         }
-    }
-
-    /// Looks at a token again once what kept it from telling what it is has passed.
-    fn wait_until_free(&mut self, device: Device, plugged: Plugged, attempts: u32) {
-        let connector = device.connector.clone();
-        self.work(
-            format!("busy-{}", device.port),
-            Vec::new(),
-            |_| Ok(()),
-            move || connector.wait_until_free(attempts),
-            move |station, freed| {
-                let waits = station.reading.remove(&device.id);
-                let is_shown = station.present_mut(&device.id).is_some();
-                if matches!(freed, Ok(true)) && (waits || is_shown) {
-                    tracing::debug!(?device, "looked at again");
-                    station.look_at(device, plugged, attempts.saturating_add(1));
-                } else if waits && !is_shown {
-                    left_early(&device.id);
-                }
-            },
-        );
     }
 
     /// The label of the Key that this token is, an old one or a new.
@@ -212,7 +152,7 @@ impl Station {
     }
 
     /// A token told the rest.
-    fn detailed(&mut self, device: &DeviceId, details: Details) {
+    pub(super) fn detailed(&mut self, device: &DeviceId, details: Details) {
         let sets_pins = self.config.require_new_pin;
         let Some((label, key)) = self.present_mut(device) else { return };
         if let Some(serial) = &details.serial {
@@ -241,23 +181,10 @@ impl Station {
         }
     }
 
-    /// A token did not tell the rest. Where it did not tell what it is either, that was taken care of when it was said, and
-    /// it may wait to be looked at again already: nothing of that look is touched here.
-    fn not_detailed(
-        &mut self,
-        device: Device,
-        plugged: Plugged,
-        attempts: u32,
-        error: &TokenError,
-    ) {
-        let is_shown = |(_, key): (Label, &mut Key)| key.trouble.is_none();
-        if !self.present_mut(&device.id).is_some_and(is_shown) {
-            return;
-        }
-        tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
-        if Trouble::of(error).passes {
-            self.wait_until_free(device, plugged, attempts);
-        }
+    /// Whether a Key that is looked at again can be used as before, or as little.
+    fn stays(&self, label: &Label, trouble: Option<&Trouble>) -> bool {
+        let before = self.keys.get(label).map(|key| key.trouble.is_some());
+        before == Some(trouble.is_some())
     }
 
     /// Notes in the registry when and as what a known Key was last seen.
@@ -304,30 +231,13 @@ impl Station {
 }
 
 /// It never came up, so nobody sees it; what is said of it is said here.
-fn left_early(device: &DeviceId) {
+pub(super) fn left_early(device: &DeviceId) {
     tracing::info!(?device, "a token was pulled out before it had said what it is");
-}
-
-/// Who a token is; with its family's card where it is an issuer's of whose family no Lock is known here: one command
-/// more, which no Key that is known has to wait for.
-fn identify(session: &Session, registry: &Registry) -> Result<Identity, TokenError> {
-    let mut identity = session.run(|token| token.read_identity())?;
-    let claims = presence::claims(&identity);
-    let (Some((family, _)), Some(_)) = (claims.family, claims.issuing) else { return Ok(identity) };
-    if registry.family(family).is_ok_and(|known| known.is_none_or(|known| known.locks == 0)) {
-        match session.run(|token| token.read_card()) {
-            Ok(CardSlot::Card(card)) => identity.card = Some(card),
-            Ok(CardSlot::Empty | CardSlot::Other) => {}
-            Err(error @ TokenError::Transport(TransportError::Gone)) => return Err(error),
-            Err(error) => tracing::warn!(%error, "a family card cannot be read"),
-        }
-    }
-    Ok(identity)
 }
 
 impl Trouble {
     /// Why a token could not be looked at.
-    fn of(error: &TokenError) -> Self {
+    pub(super) fn of(error: &TokenError) -> Self {
         let (name, holder) = match error {
             TokenError::Transport(TransportError::Busy { holder }) => {
                 (ErrorName::KeyBusy, Some(holder.clone()))
@@ -349,30 +259,6 @@ impl Trouble {
         };
         let passes = disturbed || holder.is_some();
         Self { error: name, text: format!("{error}; {next}"), holder, passes }
-    }
-}
-
-/// Waits on a thread of its own while a token is asked what it is; says so to the station where that takes long, so
-/// that a silent token holds up nobody's offer. Ends when it is dropped.
-struct Patience {
-    _answered: mpsc::Sender<()>,
-}
-
-impl Patience {
-    fn start(station: &Handle, device: &Device) -> Self {
-        let (answered, silent) = mpsc::channel();
-        let (station, device) = (station.clone(), device.clone());
-        let wait = move || {
-            if silent.recv_timeout(SILENT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                tracing::debug!(?device, "a token is silent; it is no longer waited for");
-                station.tell(move |station| {
-                    station.awaited.remove(&device.id);
-                });
-            }
-        };
-        // Without the thread a silent token is waited for until the reading gives up.
-        let _ = thread::Builder::new().name("patience".into()).spawn(wait);
-        Self { _answered: answered }
     }
 }
 

@@ -191,15 +191,23 @@ impl Station {
     fn let_go(&mut self, number: u64) {
         let Some(job) = self.serializations.get_mut(&number) else { return };
         job.owner = None;
-        if job.wizard.step() != Step::Pins {
-            return;
+        // A write goes on with what it was given; what it asks for again is for `pin_lost`.
+        if matches!(job.wizard.step(), Step::Pins | Step::AwaitingKey) {
+            self.forget_given(number);
         }
+    }
+
+    /// Forgets what the last driver gave and took. It is asked for now, or when both Keys are there again.
+    pub(super) fn forget_given(&mut self, number: u64) {
+        let Some(job) = self.serializations.get_mut(&number) else { return };
         job.pins.let_go();
         let retake = job.intent.is_none() && job.new_puk.is_some() && job.recovery_code.is_none();
         let needed = self.pins_to_ask(number);
         let code = if retake { self.new_recovery_code(number).ok().flatten() } else { None };
         let Some(job) = self.serializations.get_mut(&number) else { return };
-        needed.into_iter().for_each(|who| job.wizard.need_pin(who));
+        if job.wizard.step() == Step::Pins {
+            needed.into_iter().for_each(|who| job.wizard.need_pin(who));
+        }
         if retake {
             job.new_puk.clone_from(&code);
             job.recovery_code = code;

@@ -80,8 +80,9 @@ pub trait Connector: Send + Sync {
     /// Claims the token.
     fn open(&self) -> Result<Box<dyn Transport>, TransportError>;
 
-    /// Blocks until another program that has claimed the token has let it go, and says whether it can be tried again:
-    /// not where it was pulled out, or nobody tells. `attempts` is how often that was said in vain.
+    /// Blocks until a token that could not be asked may be asked again, such as when another program that has claimed it
+    /// lets it go, and says whether it can be tried: not where it was pulled out, or nobody tells. `attempts` is how often
+    /// that was said in vain.
     fn wait_until_free(&self, attempts: u32) -> bool {
         let _ = attempts;
         false

@@ -112,10 +112,10 @@ impl Connector for UsbConnector {
         let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
         let node = claim::node(place.bus, place.device);
         let ended = claim::wait_until_free(&node, sysfs, at_most);
-        if pcscd && ended != Claim::Gone {
+        if pcscd && ended == Claim::Released {
             // pcscd may take the token up now, and first of all one that has ended to start anew.
             self.taken_up.store(false, Ordering::Relaxed);
-            if ended == Claim::Released && !is_active() {
+            if !is_active() {
                 std::thread::sleep(claim::back_off(0));
             }
         }

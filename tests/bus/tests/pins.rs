@@ -140,6 +140,26 @@ async fn a_front_end_that_lets_go_takes_its_pins_along() {
     assert!(tries(&master) > 0 && tries(&candidate) > 0);
 }
 
+/// It lets go while a Key is away: whoever goes on with the job brings every PIN, and is told the recovery code.
+#[tokio::test]
+async fn a_front_end_that_lets_go_of_a_job_that_waits_takes_its_pins_along() {
+    let (mut station, _master, candidate, job) = at_pins().await;
+    provide(&station, &job, "issuer", PIN).await.unwrap();
+    provide(&station, &job, "candidate", FACTORY_PIN).await.unwrap();
+    station.client.serialization(&job).await.take_recovery_code().await.unwrap();
+    station.unplug(candidate).await;
+    station.watch.until_step(&job, "awaiting-key").await;
+    station.client.serialization(&job).await.release().await.unwrap();
+    let _candidate = station.plug("candidate").await;
+    station.watch.until_step(&job, "pins").await;
+    let needed = station.watch.objects().await.serialization(&job).unwrap().words("PinsNeeded");
+    for who in ["issuer", "candidate"] {
+        assert!(needed.iter().any(|one| one == who), "{needed:?}");
+    }
+    station.client.serialization(&job).await.take_recovery_code().await.unwrap();
+    station.finish(&job, &Answers::sub("Sub", &[])).await;
+}
+
 /// The token is still being asked when the front-end lets go, by Release or by leaving the bus: its PIN does not count
 /// any more, and it owns nothing.
 #[tokio::test]

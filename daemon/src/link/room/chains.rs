@@ -34,22 +34,19 @@ impl Noted {
 /// Locks that are to be told. All of them are known here, so a broker cannot make them more.
 pub(super) struct Chains {
     noted: Noted,
-    /// CAs that have certified some of them, which are still to be found.
-    issuers: BTreeSet<Id>,
     wanted: BTreeSet<Id>,
-    /// Those whose chain could not be read.
-    failed: BTreeSet<Id>,
+    /// Those whose chain could not be read, and CAs whose Locks could not be.
+    failed: Certified,
     /// By the number of the message.
     in_flight: BTreeMap<u64, Id>,
 }
 
 impl Chains {
-    pub(super) const fn new(noted: Noted) -> Self {
+    pub(super) fn new(noted: Noted) -> Self {
         Self {
             noted,
-            issuers: BTreeSet::new(),
             wanted: BTreeSet::new(),
-            failed: BTreeSet::new(),
+            failed: Certified::default(),
             in_flight: BTreeMap::new(),
         }
     }
@@ -69,40 +66,45 @@ impl Chains {
 
     /// Whether something could not be read.
     pub(super) fn is_behind(&self) -> bool {
-        !self.failed.is_empty() || !self.issuers.is_empty()
+        !self.failed.locks.is_empty() || !self.failed.issuers.is_empty()
     }
 
     pub(super) fn try_again(&mut self) {
-        self.wanted.append(&mut self.failed);
+        self.noted.note(std::mem::take(&mut self.failed));
     }
 
     fn gather(&mut self, registry: &Registry) -> Result<(), Error> {
         let certified = self.noted.take();
         self.wanted.extend(certified.locks);
-        self.issuers.extend(certified.issuers);
-        while let Some(ca) = self.issuers.first().copied() {
-            self.wanted.extend(certified_by(registry, ca)?);
-            self.issuers.remove(&ca);
-        }
-        Ok(())
-    }
-}
-
-/// The Locks with a certificate by this CA.
-fn certified_by(registry: &Registry, ca: Id) -> Result<Vec<Id>, Error> {
-    let Some(issuer) = registry.issuer(ca)? else { return Ok(Vec::new()) };
-    let filter = Filter { family: Some(issuer.family), query: None };
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let page = registry.locks_page(&filter, after, PAGE as usize)?;
-        for (lock, _) in page.items {
-            if registry.lock(lock)?.is_some_and(|lock| lock.issuer == ca) {
-                found.push(lock);
+        let mut gathered = Ok(());
+        for ca in certified.issuers {
+            // Those that were found are told, and the others later.
+            if let Err(error) = self.certified_by(registry, ca) {
+                self.failed.issuers.insert(ca);
+                gathered = Err(error);
             }
         }
-        after = page.next;
-        if after.is_none() {
-            return Ok(found);
+        gathered
+    }
+
+    /// Notes the Locks with a certificate by this CA.
+    fn certified_by(&mut self, registry: &Registry, ca: Id) -> Result<(), Error> {
+        let Some(issuer) = registry.issuer(ca)? else { return Ok(()) };
+        let filter = Filter { family: Some(issuer.family), query: None };
+        let (mut after, mut found) = (None, Ok(()));
+        loop {
+            let page = registry.locks_page(&filter, after, PAGE as usize)?;
+            for (lock, _) in page.items {
+                match registry.lock(lock) {
+                    Ok(Some(known)) if known.issuer == ca => self.wanted.extend([lock]),
+                    Ok(_) => {}
+                    Err(error) => found = Err(error.into()),
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return found;
+            }
         }
     }
 }
@@ -119,7 +121,7 @@ impl Room {
                 Ok(None) => continue,
                 // The others are told all the same, and this one later.
                 Err(error) => {
-                    self.chains.failed.insert(lock);
+                    self.chains.failed.locks.insert(lock);
                     self.note(Err(error));
                     continue;
                 }

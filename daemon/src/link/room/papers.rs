@@ -16,10 +16,24 @@ pub(super) type Unstored = BTreeMap<Id, Vec<u8>>;
 impl Room {
     /// A Lock that this station does not know shows its certificate.
     pub(super) fn papers(&mut self, lock: Id, bytes: Vec<u8>) -> Result<(), Error> {
+        match self.take_papers(lock, &bytes) {
+            Err(error @ Error::Store(_)) => {
+                // The broker shows them again when the link comes back, and not before.
+                let has_room = self.unstored_papers.len() < MOST_KEPT;
+                if has_room || self.unstored_papers.contains_key(&lock) {
+                    self.unstored_papers.insert(lock, bytes);
+                }
+                Err(error)
+            }
+            taken => taken,
+        }
+    }
+
+    fn take_papers(&mut self, lock: Id, bytes: &[u8]) -> Result<(), Error> {
         if self.registry.lock(lock)?.is_some() {
             return Ok(());
         }
-        match queries::verified_export(&self.registry, &bytes) {
+        match queries::verified_export(&self.registry, bytes) {
             Ok((family, papers, left_out)) => {
                 if left_out > 0 {
                     self.refusals.note("papers of a Lock that do not verify");
@@ -27,15 +41,10 @@ impl Room {
                 let taken = self
                     .station
                     .ask(move |station, reply| station.import_family(family, papers, reply));
-                if let Err(error) = self.runtime.block_on(taken) {
-                    // The broker does not show them again.
-                    if matches!(error, Error::Store(_)) && self.unstored_papers.len() < MOST_KEPT {
-                        self.unstored_papers.insert(lock, bytes);
-                    }
-                    return Err(error);
-                }
+                self.runtime.block_on(taken)?;
                 self.want(Work::Lock(lock));
             }
+            Err(error @ Error::Store(_)) => return Err(error),
             Err(error) => self.refusals.note(&error),
         }
         Ok(())

@@ -7,8 +7,9 @@ use std::{
 
 use keywright_proto::Id;
 
-/// After how long.
+/// After how long: the first time, and at most. It is twice as long each time, as the broker sends whole files anew.
 const RETRY: Duration = Duration::from_secs(60);
+const AT_MOST: Duration = Duration::from_secs(3600);
 
 /// What is to be tried again.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,17 +23,28 @@ pub(super) struct Failed {
 }
 
 /// The same, with when that is.
-#[derive(Default)]
 pub(super) struct Again {
     failed: Failed,
     at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Default for Again {
+    fn default() -> Self {
+        Self { failed: Failed::default(), at: None, pause: RETRY }
+    }
 }
 
 impl Again {
     /// Notes what failed.
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Failed)) {
         note(&mut self.failed);
-        self.at.get_or_insert_with(|| Instant::now() + RETRY);
+        self.at.get_or_insert_with(|| Instant::now() + self.pause);
+    }
+
+    /// Something was stored.
+    pub(super) fn worked(&mut self) {
+        self.pause = RETRY;
     }
 
     /// How long to wait, where there is something.
@@ -44,6 +56,7 @@ impl Again {
     pub(super) fn due(&mut self) -> Option<Failed> {
         self.at.filter(|at| *at <= Instant::now())?;
         self.at = None;
+        self.pause = (self.pause * 2).min(AT_MOST);
         Some(std::mem::take(&mut self.failed))
     }
 }

@@ -1,0 +1,149 @@
+//! Looks at a token: what it is, then the rest; and again, where something else kept it from telling.
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use super::{Handle, Station, plugs::left_early, view::Trouble};
+use crate::{
+    decision::Plugged,
+    hotplug::{Device, DeviceId},
+    presence,
+    registry::Registry,
+    token::{CardSlot, Details, Identity, Session, TokenError, TransportError},
+};
+
+/// How long offers wait for a token that has not said what it is. One that works takes a twentieth of this; a pcscd that
+/// runs is given half of it to take the token up.
+const SILENT: Duration = Duration::from_secs(4);
+
+impl Station {
+    /// Asks a token what it is. `attempts` is how often that was in vain, for a reason that passes.
+    pub(super) fn look_at(&mut self, device: Device, plugged: Plugged, attempts: u32) {
+        self.reading.insert(device.id.clone());
+        // Nobody waits for one that is shown as what it is.
+        if self.present_mut(&device.id).is_none() {
+            self.awaited.insert(device.id.clone());
+        }
+        let (connector, id) = (device.connector.clone(), device.id.clone());
+        let (early, registry) = (self.myself.clone(), self.registry.clone());
+        let (shown, read, again) = (device.clone(), device.id.clone(), device.clone());
+        let job = move || -> Result<Details, TokenError> {
+            let patience = Patience::start(&early, &shown);
+            let session = Session::open(&connector, &format!("token-{}", shown.port));
+            let identity = session
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|session| identify(session, &registry));
+            drop(patience);
+            // The offer need not wait for the rest.
+            let failed = identity.as_ref().err().cloned();
+            let blank = identity.as_ref().is_ok_and(|identity| {
+                identity.access_certificate.is_none() && identity.issuing_certificate.is_none()
+            });
+            early.tell(move |station| station.identified(shown, plugged, attempts, identity));
+            match failed {
+                Some(error) => Err(error),
+                None => session?.run(move |token| token.read_details(blank)),
+            }
+        };
+        let name = format!("plug-{}", device.port);
+        self.work(
+            name,
+            vec![id],
+            |_| Ok(()),
+            job,
+            move |station, details| match details {
+                Ok(Ok(details)) => station.detailed(&read, details),
+                Ok(Err(error)) => station.not_detailed(again, plugged, attempts, &error),
+                // The job was lost: its token has said nothing, and nobody waits for it any more.
+                Err(_) => {
+                    station.reading.remove(&read);
+                    station.awaited.remove(&read);
+                }
+            },
+        );
+    }
+
+    /// Looks at a token again once what kept it from telling what it is has passed.
+    pub(super) fn wait_until_free(&mut self, device: Device, plugged: Plugged, attempts: u32) {
+        let connector = device.connector.clone();
+        self.work(
+            format!("busy-{}", device.port),
+            Vec::new(),
+            |_| Ok(()),
+            move || connector.wait_until_free(attempts),
+            move |station, freed| {
+                let waits = station.reading.remove(&device.id);
+                let is_shown = station.present_mut(&device.id).is_some();
+                if matches!(freed, Ok(true)) && (waits || is_shown) {
+                    tracing::debug!(?device, "looked at again");
+                    station.look_at(device, plugged, attempts.saturating_add(1));
+                } else if waits && !is_shown {
+                    left_early(&device.id);
+                }
+            },
+        );
+    }
+
+    /// A token did not tell the rest. Where it did not tell what it is either, that was taken care of when it was said, and
+    /// it may wait to be looked at again already: nothing of that look is touched here.
+    pub(super) fn not_detailed(
+        &mut self,
+        device: Device,
+        plugged: Plugged,
+        attempts: u32,
+        error: &TokenError,
+    ) {
+        if !self.is_usable(&device.id) {
+            return;
+        }
+        tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
+        if Trouble::of(error).passes {
+            self.wait_until_free(device, plugged, attempts);
+        }
+    }
+
+    pub(super) fn is_usable(&mut self, device: &DeviceId) -> bool {
+        self.present_mut(device).is_some_and(|(_, key)| key.trouble.is_none())
+    }
+}
+
+/// Who a token is; with its family's card where it is an issuer's of whose family no Lock is known here: one command
+/// more, which no Key that is known has to wait for.
+fn identify(session: &Session, registry: &Registry) -> Result<Identity, TokenError> {
+    let mut identity = session.run(|token| token.read_identity())?;
+    let claims = presence::claims(&identity);
+    let (Some((family, _)), Some(_)) = (claims.family, claims.issuing) else { return Ok(identity) };
+    if registry.family(family).is_ok_and(|known| known.is_none_or(|known| known.locks == 0)) {
+        match session.run(|token| token.read_card()) {
+            Ok(CardSlot::Card(card)) => identity.card = Some(card),
+            Ok(CardSlot::Empty | CardSlot::Other) => {}
+            Err(error @ TokenError::Transport(TransportError::Gone)) => return Err(error),
+            Err(error) => tracing::warn!(%error, "a family card cannot be read"),
+        }
+    }
+    Ok(identity)
+}
+
+/// Waits on a thread of its own while a token is asked what it is; says so to the station where that takes long, so
+/// that a silent token holds up nobody's offer. Ends when it is dropped.
+struct Patience {
+    _answered: mpsc::Sender<()>,
+}
+
+impl Patience {
+    fn start(station: &Handle, device: &Device) -> Self {
+        let (answered, silent) = mpsc::channel();
+        let (station, device) = (station.clone(), device.clone());
+        let wait = move || {
+            if silent.recv_timeout(SILENT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::debug!(?device, "a token is silent; it is no longer waited for");
+                station.tell(move |station| {
+                    station.awaited.remove(&device.id);
+                });
+            }
+        };
+        // Without the thread a silent token is waited for until the reading gives up.
+        let _ = thread::Builder::new().name("patience".into()).spawn(wait);
+        Self { _answered: answered }
+    }
+}
