@@ -96,8 +96,12 @@ impl Station {
         if !self.is_usable(&device.id) {
             return;
         }
-        tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
-        if Trouble::of(error).passes {
+        // Most often it is pulled out, and the kernel is about to say so.
+        let is_gone = matches!(error, TokenError::Transport(TransportError::Gone));
+        if !is_gone {
+            tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
+        }
+        if is_gone || Trouble::of(error).passes {
             self.wait_until_free(device, plugged, attempts);
         }
     }

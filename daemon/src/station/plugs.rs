@@ -48,16 +48,14 @@ impl Station {
         }
         let (mut claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
+            // Only the rest was to be asked once more: what it is stands, and the end of this look says what comes next.
+            Err(_) if self.is_usable(&device.id) => return,
             Err(TokenError::Transport(TransportError::Gone))
                 if attempts < LOST_LOOKS || self.present_mut(&device.id).is_some() =>
             {
                 // It was pulled out, and the kernel is about to say so; or pcscd lost a token that is there still.
                 self.reading.insert(device.id.clone());
                 return self.wait_until_free(device, plugged, attempts);
-            }
-            // Only the rest was to be asked once more: what it is stands.
-            Err(error) if self.is_usable(&device.id) => {
-                return self.not_detailed(device, plugged, attempts, error);
             }
             Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };

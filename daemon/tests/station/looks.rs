@@ -173,6 +173,7 @@ async fn however_often_a_key_is_looked_at_in_vain_it_is_told_once_and_not_forgot
 struct Reset {
     /// How many commands it answers, for each time that it is opened; then every one.
     answers: Mutex<Vec<usize>>,
+    waited: Arc<Mutex<Vec<u32>>>,
 }
 
 struct Answering(usize);
@@ -183,7 +184,8 @@ impl Connector for Reset {
         Ok(Box::new(Answering(answers)))
     }
 
-    fn wait_until_free(&self, _: u32) -> bool {
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        self.waited.lock().unwrap().push(attempts);
         true
     }
 }
@@ -203,10 +205,12 @@ impl Transport for Answering {
 #[tokio::test]
 async fn a_key_that_told_what_it_is_is_asked_for_the_rest_again() {
     let mut bench = Bench::start();
-    // SELECT, 9A, 9C and CHUID are what it is.
-    bench.plug("test", Reset { answers: Mutex::new(vec![4]) });
+    // SELECT, 9A, 9C and CHUID are what it is. What it was stays, whatever the next looks find.
+    let (answers, waited) = (Mutex::new(vec![5, 0, 0, 4]), Arc::<Mutex<Vec<u32>>>::default());
+    bench.plug("test", Reset { answers, waited: waited.clone() });
     let (label, view) = bench.until(key).await;
     assert_eq!((view.state, view.pin_retries), ("blank", -1));
     let (again, view) = bench.until(key).await;
     assert_eq!((again, view.state, view.pin_retries), (label, "blank", 3));
+    assert_eq!(*waited.lock().unwrap(), [0, 1, 2, 3], "one wait for each look in vain");
 }
