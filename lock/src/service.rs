@@ -333,7 +333,7 @@ impl Service {
 
 /// Whether a file could not be read for a reason that has nothing to do with it, and passes.
 fn is_passing(error: &io::Error) -> bool {
-    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
     Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 

@@ -202,7 +202,7 @@ impl Room {
         self.store_again();
         self.store_papers_again();
         for (lock, online) in std::mem::take(&mut self.unstored_presence) {
-            let stored = self.presence(lock, online);
+            let stored = self.store_presence(lock, online);
             self.note(stored);
         }
     }
@@ -297,15 +297,14 @@ impl Room {
             self.chains.want(lock);
         }
         self.unstored_presence.remove(&lock);
-        if known.online != online {
-            let seen =
-                self.station.ask(move |station, reply| station.lock_seen(lock, online, reply));
-            if let Err(error) = self.runtime.block_on(seen) {
-                self.unstored_presence.insert(lock, online);
-                return Err(error);
-            }
-        }
-        Ok(())
+        if known.online == online { Ok(()) } else { self.store_presence(lock, online) }
+    }
+
+    fn store_presence(&mut self, lock: Id, online: bool) -> Result<(), Error> {
+        let seen = self.station.ask(move |station, reply| station.lock_seen(lock, online, reply));
+        self.runtime.block_on(seen).inspect_err(|_| {
+            self.unstored_presence.insert(lock, online);
+        })
     }
 
     /// Says as much as the window allows.

@@ -226,6 +226,8 @@ impl Stations {
         self.behind = Behind::default();
         self.in_flight.clear();
         self.collector.clear();
+        // The broker shows everything again when it is back.
+        self.again = Again::default();
         self.heard.iter_mut().for_each(|(_, is_there)| *is_there = false);
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Station,
+    serializations::Serialization,
     view::{Activity, Output},
 };
 use crate::{presence::State, serialization::wizard::Step};
@@ -23,11 +24,13 @@ impl Station {
             let passes = key.trouble.as_ref().is_some_and(|trouble| trouble.passes);
             key.is_present() && (key.state != State::Unusable || passes)
         });
-        // A recovery code is nowhere but here.
-        let job = self
-            .serializations
-            .values()
-            .any(|job| job.owner.is_some() || job.recovery_code.is_some());
+        // A recovery code that may be in force is nowhere but here; one that no write has used is worth nothing.
+        let holds_code = |job: &Serialization| {
+            let step = job.wizard.step();
+            let may_be_in_force = job.intent.is_some() || step == Step::Writing || step.is_end();
+            job.recovery_code.is_some() && may_be_in_force
+        };
+        let job = self.serializations.values().any(|job| job.owner.is_some() || holds_code(job));
         Activity {
             needed: key || job || working || !self.reading.is_empty() || !self.settled,
             working,

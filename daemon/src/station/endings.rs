@@ -237,7 +237,7 @@ impl Station {
             let token = key.token();
             self.note_refused(token, &error);
         }
-        self.load_intent(number);
+        let is_read = self.load_intent(number);
         if let Some(job) = self.serializations.get_mut(&number)
             && job.wizard.happen(Event::PinLost).is_ok()
         {
@@ -247,8 +247,14 @@ impl Station {
                 Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));
         }
         // Whoever gave the others may be gone: they do not serve the next one.
-        if self.serializations.get(&number).is_some_and(|job| job.owner.is_none()) {
-            self.forget_given(number);
+        if let Some(job) = self.serializations.get_mut(&number)
+            && job.owner.is_none()
+        {
+            job.pins.let_go();
+            // Where it is not known how far the write came, the code that was taken may be in force.
+            if is_read {
+                self.forget_given(number);
+            }
         }
         // One of the Keys may have left, or have come back, while the write ran.
         let needed = self.pins_to_ask(number);

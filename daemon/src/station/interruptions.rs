@@ -57,12 +57,14 @@ impl Station {
         }
     }
 
-    pub(super) fn load_intent(&mut self, number: u64) {
-        let intent = self.registry.intent(number).unwrap_or_else(|error| {
+    /// Answers whether it could be read.
+    pub(super) fn load_intent(&mut self, number: u64) -> bool {
+        let read = self.registry.intent(number).inspect_err(|error| {
             tracing::error!(number, %error, "the intent of a job cannot be read");
-            None
         });
-        let Some(job) = self.serializations.get_mut(&number) else { return };
+        let is_read = read.is_ok();
+        let intent = read.unwrap_or_default();
+        let Some(job) = self.serializations.get_mut(&number) else { return is_read };
         // Once it has a key of this job it has its GUID too: no other blank token is taken for it.
         if let Some(intent) = &intent
             && let (Some(guid), Some(_)) = (intent.candidate.guid, &intent.made.access_key)
@@ -71,6 +73,7 @@ impl Station {
             key.guid = Some(guid);
         }
         job.intent = intent;
+        is_read
     }
 
     pub(super) fn abandon_or_say(&mut self, number: u64) {

@@ -203,12 +203,13 @@ impl Station {
         job.pins.let_go();
         let retake = job.intent.is_none() && job.new_puk.is_some() && job.recovery_code.is_none();
         let needed = self.pins_to_ask(number);
-        let code = if retake { self.new_recovery_code(number).ok().flatten() } else { None };
+        // Where none can be made, the one that was taken stays.
+        let code = if retake { self.new_recovery_code(number).ok() } else { None };
         let Some(job) = self.serializations.get_mut(&number) else { return };
         if job.wizard.step() == Step::Pins {
             needed.into_iter().for_each(|who| job.wizard.need_pin(who));
         }
-        if retake {
+        if let Some(code) = code {
             job.new_puk.clone_from(&code);
             job.recovery_code = code;
         }

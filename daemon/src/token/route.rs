@@ -112,10 +112,11 @@ impl Connector for UsbConnector {
         let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
         let node = claim::node(place.bus, place.device);
         let ended = claim::wait_until_free(&node, sysfs, at_most);
-        if pcscd && ended == Claim::Released {
+        // The first time, whatever it was: pcscd may have ended and started anew since the token was opened.
+        if pcscd && (ended == Claim::Released || (ended == Claim::Unknown && attempts == 0)) {
             // pcscd may take the token up now, and first of all one that has ended to start anew.
             self.taken_up.store(false, Ordering::Relaxed);
-            if !is_active() {
+            if ended == Claim::Released && !is_active() {
                 std::thread::sleep(claim::back_off(0));
             }
         }

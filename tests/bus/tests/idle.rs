@@ -1,9 +1,11 @@
 //! The daemon under a service manager: what it says to it, and the end when nobody needs it or it is of no use.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::{fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf};
+use std::{
+    fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf, sync::mpsc,
+};
 
-use keywright_bus_tests::{LIMIT, Station, card::Reaction, daemon::Launch};
+use keywright_bus_tests::{Answers, LIMIT, Station, card::Reaction, daemon::Launch};
 use rustix::{
     fd::OwnedFd,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -13,7 +15,7 @@ use zbus::fdo::DBusProxy;
 
 /// A service manager: hears what the daemon says.
 struct Manager {
-    socket: UnixDatagram,
+    heard: mpsc::Receiver<(String, Option<OwnedFd>)>,
 }
 
 impl Manager {
@@ -23,43 +25,45 @@ impl Manager {
         let (notify, config): (PathBuf, PathBuf) =
             (directory.join("notify"), directory.join("config.toml"));
         let socket = UnixDatagram::bind(&notify).unwrap();
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
         fs::write(&config, format!("idle_exit_seconds = {seconds}\n")).unwrap();
         launch.notify = Some(notify);
         launch.config = Some(config);
-        Self { socket }
-    }
-
-    /// The next message, and the descriptor that came with it.
-    fn hear(&self) -> (String, Option<OwnedFd>) {
-        let mut buffer = [0; 128];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(
-            &self.socket,
-            &mut [IoSliceMut::new(&mut buffer)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
-        let length = received.unwrap().bytes;
-        let descriptor = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
-        (String::from_utf8(buffer[..length].to_vec()).unwrap(), descriptor)
+        // At once, as a service manager does: the kernel keeps only some that nobody has read, and the daemon waits then.
+        let (send, heard) = mpsc::channel();
+        std::thread::spawn(move || while send.send(hear(&socket)).is_ok() {});
+        Self { heard }
     }
 
     /// Everything up to the barrier, and the descriptor by which it is held.
     fn until_barrier(&self) -> (Vec<String>, OwnedFd) {
         let mut heard = Vec::new();
         loop {
-            let (state, descriptor) = self.hear();
+            let (state, descriptor) = self.heard.recv_timeout(LIMIT).unwrap();
             heard.push(state);
             if let Some(descriptor) = descriptor {
                 return (heard, descriptor);
             }
         }
     }
+}
+
+/// The next message, and the descriptor that came with it.
+fn hear(socket: &UnixDatagram) -> (String, Option<OwnedFd>) {
+    let mut buffer = [0; 128];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut buffer)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    );
+    let length = received.unwrap().bytes;
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    (String::from_utf8(buffer[..length].to_vec()).unwrap(), descriptor)
 }
 
 async fn station(seconds: u32) -> (Station, Manager) {
@@ -115,7 +119,7 @@ async fn it_is_watched_while_it_works_and_ends_when_nobody_needs_it() {
 async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
     let (mut station, manager) = station(1).await;
     let (_, barrier) = manager.until_barrier();
-    let (asked, is_asked) = std::sync::mpsc::channel();
+    let (asked, is_asked) = mpsc::channel();
     let script = move |_, _: &[u8]| {
         // Nobody waits for the second command.
         let _ = asked.send(());
@@ -127,6 +131,29 @@ async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
     let status = station.daemon.ended().await;
     assert_eq!(status.code(), Some(75));
     drop(key);
+}
+
+/// Its front-end took the code and has gone, and so have both Keys.
+#[tokio::test]
+async fn a_recovery_code_that_no_write_has_used_keeps_nobody() {
+    let (mut station, manager) = station(5).await;
+    let master = station.plug("master").await;
+    station.make_master(&master, "Master").await;
+    station.add_lock(&master, "gate").await;
+    let candidate = station.plug("candidate").await;
+    let job = station.offer(&master, &candidate).await;
+    let answers = Answers::sub("Sub", &[]);
+    station.client.answer_until(&mut station.watch, &job, &answers, "pins").await;
+    let proxy = station.client.serialization(&job).await;
+    proxy.take_recovery_code().await.unwrap();
+    station.unplug(candidate).await;
+    station.watch.until_step(&job, "awaiting-key").await;
+    proxy.release().await.unwrap();
+    station.unplug(master).await;
+    let (_, barrier) = manager.until_barrier();
+    drop(barrier);
+    let status = station.daemon.ended().await;
+    assert!(status.success(), "{status}");
 }
 
 #[tokio::test]

@@ -91,19 +91,22 @@ impl Chains {
     fn certified_by(&mut self, registry: &Registry, ca: Id) -> Result<(), Error> {
         let Some(issuer) = registry.issuer(ca)? else { return Ok(()) };
         let filter = Filter { family: Some(issuer.family), query: None };
-        let (mut after, mut found) = (None, Ok(()));
+        let mut after = None;
         loop {
             let page = registry.locks_page(&filter, after, PAGE as usize)?;
             for (lock, _) in page.items {
                 match registry.lock(lock) {
                     Ok(Some(known)) if known.issuer == ca => self.wanted.extend([lock]),
                     Ok(_) => {}
-                    Err(error) => found = Err(error.into()),
+                    Err(error) => {
+                        self.failed.locks.insert(lock);
+                        tracing::error!(%error, %lock, "whether it is to be told of itself is not known");
+                    }
                 }
             }
             after = page.next;
             if after.is_none() {
-                return found;
+                return Ok(());
             }
         }
     }

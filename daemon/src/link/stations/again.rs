@@ -42,9 +42,10 @@ impl Again {
         self.at.get_or_insert_with(|| Instant::now() + self.pause);
     }
 
-    /// Something was stored.
+    /// Something was stored: the others may be, too.
     pub(super) fn worked(&mut self) {
         self.pause = RETRY;
+        self.at = self.at.map(|at| at.min(Instant::now() + RETRY));
     }
 
     /// How long to wait, where there is something.
