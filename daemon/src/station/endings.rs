@@ -250,10 +250,11 @@ impl Station {
         if let Some(job) = self.serializations.get_mut(&number)
             && job.owner.is_none()
         {
-            job.pins.let_go();
-            // Where it is not known how far the write came, the code that was taken may be in force.
+            // Where it is not known how far the write came, the code that was taken may be in force, and stays.
             if is_read {
                 self.forget_given(number);
+            } else {
+                job.pins.let_go();
             }
         }
         // One of the Keys may have left, or have come back, while the write ran.

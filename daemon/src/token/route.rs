@@ -112,9 +112,9 @@ impl Connector for UsbConnector {
         let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
         let node = claim::node(place.bus, place.device);
         let ended = claim::wait_until_free(&node, sysfs, at_most);
-        // The first time, whatever it was: pcscd may have ended and started anew since the token was opened.
+        // pcscd may take the token up now, and first of all one that has ended to start anew: of that nothing may have told, so
+        // it is given its time after the first wait in any case.
         if pcscd && (ended == Claim::Released || (ended == Claim::Unknown && attempts == 0)) {
-            // pcscd may take the token up now, and first of all one that has ended to start anew.
             self.taken_up.store(false, Ordering::Relaxed);
             if ended == Claim::Released && !is_active() {
                 std::thread::sleep(claim::back_off(0));

@@ -163,6 +163,18 @@ impl Station {
         self.watch.until(&format!("{} {state}", key.as_str()), check).await;
     }
 
+    /// A Master with a Lock, a blank Key, and the job for a Sub Key whose PINs are asked for.
+    pub async fn at_pins(&mut self) -> (Plugged, Plugged, OwnedObjectPath) {
+        let master = self.plug("master").await;
+        self.make_master(&master, "Master").await;
+        self.add_lock(&master, "gate").await;
+        let candidate = self.plug("candidate").await;
+        let job = self.offer(&master, &candidate).await;
+        let answers = Answers::sub("Sub", &[]);
+        self.client.answer_until(&mut self.watch, &job, &answers, "pins").await;
+        (master, candidate, job)
+    }
+
     /// The id of a Key that has one.
     pub async fn id(&self, key: &OwnedObjectPath) -> String {
         self.watch.objects().await.key(key).unwrap().text("Id")
@@ -270,6 +282,11 @@ impl Station {
         let gone = |objects: &Objects| objects.serialization(job).is_none().then_some(());
         self.watch.until("the object removed by Finish", gone).await;
     }
+}
+
+/// What [`Station::rights_by_name`] answers, as it is written down.
+pub fn states(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, state)| ((*name).into(), (*state).into())).collect()
 }
 
 fn present(objects: &Objects) -> HashSet<OwnedObjectPath> {

@@ -132,24 +132,34 @@ async fn a_cancel_that_was_answered_holds_when_the_key_is_pulled_out() {
     cancel_at_generate(&mut station, &job, &candidate, Reaction::Cut).await;
 }
 
-/// The second write waits for the issuer when it is cancelled, and its Key is gone when it is its turn.
+/// The second write waits for the issuer when it is cancelled, and its Key is gone when it is its turn, or another plug.
 #[tokio::test]
 async fn a_cancel_that_was_answered_holds_when_the_write_has_not_begun() {
-    let (mut station, master) = with_lock().await;
-    let answers = Answers::sub("Sub", &[]);
-    let (first, second) = (station.plug("first").await, station.plug("second").await);
-    let one = before_the_write(&mut station, &master, &first, &answers).await;
-    let two = before_the_write(&mut station, &master, &second, &answers).await;
-    let go_on = hold_at_generate(&station, &one, &first, Reaction::Forward).await;
-    station.client.answer(&station.watch, &two, &answers).await.unwrap();
-    station.watch.until_step(&two, "writing").await;
-    station.client.serialization(&two).await.cancel().await.unwrap();
-    station.unplug(second).await;
-    go_on.send(()).unwrap();
-    station.watch.until_step(&one, "finished").await;
-    station.watch.until_step(&two, "cancelled").await;
-    let second = station.plug("second").await;
-    assert_ne!(station.offer(&master, &second).await, two, "it was re-plugged");
+    for is_back in [false, true] {
+        let (mut station, master) = with_lock().await;
+        let answers = Answers::sub("Sub", &[]);
+        let (first, second) = (station.plug("first").await, station.plug("second").await);
+        let one = before_the_write(&mut station, &master, &first, &answers).await;
+        let two = before_the_write(&mut station, &master, &second, &answers).await;
+        let go_on = hold_at_generate(&station, &one, &first, Reaction::Forward).await;
+        station.client.answer(&station.watch, &two, &answers).await.unwrap();
+        station.watch.until_step(&two, "writing").await;
+        station.client.serialization(&two).await.cancel().await.unwrap();
+        station.unplug(second).await;
+        let early = if is_back { Some(station.plug("second").await) } else { None };
+        go_on.send(()).unwrap();
+        station.watch.until_step(&one, "finished").await;
+        station.watch.until_step(&two, "cancelled").await;
+        let second = match early {
+            Some(second) => second,
+            None => station.plug("second").await,
+        };
+        let again = |objects: &Objects| {
+            let offer = &objects.offer(&master.path, &second.path)?.path;
+            (*offer != two).then_some(())
+        };
+        station.watch.until("an offer, as it was re-plugged", again).await;
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{
     fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf, sync::mpsc,
 };
 
-use keywright_bus_tests::{Answers, LIMIT, Station, card::Reaction, daemon::Launch};
+use keywright_bus_tests::{LIMIT, Station, card::Reaction, daemon::Launch};
 use rustix::{
     fd::OwnedFd,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -137,13 +137,7 @@ async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
 #[tokio::test]
 async fn a_recovery_code_that_no_write_has_used_keeps_nobody() {
     let (mut station, manager) = station(5).await;
-    let master = station.plug("master").await;
-    station.make_master(&master, "Master").await;
-    station.add_lock(&master, "gate").await;
-    let candidate = station.plug("candidate").await;
-    let job = station.offer(&master, &candidate).await;
-    let answers = Answers::sub("Sub", &[]);
-    station.client.answer_until(&mut station.watch, &job, &answers, "pins").await;
+    let (master, candidate, job) = station.at_pins().await;
     let proxy = station.client.serialization(&job).await;
     proxy.take_recovery_code().await.unwrap();
     station.unplug(candidate).await;

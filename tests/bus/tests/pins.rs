@@ -17,13 +17,7 @@ const NEW_PIN: &str = "135791";
 /// A station where a Master with a Lock and a blank Key are at the step `pins` of a Sub Key.
 async fn at_pins() -> (Station, Plugged, Plugged, OwnedObjectPath) {
     let mut station = Station::start().await;
-    let master = station.plug("master").await;
-    station.make_master(&master, "Master").await;
-    station.add_lock(&master, "gate").await;
-    let candidate = station.plug("candidate").await;
-    let job = station.offer(&master, &candidate).await;
-    let answers = Answers::sub("Sub", &[]);
-    station.client.answer_until(&mut station.watch, &job, &answers, "pins").await;
+    let (master, candidate, job) = station.at_pins().await;
     (station, master, candidate, job)
 }
 

@@ -8,6 +8,7 @@ use keywright_bus_tests::{
     certs,
     client::assert_refused,
     pins::{self, PIN},
+    station::states,
 };
 
 /// A station with a Master, where the revocation of a senior waits so many days.
@@ -21,10 +22,6 @@ async fn with_delay(days: u32) -> (Station, Plugged) {
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;
     (station, master)
-}
-
-fn states(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(name, state)| ((*name).into(), (*state).into())).collect()
 }
 
 /// A Backup that made a Sub Key and took a right away is lost: its word is void, its Sub Key keeps

@@ -6,11 +6,8 @@ use keywright_bus_tests::{
     Answers, Gate, LIMIT, Objects, Station, certs,
     client::assert_refused,
     pins::{self, PIN, WRONG_PIN},
+    station::states,
 };
-
-fn states(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected.iter().map(|(name, state)| ((*name).into(), (*state).into())).collect()
-}
 
 #[tokio::test]
 async fn rights_are_changed_while_the_key_is_away() {
