@@ -24,7 +24,7 @@ use keywright_proto::{
 const NGINX: &str = "/usr/sbin/nginx";
 
 /// Puts lists in force, and ends when they are.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd/keywright-lock-nginx");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../systemd/keywright-lock-nginx");
 
 struct Nginx {
     port: u16,

@@ -1,7 +1,7 @@
 //! Locks with state directories of their own, and a family made of software keys.
 #![allow(dead_code, missing_docs, unused_imports)]
 
-#[path = "../../../proto/tests/common/mod.rs"]
+#[path = "../../../../proto/tests/common/mod.rs"]
 mod family;
 pub mod server;
 pub mod station;

@@ -11,7 +11,7 @@ pub mod config;
 pub mod error;
 pub mod exclusive;
 #[cfg(test)]
-#[path = "../../proto/tests/common/mod.rs"]
+#[path = "../../../proto/tests/common/mod.rs"]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod family;
 pub mod files;
