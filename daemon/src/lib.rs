@@ -9,7 +9,6 @@ pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod error;
-pub mod hotplug;
 pub mod journal;
 pub mod judging;
 pub mod lifecycle;
@@ -21,4 +20,6 @@ pub mod registry;
 pub mod serialization;
 pub mod station;
 pub mod supervisor;
-pub mod token;
+
+use keywright_token as token;
+use keywright_token::hotplug;

@@ -10,11 +10,11 @@ use std::{
 
 use clap::Parser;
 #[cfg(feature = "virtual-reader")]
-use keywrightd::hotplug::{Event, virtual_reader::VirtualReader};
+use keywright_token::hotplug::{Event, VirtualReader};
+use keywright_token::hotplug::{Sink, StartError, UdevSource};
 use keywrightd::{
     bus::{Bus, Service, ServiceError, sleep},
     config::{Config, ConfigError},
-    hotplug::{Sink, StartError, udev::UdevSource},
     journal::{self, Journal},
     lifecycle,
     link::{self, LinkError},

@@ -1,7 +1,7 @@
 //! What tokens claim, with certificates as jobs make them and as nobody should.
 
 use keywright_proto::{
-    Unsigned,
+    Certificate, PublicKey, Unsigned,
     profile::{self, Validity},
 };
 use p256::{
@@ -10,6 +10,7 @@ use p256::{
 };
 
 use super::*;
+use crate::token::Identity;
 
 const VALIDITY: Validity = Validity { not_before: 1_700_000_000, not_after: 2_000_000_000 };
 

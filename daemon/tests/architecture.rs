@@ -55,9 +55,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("sled::", &["registry/"]),
     ("bincode::", &["registry/"]),
-    ("rusb::", &["token/usb.rs"]),
-    ("udev::Device", &["hotplug/udev.rs"]),
-    ("pcsc::{", &["token/pcsc.rs", "token/pcsc_tests.rs"]),
     ("zbus::", &["bus/"]),
     ("rumqttc::", &["link/connection.rs"]),
     ("async fn", &["bus/", "lifecycle.rs", "link/connection.rs", "station/handle.rs", "main.rs"]),
@@ -71,7 +68,6 @@ const RULES: &[&str] = &[
     "decision.rs",
     "judging/kept.rs",
     "presence.rs",
-    "token/pcsc_reader.rs",
     "serialization/look.rs",
     "serialization/stage.rs",
     "serialization/wizard.rs",

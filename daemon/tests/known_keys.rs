@@ -7,15 +7,17 @@ use keywright_proto::{
     Certificate, Id, PublicKey, Role, Unsigned,
     profile::{self, Validity},
 };
+use keywright_token::{
+    Connector, Limits, Transport, TransportError,
+    hotplug::{Device, DeviceId, Event},
+};
 use keywrightd::{
     config::Config,
-    hotplug::{Device, DeviceId, Event},
     registry::{
         Batch, Registry,
         records::{Key, Membership},
     },
     station::{Station, view::Output},
-    token::{Connector, Limits, Transport, TransportError},
 };
 use p256::{
     ecdsa::{DerSignature, SigningKey, signature::hazmat::PrehashSigner},

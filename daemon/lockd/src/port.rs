@@ -1,5 +1,4 @@
-//! The physical way: a Master or Backup Key that is put into this Lock's own USB port certifies it. The rooms that know
-//! plugs and tokens are those of `keywrightd`.
+//! The physical way: a Master or Backup Key that is put into this Lock's own USB port certifies it.
 
 #[cfg(feature = "virtual-reader")]
 use std::path::PathBuf;
@@ -17,11 +16,10 @@ use keywright_proto::{
     Certificate, Id, PublicKey, Role,
     pem::{self, Label},
 };
-use keywrightd::{
-    hotplug::{Device, Event, Sink, StartError, udev::UdevSource},
-    presence::{Claims, claims},
-    serialization::lock_certificate::{LockRequest, sign_lock},
-    token::{CardSlot, Identity, Pin, Route, Session, Token, TokenError, TransportError},
+use keywright_token::{
+    CardSlot, Claims, Identity, LockRequest, Pin, Route, Session, Token, TokenError,
+    TransportError, certify_lock, claims, finish,
+    hotplug::{Device, Event, Sink, StartError, UdevSource},
 };
 use zeroize::Zeroizing;
 
@@ -103,7 +101,6 @@ pub fn certify(
     };
     let made = unix_millis() / 1_000;
     let request = LockRequest {
-        card: None,
         key: identity.clone(),
         chain: chain.clone(),
         prove: true,
@@ -111,7 +108,10 @@ pub fn certify(
         years: YEARS,
     };
     let pin = pin()?;
-    let (cleared, signed) = session.run(move |token| sign_lock(token, &pin, &request))?;
+    let (cleared, signed) = session.run(move |token| {
+        let signed = certify_lock(token, &pin, &request);
+        finish(token, signed, None)
+    })?;
     if cleared.authorized {
         eprintln!("this token stays authorized until it is unplugged: pull it out now");
     }
@@ -155,7 +155,7 @@ fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
     let sink: Sink = Arc::new(move |event| drop(send.send(event)));
     #[cfg(feature = "virtual-reader")]
     if let Some(socket) = &port.virtual_reader {
-        let source = keywrightd::hotplug::virtual_reader::VirtualReader::start(socket, sink)?;
+        let source = keywright_token::hotplug::VirtualReader::start(socket, sink)?;
         return Ok((first(&events)?, Box::new(source)));
     }
     let Port { .. } = port;

@@ -11,6 +11,5 @@ pub mod stage;
 pub mod wizard;
 pub mod write;
 
+pub use crate::token::{random_serial, validity};
 pub use commit::{left_behind, new_issuer, roll_back};
-pub use papers::validity;
-pub use write::random_serial;

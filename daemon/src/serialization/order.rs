@@ -10,7 +10,7 @@ use crate::{
         Registry, RegistryError,
         records::{Intent, LockEntry},
     },
-    token::{Connector, Pin, RecoveryCode, TokenError},
+    token::{Connector, NotSigned, Pin, RecoveryCode, TokenError},
 };
 
 /// One token of a write.
@@ -188,6 +188,16 @@ impl From<RegistryError> for Stop {
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl From<NotSigned> for Failure {
+    /// Only an issuer signs outside of a write.
+    fn from(why: NotSigned) -> Self {
+        match why {
+            NotSigned::NotGenuine => Self::NotGenuine(Who::Issuer),
+            NotSigned::Profile(text) => Self::Profile(text),
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a job signs: certificates, the first CRL, the statement, by the table of `trust.md`.
 
 use keywright_proto::{
-    Certificate, Kind, PublicKey, Unsigned, crl,
-    profile::{self, Validity},
+    Certificate, Kind, PublicKey, Unsigned, crl, profile,
     statement::Statement,
     tree::{Effect, Leaf, Target, Tree},
 };
@@ -13,17 +12,12 @@ use super::{
     wizard::Who,
     write::{Write, open, stays_authorized},
 };
-use crate::token::{Pin, Session, Slot, Token};
+use crate::token::{Pin, Session, Slot, Token, validity};
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 /// Seconds of a year.
 const YEAR: u64 = 365 * DAY + DAY / 4;
-
-/// The validity of a certificate made now: from a day before, for clocks that are late.
-pub fn validity(made: u64, years: u32) -> Validity {
-    Validity { not_before: made.saturating_sub(DAY), not_after: made + u64::from(years) * YEAR }
-}
 
 fn profile_failure(error: impl std::fmt::Display) -> Stop {
     Failure::Profile(error.to_string()).into()

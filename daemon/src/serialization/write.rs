@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 
 use keywright_proto::{Id, Kind, PublicKey, statement::next_version};
-use sha2::{Digest, Sha256};
 
 use super::{
     card::{CardOrder, Carried, put_card},
@@ -17,11 +16,13 @@ use super::{
 use crate::{
     clock,
     registry::Batch,
-    token::{Cleared, Container, Pin, Session, Slot, Token, TokenError, TransportError, Usage},
+    token::{
+        Cleared, Container, Pin, Session, Slot, Token, TokenError, TransportError, Usage,
+        random_serial,
+    },
 };
 
-/// What a token signs to show that it holds a key; nothing else that is signed has this form.
-const CHALLENGE: &[u8] = b"Keywright challenge\0";
+pub use crate::token::challenge;
 
 /// A write that is running.
 pub(super) struct Write {
@@ -143,7 +144,8 @@ impl Write {
             );
         }
         if !made.looked {
-            made.serials = vec![random_serial()?, random_serial()?];
+            let serial = || random_serial().map_err(Failure::from);
+            made.serials = vec![serial()?, serial()?];
             getrandom::fill(&mut made.salt_seed).map_err(|_| no_randomness())?;
             made.looked = true;
             self.save()?;
@@ -219,7 +221,7 @@ impl Write {
         self.step()?;
         let key =
             PublicKey::from_spki_der(spki).map_err(|error| Failure::Profile(error.to_string()))?;
-        let digest = challenge()?;
+        let digest = challenge().map_err(Failure::from)?;
         let pin = self.pin();
         let signature = self.on_candidate(move |token| token.sign_with(slot, &pin, &digest))?;
         key.verify_prehash(&digest, &signature)
@@ -381,22 +383,6 @@ impl Write {
             Kind::Backup | Kind::Master => 7 + 2 + 4 + 3,
         }
     }
-}
-
-/// A serial number for a certificate.
-pub fn random_serial() -> Result<Vec<u8>, Failure> {
-    let mut serial = vec![0; 16];
-    getrandom::fill(&mut serial).map_err(|_| no_randomness())?;
-    // Positive and of full length (RFC 5280, 4.1.2.2).
-    serial[0] = serial[0] & 0x7F | 0x40;
-    Ok(serial)
-}
-
-/// A digest that nobody can have had signed before.
-pub fn challenge() -> Result<[u8; 32], Failure> {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|_| no_randomness())?;
-    Ok(Sha256::new().chain_update(CHALLENGE).chain_update(nonce).finalize().into())
 }
 
 fn no_randomness() -> Failure {

@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use keywright_token::{
+    Connector, Limits, Transport, TransportError,
+    hotplug::{Device, DeviceId, Event},
+};
 use keywrightd::{
     config::Config,
-    hotplug::{Device, DeviceId, Event},
     registry::Registry,
     station::{
         Handle, Station,
         view::{KeyView, Output},
     },
-    token::{Connector, Limits, Transport, TransportError},
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 

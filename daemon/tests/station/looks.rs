@@ -10,11 +10,8 @@ use std::{
 };
 
 use keywright_proto::ErrorName;
-use keywrightd::{
-    clock::unix_seconds,
-    station::view::Output,
-    token::{Connector, Limits, Transport, TransportError},
-};
+use keywright_token::{Connector, Limits, Transport, TransportError};
+use keywrightd::{clock::unix_seconds, station::view::Output};
 
 use crate::bench::{Bench, Blank, PATIENCE, key};
 

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use bench::{Bench, Free, PATIENCE, key};
 use keywright_proto::ErrorName;
+use keywright_token::{
+    Connector, Limits, Transport, TransportError,
+    hotplug::{Device, DeviceId, Event},
+};
 use keywrightd::{
     config::Config,
-    hotplug::{Device, DeviceId, Event},
     registry::Registry,
     station::{Handle, Station, view::Output},
-    token::{Connector, Limits, Transport, TransportError},
 };
 
 /// A blank token that is pulled out right after its last answer to the first look.

@@ -13,9 +13,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use keywrightd::hotplug::udev::UdevSource;
-use keywrightd::hotplug::{Device, DeviceId, Event};
-use keywrightd::token::Route;
+use keywright_token::Route;
+use keywright_token::hotplug::{Device, DeviceId, Event, UdevSource};
 
 const TEST: &str = "one_event_for_one_plug";
 /// An event that has not come by then does not come.

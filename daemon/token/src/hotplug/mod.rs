@@ -1,19 +1,23 @@
 //! What was plugged in and what was pulled out: one event for one physical plug.
 //!
-//! Two sources stand behind one channel: the kernel by way of udevd ([`udev`]) and, for tests and
-//! demos, a Unix socket on which card programs plug themselves in ([`virtual_reader`]).
+//! Two sources stand behind one channel: the kernel by way of udevd ([`UdevSource`]) and, for tests and
+//! demos, a Unix socket on which card programs plug themselves in (`VirtualReader`).
 
 mod seen;
-pub mod udev;
+mod udev;
 #[cfg(feature = "virtual-reader")]
-pub mod virtual_reader;
+mod virtual_reader;
 #[cfg(test)]
 #[cfg(feature = "virtual-reader")]
 mod virtual_reader_tests;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
-use crate::token::Connector;
+pub use udev::UdevSource;
+#[cfg(feature = "virtual-reader")]
+pub use virtual_reader::VirtualReader;
+
+use crate::Connector;
 
 /// Names one plugged-in device from its plug to its unplug; never used again for another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,4 +1,9 @@
-//! Talking to one PIV token (NIST SP 800-73-4): transports, the PIV client, and the verbs that the product needs.
+//! PIV tokens (NIST SP 800-73-4): plugs and unplugs ([`hotplug`]), the ways to a token (USB and pcscd), the PIV client, what
+//! the product asks of a token ([`Token`]), what a token claims to be ([`claims`]), and signing with the Key on it.
+//!
+//! This crate knows what one token does and says. It knows nothing of a registry, a bus, or what a family has decided:
+//! its callers give it certificates and objects to sign.
+#![forbid(unsafe_code)]
 
 mod apdu;
 mod ccid;
@@ -7,6 +12,9 @@ mod claim;
 mod details;
 mod error;
 mod extensions;
+mod family_card;
+pub mod hotplug;
+mod identity_claims;
 mod management;
 mod management_key;
 #[cfg(test)]
@@ -23,6 +31,7 @@ mod route;
 #[cfg(test)]
 mod scripted;
 mod session;
+mod signing;
 #[cfg(test)]
 mod simulated;
 mod tlv;
@@ -38,20 +47,18 @@ use std::fmt;
 
 pub use details::{Details, PinState};
 pub use error::TokenError;
-pub use extensions::{Metadata, MetadataAnswer};
-pub use management::KeyOrigin;
-pub use management_key::{KeyType, ManagementKey};
+pub use family_card::{CardContents, Carried, OldCard, unlock_for_card};
+pub use identity_claims::{Claims, claims};
 pub use object::{Container, Retired, Slot, decode_card, random_guid, random_seed};
-pub use pcsc_reader::Address;
 pub use pin::{Pin, PinFormat, RecoveryCode};
-pub use piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
-pub use route::{Route, UsbConnector};
+pub use route::Route;
 pub use session::Session;
+pub use signing::{
+    Finished, LockRequest, NotSigned, Signed, certify_lock, challenge, finish, random_serial,
+    sign_all, sign_first, validity,
+};
 pub use usage::{Printed, Usage};
-pub use usb::{Interface, Usb};
 pub use verbs::{CardSlot, Cleared, Identity, PukOffer, Token};
-#[cfg(feature = "virtual-reader")]
-pub use vpcd::{ANSWER_TIMEOUT, VpcdConnector};
 
 /// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
 pub trait Transport: Send {

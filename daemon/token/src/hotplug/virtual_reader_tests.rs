@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::virtual_reader::VirtualReader;
 use super::{Device, DeviceId, Event, StartError};
-use crate::token::{Connector, TransportError, VpcdConnector};
+use crate::vpcd::VpcdConnector;
+use crate::{Connector, TransportError};
 
 /// An event that has not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -143,7 +143,7 @@ fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn is_test(name: &CStr, _place: Option<super::Address>) -> bool {
+fn is_test(name: &CStr, _place: Option<super::pcsc_reader::Address>) -> bool {
     name.to_bytes() == b"Test 00 00"
 }
 
@@ -173,7 +173,7 @@ fn on_a_real_pcscd() {
     for name in ["a_job", "others", "resets", "other_cards", "pulled_out", "without_pcscd"] {
         let (pcscd, socket) = Pcscd::start();
         let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", &format!("token::pcsc_tests::{name}"), "--ignored", "--nocapture"])
+            .args(["--exact", &format!("pcsc_tests::{name}"), "--ignored", "--nocapture"])
             .env(SOCKET, socket)
             .env("TEST_PORT", pcscd.port.to_string())
             .env("TEST_PID", pcscd.process.id().to_string())

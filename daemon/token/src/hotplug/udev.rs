@@ -13,7 +13,9 @@ use udev::{EventType, MonitorBuilder, MonitorSocket};
 
 use super::seen::{Change, Interface, Seen};
 use super::{Device, Event, Sink, StartError};
-use crate::token::{self, Address, Route, Usb, UsbConnector};
+use crate::pcsc_reader::Address;
+use crate::route::{Route, UsbConnector};
+use crate::usb::{self, Usb};
 
 const SUBSYSTEM: &str = "usb";
 const INTERFACE: &str = "usb_interface";
@@ -190,7 +192,7 @@ impl Source {
         match (change, added) {
             (Change::Plugged(id), Some((interface, facts))) => {
                 let (bus, device) = interface.address;
-                let interface_of = token::Interface {
+                let interface_of = usb::Interface {
                     place: Address { bus, device },
                     number: interface.number,
                     sysfs: interface.path.clone().into(),

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::{Device, DeviceId, Event, Sink, StartError};
-use crate::token::{ANSWER_TIMEOUT, VpcdConnector};
+use crate::vpcd::{ANSWER_TIMEOUT, VpcdConnector};
 
 /// A connection has no physical place: the reader is one port for all its cards.
 const PORT: &str = "virtual";
