@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 pub use kept::kept;
 
 use crate::registry::{
-    Filter, Registry, RegistryError, WithEntries,
+    Filter, Registry, RegistryError, StatementWithEntries,
     records::{Key, LockEntry, Scope, Statement},
 };
 
@@ -300,7 +300,7 @@ impl Words {
     }
 
     /// What has to be kept beside a new statement.
-    pub fn beside(&self, new: &Statement, entries: &[LockEntry]) -> Vec<WithEntries> {
+    pub fn beside(&self, new: &Statement, entries: &[LockEntry]) -> Vec<StatementWithEntries> {
         let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
         let known = versioned.map(|source| (source.statement.clone(), source.entries.clone()));
         let mut kept = kept(known.chain([(new.clone(), entries.to_vec())]).collect());

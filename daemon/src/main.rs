@@ -259,7 +259,7 @@ fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError>
 fn publish_events(registry: &Registry) {
     let journal = std::env::var_os("JOURNAL_STREAM")
         .and_then(|_| Journal::connect(Path::new(journal::SOCKET)).ok());
-    registry.watch_events(move |events| {
+    registry.watch_audit_events(move |events| {
         for event in events {
             let written = journal.as_ref().is_some_and(|journal| journal.write(event).is_ok());
             if !written {

@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 /// How long a user is not named again for the same action, in seconds.
 const HOUR: u64 = 3_600;
 /// How many users and actions are told apart; all others count together.
-const MOST: usize = 32;
+const MAX_SOURCES: usize = 32;
 
 /// A user (none: who could not be told) and a polkit action, or a word for what was not believed.
-pub type Who = (Option<u32>, String);
+pub type DenialKey = (Option<u32>, String);
 
-/// What was refused lately.
+/// What was refused recently.
 #[derive(Debug, Default)]
 pub struct Denials {
-    lately: BTreeMap<Who, Lately>,
+    recent: BTreeMap<DenialKey, Recent>,
 }
 
 #[derive(Debug, Default)]
-struct Lately {
+struct Recent {
     written: u64,
     since: u64,
 }
@@ -27,32 +27,37 @@ struct Lately {
 impl Denials {
     /// Takes up what the log has already: an event of before the daemon was started.
     pub fn written(&mut self, uid: Option<u32>, action: &str, time: u64) {
-        let lately = self.lately.entry((uid, action.into())).or_default();
-        lately.written = lately.written.max(time);
+        let recent = self.recent.entry((uid, action.into())).or_default();
+        recent.written = recent.written.max(time);
     }
 
     /// A call was refused. Answers what is to be written: the user, the action, and how many calls it stands for.
-    pub fn refused(&mut self, uid: Option<u32>, action: &str, now: u64) -> Option<(Who, u64)> {
+    pub fn refused(
+        &mut self,
+        uid: Option<u32>,
+        action: &str,
+        now: u64,
+    ) -> Option<(DenialKey, u64)> {
         let who = self.place((uid, action.into()), now);
-        let new = !self.lately.contains_key(&who);
-        let lately = self.lately.entry(who.clone()).or_default();
-        lately.since += 1;
-        if !new && !is_over(lately.written, now) {
+        let new = !self.recent.contains_key(&who);
+        let recent = self.recent.entry(who.clone()).or_default();
+        recent.since += 1;
+        if !new && !is_over(recent.written, now) {
             return None;
         }
-        lately.written = now;
-        Some((who, std::mem::take(&mut lately.since)))
+        recent.written = now;
+        Some((who, std::mem::take(&mut recent.since)))
     }
 
     /// Under whom it counts: under nobody where there is no room for another one.
-    fn place(&mut self, who: Who, now: u64) -> Who {
-        if self.lately.contains_key(&who) {
+    fn place(&mut self, who: DenialKey, now: u64) -> DenialKey {
+        if self.recent.contains_key(&who) {
             return who;
         }
-        if self.lately.len() >= MOST {
-            self.lately.retain(|_, lately| lately.since > 0 || !is_over(lately.written, now));
+        if self.recent.len() >= MAX_SOURCES {
+            self.recent.retain(|_, recent| recent.since > 0 || !is_over(recent.written, now));
         }
-        if self.lately.len() < MOST { who } else { (None, String::new()) }
+        if self.recent.len() < MAX_SOURCES { who } else { (None, String::new()) }
     }
 }
 
@@ -98,9 +103,9 @@ mod tests {
         let mut denials = Denials::default();
         let written =
             (0..1_000).filter_map(|uid| denials.refused(Some(uid), "a", NOW)).collect::<Vec<_>>();
-        assert_eq!(written.len(), MOST + 1);
-        assert_eq!(written[MOST], ((None, String::new()), 1));
-        assert!(denials.lately.len() <= MOST + 1);
+        assert_eq!(written.len(), MAX_SOURCES + 1);
+        assert_eq!(written[MAX_SOURCES], ((None, String::new()), 1));
+        assert!(denials.recent.len() <= MAX_SOURCES + 1);
         // An hour later those that were silent make room.
         assert_eq!(calls(&mut denials, 999, "a", NOW + HOUR), Some(1));
     }

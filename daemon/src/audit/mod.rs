@@ -11,10 +11,10 @@ mod tests;
 use keywright_proto::{ErrorName, Id, Kind, Role};
 
 /// The user who asked, in the fields of an event; absent where nobody did.
-pub const BY: &str = "uid";
+pub const UID: &str = "uid";
 
 /// How many Locks one event names at most.
-pub const MOST_LOCKS: usize = 64;
+pub const MAX_LOCKS_PER_EVENT: usize = 64;
 
 /// A token, as far as it can be told: a blank one has no id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Token {
     missing_docs,
     reason = "the fields are named as in the log, and docs/formats.md says what they are"
 )]
-pub enum Event {
+pub enum AuditEvent {
     FamilyPinned { family: Id },
     FamilyExported { family: Id },
     FamilyImported { family: Id, new: usize },
@@ -68,7 +68,7 @@ pub enum Event {
     GroupRemoved { family: Id, group: String },
 }
 
-impl Event {
+impl AuditEvent {
     /// Its word.
     pub fn word(&self) -> &'static str {
         match self {
@@ -182,7 +182,7 @@ impl Event {
             Self::NotAuthorized { action, calls } => fields.put(ACTION, action).put("calls", calls),
             Self::NotVerified { what, calls } => fields.put(WHAT, what).put("calls", calls),
         };
-        fields.some(BY, &by);
+        fields.some(UID, &by);
         fields.0
     }
 }

@@ -7,61 +7,71 @@ use super::*;
 const FORMATS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats.md"));
 
 /// Every event, with everything that can be absent once there and once not.
-fn samples() -> Vec<Event> {
+fn samples() -> Vec<AuditEvent> {
     let with = |key| of_token(Token { key, serial: "12".into(), port: "usb".into() });
     [with(Some(id(2))), with(None)].concat()
 }
 
-fn of_token(token: Token) -> Vec<Event> {
+fn of_token(token: Token) -> Vec<AuditEvent> {
     let (family, key, lock) = (id(1), id(2), id(3));
     let (serialization, name) = (7, "Anna".to_owned());
     let issuer = Some(key);
     vec![
-        Event::FamilyPinned { family },
-        Event::FamilyExported { family },
-        Event::FamilyImported { family, new: 3 },
-        Event::JobSaved { serialization, kind: Kind::Sub, issuer, token: token.clone(), locks: 2 },
-        Event::JobSaved {
+        AuditEvent::FamilyPinned { family },
+        AuditEvent::FamilyExported { family },
+        AuditEvent::FamilyImported { family, new: 3 },
+        AuditEvent::JobSaved {
+            serialization,
+            kind: Kind::Sub,
+            issuer,
+            token: token.clone(),
+            locks: 2,
+        },
+        AuditEvent::JobSaved {
             serialization,
             kind: Kind::Master,
             issuer: None,
             token: token.clone(),
             locks: 0,
         },
-        Event::JobFailed {
+        AuditEvent::JobFailed {
             serialization,
             error: ErrorName::ForeignCredentials,
             token: token.clone(),
         },
-        Event::JobInterrupted { serialization, error: ErrorName::KeyAbsent, token: token.clone() },
-        Event::JobCancelled { serialization, token: token.clone() },
-        Event::JobRolledBack { serialization, kind: Kind::Sub },
-        Event::KeyMade { family, key, kind: Role::Soft, locks: 1, serialization: None },
-        Event::KeyMade { family, key, kind: Role::Sub, locks: 1, serialization: Some(7) },
-        Event::KeyRenamed { key, name: name.clone() },
-        Event::KeyRevoked { family, key, reason: "lost".into() },
-        Event::KeyJudged { family, key, revoked: true },
-        Event::LockJudged { family, lock, removed: true },
-        Event::SignedAnew { family, papers: 4 },
-        Event::KeyNotGenuine { token: token.clone() },
-        Event::LockAdded { family, lock, name: name.clone() },
-        Event::LockRemoved { family, lock },
-        Event::LockRenamed { lock, name },
-        Event::RightsChanged { family, key, allowed: 10_000, denied: 1 },
-        Event::RightsConfirmed { key, allow: true, locks: vec![lock, id(4)] },
-        Event::PinRefused { token: token.clone(), retries: 2 },
-        Event::PinBlocked { token: token.clone() },
-        Event::PinChanged { token: token.clone() },
-        Event::PinUnblocked { token: token.clone() },
-        Event::CodeRefused { token: token.clone(), retries: Some(1) },
-        Event::CodeRefused { token: token.clone(), retries: None },
-        Event::CodeBlocked { token: token.clone() },
-        Event::CodeTaken { serialization, token: token.clone() },
-        Event::WrongKey { serialization, token },
-        Event::GroupChanged { family, group: "Hall".into(), locks: 9 },
-        Event::GroupRemoved { family, group: "Hall".into() },
-        Event::NotAuthorized { action: "org.keywright1.inspect".into(), calls: 9 },
-        Event::NotVerified { what: "import".into(), calls: 9 },
+        AuditEvent::JobInterrupted {
+            serialization,
+            error: ErrorName::KeyAbsent,
+            token: token.clone(),
+        },
+        AuditEvent::JobCancelled { serialization, token: token.clone() },
+        AuditEvent::JobRolledBack { serialization, kind: Kind::Sub },
+        AuditEvent::KeyMade { family, key, kind: Role::Soft, locks: 1, serialization: None },
+        AuditEvent::KeyMade { family, key, kind: Role::Sub, locks: 1, serialization: Some(7) },
+        AuditEvent::KeyRenamed { key, name: name.clone() },
+        AuditEvent::KeyRevoked { family, key, reason: "lost".into() },
+        AuditEvent::KeyJudged { family, key, revoked: true },
+        AuditEvent::LockJudged { family, lock, removed: true },
+        AuditEvent::SignedAnew { family, papers: 4 },
+        AuditEvent::KeyNotGenuine { token: token.clone() },
+        AuditEvent::LockAdded { family, lock, name: name.clone() },
+        AuditEvent::LockRemoved { family, lock },
+        AuditEvent::LockRenamed { lock, name },
+        AuditEvent::RightsChanged { family, key, allowed: 10_000, denied: 1 },
+        AuditEvent::RightsConfirmed { key, allow: true, locks: vec![lock, id(4)] },
+        AuditEvent::PinRefused { token: token.clone(), retries: 2 },
+        AuditEvent::PinBlocked { token: token.clone() },
+        AuditEvent::PinChanged { token: token.clone() },
+        AuditEvent::PinUnblocked { token: token.clone() },
+        AuditEvent::CodeRefused { token: token.clone(), retries: Some(1) },
+        AuditEvent::CodeRefused { token: token.clone(), retries: None },
+        AuditEvent::CodeBlocked { token: token.clone() },
+        AuditEvent::CodeTaken { serialization, token: token.clone() },
+        AuditEvent::WrongKey { serialization, token },
+        AuditEvent::GroupChanged { family, group: "Hall".into(), locks: 9 },
+        AuditEvent::GroupRemoved { family, group: "Hall".into() },
+        AuditEvent::NotAuthorized { action: "org.keywright1.inspect".into(), calls: 9 },
+        AuditEvent::NotVerified { what: "import".into(), calls: 9 },
     ]
 }
 
@@ -69,7 +79,7 @@ fn id(number: u8) -> Id {
     Id::from_bytes([number; 16])
 }
 
-/// The words in `Event::word`, so that no sample is forgotten.
+/// The words in `AuditEvent::word`, so that no sample is forgotten.
 fn words() -> BTreeSet<&'static str> {
     let word = |line: &'static str| line.split_once(" => \"")?.1.strip_suffix("\",");
     let mut words: BTreeSet<_> = include_str!("mod.rs").lines().filter_map(word).collect();
@@ -103,7 +113,7 @@ fn the_list_in_the_documentation_is_true() {
         .into_iter()
         .map(|(word, all)| {
             let every = all.iter().flatten().cloned().collect::<BTreeSet<_>>();
-            let fields = every.into_iter().filter(|name| name != BY).map(|name| {
+            let fields = every.into_iter().filter(|name| name != UID).map(|name| {
                 let always = all.iter().all(|names| names.contains(&name));
                 if always { name } else { format!("{name}?") }
             });
@@ -119,7 +129,7 @@ fn the_list_in_the_documentation_is_true() {
 #[test]
 fn who_asked_is_named_where_somebody_did() {
     for event in samples() {
-        let has = |by| event.fields(by).iter().any(|(name, _)| name == BY);
+        let has = |by| event.fields(by).iter().any(|(name, _)| name == UID);
         assert!(has(Some(0)) && !has(None), "{event:?}");
     }
 }

@@ -27,7 +27,7 @@ pub fn heard(
     let Some(confirmed) = registry.confirmation(key, lock)? else { return Ok(None) };
     let said = said(confirmed);
     let Some(words) = words else { return Ok(Some((said, confirmed))) };
-    let word = registry.lock_word(key, lock)?;
+    let word = registry.signed_confirmation(key, lock)?;
     let about = word.and_then(|word| Confirmation::claimed(&word.cose).ok());
     let counts = words.heard(said, about.map(|about| about.statement).as_ref());
     Ok(counts.map(|said| (said, confirmed)))

@@ -71,7 +71,7 @@ pub fn start(
     });
     let changed = Arc::new(AtomicBool::new(false));
     let (wake, noted) = (to_stations.clone(), Arc::clone(&changed));
-    registry.watch_papers(move || {
+    registry.watch_signed_objects(move || {
         noted.store(true, Ordering::Release);
         let _ = wake.try_send(stations::Event::Changed);
     });

@@ -127,7 +127,7 @@ pub fn papers(registry: &Registry, family: Id) -> Result<Papers, Error> {
         }
     }
     for (key, _) in &members {
-        for (_, word) in registry.lock_words(*key)? {
+        for (_, word) in registry.signed_confirmations(*key)? {
             // A Key of several families has confirmations of other families' Locks.
             let _ = papers.add_confirmation(word.cose);
         }

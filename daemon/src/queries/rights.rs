@@ -90,7 +90,7 @@ fn removing_since(
     right: &Found,
     confirmation: Option<Confirmation>,
 ) -> Result<u64, RegistryError> {
-    let removed = registry.right_removed(key, right.family, right.lock)?;
+    let removed = registry.right_removed_since(key, right.family, right.lock)?;
     let first = removed.map_or(right.issued, |removed| removed.min(right.issued));
     let done = confirmation.is_some_and(|confirmed| !confirmed.allow && confirmed.time >= first);
     Ok(if done { right.issued } else { first })
@@ -303,7 +303,7 @@ pub fn is_to_hear(
     let Some(known) = registry.lock(lock)?.filter(|_| is_issuer) else { return Ok(false) };
     let Some(words) = moment.compare(registry, key, known.family)? else { return Ok(false) };
     let waiting = waiting_at(registry, &words, key, lock)?.and_then(|source| source.digest);
-    let word = registry.lock_word(key, lock)?;
+    let word = registry.signed_confirmation(key, lock)?;
     let about = word.and_then(|word| LockSaid::claimed(&word.cose).ok());
     Ok(waiting.is_some_and(|waiting| about.is_none_or(|about| about.statement != waiting)))
 }

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use keywright_proto::{Id, audit::Event as Logged};
+use keywright_proto::{Id, audit::Event as AuditEvent};
 
 use super::{
-    audit::{self, Event},
+    audit_log::{self, NewEvent},
     changes::Changes,
     error::RegistryError,
     groups::{put_group, remove_group},
     keys::{put_key, put_membership},
     layout::Table,
     locks::put_lock,
-    others::WithEntries,
-    others::{put_digest, put_older, put_revocation, remove_older},
+    older_statements::StatementWithEntries,
+    older_statements::{index_digest, put_older_statements, put_revocation, remove_older},
     records::{
         Confirmation, Family, Intent, Issuer, Key, Leftover, Lock, LockEntry, LockRemoval,
-        LockWord, Membership, Revocation, Statement, UnixTime,
+        Membership, Revocation, SignedConfirmation, Statement, UnixTime,
     },
-    removed::{note_rights, put_removal, set_removed},
+    removed_rights::{put_lock_removal, set_lock_removed, update_removed_rights},
     statements::put_entries,
     view::View,
 };
@@ -28,19 +28,19 @@ use super::{
 #[must_use = "a batch is written by Registry::commit"]
 pub struct Batch {
     writes: Vec<Write>,
-    events: Vec<Event>,
+    events: Vec<NewEvent>,
 }
 
 /// Who has another certificate than before, or another chain above it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Certified {
+pub struct CertificateChanges {
     /// Locks.
     pub locks: BTreeSet<Id>,
-    /// CAs: every Lock that such a one certified.
+    /// CAs: every Lock that such a one certificate_changes.
     pub issuers: BTreeSet<Id>,
 }
 
-impl Certified {
+impl CertificateChanges {
     /// Whether there is nobody.
     pub fn is_empty(&self) -> bool {
         self.locks.is_empty() && self.issuers.is_empty()
@@ -56,11 +56,11 @@ enum Write {
     Group(Id, String, Vec<Id>),
     RemoveGroup(Id, String),
     Statement(Id, Id, Statement, Vec<LockEntry>),
-    Older(Id, Id, Vec<WithEntries>),
+    Older(Id, Id, Vec<StatementWithEntries>),
     Noted(Id, Id, Option<u64>, Vec<u8>),
     Revocation(Id, Revocation),
     Confirmation(Id, Id, Confirmation),
-    LockWord(Id, Id, LockWord),
+    SignedConfirmation(Id, Id, SignedConfirmation),
     Root(Id, Id, Vec<u8>),
     LockRemoval(Id, LockRemoval),
     Removed(Id, Id, bool),
@@ -125,7 +125,7 @@ impl Batch {
     }
 
     /// Puts the statements on a Key that still count beside the newest one, in place of those before.
-    pub fn put_older(
+    pub fn put_older_statements(
         &mut self,
         key: Id,
         family: Id,
@@ -135,7 +135,12 @@ impl Batch {
     }
 
     /// Notes a statement that is not kept, so that it is known by its digest.
-    pub fn note_statement(&mut self, key: Id, family: Id, statement: &Statement) -> &mut Self {
+    pub fn put_statement_digest(
+        &mut self,
+        key: Id,
+        family: Id,
+        statement: &Statement,
+    ) -> &mut Self {
         self.write(Write::Noted(key, family, statement.version, statement.cose.clone()))
     }
 
@@ -145,8 +150,13 @@ impl Batch {
     }
 
     /// Puts what a Lock signed about a Key.
-    pub fn put_lock_word(&mut self, key: Id, lock: Id, word: LockWord) -> &mut Self {
-        self.write(Write::LockWord(key, lock, word))
+    pub fn put_signed_confirmation(
+        &mut self,
+        key: Id,
+        lock: Id,
+        word: SignedConfirmation,
+    ) -> &mut Self {
+        self.write(Write::SignedConfirmation(key, lock, word))
     }
 
     /// Puts the root certificate that an issuing key of a family signed for itself.
@@ -204,7 +214,7 @@ impl Batch {
         event: impl Into<String>,
         fields: Vec<(String, String)>,
     ) -> &mut Self {
-        self.events.push(Event { time, event: event.into(), fields });
+        self.events.push(NewEvent { time, event: event.into(), fields });
         self
     }
 
@@ -213,13 +223,13 @@ impl Batch {
         self,
         view: &View<'_>,
         changes: &mut Changes,
-    ) -> Result<Vec<Logged>, RegistryError> {
+    ) -> Result<Vec<AuditEvent>, RegistryError> {
         self.writes.into_iter().try_for_each(|write| write.collect(view, changes))?;
-        audit::append(view, changes, self.events)
+        audit_log::append(view, changes, self.events)
     }
 
     /// The Keys that something new is said of.
-    pub(super) fn stated(&self) -> Vec<Id> {
+    pub(super) fn keys_with_new_statements(&self) -> Vec<Id> {
         let stated = |write: &Write| match write {
             Write::Statement(key, ..) => Some(*key),
             Write::Revocation(_, revocation) => Some(revocation.key),
@@ -229,8 +239,11 @@ impl Batch {
     }
 
     /// Who gets another certificate by it, or another chain above it.
-    pub(super) fn certified(&self, view: &View<'_>) -> Result<Certified, RegistryError> {
-        let mut certified = Certified::default();
+    pub(super) fn certificate_changes(
+        &self,
+        view: &View<'_>,
+    ) -> Result<CertificateChanges, RegistryError> {
+        let mut certificate_changes = CertificateChanges::default();
         for write in &self.writes {
             match write {
                 Write::Lock(id, lock) => {
@@ -239,24 +252,24 @@ impl Batch {
                         old.certificate == lock.certificate && old.issuer == lock.issuer
                     };
                     if !old.is_some_and(same) {
-                        certified.locks.insert(*id);
+                        certificate_changes.locks.insert(*id);
                     }
                 }
                 Write::Issuer(ca, issuer) => {
                     let old: Option<Issuer> = view.record(&Table::Issuers.of(*ca))?;
                     // Below a new one there is nobody yet that is not new, too.
                     if old.is_some_and(|old| old.chain != issuer.chain) {
-                        certified.issuers.insert(*ca);
+                        certificate_changes.issuers.insert(*ca);
                     }
                 }
                 _ => {}
             }
         }
-        Ok(certified)
+        Ok(certificate_changes)
     }
 
     /// Whether something is in it that stations exchange, or may be.
-    pub(super) fn has_papers(&self) -> bool {
+    pub(super) fn has_signed_objects(&self) -> bool {
         self.writes.iter().any(|write| match write {
             Write::Family(..)
             | Write::Issuer(..)
@@ -265,7 +278,7 @@ impl Batch {
             | Write::Statement(..)
             | Write::Older(..)
             | Write::Revocation(..)
-            | Write::LockWord(..)
+            | Write::SignedConfirmation(..)
             | Write::Root(..)
             | Write::LockRemoval(..)
             | Write::Removed(..) => true,
@@ -302,8 +315,8 @@ impl Write {
             Self::RemoveGroup(family, name) => remove_group(view, changes, family, &name),
             Self::Statement(key, family, statement, entries) => {
                 changes.put(Table::Statements.of_two(key, family), &statement)?;
-                put_digest(changes, key, family, statement.version, &statement.cose)?;
-                note_rights(view, changes, key, family, statement.issued, &entries)?;
+                index_digest(changes, key, family, statement.version, &statement.cose)?;
+                update_removed_rights(view, changes, key, family, statement.issued, &entries)?;
                 put_entries(view, changes, Table::StatementEntries.of_two(key, family), entries)
             }
             Self::Confirmation(key, lock, confirmation) => {
@@ -312,21 +325,21 @@ impl Write {
             Self::Older(key, family, statements) => {
                 remove_older(view, changes, key, family)?;
                 statements.into_iter().try_for_each(|(statement, entries)| {
-                    put_older(view, changes, key, family, &statement, entries)
+                    put_older_statements(view, changes, key, family, &statement, entries)
                 })
             }
             Self::Noted(key, family, version, cose) => {
-                put_digest(changes, key, family, version, &cose)
+                index_digest(changes, key, family, version, &cose)
             }
             Self::Revocation(family, revocation) => {
                 put_revocation(view, changes, family, revocation)
             }
-            Self::LockWord(key, lock, word) => {
-                changes.put(Table::LockWords.of_two(key, lock), &word)
+            Self::SignedConfirmation(key, lock, word) => {
+                changes.put(Table::SignedConfirmations.of_two(key, lock), &word)
             }
-            Self::LockRemoval(family, removal) => put_removal(view, changes, family, &removal),
+            Self::LockRemoval(family, removal) => put_lock_removal(view, changes, family, &removal),
             Self::Removed(family, lock, removed) => {
-                set_removed(view, changes, family, lock, removed)
+                set_lock_removed(view, changes, family, lock, removed)
             }
             Self::Root(family, ca, root) => changes.put(Table::Roots.of_two(family, ca), &root),
             Self::Intent(intent) => changes.put(Table::Intents.at(intent.number), &intent),

@@ -45,9 +45,9 @@ pub(super) struct Files {
 }
 
 /// The right to use a registry. The operating system takes it back with the process, however that ends.
-pub(super) struct Lock(File);
+pub(super) struct InstanceLock(File);
 
-impl Drop for Lock {
+impl Drop for InstanceLock {
     fn drop(&mut self) {
         // Not left to the closing of the file: a process that is just being started may have it open too.
         // There is nothing to be done about a failure, and closing releases the lock a moment later.
@@ -56,7 +56,7 @@ impl Drop for Lock {
 }
 
 /// Takes the lock beside `dir`.
-pub(super) fn lock(dir: &Path) -> Result<Lock, RegistryError> {
+pub(super) fn lock_instance(dir: &Path) -> Result<InstanceLock, RegistryError> {
     let parent = parent(dir);
     fs::DirBuilder::new()
         .recursive(true)
@@ -71,14 +71,14 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, RegistryError> {
         .open(&path)
         .map_err(|e| RegistryError::io("open", &path, e))?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
+        Ok(()) => Ok(InstanceLock(file)),
         Err(TryLockError::WouldBlock) => Err(RegistryError::InUse { dir: dir.into() }),
         Err(TryLockError::Error(e)) => Err(RegistryError::io("lock", path, e)),
     }
 }
 
 /// Looks at `dir` without changing anything.
-pub(super) fn look(dir: &Path) -> Result<Found, RegistryError> {
+pub(super) fn find_registry(dir: &Path) -> Result<Found, RegistryError> {
     let mut names = match fs::read_dir(dir) {
         Ok(names) => names,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
@@ -175,7 +175,7 @@ impl Files {
     }
 
     /// The newest commit that was acknowledged.
-    pub(super) fn marked(&self) -> Result<u64, RegistryError> {
+    pub(super) fn acknowledged(&self) -> Result<u64, RegistryError> {
         let mut mark = [0; MARK_LEN];
         self.mark
             .read_exact_at(&mut mark, 0)
@@ -212,7 +212,7 @@ impl Files {
 
     /// Forces to the medium what a process that was killed may have left behind: what is read from now on
     /// must not be lost with the power.
-    pub(super) fn settle(&self) -> Result<(), RegistryError> {
+    pub(super) fn sync_everything(&self) -> Result<(), RegistryError> {
         self.sync()?;
         sync(&self.dir)?;
         sync(parent(&self.dir))
@@ -220,7 +220,7 @@ impl Files {
 
     /// Notes a durable commit. Not synced: the file only has to outlive the process, and to be behind the
     /// database, never ahead of it. A database cut short is known by it.
-    pub(super) fn mark(&self, number: u64) -> Result<(), RegistryError> {
+    pub(super) fn acknowledge(&self, number: u64) -> Result<(), RegistryError> {
         self.mark
             .write_all_at(&mark_of(number), 0)
             .map_err(|e| RegistryError::io("write", self.dir.join("mark"), e))

@@ -22,7 +22,7 @@ pub(super) fn open_sled(dir: &Path) -> Result<sled::Db, RegistryError> {
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(CACHE);
     let begun = Instant::now();
     loop {
-        match guarded(dir, || config.open()) {
+        match catch_sled_panic(dir, || config.open()) {
             Err(RegistryError::InUse { .. }) if begun.elapsed() < CLOSING => {
                 thread::sleep(Duration::from_millis(2));
             }
@@ -42,7 +42,7 @@ pub(super) fn initialize(dir: &Path, schema: u32) -> Result<(), RegistryError> {
             batch.insert(key, value);
         }
     }
-    guarded(dir, || db.apply_batch(batch).and_then(|()| db.flush()))?;
+    catch_sled_panic(dir, || db.apply_batch(batch).and_then(|()| db.flush()))?;
     drop(db);
     // Only a database with a snapshot notices flipped bits, and sled writes the first one when it opens again.
     open_sled(dir).map(drop)
@@ -50,7 +50,7 @@ pub(super) fn initialize(dir: &Path, schema: u32) -> Result<(), RegistryError> {
 
 /// Opens a database with `open`, without a word on stderr if sled panics, in whatever thread: the error says it,
 /// in one line.
-pub(super) fn quietly<T>(
+pub(super) fn without_panic_output<T>(
     open: impl FnOnce() -> Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {
     static ONE: Mutex<()> = Mutex::new(());
@@ -59,7 +59,7 @@ pub(super) fn quietly<T>(
     HOOK.call_once(|| {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !is_opening(&thread::current()) {
+            if !is_opening_thread(&thread::current()) {
                 others(info);
             }
         }));
@@ -74,7 +74,7 @@ pub(super) fn quietly<T>(
 static OPENER: Mutex<Option<ThreadId>> = Mutex::new(None);
 
 /// Whether a thread is the one that opens a database, or one of sled's meanwhile.
-fn is_opening(thread: &Thread) -> bool {
+fn is_opening_thread(thread: &Thread) -> bool {
     let is_sleds = thread.name().is_some_and(|name| name.starts_with("sled"));
     lock(&OPENER).is_some_and(|opener| opener == thread.id() || is_sleds)
 }
@@ -84,7 +84,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Calls sled, which panics on some damage that it finds.
-pub(super) fn guarded<T>(
+pub(super) fn catch_sled_panic<T>(
     dir: &Path,
     call: impl FnOnce() -> sled::Result<T>,
 ) -> Result<T, RegistryError> {

@@ -52,13 +52,13 @@ impl Registry {
         view.all(table.key())
             .map(|record| {
                 let (key, payload) = record?;
-                Ok((id_of(&key)?, codec::decode(&payload)?))
+                Ok((id_at_end(&key)?, codec::decode(&payload)?))
             })
             .collect()
     }
 }
 
 /// The id at the end of a stored key.
-pub(super) fn id_of(key: &[u8]) -> Result<Id, RegistryError> {
+pub(super) fn id_at_end(key: &[u8]) -> Result<Id, RegistryError> {
     last_id(key).ok_or_else(|| RegistryError::damaged("a record's key is too short"))
 }

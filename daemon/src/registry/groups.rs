@@ -8,7 +8,7 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_of,
+    families::id_at_end,
     layout::{Table, end_of},
     page::{Filter, Page, page, start_after},
     records::Group,
@@ -24,7 +24,7 @@ impl Registry {
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
     pub fn group(&self, family: Id, name: &str) -> Result<Option<Group>, RegistryError> {
-        self.view()?.record(&Table::Groups.of(place(family, name)))
+        self.view()?.record(&Table::Groups.of(group_id(family, name)))
     }
 
     /// The Locks of a group, by id; none where there is no such group.
@@ -32,7 +32,7 @@ impl Registry {
     /// # Errors
     /// `Damaged` or `Io`, as for every read; `Damaged` too where some of them are lost.
     pub fn group_locks(&self, family: Id, name: &str) -> Result<Option<Vec<Id>>, RegistryError> {
-        let (view, group) = (self.view()?, place(family, name));
+        let (view, group) = (self.view()?, group_id(family, name));
         let Some(record) = view.record::<Group>(&Table::Groups.of(group))? else { return Ok(None) };
         let mut locks = Vec::with_capacity(record.locks as usize);
         for chunk in view.all(Table::GroupLocks.of(group)) {
@@ -63,7 +63,7 @@ impl Registry {
         let prefix = Table::Groups.key();
         let groups = view.scan(start_after(&prefix, after), end_of(&prefix)).map(|record| {
             let (key, payload) = record?;
-            Ok((id_of(&key)?, codec::decode::<Group>(&payload)?))
+            Ok((id_at_end(&key)?, codec::decode::<Group>(&payload)?))
         });
         page(groups.filter(|found| found.as_ref().map_or(true, |(_, group)| wanted(group))), limit)
     }
@@ -79,7 +79,7 @@ pub(super) fn put_group(
 ) -> Result<(), RegistryError> {
     locks.sort_unstable();
     locks.dedup();
-    let group = place(family, &name);
+    let group = group_id(family, &name);
     let count = u32::try_from(locks.len()).unwrap_or(u32::MAX);
     changes.put(Table::Groups.of(group), &Group { family, name, locks: count })?;
     changes.remove_all(view, Table::GroupLocks.of(group))?;
@@ -97,20 +97,20 @@ pub(super) fn remove_group(
     family: Id,
     name: &str,
 ) -> Result<(), RegistryError> {
-    let group = place(family, name);
+    let group = group_id(family, name);
     changes.remove(Table::Groups.of(group));
     changes.remove_all(view, Table::GroupLocks.of(group))
 }
 
 /// A Lock that is removed leaves every group that it is in.
-pub(super) fn leave_groups(
+pub(super) fn remove_from_groups(
     view: &View<'_>,
     changes: &mut Changes,
     lock: Id,
 ) -> Result<(), RegistryError> {
     for record in view.all(Table::Groups.key()) {
         let (key, _) = record?;
-        let group = id_of(&key)?;
+        let group = id_at_end(&key)?;
         let prefix = Table::GroupLocks.of(group);
         let after = [&*prefix, lock.as_bytes(), &[0]].concat();
         let Some((chunk, _)) = view.last(prefix, after)? else { continue };
@@ -133,7 +133,7 @@ pub(super) fn leave_groups(
 }
 
 /// Where a group is: names have any length, and keys of records do not.
-fn place(family: Id, name: &str) -> Id {
+fn group_id(family: Id, name: &str) -> Id {
     let hash: [u8; 32] =
         Sha256::new().chain_update(family.as_bytes()).chain_update(name).finalize().into();
     Id::of_hash(&hash)

@@ -7,7 +7,7 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_of,
+    families::id_at_end,
     layout::{Table, end_of},
     page::{Filter, Page, Query, page, start_after},
     records::{Key, Membership},
@@ -31,7 +31,7 @@ impl Registry {
         let view = self.view()?;
         view.all(Table::KeysBySeen.key())
             .take(limit)
-            .map(|record| read_key(&view, id_of(&record?.0)?))
+            .map(|record| read_key(&view, id_at_end(&record?.0)?))
             .collect()
     }
 
@@ -44,7 +44,7 @@ impl Registry {
         view.all(Table::Memberships.of(key))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok((id_of(&key)?, codec::decode(&payload)?))
+                Ok((id_at_end(&key)?, codec::decode(&payload)?))
             })
             .collect()
     }
@@ -67,7 +67,7 @@ impl Registry {
         };
         let keys = view
             .scan(start_after(&prefix, after), end_of(&prefix))
-            .map(|record| read_key(&view, id_of(&record?.0)?))
+            .map(|record| read_key(&view, id_at_end(&record?.0)?))
             .filter(|key| key.as_ref().map_or(true, |(id, key)| query.matches(*id, &key.name)));
         page(keys, limit)
     }

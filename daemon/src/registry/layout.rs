@@ -45,9 +45,9 @@ pub(super) enum Table {
     OlderEntries = 0x44,
     /// family, digest → [`super::records::Revocation`]
     Revocations = 0x45,
-    /// Key, Lock → [`super::records::LockWord`]
-    LockWords = 0x46,
-    /// digest → [`super::records::Stated`]
+    /// Key, Lock → [`super::records::SignedConfirmation`]
+    SignedConfirmations = 0x46,
+    /// digest → [`super::records::StatementRef`]
     Digests = 0x47,
     /// family, issuing key → its own root certificate, DER, once the Master was revoked
     Roots = 0x48,
@@ -63,7 +63,7 @@ pub(super) enum Table {
     IntentEntries = 0x51,
     /// GUID → [`super::records::Leftover`]
     Leftovers = 0x52,
-    /// position → [`super::records::Audit`]
+    /// position → [`super::records::AuditRecord`]
     Audit = 0x60,
     /// → [`super::records::AuditExtent`]
     AuditExtent = 0x61,

@@ -9,7 +9,7 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_of,
+    families::id_at_end,
     layout::{Table, end_of},
     page::{Filter, Page, Query, page, start_after},
     records::{Lock, LockEntry, LockSummary},
@@ -41,7 +41,7 @@ impl Registry {
             Some(family) => vec![family],
             None => view
                 .all(Table::Families.key())
-                .map(|record| id_of(&record?.0))
+                .map(|record| id_at_end(&record?.0))
                 .collect::<Result<_, _>>()?,
         };
         let mut ranges: Vec<_> = families
@@ -50,7 +50,7 @@ impl Registry {
                 let prefix = Table::LocksByFamily.of(family);
                 let range = view.scan(start_after(&prefix, after), end_of(&prefix));
                 range
-                    .map(|record| record.and_then(|(key, lock)| Ok((id_of(&key)?, lock))))
+                    .map(|record| record.and_then(|(key, lock)| Ok((id_at_end(&key)?, lock))))
                     .peekable()
             })
             .collect();
@@ -75,7 +75,7 @@ impl Registry {
         view.all(Table::LocksByFamily.of(family))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok(entry(id_of(&key)?, &codec::decode(&payload)?))
+                Ok(entry(id_at_end(&key)?, &codec::decode(&payload)?))
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! sled and bincode are known to this module only. Reads and commits block for a disk's time.
 
-mod audit;
+mod audit_log;
 mod batch;
 mod changes;
 mod codec;
@@ -15,13 +15,13 @@ mod intents;
 mod keys;
 mod layout;
 mod locks;
-mod numbers;
-mod others;
+mod older_statements;
 mod page;
 mod pieces;
 pub mod records;
-mod removed;
+mod removed_rights;
 mod schema;
+mod serialization_numbers;
 mod statements;
 mod store;
 #[cfg(test)]
@@ -33,26 +33,26 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use keywright_proto::{Id, audit::Event as Logged};
+use keywright_proto::{Id, audit::Event as AuditEvent};
 
-pub use batch::{Batch, Certified};
+pub use batch::{Batch, CertificateChanges};
 pub use error::RegistryError;
-pub use others::WithEntries;
+pub use older_statements::StatementWithEntries;
 pub use page::{Filter, Page};
 
 use directory::{Files, Found};
-use numbers::Reserved;
 use schema::Migration;
+use serialization_numbers::ReservedNumbers;
 use store::Store;
 
 /// Is told which Keys have new statements.
-type Watcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
+type StatementWatcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
 /// Is told that something was committed that stations exchange.
-type Exchanged = Box<dyn Fn() + Send + Sync>;
-/// Is told who was certified anew.
-type Certifies = Box<dyn Fn(Certified) + Send + Sync>;
+type SignedObjectWatcher = Box<dyn Fn() + Send + Sync>;
+/// Is told who was certificate_changes anew.
+type CertificateWatcher = Box<dyn Fn(CertificateChanges) + Send + Sync>;
 /// Is told which events were logged.
-type Listener = Box<dyn Fn(&[Logged]) + Send + Sync>;
+type AuditWatcher = Box<dyn Fn(&[AuditEvent]) + Send + Sync>;
 
 /// An open registry. Clones share it; the last one closes it.
 #[derive(Clone)]
@@ -60,13 +60,13 @@ pub struct Registry(Arc<Open>);
 
 struct Open {
     store: Store,
-    numbers: Mutex<Reserved>,
-    watcher: OnceLock<Watcher>,
-    exchanged: OnceLock<Exchanged>,
-    certifies: OnceLock<Certifies>,
-    listener: OnceLock<Listener>,
+    numbers: Mutex<ReservedNumbers>,
+    statement_watcher: OnceLock<StatementWatcher>,
+    signed_object_watcher: OnceLock<SignedObjectWatcher>,
+    certificate_watcher: OnceLock<CertificateWatcher>,
+    audit_watcher: OnceLock<AuditWatcher>,
     // Last: the lock goes when the database is closed.
-    _lock: directory::Lock,
+    _lock: directory::InstanceLock,
 }
 
 impl Registry {
@@ -81,18 +81,18 @@ impl Registry {
     }
 
     fn open_with(dir: &Path, migrations: &[Migration]) -> Result<Self, RegistryError> {
-        let lock = directory::lock(dir)?;
-        if directory::look(dir)? == Found::Nothing {
+        let lock = directory::lock_instance(dir)?;
+        if directory::find_registry(dir)? == Found::Nothing {
             directory::create(dir, |new| engine::initialize(new, schema::newest(migrations)))?;
         }
-        match engine::quietly(|| open_store(dir, migrations)) {
+        match engine::without_panic_output(|| open_store(dir, migrations)) {
             Ok(store) => Ok(Self(Arc::new(Open {
                 store,
                 numbers: Mutex::default(),
-                watcher: OnceLock::new(),
-                exchanged: OnceLock::new(),
-                certifies: OnceLock::new(),
-                listener: OnceLock::new(),
+                statement_watcher: OnceLock::new(),
+                signed_object_watcher: OnceLock::new(),
+                certificate_watcher: OnceLock::new(),
+                audit_watcher: OnceLock::new(),
                 _lock: lock,
             }))),
             Err(RegistryError::Damaged { what }) => {
@@ -109,53 +109,66 @@ impl Registry {
     /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on.
     /// Whether the batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
-        let (stated, has_papers) = (batch.stated(), batch.has_papers());
-        let (mut logged, mut certified) = (Vec::new(), Certified::default());
-        let certifies = self.0.certifies.get();
+        let (stated, has_signed_objects) =
+            (batch.keys_with_new_statements(), batch.has_signed_objects());
+        let (mut logged, mut certificate_changes) = (Vec::new(), CertificateChanges::default());
+        let certificate_watcher = self.0.certificate_watcher.get();
         self.0.store.commit(|view, changes| {
-            if certifies.is_some() {
-                certified = batch.certified(view)?;
+            if certificate_watcher.is_some() {
+                certificate_changes = batch.certificate_changes(view)?;
             }
             logged = batch.collect(view, changes)?;
             Ok(())
         })?;
-        if let Some(listener) = self.0.listener.get().filter(|_| !logged.is_empty()) {
-            listener(&logged);
+        if let Some(audit_watcher) = self.0.audit_watcher.get().filter(|_| !logged.is_empty()) {
+            audit_watcher(&logged);
         }
-        if let Some(watcher) = self.0.watcher.get().filter(|_| !stated.is_empty()) {
-            watcher(stated);
+        if let Some(statement_watcher) =
+            self.0.statement_watcher.get().filter(|_| !stated.is_empty())
+        {
+            statement_watcher(stated);
         }
-        if let Some(exchanged) = self.0.exchanged.get().filter(|_| has_papers) {
-            exchanged();
+        if let Some(signed_object_watcher) =
+            self.0.signed_object_watcher.get().filter(|_| has_signed_objects)
+        {
+            signed_object_watcher();
         }
-        if let Some(certifies) = certifies.filter(|_| !certified.is_empty()) {
-            certifies(certified);
+        if let Some(certificate_watcher) =
+            certificate_watcher.filter(|_| !certificate_changes.is_empty())
+        {
+            certificate_watcher(certificate_changes);
         }
         Ok(())
     }
 
     /// Has somebody told which Keys have new statements, after each commit of one, by the thread that commits. There is
-    /// one such watcher; a second one is told nothing.
-    pub fn watch_statements(&self, watcher: impl Fn(Vec<Id>) + Send + Sync + 'static) {
-        let _ = self.0.watcher.set(Box::new(watcher));
+    /// one such statement_watcher; a second one is told nothing.
+    pub fn watch_statements(&self, statement_watcher: impl Fn(Vec<Id>) + Send + Sync + 'static) {
+        let _ = self.0.statement_watcher.set(Box::new(statement_watcher));
     }
 
     /// Has somebody told of each commit that may change what stations exchange, by the thread that commits. There is one such
-    /// watcher; a second one is told nothing.
-    pub fn watch_papers(&self, watcher: impl Fn() + Send + Sync + 'static) {
-        let _ = self.0.exchanged.set(Box::new(watcher));
+    /// statement_watcher; a second one is told nothing.
+    pub fn watch_signed_objects(&self, statement_watcher: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.signed_object_watcher.set(Box::new(statement_watcher));
     }
 
     /// Has somebody told who got another certificate or chain, after each commit of some, by the thread that commits. There
-    /// is one such watcher; a second one is told nothing.
-    pub fn watch_certificates(&self, watcher: impl Fn(Certified) + Send + Sync + 'static) {
-        let _ = self.0.certifies.set(Box::new(watcher));
+    /// is one such statement_watcher; a second one is told nothing.
+    pub fn watch_certificates(
+        &self,
+        statement_watcher: impl Fn(CertificateChanges) + Send + Sync + 'static,
+    ) {
+        let _ = self.0.certificate_watcher.set(Box::new(statement_watcher));
     }
 
     /// Has somebody told which events were logged, after each commit of some, by the thread that commits. There is one such
-    /// listener; a second one is told nothing.
-    pub fn watch_events(&self, listener: impl Fn(&[Logged]) + Send + Sync + 'static) {
-        let _ = self.0.listener.set(Box::new(listener));
+    /// audit_watcher; a second one is told nothing.
+    pub fn watch_audit_events(
+        &self,
+        audit_watcher: impl Fn(&[AuditEvent]) + Send + Sync + 'static,
+    ) {
+        let _ = self.0.audit_watcher.set(Box::new(audit_watcher));
     }
 
     /// Reads and counts everything, and follows the chain of the audit log. For a thread of its own, at a time of
@@ -165,7 +178,7 @@ impl Registry {
     /// `Damaged`, naming what is lost or altered.
     pub fn verify(&self) -> Result<(), RegistryError> {
         self.0.store.verify()?;
-        audit::verify(&self.view()?)
+        audit_log::verify(&self.view()?)
     }
 
     fn view(&self) -> Result<view::View<'_>, RegistryError> {
@@ -175,7 +188,7 @@ impl Registry {
 
 fn open_store(dir: &Path, migrations: &[Migration]) -> Result<Store, RegistryError> {
     let files = Files::open(dir)?;
-    files.marked()?;
+    files.acknowledged()?;
     let db = match engine::open_sled(dir) {
         Err(RegistryError::DiskFull { .. }) => {
             directory::drop_ballast(dir)?;
@@ -183,7 +196,7 @@ fn open_store(dir: &Path, migrations: &[Migration]) -> Result<Store, RegistryErr
         }
         opened => opened,
     }?;
-    files.settle()?;
+    files.sync_everything()?;
     let store = Store::new(db, files);
     schema::migrate(&store, migrations)?;
     layout::SMALL.iter().try_for_each(|table| store.verify_table(*table as u8))?;

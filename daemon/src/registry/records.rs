@@ -247,7 +247,7 @@ pub struct Leftover {
 
 /// A security-relevant event, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audit {
+pub struct AuditRecord {
     /// When.
     pub time: UnixTime,
     /// What, as a stable word: `key-made`, `lock-added`, `family-pinned`…
@@ -295,7 +295,7 @@ pub struct Revocation {
 
 /// What a Lock said, as it signed it: beside [`Confirmation`], to be handed on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockWord {
+pub struct SignedConfirmation {
     /// The COSE_Sign1 of the newest confirmation.
     pub cose: Vec<u8>,
     /// The newest version that the Lock has ever reported for the Key.
@@ -326,7 +326,7 @@ pub struct LockRemoval {
 
 /// Which statement has a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stated {
+pub struct StatementRef {
     /// The Key.
     pub key: Id,
     /// The family.

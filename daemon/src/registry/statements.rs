@@ -7,7 +7,7 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_of,
+    families::id_at_end,
     layout::{Table, end_of},
     page::{Page, page},
     records::{Confirmation, LockEntry, Scope, Statement},
@@ -100,7 +100,7 @@ impl Registry {
         view.all(Table::Confirmations.of(key))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok((id_of(&key)?, codec::decode(&payload)?))
+                Ok((id_at_end(&key)?, codec::decode(&payload)?))
             })
             .collect()
     }

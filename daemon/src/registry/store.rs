@@ -19,7 +19,7 @@ use super::{
     changes::Changes,
     codec,
     directory::Files,
-    engine::guarded,
+    engine::catch_sled_panic,
     error::RegistryError,
     layout::{Table, end_of},
     pieces::{further_pieces, piece_key, pieces},
@@ -40,8 +40,8 @@ pub(super) struct Store {
     db: sled::Db,
     files: Files,
     head: Mutex<Head>,
-    /// Held to read while several records are read that belong together, to write while a commit changes them.
-    together: RwLock<()>,
+    /// Held to read while several records are read that belong read_lock, to write while a commit changes them.
+    read_lock: RwLock<()>,
     stopped: AtomicBool,
 }
 
@@ -51,7 +51,7 @@ impl Store {
             db,
             files,
             head: Mutex::default(),
-            together: RwLock::default(),
+            read_lock: RwLock::default(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -62,10 +62,10 @@ impl Store {
             .view()?
             .record(&Table::Head.key())?
             .ok_or_else(|| RegistryError::damaged("the record of counts is missing"))?;
-        let marked = self.files.marked()?;
-        if head.sequence < marked {
+        let acknowledged = self.files.acknowledged()?;
+        if head.sequence < acknowledged {
             return Err(RegistryError::damaged(format!(
-                "it ends with commit {} and {marked} was acknowledged",
+                "it ends with commit {} and {acknowledged} was acknowledged",
                 head.sequence
             )));
         }
@@ -79,8 +79,8 @@ impl Store {
 
     pub(super) fn view(&self) -> Result<View<'_>, RegistryError> {
         self.check_running()?;
-        let together = self.together.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(View { db: &self.db, dir: self.files.dir(), _together: together })
+        let read_lock = self.read_lock.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(View { db: &self.db, dir: self.files.dir(), _read_lock: read_lock })
     }
 
     /// Collects changes and commits them, one caller at a time. Durable when it returns; after an error
@@ -99,7 +99,7 @@ impl Store {
         };
         self.files.check_room(batch.bytes)?;
         // From here on sled may hold what the disk does not: an error ends the use of this store.
-        let written = self.write(batch.sled).and_then(|()| self.files.mark(next.sequence));
+        let written = self.write(batch.sled).and_then(|()| self.files.acknowledge(next.sequence));
         match written {
             Ok(()) => *head = next,
             Err(_) => self.stopped.store(true, Ordering::Release),
@@ -140,10 +140,10 @@ impl Store {
     fn write(&self, batch: sled::Batch) -> Result<(), RegistryError> {
         let dir = self.files.dir();
         {
-            let _alone = self.together.write().unwrap_or_else(PoisonError::into_inner);
-            guarded(dir, || self.db.apply_batch(batch))?;
+            let _alone = self.read_lock.write().unwrap_or_else(PoisonError::into_inner);
+            catch_sled_panic(dir, || self.db.apply_batch(batch))?;
         }
-        guarded(dir, || self.db.flush())?;
+        catch_sled_panic(dir, || self.db.flush())?;
         self.files.sync()
     }
 

@@ -7,7 +7,7 @@ use sled::IVec;
 
 use super::{
     codec,
-    engine::{guarded, refused},
+    engine::{catch_sled_panic, refused},
     error::RegistryError,
     layout::end_of,
     pieces::{SPLIT, WHOLE, further_pieces, piece_key},
@@ -17,7 +17,7 @@ use super::{
 pub(super) struct View<'a> {
     pub(super) db: &'a sled::Db,
     pub(super) dir: &'a Path,
-    pub(super) _together: RwLockReadGuard<'a, ()>,
+    pub(super) _read_lock: RwLockReadGuard<'a, ()>,
 }
 
 impl View<'_> {
@@ -42,7 +42,7 @@ impl View<'_> {
     ) -> impl Iterator<Item = Result<(IVec, IVec), RegistryError>> {
         let mut range = (start < end).then(|| self.db.range(start..end));
         std::iter::from_fn(move || {
-            let next = guarded(self.dir, || Ok(range.as_mut().and_then(Iterator::next)));
+            let next = catch_sled_panic(self.dir, || Ok(range.as_mut().and_then(Iterator::next)));
             let next = match next {
                 Ok(Some(Ok((key, stored)))) => {
                     Some(self.payload(&key, stored).map(|payload| (key, payload)))
@@ -74,13 +74,14 @@ impl View<'_> {
         start: Vec<u8>,
         end: Vec<u8>,
     ) -> Result<Option<(IVec, IVec)>, RegistryError> {
-        let last = guarded(self.dir, || self.db.range(start..end).next_back().transpose())?;
+        let last =
+            catch_sled_panic(self.dir, || self.db.range(start..end).next_back().transpose())?;
         last.map(|(key, stored)| Ok((key.clone(), self.payload(&key, stored)?))).transpose()
     }
 
     /// What is stored under a key, unchecked.
     pub(super) fn stored(&self, key: &[u8]) -> Result<Option<IVec>, RegistryError> {
-        guarded(self.dir, || self.db.get(key))
+        catch_sled_panic(self.dir, || self.db.get(key))
     }
 
     fn payload(&self, key: &[u8], stored: IVec) -> Result<IVec, RegistryError> {

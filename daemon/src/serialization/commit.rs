@@ -7,7 +7,7 @@ use super::{
     write::Write,
 };
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     judging::Words,
     registry::{
@@ -69,10 +69,10 @@ impl Write {
             issued: now,
         };
         let words = Words::read(&self.tools.registry, key, family, None)?;
-        batch.put_older(key, family, words.beside(&statement, &locks));
+        batch.put_older_statements(key, family, words.beside(&statement, &locks));
         batch.put_statement(key, family, statement, locks);
         let (kind, serialization) = (intent.kind.role(), Some(intent.number));
-        let made = Event::KeyMade { family, key, kind, locks: allowed, serialization };
+        let made = AuditEvent::KeyMade { family, key, kind, locks: allowed, serialization };
         batch.audit(now, made.word(), made.fields(self.order.asked_by));
         for guid in [intent.candidate.guid, intent.candidate.guid_before].into_iter().flatten() {
             batch.remove_leftover(guid);
@@ -96,7 +96,7 @@ impl Write {
         batch.put_issuer(Id::of_spki(issuing_key), issuer);
         if self.order.intent.kind == Kind::Master {
             batch.put_family(family, Family { root: ca.clone(), pinned: now, locks: 0 });
-            let pinned = Event::FamilyPinned { family };
+            let pinned = AuditEvent::FamilyPinned { family };
             batch.audit(now, pinned.word(), pinned.fields(self.order.asked_by));
         }
         Ok(())
@@ -187,7 +187,7 @@ pub fn roll_back(
         // The new GUID is the first thing that is written: a token without it has nothing of ours.
         batch.put_leftover(guid, leftover);
     }
-    let event = Event::JobRolledBack { serialization: number, kind: intent.kind };
+    let event = AuditEvent::JobRolledBack { serialization: number, kind: intent.kind };
     batch.audit(clock::unix_seconds(), event.word(), event.fields(by));
     batch.remove_intent(number);
     registry.commit(batch)?;

@@ -16,7 +16,7 @@ use crate::{
     queries,
     registry::{
         Batch,
-        records::{self, Lock, LockWord, Stated},
+        records::{self, Lock, SignedConfirmation, StatementRef},
     },
 };
 
@@ -91,7 +91,7 @@ impl Station {
     pub(super) fn judged<'a>(
         &self,
         judged: &'a mut Judged,
-        stated: &Stated,
+        stated: &StatementRef,
     ) -> Result<Option<&'a Words>, Error> {
         let words = match judged.entry((stated.key, stated.family)) {
             Entry::Occupied(known) => known.into_mut(),
@@ -129,7 +129,10 @@ impl Station {
     }
 
     /// Verifies one, and finds what it is about.
-    fn read_confirmation(&self, bytes: &[u8]) -> Result<(Id, Lock, Stated, Confirmation), Error> {
+    fn read_confirmation(
+        &self,
+        bytes: &[u8],
+    ) -> Result<(Id, Lock, StatementRef, Confirmation), Error> {
         let claimed = Confirmation::claimed_lock(bytes)
             .map_err(|error| Error::InvalidArgument(error.to_string()))?;
         let lock = Id::of_hash(&claimed);
@@ -141,7 +144,10 @@ impl Station {
             .map_err(|why| {
                 Error::Forged(format!("{why}; ask Lock \"{}\" for it once more", known.name))
             })?;
-        let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == known.family);
+        let stated = self
+            .registry
+            .statement_by_digest(&said.statement)?
+            .filter(|s| s.family == known.family);
         let stated = stated.ok_or_else(|| {
             Error::NotFound(
                 "statement here that it confirms; import what the station that made it exports"
@@ -158,7 +164,7 @@ impl Station {
         batch: &mut Batch,
         words: Option<&Words>,
         lock: Id,
-        stated: &Stated,
+        stated: &StatementRef,
         said: Confirmation,
         cose: Vec<u8>,
     ) -> Result<bool, Error> {
@@ -172,16 +178,24 @@ impl Station {
             None => None,
         };
         let counts = words.map_or(Some(new), |words| words.heard(new, Some(&said.statement)));
-        let word = self.registry.lock_word(key, lock)?;
+        let word = self.registry.signed_confirmation(key, lock)?;
         let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
         let is_new = old.is_none_or(|old| outdoes((counts, new), old));
         if is_new {
             let allow = said.effect == Effect::Allow;
             let (version, time) = (stated.version, clock::unix_seconds());
             batch.put_confirmation(key, lock, records::Confirmation { version, allow, time });
-            batch.put_lock_word(key, lock, LockWord { cose, newest_version: reported });
+            batch.put_signed_confirmation(
+                key,
+                lock,
+                SignedConfirmation { cose, newest_version: reported },
+            );
         } else if let Some(word) = word {
-            batch.put_lock_word(key, lock, LockWord { newest_version: reported, ..word });
+            batch.put_signed_confirmation(
+                key,
+                lock,
+                SignedConfirmation { newest_version: reported, ..word },
+            );
         }
         Ok(is_new)
     }

@@ -11,7 +11,7 @@ use super::{
     view::{Detail, Label, Outcome},
 };
 use crate::{
-    audit::Event as Logged,
+    audit::AuditEvent,
     decision::Past,
     error::Error,
     hotplug::DeviceId,
@@ -271,7 +271,11 @@ impl Station {
     /// A job that cannot be done.
     pub(super) fn give_up(&mut self, number: u64, error: &Error) {
         let token = self.token_of(number);
-        self.note_event(&Logged::JobFailed { serialization: number, error: error.name(), token });
+        self.note_event(&AuditEvent::JobFailed {
+            serialization: number,
+            error: error.name(),
+            token,
+        });
         if let Some(job) = self.serializations.get_mut(&number) {
             if let Err(refusal) = job.wizard.happen(Event::Abandoned) {
                 tracing::error!(number, %refusal, "a job failed out of step");

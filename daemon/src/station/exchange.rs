@@ -15,12 +15,12 @@ use super::{
     view::Label,
 };
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     error::Error,
     judging::kept,
     registry::{
-        Batch, WithEntries,
+        Batch, StatementWithEntries,
         records::{self, Issuer, Lock, LockEntry, Membership, Revocation, Scope, Statement},
     },
     token::Container,
@@ -44,7 +44,7 @@ impl Station {
         new += self.take_statements(&mut batch, family, papers)?;
         new += self.take_removed(&mut batch, family, papers)?;
         if new > 0 {
-            self.log(&mut batch, &Event::FamilyImported { family, new });
+            self.log(&mut batch, &AuditEvent::FamilyImported { family, new });
         }
         self.registry.commit(batch)?;
         // Confirmations are found by the digests of what has just been put.
@@ -200,7 +200,7 @@ impl Station {
         let (now, mut new) = (clock::unix_seconds(), 0);
         let mut by_key: BTreeMap<Id, Vec<&Signed>> = BTreeMap::new();
         for signed in papers.statements() {
-            if self.registry.stated(&signed.statement.digest)?.is_some() {
+            if self.registry.statement_by_digest(&signed.statement.digest)?.is_some() {
                 continue;
             }
             let key = signed.statement.subject.id();
@@ -223,7 +223,7 @@ impl Station {
             known.extend(self.registry.older_statements(key, family)?);
             // A Lock may have confirmed what is left out, and the next file brings it again.
             for (statement, _) in &heard {
-                batch.note_statement(key, family, statement);
+                batch.put_statement_digest(key, family, statement);
             }
             let mut all = kept(known.iter().chain(&heard).cloned().collect());
             let found = all.iter().filter(|found| !known.contains(found)).count();
@@ -232,7 +232,7 @@ impl Station {
             }
             new += found;
             let (statement, entries) = all.remove(0);
-            batch.put_older(key, family, all);
+            batch.put_older_statements(key, family, all);
             batch.put_statement(key, family, statement, entries);
         }
         Ok(new)
@@ -242,7 +242,8 @@ impl Station {
         let (mut batch, mut confirmed) = (Batch::new(), Confirmed::new());
         let (mut new, mut changed, mut judged) = (0, Changed::new(), Judged::new());
         for (lock, said, cose) in papers.confirmations() {
-            let stated = self.registry.stated(&said.statement)?.filter(|s| s.family == family);
+            let stated =
+                self.registry.statement_by_digest(&said.statement)?.filter(|s| s.family == family);
             let Some(stated) = stated else { continue };
             let (lock, allow) = (id_of(&lock), said.effect == Effect::Allow);
             let words = self.judged(&mut judged, &stated)?;
@@ -295,7 +296,7 @@ fn new_key(
 
 /// A statement as the registry has it; none where its tree is in another order than a station's, so
 /// that no proof could be made from it.
-fn as_record(signed: &Signed, heard: u64) -> Option<WithEntries> {
+fn as_record(signed: &Signed, heard: u64) -> Option<StatementWithEntries> {
     let mut entries = Vec::new();
     let mut scope = Scope::All;
     if signed.leaves.iter().all(|(target, _)| *target != Target::All) {

@@ -7,7 +7,7 @@ use keywright_proto::Id;
 
 use super::{Reply, Station, selection::too_many, serializations::checked};
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     error::Error,
     registry::{Batch, Filter, records::LockEntry},
 };
@@ -77,7 +77,7 @@ impl Station {
         if before.is_none_or(|before| !before.iter().eq(&locks)) {
             let mut batch = Batch::new();
             batch.put_group(family, name.clone(), locks.into_iter().collect());
-            self.log(&mut batch, &Event::GroupChanged { family, group: name, locks: count });
+            self.log(&mut batch, &AuditEvent::GroupChanged { family, group: name, locks: count });
             self.registry.commit(batch)?;
         }
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
@@ -94,7 +94,7 @@ impl Station {
         self.registry.group(family, &name)?.ok_or_else(|| no_group(&name))?;
         let mut batch = Batch::new();
         batch.remove_group(family, name.clone());
-        self.log(&mut batch, &Event::GroupRemoved { family, group: name });
+        self.log(&mut batch, &AuditEvent::GroupRemoved { family, group: name });
         Ok(self.registry.commit(batch)?)
     }
 

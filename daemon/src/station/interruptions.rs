@@ -7,7 +7,7 @@ use super::{
     view::{Detail, Label, Outcome},
 };
 use crate::{
-    audit::Event as Logged,
+    audit::AuditEvent,
     error::Error,
     hotplug::{Device, DeviceId},
     presence::Claims,
@@ -43,7 +43,8 @@ impl Station {
             _ => keywright_proto::ErrorName::Interrupted,
         };
         let (serialization, error) = (number, error.name());
-        let event = Logged::JobInterrupted { serialization, error, token: self.token_of(number) };
+        let event =
+            AuditEvent::JobInterrupted { serialization, error, token: self.token_of(number) };
         self.note_event(&event);
         let Some(job) = self.serializations.get_mut(&number) else { return };
         let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();

@@ -4,7 +4,7 @@ use keywright_proto::{Certificate, Id, Standing, Unsigned};
 
 use super::{Station, keys::Key, view::Label};
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     decision::Reason,
     error::Error,
     hotplug::Device,
@@ -146,7 +146,7 @@ impl Station {
     /// What the failure of a signature means. A token that is not what it claims to be is logged.
     pub(super) fn failure(&self, label: &Label, why: Failure) -> Error {
         if matches!(why, Failure::NotGenuine(_)) {
-            self.note_event(&Event::KeyNotGenuine { token: self.token(label) });
+            self.note_event(&AuditEvent::KeyNotGenuine { token: self.token(label) });
         }
         Error::failed(&self.key(label).map(Key::called).unwrap_or_default(), why)
     }

@@ -6,7 +6,7 @@ use super::{
     Reply, Station, chains::chain_pem, issuing::Issuing, serializations::checked, view::Label,
 };
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     error::Error,
     owed::Of,
@@ -165,8 +165,8 @@ impl Station {
         let again = self.registry.lock(lock)?;
         family.locks += u32::from(again.is_none());
         let event = match again {
-            None => Event::LockAdded { family: issuing.family, lock, name: name.clone() },
-            Some(_) => Event::SignedAnew { family: issuing.family, papers: 1 },
+            None => AuditEvent::LockAdded { family: issuing.family, lock, name: name.clone() },
+            Some(_) => AuditEvent::SignedAnew { family: issuing.family, papers: 1 },
         };
         self.log(&mut batch, &event);
         batch.put_family(issuing.family, family);
@@ -243,7 +243,7 @@ impl Station {
                 container: Container::AccessCertificate.number(),
             },
         );
-        self.log(batch, &Event::FamilyPinned { family: issuing.family });
+        self.log(batch, &AuditEvent::FamilyPinned { family: issuing.family });
         Ok(())
     }
 

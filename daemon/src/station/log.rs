@@ -7,7 +7,8 @@ use keywright_proto::Id;
 use super::{Reply, Station, keys::Key, view::Label};
 use crate::{
     audit::{
-        ACTION, BY, Event, MOST_LOCKS, NOT_AUTHORIZED, NOT_VERIFIED, Token, WHAT, denials::Who,
+        ACTION, AuditEvent, MAX_LOCKS_PER_EVENT, NOT_AUTHORIZED, NOT_VERIFIED, Token, UID, WHAT,
+        denials::DenialKey,
     },
     clock,
     error::Error,
@@ -46,13 +47,13 @@ impl Brought {
 
 impl Station {
     /// Has an event logged with a batch, in the name of whoever asked for what is being done.
-    pub(super) fn log(&self, batch: &mut Batch, event: &Event) {
+    pub(super) fn log(&self, batch: &mut Batch, event: &AuditEvent) {
         batch.audit(clock::unix_seconds(), event.word(), event.fields(self.asked_by));
     }
 
     /// Logs an event of which nothing else is kept. It has happened by then: where the disk refuses it, only the daemon's
     /// own log tells of it.
-    pub(super) fn note_event(&self, event: &Event) {
+    pub(super) fn note_event(&self, event: &AuditEvent) {
         let mut batch = Batch::new();
         self.log(&mut batch, event);
         if let Err(error) = self.registry.commit(batch) {
@@ -63,8 +64,8 @@ impl Station {
     /// Logs what Locks confirmed.
     pub(super) fn log_confirmed(&self, batch: &mut Batch, confirmed: Confirmed) {
         for ((key, allow), locks) in confirmed {
-            for locks in locks.chunks(MOST_LOCKS) {
-                self.log(batch, &Event::RightsConfirmed { key, allow, locks: locks.to_vec() });
+            for locks in locks.chunks(MAX_LOCKS_PER_EVENT) {
+                self.log(batch, &AuditEvent::RightsConfirmed { key, allow, locks: locks.to_vec() });
             }
         }
     }
@@ -84,11 +85,15 @@ impl Station {
     pub(super) fn note_refused(&self, token: Token, error: &TokenError) {
         let event = match error {
             TokenError::PinRefused { retries: 0 } | TokenError::PinBlocked => {
-                Event::PinBlocked { token }
+                AuditEvent::PinBlocked { token }
             }
-            TokenError::PinRefused { retries } => Event::PinRefused { token, retries: *retries },
-            TokenError::CodeRefused { retries } => Event::CodeRefused { token, retries: *retries },
-            TokenError::CodeBlocked => Event::CodeBlocked { token },
+            TokenError::PinRefused { retries } => {
+                AuditEvent::PinRefused { token, retries: *retries }
+            }
+            TokenError::CodeRefused { retries } => {
+                AuditEvent::CodeRefused { token, retries: *retries }
+            }
+            TokenError::CodeBlocked => AuditEvent::CodeBlocked { token },
             _ => return,
         };
         self.note_event(&event);
@@ -98,7 +103,7 @@ impl Station {
     pub fn refused_call(&mut self, uid: Option<u32>, action: &str) {
         if let Some(((uid, action), calls)) = self.refused(uid, action) {
             self.asked_by = uid;
-            self.note_event(&Event::NotAuthorized { action, calls });
+            self.note_event(&AuditEvent::NotAuthorized { action, calls });
         }
     }
 
@@ -106,11 +111,11 @@ impl Station {
     pub fn refused_papers(&mut self, uid: Option<u32>, what: Brought) {
         if let Some(((uid, what), calls)) = self.refused(uid, what.word()) {
             self.asked_by = uid;
-            self.note_event(&Event::NotVerified { what, calls });
+            self.note_event(&AuditEvent::NotVerified { what, calls });
         }
     }
 
-    fn refused(&mut self, uid: Option<u32>, what: &str) -> Option<(Who, u64)> {
+    fn refused(&mut self, uid: Option<u32>, what: &str) -> Option<(DenialKey, u64)> {
         if self.denials.is_none() {
             self.denials = Some(Default::default());
             self.recall_refusals();
@@ -131,7 +136,7 @@ impl Station {
                 NOT_VERIFIED => event.field(WHAT),
                 _ => continue,
             };
-            let uid = event.field(BY).and_then(|uid| uid.parse().ok());
+            let uid = event.field(UID).and_then(|uid| uid.parse().ok());
             denials.written(uid, what.unwrap_or_default(), event.time);
         }
     }
@@ -139,7 +144,7 @@ impl Station {
     /// A family is about to be given away. Nothing is where that cannot be logged.
     pub fn log_export(&mut self, family: Id, reply: Reply<()>) {
         let mut batch = Batch::new();
-        self.log(&mut batch, &Event::FamilyExported { family });
+        self.log(&mut batch, &AuditEvent::FamilyExported { family });
         let logged = self.registry.commit(batch).map_err(Error::from);
         reply.answer(self, logged);
     }
@@ -148,7 +153,7 @@ impl Station {
     pub(super) fn note_cancelled(&self, number: u64, step: Step) {
         if matches!(step, Step::Pins | Step::AwaitingKey | Step::Writing) {
             let token = self.token_of(number);
-            self.note_event(&Event::JobCancelled { serialization: number, token });
+            self.note_event(&AuditEvent::JobCancelled { serialization: number, token });
         }
     }
 }

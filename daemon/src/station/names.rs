@@ -4,7 +4,7 @@ use keywright_proto::Id;
 
 use super::{Reply, Station, serializations::checked};
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     error::Error,
     registry::{
         Batch,
@@ -27,7 +27,7 @@ impl Station {
         let label = record.label.clone();
         let mut batch = Batch::new();
         batch.put_key(id, records::Key { name: name.clone(), ..record });
-        self.log(&mut batch, &Event::KeyRenamed { key: id, name });
+        self.log(&mut batch, &AuditEvent::KeyRenamed { key: id, name });
         self.registry.commit(batch)?;
         self.refresh(&label);
         Ok(())
@@ -45,7 +45,7 @@ impl Station {
         self.issuer_is_here([lock.family])?;
         let mut batch = Batch::new();
         batch.put_lock(id, Lock { name: name.clone(), ..lock });
-        self.log(&mut batch, &Event::LockRenamed { lock: id, name });
+        self.log(&mut batch, &AuditEvent::LockRenamed { lock: id, name });
         Ok(self.registry.commit(batch)?)
     }
 

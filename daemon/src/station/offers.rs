@@ -7,7 +7,7 @@ use super::{
     view::{DecisionView, Label, Outcome, Output},
 };
 use crate::{
-    audit::Event as Logged,
+    audit::AuditEvent,
     decision::{self, Past, Ruling, Verdict},
     error::Error,
     serialization::wizard::{Event, Step, Wizard},
@@ -169,7 +169,10 @@ impl Station {
         let outcome = Outcome::wrong_key(&missed.called(), port);
         // An offer that nobody took up waits for nobody.
         if job.owner.is_some() || job.intent.is_some() {
-            self.note_event(&Logged::WrongKey { serialization: number, token: self.token(came) });
+            self.note_event(&AuditEvent::WrongKey {
+                serialization: number,
+                token: self.token(came),
+            });
         }
         if let Some(job) = self.serializations.get_mut(&number) {
             job.outcome = outcome;

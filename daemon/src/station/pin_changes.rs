@@ -2,7 +2,7 @@
 
 use super::{Reply, Station, view::Label};
 use crate::{
-    audit::{Event, Token},
+    audit::{AuditEvent, Token},
     error::Error,
     serialization::wizard::Step,
     token::{Cleared, Details, Pin, RecoveryCode},
@@ -29,7 +29,7 @@ impl Station {
                     Ok((token.clear()?, token.read_details(false)?))
                 },
                 move |station, result| {
-                    station.pin_set(&label, result, |token| Event::PinChanged { token }, reply)
+                    station.pin_set(&label, result, |token| AuditEvent::PinChanged { token }, reply)
                 },
             ),
         }
@@ -52,7 +52,12 @@ impl Station {
                     Ok((token.clear()?, token.read_details(false)?))
                 },
                 move |station, result| {
-                    station.pin_set(&label, result, |token| Event::PinUnblocked { token }, reply)
+                    station.pin_set(
+                        &label,
+                        result,
+                        |token| AuditEvent::PinUnblocked { token },
+                        reply,
+                    )
                 },
             ),
         }
@@ -72,7 +77,7 @@ impl Station {
         &mut self,
         label: &Label,
         result: Result<(Cleared, Details), Error>,
-        event: fn(Token) -> Event,
+        event: fn(Token) -> AuditEvent,
         reply: Reply<()>,
     ) {
         let result = result.map(|(_, details)| {

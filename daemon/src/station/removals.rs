@@ -9,7 +9,7 @@ use keywright_proto::{
 
 use super::{Reply, Station, issuing::Issuing, view::Label};
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     error::Error,
     judging, owed,
@@ -105,7 +105,7 @@ impl Station {
                 Paper::Removal => {
                     let removal = LockRemoval { lock, key_hash, cose: signed, first_seen: now };
                     batch.put_lock_removal(family, removal);
-                    self.log(&mut batch, &Event::LockRemoved { family, lock });
+                    self.log(&mut batch, &AuditEvent::LockRemoved { family, lock });
                 }
                 Paper::Crl => {
                     let own = issuing.chain.first().ok_or(Error::Unverified(family))?;
@@ -147,12 +147,12 @@ impl Station {
                 (self.registry.lock(lock)?, self.registry.removed_lock(family, lock)?);
             if shown.is_some_and(|lock| is_removed(&lock)) {
                 batch.set_lock_removed(family, lock, true);
-                self.log(&mut batch, &Event::LockJudged { family, lock, removed: true });
+                self.log(&mut batch, &AuditEvent::LockJudged { family, lock, removed: true });
                 known.locks = known.locks.saturating_sub(1);
                 changed = true;
             } else if kept.is_some_and(|lock| !is_removed(&lock)) {
                 batch.set_lock_removed(family, lock, false);
-                self.log(&mut batch, &Event::LockJudged { family, lock, removed: false });
+                self.log(&mut batch, &AuditEvent::LockJudged { family, lock, removed: false });
                 known.locks += 1;
                 changed = true;
             }
@@ -166,7 +166,7 @@ impl Station {
 
     /// Whether this identity key was removed from a family for good.
     pub(super) fn is_removed(&self, family: Id, key: &PublicKey) -> Result<bool, Error> {
-        let removals = self.registry.removals_of(family, key.id())?;
+        let removals = self.registry.removals_of_lock(family, key.id())?;
         if removals.is_empty() {
             return Ok(false);
         }

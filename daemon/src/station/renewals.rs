@@ -24,7 +24,7 @@ impl Station {
         let mut new = 0;
         for (key_hash, signer, cose) in papers.removals() {
             let lock = id_of(&key_hash);
-            let known = self.registry.removals_of(family, lock)?;
+            let known = self.registry.removals_of_lock(family, lock)?;
             let by = |known: &LockRemoval| {
                 keywright_proto::claimed_removal(&known.cose).map(|(_, signer)| signer)
             };

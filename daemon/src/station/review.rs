@@ -6,7 +6,7 @@ use super::{
     Caller, Reply, Station, selection::too_many, serializations::Serialization, view::Summary,
 };
 use crate::{
-    audit::Event as Logged, decision::Reason, error::Error, presence::State,
+    audit::AuditEvent, decision::Reason, error::Error, presence::State,
     registry::records::LockEntry, serialization::wizard::Event,
 };
 
@@ -175,7 +175,7 @@ impl Station {
         let issuer = job.issuer.as_ref().and_then(|label| self.keys.get(label)?.id);
         let (token, locks) = (self.token_of(number), locks as usize);
         let serialization = number;
-        self.note_event(&Logged::JobSaved { serialization, kind, issuer, token, locks });
+        self.note_event(&AuditEvent::JobSaved { serialization, kind, issuer, token, locks });
     }
 
     /// Its issuer's CA certificate is the last one that a chain may have.

@@ -18,7 +18,7 @@ use super::{
     view::Label,
 };
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     error::Error,
     judging::{self, Words, facts, members},
@@ -294,7 +294,7 @@ impl Station {
         if papers == 0 {
             return Ok(());
         }
-        self.log(&mut batch, &Event::SignedAnew { family, papers });
+        self.log(&mut batch, &AuditEvent::SignedAnew { family, papers });
         for (ca, issuer) in issuers {
             batch.put_issuer(ca, issuer);
         }
@@ -312,7 +312,7 @@ impl Station {
         let (family, now) = (issuing.family, clock::unix_seconds());
         match paper {
             Paper::Revocation { key, salt_seed, reason } => {
-                self.log(batch, &Event::KeyRevoked { family, key, reason: reason.clone() });
+                self.log(batch, &AuditEvent::KeyRevoked { family, key, reason: reason.clone() });
                 let (cose, first_seen) = (signed, now);
                 let revocation = Revocation { key, cose, salt_seed, first_seen, reason };
                 batch.put_revocation(family, revocation);
@@ -367,7 +367,7 @@ impl Station {
                 revoked |= self.moment().words(&self.registry, key, of)?.is_revoked();
             }
             if record.revoked != revoked {
-                self.log(&mut batch, &Event::KeyJudged { family, key, revoked });
+                self.log(&mut batch, &AuditEvent::KeyJudged { family, key, revoked });
                 batch.put_key(key, records::Key { revoked, ..record });
                 changed = true;
             }

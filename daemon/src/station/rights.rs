@@ -13,7 +13,7 @@ use super::{
     view::Label,
 };
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     decision::Reason,
     error::Error,
@@ -181,7 +181,8 @@ impl Station {
     /// version for anybody.
     fn newest_of(&self, key: Id, words: &Words) -> Result<Option<u64>, Error> {
         let now = clock::unix_millis();
-        let reported = self.registry.lock_words(key)?.into_iter().map(|(_, w)| w.newest_version);
+        let reported =
+            self.registry.signed_confirmations(key)?.into_iter().map(|(_, w)| w.newest_version);
         let believed = reported.filter(|version| is_plausible(*version, now));
         Ok(words.newest_version().into_iter().chain(believed).max())
     }
@@ -217,7 +218,7 @@ impl Station {
         let (allowed, denied) = new.effects();
         self.put_new(&mut batch, new, cose)?;
         self.put_own_issuer(&mut batch, issuing)?;
-        self.log(&mut batch, &Event::RightsChanged { family, key, allowed, denied });
+        self.log(&mut batch, &AuditEvent::RightsChanged { family, key, allowed, denied });
         self.registry.commit(batch)?;
         self.refresh_id(key);
         Ok(())
@@ -245,7 +246,7 @@ impl Station {
             allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
             issued: clock::unix_seconds(),
         };
-        batch.put_older(key, family, words.beside(&statement, &entries));
+        batch.put_older_statements(key, family, words.beside(&statement, &entries));
         batch.put_statement(key, family, statement, entries);
         Ok(())
     }

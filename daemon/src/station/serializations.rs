@@ -13,7 +13,7 @@ use super::{
     view::{Label, Outcome, SerializationView},
 };
 use crate::{
-    audit::Event as Logged,
+    audit::AuditEvent,
     decision::Past,
     error::Error,
     registry::records::{Intent, LockEntry},
@@ -257,7 +257,7 @@ impl Station {
         });
         if result.is_ok() {
             let token = self.token_of(number);
-            self.note_event(&Logged::CodeTaken { serialization: number, token });
+            self.note_event(&AuditEvent::CodeTaken { serialization: number, token });
         }
         self.answered(number, &caller, result, reply);
     }

@@ -8,7 +8,7 @@ use super::{
     rights::NewStatement, rights::no_random, serializations::checked, view::Label,
 };
 use crate::{
-    audit::Event,
+    audit::AuditEvent,
     clock,
     error::Error,
     registry::{
@@ -112,7 +112,7 @@ impl Station {
         batch.put_membership(id, family, membership);
         let (locks, _) = new.effects();
         self.put_new(&mut batch, new, statement)?;
-        let made = Event::KeyMade { family, key: id, kind: role, locks, serialization: None };
+        let made = AuditEvent::KeyMade { family, key: id, kind: role, locks, serialization: None };
         self.log(&mut batch, &made);
         self.registry.commit(batch)?;
         self.recall(id, &record);

@@ -12,21 +12,21 @@ use super::{PAGE, Room, WINDOW};
 use crate::{
     error::Error,
     queries,
-    registry::{Certified, Filter, Registry},
+    registry::{CertificateChanges, Filter, Registry},
 };
 
 /// Who was certified anew since it was last looked at.
 #[derive(Clone, Default)]
-pub(in crate::link) struct Noted(Arc<Mutex<Certified>>);
+pub(in crate::link) struct Noted(Arc<Mutex<CertificateChanges>>);
 
 impl Noted {
-    pub(in crate::link) fn note(&self, certified: Certified) {
+    pub(in crate::link) fn note(&self, certified: CertificateChanges) {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noted.locks.extend(certified.locks);
         noted.issuers.extend(certified.issuers);
     }
 
-    fn take(&self) -> Certified {
+    fn take(&self) -> CertificateChanges {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -36,7 +36,7 @@ pub(super) struct Chains {
     noted: Noted,
     wanted: BTreeSet<Id>,
     /// Those whose chain could not be read, and CAs whose Locks could not be.
-    failed: Certified,
+    failed: CertificateChanges,
     /// By the number of the message.
     in_flight: BTreeMap<u64, Id>,
 }
@@ -46,7 +46,7 @@ impl Chains {
         Self {
             noted,
             wanted: BTreeSet::new(),
-            failed: Certified::default(),
+            failed: CertificateChanges::default(),
             in_flight: BTreeMap::new(),
         }
     }

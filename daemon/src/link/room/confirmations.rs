@@ -17,7 +17,7 @@ impl Room {
     /// Takes one in.
     pub(super) fn confirmation(&mut self, lock: Id, key: Id, bytes: Vec<u8>) -> Result<(), Error> {
         // The broker keeps the last one, and sends it again and again. The Lock does not: what cannot be looked up is new.
-        let known = self.registry.lock_word(key, lock);
+        let known = self.registry.signed_confirmation(key, lock);
         if !matches!(&known, Ok(Some(known)) if known.cose == bytes) {
             self.confirmations.push(((key, lock), bytes));
         }

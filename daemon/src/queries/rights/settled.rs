@@ -43,7 +43,7 @@ pub fn settled(
         let (word, since) = match state(Some(said), Some(heard)) {
             RightState::Active => ("active", issued),
             RightState::None => {
-                let first = registry.right_removed(key, family, *lock)?;
+                let first = registry.right_removed_since(key, family, *lock)?;
                 ("removed", first.map_or(issued, |first| first.min(issued)))
             }
             RightState::Pending | RightState::Removing => continue,

@@ -3,7 +3,7 @@
 use keywright_proto::audit::{NOTHING, TRIMMED};
 
 use super::{
-    super::audit::{Event, append_within},
+    super::audit_log::{NewEvent, append_within},
     *,
 };
 
@@ -11,7 +11,7 @@ use super::{
 fn log(registry: &Registry, events: u64, full: u64, dropped: u64) {
     for number in 0..events {
         let fields = vec![("lock".into(), "x".repeat(32))];
-        let event = Event { time: number, event: "lock-added".into(), fields };
+        let event = NewEvent { time: number, event: "lock-added".into(), fields };
         let store = &registry.0.store;
         store
             .commit(|view, changes| {
@@ -23,7 +23,7 @@ fn log(registry: &Registry, events: u64, full: u64, dropped: u64) {
 
 #[test]
 fn each_event_holds_the_hash_of_the_one_before() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     batch.audit(1, "key-made", vec![("b".into(), "2".into()), ("a".into(), "1".into())]);
@@ -45,11 +45,11 @@ fn each_event_holds_the_hash_of_the_one_before() {
 
 #[test]
 fn whoever_listens_is_told_what_was_committed_and_nothing_else() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&heard);
-    registry.watch_events(move |events| told.lock().unwrap().extend_from_slice(events));
+    registry.watch_audit_events(move |events| told.lock().unwrap().extend_from_slice(events));
     registry.commit(Batch::new()).unwrap();
     let mut refused = Batch::new();
     refused.audit(1, "key-made", vec![]);
@@ -64,7 +64,7 @@ fn whoever_listens_is_told_what_was_committed_and_nothing_else() {
 
 #[test]
 fn a_full_log_drops_its_oldest_events_and_says_so() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     log(&registry, 500, 4_000, 1_000);
     registry.verify().unwrap();
@@ -90,12 +90,12 @@ fn a_full_log_drops_its_oldest_events_and_says_so() {
 /// As formats 1 and 2 had it, with one record that does not fit the one before.
 #[test]
 fn a_break_in_an_older_log_is_named_when_it_is_rewritten() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = Registry::open_with(&place.dir(), &[]).unwrap();
     let old = registry.0.store.commit(|_, changes| {
         for position in 0..3 {
             let (time, event) = (position, "key-made".into());
-            let record = Audit { time, event, fields: vec![], previous: [0; 32] };
+            let record = AuditRecord { time, event, fields: vec![], previous: [0; 32] };
             changes.put(Table::Audit.at(position), &record)?;
         }
         Ok(())
@@ -111,7 +111,7 @@ fn a_break_in_an_older_log_is_named_when_it_is_rewritten() {
 /// What a log costs on disk: an event of the usual kind.
 #[test]
 fn an_event_takes_about_two_hundred_bytes() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let before: usize = registry.0.store.stored_sizes().into_iter().sum();
     for _ in 0..100 {

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 
 /// A registry with one record of everything, closed, as its files.
-fn filled(place: &Place) {
+fn filled(place: &TestDir) {
     let mut batch = Batch::new();
     put_everything(&mut batch);
     place.open().commit(batch).unwrap();
@@ -29,13 +29,13 @@ fn lost_silently(dir: &Path) -> bool {
 /// In the log behind the last snapshot, and, opened once more, before it.
 #[test]
 fn flipped_bits_never_lose_a_record_silently() {
-    let original = Place::new();
+    let original = TestDir::new();
     filled(&original);
     for when in ["since the snapshot", "before the snapshot"] {
         let db = fs::read(original.dir().join("db")).unwrap();
         let used: Vec<_> = (0..db.len()).filter(|at| db[*at] != 0).collect();
         for round in 0..30 {
-            let place = Place::new();
+            let place = TestDir::new();
             copy(&original.dir(), &place.dir());
             let at = used[round * used.len() / 30];
             let mut flipped = db.clone();
@@ -49,11 +49,11 @@ fn flipped_bits_never_lose_a_record_silently() {
 
 #[test]
 fn a_database_cut_short_is_set_aside() {
-    let original = Place::new();
+    let original = TestDir::new();
     filled(&original);
     let length = fs::metadata(original.dir().join("db")).unwrap().len();
     for part in 0..10 {
-        let place = Place::new();
+        let place = TestDir::new();
         copy(&original.dir(), &place.dir());
         let db = fs::OpenOptions::new().write(true).open(place.dir().join("db")).unwrap();
         db.set_len(length * part / 10).unwrap();
@@ -63,7 +63,7 @@ fn a_database_cut_short_is_set_aside() {
 
 #[test]
 fn an_older_database_under_a_newer_mark_is_set_aside() {
-    let place = Place::new();
+    let place = TestDir::new();
     filled(&place);
     let older = fs::read(place.dir().join("db")).unwrap();
     place.open().commit(Batch::new()).unwrap();
@@ -74,7 +74,7 @@ fn an_older_database_under_a_newer_mark_is_set_aside() {
 
 #[test]
 fn a_damaged_registry_is_kept_whole_and_the_next_start_has_an_empty_one() {
-    let place = Place::new();
+    let place = TestDir::new();
     filled(&place);
     let garbage = vec![0xa5; 600_000];
     fs::write(place.dir().join("db"), &garbage).unwrap();
@@ -95,7 +95,7 @@ fn a_damaged_registry_is_kept_whole_and_the_next_start_has_an_empty_one() {
 fn every_missing_or_garbled_file_is_noticed() {
     for name in ["db", "conf", "mark"] {
         for content in [None, Some(&b""[..]), Some(&b"garbage, and some more of it"[..])] {
-            let place = Place::new();
+            let place = TestDir::new();
             filled(&place);
             match content {
                 None => fs::remove_file(place.dir().join(name)).unwrap(),
@@ -117,10 +117,10 @@ fn every_missing_or_garbled_file_is_noticed() {
 
 #[test]
 fn a_record_taken_out_or_put_elsewhere_is_noticed() {
-    let place = Place::new();
+    let place = TestDir::new();
     filled(&place);
     let tampered = |tamper: fn(&sled::Db)| {
-        let other = Place::new();
+        let other = TestDir::new();
         copy(&place.dir(), &other.dir());
         tamper(&engine::open_sled(&other.dir()).unwrap());
         Registry::open(&other.dir()).and_then(|registry| registry.verify())
@@ -137,7 +137,7 @@ fn a_record_taken_out_or_put_elsewhere_is_noticed() {
     });
     assert!(matches!(moved, Err(RegistryError::Damaged { .. })));
     let event = tampered(|db| {
-        let payload = codec::encode(&Audit {
+        let payload = codec::encode(&AuditRecord {
             time: 5,
             event: "nothing-happened".into(),
             fields: vec![],
@@ -152,21 +152,21 @@ fn a_record_taken_out_or_put_elsewhere_is_noticed() {
 
 #[test]
 fn a_directory_of_something_else_is_left_alone() {
-    let place = Place::new();
+    let place = TestDir::new();
     fs::create_dir(place.dir()).unwrap();
     fs::write(place.dir().join("letter.txt"), "Dear").unwrap();
     let error = Registry::open(&place.dir()).err().unwrap();
     assert!(matches!(error, RegistryError::NotARegistry { .. }), "{error}");
     assert_eq!(fs::read(place.dir().join("letter.txt")).unwrap(), b"Dear");
 
-    let place = Place::new();
+    let place = TestDir::new();
     fs::write(place.dir(), "a file").unwrap();
     assert!(matches!(Registry::open(&place.dir()), Err(RegistryError::NotARegistry { .. })));
 }
 
 #[test]
 fn a_creation_that_was_interrupted_is_begun_anew() {
-    let place = Place::new();
+    let place = TestDir::new();
     let new = place.0.path().join("registry.new");
     fs::create_dir(&new).unwrap();
     fs::write(new.join("db"), "half of").unwrap();

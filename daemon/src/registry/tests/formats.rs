@@ -7,7 +7,7 @@ use super::{damage::copy, schema::Migration, *};
 /// Written once by `freeze`, never again: whoever has format 1 on disk has these bytes.
 #[test]
 fn the_first_format_is_read() {
-    let place = Place::new();
+    let place = TestDir::new();
     copy(&fixture("registry-v1"), &place.dir());
     let registry = place.open();
     check_everything_of_format_1(&registry).unwrap();
@@ -18,7 +18,7 @@ fn the_first_format_is_read() {
 /// The same for format 2: older statements, revocations, what Locks signed, digests.
 #[test]
 fn the_second_format_is_read() {
-    let place = Place::new();
+    let place = TestDir::new();
     copy(&fixture("registry-v2"), &place.dir());
     let registry = place.open();
     check_everything_of_format_2(&registry).unwrap();
@@ -29,7 +29,7 @@ fn the_second_format_is_read() {
 /// The same for format 3: when rights were removed, Locks that were, roots of CAs.
 #[test]
 fn the_third_format_is_read() {
-    let place = Place::new();
+    let place = TestDir::new();
     copy(&fixture("registry-v3"), &place.dir());
     let registry = place.open();
     check_everything(&registry).unwrap();
@@ -40,7 +40,7 @@ fn the_third_format_is_read() {
 /// Rights that a statement of format 2 denies have its time after the step to format 3.
 #[test]
 fn removed_rights_of_the_second_format_get_their_time() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = Registry::open_with(&place.dir(), &schema::MIGRATIONS[..1]).unwrap();
     let mut batch = Batch::new();
     batch.put_statement(id(1), id(0), statement(9), [denied(0..5), entries(5..9)].concat());
@@ -52,7 +52,7 @@ fn removed_rights_of_the_second_format_get_their_time() {
     registry.0.store.commit(without).unwrap();
     drop(registry);
     let registry = place.open();
-    let since = |number| registry.right_removed(id(1), id(0), id(number)).unwrap();
+    let since = |number| registry.right_removed_since(id(1), id(0), id(number)).unwrap();
     assert_eq!((since(4), since(5)), (Some(1_700_000_000), None));
     registry.verify().unwrap();
 }
@@ -60,7 +60,7 @@ fn removed_rights_of_the_second_format_get_their_time() {
 /// The same for format 4: the log is chained over its lines.
 #[test]
 fn the_fourth_format_is_read() {
-    let place = Place::new();
+    let place = TestDir::new();
     copy(&fixture("registry-v4"), &place.dir());
     let registry = place.open();
     check_everything(&registry).unwrap();
@@ -87,7 +87,7 @@ const OLD_HEAD: &str = "a423b6a81fd41628af639ea6b0d3704817b5e2d9f06a19ff7114fb56
 /// A statement of format 1 is found by its digest after the step to format 2.
 #[test]
 fn statements_of_the_first_format_get_their_digests() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = Registry::open_with(&place.dir(), &[]).unwrap();
     let mut batch = Batch::new();
     batch.put_statement(id(1), id(0), real_statement(), entries(0..2));
@@ -98,9 +98,9 @@ fn statements_of_the_first_format_get_their_digests() {
         .store
         .commit(|view, changes| changes.remove_all(view, Table::Digests.key()))
         .unwrap();
-    assert_eq!(registry.stated(&real_digest()).unwrap(), None);
+    assert_eq!(registry.statement_by_digest(&real_digest()).unwrap(), None);
     drop(registry);
-    let found = place.open().stated(&real_digest()).unwrap().unwrap();
+    let found = place.open().statement_by_digest(&real_digest()).unwrap().unwrap();
     assert_eq!((found.key, found.family, found.version), (id(1), id(0), Some(2)));
 }
 
@@ -108,7 +108,7 @@ fn statements_of_the_first_format_get_their_digests() {
 #[test]
 #[ignore = "run once for each format"]
 fn freeze() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     put_everything(&mut batch);
@@ -146,7 +146,7 @@ fn locks(registry: &Registry) -> u32 {
 #[test]
 fn each_step_is_taken_once_and_in_order() {
     for known in [&STEPS[..1], STEPS] {
-        let place = Place::new();
+        let place = TestDir::new();
         let registry = Registry::open_with(&place.dir(), &[]).unwrap();
         let mut batch = Batch::new();
         batch.put_family(id(0), family());
@@ -163,7 +163,7 @@ fn each_step_is_taken_once_and_in_order() {
 
 #[test]
 fn a_step_that_fails_changes_nothing() {
-    let place = Place::new();
+    let place = TestDir::new();
     drop(Registry::open_with(&place.dir(), &[]).unwrap());
     let failing: Migration = |_, changes| {
         changes.put(Table::Families.of(id(0)), &family())?;
@@ -176,7 +176,7 @@ fn a_step_that_fails_changes_nothing() {
 
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
-    let place = Place::new();
+    let place = TestDir::new();
     let later = [STEPS, STEPS].concat();
     drop(Registry::open_with(&place.dir(), &later).unwrap());
     let refused = Registry::open(&place.dir()).err().unwrap();

@@ -1,6 +1,6 @@
 //! Groups of Locks.
 
-use super::{super::groups::leave_groups, *};
+use super::{super::groups::remove_from_groups, *};
 
 fn put(registry: &Registry, family: u32, name: &str, locks: std::ops::Range<u32>) {
     let mut batch = Batch::new();
@@ -34,7 +34,7 @@ fn names(registry: &Registry, filter: Filter) -> Vec<(String, u32)> {
 
 #[test]
 fn groups_of_any_size_are_put_replaced_and_removed_in_small_values() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     for count in [0, 1, 400, 401, 10_000, 3] {
         put(&registry, 0, "Hall", 0..count);
@@ -59,7 +59,7 @@ fn groups_of_any_size_are_put_replaced_and_removed_in_small_values() {
 
 #[test]
 fn groups_are_listed_by_family_and_name() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     for (family, name) in [(0, "North hall"), (0, "Barn"), (1, "Barn"), (1, "Bärn")] {
         put(&registry, family, name, 0..family + 1);
@@ -82,14 +82,14 @@ fn groups_are_listed_by_family_and_name() {
 /// All at once.
 fn leave(registry: &Registry, gone: &[Id]) {
     let left = registry.0.store.commit(|view, changes| {
-        gone.iter().try_for_each(|lock| leave_groups(view, changes, *lock))
+        gone.iter().try_for_each(|lock| remove_from_groups(view, changes, *lock))
     });
     left.unwrap();
 }
 
 #[test]
 fn a_removed_lock_is_in_no_group_and_does_not_come_back_into_one() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     batch.put_family(id(0), family());
@@ -109,7 +109,7 @@ fn a_removed_lock_is_in_no_group_and_does_not_come_back_into_one() {
 
 #[test]
 fn a_lock_that_is_removed_leaves_its_groups() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     put(&registry, 0, "All", 0..1_000);
     put(&registry, 0, "Odd", 7..8);

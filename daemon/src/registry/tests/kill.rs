@@ -31,7 +31,7 @@ fn child() {
 
 #[test]
 fn what_was_acknowledged_survives() {
-    let place = Place::new();
+    let place = TestDir::new();
     let mut newest_number = 0;
     for round in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())

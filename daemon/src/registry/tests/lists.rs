@@ -52,7 +52,7 @@ proptest! {
         queries in prop::collection::vec((filters(), 1..7_usize), 6),
         cursor in 0..60_u32,
     ) {
-        let place = Place::new();
+        let place = TestDir::new();
         let registry = place.open();
         let mut model = BTreeMap::new();
         let mut batch = Batch::new();
@@ -102,7 +102,7 @@ proptest! {
         limit in prop::sample::select(vec![7_usize, 100, 140, 2_000]),
         cursor in 0..1_100_u32,
     ) {
-        let place = Place::new();
+        let place = TestDir::new();
         let registry = place.open();
         let all = entries(0..count);
         let mut shuffled = all.clone();
@@ -131,7 +131,7 @@ fn family_sample() -> Family {
 
 #[test]
 fn the_last_seen_keys_come_first() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     for (number, seen) in [(1, 30), (2, 10), (3, 20)] {

@@ -16,9 +16,9 @@ use samples::*;
 use tempfile::TempDir;
 
 /// A directory for a registry, gone at the end of the test.
-struct Place(TempDir);
+struct TestDir(TempDir);
 
-impl Place {
+impl TestDir {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -42,9 +42,13 @@ fn put_everything(batch: &mut Batch) {
         .put_lock(id(2), lock(2, id(0)))
         .put_statement(id(1), id(0), statement(300), entries(0..300))
         .put_confirmation(id(1), id(2), Confirmation { version: Some(3), allow: true, time: 4 })
-        .put_older(id(1), id(0), vec![(real_statement(), entries(0..2))])
+        .put_older_statements(id(1), id(0), vec![(real_statement(), entries(0..2))])
         .put_revocation(id(0), revocation())
-        .put_lock_word(id(1), id(2), LockWord { cose: vec![3; 250], newest_version: 9 })
+        .put_signed_confirmation(
+            id(1),
+            id(2),
+            SignedConfirmation { cose: vec![3; 250], newest_version: 9 },
+        )
         .put_root(id(0), id(3), vec![7; 500])
         .put_lock(id(4), lock(4, id(0)))
         .put_lock_removal(id(0), removal(4))
@@ -60,15 +64,15 @@ fn put_everything(batch: &mut Batch) {
 fn check_everything(registry: &Registry) -> Result<(), RegistryError> {
     assert_eq!(registry.roots(id(0))?, [(id(3), vec![7; 500])]);
     assert_eq!(registry.lock_removals(id(0))?, [removal(4)]);
-    assert_eq!(registry.removals_of(id(0), id(4))?, [removal(4)]);
-    assert_eq!(registry.removals_of(id(0), id(2))?, []);
+    assert_eq!(registry.removals_of_lock(id(0), id(4))?, [removal(4)]);
+    assert_eq!(registry.removals_of_lock(id(0), id(2))?, []);
     assert_eq!(registry.removed_locks(id(0))?, [(id(4), lock(4, id(0)))]);
     assert_eq!(registry.removed_lock(id(0), id(4))?, Some(lock(4, id(0))));
     assert!(registry.has_removed_locks(id(0))? && !registry.has_removed_locks(id(1))?);
     assert_eq!(registry.lock(id(4))?, None);
     assert_eq!(registry.lock_entry(id(0), id(4))?, None);
-    assert_eq!(registry.right_removed(id(5), id(0), id(1))?, Some(1_700_000_000));
-    assert_eq!(registry.right_removed(id(5), id(0), id(9))?, None);
+    assert_eq!(registry.right_removed_since(id(5), id(0), id(1))?, Some(1_700_000_000));
+    assert_eq!(registry.right_removed_since(id(5), id(0), id(9))?, None);
     check_everything_of_format_2(registry)
 }
 
@@ -77,11 +81,11 @@ fn check_everything_of_format_2(registry: &Registry) -> Result<(), RegistryError
     assert!(registry.has_older_statements(id(1), id(0))?);
     assert!(!registry.has_older_statements(id(2), id(0))?);
     assert_eq!(registry.revocations(id(0))?, [revocation()]);
-    let word = LockWord { cose: vec![3; 250], newest_version: 9 };
-    assert_eq!(registry.lock_word(id(1), id(2))?, Some(word.clone()));
-    assert_eq!(registry.lock_words(id(1))?, [(id(2), word)]);
-    let found = registry.stated(&real_digest())?;
-    assert_eq!(found, Some(Stated { key: id(1), family: id(0), version: Some(2) }));
+    let word = SignedConfirmation { cose: vec![3; 250], newest_version: 9 };
+    assert_eq!(registry.signed_confirmation(id(1), id(2))?, Some(word.clone()));
+    assert_eq!(registry.signed_confirmations(id(1))?, [(id(2), word)]);
+    let found = registry.statement_by_digest(&real_digest())?;
+    assert_eq!(found, Some(StatementRef { key: id(1), family: id(0), version: Some(2) }));
     check_everything_of_format_1(registry)
 }
 
@@ -113,7 +117,7 @@ fn check_everything_of_format_1(registry: &Registry) -> Result<(), RegistryError
 
 #[test]
 fn everything_put_is_there_after_opening_again() {
-    let place = Place::new();
+    let place = TestDir::new();
     let mut batch = Batch::new();
     put_everything(&mut batch);
     place.open().commit(batch).unwrap();
@@ -122,7 +126,7 @@ fn everything_put_is_there_after_opening_again() {
 
 #[test]
 fn what_replaces_leaves_nothing_of_the_old() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     put_everything(&mut batch);
@@ -150,7 +154,7 @@ fn what_replaces_leaves_nothing_of_the_old() {
 /// A right that stays removed keeps its time, whatever is signed meanwhile; one that was given again gets a new one.
 #[test]
 fn a_removed_right_keeps_its_time() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let state = |issued: u64, allowed: std::ops::Range<u32>, denied: std::ops::Range<u32>| {
         let mut entries = [entries(allowed), self::denied(denied)].concat();
@@ -160,7 +164,7 @@ fn a_removed_right_keeps_its_time() {
         batch.put_statement(id(1), id(0), statement, entries);
         registry.commit(batch).unwrap();
     };
-    let since = |number| registry.right_removed(id(1), id(0), id(number)).unwrap();
+    let since = |number| registry.right_removed_since(id(1), id(0), id(number)).unwrap();
     state(10, 0..400, 0..0);
     assert_eq!(since(7), None);
     state(20, 0..300, 300..400);
@@ -178,7 +182,7 @@ fn a_removed_right_keeps_its_time() {
 
 #[test]
 fn a_lock_is_taken_off_the_lists_and_put_back() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     put_everything(&mut batch);
@@ -208,7 +212,7 @@ fn a_lock_is_taken_off_the_lists_and_put_back() {
 
 #[test]
 fn a_large_record_is_stored_in_pieces_and_every_value_is_small() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     for size in [0, 7_000, 7_163, 7_164, 50_000, 1_000_000, 10] {
         let mut issuer = issuer(id(0));
@@ -228,7 +232,7 @@ fn a_large_record_is_stored_in_pieces_and_every_value_is_small() {
 
 #[test]
 fn a_record_above_the_limit_is_refused_and_nothing_else_is_written() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
     batch.put_family(id(0), family());
@@ -241,7 +245,7 @@ fn a_record_above_the_limit_is_refused_and_nothing_else_is_written() {
 
 #[test]
 fn a_commit_that_the_disk_has_no_room_for_is_refused_before_it_begins() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let refused = registry.0.store.files().check_room(usize::MAX);
     assert!(matches!(refused, Err(RegistryError::DiskFull { .. })));
@@ -250,7 +254,7 @@ fn a_commit_that_the_disk_has_no_room_for_is_refused_before_it_begins() {
 
 #[test]
 fn after_a_write_that_failed_half_way_nothing_uncertain_is_read() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     // What should be synced cannot be: the database has the batch, the disk perhaps not.
     let blobs = place.dir().join("blobs");
@@ -268,7 +272,7 @@ fn after_a_write_that_failed_half_way_nothing_uncertain_is_read() {
 
 #[test]
 fn a_missing_ballast_is_put_back() {
-    let place = Place::new();
+    let place = TestDir::new();
     drop(place.open());
     std::fs::remove_file(place.dir().join("ballast")).unwrap();
     drop(place.open());
@@ -277,7 +281,7 @@ fn a_missing_ballast_is_put_back() {
 
 #[test]
 fn numbers_are_never_given_twice() {
-    let place = Place::new();
+    let place = TestDir::new();
     let mut given = Vec::new();
     for calls in [1, 64, 65, 3] {
         let registry = place.open();
@@ -289,7 +293,7 @@ fn numbers_are_never_given_twice() {
 
 #[test]
 fn a_second_opener_is_refused_and_the_first_goes_on() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let refused = Registry::open(&place.dir()).err().unwrap();
     assert!(matches!(refused, RegistryError::InUse { .. }));
@@ -300,7 +304,7 @@ fn a_second_opener_is_refused_and_the_first_goes_on() {
 
 #[test]
 fn a_program_that_opened_only_the_database_is_noticed() {
-    let place = Place::new();
+    let place = TestDir::new();
     drop(place.open());
     let _db = engine::open_sled(&place.dir()).unwrap();
     assert!(matches!(Registry::open(&place.dir()), Err(RegistryError::InUse { .. })));
@@ -308,7 +312,7 @@ fn a_program_that_opened_only_the_database_is_noticed() {
 
 #[test]
 fn a_reader_sees_a_statement_with_its_own_locks() {
-    let place = Place::new();
+    let place = TestDir::new();
     let registry = place.open();
     let put = |locks| {
         let mut batch = Batch::new();

@@ -8,7 +8,7 @@ const BLOCK: u64 = 64;
 
 /// Numbers reserved on disk and not yet given out: `next..end`.
 #[derive(Default)]
-pub(super) struct Reserved {
+pub(super) struct ReservedNumbers {
     next: u64,
     end: u64,
 }
@@ -28,11 +28,11 @@ impl Registry {
         Ok(number)
     }
 
-    fn reserve(&self) -> Result<Reserved, RegistryError> {
-        let mut block = Reserved::default();
+    fn reserve(&self) -> Result<ReservedNumbers, RegistryError> {
+        let mut block = ReservedNumbers::default();
         self.0.store.commit(|view, changes| {
             let next = view.record(&Table::Numbers.key())?.unwrap_or(1);
-            block = Reserved { next, end: next + BLOCK };
+            block = ReservedNumbers { next, end: next + BLOCK };
             changes.put(Table::Numbers.key(), &block.end)
         })?;
         Ok(block)

@@ -8,22 +8,26 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_of,
+    families::id_at_end,
     layout::{Table, end_of},
-    records::{LockEntry, LockWord, Revocation, Stated, Statement},
+    records::{LockEntry, Revocation, SignedConfirmation, Statement, StatementRef},
     statements::{put_entries, read_entries},
     view::View,
 };
 
 /// A statement and its Locks.
-pub type WithEntries = (Statement, Vec<LockEntry>);
+pub type StatementWithEntries = (Statement, Vec<LockEntry>);
 
 impl Registry {
     /// Statements on a Key that still count for something beside the newest one, with their Locks.
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn older_statements(&self, key: Id, family: Id) -> Result<Vec<WithEntries>, RegistryError> {
+    pub fn older_statements(
+        &self,
+        key: Id,
+        family: Id,
+    ) -> Result<Vec<StatementWithEntries>, RegistryError> {
         let view = self.view()?;
         let prefix = Table::OlderStatements.of_two(key, family);
         let found = view.all(prefix.clone()).collect::<Result<Vec<_>, _>>()?;
@@ -65,7 +69,7 @@ impl Registry {
         view.all(Table::Roots.of(family))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok((id_of(&key)?, codec::decode(&payload)?))
+                Ok((id_at_end(&key)?, codec::decode(&payload)?))
             })
             .collect()
     }
@@ -74,20 +78,27 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn lock_word(&self, key: Id, lock: Id) -> Result<Option<LockWord>, RegistryError> {
-        self.view()?.record(&Table::LockWords.of_two(key, lock))
+    pub fn signed_confirmation(
+        &self,
+        key: Id,
+        lock: Id,
+    ) -> Result<Option<SignedConfirmation>, RegistryError> {
+        self.view()?.record(&Table::SignedConfirmations.of_two(key, lock))
     }
 
     /// All that Locks last said about a Key, by Lock.
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn lock_words(&self, key: Id) -> Result<Vec<(Id, LockWord)>, RegistryError> {
+    pub fn signed_confirmations(
+        &self,
+        key: Id,
+    ) -> Result<Vec<(Id, SignedConfirmation)>, RegistryError> {
         let view = self.view()?;
-        view.all(Table::LockWords.of(key))
+        view.all(Table::SignedConfirmations.of(key))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok((id_of(&key)?, codec::decode(&payload)?))
+                Ok((id_at_end(&key)?, codec::decode(&payload)?))
             })
             .collect()
     }
@@ -96,13 +107,16 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn stated(&self, digest: &Hash) -> Result<Option<Stated>, RegistryError> {
+    pub fn statement_by_digest(
+        &self,
+        digest: &Hash,
+    ) -> Result<Option<StatementRef>, RegistryError> {
         self.view()?.record(&Table::Digests.with(&[digest]))
     }
 }
 
 /// Notes by which digest a statement is found.
-pub(super) fn put_digest(
+pub(super) fn index_digest(
     changes: &mut Changes,
     key: Id,
     family: Id,
@@ -111,14 +125,14 @@ pub(super) fn put_digest(
 ) -> Result<(), RegistryError> {
     match statement::digest(cose) {
         Some(digest) => {
-            changes.put(Table::Digests.with(&[&digest]), &Stated { key, family, version })
+            changes.put(Table::Digests.with(&[&digest]), &StatementRef { key, family, version })
         }
         None => Ok(()),
     }
 }
 
 /// Puts a statement beside the newest one.
-pub(super) fn put_older(
+pub(super) fn put_older_statements(
     view: &View<'_>,
     changes: &mut Changes,
     key: Id,
@@ -130,7 +144,7 @@ pub(super) fn put_older(
     let place = Table::OlderStatements.of_two(key, family);
     let entries_at = Table::OlderEntries.with(&[&place[1..], &digest]);
     changes.put([&*place, &digest].concat(), statement)?;
-    put_digest(changes, key, family, statement.version, &statement.cose)?;
+    index_digest(changes, key, family, statement.version, &statement.cose)?;
     put_entries(view, changes, entries_at, entries)
 }
 
@@ -157,12 +171,12 @@ pub(super) fn put_revocation(
     if changes.get(view, &place)?.is_some() {
         return Ok(());
     }
-    put_digest(changes, revocation.key, family, None, &revocation.cose)?;
+    index_digest(changes, revocation.key, family, None, &revocation.cose)?;
     changes.put(place, &revocation)
 }
 
 /// Format 1 had no digests.
-pub(super) fn add_digests(view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
+pub(super) fn index_digests(view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
     for record in view.all(Table::Statements.key()) {
         let (place, payload) = record?;
         let statement: Statement = codec::decode(&payload)?;
@@ -172,7 +186,7 @@ pub(super) fn add_digests(view: &View<'_>, changes: &mut Changes) -> Result<(), 
         let (key, family) =
             ids.ok_or_else(|| RegistryError::damaged("a statement's key is too short"))?;
         let (key, family) = (Id::from_bytes(key), Id::from_bytes(family));
-        put_digest(changes, key, family, statement.version, &statement.cose)?;
+        index_digest(changes, key, family, statement.version, &statement.cose)?;
     }
     Ok(())
 }

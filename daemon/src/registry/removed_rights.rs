@@ -10,8 +10,8 @@ use super::{
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_of,
-    groups::leave_groups,
+    families::id_at_end,
+    groups::remove_from_groups,
     layout::{Table, end_of},
     locks::put_lock,
     records::{Lock, LockEntry, LockRemoval, RemovedRight, Statement, UnixTime},
@@ -27,7 +27,7 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn right_removed(
+    pub fn right_removed_since(
         &self,
         key: Id,
         family: Id,
@@ -55,7 +55,11 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn removals_of(&self, family: Id, lock: Id) -> Result<Vec<LockRemoval>, RegistryError> {
+    pub fn removals_of_lock(
+        &self,
+        family: Id,
+        lock: Id,
+    ) -> Result<Vec<LockRemoval>, RegistryError> {
         let view = self.view()?;
         let all = view.all(Table::LockRemovals.of_two(family, lock));
         all.map(|record| codec::decode(&record?.1)).collect()
@@ -70,7 +74,7 @@ impl Registry {
         view.all(Table::RemovedLocks.of(family))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok((id_of(&key)?, codec::decode(&payload)?))
+                Ok((id_at_end(&key)?, codec::decode(&payload)?))
             })
             .collect()
     }
@@ -94,7 +98,7 @@ impl Registry {
 }
 
 /// Notes what a new statement removes. A right that one before it had removed keeps its time.
-pub(super) fn note_rights(
+pub(super) fn update_removed_rights(
     view: &View<'_>,
     changes: &mut Changes,
     key: Id,
@@ -130,7 +134,7 @@ pub(super) fn note_rights(
 }
 
 /// Puts the removal of a Lock; one that is there stays as it is.
-pub(super) fn put_removal(
+pub(super) fn put_lock_removal(
     view: &View<'_>,
     changes: &mut Changes,
     family: Id,
@@ -147,7 +151,7 @@ pub(super) fn put_removal(
 }
 
 /// Takes a Lock off the lists, or puts it back.
-pub(super) fn set_removed(
+pub(super) fn set_lock_removed(
     view: &View<'_>,
     changes: &mut Changes,
     family: Id,
@@ -159,7 +163,7 @@ pub(super) fn set_removed(
         let Some(record) = changes.record::<Lock>(view, &shown)? else { return Ok(()) };
         changes.remove(shown);
         changes.remove(Table::LocksByFamily.of_two(family, lock));
-        leave_groups(view, changes, lock)?;
+        remove_from_groups(view, changes, lock)?;
         return changes.put(kept, &record);
     }
     let Some(record) = changes.record::<Lock>(view, &kept)? else { return Ok(()) };
@@ -181,7 +185,7 @@ pub(super) fn add_removed_rights(
         };
         let (key, family) = (Id::from_bytes(*key), Id::from_bytes(*family));
         let entries = read_entries(view, &Table::StatementEntries.of_two(key, family))?;
-        note_rights(view, changes, key, family, statement.issued, &entries)?;
+        update_removed_rights(view, changes, key, family, statement.issued, &entries)?;
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! the new format under `tests/fixtures/`.
 
 use super::{
-    audit, changes::Changes, error::RegistryError, layout::Table, others, removed, store::Store,
-    view::View,
+    audit_log, changes::Changes, error::RegistryError, layout::Table, older_statements,
+    removed_rights, store::Store, view::View,
 };
 
 /// Turns the records of one format into those of the next.
@@ -14,11 +14,11 @@ pub(super) type Migration = fn(&View<'_>, &mut Changes) -> Result<(), RegistryEr
 /// `MIGRATIONS[n]` leads from format `n + 1` to format `n + 2`.
 pub(super) const MIGRATIONS: &[Migration] = &[
     // 2: statements are found by their digests.
-    others::add_digests,
+    older_statements::index_digests,
     // 3: rights that were removed have a time, Locks can be removed.
-    removed::add_removed_rights,
+    removed_rights::add_removed_rights,
     // 4: the log is chained over what is exported of it.
-    audit::rewrite,
+    audit_log::rechain,
 ];
 
 /// The newest format known with these migrations.

@@ -10,7 +10,7 @@ use super::{
     codec,
     error::RegistryError,
     layout::{Table, end_of, last_number},
-    records::{Audit, AuditExtent, UnixTime},
+    records::{AuditExtent, AuditRecord, UnixTime},
     view::View,
 };
 
@@ -40,7 +40,7 @@ impl Registry {
 }
 
 /// An event to be logged: its place and the hash are found when it is committed.
-pub(super) struct Event {
+pub(super) struct NewEvent {
     pub(super) time: UnixTime,
     pub(super) event: String,
     pub(super) fields: Vec<(String, String)>,
@@ -50,7 +50,7 @@ pub(super) struct Event {
 pub(super) fn append(
     view: &View<'_>,
     changes: &mut Changes,
-    events: Vec<Event>,
+    events: Vec<NewEvent>,
 ) -> Result<Vec<audit::Event>, RegistryError> {
     append_within(view, changes, events, FULL, DROPPED)
 }
@@ -59,7 +59,7 @@ pub(super) fn append(
 pub(super) fn append_within(
     view: &View<'_>,
     changes: &mut Changes,
-    events: Vec<Event>,
+    events: Vec<NewEvent>,
     full: u64,
     dropped: u64,
 ) -> Result<Vec<audit::Event>, RegistryError> {
@@ -72,7 +72,7 @@ pub(super) fn append_within(
     }
     if extent.bytes > full {
         let fields = trim(view, changes, &mut extent, full.saturating_sub(dropped))?;
-        extent.bytes += chain.append(changes, Event { time, event: TRIMMED.into(), fields })?;
+        extent.bytes += chain.append(changes, NewEvent { time, event: TRIMMED.into(), fields })?;
     }
     changes.put(Table::AuditExtent.key(), &extent)?;
     Ok(chain.appended)
@@ -114,8 +114,8 @@ impl Chain {
     }
 
     /// Puts one event; answers the length of its record.
-    fn append(&mut self, changes: &mut Changes, event: Event) -> Result<u64, RegistryError> {
-        let Event { time, event, mut fields } = event;
+    fn append(&mut self, changes: &mut Changes, event: NewEvent) -> Result<u64, RegistryError> {
+        let NewEvent { time, event, mut fields } = event;
         fields.sort();
         let (position, previous) = (self.position, self.previous);
         let event = audit::Event { position, time, event, fields, previous };
@@ -150,7 +150,7 @@ pub(super) fn verify(view: &View<'_>) -> Result<(), RegistryError> {
 
 /// From format 2 to 3: the hashes were over the bytes of records, which no other program could check. The old chain is
 /// followed once more, the new one is made, and an event says so, with the end of the old one.
-pub(super) fn rewrite(view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
+pub(super) fn rechain(view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
     let (mut extent, mut chain) = (AuditExtent::default(), Chain::after(None));
     let (mut old, mut breaks, mut time) = (NOTHING, None, 0);
     for record in view.all(Table::Audit.key()) {
@@ -163,20 +163,21 @@ pub(super) fn rewrite(view: &View<'_>, changes: &mut Changes) -> Result<(), Regi
         time = found.time;
         changes.remove(key.to_vec());
         let audit::Event { time, event, fields, .. } = found;
-        extent.bytes += chain.append(changes, Event { time, event, fields })?;
+        extent.bytes += chain.append(changes, NewEvent { time, event, fields })?;
     }
     if chain.position > 0 {
         let mut fields =
             vec![("events".into(), chain.position.to_string()), ("head".into(), hex::encode(old))];
         fields.extend(breaks.map(|position| ("broken".into(), position.to_string())));
-        extent.bytes += chain.append(changes, Event { time, event: REWRITTEN.into(), fields })?;
+        extent.bytes +=
+            chain.append(changes, NewEvent { time, event: REWRITTEN.into(), fields })?;
     }
     changes.put(Table::AuditExtent.key(), &extent)
 }
 
 fn put(changes: &mut Changes, event: &audit::Event) -> Result<u64, RegistryError> {
     let audit::Event { position, time, event, fields, previous } = event.clone();
-    let payload = codec::encode(&Audit { time, event, fields, previous })?;
+    let payload = codec::encode(&AuditRecord { time, event, fields, previous })?;
     let length = payload.len() as u64;
     changes.put_bytes(Table::Audit.at(position), payload);
     Ok(length)
@@ -195,7 +196,7 @@ fn newest(view: &View<'_>) -> Result<Option<audit::Event>, RegistryError> {
 }
 
 fn event(key: &[u8], payload: &[u8]) -> Result<audit::Event, RegistryError> {
-    let Audit { time, event, fields, previous } = codec::decode(payload)?;
+    let AuditRecord { time, event, fields, previous } = codec::decode(payload)?;
     Ok(audit::Event { position: position_of(key)?, time, event, fields, previous })
 }
 
