@@ -80,9 +80,8 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
     }
     let revocations = registry.revocations(family)?;
     for key in revocations.iter().map(|revocation| revocation.key).chain(keys.iter().copied()) {
-        let memberships = registry.memberships(key)?;
-        let own = memberships.into_iter().find(|(of, own)| *of == family && own.role.is_issuer());
-        let Some((_, own)) = own else { continue };
+        let own = registry.membership(key, family)?.filter(|own| own.role.is_issuer());
+        let Some(own) = own else { continue };
         let chain = registry.issuer(own.issuer)?.map(|issuer| issuer.chain).unwrap_or_default();
         facts.learn_chain(&parsed(&[&[own.certificate][..], &chain].concat()));
     }

@@ -157,9 +157,7 @@ fn of_keys(
     let removed = registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
     let heard: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
     for (key, record) in members(registry, family)? {
-        let memberships = registry.memberships(key)?;
-        let own = memberships.into_iter().find(|(of, _)| *of == family).map(|(_, own)| own);
-        let Some(own) = own else { continue };
+        let Some(own) = registry.membership(key, family)? else { continue };
         let access = Certificate::parse(&own.certificate).ok();
         let ca = record.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
         let ca = ca.and_then(|ca| issuers.get(&ca));

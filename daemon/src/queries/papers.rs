@@ -94,7 +94,7 @@ pub fn papers(registry: &Registry, family: Id) -> Result<Papers, Error> {
     let mut papers = authorities(registry, family)?;
     let members = members(registry, family)?;
     for (key, _) in &members {
-        for (_, own) in registry.memberships(*key)?.into_iter().filter(|(of, _)| *of == family) {
+        if let Some(own) = registry.membership(*key, family)? {
             add_certificate(&mut papers, &own.certificate);
         }
     }

@@ -330,9 +330,8 @@ pub(super) fn access_chain(
     key: Id,
     family: Id,
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let memberships = registry.memberships(key)?;
-    let membership = memberships.into_iter().find(|(of, _)| *of == family);
-    let (_, membership) = membership.ok_or_else(|| damaged("a membership is missing"))?;
+    let membership = registry.membership(key, family)?;
+    let membership = membership.ok_or_else(|| damaged("a membership is missing"))?;
     let issuer = registry.issuer(membership.issuer)?;
     let above = issuer.ok_or_else(|| damaged("an issuer is missing"))?.chain;
     Ok([vec![membership.certificate], above].concat())

@@ -49,6 +49,14 @@ impl Registry {
             .collect()
     }
 
+    /// What one family says of a Key.
+    ///
+    /// # Errors
+    /// `Damaged` or `Io`, as for every read.
+    pub fn membership(&self, key: Id, family: Id) -> Result<Option<Membership>, RegistryError> {
+        self.view()?.record(&Table::Memberships.of_two(key, family))
+    }
+
     /// Keys after an id, in the order of ids.
     ///
     /// # Errors

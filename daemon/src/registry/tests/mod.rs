@@ -97,6 +97,8 @@ fn check_everything_of_format_1(registry: &Registry) -> Result<(), RegistryError
     assert_eq!(registry.key(id(1))?, Some(key(1, id(0))));
     assert_eq!(registry.known_keys(10)?, [(id(1), key(1, id(0)))]);
     assert_eq!(registry.memberships(id(1))?, [(id(0), membership(id(0)))]);
+    assert_eq!(registry.membership(id(1), id(0))?, Some(membership(id(0))));
+    assert_eq!(registry.membership(id(1), id(2))?, None);
     assert_eq!(registry.lock(id(2))?, Some(lock(2, id(0))));
     assert_eq!(registry.lock_entries(id(0))?.len(), 1);
     assert_eq!(registry.statement(id(1), id(0))?, Some(statement(300)));
