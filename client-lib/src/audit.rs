@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 pub use keywright_proto::audit::Hash;
-use keywright_proto::audit::{Event, FIRST, NOTHING, TRIMMED};
+use keywright_proto::audit::{FIRST, LoggedEvent, NOTHING, TRIMMED};
 use serde::{Deserialize, Serialize};
 
 /// A log that is whole.
@@ -93,7 +93,7 @@ pub fn verify<'a>(
     expected: Option<Hash>,
 ) -> Result<Log, Break> {
     let mut log = Log { events: 0, first: 0, from: 0, to: 0, head: hex(&NOTHING) };
-    let (mut newest, mut trimmed, mut met): (Option<Event>, u64, bool) = (None, 0, false);
+    let (mut newest, mut trimmed, mut met): (Option<LoggedEvent>, u64, bool) = (None, 0, false);
     for (text, line) in lines.into_iter().zip(1..) {
         let event = read(text, line)?;
         let position = event.position;
@@ -148,14 +148,15 @@ fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read(text: &str, line: usize) -> Result<Event, Break> {
+fn read(text: &str, line: usize) -> Result<LoggedEvent, Break> {
     let bad = Break::Line { line };
     let Ok(parsed) = serde_json::from_str::<Line>(text) else { return Err(bad) };
     let Line { position, time, event, fields, previous, hash } = parsed;
     let (Some(previous), Some(hash)) = (parse_hash(&previous), parse_hash(&hash)) else {
         return Err(bad);
     };
-    let event = Event { position, time, event, fields: fields.into_iter().collect(), previous };
+    let event =
+        LoggedEvent { position, time, event, fields: fields.into_iter().collect(), previous };
     if event.hash() != hash {
         return Err(Break::Changed { line, position });
     }
@@ -179,7 +180,7 @@ mod tests {
                 ("key-renamed", vec![("name".into(), format!("Ä \"{position}\""))])
             };
             let event = event.into();
-            let event = Event { position, time: 100 + position, event, fields, previous };
+            let event = LoggedEvent { position, time: 100 + position, event, fields, previous };
             previous = event.hash();
             lines.push(event.line());
         }

@@ -3,7 +3,7 @@
 
 use std::{io, os::unix::net::UnixDatagram, path::Path};
 
-use keywright_proto::audit::Event;
+use keywright_proto::audit::LoggedEvent;
 
 /// Where the journal listens.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
@@ -35,18 +35,18 @@ impl Journal {
     ///
     /// # Errors
     /// The journal is gone, or takes nothing now.
-    pub fn write(&self, event: &Event) -> io::Result<()> {
+    pub fn write(&self, event: &LoggedEvent) -> io::Result<()> {
         self.0.send(&entry(event)).map(drop)
     }
 }
 
 /// The text of an event, for people.
-pub fn text(event: &Event) -> String {
+pub fn text(event: &LoggedEvent) -> String {
     let fields = event.fields.iter().map(|(name, value)| format!(" {name}={value}"));
     format!("{}{}", event.event, fields.collect::<String>())
 }
 
-fn entry(event: &Event) -> Vec<u8> {
+fn entry(event: &LoggedEvent) -> Vec<u8> {
     let mut entry = Vec::new();
     put(&mut entry, "MESSAGE", &text(event));
     put(&mut entry, "MESSAGE_ID", MESSAGE_ID);
@@ -86,9 +86,9 @@ fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
 mod tests {
     use super::*;
 
-    fn event(fields: &[(&str, &str)]) -> Event {
+    fn event(fields: &[(&str, &str)]) -> LoggedEvent {
         let fields = fields.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        Event {
+        LoggedEvent {
             position: 3,
             time: 1,
             event: "rights-confirmed".into(),

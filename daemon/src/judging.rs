@@ -1,5 +1,5 @@
 //! Who is believed in a family, and what counts of all that is said of one of its Keys: the rules of
-//! `proto::judgement` over what the registry holds.
+//! `proto::trust` over what the registry holds.
 
 pub mod heard;
 mod kept;
@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{
     Certificate, Effect, Facts, Id, Judgement, Standing,
-    judgement::Revocation,
-    rights::{Said, newest},
+    rights::{VersionedEffect, newest},
     statement::{Claimed, claimed},
     tree::Hash,
+    trust::Revocation,
 };
 use sha2::{Digest, Sha256};
 
@@ -137,7 +137,7 @@ impl Source {
     }
 
     /// What it says about a Lock.
-    fn on(&self, lock: Id) -> Option<Said> {
+    fn on(&self, lock: Id) -> Option<VersionedEffect> {
         let version = self.statement.version;
         let effect = match self.statement.scope {
             Scope::All if version.is_some() => Effect::Allow,
@@ -147,7 +147,7 @@ impl Source {
                 if self.entries.get(place)?.allow { Effect::Allow } else { Effect::Deny }
             }
         };
-        Some(Said { version, effect })
+        Some(VersionedEffect { version, effect })
     }
 }
 
@@ -195,7 +195,7 @@ impl Words {
         judgement.standing(signer).is_none_or(|standing| standing == Standing::Stands)
     }
 
-    fn weigh(&self, source: &Source, said: Said) -> Option<Said> {
+    fn weigh(&self, source: &Source, said: VersionedEffect) -> Option<VersionedEffect> {
         match (&self.judgement, source.signer) {
             (Some(judgement), Some(signer)) => judgement.weigh(&signer, &self.subject, said),
             _ => Some(said),
@@ -203,7 +203,7 @@ impl Words {
     }
 
     /// What counts about a Lock, and which statement says it.
-    pub fn on(&self, lock: Id) -> Option<(Said, &Source)> {
+    pub fn on(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
         let weighed = || {
             self.sources
                 .iter()
@@ -215,7 +215,7 @@ impl Words {
 
     /// What was said last where nothing counts any more, because its signer does not: it waits to be
     /// signed anew.
-    pub fn void_on(&self, lock: Id) -> Option<(Said, &Source)> {
+    pub fn void_on(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
         let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
         let said = versioned.filter_map(|source| Some((source.on(lock)?, source)));
         said.max_by_key(|(said, _)| said.version)
@@ -237,14 +237,14 @@ impl Words {
     /// The revocation that counts.
     pub fn is_revoked(&self) -> bool {
         let revocations = self.sources.iter().filter(|source| source.statement.version.is_none());
-        let revoked = Said { version: None, effect: Effect::Deny };
+        let revoked = VersionedEffect { version: None, effect: Effect::Deny };
         revocations.filter_map(|source| self.weigh(source, revoked)).any(|s| s.version.is_none())
     }
 
     /// The revocation of a senior whose delay is not over: Locks are to hear of it now, because each
     /// counts the delay from when it first saw it.
     pub fn waiting(&self) -> Option<&Source> {
-        let revoked = Said { version: None, effect: Effect::Deny };
+        let revoked = VersionedEffect { version: None, effect: Effect::Deny };
         self.sources.iter().find(|source| {
             source.statement.version.is_none()
                 && source.signer.is_some_and(|signer| self.stands(&signer))
@@ -258,7 +258,7 @@ impl Words {
             let version = source.statement.version;
             source.statement.scope == Scope::All
                 && version.is_some()
-                && self.weigh(source, Said { version, effect: Effect::Allow }).is_some()
+                && self.weigh(source, VersionedEffect { version, effect: Effect::Allow }).is_some()
         })
     }
 
@@ -285,7 +285,7 @@ impl Words {
     /// The newest version that counts, or that bars older ones.
     pub fn newest_version(&self) -> Option<u64> {
         let versions = self.sources.iter().filter_map(|source| {
-            let deny = Said { version: source.statement.version, effect: Effect::Deny };
+            let deny = VersionedEffect { version: source.statement.version, effect: Effect::Deny };
             let said = self.weigh(source, deny)?;
             said.version
         });

@@ -7,13 +7,13 @@ mod family;
 use std::collections::BTreeSet;
 
 use family::{Bench, Key, LOCKS, MOMENT, SUBS, Saying, lock, nothing_said, say};
-use keywright_proto::{Effect, Papers, rights::Said};
+use keywright_proto::{Effect, SignedObjects, rights::VersionedEffect};
 use proptest::{prelude::*, sample::Index};
 
 /// The same of papers that nothing was left out of.
-fn said(papers: &Papers, key: u8, number: u8) -> Option<Said> {
+fn said(papers: &SignedObjects, key: u8, number: u8) -> Option<VersionedEffect> {
     let judgement = papers.facts(|_| 0).judge(MOMENT.delay, MOMENT.now);
-    papers.said(&judgement, &Key::new(key).public().hash(), &lock(number))
+    papers.effect(&judgement, &Key::new(key).public().hash(), &lock(number))
 }
 
 /// One Master at two stations apart: one takes the gate away, the other, which never listed it, gives the barn.
@@ -30,8 +30,11 @@ fn a_newer_statement_takes_nothing_away_that_it_does_not_name() {
             for file in files {
                 assert!(bench.import(file.clone()) > 0);
             }
-            assert_eq!(bench.said(31, gate), Some(Said { version: Some(10), effect }));
-            assert_eq!(bench.said(31, barn), Some(Said { version: Some(11), effect: Allow }));
+            assert_eq!(bench.said(31, gate), Some(VersionedEffect { version: Some(10), effect }));
+            assert_eq!(
+                bench.said(31, barn),
+                Some(VersionedEffect { version: Some(11), effect: Allow })
+            );
         }
     }
 }

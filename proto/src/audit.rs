@@ -19,7 +19,7 @@ pub const REWRITTEN: &str = "log-rewritten";
 
 /// An event and its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct LoggedEvent {
     /// Its place, from 0 up, without a gap.
     pub position: u64,
     /// When, in Unix seconds.
@@ -32,7 +32,7 @@ pub struct Event {
     pub previous: Hash,
 }
 
-impl Event {
+impl LoggedEvent {
     /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -90,8 +90,8 @@ fn put_text(line: &mut String, text: &str) {
 mod tests {
     use super::*;
 
-    fn event() -> Event {
-        Event {
+    fn event() -> LoggedEvent {
+        LoggedEvent {
             position: 7,
             time: 1_764_105_600,
             event: "key-renamed".into(),
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_part_is_in_the_hash() {
-        let changes: [fn(&mut Event); 6] = [
+        let changes: [fn(&mut LoggedEvent); 6] = [
             |event| event.position += 1,
             |event| event.time += 1,
             |event| event.event.push('x'),

@@ -9,11 +9,11 @@ use std::cmp::Ordering;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Certificate, Effect, Papers, Role, Target,
+    Certificate, Effect, Role, SignedObjects, Target,
     chain::{ChainError, verify_chain, verify_next},
     cose::{self, Received},
     family::{
-        PaperError,
+        SignedObjectError,
         file::{byte_string, byte_strings, length, number},
     },
     profile::MAX_CAS,
@@ -31,7 +31,7 @@ const VERSION: u64 = 1;
 #[derive(Debug, Clone)]
 pub struct Card {
     chain: Vec<Certificate>,
-    papers: Papers,
+    objects: SignedObjects,
     locks: Vec<Certificate>,
 }
 
@@ -49,7 +49,7 @@ pub enum CardError {
     Chain(#[from] ChainError),
     /// A Lock's certificate or the statement is not believed.
     #[error("the family card: {0}")]
-    Paper(#[from] PaperError),
+    Object(#[from] SignedObjectError),
 }
 
 /// A statement without its x5chain, which is the end of the Key's own chain.
@@ -139,15 +139,15 @@ impl Card {
             return Err(ChainError::Role.into());
         }
         verify_chain(&whole, root.der(), None)?;
-        let mut papers = Papers::new(root)?;
+        let mut objects = SignedObjects::new(root)?;
         for certificate in whole.iter().rev() {
-            papers.add_certificate(certificate.clone())?;
+            objects.add_certificate(certificate.clone())?;
         }
         for lock in &locks {
             if lock.role() != Some(Role::Lock) {
                 return Err(CardError::Malformed);
             }
-            papers.add_certificate(lock.clone())?;
+            objects.add_certificate(lock.clone())?;
         }
         if locks.windows(2).any(|pair| newest_first(&pair[0], &pair[1]) != Ordering::Less) {
             return Err(CardError::Malformed);
@@ -158,13 +158,13 @@ impl Card {
             let (payload, signature) = (short.payload.to_vec(), &short.signature);
             let statement = cose::signed(cose::STATEMENT, &ders, payload, signature);
             let statement = statement.ok_or(CardError::Malformed)?;
-            papers.add_statement(statement, short.seed, vec![(Target::All, Effect::Allow)])?;
-            let about = papers.statements().next().map(|signed| &signed.statement.subject);
+            objects.add_statement(statement, short.seed, vec![(Target::All, Effect::Allow)])?;
+            let about = objects.statements().next().map(|signed| &signed.statement.subject);
             if about != Some(access.public_key()) {
                 return Err(CardError::Malformed);
             }
         }
-        Ok(Self { chain, papers, locks })
+        Ok(Self { chain, objects, locks })
     }
 
     #[allow(clippy::type_complexity, reason = "the parts of a card, in their order")]
@@ -193,7 +193,7 @@ impl Card {
 
     /// The root that came with it.
     pub const fn root(&self) -> &Certificate {
-        self.papers.root()
+        self.objects.root()
     }
 
     /// The Locks' certificates, the newest first.
@@ -202,8 +202,8 @@ impl Card {
     }
 
     /// All of it, to be merged once the root is pinned.
-    pub const fn papers(&self) -> &Papers {
-        &self.papers
+    pub const fn objects(&self) -> &SignedObjects {
+        &self.objects
     }
 }
 

@@ -1,9 +1,9 @@
 //! Everything signed that a family has: what stations exchange, and how they merge.
 //!
-//! [`Papers`] hold only what was verified up to the family's pinned root, with nothing but
+//! [`SignedObjects`] hold only what was verified up to the family's pinned root, with nothing but
 //! themselves: every certificate's issuer is in them, every confirmation's Lock. They merge by
 //! union, so whatever the order, the end is the same. Who of the signers is believed is judged
-//! afterwards, over the union: [`Papers::facts`].
+//! afterwards, over the union: [`SignedObjects::facts`].
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -14,7 +14,7 @@ use crate::{
     confirmation::ConfirmationError,
     crl::CrlError,
     removal::RemovalError,
-    rights::{Said, newest},
+    rights::{VersionedEffect, newest},
     statement::{StatementError, verify_statement},
     tree::Hash,
 };
@@ -26,7 +26,7 @@ pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES};
 
 /// The signed objects of one family, all of them public.
 #[derive(Debug, Clone)]
-pub struct Papers {
+pub struct SignedObjects {
     root: Certificate,
     /// By DER. The root is none of them.
     certificates: BTreeMap<Vec<u8>, Certificate>,
@@ -39,7 +39,7 @@ pub struct Papers {
     /// By DER; of each CA those that no other makes superfluous.
     crls: BTreeMap<Vec<u8>, Crl>,
     /// By digest.
-    statements: BTreeMap<Hash, Signed>,
+    statements: BTreeMap<Hash, SignedStatement>,
     /// By what they say: Lock, statement, allow, newest version.
     confirmations: BTreeMap<(Hash, Hash, bool, u64), Vec<u8>>,
     /// Removals of Locks, by what they say: Lock, signer.
@@ -50,7 +50,7 @@ pub struct Papers {
 
 /// A statement with its leaves, as stations have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub struct SignedStatement {
     /// The tagged COSE_Sign1.
     pub cose: Vec<u8>,
     /// What it says.
@@ -61,11 +61,11 @@ pub struct Signed {
     pub leaves: Vec<(Target, Effect)>,
 }
 
-/// Why something is not among a family's papers.
+/// Why something is not among a family's objects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PaperError {
+pub enum SignedObjectError {
     /// Of another family, or by nobody whose certificate is here.
-    #[error("nobody in this family's papers has issued the certificate")]
+    #[error("nobody in this family's objects has issued the certificate")]
     NoIssuer,
     /// The certificate's chain is not believed.
     #[error(transparent)]
@@ -87,7 +87,7 @@ pub enum PaperError {
     Removal(#[from] RemovalError),
 }
 
-impl Papers {
+impl SignedObjects {
     /// Those of a family of which nothing but the pinned root certificate is known.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl Papers {
     }
 
     /// The statements.
-    pub fn statements(&self) -> impl Iterator<Item = &Signed> {
+    pub fn statements(&self) -> impl Iterator<Item = &SignedStatement> {
         self.statements.values()
     }
 
@@ -147,7 +147,7 @@ impl Papers {
     ///
     /// # Errors
     /// One whose issuer is not here, or that does not have its chain's rules.
-    pub fn add_certificate(&mut self, certificate: Certificate) -> Result<bool, PaperError> {
+    pub fn add_certificate(&mut self, certificate: Certificate) -> Result<bool, SignedObjectError> {
         if certificate == self.root || self.certificates.contains_key(certificate.der()) {
             return Ok(false);
         }
@@ -169,8 +169,8 @@ impl Papers {
     }
 
     /// The chain of who issued a certificate.
-    fn issuer_of(&self, certificate: &Certificate) -> Result<&[Certificate], PaperError> {
-        let mut wrong = PaperError::NoIssuer;
+    fn issuer_of(&self, certificate: &Certificate) -> Result<&[Certificate], SignedObjectError> {
+        let mut wrong = SignedObjectError::NoIssuer;
         for above in self.issuers.get(certificate.authority_key_identifier()).into_iter().flatten()
         {
             match verify_next(certificate, above) {
@@ -186,7 +186,7 @@ impl Papers {
     ///
     /// # Errors
     /// One that no CA here has signed.
-    pub fn add_crl(&mut self, crl: Crl) -> Result<bool, PaperError> {
+    pub fn add_crl(&mut self, crl: Crl) -> Result<bool, SignedObjectError> {
         let signed = self.issuers.values().flatten().filter_map(|chain| chain.first());
         let mut signed = signed.filter(|ca| crl.is_named(ca)).map(|ca| crl.verify(ca)).peekable();
         if signed.peek().is_none() {
@@ -227,25 +227,25 @@ impl Papers {
         cose: Vec<u8>,
         seed: [u8; 32],
         leaves: Vec<(Target, Effect)>,
-    ) -> Result<bool, PaperError> {
+    ) -> Result<bool, SignedObjectError> {
         let statement = verify_statement(&cose, self.root.der())?;
         let tree = Tree::new(leaves.iter().map(|(to, effect)| Leaf::new(&seed, *to, *effect)));
         let everywhere = [(Target::All, Effect::Deny)];
-        if tree.map_err(|_| PaperError::Leaves)?.head() != statement.tree
+        if tree.map_err(|_| SignedObjectError::Leaves)?.head() != statement.tree
             || has_double(&leaves)
             || (statement.version.is_none() && leaves != everywhere)
             || (leaves.contains(&(Target::All, Effect::Allow))
                 && !self.masters.contains(&statement.subject.hash()))
         {
-            return Err(PaperError::Leaves);
+            return Err(SignedObjectError::Leaves);
         }
         for ca in statement.chain.iter().rev() {
             self.add_certificate(ca.clone())?;
         }
-        Ok(self.keep_statement(Signed { cose, statement, seed, leaves }))
+        Ok(self.keep_statement(SignedStatement { cose, statement, seed, leaves }))
     }
 
-    fn keep_statement(&mut self, signed: Signed) -> bool {
+    fn keep_statement(&mut self, signed: SignedStatement) -> bool {
         match self.statements.entry(signed.statement.digest) {
             Entry::Vacant(entry) => {
                 entry.insert(signed);
@@ -264,7 +264,7 @@ impl Papers {
     ///
     /// # Errors
     /// One that no Lock here has signed.
-    pub fn add_confirmation(&mut self, bytes: Vec<u8>) -> Result<bool, PaperError> {
+    pub fn add_confirmation(&mut self, bytes: Vec<u8>) -> Result<bool, SignedObjectError> {
         let claimed = Confirmation::claimed_lock(&bytes)?;
         let lock = self.locks.get(&claimed).ok_or(ConfirmationError::OtherLock)?;
         let said = Confirmation::verify(&bytes, lock)?;
@@ -344,7 +344,12 @@ impl Papers {
     }
 
     /// What counts of all that is said about a Key at a Lock. Keys are hashes.
-    pub fn said(&self, judgement: &Judgement, key: &Hash, lock: &Hash) -> Option<Said> {
+    pub fn effect(
+        &self,
+        judgement: &Judgement,
+        key: &Hash,
+        lock: &Hash,
+    ) -> Option<VersionedEffect> {
         let of_key = self.statements.values().filter(|s| s.statement.subject.hash() == *key);
         newest(of_key.flat_map(|signed| {
             let here = |(target, _): &&(Target, Effect)| match target {
@@ -353,7 +358,7 @@ impl Papers {
             };
             let signer = signed.statement.signer().map(PublicKey::hash);
             signed.leaves.iter().filter(here).filter_map(move |(_, effect)| {
-                let said = Said { version: signed.statement.version, effect: *effect };
+                let said = VersionedEffect { version: signed.statement.version, effect: *effect };
                 judgement.weigh(&signer?, key, said)
             })
         }))
@@ -361,7 +366,7 @@ impl Papers {
 }
 
 /// Equal where the objects are: how chains were found does not matter.
-impl PartialEq for Papers {
+impl PartialEq for SignedObjects {
     fn eq(&self, other: &Self) -> bool {
         self.root == other.root
             && self.certificates == other.certificates

@@ -17,7 +17,6 @@ pub mod error_name;
 pub mod family;
 pub mod grant;
 pub mod id;
-pub mod judgement;
 pub mod link;
 pub mod name;
 pub mod pem;
@@ -31,6 +30,7 @@ pub mod statement;
 #[cfg(test)]
 mod test_keys;
 pub mod tree;
+pub mod trust;
 pub mod unsigned;
 pub mod uri;
 
@@ -41,10 +41,9 @@ pub use confirmation::Confirmation;
 pub use crl::Crl;
 pub use csr::read_csr;
 pub use error_name::ErrorName;
-pub use family::Papers;
+pub use family::SignedObjects;
 pub use grant::{Grant, VerifiedGrant, verify_grant};
 pub use id::Id;
-pub use judgement::{Facts, Judgement, Standing};
 pub use name::check_name;
 pub use public_key::PublicKey;
 pub use removal::{claimed_removal, removal, verify_removal};
@@ -55,5 +54,6 @@ pub use statement::{
     verify_statement,
 };
 pub use tree::{Effect, Leaf, Target, Tree};
+pub use trust::{Facts, Judgement, Standing};
 pub use unsigned::Unsigned;
 pub use uri::Uri;

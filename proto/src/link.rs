@@ -59,7 +59,7 @@ pub enum Topic {
         lock: Id,
     },
     /// The certificate of a Lock, for stations that do not know it.
-    Papers {
+    OwnCertificate {
         /// The Lock.
         lock: Id,
     },
@@ -93,7 +93,7 @@ impl Topic {
             Self::Grant { lock, key } => format!("{PREFIX}/{LOCK}{lock}/grant/{key}"),
             Self::Confirmation { lock, key } => format!("{PREFIX}/{LOCK}{lock}/confirmation/{key}"),
             Self::Chain { lock } => format!("{PREFIX}/{LOCK}{lock}/chain"),
-            Self::Papers { lock } => format!("{PREFIX}/{LOCK}{lock}/papers"),
+            Self::OwnCertificate { lock } => format!("{PREFIX}/{LOCK}{lock}/papers"),
             Self::Presence { lock } => format!("{PREFIX}/{LOCK}{lock}/presence"),
             Self::Here { family, station } => {
                 format!("{PREFIX}/{STATIONS}/{family}/{station}/here")
@@ -116,7 +116,7 @@ impl Topic {
             ("grant", Some(key)) => Self::Grant { lock, key: key.parse().ok()? },
             ("confirmation", Some(key)) => Self::Confirmation { lock, key: key.parse().ok()? },
             ("chain", None) => Self::Chain { lock },
-            ("papers", None) => Self::Papers { lock },
+            ("papers", None) => Self::OwnCertificate { lock },
             ("presence", None) => Self::Presence { lock },
             _ => return None,
         };
@@ -138,22 +138,22 @@ impl Topic {
 }
 
 /// What a Lock listens to: the grants for it, and its certificate.
-pub fn for_lock(lock: Id) -> [String; 2] {
+pub fn lock_subscriptions(lock: Id) -> [String; 2] {
     ["grant/+", "chain"].map(|what| format!("{PREFIX}/{LOCK}{lock}/{what}"))
 }
 
 /// What stations of a family listen to: what the others say.
-pub fn for_family(family: Id) -> String {
+pub fn family_subscription(family: Id) -> String {
     format!("{PREFIX}/{STATIONS}/{family}/+/+")
 }
 
 /// The name of the station that shows this certificate to the broker, PEM or DER: a label, and no proof.
-pub fn station(certificate: &[u8]) -> Id {
+pub fn station_id(certificate: &[u8]) -> Id {
     Id::of_hash(&Sha256::digest(certificate).into())
 }
 
 /// What a station listens to: what Locks say.
-pub fn for_station() -> [String; 3] {
+pub fn station_subscriptions() -> [String; 3] {
     ["confirmation/+", "papers", "presence"].map(|what| format!("{PREFIX}/+/{what}"))
 }
 
@@ -168,7 +168,7 @@ mod tests {
             Topic::Grant { lock, key },
             Topic::Confirmation { lock, key },
             Topic::Chain { lock },
-            Topic::Papers { lock },
+            Topic::OwnCertificate { lock },
             Topic::Presence { lock },
         ] {
             assert_eq!(Topic::parse(&topic.name()), Some(topic));
@@ -182,7 +182,7 @@ mod tests {
             Topic::Piece { family, station, number: 1092 },
         ] {
             assert_eq!(Topic::parse(&topic.name()), Some(topic));
-            assert!(topic.name().starts_with(for_family(family).trim_end_matches("/+/+")));
+            assert!(topic.name().starts_with(family_subscription(family).trim_end_matches("/+/+")));
             for bad in [topic.name() + "/x", topic.name() + " ", topic.name() + "99999999999"] {
                 assert_eq!(Topic::parse(&bad), None, "{bad}");
             }

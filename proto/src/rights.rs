@@ -6,7 +6,7 @@ use crate::tree::Effect;
 
 /// What a statement says of one pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
+pub struct VersionedEffect {
     /// None: a revocation, which is final.
     pub version: Option<u64>,
     /// Allow or deny.
@@ -46,11 +46,11 @@ impl fmt::Display for RightState {
 
 /// Of all that statements say of one pair, what counts: a revocation before all, then the newest
 /// version, and deny where two of the same version disagree.
-pub fn newest(said: impl IntoIterator<Item = Said>) -> Option<Said> {
+pub fn newest(said: impl IntoIterator<Item = VersionedEffect>) -> Option<VersionedEffect> {
     said.into_iter().reduce(|one, other| if precedence(&other, &one).is_gt() { other } else { one })
 }
 
-fn precedence(one: &Said, other: &Said) -> Ordering {
+fn precedence(one: &VersionedEffect, other: &VersionedEffect) -> Ordering {
     let revokes = one.version.is_none().cmp(&other.version.is_none());
     // Deny is the smaller effect and has to win.
     revokes.then(one.version.cmp(&other.version)).then(other.effect.cmp(&one.effect))
@@ -60,11 +60,11 @@ fn precedence(one: &Said, other: &Said) -> Ordering {
 ///
 /// An allow that repeats an allow leaves a right active: the Lock acts alike on both. A deny is
 /// done only when it, or one after it, was confirmed.
-pub fn state(newest: Option<Said>, confirmed: Option<Said>) -> RightState {
+pub fn state(newest: Option<VersionedEffect>, confirmed: Option<VersionedEffect>) -> RightState {
     match newest {
         None => RightState::None,
-        Some(Said { effect: Effect::Allow, .. }) => match confirmed {
-            Some(Said { effect: Effect::Allow, .. }) => RightState::Active,
+        Some(VersionedEffect { effect: Effect::Allow, .. }) => match confirmed {
+            Some(VersionedEffect { effect: Effect::Allow, .. }) => RightState::Active,
             _ => RightState::Pending,
         },
         Some(deny) => match confirmed {
@@ -84,13 +84,13 @@ mod tests {
 
     use super::*;
 
-    const fn allow(version: u64) -> Said {
-        Said { version: Some(version), effect: Effect::Allow }
+    const fn allow(version: u64) -> VersionedEffect {
+        VersionedEffect { version: Some(version), effect: Effect::Allow }
     }
-    const fn deny(version: u64) -> Said {
-        Said { version: Some(version), effect: Effect::Deny }
+    const fn deny(version: u64) -> VersionedEffect {
+        VersionedEffect { version: Some(version), effect: Effect::Deny }
     }
-    const REVOKED: Said = Said { version: None, effect: Effect::Deny };
+    const REVOKED: VersionedEffect = VersionedEffect { version: None, effect: Effect::Deny };
 
     #[test]
     fn what_counts() {
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    fn any_said() -> impl Strategy<Value = Said> {
+    fn any_said() -> impl Strategy<Value = VersionedEffect> {
         prop_oneof![
             1 => Just(REVOKED),
             8 => (0..4u64, any::<bool>()).prop_map(|(v, a)| if a { allow(v) } else { deny(v) }),

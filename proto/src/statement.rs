@@ -35,7 +35,7 @@ pub struct Statement<'a> {
 
 /// What the revocation of a Master or Backup says of its issuing key (slot 9C). It is signed,
 /// because who sees a revoked access key (9A) cannot always know which issuing key goes with it.
-/// How it is weighed: [`crate::judgement`].
+/// How it is weighed: [`crate::trust`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RevokedIssuer {
     /// The issuing key: SHA-256 of its SubjectPublicKeyInfo.
@@ -262,11 +262,11 @@ fn encode(statement: &Statement<'_>, root: &Certificate) -> Option<Vec<u8>> {
 }
 
 /// What a payload says beside the family.
-type Said = (PublicKey, Option<u64>, TreeHead, Option<RevokedIssuer>);
+type Contents = (PublicKey, Option<u64>, TreeHead, Option<RevokedIssuer>);
 
 /// Reads a payload: the family, and the rest. That it is the one encoding is for the caller to
 /// check.
-fn decode(payload: &[u8]) -> Option<(Hash, Said)> {
+fn decode(payload: &[u8]) -> Option<(Hash, Contents)> {
     let mut d = Decoder::new(payload);
     let entries = d.map().ok()??;
     let key = |d: &mut Decoder<'_>, expected: u8| (d.u8().ok()? == expected).then_some(());

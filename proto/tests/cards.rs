@@ -71,7 +71,7 @@ fn a_card_says_what_was_written() {
         let newest: Vec<_> = locks.iter().rev().take(read.locks().len()).cloned().collect();
         assert_eq!(read.locks(), newest);
         assert_eq!(read.locks().len(), [4, 3, 2, 1][usize::from(depth) - 1], "depth {depth}");
-        let said: Vec<_> = read.papers().statements().collect();
+        let said: Vec<_> = read.objects().statements().collect();
         assert_eq!((&said[0].cose, said[0].seed, said.len()), (&carrier.statement, SEED, 1));
     }
 }
@@ -92,7 +92,7 @@ fn what_does_not_fit_is_left_out() {
     let everywhere = Tree::new([leaf(Target::All, Effect::Allow)]).unwrap();
     let said = other.statement(&Key::new(30), Some(8), &everywhere);
     let card = Card::write(&carrier.ca.chain, Some((&said, SEED)), [], MAX_CARD).unwrap();
-    assert_eq!(carrier.read(&card).unwrap().papers().statements().count(), 0);
+    assert_eq!(carrier.read(&card).unwrap().objects().statements().count(), 0);
 }
 
 #[test]

@@ -10,7 +10,6 @@ use common::{Ca, Key, leaf};
 use keywright_proto::{
     Card, Certificate, Claim, Confirmation, Crl, Effect, Grant, PublicKey, Role, Target, Uri,
     check_name, claimed_removal,
-    confirmation::Confirmation as Said,
     crl::Revoked,
     pem::{Label, from_pem, to_pem},
     read_csr, verify_chain, verify_grant, verify_removal, verify_statement,
@@ -57,7 +56,7 @@ fn samples() -> Vec<Vec<u8>> {
     let chain = ca.issue(&key, Role::Backup, &[4]);
     let leaves = [leaf(Target::All, Effect::Allow), leaf(Target::Lock([1; 32]), Effect::Deny)];
     let grant = ca.grant(&key, Some(7), &leaves, 0, &chain);
-    let said = Said { statement: [1; 32], effect: Effect::Deny, newest_version: 9 };
+    let said = Confirmation { statement: [1; 32], effect: Effect::Deny, newest_version: 9 };
     let lock = Key::new(100);
     vec![
         chain[0].der().to_vec(),
@@ -150,7 +149,7 @@ fn no_flipped_bit_of_a_grant_is_believed() {
 #[test]
 fn no_flipped_bit_of_a_confirmation_is_believed() {
     let lock = Key::new(100);
-    let said = Said { statement: [1; 32], effect: Effect::Deny, newest_version: 9 };
+    let said = Confirmation { statement: [1; 32], effect: Effect::Deny, newest_version: 9 };
     let bytes = lock.sign(said.unsigned(&lock.public()).unwrap());
     no_flipped_bit_is_believed(&bytes, |bytes| Confirmation::verify(bytes, &lock.public()).is_ok());
 }

@@ -285,7 +285,7 @@ fn the_files_verify_as_they_say() {
     let card = read_card.unwrap();
     assert_eq!(card.root(), &ca);
     assert_eq!(card.locks(), [certificate("lock.der")]);
-    assert_eq!(card.papers().statements().count(), 1);
+    assert_eq!(card.objects().statements().count(), 1);
 
     for (leaf, below) in [
         ("master-9a.der", false),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keywright_proto::{Id, judgement::REVOKE_DELAY};
+use keywright_proto::{Id, trust::REVOKE_DELAY};
 use serde::Deserialize;
 
 use crate::files;

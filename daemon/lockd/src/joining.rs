@@ -69,7 +69,7 @@ fn settings(config: &Link, lock: Id) -> Result<Option<Settings>, Error> {
         keep_alive: config.keep_alive_seconds,
         // A station that knows this Lock already tells it at once.
         presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
-        subscriptions: vec![link::for_lock(lock)[1].clone()],
+        subscriptions: vec![link::lock_subscriptions(lock)[1].clone()],
         max_packet: MAX_PACKET,
     }))
 }

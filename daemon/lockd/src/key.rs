@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keywright_proto::{
-    Certificate, PublicKey, Role, VerifiedGrant, grant::GrantError, rights::Said,
+    Certificate, PublicKey, Role, VerifiedGrant, grant::GrantError, rights::VersionedEffect,
     statement::StatementError, tree::Hash,
 };
 use sha1::Sha1;
@@ -75,7 +75,7 @@ fn fingerprints(der: &[u8]) -> Fingerprints {
 /// What a grant says.
 pub(crate) fn word(grant: &VerifiedGrant) -> Result<Word, GrantError> {
     let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
-    let said = Said { version: grant.statement.version, effect: grant.effect };
+    let said = VersionedEffect { version: grant.statement.version, effect: grant.effect };
     Ok(Word { signer, said, digest: grant.statement.digest })
 }
 

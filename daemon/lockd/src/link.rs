@@ -52,7 +52,7 @@ impl LockLink {
             client_id: format!("keywright-lock-{lock}"),
             keep_alive: config.keep_alive_seconds,
             presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
-            subscriptions: link::for_lock(lock).to_vec(),
+            subscriptions: link::lock_subscriptions(lock).to_vec(),
             max_packet: MAX_PACKET,
         };
         let papers = gate.membership().papers()?;
@@ -88,7 +88,7 @@ impl LockLink {
                 // Stations that know it have told it of a Key.
                 if let Some(connection) = self.connection.as_ref().filter(|_| to.gate().is_empty())
                 {
-                    let topic = Topic::Papers { lock: self.lock };
+                    let topic = Topic::OwnCertificate { lock: self.lock };
                     connection.publish(topic.name(), self.papers.clone(), PAPERS);
                 }
             }

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use keywright_proto::{
     Certificate, Judgement, PublicKey, Role, Standing,
-    family::Papers,
+    family::SignedObjects,
     pem::{self, Label},
     verify_chain,
 };
@@ -140,7 +140,7 @@ impl Membership {
     /// Only where what was verified does not verify any more.
     pub fn papers(&self) -> Result<Vec<u8>, Error> {
         let wrong = |error: &dyn std::fmt::Display| Error::System(error.to_string());
-        let mut papers = Papers::new(self.root.clone()).map_err(|error| wrong(&error))?;
+        let mut papers = SignedObjects::new(self.root.clone()).map_err(|error| wrong(&error))?;
         for certificate in self.chain.iter().rev() {
             papers.add_certificate(certificate.clone()).map_err(|error| wrong(&error))?;
         }

@@ -1,9 +1,9 @@
 //! Which statements about a Key a Lock keeps, and whether it admits the Key. Who is believed is judged in
-//! `keywright_proto::judgement`; here is what one Lock makes of it for one Key. No I/O, no clock.
+//! `keywright_proto::trust`; here is what one Lock makes of it for one Key. No I/O, no clock.
 
 use keywright_proto::{
     Effect, Judgement, PublicKey, Standing, is_parked,
-    rights::{Said, newest},
+    rights::{VersionedEffect, newest},
     tree::Hash,
 };
 
@@ -16,7 +16,7 @@ pub struct Word {
     /// SHA-256 of the issuing key that signed it.
     pub signer: Hash,
     /// What it says.
-    pub said: Said,
+    pub said: VersionedEffect,
     /// Names the statement.
     pub digest: Hash,
 }
@@ -153,7 +153,7 @@ pub fn waits(word: &Word, now: Option<u64>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use keywright_proto::{Facts, RevokedIssuer, judgement::Revocation};
+    use keywright_proto::{Facts, RevokedIssuer, trust::Revocation};
     use proptest::prelude::*;
 
     use super::*;
@@ -166,7 +166,7 @@ mod tests {
         let digest = [signer, effect as u8].into_iter().chain(version.unwrap_or(9).to_be_bytes());
         let mut filled = [0; 32];
         filled.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        Word { signer: [signer; 32], said: Said { version, effect }, digest: filled }
+        Word { signer: [signer; 32], said: VersionedEffect { version, effect }, digest: filled }
     }
     fn allow(signer: u8, version: u64) -> Word {
         word(signer, Some(version), Effect::Allow)

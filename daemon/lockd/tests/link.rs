@@ -21,7 +21,7 @@ use keywright_bus_tests::broker::Broker;
 use keywright_lockd::record::Record;
 use keywright_proto::{
     Effect::{Allow, Deny},
-    Id, Papers, Target,
+    Id, SignedObjects, Target,
     link::{MAX_PACKET, Topic},
 };
 use keywrightd::link::connection::{Connection, Event, Settings};
@@ -48,8 +48,8 @@ fn grants_come_and_confirmations_go_also_to_a_lock_that_was_not_there() {
     station.until(presence(&lock), |said| said == b"online");
     station.confirmed(&lock, &bob, Allow, 5);
     assert!(admits(&lock, &bob));
-    station.until(Topic::Papers { lock: lock.key.id() }, |papers| {
-        let (papers, left_out) = Papers::decode(papers, ca.root()).unwrap();
+    station.until(Topic::OwnCertificate { lock: lock.key.id() }, |papers| {
+        let (papers, left_out) = SignedObjects::decode(papers, ca.root()).unwrap();
         let own = papers.certificates().any(|own| *own.public_key() == lock.key);
         own && left_out == 0
     });
@@ -195,7 +195,7 @@ fn a_connection_that_nobody_wants_any_more_ends() {
         client_id: "leaving".into(),
         keep_alive: 60,
         presence: Some((topic.name(), b"online", b"offline")),
-        subscriptions: keywright_proto::link::for_lock(lock.key.id()).to_vec(),
+        subscriptions: keywright_proto::link::lock_subscriptions(lock.key.id()).to_vec(),
         max_packet: MAX_PACKET,
     };
     let connection = Connection::start(settings, |_| {}).unwrap();

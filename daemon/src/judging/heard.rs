@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use keywright_proto::{
     Confirmation, Effect, Id,
-    rights::{Said, newest},
+    rights::{VersionedEffect, newest},
     tree::Hash,
 };
 
@@ -23,7 +23,7 @@ pub fn heard(
     words: Option<&Words>,
     key: Id,
     lock: Id,
-) -> Result<Option<(Said, records::Confirmation)>, RegistryError> {
+) -> Result<Option<(VersionedEffect, records::Confirmation)>, RegistryError> {
     let Some(confirmed) = registry.confirmation(key, lock)? else { return Ok(None) };
     let said = said(confirmed);
     let Some(words) = words else { return Ok(Some((said, confirmed))) };
@@ -34,15 +34,18 @@ pub fn heard(
 }
 
 /// What is kept of a Lock's confirmation.
-pub fn said(confirmed: records::Confirmation) -> Said {
+pub fn said(confirmed: records::Confirmation) -> VersionedEffect {
     let effect = if confirmed.allow { Effect::Allow } else { Effect::Deny };
-    Said { version: confirmed.version, effect }
+    VersionedEffect { version: confirmed.version, effect }
 }
 
 /// Whether a new word of a Lock takes the place of one that is known: a hostile carrier may bring old ones again. Both
 /// come with what they count for.
-pub fn outdoes(new: (Option<Said>, Said), old: (Option<Said>, Said)) -> bool {
-    let newer = |new: Said, old: Said| match newest([old, new]) {
+pub fn outdoes(
+    new: (Option<VersionedEffect>, VersionedEffect),
+    old: (Option<VersionedEffect>, VersionedEffect),
+) -> bool {
+    let newer = |new: VersionedEffect, old: VersionedEffect| match newest([old, new]) {
         _ if new == old => Ordering::Equal,
         Some(newest) if newest == new => Ordering::Greater,
         _ => Ordering::Less,
@@ -56,7 +59,7 @@ pub fn outdoes(new: (Option<Said>, Said), old: (Option<Said>, Said)) -> bool {
 
 impl Words {
     /// What a Lock's word counts for that it acts on a statement, by its digest where that is known.
-    pub fn heard(&self, said: Said, about: Option<&Hash>) -> Option<Said> {
+    pub fn heard(&self, said: VersionedEffect, about: Option<&Hash>) -> Option<VersionedEffect> {
         let source = about.and_then(|about| {
             self.sources.iter().find(|source| source.digest.as_ref() == Some(about))
         });

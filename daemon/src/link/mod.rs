@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use keywright_proto::link::{self, MAX_PACKET, Topic, for_station};
+use keywright_proto::link::{self, MAX_PACKET, Topic, station_subscriptions};
 use sha2::{Digest, Sha256};
 
 use self::{
@@ -53,7 +53,7 @@ pub fn start(
     station: Handle,
 ) -> Result<(), LinkError> {
     let settings = settings(config)?;
-    let own = link::station(&settings.certificate);
+    let own = link::station_id(&settings.certificate);
     let (to_room, for_room) = mpsc::sync_channel(QUEUE);
     let (to_stations, for_stations) = mpsc::sync_channel(QUEUE);
     // Never waits: whoever commits may be waited for. A full queue is looked through anyway.
@@ -128,7 +128,7 @@ fn settings(config: &Config) -> Result<Settings, LinkError> {
         certificate,
         keep_alive: config.keep_alive_seconds,
         presence: None,
-        subscriptions: for_station().to_vec(),
+        subscriptions: station_subscriptions().to_vec(),
         max_packet: MAX_PACKET,
     })
 }

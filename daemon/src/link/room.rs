@@ -246,7 +246,7 @@ impl Room {
             connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
-                Some(Topic::Papers { lock }) => self.papers(lock, payload)?,
+                Some(Topic::OwnCertificate { lock }) => self.papers(lock, payload)?,
                 // What stations say does not come here.
                 Some(
                     Topic::Grant { .. }

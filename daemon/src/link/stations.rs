@@ -21,7 +21,7 @@ use std::{
 
 use keywright_proto::{
     Id,
-    link::{HERE, Topic, for_family},
+    link::{HERE, Topic, family_subscription},
     pieces::{Collector, MAX_PIECES, Piece, count, cut},
     tree::Hash,
 };
@@ -167,7 +167,7 @@ impl Stations {
     fn try_again(&mut self) {
         let Some(failed) = self.again.due() else { return };
         for family in failed.unheard.intersection(&self.families) {
-            self.connection.listen(for_family(*family));
+            self.connection.listen(family_subscription(*family));
         }
         self.to_say.extend(failed.unsaid.intersection(&self.wanted));
         if failed.unjoined {
@@ -247,7 +247,7 @@ impl Stations {
         })?;
         for (family, _) in families {
             if self.families.insert(family) {
-                self.connection.listen(for_family(family));
+                self.connection.listen(family_subscription(family));
                 self.publish(Topic::Here { family, station: self.own }, HERE.to_vec());
             }
         }

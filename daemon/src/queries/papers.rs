@@ -1,7 +1,7 @@
 //! A family's signed objects, as stations exchange them: out of the registry.
 
 use keywright_proto::{
-    Certificate, Crl, Effect, Id, Papers, Target,
+    Certificate, Crl, Effect, Id, SignedObjects, Target,
     family::{FileError, MAX_FAMILY_FILE},
 };
 
@@ -37,7 +37,7 @@ pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// `InvalidArgument`: no such file. `Unverified`: its family is not pinned here, or its root is not
 /// the pinned one. The registry cannot be read.
-pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers), Error> {
+pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, SignedObjects), Error> {
     let (family, papers, left_out) = verified_export(registry, bytes)?;
     if left_out > 0 {
         tracing::warn!(%family, left_out, "objects of an import did not verify");
@@ -50,13 +50,16 @@ pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers), Er
 ///
 /// # Errors
 /// As above.
-pub fn verified_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers, usize), Error> {
-    let claimed = Papers::claimed_root(bytes).map_err(file_error)?;
+pub fn verified_export(
+    registry: &Registry,
+    bytes: &[u8],
+) -> Result<(Id, SignedObjects, usize), Error> {
+    let claimed = SignedObjects::claimed_root(bytes).map_err(file_error)?;
     let root = Certificate::parse(claimed)
         .map_err(|error| Error::InvalidArgument(format!("the file's root: {error}")))?;
     let family = root.family();
     let pinned = registry.family(family)?.ok_or(Error::Unverified(family))?.root;
-    match Papers::decode(bytes, &pinned) {
+    match SignedObjects::decode(bytes, &pinned) {
         Err(FileError::OtherFamily) => Err(Error::Unverified(family)),
         Err(error) => Err(file_error(error)),
         Ok((papers, left_out)) => Ok((family, papers, left_out)),
@@ -67,11 +70,11 @@ pub fn verified_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, Papers,
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
-pub fn authorities(registry: &Registry, family: Id) -> Result<Papers, Error> {
+pub fn authorities(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
     let missing = || Error::NotFound(format!("family {family}"));
     let root = registry.family(family)?.ok_or_else(missing)?.root;
     let root = Certificate::parse(&root).map_err(damaged)?;
-    let mut papers = Papers::new(root).map_err(damaged)?;
+    let mut papers = SignedObjects::new(root).map_err(damaged)?;
     for (_, issuer) in registry.issuers_of(family)? {
         // From the root down, so that each issuer is there before what it issued.
         for der in issuer.chain.iter().rev() {
@@ -90,7 +93,7 @@ pub fn authorities(registry: &Registry, family: Id) -> Result<Papers, Error> {
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
-pub fn papers(registry: &Registry, family: Id) -> Result<Papers, Error> {
+pub fn papers(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
     let mut papers = authorities(registry, family)?;
     let members = members(registry, family)?;
     for (key, _) in &members {
@@ -153,7 +156,7 @@ fn left_out(what: &str, error: &dyn std::fmt::Display) {
     tracing::warn!(what, %error, "not among what is exchanged");
 }
 
-fn add_certificate(papers: &mut Papers, der: &[u8]) {
+fn add_certificate(papers: &mut SignedObjects, der: &[u8]) {
     let added = Certificate::parse(der)
         .map_err(|error| error.to_string())
         .and_then(|ca| papers.add_certificate(ca).map_err(|error| error.to_string()));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keywright_proto::{
     Confirmation as LockSaid, Id,
     grant::Grant,
-    rights::{self, RightState, Said},
+    rights::{self, RightState, VersionedEffect},
     tree::{Effect, Leaf, Target, Tree},
 };
 
@@ -29,7 +29,7 @@ struct Found {
     family: Id,
     name: String,
     /// None: what was said is void, and waits to be signed anew.
-    said: Option<Said>,
+    said: Option<VersionedEffect>,
     /// When that was signed.
     issued: u64,
 }
@@ -106,7 +106,7 @@ fn plain(
 ) -> Result<bool, Error> {
     let Some(statement) = registry.statement(key, family)? else { return Ok(false) };
     let (limit, filter) = (page.limit as usize, Filter { family: Some(family), query: None });
-    let said = |allow| Some(Said { version: statement.version, effect: effect(allow) });
+    let said = |allow| Some(VersionedEffect { version: statement.version, effect: effect(allow) });
     Ok(match statement.scope {
         Scope::All => {
             let locks = registry.locks_page(&filter, page.after, limit)?;
@@ -136,12 +136,12 @@ fn plain_on(
     family: Id,
     statement: &Statement,
     lock: Id,
-) -> Result<Option<(Said, u64)>, RegistryError> {
+) -> Result<Option<(VersionedEffect, u64)>, RegistryError> {
     let allow = match statement.scope {
         Scope::All => Some(statement.version.is_some()),
         Scope::Listed(_) => registry.statement_entry(key, family, lock)?.map(|entry| entry.allow),
     };
-    let said = |allow| Said { version: statement.version, effect: effect(allow) };
+    let said = |allow| VersionedEffect { version: statement.version, effect: effect(allow) };
     Ok(allow.map(|allow| (said(allow), statement.issued)))
 }
 
@@ -203,7 +203,7 @@ pub fn counts(
         let (mut active, mut pending) = (0, 0);
         for lock in words.locks(registry, family)?.into_iter().filter(|l| !removed.contains(l)) {
             match words.on(lock).or_else(|| words.void_on(lock)) {
-                Some((Said { effect: Effect::Allow, .. }, _)) => {}
+                Some((VersionedEffect { effect: Effect::Allow, .. }, _)) => {}
                 _ => continue,
             }
             let counts = words.on(lock).is_some() && confirmed.contains(&lock) && admits(lock)?;
@@ -349,7 +349,7 @@ fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result
     Ok(Grant { statement: statement.cose, leaf, index, path, access_chain: Vec::new() })
 }
 
-fn state(said: Option<Said>, confirmed: Option<Said>) -> RightState {
+fn state(said: Option<VersionedEffect>, confirmed: Option<VersionedEffect>) -> RightState {
     // What waits to be signed anew is not confirmed, whatever the Lock still does.
     said.map_or(RightState::Pending, |said| rights::state(Some(said), confirmed))
 }

@@ -24,7 +24,7 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn audit_tail(&self, limit: usize) -> Result<Vec<audit::Event>, RegistryError> {
+    pub fn audit_tail(&self, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
         let view = self.view()?;
         let after = newest(&view)?.map_or(0, |event| event.position + 1);
         events(&view, after.saturating_sub(limit as u64), limit)
@@ -34,7 +34,7 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn audit_page(&self, from: u64, limit: usize) -> Result<Vec<audit::Event>, RegistryError> {
+    pub fn audit_page(&self, from: u64, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
         events(&self.view()?, from, limit)
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn append(
     view: &View<'_>,
     changes: &mut Changes,
     events: Vec<NewEvent>,
-) -> Result<Vec<audit::Event>, RegistryError> {
+) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
     append_within(view, changes, events, FULL, DROPPED)
 }
 
@@ -62,7 +62,7 @@ pub(super) fn append_within(
     events: Vec<NewEvent>,
     full: u64,
     dropped: u64,
-) -> Result<Vec<audit::Event>, RegistryError> {
+) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
     let Some(time) = events.last().map(|event| event.time) else { return Ok(Vec::new()) };
     let mut chain = Chain::after(newest(view)?);
     let mut extent: AuditExtent =
@@ -103,11 +103,11 @@ fn trim(
 struct Chain {
     position: u64,
     previous: Hash,
-    appended: Vec<audit::Event>,
+    appended: Vec<audit::LoggedEvent>,
 }
 
 impl Chain {
-    fn after(newest: Option<audit::Event>) -> Self {
+    fn after(newest: Option<audit::LoggedEvent>) -> Self {
         let (position, previous) =
             newest.map_or((0, NOTHING), |event| (event.position + 1, event.hash()));
         Self { position, previous, appended: Vec::new() }
@@ -118,7 +118,7 @@ impl Chain {
         let NewEvent { time, event, mut fields } = event;
         fields.sort();
         let (position, previous) = (self.position, self.previous);
-        let event = audit::Event { position, time, event, fields, previous };
+        let event = audit::LoggedEvent { position, time, event, fields, previous };
         let length = put(changes, &event)?;
         (self.position, self.previous) = (position + 1, event.hash());
         self.appended.push(event);
@@ -162,7 +162,7 @@ pub(super) fn rechain(view: &View<'_>, changes: &mut Changes) -> Result<(), Regi
         old = Sha256::digest(&payload).into();
         time = found.time;
         changes.remove(key.to_vec());
-        let audit::Event { time, event, fields, .. } = found;
+        let audit::LoggedEvent { time, event, fields, .. } = found;
         extent.bytes += chain.append(changes, NewEvent { time, event, fields })?;
     }
     if chain.position > 0 {
@@ -175,29 +175,29 @@ pub(super) fn rechain(view: &View<'_>, changes: &mut Changes) -> Result<(), Regi
     changes.put(Table::AuditExtent.key(), &extent)
 }
 
-fn put(changes: &mut Changes, event: &audit::Event) -> Result<u64, RegistryError> {
-    let audit::Event { position, time, event, fields, previous } = event.clone();
+fn put(changes: &mut Changes, event: &audit::LoggedEvent) -> Result<u64, RegistryError> {
+    let audit::LoggedEvent { position, time, event, fields, previous } = event.clone();
     let payload = codec::encode(&AuditRecord { time, event, fields, previous })?;
     let length = payload.len() as u64;
     changes.put_bytes(Table::Audit.at(position), payload);
     Ok(length)
 }
 
-fn events(view: &View<'_>, from: u64, limit: usize) -> Result<Vec<audit::Event>, RegistryError> {
+fn events(view: &View<'_>, from: u64, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
     let end = end_of(&Table::Audit.key());
     let records = view.scan(Table::Audit.at(from), end).take(limit);
     records.map(|record| record.and_then(|(key, payload)| event(&key, &payload))).collect()
 }
 
-fn newest(view: &View<'_>) -> Result<Option<audit::Event>, RegistryError> {
+fn newest(view: &View<'_>) -> Result<Option<audit::LoggedEvent>, RegistryError> {
     let prefix = Table::Audit.key();
     let end = end_of(&prefix);
     view.last(prefix, end)?.map(|(key, payload)| event(&key, &payload)).transpose()
 }
 
-fn event(key: &[u8], payload: &[u8]) -> Result<audit::Event, RegistryError> {
+fn event(key: &[u8], payload: &[u8]) -> Result<audit::LoggedEvent, RegistryError> {
     let AuditRecord { time, event, fields, previous } = codec::decode(payload)?;
-    Ok(audit::Event { position: position_of(key)?, time, event, fields, previous })
+    Ok(audit::LoggedEvent { position: position_of(key)?, time, event, fields, previous })
 }
 
 fn position_of(key: &[u8]) -> Result<u64, RegistryError> {

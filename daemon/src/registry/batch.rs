@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use keywright_proto::{Id, audit::Event as AuditEvent};
+use keywright_proto::{Id, audit::LoggedEvent as AuditEvent};
 
 use super::{
     audit_log::{self, NewEvent},

@@ -33,7 +33,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use keywright_proto::{Id, audit::Event as AuditEvent};
+use keywright_proto::{Id, audit::LoggedEvent as AuditEvent};
 
 pub use batch::{Batch, CertificateChanges};
 pub use error::RegistryError;

@@ -151,7 +151,7 @@ impl Station {
         if pinned.is_none_or(|known| known.root != card.root().der()) {
             return tracing::warn!(%family, "a card of another root is dropped");
         }
-        match self.take_in(family, card.papers()) {
+        match self.take_in(family, card.objects()) {
             Ok(new) => tracing::info!(%family, new, "a Key's card was taken in"),
             Err(error) => tracing::warn!(%family, %error, "a Key's card cannot be taken in"),
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::Said};
+use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::VersionedEffect};
 
 use super::{Reply, Station, log::Confirmed, view::Output};
 use crate::{
@@ -169,7 +169,7 @@ impl Station {
         cose: Vec<u8>,
     ) -> Result<bool, Error> {
         let key = stated.key;
-        let new = Said { version: stated.version, effect: said.effect };
+        let new = VersionedEffect { version: stated.version, effect: said.effect };
         let old = self.registry.confirmation(key, lock)?.map(heard::said);
         let old = match old {
             Some(old) => {

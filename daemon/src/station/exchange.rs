@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keywright_proto::{Certificate, Effect, Id, Papers, Role, Target, family::Signed, tree::Hash};
+use keywright_proto::{Certificate, Effect, Id, SignedObjects, Role, Target, family::SignedStatement, tree::Hash};
 
 use super::{
     Reply, Station,
@@ -28,12 +28,12 @@ use crate::{
 
 impl Station {
     /// Takes in what was read from a file; answers how many objects were new.
-    pub fn import_family(&mut self, family: Id, papers: Papers, reply: Reply<u32>) {
+    pub fn import_family(&mut self, family: Id, papers: SignedObjects, reply: Reply<u32>) {
         let result = self.take_in(family, &papers);
         reply.answer(self, result);
     }
 
-    pub(super) fn take_in(&mut self, family: Id, papers: &Papers) -> Result<u32, Error> {
+    pub(super) fn take_in(&mut self, family: Id, papers: &SignedObjects) -> Result<u32, Error> {
         let mut batch = Batch::new();
         let mut new = 0;
         new += self.take_issuers(&mut batch, family, papers)?;
@@ -87,7 +87,7 @@ impl Station {
     }
 
     /// CAs and their CRLs. A CRL that lacks a known entry never displaces one that has it.
-    fn take_issuers(&self, batch: &mut Batch, family: Id, papers: &Papers) -> Result<usize, Error> {
+    fn take_issuers(&self, batch: &mut Batch, family: Id, papers: &SignedObjects) -> Result<usize, Error> {
         let mut mine = crate::queries::authorities(&self.registry, family)?;
         let known: BTreeSet<Vec<u8>> = mine.certificates().map(|c| c.der().to_vec()).collect();
         let mut new = mine.merge_crls(papers);
@@ -124,7 +124,7 @@ impl Station {
     }
 
     /// Keys that are new here, under a name that says no more than what they are.
-    fn take_keys(&self, batch: &mut Batch, family: Id, papers: &Papers) -> Result<Vec<Id>, Error> {
+    fn take_keys(&self, batch: &mut Batch, family: Id, papers: &SignedObjects) -> Result<Vec<Id>, Error> {
         let mut new = Vec::new();
         for certificate in papers.certificates() {
             let Some(role) = certificate.role().filter(|role| *role != Role::Lock) else {
@@ -157,7 +157,7 @@ impl Station {
         Ok(new)
     }
 
-    fn take_locks(&self, batch: &mut Batch, family: Id, papers: &Papers) -> Result<usize, Error> {
+    fn take_locks(&self, batch: &mut Batch, family: Id, papers: &SignedObjects) -> Result<usize, Error> {
         let mut new = BTreeSet::new();
         for certificate in papers.certificates().filter(|c| c.role() == Some(Role::Lock)) {
             let id = certificate.public_key().id();
@@ -195,10 +195,10 @@ impl Station {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &Papers,
+        papers: &SignedObjects,
     ) -> Result<usize, Error> {
         let (now, mut new) = (clock::unix_seconds(), 0);
-        let mut by_key: BTreeMap<Id, Vec<&Signed>> = BTreeMap::new();
+        let mut by_key: BTreeMap<Id, Vec<&SignedStatement>> = BTreeMap::new();
         for signed in papers.statements() {
             if self.registry.statement_by_digest(&signed.statement.digest)?.is_some() {
                 continue;
@@ -238,7 +238,7 @@ impl Station {
         Ok(new)
     }
 
-    fn take_confirmations(&mut self, family: Id, papers: &Papers) -> Result<usize, Error> {
+    fn take_confirmations(&mut self, family: Id, papers: &SignedObjects) -> Result<usize, Error> {
         let (mut batch, mut confirmed) = (Batch::new(), Confirmed::new());
         let (mut new, mut changed, mut judged) = (0, Changed::new(), Judged::new());
         for (lock, said, cose) in papers.confirmations() {
@@ -296,7 +296,7 @@ fn new_key(
 
 /// A statement as the registry has it; none where its tree is in another order than a station's, so
 /// that no proof could be made from it.
-fn as_record(signed: &Signed, heard: u64) -> Option<StatementWithEntries> {
+fn as_record(signed: &SignedStatement, heard: u64) -> Option<StatementWithEntries> {
     let mut entries = Vec::new();
     let mut scope = Scope::All;
     if signed.leaves.iter().all(|(target, _)| *target != Target::All) {

@@ -1,6 +1,6 @@
 //! The rest of an import: Locks that were removed, roots of CAs, and certificates that were made anew elsewhere.
 
-use keywright_proto::{Certificate, Id, Papers, Role};
+use keywright_proto::{Certificate, Id, Role, SignedObjects};
 
 use super::{Station, exchange::id_of};
 use crate::{
@@ -19,7 +19,7 @@ impl Station {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &Papers,
+        papers: &SignedObjects,
     ) -> Result<usize, Error> {
         let mut new = 0;
         for (key_hash, signer, cose) in papers.removals() {
@@ -49,7 +49,7 @@ impl Station {
     }
 
     /// Certificates that take the place of those by CAs which do not stand any more. Answers how many do.
-    pub(super) fn take_renewed(&self, family: Id, papers: &Papers) -> Result<usize, Error> {
+    pub(super) fn take_renewed(&self, family: Id, papers: &SignedObjects) -> Result<usize, Error> {
         let owed = self.owed(family)?;
         let mut batch = Batch::new();
         let mut new = 0;
@@ -91,7 +91,7 @@ impl Station {
         &self,
         family: Id,
         certificate: &Certificate,
-        papers: &Papers,
+        papers: &SignedObjects,
     ) -> Result<Option<Id>, Error> {
         let chain = papers.chain(certificate).unwrap_or_default();
         let Some(issuer) = chain.get(1).map(|issuer| issuer.public_key().id()) else {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use keywright_proto::{
     Certificate, Crl, Effect, Id, Leaf, PublicKey, Standing, Target, Tree, Unsigned,
     crl::{self, Revoked},
-    judgement, profile,
+    profile,
     statement::{RevokedIssuer, Statement as Stating, denials_until},
     tree::Hash,
+    trust,
 };
 
 use super::{
@@ -124,7 +125,7 @@ impl Station {
                 .unsigned(&issuing.chain)
                 .map_err(|error| Error::Unsupported(error.to_string()))?;
             let (subject, reason) = (subject.hash(), reason.to_owned());
-            let revocation = judgement::Revocation { signer, subject, issuer: revokes };
+            let revocation = trust::Revocation { signer, subject, issuer: revokes };
             facts.learn_revocation(revocation, 0);
             plan.papers.push((Paper::Revocation { key, salt_seed, reason }, unsigned));
             serials = self.plan_entries(&mut plan, issuing, key, issuing_key.as_ref())?;

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use common::leaf;
 pub use common::{Ca, Key, NOW};
 use keywright_proto::{
-    Certificate, Confirmation, Effect, Id, Papers, RevokedIssuer, Role, Target, Tree, rights::Said,
+    Certificate, Confirmation, Effect, Id, RevokedIssuer, Role, SignedObjects, Target, Tree,
+    rights::VersionedEffect,
 };
 use keywrightd::{
     config::Config,
@@ -67,8 +68,8 @@ pub fn lock(number: u8) -> [u8; 32] {
 }
 
 /// Certificates of everybody.
-pub fn nothing_said() -> Papers {
-    let mut papers = Papers::new(root().clone()).unwrap();
+pub fn nothing_said() -> SignedObjects {
+    let mut papers = SignedObjects::new(root().clone()).unwrap();
     let mut add = |certificate: &Certificate| drop(papers.add_certificate(certificate.clone()));
     for (ca, number) in CAS.iter().zip(11..) {
         let role = if number == 11 { Role::Master } else { Role::Backup };
@@ -84,7 +85,7 @@ pub fn nothing_said() -> Papers {
 }
 
 /// Signs something and puts it among the papers; answers what it is named by in confirmations.
-pub fn say(papers: &mut Papers, by: usize, saying: &Saying) -> [u8; 32] {
+pub fn say(papers: &mut SignedObjects, by: usize, saying: &Saying) -> [u8; 32] {
     let everywhere = vec![(Target::All, Effect::Deny)];
     let (cose, leaves) = match saying {
         Saying::Rights(about, version, words) => {
@@ -147,7 +148,7 @@ impl Bench {
     }
 
     /// Takes papers in; answers how many were new.
-    pub fn import(&mut self, papers: Papers) -> u32 {
+    pub fn import(&mut self, papers: SignedObjects) -> u32 {
         let family = root().family();
         self.ask(move |station, reply| station.import_family(family, papers, reply)).unwrap()
     }
@@ -192,14 +193,14 @@ impl Bench {
         rows
     }
 
-    pub fn papers(&self) -> Papers {
+    pub fn papers(&self) -> SignedObjects {
         let file = queries::export(&self.registry, root().family()).unwrap();
-        let (papers, left_out) = Papers::decode(&file, root().der()).unwrap();
+        let (papers, left_out) = SignedObjects::decode(&file, root().der()).unwrap();
         assert_eq!(left_out, 0);
         papers
     }
 
-    pub fn said(&self, key: u8, number: u8) -> Option<Said> {
+    pub fn said(&self, key: u8, number: u8) -> Option<VersionedEffect> {
         let key = Key::new(key).public().id();
         let words = MOMENT.words(&self.registry, key, root().family()).unwrap();
         words.on(Id::of_hash(&lock(number))).map(|(said, _)| said)

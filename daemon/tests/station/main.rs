@@ -123,7 +123,7 @@ fn a_key_that_left_while_its_answer_was_on_the_way_is_not_shown() {
 }
 
 /// A station that is told of so many refused calls of a user; the log after that.
-fn refuse(registry: &Registry, uid: u32, calls: u32) -> Vec<keywright_proto::audit::Event> {
+fn refuse(registry: &Registry, uid: u32, calls: u32) -> Vec<keywright_proto::audit::LoggedEvent> {
     let (station, outputs) = Station::start(registry.clone(), Config::default()).unwrap();
     for _ in 0..calls {
         station.tell(move |station| station.refused_call(Some(uid), "org.keywright1.inspect"));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decoder, Encoder, data::Type};
 
-use super::{Papers, Signed};
+use super::{SignedObjects, SignedStatement};
 use crate::{Certificate, Crl, Effect, Target, chain::ChainError, tree::Hash};
 
 /// The longest file, in bytes.
@@ -39,7 +39,7 @@ pub enum FileError {
     Root(#[from] ChainError),
 }
 
-impl Papers {
+impl SignedObjects {
     /// The file.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Papers {
     }
 
     fn encode_within(&self, limit: usize) -> Result<Vec<u8>, FileError> {
-        let targets: BTreeSet<Hash> = self.statements().flat_map(Signed::locks).collect();
+        let targets: BTreeSet<Hash> = self.statements().flat_map(SignedStatement::locks).collect();
         let numbers: BTreeMap<&Hash, u64> = targets.iter().zip(0u64..).collect();
         let leaves: usize = self.statements().map(|signed| signed.leaves.len()).sum();
         let mut e = Encoder::new(Vec::new());
@@ -147,7 +147,7 @@ impl Papers {
             return Err(FileError::OtherFamily);
         }
         let root = Certificate::parse(pinned_root).map_err(|_| ChainError::NotARoot)?;
-        let mut papers = Self::new(root)?;
+        let mut objects = Self::new(root)?;
         let mut left_out = 0;
         let mut count = |taken: bool| left_out += usize::from(!taken);
         let certificates = file.certificates.iter().map(|der| Certificate::parse(der));
@@ -160,24 +160,24 @@ impl Papers {
         // Issuers first: they have the larger pathLenConstraint; an end entity has none.
         certificates.sort_by_key(|certificate| std::cmp::Reverse(certificate.path_len()));
         for certificate in certificates {
-            count(papers.add_certificate(certificate).is_ok());
+            count(objects.add_certificate(certificate).is_ok());
         }
         for der in file.crls {
-            count(Crl::parse(der).is_ok_and(|crl| papers.add_crl(crl).is_ok()));
+            count(Crl::parse(der).is_ok_and(|crl| objects.add_crl(crl).is_ok()));
         }
         for (cose, seed, leaves) in file.statements {
-            count(papers.add_statement(cose.to_vec(), seed, leaves).is_ok());
+            count(objects.add_statement(cose.to_vec(), seed, leaves).is_ok());
         }
         for bytes in file.confirmations {
-            count(papers.add_confirmation(bytes.to_vec()).is_ok());
+            count(objects.add_confirmation(bytes.to_vec()).is_ok());
         }
         for bytes in file.removals {
-            count(papers.add_removal(bytes.to_vec()).is_ok());
+            count(objects.add_removal(bytes.to_vec()).is_ok());
         }
         for der in file.own_roots {
-            count(Certificate::parse(der).is_ok_and(|root| papers.add_own_root(root).is_ok()));
+            count(Certificate::parse(der).is_ok_and(|root| objects.add_own_root(root).is_ok()));
         }
-        Ok((papers, left_out))
+        Ok((objects, left_out))
     }
 
     /// The DER of the root that a file claims, to find the family by. Nothing is verified.
@@ -343,7 +343,7 @@ pub(crate) fn byte_strings<T: AsRef<[u8]>>(
     Ok(())
 }
 
-impl Signed {
+impl SignedStatement {
     /// The key hashes of the Locks that it names.
     fn locks(&self) -> impl Iterator<Item = Hash> {
         self.leaves.iter().filter_map(|(target, _)| match target {

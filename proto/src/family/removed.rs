@@ -2,12 +2,12 @@
 
 use std::collections::btree_map::Entry;
 
-use super::{PaperError, Papers};
+use super::{SignedObjectError, SignedObjects};
 use crate::{
     Certificate, Judgement, PublicKey, chain::verify_own_root, removal::verify_removal, tree::Hash,
 };
 
-impl Papers {
+impl SignedObjects {
     /// The removals of Locks: the Lock's key hash, the signer's, and the tagged COSE_Sign1.
     pub fn removals(&self) -> impl Iterator<Item = (Hash, Hash, &[u8])> {
         self.removals.iter().map(|((lock, signer), bytes)| (*lock, *signer, bytes.as_slice()))
@@ -28,7 +28,7 @@ impl Papers {
     ///
     /// # Errors
     /// One that is not of this family.
-    pub fn add_removal(&mut self, bytes: Vec<u8>) -> Result<bool, PaperError> {
+    pub fn add_removal(&mut self, bytes: Vec<u8>) -> Result<bool, SignedObjectError> {
         let removal = verify_removal(&bytes, self.root.der())?;
         for ca in removal.chain.iter().rev() {
             self.add_certificate(ca.clone())?;
@@ -58,10 +58,10 @@ impl Papers {
     ///
     /// # Errors
     /// One of no CA here, or that the CA did not sign.
-    pub fn add_own_root(&mut self, root: Certificate) -> Result<bool, PaperError> {
+    pub fn add_own_root(&mut self, root: Certificate) -> Result<bool, SignedObjectError> {
         let chains = self.issuers.get(&root.public_key().key_identifier());
         let mut cas = chains.into_iter().flatten().filter_map(|chain| chain.first());
-        let ca = cas.find(|ca| **ca != self.root).ok_or(PaperError::NoIssuer)?;
+        let ca = cas.find(|ca| **ca != self.root).ok_or(SignedObjectError::NoIssuer)?;
         verify_own_root(&root, ca)?;
         Ok(self.keep_own_root(root))
     }

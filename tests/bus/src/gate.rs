@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use keywright_proto::{
     Certificate, Confirmation, Effect, Facts, PublicKey, Unsigned, csr,
-    judgement::REVOKE_DELAY,
     pem::{self, Label},
-    rights::{Said, newest},
+    rights::{VersionedEffect, newest},
     tree::Hash,
+    trust::REVOKE_DELAY,
     verify_grant,
 };
 use p256::ecdsa::{Signature, SigningKey, signature::hazmat::PrehashSigner};
@@ -29,7 +29,7 @@ pub struct Gate {
     root: Vec<u8>,
     facts: Facts,
     /// What each signer said of each access key.
-    heard: HashMap<Hash, Vec<(Hash, Said)>>,
+    heard: HashMap<Hash, Vec<(Hash, VersionedEffect)>>,
     /// Its clock, in Unix seconds.
     pub now: u64,
 }
@@ -67,7 +67,7 @@ impl Gate {
         self.facts.learn_statement(&grant.statement, self.now);
         let subject = grant.statement.subject.hash();
         let signer = grant.statement.signer().unwrap().hash();
-        let said = Said { version: grant.statement.version, effect: grant.effect };
+        let said = VersionedEffect { version: grant.statement.version, effect: grant.effect };
         self.heard.entry(subject).or_default().push((signer, said));
         let counts = self.counts(&subject);
         self.confirm(&Confirmation {
@@ -106,7 +106,7 @@ impl Gate {
         counts.is_some_and(|said| said.effect == Effect::Allow)
     }
 
-    fn counts(&self, subject: &Hash) -> Option<Said> {
+    fn counts(&self, subject: &Hash) -> Option<VersionedEffect> {
         let judgement = self.facts.judge(REVOKE_DELAY, self.now);
         let heard = self.heard.get(subject)?.iter();
         newest(heard.filter_map(|(signer, said)| judgement.weigh(signer, subject, *said)))

@@ -105,8 +105,8 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
     }
     // A family that nobody here believes, under the name of a Lock that is none and of one that is.
     for lock in [at_stranger, at_gate] {
-        attacker.publish(Topic::Papers { lock }, &papers);
-        attacker.publish(Topic::Papers { lock }, &papers[..papers.len() / 2]);
+        attacker.publish(Topic::OwnCertificate { lock }, &papers);
+        attacker.publish(Topic::OwnCertificate { lock }, &papers[..papers.len() / 2]);
     }
     attacker.publish(Topic::Presence { lock: at_stranger }, ONLINE);
     // A hint that is a lie: the Lock is said to be there, and told what it has not confirmed.

@@ -19,7 +19,7 @@ use keywright_bus_tests::{
     pins::{self, PIN},
 };
 use keywright_proto::{
-    Id, Papers, link,
+    Id, SignedObjects, link,
     link::{HERE, MAX_PACKET, Topic},
     pieces::cut,
 };
@@ -40,7 +40,7 @@ struct Listener {
 impl Listener {
     /// As a station, which may hear and say everything.
     fn start(broker: &Broker, family: Id) -> Self {
-        Self::with(broker, broker.station(), vec![link::for_family(family)])
+        Self::with(broker, broker.station(), vec![link::family_subscription(family)])
     }
 
     fn with(broker: &Broker, shown: (PathBuf, PathBuf), subscriptions: Vec<String>) -> Self {
@@ -171,7 +171,7 @@ impl Two {
 
 /// The name of a station at the broker.
 fn name((certificate, _): (PathBuf, PathBuf)) -> Id {
-    link::station(&fs::read(certificate).unwrap())
+    link::station_id(&fs::read(certificate).unwrap())
 }
 
 #[tokio::test]
@@ -365,8 +365,8 @@ async fn until_other(station: &Station, family: &str, known: &[u8]) -> Vec<u8> {
 
 /// How many certificates, statements and confirmations are in a file.
 fn objects_in(file: &[u8]) -> (usize, usize, usize) {
-    let root = Papers::claimed_root(file).unwrap();
-    let (papers, left_out) = Papers::decode(file, root).unwrap();
+    let root = SignedObjects::claimed_root(file).unwrap();
+    let (papers, left_out) = SignedObjects::decode(file, root).unwrap();
     assert_eq!(left_out, 0);
     (papers.certificates().count(), papers.statements().count(), papers.confirmations().count())
 }
@@ -380,7 +380,7 @@ async fn a_lock_hears_nothing_of_what_stations_say() {
     let state = two.here.dir.path().join("lock-shed/state");
     let shown = (state.join("chain.pem"), state.join("identity.key"));
     let family: Id = two.family.parse().unwrap();
-    let [grants, chain] = link::for_lock(lock_id);
+    let [grants, chain] = link::lock_subscriptions(lock_id);
     let filters = vec!["keywright/1/stations/#".into(), "#".into(), grants, chain];
     let mut spy = Listener::with(&two.broker, shown, filters);
     // What it may hear comes after what it may not.

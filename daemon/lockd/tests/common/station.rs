@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, sync::mpsc};
 use keywright_bus_tests::broker::Broker;
 use keywright_proto::{
     Confirmation, Effect,
-    link::{MAX_PACKET, Topic, for_station},
+    link::{MAX_PACKET, Topic, station_subscriptions},
 };
 use keywrightd::link::connection::{Connection, Event, Settings};
 
@@ -31,7 +31,7 @@ impl Station {
             client_id: "station".into(),
             keep_alive: 60,
             presence: None,
-            subscriptions: for_station().to_vec(),
+            subscriptions: station_subscriptions().to_vec(),
             max_packet: MAX_PACKET,
         };
         let (send, events) = mpsc::channel();

@@ -120,15 +120,15 @@ fn an_orphan_that_is_certified_anew_stands() {
     assert_eq!(judgement.standing(&key(77)), None);
 }
 
-fn allow(version: u64) -> Said {
-    Said { version: Some(version), effect: Effect::Allow }
+fn allow(version: u64) -> VersionedEffect {
+    VersionedEffect { version: Some(version), effect: Effect::Allow }
 }
 
-fn deny(version: u64) -> Said {
-    Said { version: Some(version), effect: Effect::Deny }
+fn deny(version: u64) -> VersionedEffect {
+    VersionedEffect { version: Some(version), effect: Effect::Deny }
 }
 
-const REVOKED: Said = Said { version: None, effect: Effect::Deny };
+const REVOKED: VersionedEffect = VersionedEffect { version: None, effect: Effect::Deny };
 
 /// A stolen Backup is revoked: what it allowed is void, what it denied stays for a while.
 #[test]
@@ -159,7 +159,7 @@ fn what_is_left_of_a_stolen_backups_word() {
     }
     // Withholding what was signed anew does not bring back what the Backup had denied…
     let judgement = facts.judge(REVOKE_DELAY, NOW);
-    let heard = |said: &[(u8, Said)]| {
+    let heard = |said: &[(u8, VersionedEffect)]| {
         newest(said.iter().filter_map(|(signer, said)| judgement.weigh(&key(*signer), &sub, *said)))
     };
     assert_eq!(heard(&[(0, allow(5)), (1, deny(6))]), Some(deny(6)));
@@ -204,7 +204,7 @@ fn clocks() {
     // First seen by a clock that is a year ahead, and then set right.
     facts.learn_revocation(revocation(1, 0, 0), NOW + 31_557_600);
     assert_eq!(facts.judge(REVOKE_DELAY, NOW).standing(&key(0)), Some(Standing::Stands));
-    facts.seen_by(NOW);
+    facts.learn_revocation(revocation(1, 0, 0), NOW);
     let after = facts.judge(REVOKE_DELAY, NOW + REVOKE_DELAY);
     assert_eq!(after.standing(&key(0)), Some(Standing::Deposed));
     assert_eq!(after.next_change(), None);
@@ -260,12 +260,12 @@ proptest! {
     #[test]
     fn everybody_is_out_for_a_reason((issued, revocations) in any_family()) {
         let judgement = facts_of(&issued, &revocations).judge(REVOKE_DELAY, 2 * REVOKE_DELAY);
-        let seat = |n: u8| judgement.seats.get(&key(n)).copied();
+        let position = |n: u8| judgement.positions.get(&key(n)).copied();
         for (revocation, seen) in &revocations {
             let Some(issuer) = revocation.issuer else { continue };
             let (Some(by), Some(on)) = (
-                judgement.seats.get(&revocation.signer),
-                judgement.seats.get(&issuer.issuing_key),
+                judgement.positions.get(&revocation.signer),
+                judgement.positions.get(&issuer.issuing_key),
             ) else { continue };
             let downwards = on.depth >= by.depth && on.depth.is_some();
             if by.standing == Standing::Stands && downwards {
@@ -276,23 +276,23 @@ proptest! {
             }
         }
         for n in 0..PEOPLE {
-            let Some(found) = seat(n) else { continue };
+            let Some(found) = position(n) else { continue };
             let by = |n| revocations.iter().filter(move |(revocation, _)| {
                 revocation.issuer.is_some_and(|issuer| issuer.issuing_key == key(n))
             });
             let reason = match found.standing {
                 Standing::Stands => n == ROOT || issued.iter().any(|(issuer, ca)| {
-                    *ca == n && seat(*issuer).is_some_and(|s| s.standing <= Standing::Deposed)
+                    *ca == n && position(*issuer).is_some_and(|s| s.standing <= Standing::Deposed)
                 }),
                 Standing::Orphaned => found.depth.is_none(),
                 // By somebody above, or by equals of whom some may be out with it.
                 Standing::Revoked => by(n).any(|(revocation, _)| {
-                    let by = judgement.seats.get(&revocation.signer);
+                    let by = judgement.positions.get(&revocation.signer);
                     by.is_some_and(|by| by.depth.is_some()
                         && (found.depth.is_none() || by.depth <= found.depth))
                 }),
                 Standing::Deposed => by(n).any(|(revocation, seen)| {
-                    let by = judgement.seats.get(&revocation.signer);
+                    let by = judgement.positions.get(&revocation.signer);
                     *seen <= REVOKE_DELAY && by.is_some_and(|by| by.depth > found.depth)
                 }),
             };

@@ -26,11 +26,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Certificate, Effect, PublicKey, Role, VerifiedStatement, rights::Said,
+    Certificate, Effect, PublicKey, Role, VerifiedStatement, rights::VersionedEffect,
     statement::RevokedIssuer, tree::Hash,
 };
 
-mod seats;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -78,17 +78,17 @@ pub enum Standing {
 /// Who stands, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    seats: BTreeMap<Hash, Seat>,
+    positions: BTreeMap<Hash, Position>,
     /// The issuing keys of each access key of a Master or Backup.
     owners: BTreeMap<Hash, Vec<Hash>>,
     /// Revocations (signer and access key) whose delay is over.
-    ripe: BTreeSet<(Hash, Hash)>,
+    due: BTreeSet<(Hash, Hash)>,
     next_change: Option<u64>,
 }
 
 /// The place of an issuing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seat {
+struct Position {
     standing: Standing,
     /// Steps from the root; none where no chain of standing ones leads to it.
     depth: Option<u8>,
@@ -151,33 +151,26 @@ impl Facts {
         self.revocations.iter().map(|(revocation, seen)| (revocation, *seen))
     }
 
-    /// For a judge whose clock was set back: nothing was first seen later than now.
-    pub fn seen_by(&mut self, now: u64) {
-        for seen in self.revocations.values_mut() {
-            *seen = now.min(*seen);
-        }
-    }
-
     /// Who stands. `delay` is in seconds ([`REVOKE_DELAY`]), `now` in Unix seconds.
     pub fn judge(&self, delay: u64, now: u64) -> Judgement {
         let acts = |seen: u64| seen.saturating_add(delay);
-        let ripe = |revocation: &Revocation| {
+        let is_due = |revocation: &Revocation| {
             self.revocations.get(revocation).is_some_and(|seen| acts(*seen) <= now)
         };
-        let seats = seats::of(self, &ripe);
+        let positions = standing::of(self, &is_due);
         let mut owners = BTreeMap::<Hash, Vec<Hash>>::new();
         for (access, issuing) in &self.access {
             owners.entry(*access).or_default().push(*issuing);
         }
-        let pairs = self.revocations.keys().filter(|revocation| ripe(revocation));
+        let pairs = self.revocations.keys().filter(|revocation| is_due(revocation));
         // A Sub Key's acts at once.
         let delayed = self.revocations.iter().filter(|(revocation, _)| {
             revocation.issuer.is_some() || owners.contains_key(&revocation.subject)
         });
         let next_change = delayed.map(|(_, seen)| acts(*seen)).filter(|at| *at > now).min();
         Judgement {
-            seats,
-            ripe: pairs.map(|revocation| (revocation.signer, revocation.subject)).collect(),
+            positions,
+            due: pairs.map(|revocation| (revocation.signer, revocation.subject)).collect(),
             owners,
             next_change,
         }
@@ -187,7 +180,7 @@ impl Facts {
 impl Judgement {
     /// How an issuing key stands; none where it is unknown.
     pub fn standing(&self, issuing_key: &Hash) -> Option<Standing> {
-        self.seats.get(issuing_key).map(|seat| seat.standing)
+        self.positions.get(issuing_key).map(|position| position.standing)
     }
 
     /// Whether the word of an issuing key counts that a Lock is removed. What one that was put out by those below it
@@ -199,7 +192,7 @@ impl Judgement {
 
     /// How many steps an issuing key is from the root; none where nobody who stands leads to it.
     pub fn depth(&self, issuing_key: &Hash) -> Option<u8> {
-        self.seats.get(issuing_key)?.depth
+        self.positions.get(issuing_key)?.depth
     }
 
     /// When the judgement on these facts may be another, in Unix seconds: the next end of a delay.
@@ -207,44 +200,41 @@ impl Judgement {
         self.next_change
     }
 
-    /// Whether a statement counts in full. See [`Judgement::weigh`] for what is left of the others.
-    pub fn counts(&self, statement: &VerifiedStatement) -> bool {
-        let Some(signer) = statement.signer() else { return false };
-        let said = Said { version: statement.version, effect: Effect::Deny };
-        self.standing(&signer.hash()) == Some(Standing::Stands)
-            && self.weigh(&signer.hash(), &statement.subject.hash(), said).is_some()
-    }
-
     /// What a statement's word on one Lock counts for: `said` as it is, less, or nothing. `signer`
     /// is its issuing key, `subject` the access key it is about. Give all that is left to
     /// [`crate::rights::newest`].
-    pub fn weigh(&self, signer: &Hash, subject: &Hash, said: Said) -> Option<Said> {
-        let seat = self.seats.get(signer)?;
-        match (seat.standing, said.version) {
+    pub fn weigh(
+        &self,
+        signer: &Hash,
+        subject: &Hash,
+        said: VersionedEffect,
+    ) -> Option<VersionedEffect> {
+        let position = self.positions.get(signer)?;
+        match (position.standing, said.version) {
             (Standing::Stands | Standing::Deposed, None) => {
                 let waits =
-                    self.is_senior(subject, seat) && !self.ripe.contains(&(*signer, *subject));
+                    self.is_senior(subject, position) && !self.due.contains(&(*signer, *subject));
                 (!waits).then_some(said)
             }
             (Standing::Stands, Some(_)) => Some(said),
             (_, version) => {
                 // Whoever still stands can speak for itself.
-                let until = seat.denials_until;
+                let until = position.denials_until;
                 let lingers = said.effect == Effect::Deny
                     && version.is_none_or(|version| version <= until)
                     && !self.owners(subject).any(|owner| owner.standing == Standing::Stands);
                 let version = Some(version.unwrap_or(until));
-                lingers.then_some(Said { version, effect: Effect::Deny })
+                lingers.then_some(VersionedEffect { version, effect: Effect::Deny })
             }
         }
     }
 
-    fn owners(&self, access_key: &Hash) -> impl Iterator<Item = &Seat> {
-        self.owners.get(access_key).into_iter().flatten().filter_map(|ca| self.seats.get(ca))
+    fn owners(&self, access_key: &Hash) -> impl Iterator<Item = &Position> {
+        self.owners.get(access_key).into_iter().flatten().filter_map(|ca| self.positions.get(ca))
     }
 
     /// Whether an access key is that of an issuer nearer to the root.
-    fn is_senior(&self, access_key: &Hash, than: &Seat) -> bool {
+    fn is_senior(&self, access_key: &Hash, than: &Position) -> bool {
         self.owners(access_key)
             .filter(|owner| matches!(owner.standing, Standing::Stands | Standing::Deposed))
             .any(|owner| owner.depth.is_some() && owner.depth < than.depth)

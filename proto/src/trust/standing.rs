@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Facts, Revocation, Seat, Standing};
+use super::{Facts, Position, Revocation, Standing};
 use crate::{profile::MAX_CAS, tree::Hash};
 
 /// Who revokes an issuing key, with the version until which its denials stay.
 type Revokers<'a> = BTreeMap<Hash, Vec<(&'a Revocation, u64)>>;
 
-/// The place of every issuing key that is known. `ripe` says of a revocation whether its delay is
+/// The place of every issuing key that is known. `is_due` says of a revocation whether its delay is
 /// over.
-pub(super) fn of(facts: &Facts, ripe: &impl Fn(&Revocation) -> bool) -> BTreeMap<Hash, Seat> {
+pub(super) fn of(facts: &Facts, is_due: &impl Fn(&Revocation) -> bool) -> BTreeMap<Hash, Position> {
     let mut revokers = Revokers::new();
     for revocation in facts.revocations.keys() {
         if let Some(issuer) = revocation.issuer {
@@ -22,56 +22,60 @@ pub(super) fn of(facts: &Facts, ripe: &impl Fn(&Revocation) -> bool) -> BTreeMap
     for (issuer, ca) in &facts.issued {
         below.entry(*issuer).or_default().push(*ca);
     }
-    let mut seats = BTreeMap::new();
+    let mut positions = BTreeMap::new();
     let mut level = BTreeSet::from([facts.root]);
     for depth in 0..MAX_CAS as u8 {
-        seat_level(&mut seats, &level, depth, &revokers);
-        let standing = level.iter().filter(|ca| stands(&seats, ca));
+        place_level(&mut positions, &level, depth, &revokers);
+        let standing = level.iter().filter(|ca| stands(&positions, ca));
         let next = standing.filter_map(|ca| below.get(ca)).flatten().copied();
-        level = next.filter(|ca| !seats.contains_key(ca)).collect();
+        level = next.filter(|ca| !positions.contains_key(ca)).collect();
     }
-    depose(&mut seats, &revokers, ripe);
-    seat_orphans(facts, &mut seats, &revokers);
-    seats
+    depose(&mut positions, &revokers, is_due);
+    place_orphans(facts, &mut positions, &revokers);
+    positions
 }
 
-fn stands(seats: &BTreeMap<Hash, Seat>, ca: &Hash) -> bool {
-    seats.get(ca).is_some_and(|seat| seat.standing == Standing::Stands)
+fn stands(positions: &BTreeMap<Hash, Position>, ca: &Hash) -> bool {
+    positions.get(ca).is_some_and(|position| position.standing == Standing::Stands)
 }
 
 /// Everybody at one depth: first those above have their say, then the equals among themselves.
-fn seat_level(
-    seats: &mut BTreeMap<Hash, Seat>,
+fn place_level(
+    positions: &mut BTreeMap<Hash, Position>,
     level: &BTreeSet<Hash>,
     depth: u8,
     revokers: &Revokers<'_>,
 ) {
     let from_above: Vec<_> = level
         .iter()
-        .filter_map(|ca| Some((*ca, revoked_by_seated(seats, revokers.get(ca)?)?)))
+        .filter_map(|ca| Some((*ca, effective_revocation(positions, revokers.get(ca)?)?)))
         .collect();
     let rest = level.iter().filter(|ca| !from_above.iter().any(|(out, _)| out == *ca));
     let rest: BTreeSet<Hash> = rest.copied().collect();
     let out = out_among_equals(&rest, revokers);
-    let seat = |standing, denials_until| Seat { standing, depth: Some(depth), denials_until };
+    let position =
+        |standing, denials_until| Position { standing, depth: Some(depth), denials_until };
     for (ca, until) in from_above {
-        seats.insert(ca, seat(Standing::Revoked, until));
+        positions.insert(ca, position(Standing::Revoked, until));
     }
     for ca in &rest {
         let on = revokers.get(ca).into_iter().flatten();
         let until = on.filter(|(by, _)| rest.contains(&by.signer)).map(|(_, until)| *until).max();
         let standing = if out.contains(ca) { Standing::Revoked } else { Standing::Stands };
-        seats.insert(*ca, seat(standing, until.unwrap_or(0)));
+        positions.insert(*ca, position(standing, until.unwrap_or(0)));
     }
 }
 
-/// Whether somebody who has a seat and was not put out from above or by equals is among the
+/// Whether somebody who has a position and was not put out from above or by equals is among the
 /// revokers; answers the version of those
 /// nearest to the root, so that the Master's word counts before a Backup's here too.
-fn revoked_by_seated(seats: &BTreeMap<Hash, Seat>, revokers: &[(&Revocation, u64)]) -> Option<u64> {
+fn effective_revocation(
+    positions: &BTreeMap<Hash, Position>,
+    revokers: &[(&Revocation, u64)],
+) -> Option<u64> {
     let standing = revokers.iter().filter_map(|(by, until)| {
-        let seat = seats.get(&by.signer)?;
-        (seat.standing <= Standing::Deposed).then_some((seat.depth?, *until))
+        let position = positions.get(&by.signer)?;
+        (position.standing <= Standing::Deposed).then_some((position.depth?, *until))
     });
     let standing: Vec<_> = standing.collect();
     let nearest = standing.iter().map(|(depth, _)| *depth).min()?;
@@ -142,50 +146,53 @@ fn all_above(ca: &Hash, undecided: &BTreeMap<Hash, BTreeSet<Hash>>) -> BTreeSet<
 
 /// What those below say of those above, from the deepest up, once its delay is over.
 fn depose(
-    seats: &mut BTreeMap<Hash, Seat>,
+    positions: &mut BTreeMap<Hash, Position>,
     revokers: &Revokers<'_>,
-    ripe: &impl Fn(&Revocation) -> bool,
+    is_due: &impl Fn(&Revocation) -> bool,
 ) {
-    let standing = seats.iter().filter(|(_, seat)| seat.standing == Standing::Stands);
+    let standing = positions.iter().filter(|(_, position)| position.standing == Standing::Stands);
     let mut upwards: Vec<(Option<u8>, Hash)> =
-        standing.map(|(ca, seat)| (seat.depth, *ca)).collect();
+        standing.map(|(ca, position)| (position.depth, *ca)).collect();
     upwards.sort_unstable_by(|one, other| other.cmp(one));
     for (depth, ca) in upwards {
         let on = revokers.get(&ca).into_iter().flatten();
         let until = on
             .filter(|(by, _)| {
-                let seat = seats.get(&by.signer).filter(|s| s.standing == Standing::Stands);
-                seat.is_some_and(|seat| seat.depth > depth) && ripe(by)
+                let position = positions.get(&by.signer).filter(|s| s.standing == Standing::Stands);
+                position.is_some_and(|position| position.depth > depth) && is_due(by)
             })
             .map(|(_, until)| *until)
             .max();
-        if let (Some(denials_until), Some(seat)) = (until, seats.get_mut(&ca)) {
-            *seat = Seat { standing: Standing::Deposed, denials_until, ..*seat };
+        if let (Some(denials_until), Some(position)) = (until, positions.get_mut(&ca)) {
+            *position = Position { standing: Standing::Deposed, denials_until, ..*position };
         }
     }
 }
 
 /// Those to whom nobody leads who stands: revoked by somebody who does, or waiting to be certified
 /// anew. Their denials stay as long as those of whoever certified them.
-fn seat_orphans(facts: &Facts, seats: &mut BTreeMap<Hash, Seat>, revokers: &Revokers<'_>) {
+fn place_orphans(facts: &Facts, positions: &mut BTreeMap<Hash, Position>, revokers: &Revokers<'_>) {
     let orphans: BTreeSet<Hash> =
-        facts.issued.iter().map(|(_, ca)| *ca).filter(|ca| !seats.contains_key(ca)).collect();
+        facts.issued.iter().map(|(_, ca)| *ca).filter(|ca| !positions.contains_key(ca)).collect();
     let mut placed = BTreeMap::new();
     for ca in &orphans {
-        let revoked = revokers.get(ca).and_then(|on| revoked_by_seated(seats, on));
+        let revoked = revokers.get(ca).and_then(|on| effective_revocation(positions, on));
         let standing = if revoked.is_some() { Standing::Revoked } else { Standing::Orphaned };
-        placed.insert(*ca, Seat { standing, depth: None, denials_until: revoked.unwrap_or(0) });
+        placed.insert(*ca, Position { standing, depth: None, denials_until: revoked.unwrap_or(0) });
     }
-    seats.extend(placed);
+    positions.extend(placed);
     // No step makes a value that was not there before, so this ends.
     loop {
         let mut changed = false;
         for (issuer, ca) in &facts.issued {
-            let above = seats.get(issuer).filter(|seat| seat.standing > Standing::Deposed);
-            let above = above.map_or(0, |seat| seat.denials_until);
-            if let Some(seat) = seats.get_mut(ca).filter(|s| s.standing == Standing::Orphaned) {
-                changed |= above > seat.denials_until;
-                seat.denials_until = seat.denials_until.max(above);
+            let above =
+                positions.get(issuer).filter(|position| position.standing > Standing::Deposed);
+            let above = above.map_or(0, |position| position.denials_until);
+            if let Some(position) =
+                positions.get_mut(ca).filter(|s| s.standing == Standing::Orphaned)
+            {
+                changed |= above > position.denials_until;
+                position.denials_until = position.denials_until.max(above);
             }
         }
         if !changed {
