@@ -71,14 +71,14 @@ impl Client {
             Bus::Session => zbus::connection::Builder::session(),
             Bus::Address(address) => zbus::connection::Builder::address(address.as_str()),
         };
-        Self::over(builder.build().await?).await
+        Self::from_connection(builder.build().await?).await
     }
 
     /// Uses a connection that exists, to a bus or straight to a daemon.
     ///
     /// # Errors
     /// None in practice; [`Error::Bus`] where the connection is already closed.
-    pub async fn over(connection: Connection) -> Result<Self> {
+    pub async fn from_connection(connection: Connection) -> Result<Self> {
         let manager = ManagerProxy::builder(&connection)
             .cache_properties(CacheProperties::No)
             .build()
@@ -127,7 +127,7 @@ impl Client {
         loop {
             let (page, next) = self.manager.list_keys(Options::new(), &after, PAGE).await?;
             rows.extend(page.into_iter().map(KeyRow::from));
-            if !advance(&mut after, next)? {
+            if !next_page(&mut after, next)? {
                 return Ok(rows);
             }
         }
@@ -143,7 +143,7 @@ impl Client {
         loop {
             let (page, next) = self.lock_page(filter, &after, PAGE).await?;
             rows.extend(page);
-            if !advance(&mut after, next)? {
+            if !next_page(&mut after, next)? {
                 return Ok(rows);
             }
         }
@@ -187,7 +187,7 @@ impl Client {
             let filter = family.map(|family| ("family", family.into())).into_iter().collect();
             let (page, next) = self.manager.list_groups(filter, &after, PAGE).await?;
             rows.extend(page.into_iter().map(GroupRow::from));
-            if !advance(&mut after, next)? {
+            if !next_page(&mut after, next)? {
                 return Ok(rows);
             }
         }
@@ -226,7 +226,7 @@ impl Client {
         loop {
             let (page, next) = self.manager.list_rights(key_id, &after, PAGE).await?;
             rows.extend(page.into_iter().map(RightRow::from));
-            if !advance(&mut after, next)? {
+            if !next_page(&mut after, next)? {
                 return Ok(rows);
             }
         }
@@ -242,7 +242,7 @@ impl Client {
         loop {
             let (page, next) = self.manager.list_waiting(family, &after, PAGE).await?;
             rows.extend(page.into_iter().map(WaitingRow::from));
-            if !advance(&mut after, next)? {
+            if !next_page(&mut after, next)? {
                 return Ok(rows);
             }
         }
@@ -466,7 +466,7 @@ pub(crate) fn object(path: &str) -> Result<ObjectPath<'_>> {
 }
 
 /// Moves to the next page. A daemon that repeats itself must not keep a client busy for ever.
-fn advance(after: &mut String, next: String) -> Result<bool> {
+fn next_page(after: &mut String, next: String) -> Result<bool> {
     if !next.is_empty() && next == *after {
         return Err(Error::malformed("next page (it is the same again)"));
     }

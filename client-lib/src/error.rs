@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_daemons_errors_are_known_by_their_prefix() {
+    fn daemon_errors_are_recognised_by_their_prefix() {
         let error = |name: &str| DaemonError::from_reply(name, "text");
         for known in ErrorName::ALL {
             assert_eq!(error(known.full()).unwrap().error, Some(*known));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_bus_are_told_apart() {
+    fn bus_errors_map_to_their_variants() {
         let gone = Error::from(fdo::Error::ServiceUnknown("nobody".into()));
         assert!(matches!(&gone, Error::NotRunning(_)), "{gone:?}");
         assert!(gone.to_string().contains("systemctl start"), "{gone}");

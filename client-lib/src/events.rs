@@ -35,7 +35,7 @@ const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(1024);
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum WatchEvent {
     /// A Key is there that was not.
     KeyAdded {
         /// As it is now.
@@ -109,8 +109,8 @@ pub struct ConfirmedRight {
 #[derive(Debug)]
 pub struct Watch {
     state: State,
-    heard: UnboundedReceiver<Result<Change>>,
-    events: VecDeque<Event>,
+    changes: UnboundedReceiver<Result<Change>>,
+    events: VecDeque<WatchEvent>,
 }
 
 impl Watch {
@@ -122,11 +122,11 @@ impl Watch {
     pub async fn start(client: &Client) -> Result<Self> {
         // Unbounded, because a full queue would hold back the replies to calls on the same
         // connection; what fills it is one daemon at the pace of hands and tokens.
-        let (out, heard) = unbounded_channel();
+        let (out, changes) = unbounded_channel();
         let listener = Listener::start(client.connection().clone(), out).await?;
         tokio::spawn(listener.run());
-        let mut watch = Self { state: State::default(), heard, events: VecDeque::new() };
-        watch.hear().await?;
+        let mut watch = Self { state: State::default(), changes, events: VecDeque::new() };
+        watch.receive_change().await?;
         watch.events.clear();
         Ok(watch)
     }
@@ -141,17 +141,17 @@ impl Watch {
     /// # Errors
     /// [`Error::Bus`] where the connection ended, [`Error::Malformed`] where the daemon's answers
     /// are not those of the contract.
-    pub async fn next(&mut self) -> Result<Event> {
+    pub async fn next(&mut self) -> Result<WatchEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            self.hear().await?;
+            self.receive_change().await?;
         }
     }
 
-    async fn hear(&mut self) -> Result<()> {
-        let change = self.heard.recv().await.ok_or_else(Error::closed)??;
+    async fn receive_change(&mut self) -> Result<()> {
+        let change = self.changes.recv().await.ok_or_else(Error::closed)??;
         let mut events = Vec::new();
         self.state.apply(change, &mut events)?;
         self.events.extend(events);
@@ -170,7 +170,7 @@ struct Listener {
     out: UnboundedSender<Result<Change>>,
 }
 
-enum Heard {
+enum BusInput {
     Signal(Signal),
     Owner(Option<OwnedUniqueName>),
     Unreadable(Error),
@@ -199,32 +199,32 @@ impl Listener {
     }
 
     async fn run(mut self) {
-        let mut stale = true;
+        let mut is_stale = true;
         loop {
-            if std::mem::take(&mut stale) {
-                let Some(change) = self.ask().await else { return };
+            if std::mem::take(&mut is_stale) {
+                let Some(change) = self.fetch_state().await else { return };
                 if self.out.send(change).is_err() {
                     return;
                 }
             }
-            let passed = match self.hear().await {
-                Heard::Signal(signal) => self.out.send(Ok(Change::Signal(signal))),
-                Heard::Unreadable(error) => self.out.send(Err(error)),
-                Heard::Owner(owner) => {
+            let sent = match self.next_input().await {
+                BusInput::Signal(signal) => self.out.send(Ok(Change::Signal(signal))),
+                BusInput::Unreadable(error) => self.out.send(Err(error)),
+                BusInput::Owner(owner) => {
                     self.owner = owner;
-                    stale = true;
+                    is_stale = true;
                     Ok(())
                 }
-                Heard::End => return,
+                BusInput::End => return,
             };
-            if passed.is_err() {
+            if sent.is_err() {
                 return;
             }
         }
     }
 
     /// The whole state, with what is signalled meanwhile; None at the end of the connection.
-    async fn ask(&mut self) -> Option<Result<Change>> {
+    async fn fetch_state(&mut self) -> Option<Result<Change>> {
         'again: loop {
             let destination = match &self.owner {
                 Some(owner) => owner.to_string(),
@@ -237,17 +237,17 @@ impl Listener {
             loop {
                 // Biased: what arrived before the reply is taken in before the reply.
                 tokio::select! { biased;
-                    heard = self.hear() => match heard {
-                        Heard::Signal(signal) => later.push(signal),
-                        Heard::Unreadable(error) => return Some(Err(error)),
-                        Heard::Owner(owner) => {
+                    input = self.next_input() => match input {
+                        BusInput::Signal(signal) => later.push(signal),
+                        BusInput::Unreadable(error) => return Some(Err(error)),
+                        BusInput::Owner(owner) => {
                             self.owner = owner;
                             continue 'again;
                         }
-                        Heard::End => return None,
+                        BusInput::End => return None,
                     },
                     snapshot = &mut fetch => return Some(match snapshot {
-                        Ok(snapshot) => Ok(Change::Whole(snapshot, later)),
+                        Ok(snapshot) => Ok(Change::Full(snapshot, later)),
                         // It left while it was asked; its next owner is another question.
                         Err(Error::NotRunning(_)) => Ok(Change::Gone),
                         Err(error) => Err(error),
@@ -258,21 +258,21 @@ impl Listener {
     }
 
     /// The next thing that is ours. Cancel safe: a message is taken out only to be returned.
-    async fn hear(&mut self) -> Heard {
+    async fn next_input(&mut self) -> BusInput {
         let Self { signals, owners, out, owner, on_bus, .. } = self;
         loop {
             let message = tokio::select! { biased;
-                () = out.closed() => return Heard::End,
+                () = out.closed() => return BusInput::End,
                 message = next(owners) => match message {
-                    Some(Ok(message)) => match owner_in(&message) {
-                        Some(owner) => return Heard::Owner(owner),
+                    Some(Ok(message)) => match new_owner(&message) {
+                        Some(owner) => return BusInput::Owner(owner),
                         None => continue,
                     },
-                    _ => return Heard::End,
+                    _ => return BusInput::End,
                 },
                 message = next(signals) => match message {
                     Some(Ok(message)) => message,
-                    _ => return Heard::End,
+                    _ => return BusInput::End,
                 },
             };
             // Anybody may send us a signal; only the daemon's count.
@@ -280,9 +280,9 @@ impl Listener {
                 continue;
             }
             match snapshot::signal(&message) {
-                Ok(Some(signal)) => return Heard::Signal(signal),
+                Ok(Some(signal)) => return BusInput::Signal(signal),
                 Ok(None) => {}
-                Err(error) => return Heard::Unreadable(error),
+                Err(error) => return BusInput::Unreadable(error),
             }
         }
     }
@@ -299,7 +299,7 @@ async fn owner(connection: &Connection) -> Result<Option<OwnedUniqueName>> {
 }
 
 /// The new owner in a `NameOwnerChanged` of the bus itself.
-fn owner_in(message: &Message) -> Option<Option<OwnedUniqueName>> {
+fn new_owner(message: &Message) -> Option<Option<OwnedUniqueName>> {
     if message.header().sender()?.as_str() != "org.freedesktop.DBus" {
         return None;
     }

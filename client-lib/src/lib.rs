@@ -20,7 +20,7 @@ mod words;
 
 pub use client::{Bus, Client};
 pub use error::{DaemonError, Error, Result};
-pub use events::{ConfirmedRight, Event, Watch};
+pub use events::{ConfirmedRight, Watch, WatchEvent};
 pub use model::{
     Decision, GroupRow, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State, WaitingRow,
 };

@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::error::{Error, Result};
 
 /// Longer than any PIN or PUK of SP 800-73-4 (8 bytes); what is longer is not one.
-const LONGEST: usize = 256;
+const MAX_LEN: usize = 256;
 
 /// A PIN or a recovery code. Wiped when dropped, never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,9 +59,9 @@ impl Pin {
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
         let file = File::from(fd);
         // Room for everything at once: a growing Vec would leave copies behind.
-        let mut bytes = Zeroizing::new(vec![0; LONGEST + 1]);
+        let mut bytes = Zeroizing::new(vec![0; MAX_LEN + 1]);
         let length = read(&file, &mut bytes).map_err(Error::secret)?;
-        if length == 0 || length > LONGEST {
+        if length == 0 || length > MAX_LEN {
             return Err(Error::Secret(format!("the descriptor holds {length} bytes")));
         }
         bytes[length..].zeroize();
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pin_crosses_as_a_sealed_memfd_read_from_its_start() {
+    fn pin_is_a_sealed_memfd_at_offset_0() {
         let fd = Pin::new(*b"123456").to_fd().unwrap();
         let seals = fcntl_get_seals(&fd).unwrap();
         for seal in [SealFlags::WRITE, SealFlags::GROW, SealFlags::SHRINK, SealFlags::SEAL] {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_read_from_offset_0_wherever_the_writer_left_it() {
+    fn code_is_read_from_offset_0_whatever_the_file_position() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"87654321").unwrap();
         file.seek(SeekFrom::End(0)).unwrap();
@@ -131,15 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_read_from_a_pipe() {
+    fn code_is_read_from_a_pipe() {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         File::from(writer).write_all(b"87654321").unwrap();
         assert_eq!(Pin::from_fd(reader).unwrap().as_bytes(), b"87654321");
     }
 
     #[test]
-    fn nothing_and_too_much_are_refused() {
-        for length in [0, LONGEST + 1, 100_000] {
+    fn empty_and_oversized_secrets_are_refused() {
+        for length in [0, MAX_LEN + 1, 100_000] {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&vec![b'7'; length]).unwrap();
             assert!(matches!(Pin::from_fd(file.into()), Err(Error::Secret(_))), "{length}");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_output_hides_the_pin() {
         assert_eq!(format!("{:?}", Pin::new(*b"123456")), "Pin(…)");
     }
 }

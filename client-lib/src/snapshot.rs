@@ -12,7 +12,7 @@ use zbus::{
 
 use crate::{
     error::Result,
-    events::{ConfirmedRight, Event},
+    events::{ConfirmedRight, WatchEvent},
     model::{Decision, Key, Properties, Serialization, State, take},
 };
 
@@ -29,7 +29,7 @@ pub(crate) enum Change {
     /// The daemon left the bus.
     Gone,
     /// The whole, and what was signalled while it was asked for: that may be newer.
-    Whole(Snapshot, Vec<Signal>),
+    Full(Snapshot, Vec<Signal>),
     /// One signal.
     Signal(Signal),
 }
@@ -113,37 +113,37 @@ impl State {
         for (path, interfaces) in snapshot.objects {
             for (interface, properties) in interfaces {
                 let (path, interface) = (path.to_string(), interface.to_string());
-                state.hear(Signal::Added { path, interface, properties }, &mut ignored)?;
+                state.apply_signal(Signal::Added { path, interface, properties }, &mut ignored)?;
             }
         }
-        state.hear_decisions(snapshot.manager, &mut ignored)?;
+        state.apply_decisions(snapshot.manager, &mut ignored)?;
         Ok(state)
     }
 
     /// Takes a change in and adds what it means to `events`: each difference once.
-    pub(crate) fn apply(&mut self, change: Change, events: &mut Vec<Event>) -> Result<()> {
+    pub(crate) fn apply(&mut self, change: Change, events: &mut Vec<WatchEvent>) -> Result<()> {
         match change {
             Change::Gone => {
                 if std::mem::take(&mut self.running) {
-                    events.push(Event::DaemonGone);
+                    events.push(WatchEvent::DaemonGone);
                 }
                 Ok(())
             }
-            Change::Signal(signal) => self.hear(signal, events),
-            Change::Whole(snapshot, later) => {
+            Change::Signal(signal) => self.apply_signal(signal, events),
+            Change::Full(snapshot, later) => {
                 let mut new = Self::from_snapshot(snapshot)?;
                 let mut ignored = Vec::new();
                 for signal in later {
-                    new.hear(signal, &mut ignored)?;
+                    new.apply_signal(signal, &mut ignored)?;
                 }
                 let old = std::mem::replace(self, new);
-                self.differences(&old, events);
+                self.push_differences(&old, events);
                 Ok(())
             }
         }
     }
 
-    fn hear(&mut self, signal: Signal, events: &mut Vec<Event>) -> Result<()> {
+    fn apply_signal(&mut self, signal: Signal, events: &mut Vec<WatchEvent>) -> Result<()> {
         match signal {
             Signal::Added { path, interface, properties } => match interface.as_str() {
                 bus::KEY => {
@@ -161,7 +161,7 @@ impl State {
                 _ => {}
             },
             Signal::Changed { path, interface, properties } => match interface.as_str() {
-                bus::MANAGER => self.hear_decisions(properties, events)?,
+                bus::MANAGER => self.apply_decisions(properties, events)?,
                 bus::KEY => {
                     if let Some(key) = self.keys.get_mut(&path) {
                         let old = key.clone();
@@ -179,50 +179,54 @@ impl State {
                 _ => {}
             },
             Signal::Confirmed { key_id, rights } => {
-                events.push(Event::RightsConfirmed { key_id, rights });
+                events.push(WatchEvent::RightsConfirmed { key_id, rights });
             }
             Signal::Removed { path, interfaces } => {
                 if interfaces.iter().any(|name| name == bus::KEY)
                     && let Some(key) = self.keys.remove(&path)
                 {
-                    events.push(Event::KeyRemoved { key });
+                    events.push(WatchEvent::KeyRemoved { key });
                 }
                 if interfaces.iter().any(|name| name == bus::SERIALIZATION)
                     && let Some(serialization) = self.serializations.remove(&path)
                 {
-                    events.push(Event::OfferRemoved { serialization });
+                    events.push(WatchEvent::OfferRemoved { serialization });
                 }
             }
         }
         Ok(())
     }
 
-    fn hear_decisions(&mut self, properties: Properties, events: &mut Vec<Event>) -> Result<()> {
+    fn apply_decisions(
+        &mut self,
+        properties: Properties,
+        events: &mut Vec<WatchEvent>,
+    ) -> Result<()> {
         for (name, value) in properties {
             if name == "Decisions" {
                 let rows: Vec<(OwnedObjectPath, OwnedObjectPath, String)> = take(&name, value)?;
                 let decisions: Vec<_> = rows.into_iter().map(Decision::from).collect();
                 if decisions != self.decisions {
                     self.decisions.clone_from(&decisions);
-                    events.push(Event::DecisionsChanged { decisions });
+                    events.push(WatchEvent::DecisionsChanged { decisions });
                 }
             }
         }
         Ok(())
     }
 
-    fn differences(&self, old: &Self, events: &mut Vec<Event>) {
+    fn push_differences(&self, old: &Self, events: &mut Vec<WatchEvent>) {
         if !old.running {
-            events.push(Event::DaemonBack);
+            events.push(WatchEvent::DaemonBack);
         }
         for (path, serialization) in &old.serializations {
             if !self.serializations.contains_key(path) {
-                events.push(Event::OfferRemoved { serialization: serialization.clone() });
+                events.push(WatchEvent::OfferRemoved { serialization: serialization.clone() });
             }
         }
         for (path, key) in &old.keys {
             if !self.keys.contains_key(path) {
-                events.push(Event::KeyRemoved { key: key.clone() });
+                events.push(WatchEvent::KeyRemoved { key: key.clone() });
             }
         }
         for (path, key) in &self.keys {
@@ -232,30 +236,30 @@ impl State {
             events.extend(job_event(old.serializations.get(path), job));
         }
         if old.decisions != self.decisions {
-            events.push(Event::DecisionsChanged { decisions: self.decisions.clone() });
+            events.push(WatchEvent::DecisionsChanged { decisions: self.decisions.clone() });
         }
     }
 }
 
-fn key_event(old: Option<&Key>, new: &Key) -> Option<Event> {
+fn key_event(old: Option<&Key>, new: &Key) -> Option<WatchEvent> {
     match old {
-        None => Some(Event::KeyAdded { key: new.clone() }),
-        Some(old) if old != new => Some(Event::KeyChanged { key: new.clone() }),
+        None => Some(WatchEvent::KeyAdded { key: new.clone() }),
+        Some(old) if old != new => Some(WatchEvent::KeyChanged { key: new.clone() }),
         Some(_) => None,
     }
 }
 
 /// One event for what changed together: the step tells most, then the progress.
-fn job_event(old: Option<&Serialization>, new: &Serialization) -> Option<Event> {
+fn job_event(old: Option<&Serialization>, new: &Serialization) -> Option<WatchEvent> {
     let serialization = new.clone();
     match old {
-        None => Some(Event::OfferAdded { serialization }),
+        None => Some(WatchEvent::OfferAdded { serialization }),
         Some(old) if old == new => None,
-        Some(old) if old.step != new.step => Some(Event::StepChanged { serialization }),
+        Some(old) if old.step != new.step => Some(WatchEvent::StepChanged { serialization }),
         Some(old) if old.progress != new.progress || old.stage != new.stage => {
-            Some(Event::Progress { serialization })
+            Some(WatchEvent::Progress { serialization })
         }
-        Some(_) => Some(Event::OfferChanged { serialization }),
+        Some(_) => Some(WatchEvent::OfferChanged { serialization }),
     }
 }
 
@@ -292,14 +296,14 @@ mod tests {
         Signal::Removed { path: KEY.to_owned(), interfaces: vec![bus::KEY.to_owned()] }
     }
 
-    fn whole(retries: Option<i32>, later: Vec<Signal>) -> Change {
+    fn full(retries: Option<i32>, later: Vec<Signal>) -> Change {
         let objects = retries.map(|retries| {
             let interface = zbus::names::OwnedInterfaceName::try_from(bus::KEY).unwrap();
             let path = OwnedObjectPath::try_from(KEY).unwrap();
             (path, HashMap::from([(interface, properties(retries))]))
         });
         let objects = objects.into_iter().collect();
-        Change::Whole(Snapshot { objects, manager: Properties::new() }, later)
+        Change::Full(Snapshot { objects, manager: Properties::new() }, later)
     }
 
     /// What the changes mean: a letter an event, with the tries left.
@@ -309,40 +313,40 @@ mod tests {
             state.apply(change, &mut events).unwrap();
         }
         let text = |event| match event {
-            Event::KeyAdded { key } => format!("added {}", key.pin_retries),
-            Event::KeyChanged { key } => format!("changed {}", key.pin_retries),
-            Event::KeyRemoved { .. } => "removed".into(),
-            Event::DaemonGone => "gone".into(),
-            Event::DaemonBack => "back".into(),
+            WatchEvent::KeyAdded { key } => format!("added {}", key.pin_retries),
+            WatchEvent::KeyChanged { key } => format!("changed {}", key.pin_retries),
+            WatchEvent::KeyRemoved { .. } => "removed".into(),
+            WatchEvent::DaemonGone => "gone".into(),
+            WatchEvent::DaemonBack => "back".into(),
             other => format!("{other:?}"),
         };
         events.into_iter().map(text).collect()
     }
 
     #[test]
-    fn each_difference_is_told_once() {
-        let heard = |signals: Vec<Signal>| {
-            let mut changes = vec![whole(Some(3), Vec::new())];
+    fn each_difference_is_one_event() {
+        let events_after = |signals: Vec<Signal>| {
+            let mut changes = vec![full(Some(3), Vec::new())];
             changes.extend(signals.into_iter().map(Change::Signal));
             events(changes)
         };
-        assert_eq!(heard(vec![]), ["back", "added 3"]);
-        assert_eq!(heard(vec![added(3), changed(3)]), ["back", "added 3"]);
-        assert_eq!(heard(vec![changed(2), changed(2)]), ["back", "added 3", "changed 2"]);
-        assert_eq!(heard(vec![removed(), removed()]), ["back", "added 3", "removed"]);
-        assert_eq!(heard(vec![removed(), changed(1)]), ["back", "added 3", "removed"]);
+        assert_eq!(events_after(vec![]), ["back", "added 3"]);
+        assert_eq!(events_after(vec![added(3), changed(3)]), ["back", "added 3"]);
+        assert_eq!(events_after(vec![changed(2), changed(2)]), ["back", "added 3", "changed 2"]);
+        assert_eq!(events_after(vec![removed(), removed()]), ["back", "added 3", "removed"]);
+        assert_eq!(events_after(vec![removed(), changed(1)]), ["back", "added 3", "removed"]);
     }
 
     #[test]
-    fn confirmed_rights_are_told_as_they_come() {
-        let told = |body: &(&str, Vec<(&str, &str, u64)>)| {
+    fn rights_confirmed_signal_becomes_one_event() {
+        let events_of = |body: &(&str, Vec<(&str, &str, u64)>)| {
             let message = Message::signal(bus::MANAGER_PATH, bus::MANAGER, "RightsConfirmed");
-            let heard = signal(&message.build(body).unwrap()).unwrap().unwrap();
+            let signal = signal(&message.build(body).unwrap()).unwrap().unwrap();
             let (mut state, mut events) = (State::default(), Vec::new());
-            state.apply(Change::Signal(heard), &mut events).unwrap();
+            state.apply(Change::Signal(signal), &mut events).unwrap();
             serde_json::to_string(&events).unwrap()
         };
-        let one = told(&("5b5b", vec![("0a0b", "active", 7)]));
+        let one = events_of(&("5b5b", vec![("0a0b", "active", 7)]));
         let right = r#"{"lock_id":"0a0b","state":"active","waited":7}"#;
         assert_eq!(
             one,
@@ -351,17 +355,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signalled_while_asking_is_part_of_the_whole() {
-        assert_eq!(events(vec![whole(Some(3), vec![changed(2)])]), ["back", "added 2"]);
-        assert_eq!(events(vec![whole(Some(3), vec![removed()])]), ["back"]);
-        assert_eq!(events(vec![whole(None, vec![added(1)])]), ["back", "added 1"]);
+    fn signals_during_the_fetch_are_part_of_the_fetched_state() {
+        assert_eq!(events(vec![full(Some(3), vec![changed(2)])]), ["back", "added 2"]);
+        assert_eq!(events(vec![full(Some(3), vec![removed()])]), ["back"]);
+        assert_eq!(events(vec![full(None, vec![added(1)])]), ["back", "added 1"]);
     }
 
     #[test]
-    fn a_daemon_that_comes_back_tells_only_what_is_new() {
+    fn returning_daemon_reports_only_differences() {
         let again = |retries| {
-            let first = whole(Some(3), Vec::new());
-            events(vec![first, Change::Gone, Change::Gone, whole(retries, Vec::new())])
+            let first = full(Some(3), Vec::new());
+            events(vec![first, Change::Gone, Change::Gone, full(retries, Vec::new())])
         };
         assert_eq!(again(Some(3)), ["back", "added 3", "gone", "back"]);
         assert_eq!(again(Some(1)), ["back", "added 3", "gone", "back", "changed 1"]);

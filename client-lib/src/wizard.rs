@@ -21,7 +21,7 @@ use zbus::{Fd, OwnedVariant};
 use crate::{
     client::Client,
     error::{Error, Result},
-    events::{Event, Watch},
+    events::{Watch, WatchEvent},
     model::{Key, Outcome, Progress, Review, Serialization, Stage, State, Step, Who, take},
     pin::Pin,
     proxy::{Options, SerializationProxy},
@@ -108,9 +108,9 @@ pub struct Wizard {
     path: String,
     proxy: SerializationProxy<'static>,
     watch: Watch,
-    /// As of the last situation told, so that each is told once.
+    /// As of the situation reported last, so that each is reported once.
     job: Serialization,
-    told: Option<Situation>,
+    last_reported: Option<Situation>,
 }
 
 impl Wizard {
@@ -124,10 +124,10 @@ impl Wizard {
         let Some(job) = watch.state().serializations.get(path).cloned() else {
             return Err(Error::Gone { path: path.to_owned() });
         };
-        Ok(Self { path: path.to_owned(), proxy, watch, job, told: None })
+        Ok(Self { path: path.to_owned(), proxy, watch, job, last_reported: None })
     }
 
-    /// The serialization as it is in the situation told last.
+    /// The serialization as of the situation reported last.
     pub fn serialization(&self) -> &Serialization {
         &self.job
     }
@@ -155,23 +155,23 @@ impl Wizard {
     pub async fn next_step(&mut self) -> Result<Situation> {
         loop {
             let situation = Situation::from(&self.job);
-            if self.told.as_ref() != Some(&situation) {
-                self.told = Some(situation.clone());
+            if self.last_reported.as_ref() != Some(&situation) {
+                self.last_reported = Some(situation.clone());
                 return Ok(situation);
             }
             match self.watch.next().await? {
-                Event::OfferAdded { serialization }
-                | Event::StepChanged { serialization }
-                | Event::Progress { serialization }
-                | Event::OfferChanged { serialization }
+                WatchEvent::OfferAdded { serialization }
+                | WatchEvent::StepChanged { serialization }
+                | WatchEvent::Progress { serialization }
+                | WatchEvent::OfferChanged { serialization }
                     if serialization.path == self.path =>
                 {
                     self.job = serialization;
                 }
-                Event::OfferRemoved { serialization } if serialization.path == self.path => {
+                WatchEvent::OfferRemoved { serialization } if serialization.path == self.path => {
                     return Err(Error::Gone { path: self.path.clone() });
                 }
-                Event::DaemonGone => {
+                WatchEvent::DaemonGone => {
                     return Err(Error::NotRunning("it left the bus during the job".into()));
                 }
                 _ => {}

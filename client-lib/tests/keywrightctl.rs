@@ -70,7 +70,7 @@ const SUB: &str = "serialize --kind sub --name Spare --lock 10cb --lock Front_do
     --issuer-pin-file @issuer --candidate-pin-file @candidate --new-pin-file @new --yes";
 
 #[tokio::test]
-async fn a_sub_key_is_made_from_the_offer_that_is_there() {
+async fn serialize_takes_an_existing_offer() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     let ran = station.run(&format!("--json {SUB} --recovery-code-file @code")).await;
@@ -107,7 +107,7 @@ async fn a_sub_key_is_made_from_the_offer_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_master_is_started_by_hand() {
+async fn serialize_starts_a_master_without_an_offer() {
     let station = Station::new().await;
     let ran = station
         .run("serialize --kind master --name Root2 --candidate-pin-file @issuer --yes")
@@ -123,7 +123,7 @@ async fn a_master_is_started_by_hand() {
 }
 
 #[tokio::test]
-async fn answers_of_somebody_else_are_not_taken_over() {
+async fn serialize_goes_back_and_answers_again_what_others_answered() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     station.fake.world().job.step = "review";
@@ -134,7 +134,7 @@ async fn answers_of_somebody_else_are_not_taken_over() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_status_1_with_its_name_and_text() {
+async fn every_refusal_exits_1_with_its_name_and_text() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     for name in ErrorName::ALL {
@@ -150,7 +150,7 @@ async fn every_refusal_is_status_1_with_its_name_and_text() {
 }
 
 #[tokio::test]
-async fn a_pin_that_was_refused_is_not_sent_again() {
+async fn refused_pin_is_never_resent() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     station.fake.refuse("ProvidePin", ErrorName::PinInvalid, "2 tries left; give the right one");
@@ -162,7 +162,7 @@ async fn a_pin_that_was_refused_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_is_status_1_with_its_outcome() {
+async fn failed_job_exits_1_with_its_outcome() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     let name = ErrorName::TokenFailed.full().to_owned();
@@ -174,7 +174,7 @@ async fn a_job_that_fails_is_status_1_with_its_outcome() {
 }
 
 #[tokio::test]
-async fn a_job_that_ends_with_a_remark_alone_has_an_error_s_name_too() {
+async fn failed_job_without_an_error_name_gets_one() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     station.fake.world().outcome = Some((String::new(), "nothing was written".into()));
@@ -184,7 +184,7 @@ async fn a_job_that_ends_with_a_remark_alone_has_an_error_s_name_too() {
 }
 
 #[tokio::test]
-async fn a_code_that_may_not_count_is_kept_with_a_word_about_it() {
+async fn recovery_code_not_in_force_is_kept_with_a_note() {
     for (fails, puk, word) in [
         (true, None, "is not in force"),
         (true, Some("unknown"), "is not known"),
@@ -206,7 +206,7 @@ async fn a_code_that_may_not_count_is_kept_with_a_word_about_it() {
 }
 
 #[tokio::test]
-async fn no_code_is_nothing_to_speak_of() {
+async fn missing_recovery_code_leaves_no_file_and_no_message() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     station.fake.refuse("TakeRecoveryCode", ErrorName::NotFound, "there is none");
@@ -217,7 +217,7 @@ async fn no_code_is_nothing_to_speak_of() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_status_2_and_touches_nothing() {
+async fn wrong_usage_exits_2_and_changes_nothing() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     std::fs::write(station.file("full"), "old code").unwrap();
@@ -242,7 +242,7 @@ async fn wrong_usage_is_status_2_and_touches_nothing() {
 }
 
 #[tokio::test]
-async fn a_missing_pin_names_the_option() {
+async fn missing_pin_names_its_option() {
     let station = Station::new().await;
     station.fake.offer(&station.daemon).await;
     let ran = station.run("serialize --kind backup --name B --yes").await;
@@ -252,7 +252,7 @@ async fn a_missing_pin_names_the_option() {
 }
 
 #[tokio::test]
-async fn lists_are_json_with_the_names_of_the_bus() {
+async fn json_lists_use_the_property_names() {
     let station = Station::new().await;
     let json = async |arguments: &str| -> Value {
         let ran = station.run(arguments).await;
@@ -271,7 +271,7 @@ async fn lists_are_json_with_the_names_of_the_bus() {
 }
 
 #[tokio::test]
-async fn several_that_fit_are_listed() {
+async fn ambiguous_name_lists_the_matches() {
     let station = Station::new().await;
     let ran = station.run("lock rename 10c0 Door").await;
     assert_eq!(ran.status, 1);
@@ -282,7 +282,7 @@ async fn several_that_fit_are_listed() {
 }
 
 #[tokio::test]
-async fn a_lock_is_added_with_the_only_issuer() {
+async fn lock_add_uses_the_only_issuer() {
     let station = Station::new().await;
     std::fs::write(station.file("csr"), "CSR").unwrap();
     let ran = station.run("lock add Door --csr @csr --out @chain --issuer-pin-file @issuer").await;
@@ -292,7 +292,7 @@ async fn a_lock_is_added_with_the_only_issuer() {
 }
 
 #[tokio::test]
-async fn without_a_daemon_it_says_what_to_do() {
+async fn missing_daemon_says_how_to_start_it() {
     let station = Station::new().await;
     station.daemon.close().await.unwrap();
     let bus = station.bus.address();
@@ -305,7 +305,7 @@ async fn without_a_daemon_it_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_watch_prints_a_json_line_an_event() {
+async fn watch_prints_one_json_line_per_event() {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let station = Station::new().await;
     let mut child = station.command("watch --json").stdout(Stdio::piped()).spawn().unwrap();
@@ -328,7 +328,7 @@ async fn a_watch_prints_a_json_line_an_event() {
 }
 
 #[tokio::test]
-async fn a_reader_that_left_is_no_crash() {
+async fn closed_stdout_is_no_crash() {
     let station = Station::new().await;
     let mut child =
         station.command("keys").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -339,7 +339,7 @@ async fn a_reader_that_left_is_no_crash() {
 }
 
 #[tokio::test]
-async fn a_doctor_finds_the_daemon_that_the_bus_cannot_start() {
+async fn doctor_warns_when_the_bus_cannot_start_the_daemon() {
     let station = Station::new().await;
     let ran = station.run("doctor --json").await;
     assert_eq!(ran.status, 0, "{}", ran.stderr);

@@ -7,7 +7,7 @@ use std::{collections::HashMap, os::unix::net::UnixStream};
 
 use fake::{BLANK, Fake, JOB, LOCKS, MASTER, bus::PrivateBus, changed};
 use keywright_client::{
-    Client, Error, ErrorName, Event, Kind, Pin, Situation, Watch, Wizard, bus as names,
+    Client, Error, ErrorName, Kind, Pin, Situation, Watch, WatchEvent, Wizard, bus as names,
     client::LockFilter,
     model::{KeyState, Step, Who},
 };
@@ -20,7 +20,7 @@ async fn pair() -> (Client, Fake, Connection) {
     let server = Builder::unix_stream(theirs).server(Guid::generate()).p2p();
     let (daemon, client) =
         tokio::join!(fake.serve(server, false), Builder::unix_stream(ours).p2p().build());
-    (Client::over(client.unwrap()).await.unwrap(), fake, daemon)
+    (Client::from_connection(client.unwrap()).await.unwrap(), fake, daemon)
 }
 
 async fn connect(bus: &PrivateBus) -> Connection {
@@ -28,7 +28,7 @@ async fn connect(bus: &PrivateBus) -> Connection {
 }
 
 #[tokio::test]
-async fn pages_are_put_together() {
+async fn paged_lists_are_joined() {
     let (client, _fake, _daemon) = pair().await;
     let locks = client.list_locks(&LockFilter::default()).await.unwrap();
     let ids: Vec<&str> = locks.iter().map(|lock| lock.id.as_str()).collect();
@@ -37,7 +37,7 @@ async fn pages_are_put_together() {
 }
 
 #[tokio::test]
-async fn a_watch_starts_with_everything_and_tells_each_change_once() {
+async fn watch_starts_with_the_state_and_reports_each_change_once() {
     let (client, fake, daemon) = pair().await;
     let mut watch = Watch::start(&client).await.unwrap();
     assert!(watch.state().running);
@@ -51,17 +51,17 @@ async fn a_watch_starts_with_everything_and_tells_each_change_once() {
     changed(&daemon, MASTER, names::KEY, retries()).await; // says nothing new
     daemon.object_server().remove::<fake::Job, _>(JOB).await.unwrap();
 
-    let Event::OfferAdded { serialization } = watch.next().await.unwrap() else { panic!() };
+    let WatchEvent::OfferAdded { serialization } = watch.next().await.unwrap() else { panic!() };
     assert_eq!((serialization.path.as_str(), serialization.step), (JOB, Step::Kind));
     assert_eq!(serialization.kinds, [Kind::Backup, Kind::Sub]);
-    let Event::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
+    let WatchEvent::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
     assert_eq!((key.name.as_str(), key.pin_retries), ("Root", 2));
-    assert!(matches!(watch.next().await.unwrap(), Event::OfferRemoved { .. }));
+    assert!(matches!(watch.next().await.unwrap(), WatchEvent::OfferRemoved { .. }));
     assert!(watch.state().serializations.is_empty());
 }
 
 #[tokio::test]
-async fn a_wizard_goes_through_every_step_in_order() {
+async fn wizard_reports_every_step_in_order() {
     let (client, fake, daemon) = pair().await;
     fake.offer(&daemon).await;
     let mut wizard = Wizard::attach(&client, JOB).await.unwrap();
@@ -126,41 +126,41 @@ async fn refusals_keep_their_name_and_text() {
 }
 
 #[tokio::test]
-async fn a_watch_outlives_the_daemon() {
+async fn watch_continues_after_a_daemon_restart() {
     let bus = PrivateBus::start();
-    let client = Client::over(connect(&bus).await).await.unwrap();
+    let client = Client::from_connection(connect(&bus).await).await.unwrap();
     assert!(matches!(client.version().await, Err(Error::NotRunning(_))));
     let mut watch = Watch::start(&client).await.unwrap();
     assert!(!watch.state().running);
 
     let fake = Fake::default();
     let daemon = fake.serve(Builder::address(bus.address()), true).await;
-    assert_eq!(watch.next().await.unwrap(), Event::DaemonBack);
-    assert!(matches!(watch.next().await.unwrap(), Event::KeyAdded { .. }));
-    assert!(matches!(watch.next().await.unwrap(), Event::KeyAdded { .. }));
-    assert!(matches!(watch.next().await.unwrap(), Event::DecisionsChanged { .. }));
+    assert_eq!(watch.next().await.unwrap(), WatchEvent::DaemonBack);
+    assert!(matches!(watch.next().await.unwrap(), WatchEvent::KeyAdded { .. }));
+    assert!(matches!(watch.next().await.unwrap(), WatchEvent::KeyAdded { .. }));
+    assert!(matches!(watch.next().await.unwrap(), WatchEvent::DecisionsChanged { .. }));
 
     daemon.close().await.unwrap();
-    assert_eq!(watch.next().await.unwrap(), Event::DaemonGone);
+    assert_eq!(watch.next().await.unwrap(), WatchEvent::DaemonGone);
     // The next daemon shows the same Keys, and an offer: only the offer is news.
     fake.world().calls.clear();
     let builder = Builder::address(bus.address());
     let next = fake.serve(builder, false).await;
     fake.offer(&next).await;
     next.request_name(names::NAME).await.unwrap();
-    assert_eq!(watch.next().await.unwrap(), Event::DaemonBack);
-    assert!(matches!(watch.next().await.unwrap(), Event::OfferAdded { .. }));
+    assert_eq!(watch.next().await.unwrap(), WatchEvent::DaemonBack);
+    assert!(matches!(watch.next().await.unwrap(), WatchEvent::OfferAdded { .. }));
     changed(&next, MASTER, names::KEY, HashMap::from([("Present", Variant::from(false))])).await;
-    let Event::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
+    let WatchEvent::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
     assert!(!key.present);
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_speak_for_the_daemon() {
+async fn signals_from_other_senders_are_ignored() {
     let bus = PrivateBus::start();
     let fake = Fake::default();
     let daemon = fake.serve(Builder::address(bus.address()), true).await;
-    let client = Client::over(connect(&bus).await).await.unwrap();
+    let client = Client::from_connection(connect(&bus).await).await.unwrap();
     let mut watch = Watch::start(&client).await.unwrap();
 
     let stranger = connect(&bus).await;
@@ -179,6 +179,6 @@ async fn a_stranger_cannot_speak_for_the_daemon() {
     // A round trip on the stranger's connection: the bus has passed its signal on by then.
     zbus::fdo::DBusProxy::new(&stranger).await.unwrap().get_id().await.unwrap();
     changed(&daemon, MASTER, names::KEY, HashMap::from([("Locks", Variant::from(5_u32))])).await;
-    let Event::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
+    let WatchEvent::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
     assert_eq!((key.locks, key.pin.as_str()), (5, "set"));
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     error::Result,
-    model::{KeyRow, Outcome, Properties, serialization::outcome, take, word},
+    model::{KeyRow, Outcome, Properties, serialization::outcome, take, word_or_empty},
     words::words,
 };
 
@@ -49,7 +49,7 @@ pub struct Membership {
     /// The family's id.
     pub family: String,
     /// None for a role that only a newer daemon knows.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "word_or_empty")]
     pub role: Option<Role>,
 }
 

@@ -57,7 +57,7 @@ where
 }
 
 /// The word on the bus; empty for none.
-fn word<T: Display, S: Serializer>(
+fn word_or_empty<T: Display, S: Serializer>(
     word: &Option<T>,
     to: S,
 ) -> std::result::Result<S::Ok, S::Error> {
@@ -92,7 +92,7 @@ mod tests {
         fields
     }
 
-    fn contract(names: &str) -> Vec<String> {
+    fn documented(names: &str) -> Vec<String> {
         let mut names: Vec<String> = names.split_whitespace().map(snake).collect();
         names.push("path".into());
         names.sort();
@@ -103,9 +103,9 @@ mod tests {
     fn json_has_the_names_of_the_properties() {
         let key = "Id Name State Memberships Trouble Present Model Serial Port Pin PinRetries Authorized \
             Card Locks PendingLocks LastSeen";
-        assert_eq!(fields(&Key::at("/k")), contract(key));
+        assert_eq!(fields(&Key::at("/k")), documented(key));
         let job = "Issuer Candidate Result Kinds Kind Name Selected AllLocks Step Steps Revision \
             PinsNeeded Progress Owner Stage Outcome OutcomeDetails";
-        assert_eq!(fields(&Serialization::at("/s")), contract(job));
+        assert_eq!(fields(&Serialization::at("/s")), documented(job));
     }
 }

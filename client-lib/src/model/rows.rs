@@ -4,7 +4,7 @@ use keywright_proto::Role;
 use serde::Serialize;
 
 use crate::{
-    model::word,
+    model::word_or_empty,
     proxy::{GroupRowWire, KeyRowWire, LockRowWire, RightRowWire, WaitingRowWire},
 };
 
@@ -15,7 +15,7 @@ pub struct KeyRow {
     pub id: String,
     pub name: String,
     /// None for a role that only a newer daemon knows.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "word_or_empty")]
     pub role: Option<Role>,
     pub family: String,
     pub last_seen: u64,

@@ -8,7 +8,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::{
     error::Result,
-    model::{Properties, take, word},
+    model::{Properties, take, word_or_empty},
     words::words,
 };
 
@@ -80,10 +80,10 @@ pub struct Serialization {
     pub issuer: String,
     pub candidate: String,
     pub result: String,
-    #[serde(serialize_with = "words_of_kinds")]
+    #[serde(serialize_with = "serialize_kinds")]
     pub kinds: Vec<Kind>,
     /// None until chosen.
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "word_or_empty")]
     pub kind: Option<Kind>,
     pub name: String,
     pub selected: u32,
@@ -125,7 +125,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the contract's entries, by their names")]
 pub struct Review {
-    #[serde(serialize_with = "word")]
+    #[serde(serialize_with = "word_or_empty")]
     pub kind: Option<Kind>,
     pub name: String,
     pub locks: u32,
@@ -178,9 +178,9 @@ impl Serialization {
                 "Selected" => self.selected = take(name, value)?,
                 "AllLocks" => self.all_locks = take(name, value)?,
                 "Step" => self.step = take::<String>(name, value)?.into(),
-                "Steps" => self.steps = words_of(name, value)?,
+                "Steps" => self.steps = words(name, value)?,
                 "Revision" => self.revision = take(name, value)?,
-                "PinsNeeded" => self.pins_needed = words_of(name, value)?,
+                "PinsNeeded" => self.pins_needed = words(name, value)?,
                 "Progress" => {
                     let (done, total) = take(name, value)?;
                     self.progress = Progress { done, total };
@@ -220,7 +220,7 @@ fn path(name: &str, value: OwnedVariant) -> Result<String> {
     Ok(take::<OwnedObjectPath>(name, value)?.to_string())
 }
 
-fn words_of<T: From<String>>(name: &str, value: OwnedVariant) -> Result<Vec<T>> {
+fn words<T: From<String>>(name: &str, value: OwnedVariant) -> Result<Vec<T>> {
     Ok(take::<Vec<String>>(name, value)?.into_iter().map(T::from).collect())
 }
 
@@ -239,7 +239,7 @@ fn plain(value: &Variant<'_>) -> String {
     }
 }
 
-fn words_of_kinds<S: Serializer>(kinds: &[Kind], to: S) -> std::result::Result<S::Ok, S::Error> {
+fn serialize_kinds<S: Serializer>(kinds: &[Kind], to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_seq(kinds.iter().map(|kind| kind.as_str()))
 }
 
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_a_newer_daemon_are_kept_and_wrong_types_are_not() {
+    fn unknown_words_are_kept_and_wrong_types_are_refused() {
         let job = set(&[("Step", "dancing".into()), ("NewProperty", 1_u32.into())]).unwrap();
         assert_eq!(job.step, Step::Other("dancing".into()));
         let wrong = set(&[("Revision", "7".into())]);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_of_a_newer_daemon_keeps_its_name() {
+    fn outcome_with_an_unknown_error_keeps_its_name() {
         let outcome =
             |name: &str, text: &str| set(&[("Outcome", (name, text).into())]).unwrap().outcome;
         let known = outcome(ErrorName::WrongKey.full(), "another Key").unwrap();

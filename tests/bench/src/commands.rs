@@ -22,8 +22,8 @@ use crate::{
     token_log::{self, Command, is_command},
 };
 
-/// Commands to a blank Key before its offer: SELECT, 9A, 9C and CHUID. [`before_offer`] counts them.
-pub const BEFORE_OFFER: usize = 4;
+/// Commands to a blank Key before its offer: SELECT, 9A, 9C and CHUID. [`count_before_offer`] counts them.
+pub const COMMANDS_BEFORE_OFFER: usize = 4;
 /// No offer within this time: it waits for the command that is held back.
 const NO_OFFER: Duration = Duration::from_secs(1);
 /// After this time without a command a token is taken to be at rest.
@@ -42,7 +42,7 @@ pub struct Line {
 pub async fn measure() -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = with_lock(&mut station).await;
-    let offer = before_offer(&station).await;
+    let offer = count_before_offer(&station).await;
     let mut rows =
         vec![Row::count("commands to a blank Key before its offer", Goal::at_most(4.0), offer)];
     let blank = station.plug("blank").await;
@@ -60,7 +60,7 @@ pub async fn measure() -> Vec<Row> {
 }
 
 /// Holds back one command after another until the offer comes without it.
-async fn before_offer(station: &Station) -> u64 {
+async fn count_before_offer(station: &Station) -> u64 {
     let mut offers = Offers::listen(&station.bus.connect().await).await;
     for n in 1..=20 {
         let (release, held) = mpsc::channel();
@@ -92,13 +92,13 @@ fn hold_after(n: u64, held: mpsc::Receiver<()>) -> Script {
 }
 
 async fn all_properties(key: &Plugged, what: &str) -> Row {
-    let commands = until_rest(key).await;
+    let commands = commands_until_idle(key).await;
     let count = commands.iter().filter(|exchange| is_command(&exchange.message)).count() as u64;
     Row::count(format!("commands to all properties of a {what} Key"), Goal::at_most(9.0), count)
 }
 
 /// Everything that went to a token, once nothing more does.
-async fn until_rest(key: &Plugged) -> Vec<Exchange> {
+async fn commands_until_idle(key: &Plugged) -> Vec<Exchange> {
     let mut exchanges = Vec::new();
     loop {
         sleep(REST).await;
@@ -154,7 +154,7 @@ async fn whole_job(answers: &Answers) -> Vec<Line> {
     offers.until_step(&job, "finished").await;
     let write = phases.iter().rev().find(|(phase, _)| *phase == Phase::Write);
     let (first_pin, write) = (phases[1].1, write.and_then(|(_, at)| *at));
-    let [master, blank] = [until_rest(&master).await, until_rest(&blank).await];
+    let [master, blank] = [commands_until_idle(&master).await, commands_until_idle(&blank).await];
     let mut commands: Vec<(Who, Command)> = Vec::new();
     for (who, exchanges, log) in
         [(Who::Issuer, master, &logs[0]), (Who::Candidate, blank, &logs[1])]

@@ -15,7 +15,7 @@ const LOCKS: usize = 10_000;
 const PAGE: u32 = 1_000;
 
 #[tokio::test]
-async fn rights_on_ten_thousand_locks_are_one_signature() {
+async fn rights_on_a_group_of_10000_locks_cost_one_signature() {
     let mut station = Station::start().await;
     let log = station.file("master.log");
     let master = station.plug_with("master", &["--log", log.to_str().unwrap()]).await;

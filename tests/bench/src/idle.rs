@@ -19,9 +19,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub async fn measure(station: &Station, what: &str, window: Duration) -> Vec<Row> {
     let pid = station.daemon.pid();
     sleep(SETTLE).await;
-    let before = process::switches(pid);
+    let before = process::context_switches(pid);
     sleep(window).await;
-    let after = process::switches(pid);
+    let after = process::context_switches(pid);
     let memory = process::memory(pid);
     let (mut store, mut others, mut woken) = (0, 0, Vec::new());
     for (thread, count) in &after {

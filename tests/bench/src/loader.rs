@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_have_the_form_and_differ() {
+    fn identity_keys_are_well_formed_and_distinct() {
         let (one, two) = (identity_key(1), identity_key(2));
         assert_eq!(one.len(), 91);
         assert_ne!(one, two);

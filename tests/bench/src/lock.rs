@@ -43,9 +43,9 @@ pub async fn measure(window: Duration) -> Vec<Row> {
     }
     sleep(Duration::from_secs(3)).await;
     let pid = Pid::from_raw(lock.process().try_into().unwrap()).unwrap();
-    let (before, passed) = (process::switches(pid), bytes.load(Ordering::Relaxed));
+    let (before, passed) = (process::context_switches(pid), bytes.load(Ordering::Relaxed));
     sleep(window).await;
-    let (after, passed) = (process::switches(pid), bytes.load(Ordering::Relaxed) - passed);
+    let (after, passed) = (process::context_switches(pid), bytes.load(Ordering::Relaxed) - passed);
     let woken: u64 =
         after.iter().map(|(thread, n)| n - before.get(thread).copied().unwrap_or(0)).sum();
     let memory = process::memory(pid);

@@ -11,6 +11,7 @@
 mod cards;
 mod commands;
 mod cycles;
+mod grant;
 #[cfg(test)]
 mod groups;
 mod idle;
@@ -24,7 +25,6 @@ mod plug;
 mod process;
 mod reasons;
 mod scale;
-mod share;
 mod startup;
 mod table;
 mod token_log;
@@ -74,7 +74,7 @@ enum Subject {
 }
 
 /// How often, and how long.
-struct Effort {
+struct Repetitions {
     plugs: usize,
     starts: usize,
     jobs: usize,
@@ -83,7 +83,7 @@ struct Effort {
     window: Duration,
 }
 
-impl Effort {
+impl Repetitions {
     const FULL: Self = Self {
         plugs: 200,
         starts: 50,
@@ -108,11 +108,11 @@ const LOCKS: u32 = 100_000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
     let options = Options::parse();
-    let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
+    let repetitions = if options.quick { Repetitions::QUICK } else { Repetitions::FULL };
     let wanted = |subject| options.subjects.is_empty() || options.subjects.contains(&subject);
     let (mut rows, mut lists) = (Vec::new(), Vec::new());
     if wanted(Subject::Plug) {
-        rows.extend(plug::measure(effort.plugs).await);
+        rows.extend(plug::measure(repetitions.plugs).await);
     }
     if wanted(Subject::Commands) {
         rows.extend(commands::measure().await);
@@ -121,17 +121,17 @@ async fn main() -> io::Result<()> {
         lists = named;
     }
     if wanted(Subject::Large) {
-        rows.extend(large(&effort).await);
+        rows.extend(large(&repetitions).await);
     }
     if wanted(Subject::Cycles) {
-        rows.extend(cycles::measure(effort.cycles).await);
+        rows.extend(cycles::measure(repetitions.cycles).await);
     }
     if wanted(Subject::Small) {
-        rows.extend(small(&effort).await);
+        rows.extend(small(&repetitions).await);
     }
     if wanted(Subject::Lock) {
-        rows.extend(share::measure(effort.plugs));
-        rows.extend(lock::measure(effort.window).await);
+        rows.extend(grant::measure(repetitions.plugs));
+        rows.extend(lock::measure(repetitions.window).await);
     }
     // It takes some minutes, and some gigabytes.
     if wanted(Subject::Scale) && (!options.quick || !options.subjects.is_empty()) {
@@ -148,21 +148,21 @@ async fn main() -> io::Result<()> {
 }
 
 /// A registry with a Master and a Lock; both Keys of an offer are plugged in at rest.
-async fn small(effort: &Effort) -> Vec<Row> {
+async fn small(repetitions: &Repetitions) -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;
     station.unplug(master).await;
     let name = "start to name, small registry";
-    let mut rows = vec![startup::measure(&mut station, name, 30.0, effort.starts).await];
-    rows.extend(idle::measure(&station, "idle, just started", effort.window).await);
+    let mut rows = vec![startup::measure(&mut station, name, 30.0, repetitions.starts).await];
+    rows.extend(idle::measure(&station, "idle, just started", repetitions.window).await);
     let master = station.plug("master").await;
     let blank = station.plug("blank").await;
     station.offer(&master, &blank).await;
-    rows.extend(idle::measure(&station, "idle, two Keys and an offer", effort.window).await);
+    rows.extend(idle::measure(&station, "idle, two Keys and an offer", repetitions.window).await);
     rows
 }
 
-async fn large(effort: &Effort) -> Vec<Row> {
+async fn large(repetitions: &Repetitions) -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;
     station.unplug(master).await;
@@ -170,12 +170,12 @@ async fn large(effort: &Effort) -> Vec<Row> {
     loader::fill(&station.launch.state_dir, LOCKS);
     station.daemon.restart(station.client.connection()).await;
     let name = "start to name, 100,000 Locks";
-    let start = startup::measure(&mut station, name, 100.0, effort.starts / 2).await;
+    let start = startup::measure(&mut station, name, 100.0, repetitions.starts / 2).await;
     let master = job::plug_master(&mut station).await;
-    let (mut rows, sub) = job::measure(&mut station, &master, effort.jobs).await;
-    rows.extend(lists::measure(&station, &sub, effort.pages).await);
+    let (mut rows, sub) = job::measure(&mut station, &master, repetitions.jobs).await;
+    rows.extend(lists::measure(&station, &sub, repetitions.pages).await);
     rows.extend(cards::measure(&mut station, &master).await);
-    rows.push(lists::measure_selection(&mut station, &master, effort.pages / 10).await);
+    rows.push(lists::measure_selection(&mut station, &master, repetitions.pages / 10).await);
     rows.push(start);
     rows
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keywright_bus_tests::{Plugged, Station};
 
 use crate::{
-    commands::BEFORE_OFFER,
+    commands::COMMANDS_BEFORE_OFFER,
     offers::Offers,
     table::{Goal, Row, Samples},
     token_log::token_time,
@@ -26,7 +26,7 @@ pub async fn measure(plugs: usize) -> Vec<Row> {
         let (card, key) = station.insert(&format!("blank {number}"), &[]);
         let (job, came) = offers.next_offer(LIMIT).await.expect("an offer");
         let whole = came - card.plugged();
-        let token = token_time(&card.take_exchanges(), BEFORE_OFFER);
+        let token = token_time(&card.take_exchanges(), COMMANDS_BEFORE_OFFER);
         times.push((whole, token));
         // Without this each would wait for its Key to come back.
         station.client.serialization(&job).await.cancel().await.unwrap();

@@ -16,7 +16,7 @@ pub struct Memory {
 }
 
 /// Context switches of a thread, both kinds: each is one time that it was put on a processor.
-pub type Switches = BTreeMap<(u32, String), u64>;
+pub type ContextSwitches = BTreeMap<(u32, String), u64>;
 
 /// A process's memory.
 pub fn memory(pid: Pid) -> Memory {
@@ -35,7 +35,7 @@ pub fn reset_peak(pid: Pid) {
 }
 
 /// Context switches of all threads, by thread id and name.
-pub fn switches(pid: Pid) -> Switches {
+pub fn context_switches(pid: Pid) -> ContextSwitches {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     let statuses =
         tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok());
@@ -66,17 +66,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_found_by_its_whole_name() {
+    fn status_field_is_matched_by_its_whole_name() {
         let status = "Name:\tx\nnonvoluntary_ctxt_switches:\t7\nvoluntary_ctxt_switches:\t5\nVmRSS:\t  12 kB\n";
         assert_eq!(field(status, "voluntary_ctxt_switches"), 5);
         assert_eq!(field(status, "VmRSS"), 12);
     }
 
     #[test]
-    fn this_process_has_memory_and_threads() {
+    fn own_process_has_memory_and_threads() {
         let pid = rustix::process::getpid();
         let memory = memory(pid);
         assert!(memory.resident > 0 && memory.peak >= memory.resident);
-        assert!(!switches(pid).is_empty());
+        assert!(!context_switches(pid).is_empty());
     }
 }

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_found_by_place_order_and_what_came_before() {
+    fn reason_depends_on_phase_order_and_previous_command() {
         let write = |name, nth, before| why(Phase::Write, Who::Candidate, name, nth, before);
         assert_eq!(write("VERIFY", 0, "SELECT"), "the closer look needs the PIN");
         assert_eq!(write("VERIFY", 3, "GET 5FC109"), "9C wants the PIN before every signature");

@@ -14,7 +14,7 @@ use crate::table::{Goal, Row, Samples};
 /// All have to have confirmed after this time, in milliseconds.
 const LIMIT: f64 = 60_000.0;
 /// How long it is waited for, so that a figure over the goal is a figure.
-const PATIENCE: Duration = Duration::from_secs(600);
+const WAIT_LIMIT: Duration = Duration::from_secs(600);
 /// Files that a process may have open here: one connection each, at the broker.
 const LEAST_FILES: u64 = 8_192;
 
@@ -132,13 +132,13 @@ async fn sub(stage: &mut Stage, name: &str) -> (Plugged, Instant) {
 
 async fn until(station: &mut Station, key: &zbus::OwnedObjectPath, active: u32) {
     let check = |objects: &Objects| (objects.key(key)?.get::<u32>("Locks") == active).then_some(());
-    station.watch.until_within(PATIENCE, &format!("{active} rights active"), check).await;
+    station.watch.until_within(WAIT_LIMIT, &format!("{active} rights active"), check).await;
 }
 
 async fn until_some(station: &mut Station, key: &Plugged, active: u32) {
     let check =
         |objects: &Objects| (objects.key(&key.path)?.get::<u32>("Locks") >= active).then_some(());
-    station.watch.until_within(PATIENCE, &format!("{active} rights active"), check).await;
+    station.watch.until_within(WAIT_LIMIT, &format!("{active} rights active"), check).await;
 }
 
 /// Asks until all are: the signals of a daemon that was killed are gone with it.

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_those_of_the_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         let hundred = milliseconds((1..=100).rev());
         assert_eq!(hundred.percentile(50), Some(Duration::from_millis(50)));
         assert_eq!(hundred.percentile(99), Some(Duration::from_millis(99)));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_looks_at_every_goal_there_is() {
+    fn verdict_checks_every_goal() {
         let samples = milliseconds([1, 1, 1, 9]);
         let both = |p50, p99| Goal { p50: Some(p50), p99: Some(p99) };
         let table = [

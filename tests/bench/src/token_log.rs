@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_and_control_codes_are_no_commands() {
+    fn chained_pieces_and_control_codes_are_not_counted() {
         let table: [(&[u8], bool); 5] = [
             (&[4], false),
             (&[0, 0xA4, 4, 0], true),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tokens_time_ends_with_the_last_piece_of_the_answer() {
+    fn token_time_includes_get_response() {
         let select = [0, 0xA4, 4, 0];
         let more = [0, 0xC0, 0, 0, 0];
         let exchanges =
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn names_come_from_the_log_line_by_line() {
+    fn command_names_come_from_the_log() {
         let dir = tempfile::TempDir::new().unwrap();
         let log = dir.path().join("log");
         fs::write(&log, "SELECT\t61FF\t1\nGET RESPONSE\t9000\t1\nVERIFY\t9000\t1\n").unwrap();

@@ -10,7 +10,7 @@ use iso7816::{
 use piv_authenticator::{Authenticator, Client, constants::PIV_AID};
 
 /// The longest command data and the longest answer, in bytes, as in the product.
-const LONGEST: usize = 7609;
+const MAX_LEN: usize = 7609;
 /// The management key's slot, whose use is no use of a private key.
 const MANAGEMENT_KEY: u8 = 0x9B;
 
@@ -19,7 +19,7 @@ pub struct Card<T> {
     piv: Authenticator<T>,
     selected: bool,
     /// The pieces received so far of a chained command.
-    pieces: Option<Box<Command<LONGEST>>>,
+    pieces: Option<Box<Command<MAX_LEN>>>,
     /// What of the last answer has not been fetched yet.
     unread: Vec<u8>,
     private_key_delay: Duration,
@@ -80,7 +80,7 @@ impl<T: Client> Card<T> {
         if !self.selected {
             return Err(Status::NotFound);
         }
-        let mut answer = Box::new(Data::<LONGEST>::new());
+        let mut answer = Box::new(Data::<MAX_LEN>::new());
         self.piv.respond(command, &mut *answer)?;
         let uses_private_key = match command.instruction() {
             Instruction::GenerateAsymmetricKeyPair => true,

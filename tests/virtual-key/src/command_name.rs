@@ -4,7 +4,7 @@ use iso7816::command::CommandView;
 
 /// The command's name with the slot or the object that it is about. A `+` says that more pieces
 /// of the same command follow (command chaining).
-pub fn of(command: &[u8]) -> String {
+pub fn name(command: &[u8]) -> String {
     let Ok(view) = CommandView::try_from(command) else { return "MALFORMED".into() };
     let (p1, p2, data) = (view.p1, view.p2, view.data());
     let name = match u8::from(view.instruction()) {
@@ -44,10 +44,8 @@ fn object(data: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn names_say_what_a_command_is_about_and_never_its_data() {
+    fn command_name_has_the_object_and_never_the_data() {
         let table: [(&[u8], &str); 9] = [
             (b"\x00\xA4\x04\x00\x05\xA0\x00\x00\x03\x08\x00", "SELECT"),
             (b"\x00\x20\x00\x80\x08123456\xFF\xFF", "VERIFY"),
@@ -60,7 +58,7 @@ mod tests {
             (b"\x00", "MALFORMED"),
         ];
         for (command, name) in table {
-            assert_eq!(of(command), name);
+            assert_eq!(super::name(command), name);
         }
     }
 }

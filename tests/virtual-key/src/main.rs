@@ -27,7 +27,7 @@ use keywright_virtual_key::usb::{
 };
 
 /// The longest CCID message of the token, in bytes, as in the product.
-const LONGEST_MESSAGE: u32 = 3072;
+const MAX_MESSAGE_LEN: u32 = 3072;
 
 /// Metadata of the PIN: it is the factory's, and 3 tries of 3 are left.
 const FACTORY_PIN: [u8; 9] = [5, 1, 1, 6, 2, 3, 3, 0x90, 0];
@@ -120,7 +120,7 @@ fn run(options: &Options) -> Result<(), Error> {
             };
             if let Some(log) = &mut log {
                 let status = answer.last_chunk::<2>().map_or(0, |sw| u16::from_be_bytes(*sw));
-                let name = command_name::of(command);
+                let name = command_name::name(command);
                 writeln!(log, "{name}\t{status:04X}\t{}", start.elapsed().as_micros())?;
             }
             Ok(answer)
@@ -154,10 +154,10 @@ fn export(
         name: options.product_name.clone(),
         serial: options.usb_serial.as_ref().unwrap_or(&options.serial).clone(),
     };
-    let descriptors = Descriptors::new(identity, &[ccid_interface(0, LONGEST_MESSAGE)]);
+    let descriptors = Descriptors::new(identity, &[ccid_interface(0, MAX_MESSAGE_LEN)]);
     let card =
         UsbCard { transmit, until_pulled: options.pull_at, execute_first: options.execute_first };
-    let mut reader = Reader::new(descriptors, LONGEST_MESSAGE, Some(card));
+    let mut reader = Reader::new(descriptors, MAX_MESSAGE_LEN, Some(card));
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
         .map_err(|error| Error::Port(port, error))?;
     writeln!(io::stdout(), "ready {}", listener.local_addr()?.port())?;

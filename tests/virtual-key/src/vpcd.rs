@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_reset_is_well_formed() {
+    fn answer_to_reset_is_well_formed() {
         let historical = usize::from(ANSWER_TO_RESET[1] & 0x0F);
         assert_eq!(ANSWER_TO_RESET.len(), 3 + historical + 1);
         assert_eq!(ANSWER_TO_RESET[1..].iter().fold(0, |sum, byte| sum ^ byte), 0);

@@ -23,7 +23,7 @@ const GET_CHUID: &[u8] = b"\x00\xCB\x3F\xFF\x05\x5C\x03\x5F\xC1\x02\x00";
 const FACTORY_KEY: [u8; 24] = *b"\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08";
 
 /// A reader, and the directory of the Keys that are plugged into it.
-struct Bench {
+struct TestReader {
     dir: TempDir,
     listener: UnixListener,
 }
@@ -34,7 +34,7 @@ struct Key {
     stream: UnixStream,
 }
 
-impl Bench {
+impl TestReader {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let listener = UnixListener::bind(dir.path().join("reader")).unwrap();
@@ -115,16 +115,16 @@ impl Key {
 }
 
 #[test]
-fn a_key_on_it_signs_and_survives_being_pulled_out() {
-    let bench = Bench::new();
-    let mut key = bench.plug(&[]);
+fn generated_key_survives_an_unplug_and_signs() {
+    let reader = TestReader::new();
+    let mut key = reader.plug(&[]);
     assert_eq!(key.exchange(&[4])[0], 0x3B, "an ATR of the direct convention");
     assert!(!key.data(SELECT).is_empty());
     key.authenticate();
     let public = key.generate();
     key.unplug();
 
-    let mut key = bench.plug(&[]);
+    let mut key = reader.plug(&[]);
     key.data(SELECT);
     assert_eq!(key.status(RETRIES), 0x63C3);
     assert_eq!(key.status(VERIFY), 0x9000);
@@ -133,10 +133,10 @@ fn a_key_on_it_signs_and_survives_being_pulled_out() {
 }
 
 #[test]
-fn every_unit_makes_keys_of_its_own() {
+fn every_card_generates_different_keys() {
     let keys = [(); 2].map(|()| {
-        let bench = Bench::new();
-        let mut key = bench.plug(&[]);
+        let reader = TestReader::new();
+        let mut key = reader.plug(&[]);
         key.data(SELECT);
         key.authenticate();
         key.generate()
@@ -145,10 +145,10 @@ fn every_unit_makes_keys_of_its_own() {
 }
 
 #[test]
-fn the_serial_decides_the_guid() {
+fn serial_determines_the_guid() {
     let guid_of = |serial| {
-        let bench = Bench::new();
-        let mut key = bench.plug(&["--serial", serial]);
+        let reader = TestReader::new();
+        let mut key = reader.plug(&["--serial", serial]);
         key.data(SELECT);
         key.data(GET_CHUID)
     };
@@ -157,9 +157,9 @@ fn the_serial_decides_the_guid() {
 }
 
 #[test]
-fn long_objects_go_in_and_out_by_chaining_and_by_extended_length() {
-    let bench = Bench::new();
-    let mut key = bench.plug(&[]);
+fn long_objects_are_written_and_read_chained_and_extended() {
+    let reader = TestReader::new();
+    let mut key = reader.plug(&[]);
     key.data(SELECT);
     key.authenticate();
     let object: Vec<u8> = (0..1500u32).map(|i| i.to_le_bytes()[0]).collect();
@@ -185,23 +185,23 @@ fn long_objects_go_in_and_out_by_chaining_and_by_extended_length() {
 }
 
 #[test]
-fn a_refused_pin_stays_counted_after_the_plug_is_pulled() {
-    let bench = Bench::new();
-    let mut key = bench.plug(&[]);
+fn pin_retries_survive_an_unplug() {
+    let reader = TestReader::new();
+    let mut key = reader.plug(&[]);
     key.data(SELECT);
     assert_eq!(key.status(WRONG_PIN), 0x63C2);
     key.unplug();
-    let mut key = bench.plug(&[]);
+    let mut key = reader.plug(&[]);
     assert_eq!(key.status(RETRIES), 0x6A82, "nothing is selected after power-up");
     key.data(SELECT);
     assert_eq!(key.status(RETRIES), 0x63C2);
 }
 
 #[test]
-fn killed_in_the_middle_of_writes_it_starts_again() {
-    let bench = Bench::new();
+fn card_boots_after_a_kill_during_writes() {
+    let reader = TestReader::new();
     for round in 0..20u8 {
-        let mut key = bench.plug(&[]);
+        let mut key = reader.plug(&[]);
         key.data(SELECT);
         key.authenticate();
         let put =
@@ -212,13 +212,13 @@ fn killed_in_the_middle_of_writes_it_starts_again() {
         key.write(&put);
         key.unplug();
     }
-    bench.plug(&[]).data(SELECT);
+    reader.plug(&[]).data(SELECT);
 }
 
 #[test]
-fn private_keys_take_as_much_longer_as_asked() {
-    let bench = Bench::new();
-    let mut key = bench.plug(&["--sign-delay-ms", "50"]);
+fn sign_delay_slows_private_key_operations() {
+    let reader = TestReader::new();
+    let mut key = reader.plug(&["--sign-delay-ms", "50"]);
     key.data(SELECT);
     key.authenticate();
     key.generate();
@@ -229,10 +229,10 @@ fn private_keys_take_as_much_longer_as_asked() {
 }
 
 #[test]
-fn the_log_names_commands_and_no_secrets() {
-    let bench = Bench::new();
-    let log = bench.path("log");
-    let mut key = bench.plug(&["--log", log.to_str().unwrap()]);
+fn log_has_command_names_and_no_secrets() {
+    let reader = TestReader::new();
+    let log = reader.path("log");
+    let mut key = reader.plug(&["--log", log.to_str().unwrap()]);
     key.data(SELECT);
     key.status(WRONG_PIN);
     key.status(b"\x00\x20\x00\x80\x08123456\xFF\xFF");
@@ -242,22 +242,22 @@ fn the_log_names_commands_and_no_secrets() {
 }
 
 #[test]
-fn it_ends_when_the_reader_lets_go_and_refuses_what_is_not_its_memory() {
-    let bench = Bench::new();
-    let mut key = bench.plug(&[]);
+fn program_exits_with_its_reader_and_refuses_a_foreign_state_file() {
+    let reader = TestReader::new();
+    let mut key = reader.plug(&[]);
     drop(key.stream);
     assert!(key.process.wait().unwrap().success());
 
-    fs::write(bench.path("state"), b"not a memory").unwrap();
+    fs::write(reader.path("state"), b"not a memory").unwrap();
     let refused = Command::new(env!("CARGO_BIN_EXE_virtual-key"))
         .arg("--socket")
-        .arg(bench.path("reader"))
+        .arg(reader.path("reader"))
         .arg("--state")
-        .arg(bench.path("state"))
+        .arg(reader.path("state"))
         .output()
         .unwrap();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("not a virtual Key's memory"));
-    bench.listener.set_nonblocking(true).unwrap();
-    assert_eq!(bench.listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    reader.listener.set_nonblocking(true).unwrap();
+    assert_eq!(reader.listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }

@@ -15,7 +15,7 @@ pub enum Selection {
 
 /// Whether a recovery code unblocks the PIN of the Key that it was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InForce {
+pub enum CodeState {
     /// It does.
     Yes,
     /// The token keeps the PUK that it had.
@@ -48,15 +48,15 @@ pub trait Answers {
     /// The PIN of this Key.
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure>;
     /// Whether somebody keeps the recovery code.
-    fn keeps_recovery_code(&self) -> bool;
+    fn wants_recovery_code(&self) -> bool;
     /// Keeps it, at once: it is handed out only now, and comes into force with the write's end.
-    fn keep(&mut self, code: Pin) -> Result<(), Failure>;
+    fn keep_code(&mut self, code: Pin) -> Result<(), Failure>;
     /// The job is over, or left as it is: what has become of the code.
-    fn ended(&mut self, code: InForce);
+    fn job_ended(&mut self, code: CodeState);
     /// Whether, after this refusal, the same question can be asked once more.
-    fn again(&mut self, failure: &Failure, wizard: &keywright_client::Wizard) -> bool;
+    fn may_retry(&mut self, failure: &Failure, wizard: &keywright_client::Wizard) -> bool;
     /// Tells of a situation that needs no answer.
-    fn tell(&mut self, situation: &Situation);
+    fn report(&mut self, situation: &Situation);
     /// Tells something in words.
     fn note(&mut self, text: &str);
 }

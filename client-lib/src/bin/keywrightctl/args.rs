@@ -363,12 +363,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_definition_is_valid() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn what_the_contract_writes_is_taken() {
+    fn documented_command_lines_parse() {
         for line in [
             "keywrightctl keys",
             "keywrightctl --json keys",
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_command_lines_are_refused() {
         for (line, kind) in [
             ("keywrightctl", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("keywrightctl keyz", ErrorKind::InvalidSubcommand),

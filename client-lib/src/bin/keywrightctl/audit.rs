@@ -8,31 +8,31 @@ use std::{
 
 use keywright_client::{
     Bus, Client,
-    audit::{self, Log, parse_hash},
+    audit::{self, VerifiedLog, parse_hash},
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::{args::AuditCommand, failure::Failure, lock::usage, output::Output, times::local};
+use crate::{args::AuditCommand, failure::Failure, lock::file_error, output::Output, times::local};
 
 /// Runs one of the commands. A file is verified without a daemon.
 pub async fn run(bus: &Bus, command: AuditCommand, output: &mut Output) -> Result<(), Failure> {
     match command {
         AuditCommand::Export { out: Some(out) } => {
             let client = Client::connect(bus).await?;
-            let file = fs::File::create_new(&out).map_err(usage(&out))?;
+            let file = fs::File::create_new(&out).map_err(file_error(&out))?;
             if let Err(error) = client.export_audit(&file).await {
                 // Best effort: half an export is of no use to anybody.
                 let _ = fs::remove_file(&out);
                 return Err(error.into());
             }
-            file.sync_all().map_err(usage(&out))?;
+            file.sync_all().map_err(file_error(&out))?;
             output.show(&serde_json::json!({ "file": out }), || {
                 format!("the log is in {}", out.display())
             })
         }
         AuditCommand::Export { out: None } => output.lines(&fetch(bus).await?),
         AuditCommand::Verify { file, expect } => {
-            let expected = expect.as_deref().map(noted).transpose()?;
+            let expected = expect.as_deref().map(parse_expected).transpose()?;
             let lines = match &file {
                 Some(file) => read(file)?,
                 None => fetch(bus).await?,
@@ -42,12 +42,12 @@ pub async fn run(bus: &Bus, command: AuditCommand, output: &mut Output) -> Resul
                     file.as_deref().map_or("the log".into(), |file| file.display().to_string());
                 Failure::refused(format!("{what} is not whole: {broken}"))
             })?;
-            output.show(&log, || described(&log))
+            output.show(&log, || summary(&log))
         }
     }
 }
 
-fn noted(hash: &str) -> Result<audit::Hash, Failure> {
+fn parse_expected(hash: &str) -> Result<audit::Hash, Failure> {
     parse_hash(hash).ok_or_else(|| {
         Failure::Usage(
             "--expect wants the 64 hexadecimal digits that `audit verify` printed".into(),
@@ -57,9 +57,9 @@ fn noted(hash: &str) -> Result<audit::Hash, Failure> {
 
 fn read(file: &PathBuf) -> Result<String, Failure> {
     if file == Path::new("-") {
-        return io::read_to_string(io::stdin()).map_err(usage(file));
+        return io::read_to_string(io::stdin()).map_err(file_error(file));
     }
-    fs::read_to_string(file).map_err(usage(file))
+    fs::read_to_string(file).map_err(file_error(file))
 }
 
 /// The daemon's log.
@@ -74,7 +74,7 @@ async fn fetch(bus: &Bus) -> Result<String, Failure> {
     Ok(lines)
 }
 
-fn described(log: &Log) -> String {
+fn summary(log: &VerifiedLog) -> String {
     if log.events == 0 {
         return "The log is whole; it has no event yet.".into();
     }

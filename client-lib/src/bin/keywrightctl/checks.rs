@@ -36,8 +36,9 @@ pub struct Finding {
     pub result: Health,
     /// What was found.
     pub text: String,
-    /// A command, or what to do by hand; empty where nothing is to be done.
-    pub mend: String,
+    /// A command, or what to do by hand; empty where nothing is to be done. `--json` calls it `mend`.
+    #[serde(rename = "mend")]
+    pub fix: String,
 }
 
 /// What could be found out. An error is a text for people.
@@ -74,8 +75,8 @@ type Check = fn(&Facts) -> Vec<Finding>;
 
 /// Every check, in the order in which they are shown.
 pub const CHECKS: &[Check] = &[
-    the_bus,
-    the_daemon,
+    bus_reachable,
+    daemon_answers,
     machine_checks::files,
     machine_checks::state_directory,
     polkit,
@@ -90,12 +91,12 @@ pub fn finding(
     check: &'static str,
     result: Health,
     text: impl Into<String>,
-    mend: impl Into<String>,
+    fix: impl Into<String>,
 ) -> Finding {
-    Finding { check, result, text: text.into(), mend: mend.into() }
+    Finding { check, result, text: text.into(), fix: fix.into() }
 }
 
-fn the_bus(facts: &Facts) -> Vec<Finding> {
+fn bus_reachable(facts: &Facts) -> Vec<Finding> {
     match &facts.bus {
         Some(Ok(())) => vec![finding("bus", Health::Ok, "the bus can be reached", "")],
         Some(Err(text)) => {
@@ -105,7 +106,7 @@ fn the_bus(facts: &Facts) -> Vec<Finding> {
     }
 }
 
-fn the_daemon(facts: &Facts) -> Vec<Finding> {
+fn daemon_answers(facts: &Facts) -> Vec<Finding> {
     match &facts.version {
         Some(Ok(version)) => {
             let text = format!("keywrightd {version} answers");
@@ -149,8 +150,8 @@ fn polkit(facts: &Facts) -> Vec<Finding> {
         None => Vec::new(),
         Some(Err(text)) => {
             let text = format!("polkit does not answer, so the daemon allows nothing: {text}");
-            let mend = "sudo apt install polkitd; sudo systemctl unmask polkit.service; sudo systemctl start polkit.service";
-            vec![finding("polkit", Health::Fail, text, mend)]
+            let fix = "sudo apt install polkitd; sudo systemctl unmask polkit.service; sudo systemctl start polkit.service";
+            vec![finding("polkit", Health::Fail, text, fix)]
         }
         Some(Ok(known)) => {
             let missing: Vec<&str> = [INSPECT, SERIALIZE, MANAGE_KEYS, MANAGE_LOCKS]
@@ -173,8 +174,8 @@ fn present(facts: &Facts) -> impl Iterator<Item = &Key> {
 
 fn keys(facts: &Facts) -> Vec<Finding> {
     if facts.state.is_some() && present(facts).next().is_none() {
-        let mend = "plug one in; if it stays unseen: pcsc_scan, lsusb";
-        return vec![finding("key", Health::Ok, "no Key is plugged in", mend)];
+        let fix = "plug one in; if it stays unseen: pcsc_scan, lsusb";
+        return vec![finding("key", Health::Ok, "no Key is plugged in", fix)];
     }
     present(facts).flat_map(|found| iter::once(key(found)).chain(authorized(found))).collect()
 }
@@ -182,13 +183,13 @@ fn keys(facts: &Facts) -> Vec<Finding> {
 /// Beside what the Key is: a token keeps this until it is re-plugged.
 fn authorized(key: &Key) -> Option<Finding> {
     let text = format!("{} is still authorized; whoever can open it could use it", key.label());
-    let mend = "unplug it and plug it in again";
-    key.authorized.then(|| finding("key", Health::Warn, text, mend))
+    let fix = "unplug it and plug it in again";
+    key.authorized.then(|| finding("key", Health::Warn, text, fix))
 }
 
 fn key(key: &Key) -> Finding {
     let label = key.label();
-    let (result, text, mend) = match key.state {
+    let (result, text, fix) = match key.state {
         KeyState::Blank => (Health::Ok, "blank", "keywrightctl wizard"),
         KeyState::Master | KeyState::Backup if key.locks + key.pending_locks == 0 => {
             (Health::Warn, "has no Lock yet, so it is offered nothing", "keywrightctl lock add")
@@ -218,7 +219,7 @@ fn key(key: &Key) -> Finding {
     if key.state == KeyState::Blank {
         text = format!("{label} can be made into a Key");
     }
-    finding("key", result, text, mend)
+    finding("key", result, text, fix)
 }
 
 fn pins(facts: &Facts) -> Vec<Finding> {
@@ -230,7 +231,7 @@ fn pin(key: &Key) -> Option<Finding> {
     let label = key.label();
     let name = if key.id.is_empty() { &key.path } else { &key.id };
     let is_blank = key.state == KeyState::Blank;
-    let (result, text, mend) = match (&key.pin, key.pin_retries) {
+    let (result, text, fix) = match (&key.pin, key.pin_retries) {
         (PinState::Blocked, _) | (_, 0) => (
             Health::Fail,
             format!("the PIN of {label} is blocked"),
@@ -249,7 +250,7 @@ fn pin(key: &Key) -> Option<Finding> {
         ),
         _ => return None,
     };
-    Some(finding("pin", result, text, mend))
+    Some(finding("pin", result, text, fix))
 }
 
 /// Why a pair has no offer: nothing is broken, but a person may wait for one.
@@ -302,12 +303,12 @@ pub mod tests {
 
     fn worst(findings: &[Finding]) -> (Health, String) {
         let worst = findings.iter().max_by_key(|finding| finding.result as u8).unwrap();
-        (worst.result, worst.mend.clone())
+        (worst.result, worst.fix.clone())
     }
 
     #[test]
-    fn every_state_of_a_key_has_its_health_and_next_step() {
-        for (state, health, mend) in [
+    fn every_key_state_has_a_health_and_a_fix() {
+        for (state, health, fix) in [
             ("blank", Health::Ok, "wizard"),
             ("master", Health::Ok, ""),
             ("backup", Health::Ok, ""),
@@ -319,12 +320,12 @@ pub mod tests {
         ] {
             let (found, step) = worst(&keys(&with(here(state))));
             assert_eq!(found, health, "{state}");
-            assert!(step.contains(mend), "{state}: {step}");
+            assert!(step.contains(fix), "{state}: {step}");
         }
     }
 
     #[test]
-    fn an_issuer_without_a_lock_and_an_authorized_key_are_noticed() {
+    fn issuer_without_a_lock_and_authorized_key_are_warned_about() {
         let mut key = here("master");
         key.locks = 0;
         assert_eq!(worst(&keys(&with(key.clone()))).0, Health::Warn);
@@ -335,7 +336,7 @@ pub mod tests {
     }
 
     #[test]
-    fn pins_are_judged() {
+    fn weak_and_blocked_pins_are_reported() {
         for (role, pin, retries, health) in [
             ("sub", PinState::Set, 3, None),
             ("sub", PinState::Set, 1, Some(Health::Warn)),
@@ -353,7 +354,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_station_is_judged() {
+    fn station_problems_are_reported_with_their_fix() {
         use bus::action::{INSPECT, MANAGE_KEYS, MANAGE_LOCKS, SERIALIZE};
         let all = [INSPECT, SERIALIZE, MANAGE_KEYS, MANAGE_LOCKS].map(String::from).to_vec();
         let facts = |polkit| Facts { polkit: Some(polkit), ..Facts::default() };
@@ -367,10 +368,10 @@ pub mod tests {
             activatable,
             ..Facts::default()
         };
-        assert_eq!(worst(&the_daemon(&version(Ok("1".into()), true))).0, Health::Ok);
-        assert_eq!(worst(&the_daemon(&version(Ok("1".into()), false))).0, Health::Warn);
-        assert_eq!(worst(&the_daemon(&version(Err("no".into()), true))).0, Health::Fail);
-        for (load, active, mend) in [
+        assert_eq!(worst(&daemon_answers(&version(Ok("1".into()), true))).0, Health::Ok);
+        assert_eq!(worst(&daemon_answers(&version(Ok("1".into()), false))).0, Health::Warn);
+        assert_eq!(worst(&daemon_answers(&version(Err("no".into()), true))).0, Health::Fail);
+        for (load, active, fix) in [
             ("not-found", "inactive", "apt install"),
             ("masked", "inactive", "unmask"),
             ("loaded", "failed", "journalctl"),
@@ -379,11 +380,11 @@ pub mod tests {
         ] {
             let unit = Some(Unit { load: load.into(), active: active.into() });
             let (health, found) =
-                worst(&the_daemon(&Facts { unit, ..version(Err("no".into()), true) }));
+                worst(&daemon_answers(&Facts { unit, ..version(Err("no".into()), true) }));
             assert_eq!(health, Health::Fail);
-            assert!(found.contains(mend), "{load} {active}: {found}");
+            assert!(found.contains(fix), "{load} {active}: {found}");
         }
         let lost = Facts { bus: Some(Err("no".into())), ..Facts::default() };
-        assert_eq!(worst(&the_bus(&lost)).0, Health::Fail);
+        assert_eq!(worst(&bus_reachable(&lost)).0, Health::Fail);
     }
 }

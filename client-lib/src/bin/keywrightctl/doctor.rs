@@ -23,7 +23,7 @@ pub async fn run(bus: &Bus, output: &mut Output) -> Result<(), Failure> {
     let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
     output.show(&findings, || text(&findings))?;
     if findings.iter().any(|finding| finding.result == Health::Fail) {
-        return Err(Failure::Said);
+        return Err(Failure::AlreadyReported);
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ async fn facts(bus: &Bus) -> Facts {
     // A daemon on another bus is not the installed one.
     if *bus == Bus::System {
         let root = Path::new("/");
-        facts.installed = Some(installed::look(root));
+        facts.installed = Some(installed::inspect(root));
         facts.tokens = Some(usb::tokens(root));
     }
     let client = match Client::connect(bus).await {
@@ -113,8 +113,8 @@ fn text(findings: &[Finding]) -> String {
             Health::Fail => "FAIL",
         };
         text.push_str(&format!("{word}  {}\n", finding.text));
-        if !finding.mend.is_empty() {
-            text.push_str(&format!("      -> {}\n", finding.mend));
+        if !finding.fix.is_empty() {
+            text.push_str(&format!("      -> {}\n", finding.fix));
         }
     }
     text

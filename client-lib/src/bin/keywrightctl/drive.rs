@@ -6,7 +6,7 @@ use keywright_client::{
 };
 
 use crate::{
-    answers::{Answers, InForce, Selection, Verdict},
+    answers::{Answers, CodeState, Selection, Verdict},
     failure::Failure,
 };
 
@@ -17,9 +17,9 @@ pub async fn drive<A: Answers>(
     first: Situation,
     answers: &mut A,
 ) -> Result<Serialization, Failure> {
-    let result = to_the_end(wizard, first, answers).await;
+    let result = run_steps(wizard, first, answers).await;
     let job = wizard.serialization();
-    answers.ended(in_force(job));
+    answers.job_ended(code_state(job));
     if !job.is_live() {
         // Ours has ended: nothing lingers. One that somebody else drives, or removed, is theirs.
         let _ = wizard.finish().await;
@@ -27,38 +27,42 @@ pub async fn drive<A: Answers>(
     result.map(|()| wizard.serialization().clone())
 }
 
-async fn to_the_end<A: Answers>(
+async fn run_steps<A: Answers>(
     wizard: &mut Wizard,
     mut situation: Situation,
     answers: &mut A,
 ) -> Result<(), Failure> {
-    let mut is_written = false;
-    let mut goes_back = false;
+    let mut code_taken = false;
+    let mut going_back = false;
     loop {
         // To the first question, step by step.
-        if goes_back && matches!(situation, Situation::Locks | Situation::Name) {
+        if going_back && matches!(situation, Situation::Locks | Situation::Name) {
             wizard.back().await?;
             situation = wizard.next_step().await?;
             continue;
         }
-        goes_back = false;
+        going_back = false;
         match &situation {
             Situation::Finished { outcome, .. } => {
-                if !is_written {
+                if !code_taken {
                     // It was written before this program came.
                     take_recovery_code(wizard, answers).await?;
                 }
-                answers.tell(&situation);
+                answers.report(&situation);
                 if let Some(outcome) = outcome {
                     answers.note(&outcome.text);
                 }
                 return Ok(());
             }
             Situation::Cancelled { outcome } => {
-                return Err(ended(outcome.as_ref(), ErrorName::Cancelled, "it was cancelled"));
+                return Err(end_failure(
+                    outcome.as_ref(),
+                    ErrorName::Cancelled,
+                    "it was cancelled",
+                ));
             }
             Situation::Failed { outcome } => {
-                return Err(ended(outcome.as_ref(), ErrorName::TokenFailed, "it failed"));
+                return Err(end_failure(outcome.as_ref(), ErrorName::TokenFailed, "it failed"));
             }
             Situation::Unknown(step) => {
                 let text = format!("this program is too old for the step {step:?}; update it");
@@ -68,22 +72,22 @@ async fn to_the_end<A: Answers>(
                 // Before the PUK, which is replaced last: a daemon that dies afterwards takes no
                 // code with it. And not at `pins`: whoever gives up there leaves the code to the
                 // one who goes on.
-                if !std::mem::replace(&mut is_written, true) {
+                if !std::mem::replace(&mut code_taken, true) {
                     take_recovery_code(wizard, answers).await?;
                 }
-                answers.tell(&situation);
+                answers.report(&situation);
             }
             Situation::AwaitingKey { .. } => {
-                is_written = false;
-                answers.tell(&situation);
+                code_taken = false;
+                answers.report(&situation);
             }
             _ => loop {
                 match answer(&situation, wizard, answers).await {
                     Ok(verdict) => {
-                        goes_back = verdict == Verdict::Change;
+                        going_back = verdict == Verdict::Change;
                         break;
                     }
-                    Err(failure) if answers.again(&failure, wizard) => {}
+                    Err(failure) if answers.may_retry(&failure, wizard) => {}
                     Err(failure) => return Err(failure),
                 }
             },
@@ -133,11 +137,11 @@ async fn answer<A: Answers>(
 
 /// The code, if there is one: a PUK that a person has set stays, and without a code.
 async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Result<(), Failure> {
-    if !answers.keeps_recovery_code() {
+    if !answers.wants_recovery_code() {
         return Ok(());
     }
     match wizard.take_recovery_code().await {
-        Ok(code) => answers.keep(code),
+        Ok(code) => answers.keep_code(code),
         Err(error) => {
             let is_none = error.daemon().is_some_and(|e| e.error == Some(ErrorName::NotFound));
             if !is_none {
@@ -149,18 +153,18 @@ async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Res
 }
 
 /// What the daemon says of the PUK, for the code that it handed out.
-fn in_force(job: &Serialization) -> InForce {
+fn code_state(job: &Serialization) -> CodeState {
     match (job.outcome_details.get("puk").map(String::as_str), &job.step) {
-        (Some("left"), _) => InForce::No,
-        (Some(_), _) => InForce::Unknown,
-        (None, Step::Finished) => InForce::Yes,
+        (Some("left"), _) => CodeState::No,
+        (Some(_), _) => CodeState::Unknown,
+        (None, Step::Finished) => CodeState::Yes,
         // Without a word of the PUK nothing was begun that could have replaced it.
-        (None, Step::Failed | Step::Cancelled) => InForce::No,
-        (None, _) => InForce::Later,
+        (None, Step::Failed | Step::Cancelled) => CodeState::No,
+        (None, _) => CodeState::Later,
     }
 }
 
-fn ended(outcome: Option<&Outcome>, otherwise: ErrorName, text: &str) -> Failure {
+fn end_failure(outcome: Option<&Outcome>, otherwise: ErrorName, text: &str) -> Failure {
     match outcome {
         // A remark alone names no error.
         Some(outcome) if outcome.name.is_empty() => Failure::named(otherwise, &outcome.text),

@@ -17,9 +17,9 @@ pub enum Failure {
     /// Wrong arguments or files: exit status 2.
     Usage(String),
     /// Whoever read our output has gone, as `head` does: nothing to say, exit status 0.
-    NobodyReads,
+    OutputClosed,
     /// Everything is said already: exit status 1.
-    Said,
+    AlreadyReported,
 }
 
 impl Failure {
@@ -39,20 +39,20 @@ impl Failure {
     }
 
     /// What to print on standard error.
-    pub fn line(&self) -> Option<String> {
+    pub fn message(&self) -> Option<String> {
         match self {
             Self::Refused { name: Some(name), text } => Some(format!("{name}: {text}")),
             Self::Refused { name: None, text } | Self::Usage(text) => Some(text.clone()),
-            Self::NobodyReads | Self::Said => None,
+            Self::OutputClosed | Self::AlreadyReported => None,
         }
     }
 
     /// The status to exit with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Refused { .. } | Self::Said => ExitCode::from(1),
+            Self::Refused { .. } | Self::AlreadyReported => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
-            Self::NobodyReads => ExitCode::SUCCESS,
+            Self::OutputClosed => ExitCode::SUCCESS,
         }
     }
 }

@@ -6,7 +6,7 @@ use keywright_client::{Client, ErrorName, WaitingRow};
 use serde::Serialize;
 
 use crate::{
-    args::FamilyCommand, failure::Failure, lock::usage, lookup, lookup::short, output::Output,
+    args::FamilyCommand, failure::Failure, lock::file_error, lookup, lookup::short, output::Output,
     table::Table,
 };
 
@@ -36,8 +36,8 @@ pub async fn run(
             let family = family(client, id.as_deref()).await?;
             let (roots_pem, crls_pem) = client.family_bundle(&family).await?;
             if let (Some(roots), Some(crls)) = (&roots, &crls) {
-                fs::write(roots, &roots_pem).map_err(usage(roots))?;
-                fs::write(crls, &crls_pem).map_err(usage(crls))?;
+                fs::write(roots, &roots_pem).map_err(file_error(roots))?;
+                fs::write(crls, &crls_pem).map_err(file_error(crls))?;
             }
             let bundle = Bundle { roots_pem: &roots_pem, crls_pem: &crls_pem };
             output.show(&bundle, || match (&roots, &crls) {
@@ -55,7 +55,7 @@ pub async fn run(
             })
         }
         FamilyCommand::Import { file } => {
-            let input = fs::File::open(&file).map_err(usage(&file))?;
+            let input = fs::File::open(&file).map_err(file_error(&file))?;
             let merged = client.import_family(&input).await?;
             output.show(&serde_json::json!({ "merged": merged }), || {
                 format!("{merged} objects were new here")
@@ -96,7 +96,7 @@ async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<
 }
 
 async fn export(client: &Client, family: &str, file: &Path) -> Result<(), Failure> {
-    let out = fs::File::create_new(file).map_err(usage(file))?;
+    let out = fs::File::create_new(file).map_err(file_error(file))?;
     let result = client.export_family(family, &out).await;
     if result.is_err() {
         // Best effort: half an export is of no use to anybody.
@@ -117,7 +117,7 @@ pub async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Fai
             let begins = |family: &String| wanted.len() >= 4 && family.starts_with(wanted);
             let direct: BTreeSet<String> = keys.iter().flat_map(of).filter(begins).collect();
             if direct.is_empty() {
-                of(lookup::one(wanted, &keys)?).into_iter().collect()
+                of(lookup::find_one(wanted, &keys)?).into_iter().collect()
             } else {
                 direct
             }

@@ -7,7 +7,7 @@ use crate::{
     args::GroupCommand,
     failure::Failure,
     family::family,
-    key::strs,
+    key::as_strs,
     listing::locks_table,
     lookup::{self, short},
     output::Output,
@@ -46,10 +46,10 @@ pub async fn run(
             })
         }
         GroupCommand::Set { name, add, remove, family: of } => {
-            let family = of_or_only(client, &name, of.as_deref()).await?;
+            let family = resolve_family(client, &name, of.as_deref()).await?;
             let add = lookup::lock_ids(client, &add).await?;
             let remove = lookup::lock_ids(client, &remove).await?;
-            let locks = client.set_group(&family, &name, &strs(&add), &strs(&remove)).await?;
+            let locks = client.set_group(&family, &name, &as_strs(&add), &as_strs(&remove)).await?;
             output.show(&Done { family: &family, name: &name, locks }, || {
                 format!("{name} has {locks} Locks now")
             })
@@ -64,7 +64,7 @@ pub async fn run(
 }
 
 /// The family that is named; else the one that has such a group; else the only one.
-async fn of_or_only(client: &Client, name: &str, of: Option<&str>) -> Result<String, Failure> {
+async fn resolve_family(client: &Client, name: &str, of: Option<&str>) -> Result<String, Failure> {
     let all = client.list_groups(None).await?;
     let mut called = all.iter().filter(|group| of.is_none() && group.name == name);
     match (called.next(), called.next()) {

@@ -41,7 +41,7 @@ pub enum Rule {
     /// Hidden by this file, which is empty or a link to /dev/null.
     Masked(PathBuf),
     /// In force.
-    There,
+    Installed,
 }
 
 /// The daemon's state directory.
@@ -58,7 +58,7 @@ pub struct StateDir {
 }
 
 /// Looks at what is there. `root` is `/`.
-pub fn look(root: &Path) -> Installed {
+pub fn inspect(root: &Path) -> Installed {
     Installed {
         policy: ["usr/share/dbus-1/system.d", "etc/dbus-1/system.d"]
             .iter()
@@ -77,7 +77,7 @@ fn rule(root: &Path) -> Rule {
         .map(|directory| Path::new(directory).join("udev/rules.d/70-keywright.rules"));
     match places.find(|path| root.join(path).symlink_metadata().is_ok()) {
         None => Rule::Missing,
-        Some(path) if has_text(&root.join(&path)) => Rule::There,
+        Some(path) if has_text(&root.join(&path)) => Rule::Installed,
         Some(path) => Rule::Masked(Path::new("/").join(path)),
     }
 }
@@ -124,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_machine_has_nothing() {
+    fn empty_machine_has_nothing_installed() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(look(root.path()), Installed::default());
+        assert_eq!(inspect(root.path()), Installed::default());
     }
 
     #[test]
-    fn what_a_package_installs_is_found() {
+    fn installed_files_are_found_and_a_masked_rule_too() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         put(root, "usr/share/dbus-1/system.d/org.keywright1.conf", "x");
@@ -142,8 +142,8 @@ mod tests {
         );
         put(root, "etc/group", "keywrights:x:1:\n");
         put(root, "var/lib/keywright/registry.damaged-17/db", "");
-        let found = look(root);
-        assert!(found.policy && found.rule == Rule::There && !found.group);
+        let found = inspect(root);
+        assert!(found.policy && found.rule == Rule::Installed && !found.group);
         assert_eq!(found.user, Some(996));
         let state = found.state.unwrap();
         assert!(!state.read_only && state.free > 0);
@@ -153,6 +153,6 @@ mod tests {
         fs::create_dir_all(root.join("etc/udev/rules.d")).unwrap();
         let mask = "etc/udev/rules.d/70-keywright.rules";
         symlink("/dev/null", root.join(mask)).unwrap();
-        assert_eq!(look(root).rule, Rule::Masked(Path::new("/").join(mask)));
+        assert_eq!(inspect(root).rule, Rule::Masked(Path::new("/").join(mask)));
     }
 }

@@ -43,7 +43,7 @@ pub async fn signer(client: &Client, issuer: &Issuer) -> Result<Signer, Failure>
 
 /// Says where a Key that signed and was written to stays authorized: some firmware does until it is unplugged. And why it
 /// does not carry its family's card.
-pub async fn tell_after_writing(client: &Client, path: &str) {
+pub async fn report_after_signing(client: &Client, path: &str) {
     // What was asked for is done; where this cannot be looked up, the property still says it.
     let keys = lookup::keys(client).await.unwrap_or_default();
     let Some(key) = keys.iter().find(|key| key.path == path) else { return };
@@ -86,7 +86,7 @@ pub async fn run(client: &Client, command: KeyCommand, output: &mut Output) -> R
                 let add = lookup::lock_ids(client, &add).await?;
                 let remove = lookup::lock_ids(client, &remove).await?;
                 let signer = signer(client, &issuer).await?;
-                let (add, remove) = (strs(&add), strs(&remove));
+                let (add, remove) = (as_strs(&add), as_strs(&remove));
                 client.change_rights(&signer.key.path, &key.id, &add, &remove, &signer.pin).await?;
             }
             listing::rights(client, &key, output).await
@@ -126,7 +126,7 @@ async fn revoke(
 ) -> Result<(), Failure> {
     let key = any_key(client, id).await?;
     let question = format!("Revoke {} ({})? This is for good.", key.label(), key.id);
-    terminal::confirmed(yes, &question, "not revoked, as you answered").await?;
+    terminal::confirm_irreversible(yes, &question, "not revoked, as you answered").await?;
     let signer = signer(client, issuer).await?;
     client.revoke_key(&signer.key.path, &key.id, reason, &signer.pin).await?;
     done(&key, "is revoked; its rights end as the Locks hear of it", output)
@@ -135,7 +135,7 @@ async fn revoke(
 /// A Key that need not be plugged in, but has an id.
 async fn any_key(client: &Client, wanted: &str) -> Result<Key, Failure> {
     let keys = lookup::keys(client).await?;
-    Ok(lookup::one(wanted, &keys)?.clone())
+    Ok(lookup::find_one(wanted, &keys)?.clone())
 }
 
 async fn new_pin(key: &Key, file: Option<&std::path::Path>) -> Result<Pin, Failure> {
@@ -147,6 +147,6 @@ fn done(key: &Key, what: &str, output: &mut Output) -> Result<(), Failure> {
 }
 
 /// What the client takes.
-pub fn strs(ids: &[String]) -> Vec<&str> {
+pub fn as_strs(ids: &[String]) -> Vec<&str> {
     ids.iter().map(String::as_str).collect()
 }

@@ -33,7 +33,7 @@ pub async fn locks(
         return output.show(&locks, || locks_table(&locks));
     };
     let keys = lookup::keys(client).await?;
-    rights(client, lookup::one(key, &keys)?, output).await
+    rights(client, lookup::find_one(key, &keys)?, output).await
 }
 
 /// A Key's rights.
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_named_first_and_nothing_is_raw() {
+    fn keys_table_has_names_first_and_readable_values() {
         let mut here = row("Spare");
         here.path = "/k/1".into();
         here.present = true;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_software_says_so() {
+    fn soft_key_state_says_soft() {
         let mut key = row("Phone");
         key.memberships[0].role = Some(Role::Soft);
         for (state, shown) in [("sub", "soft"), ("soft", "soft"), ("revoked", "revoked, soft")] {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn pins_are_told_in_words() {
+    fn pin_state_is_shown_in_words() {
         let mut key = row("K");
         key.present = true;
         for (state, retries, text) in [

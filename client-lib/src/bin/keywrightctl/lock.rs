@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     args::{Issuer, LockCommand},
     failure::Failure,
-    key::{signer, tell_after_writing},
+    key::{report_after_signing, signer},
     lookup,
     output::Output,
     terminal,
@@ -38,12 +38,12 @@ pub async fn run(
         }
         LockCommand::Grant { key, lock, out } => {
             let keys = lookup::keys(client).await?;
-            let key = lookup::one(&key, &keys)?;
+            let key = lookup::find_one(&key, &keys)?;
             let locks = client.list_locks(&LockFilter::default()).await?;
-            let lock = lookup::one(&lock, &locks)?;
+            let lock = lookup::find_one(&lock, &locks)?;
             let grant = client.get_grant(&key.id, &lock.id).await?;
-            let mut file = fs::File::create_new(&out).map_err(usage(&out))?;
-            file.write_all(&grant).map_err(usage(&out))?;
+            let mut file = fs::File::create_new(&out).map_err(file_error(&out))?;
+            file.write_all(&grant).map_err(file_error(&out))?;
             output.show(&Done { id: &lock.id, name: &lock.name }, || {
                 format!("what Lock {} has to know of this Key is in {}", lock.name, out.display())
             })
@@ -59,22 +59,22 @@ pub async fn run(
         }
         LockCommand::Remove { id, yes, issuer } => {
             let locks = client.list_locks(&LockFilter::default()).await?;
-            let lock = lookup::one(&id, &locks)?;
+            let lock = lookup::find_one(&id, &locks)?;
             let question = format!(
                 "Remove Lock {} ({})? This is for good, and shuts nobody out there.",
                 lock.name, lock.id
             );
-            terminal::confirmed(yes, &question, "not removed, as you answered").await?;
+            terminal::confirm_irreversible(yes, &question, "not removed, as you answered").await?;
             let signer = signer(client, &issuer).await?;
             client.remove_lock(&signer.key.path, &lock.id, &signer.pin).await?;
-            tell_after_writing(client, &signer.key.path).await;
+            report_after_signing(client, &signer.key.path).await;
             output.show(&Done { id: &lock.id, name: &lock.name }, || {
                 format!("Lock {} is removed; it still lets in whom it let in", lock.name)
             })
         }
         LockCommand::Rename { id, name } => {
             let locks = client.list_locks(&LockFilter::default()).await?;
-            let lock = lookup::one(&id, &locks)?;
+            let lock = lookup::find_one(&id, &locks)?;
             client.rename_lock(&lock.id, &name).await?;
             output.show(&Done { id: &lock.id, name: &name }, || {
                 format!("{} is called {name} now", lock.name)
@@ -94,8 +94,9 @@ async fn add(
     let request = read_csr(csr)?;
     let is_new = !out.exists();
     // Opened before a Key signs: a certificate without a place to go would be lost work.
-    let mut file = fs::File::options().create(true).append(true).open(out).map_err(usage(out))?;
-    if file.metadata().map_err(usage(out))?.len() > 0 {
+    let mut file =
+        fs::File::options().create(true).append(true).open(out).map_err(file_error(out))?;
+    if file.metadata().map_err(file_error(out))?.len() > 0 {
         let text = "holds something already, which is never overwritten";
         return Err(Failure::Usage(format!("{}: {text}", out.display())));
     }
@@ -135,29 +136,29 @@ async fn sign(
 ) -> Result<(String, String), Failure> {
     let signer = signer(client, issuer).await?;
     let added = client.add_lock(&signer.key.path, name, request, &signer.pin).await?;
-    tell_after_writing(client, &signer.key.path).await;
+    report_after_signing(client, &signer.key.path).await;
     Ok(added)
 }
 
 /// A file that cannot be what it is to be where it is larger than this.
 fn read_small(path: &Path, largest: u64) -> Result<Vec<u8>, Failure> {
-    let length = fs::metadata(path).map_err(usage(path))?.len();
+    let length = fs::metadata(path).map_err(file_error(path))?.len();
     if length > largest {
         return Err(Failure::Usage(format!("{}: {length} bytes are too many", path.display())));
     }
-    fs::read(path).map_err(usage(path))
+    fs::read(path).map_err(file_error(path))
 }
 
 fn read_csr(path: &Path) -> Result<String, Failure> {
-    let length = fs::metadata(path).map_err(usage(path))?.len();
+    let length = fs::metadata(path).map_err(file_error(path))?.len();
     if length > LARGEST_CSR {
         let text = format!("{}: {length} bytes is no PKCS#10 request", path.display());
         return Err(Failure::Usage(text));
     }
-    fs::read_to_string(path).map_err(usage(path))
+    fs::read_to_string(path).map_err(file_error(path))
 }
 
 /// A file problem as wrong usage.
-pub fn usage(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+pub fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::Usage(format!("{}: {error}", path.display()))
 }

@@ -12,7 +12,7 @@ const SHORTEST: usize = 4;
 /// What has an id and a name.
 pub trait Named {
     /// What it is called in texts, and the command that lists them.
-    const WHAT: (&'static str, &'static str);
+    const KIND: (&'static str, &'static str);
     /// 32 hex digits, or nothing.
     fn id(&self) -> &str;
     /// A person's label.
@@ -20,7 +20,7 @@ pub trait Named {
 }
 
 impl Named for Key {
-    const WHAT: (&'static str, &'static str) = ("Key", "keywrightctl keys");
+    const KIND: (&'static str, &'static str) = ("Key", "keywrightctl keys");
     fn id(&self) -> &str {
         &self.id
     }
@@ -30,7 +30,7 @@ impl Named for Key {
 }
 
 impl Named for LockRow {
-    const WHAT: (&'static str, &'static str) = ("Lock", "keywrightctl locks");
+    const KIND: (&'static str, &'static str) = ("Lock", "keywrightctl locks");
     fn id(&self) -> &str {
         &self.id
     }
@@ -45,8 +45,8 @@ pub fn short(id: &str) -> String {
 }
 
 /// The only one that fits: by its whole id, its name, or 4 or more leading digits of its id.
-pub fn one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failure> {
-    let (what, list) = T::WHAT;
+pub fn find_one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failure> {
+    let (kind, list) = T::KIND;
     if let Some(exact) = all.iter().find(|item| item.id() == wanted && !wanted.is_empty()) {
         return Ok(exact);
     }
@@ -63,18 +63,18 @@ pub fn one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failure> {
         [only] => Ok(only),
         [] => Err(Failure::named(
             ErrorName::NotFound,
-            format!("no {what} is called {wanted:?} or has an id that begins so; see `{list}`"),
+            format!("no {kind} is called {wanted:?} or has an id that begins so; see `{list}`"),
         )),
-        several => Err(ambiguous(what, wanted, several.iter().map(|t| (t.name(), t.id())))),
+        several => Err(ambiguous(kind, wanted, several.iter().map(|t| (t.name(), t.id())))),
     }
 }
 
 fn ambiguous<'a>(
-    what: &str,
+    kind: &str,
     wanted: &str,
     fitting: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Failure {
-    let mut text = format!("several {what}s fit {wanted:?}; give more of the id of one of these:");
+    let mut text = format!("several {kind}s fit {wanted:?}; give more of the id of one of these:");
     for (name, id) in fitting {
         text.push_str(&format!("\n  {id}  {name}"));
     }
@@ -99,7 +99,7 @@ pub async fn key_object(client: &Client, wanted: &str) -> Result<Key, Failure> {
     let keys = keys(client).await?;
     let key = match keys.iter().find(|key| key.path == wanted) {
         Some(key) => key,
-        None => one(wanted, &keys)?,
+        None => find_one(wanted, &keys)?,
     };
     if key.path.is_empty() {
         let text = format!("{} is not plugged in; plug it in and try again", key.label());
@@ -150,7 +150,7 @@ pub async fn lock_ids(client: &Client, wanted: &[String]) -> Result<Vec<String>,
         if known.is_none() {
             known = Some(client.list_locks(&LockFilter::default()).await?);
         }
-        ids.push(one(word, known.as_deref().unwrap_or_default())?.id.clone());
+        ids.push(find_one(word, known.as_deref().unwrap_or_default())?.id.clone());
     }
     Ok(ids)
 }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn one_fits_or_the_list_is_shown() {
+    fn lookup_finds_exactly_one_or_fails() {
         let locks = [
             lock("abcd1", "Front door"),
             lock("abcd2", "Back door"),
@@ -193,10 +193,10 @@ mod tests {
             ("", Err("no Lock")),
         ];
         for (wanted, expected) in cases {
-            match (one(wanted, &locks), expected) {
+            match (find_one(wanted, &locks), expected) {
                 (Ok(found), Ok(index)) => assert_eq!(found, &locks[index], "{wanted:?}"),
                 (Err(failure), Err(text)) => {
-                    let line = failure.line().unwrap();
+                    let line = failure.message().unwrap();
                     assert!(line.contains(text), "{wanted:?}: {line}");
                 }
                 (found, expected) => panic!("{wanted:?}: {found:?} is not {expected:?}"),
@@ -205,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_those_that_fit_names_each() {
+    fn ambiguous_lookup_lists_every_match() {
         let locks = [lock("abcd1", "Front door"), lock("abcd2", "Back door")];
-        let line = one("abcd", &locks).unwrap_err().line().unwrap();
+        let line = find_one("abcd", &locks).unwrap_err().message().unwrap();
         for lock in &locks {
             assert!(line.contains(&lock.id) && line.contains(&lock.name), "{line}");
         }

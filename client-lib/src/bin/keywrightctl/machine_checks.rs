@@ -5,13 +5,13 @@ use keywright_client::model::KeyState;
 use crate::{
     checks::{Facts, Finding, Health, finding},
     installed::{Installed, REINSTALL, Rule, STATE_DIR, USER},
-    usb::{Holder, Level, Token},
+    usb::{ExchangeLevel, Holder, Token},
 };
 
 const TRIGGER: &str =
     "sudo udevadm control --reload; sudo udevadm trigger --settle --subsystem-match=usb";
 /// A commit leaves 2 MiB free; below this it soon cannot.
-const LITTLE: u64 = 4 * 1024 * 1024;
+const MIN_FREE: u64 = 4 * 1024 * 1024;
 
 /// The packaged files; nothing on a bus other than the system's.
 pub fn files(facts: &Facts) -> Vec<Finding> {
@@ -23,16 +23,16 @@ pub fn files(facts: &Facts) -> Vec<Finding> {
         findings.push(finding("policy", Health::Fail, text, REINSTALL));
     }
     let rule = match &found.rule {
-        Rule::There => None,
+        Rule::Installed => None,
         Rule::Missing => Some(("is missing".into(), REINSTALL.into())),
         Rule::Masked(by) => {
             let by = by.display();
             Some((format!("is masked by {by}"), format!("sudo rm {by}; {TRIGGER}")))
         }
     };
-    if let Some((how, mend)) = rule {
+    if let Some((how, fix)) = rule {
         let text = format!("the udev rule 70-keywright.rules {how}: the daemon can open no token");
-        findings.push(finding("udev", Health::Fail, text, mend));
+        findings.push(finding("udev", Health::Fail, text, fix));
     }
     let missing = match (found.user, found.group) {
         (None, _) => Some("user"),
@@ -54,15 +54,15 @@ pub fn state_directory(facts: &Facts) -> Vec<Finding> {
     let Some(Installed { state: Some(state), user, .. }) = &facts.installed else {
         return Vec::new();
     };
-    let fail = |text: String, mend: String| finding("state", Health::Fail, text, mend);
+    let fail = |text: String, fix: String| finding("state", Health::Fail, text, fix);
     let mut findings = Vec::new();
     if state.read_only {
-        let mend = format!(
+        let fix = format!(
             "sudo mount -o remount,rw \"$(findmnt -no TARGET --target {STATE_DIR})\"; if that fails: dmesg"
         );
-        findings.push(fail(format!("{STATE_DIR} is on a read-only file system"), mend));
+        findings.push(fail(format!("{STATE_DIR} is on a read-only file system"), fix));
     }
-    if state.free < LITTLE {
+    if state.free < MIN_FREE {
         let text = format!("the disk of {STATE_DIR} is full: {} KiB are free", state.free / 1024);
         findings.push(fail(text, format!("df -h {STATE_DIR}; free some space")));
     }
@@ -72,8 +72,8 @@ pub fn state_directory(facts: &Facts) -> Vec<Finding> {
     }
     for damaged in &state.damaged {
         let text = format!("a damaged registry was set aside as {}", damaged.display());
-        let mend = "keywrightctl family import FILE, with what another station exported; then move the damaged one away";
-        findings.push(finding("registry", Health::Warn, text, mend));
+        let fix = "keywrightctl family import FILE, with what another station exported; then move the damaged one away";
+        findings.push(finding("registry", Health::Warn, text, fix));
     }
     findings
 }
@@ -83,21 +83,24 @@ pub fn tokens(facts: &Facts) -> Vec<Finding> {
     let Some(tokens) = &facts.tokens else { return Vec::new() };
     if !tokens.iter().any(|token| token.level.is_some()) && tokens.is_empty() {
         let text = "no USB device with a CCID interface is plugged in";
-        let mend = "plug a Key in; where one is: lsusb -v, and switch CCID (smart card) on with its maker's tool";
-        return vec![finding("usb", Health::Warn, text, mend)];
+        let fix = "plug a Key in; where one is: lsusb -v, and switch CCID (smart card) on with its maker's tool";
+        return vec![finding("usb", Health::Warn, text, fix)];
     }
     let user = facts.installed.as_ref().and_then(|installed| installed.user);
-    tokens.iter().flat_map(|token| of_token(token, user, works(facts, &token.port))).collect()
+    tokens
+        .iter()
+        .flat_map(|token| check_token(token, user, is_usable(facts, &token.port)))
+        .collect()
 }
 
 /// Whether the daemon can use the Key in this port.
-fn works(facts: &Facts, port: &str) -> bool {
+fn is_usable(facts: &Facts, port: &str) -> bool {
     let mut keys = facts.state.iter().flat_map(|state| state.keys.values());
     keys.any(|key| key.present && key.port == port && key.state != KeyState::Unusable)
 }
 
-fn of_token(token: &Token, user: Option<u32>, works: bool) -> Vec<Finding> {
-    let fail = |text: String, mend: String| finding("usb", Health::Fail, text, mend);
+fn check_token(token: &Token, user: Option<u32>, is_usable: bool) -> Vec<Finding> {
+    let fail = |text: String, fix: String| finding("usb", Health::Fail, text, fix);
     let name = &token.name;
     let mut findings = Vec::new();
     match token.level {
@@ -105,12 +108,13 @@ fn of_token(token: &Token, user: Option<u32>, works: bool) -> Vec<Finding> {
             let text = format!(
                 "{name} is a security token without a CCID interface: it cannot be a Key like that"
             );
-            let mend = "switch CCID (smart card, PIV) on with its maker's tool, on a YubiKey: ykman config usb --enable PIV";
-            return vec![fail(text, mend.into())];
+            let fix = "switch CCID (smart card, PIV) on with its maker's tool, on a YubiKey: ykman config usb --enable PIV";
+            return vec![fail(text, fix.into())];
         }
-        Some(Level::Apdu) => {}
-        Some(Level::Tpdu | Level::Character) => {
-            let kind = if token.level == Some(Level::Tpdu) { "TPDUs" } else { "characters" };
+        Some(ExchangeLevel::Apdu) => {}
+        Some(ExchangeLevel::Tpdu | ExchangeLevel::Character) => {
+            let kind =
+                if token.level == Some(ExchangeLevel::Tpdu) { "TPDUs" } else { "characters" };
             let text =
                 format!("{name} is a reader that exchanges {kind}: what is in it cannot be a Key");
             return vec![finding(
@@ -136,20 +140,20 @@ fn of_token(token: &Token, user: Option<u32>, works: bool) -> Vec<Finding> {
     }
     for holder in others {
         let Holder { pid, name: program } = holder;
-        if program == "pcscd" && works {
+        if program == "pcscd" && is_usable {
             let text = format!("{name} is held by pcscd (process {pid}), through which it is used");
             findings.push(finding("holder", Health::Ok, text, ""));
             continue;
         }
         let text =
             format!("{name} is held by {program} (process {pid}): nothing can be made with it");
-        findings.push(finding("holder", Health::Fail, text, let_go(holder)));
+        findings.push(finding("holder", Health::Fail, text, release_command(holder)));
     }
     findings
 }
 
 /// How a program is told to let a token go.
-fn let_go(holder: &Holder) -> String {
+fn release_command(holder: &Holder) -> String {
     match holder.name.as_str() {
         "pcscd" => "sudo systemctl stop pcscd.socket pcscd.service".into(),
         "scdaemon" | "gpg-agent" => "gpgconf --kill scdaemon".into(),
@@ -166,7 +170,7 @@ mod tests {
         let state = StateDir { free: 1 << 30, owner: 996, ..StateDir::default() };
         Installed {
             policy: true,
-            rule: Rule::There,
+            rule: Rule::Installed,
             user: Some(996),
             group: true,
             state: Some(state),
@@ -183,14 +187,14 @@ mod tests {
     #[track_caller]
     fn assert_found(findings: &[Finding], expected: &[Expected]) {
         assert_eq!(findings.len(), expected.len(), "{findings:?}");
-        for (found, (check, health, mend)) in findings.iter().zip(expected) {
+        for (found, (check, health, fix)) in findings.iter().zip(expected) {
             assert_eq!((found.check, found.result), (*check, *health), "{found:?}");
-            assert!(found.mend.contains(mend), "{found:?}");
+            assert!(found.fix.contains(fix), "{found:?}");
         }
     }
 
     #[test]
-    fn each_missing_file_is_named_with_its_mending() {
+    fn each_missing_file_is_reported_with_its_fix() {
         assert_found(&files(&machine(whole())), &[("files", Health::Ok, "")]);
         for (installed, expected) in [
             (Installed { policy: false, ..whole() }, ("policy", Health::Fail, "apt install")),
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_directory_is_judged() {
+    fn state_directory_problems_are_reported() {
         let of = |change: fn(&mut StateDir)| {
             let mut installed = whole();
             change(installed.state.as_mut().unwrap());
@@ -219,7 +223,7 @@ mod tests {
         };
         assert_found(&of(|_| ()), &[]);
         assert_found(&of(|s| s.read_only = true), &[("state", Health::Fail, "remount")]);
-        assert_found(&of(|s| s.free = LITTLE - 1), &[("state", Health::Fail, "df -h")]);
+        assert_found(&of(|s| s.free = MIN_FREE - 1), &[("state", Health::Fail, "df -h")]);
         assert_found(&of(|s| s.owner = 0), &[("state", Health::Fail, "chown")]);
         let damaged = of(|s| s.damaged = vec!["/var/lib/keywright/registry.damaged-1".into()]);
         assert_found(&damaged, &[("registry", Health::Warn, "import")]);
@@ -230,7 +234,7 @@ mod tests {
         Token {
             name: "Key at usb-1-1".into(),
             port: "usb-1-1".into(),
-            level: Some(Level::Apdu),
+            level: Some(ExchangeLevel::Apdu),
             owner: Some(996),
             claimed: false,
             holders: Vec::new(),
@@ -243,13 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_judged() {
+    fn token_problems_are_reported() {
         let of = |found: Vec<Token>| tokens(&Facts { tokens: Some(found), ..machine(whole()) });
         assert_found(&of(vec![]), &[("usb", Health::Warn, "plug a Key in")]);
         for (token, expected) in [
             (key(), &[][..]),
             (Token { level: None, ..key() }, &[("usb", Health::Fail, "ykman")]),
-            (Token { level: Some(Level::Tpdu), ..key() }, &[("usb", Health::Warn, "APDU")]),
+            (Token { level: Some(ExchangeLevel::Tpdu), ..key() }, &[("usb", Health::Warn, "APDU")]),
             (Token { owner: Some(0), ..key() }, &[("usb", Health::Fail, "udevadm trigger")]),
             (held_by("keywrightd"), &[]),
             (held_by("pcscd"), &[("holder", Health::Fail, "systemctl stop pcscd.socket")]),
@@ -262,7 +266,7 @@ mod tests {
         ] {
             assert_found(&of(vec![token]), expected);
         }
-        // Shown as a Key that works: through pcscd.
+        // Shown as a Key that is_usable: through pcscd.
         let mut facts = Facts { tokens: Some(vec![held_by("pcscd")]), ..machine(whole()) };
         facts.state = Some(crate::checks::tests::one_key("usb-1-1"));
         assert_found(&tokens(&facts), &[("holder", Health::Ok, "")]);

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match run(args, &mut output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if let Some(line) = failure.line() {
+            if let Some(line) = failure.message() {
                 eprintln!("keywrightctl: {line}");
             }
             failure.exit_code()

@@ -57,7 +57,7 @@ impl Output {
         let end = if text.ends_with('\n') { "" } else { "\n" };
         write!(self.to, "{text}{end}").and_then(|()| self.to.flush()).map_err(|error| {
             match error.kind() {
-                io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+                io::ErrorKind::BrokenPipe => Failure::OutputClosed,
                 _ => Failure::refused(format!("cannot write to standard output: {error}")),
             }
         })
@@ -108,15 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn people_and_programs_read_different_things() {
+    fn json_is_raw_and_text_has_no_control_characters() {
         assert_eq!(shown(true), "[\"a\"]\n");
         assert_eq!(shown(false), "A \u{fffd}[31mred\u{fffd}name\n");
     }
 
     #[test]
-    fn a_reader_that_left_is_no_error_but_a_full_disk_is() {
+    fn closed_pipe_is_no_error_but_a_full_disk_is() {
         let fail = |kind| Output::new(false, Box::new(Failing(kind))).text("x").unwrap_err();
-        assert!(matches!(fail(io::ErrorKind::BrokenPipe), Failure::NobodyReads));
+        assert!(matches!(fail(io::ErrorKind::BrokenPipe), Failure::OutputClosed));
         assert!(matches!(fail(io::ErrorKind::StorageFull), Failure::Refused { .. }));
     }
 }

@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 use crate::{failure::Failure, terminal};
 
 /// No PIN or recovery code is longer; a longer file is a mistake.
-const LONGEST: usize = 256;
+const MAX_LEN: usize = 256;
 
 /// The PIN in a file; one line end at its end is not part of it.
 pub fn read_file(path: &Path) -> Result<Pin, Failure> {
     let usage = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
     let mut file = File::open(path).map_err(|error| usage(error.to_string()))?;
-    let mut bytes = Zeroizing::new([0; LONGEST + 1]);
+    let mut bytes = Zeroizing::new([0; MAX_LEN + 1]);
     let mut length = 0;
     while length < bytes.len() {
         match file.read(&mut bytes[length..]) {
@@ -32,7 +32,7 @@ pub fn read_file(path: &Path) -> Result<Pin, Failure> {
     let secret = bytes[..length].strip_suffix(b"\n").unwrap_or(&bytes[..length]);
     match secret.len() {
         0 => Err(usage("the file is empty; it has to hold the PIN and nothing else".into())),
-        1..=LONGEST => Ok(Pin::new(secret)),
+        1..=MAX_LEN => Ok(Pin::new(secret)),
         _ => Err(usage("too long for a PIN; the file has to hold the PIN and nothing else".into())),
     }
 }
@@ -50,7 +50,7 @@ pub async fn file_or_ask(
 ) -> Result<Pin, Failure> {
     match path {
         Some(path) => read_file(path),
-        None if terminal::is_there() => terminal::ask_secret(question).await,
+        None if terminal::is_interactive() => terminal::ask_secret(question).await,
         None => Err(Failure::Usage(format!("no terminal to ask for it: give {option}"))),
     }
 }
@@ -59,7 +59,7 @@ pub async fn file_or_ask(
 pub async fn file_or_ask_new(path: Option<&Path>, question: &str) -> Result<Pin, Failure> {
     match path {
         Some(_) => file_or_ask(path, question, "--new-pin-file").await,
-        None if terminal::is_there() => ask_new(question).await,
+        None if terminal::is_interactive() => ask_new(question).await,
         None => Err(Failure::Usage("no terminal to ask for it: give --new-pin-file".into())),
     }
 }
@@ -68,7 +68,7 @@ pub async fn file_or_ask_new(path: Option<&Path>, question: &str) -> Result<Pin,
 pub async fn file_or_ask_password(path: Option<&Path>, question: &str) -> Result<Pin, Failure> {
     match path {
         Some(_) => file_or_ask(path, question, "--password-file").await,
-        None if terminal::is_there() => ask_new(question).await,
+        None if terminal::is_interactive() => ask_new(question).await,
         None => Err(Failure::Usage("no terminal to ask for it: give --password-file".into())),
     }
 }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_end_is_not_part_of_the_pin() {
+    fn one_trailing_newline_is_not_part_of_the_pin() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pin");
         for (content, pin) in [
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_code_is_for_its_owner_and_overwrites_nothing() {
+    fn recovery_file_is_0600_and_overwrites_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         let mut file = RecoveryFile::prepare(&path).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_taken_and_narrowed() {
+    fn empty_recovery_file_is_reused_with_mode_0600() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         fs::write(&path, "").unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_not_needed_is_not_left_behind() {
+    fn unused_recovery_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("code");
         drop(RecoveryFile::prepare(&path).unwrap());

@@ -7,7 +7,7 @@ use keywright_client::{
 use serde::Serialize;
 
 use crate::{
-    answers::{Answers, InForce, Selection, Verdict},
+    answers::{Answers, CodeState, Selection, Verdict},
     args,
     drive::drive,
     failure::Failure,
@@ -44,7 +44,7 @@ impl Prepared {
         if args.kind == Kind::Master && args.issuer.is_some() {
             return Err(Failure::Usage("nobody issues a Master: leave --issuer out".into()));
         }
-        if !args.yes && !terminal::is_there() {
+        if !args.yes && !terminal::is_interactive() {
             return Err(Failure::Usage("no terminal to ask at: give --yes".into()));
         }
         Ok(Self {
@@ -167,7 +167,7 @@ async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation
         let situation = wizard.next_step().await?;
         let job = wizard.serialization();
         if matches!(job.step, Step::Pins | Step::Writing | Step::AwaitingKey) {
-            as_asked(job.kind, &job.name, args)?;
+            check_as_requested(job.kind, &job.name, args)?;
         }
         let is_first = job.steps.first() == Some(&job.step);
         if is_first || !matches!(job.step, Step::Name | Step::Locks | Step::Review) {
@@ -178,7 +178,11 @@ async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation
 }
 
 /// Whether this is what the command line says.
-fn as_asked(kind: Option<Kind>, name: &str, args: &args::Serialize) -> Result<(), Failure> {
+fn check_as_requested(
+    kind: Option<Kind>,
+    name: &str,
+    args: &args::Serialize,
+) -> Result<(), Failure> {
     if kind == Some(args.kind) && name == args.name {
         return Ok(());
     }
@@ -214,7 +218,7 @@ impl Answers for FromArgs {
     }
 
     async fn confirm(&mut self, review: &Review) -> Result<Verdict, Failure> {
-        as_asked(review.kind, &review.name, &self.prepared.args)?;
+        check_as_requested(review.kind, &review.name, &self.prepared.args)?;
         terminal::say(&wizard::summary(review));
         if self.prepared.args.yes || terminal::confirm("Write it?").await? {
             return Ok(Verdict::Write);
@@ -238,43 +242,43 @@ impl Answers for FromArgs {
         }
     }
 
-    fn keeps_recovery_code(&self) -> bool {
+    fn wants_recovery_code(&self) -> bool {
         self.prepared.recovery.is_some()
     }
 
-    fn keep(&mut self, code: Pin) -> Result<(), Failure> {
+    fn keep_code(&mut self, code: Pin) -> Result<(), Failure> {
         match &mut self.prepared.recovery {
             Some(file) => file.write(&code),
             None => Ok(()),
         }
     }
 
-    fn ended(&mut self, code: InForce) {
+    fn job_ended(&mut self, code: CodeState) {
         let Some(file) = self.prepared.recovery.as_ref().filter(|file| file.is_used()) else {
             return;
         };
         let path = file.path().display();
         match code {
-            InForce::Yes => {}
-            InForce::No => terminal::say(&format!(
+            CodeState::Yes => {}
+            CodeState::No => terminal::say(&format!(
                 "the recovery code in {path} is not in force: the Key keeps the PUK it had"
             )),
-            InForce::Later => terminal::say(&format!(
+            CodeState::Later => terminal::say(&format!(
                 "keep {path}: its recovery code comes into force when the job goes on to its end"
             )),
-            InForce::Unknown => terminal::say(&format!(
+            CodeState::Unknown => terminal::say(&format!(
                 "keep {path} and the PUK from before: which of them is in force is not known"
             )),
         }
     }
 
     /// A script does not try twice: a PIN that a token refused is never sent again.
-    fn again(&mut self, _: &Failure, _: &Wizard) -> bool {
+    fn may_retry(&mut self, _: &Failure, _: &Wizard) -> bool {
         false
     }
 
-    fn tell(&mut self, situation: &Situation) {
-        wizard::tell(situation);
+    fn report(&mut self, situation: &Situation) {
+        wizard::report(situation);
     }
 
     fn note(&mut self, text: &str) {

@@ -17,12 +17,12 @@ use p256::{
 use zeroize::Zeroizing;
 
 use crate::{
-    args::SoftKeyCommand, failure::Failure, key::signer, lock::usage, lookup, output::Output,
+    args::SoftKeyCommand, failure::Failure, key::signer, lock::file_error, lookup, output::Output,
     secrets,
 };
 
 /// The shortest password of a file that holds a private key, in bytes.
-const SHORTEST_PASSWORD: usize = 8;
+const MIN_PASSWORD_LEN: usize = 8;
 
 /// Runs the command.
 pub async fn run(
@@ -37,7 +37,7 @@ pub async fn run(
         &format!("A password for {}: ", out.display()),
     )
     .await?;
-    let password = text(&password)?;
+    let password = password_text(&password)?;
     let key = new_key()?;
     let request = request(&key)?;
     let signer = signer(client, &issuer).await?;
@@ -47,7 +47,7 @@ pub async fn run(
         .create_new(true)
         .mode(0o600)
         .open(&out)
-        .map_err(usage(&out))?;
+        .map_err(file_error(&out))?;
     let locks: Vec<&str> = locks.iter().map(String::as_str).collect();
     let made = client.issue_soft_key(&signer.key.path, &name, &request, &locks, &signer.pin).await;
     let (id, chain) = match made {
@@ -59,7 +59,7 @@ pub async fn run(
         }
     };
     let written = pkcs12(&name, &key, &chain, password).and_then(|bytes| {
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(lost(&out))
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(write_failed(&out))
     });
     if let Err(failure) = written {
         let _ = fs::remove_file(&out);
@@ -70,7 +70,7 @@ pub async fn run(
     })
 }
 
-fn lost(out: &Path) -> impl Fn(std::io::Error) -> Failure {
+fn write_failed(out: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| {
         Failure::refused(format!(
             "the Soft Key is made but could not be written to {}: {error}; revoke it and make another",
@@ -79,21 +79,21 @@ fn lost(out: &Path) -> impl Fn(std::io::Error) -> Failure {
     }
 }
 
-fn text(password: &Pin) -> Result<&str, Failure> {
+fn password_text(password: &Pin) -> Result<&str, Failure> {
     let text = std::str::from_utf8(password.as_bytes()).ok();
-    text.filter(|text| text.len() >= SHORTEST_PASSWORD).ok_or_else(|| {
-        Failure::Usage(format!("a password has at least {SHORTEST_PASSWORD} bytes of text"))
+    text.filter(|text| text.len() >= MIN_PASSWORD_LEN).ok_or_else(|| {
+        Failure::Usage(format!("a password has at least {MIN_PASSWORD_LEN} bytes of text"))
     })
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+fn make_failed(error: impl std::fmt::Display) -> Failure {
     Failure::refused(format!("the key cannot be made: {error}"))
 }
 
 fn new_key() -> Result<SecretKey, Failure> {
     loop {
         let mut bytes = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bytes).map_err(failed)?;
+        getrandom::fill(&mut *bytes).map_err(make_failed)?;
         // All but one in 2^32 are keys.
         if let Ok(key) = SecretKey::from_slice(&*bytes) {
             return Ok(key);
@@ -104,11 +104,11 @@ fn new_key() -> Result<SecretKey, Failure> {
 fn request(key: &SecretKey) -> Result<String, Failure> {
     let signing = SigningKey::from(key.clone());
     let point = signing.verifying_key().to_sec1_point(false);
-    let public = PublicKey::from_sec1_point(point.as_bytes()).map_err(failed)?;
-    let unsigned = csr::request(&public).map_err(failed)?;
-    let signature: Signature = signing.sign_prehash(&unsigned.digest()).map_err(failed)?;
-    let signed = unsigned.assemble(signature.to_der().as_bytes()).map_err(failed)?;
-    csr::to_pem(&signed).map_err(failed)
+    let public = PublicKey::from_sec1_point(point.as_bytes()).map_err(make_failed)?;
+    let unsigned = csr::request(&public).map_err(make_failed)?;
+    let signature: Signature = signing.sign_prehash(&unsigned.digest()).map_err(make_failed)?;
+    let signed = unsigned.assemble(signature.to_der().as_bytes()).map_err(make_failed)?;
+    csr::to_pem(&signed).map_err(make_failed)
 }
 
 /// The file: AES-256 and SHA-256, which openssl 1.1 and later, browsers and OpenVPN read.
@@ -118,13 +118,13 @@ fn pkcs12(
     chain: &str,
     password: &str,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let ders = pem::from_pem(Label::Certificate, chain).map_err(failed)?;
+    let ders = pem::from_pem(Label::Certificate, chain).map_err(make_failed)?;
     let certificates = ders.iter().map(|der| Certificate::from_der(der));
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let der = key.to_pkcs8_der().map_err(failed)?;
-    let private = PrivateKey::from_der(der.as_bytes()).map_err(failed)?;
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(make_failed)?;
+    let der = key.to_pkcs8_der().map_err(make_failed)?;
+    let private = PrivateKey::from_der(der.as_bytes()).map_err(make_failed)?;
     let chain = PrivateKeyChain::new("1", private, certificates);
     let mut store = KeyStore::new();
     store.add_entry(name, KeyStoreEntry::PrivateKeyChain(chain));
-    store.writer(password).write().map(Zeroizing::new).map_err(failed)
+    store.writer(password).write().map(Zeroizing::new).map_err(make_failed)
 }

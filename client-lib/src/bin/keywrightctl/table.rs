@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_nothing_trails() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let mut table = Table::new(["NAME", "ROLE", "ID"]);
         table.row(["Ersatzschlüssel".into(), "sub".into(), "1f".into()]);
         table.row(["two\nlines".into(), String::new(), "2e".into()]);

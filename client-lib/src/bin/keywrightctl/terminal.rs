@@ -9,7 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use crate::{failure::Failure, output::printable};
 
 /// Whether somebody is there to answer.
-pub fn is_there() -> bool {
+pub fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
 
@@ -19,7 +19,7 @@ pub fn say(text: &str) {
 }
 
 /// Says a line that replaces the one before it, where that is possible.
-pub fn say_over(text: &str, last: bool) {
+pub fn overwrite_line(text: &str, last: bool) {
     if !io::stderr().is_terminal() {
         return say(text);
     }
@@ -52,11 +52,11 @@ pub async fn confirm(question: &str) -> Result<bool, Failure> {
 }
 
 /// Asks whether something is meant that is for good, unless that was said with the command.
-pub async fn confirmed(yes: bool, question: &str, refused: &str) -> Result<(), Failure> {
+pub async fn confirm_irreversible(yes: bool, question: &str, refused: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    if !is_there() {
+    if !is_interactive() {
         return Err(Failure::Usage("no terminal to ask at: give --yes".into()));
     }
     if confirm(question).await? {
@@ -69,7 +69,7 @@ pub async fn confirmed(yes: bool, question: &str, refused: &str) -> Result<(), F
 pub async fn ask_secret(question: &str) -> Result<Pin, Failure> {
     let question = printable(question);
     let answer = blocking(move || {
-        let _silent = Silent::new()?;
+        let _echo_off = EchoOff::new()?;
         rpassword::prompt_password(question)
     });
     Ok(Pin::from(answer.await?))
@@ -77,19 +77,19 @@ pub async fn ask_secret(question: &str) -> Result<Pin, Failure> {
 
 /// No echo while this lives. rpassword hides what is typed only after it has shown its question:
 /// somebody who types fast, or a program, would have the first digits on the screen.
-struct Silent(Termios);
+struct EchoOff(Termios);
 
-impl Silent {
+impl EchoOff {
     fn new() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
+        let mut without_echo = before.clone();
+        without_echo.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &without_echo)?;
         Ok(Self(before))
     }
 }
 
-impl Drop for Silent {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         // A terminal that is gone has nothing to put back.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);

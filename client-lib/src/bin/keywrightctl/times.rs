@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_local_and_never_raw() {
+    fn times_are_shown_in_the_local_zone() {
         let zone = TimeZone::fixed(Offset::constant(2));
         assert_eq!(at(1_700_000_000, &zone), "2023-11-15 00:13");
         assert_eq!(at(0, &zone), "never");

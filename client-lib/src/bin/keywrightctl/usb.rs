@@ -20,7 +20,7 @@ pub struct Token {
     /// Its port as the daemon calls it.
     pub port: String,
     /// How it exchanges what a card is told; none without a CCID interface.
-    pub level: Option<Level>,
+    pub level: Option<ExchangeLevel>,
     /// The user to whom its node belongs; none where there is no node.
     pub owner: Option<u32>,
     /// A program has claimed its CCID interface.
@@ -31,7 +31,7 @@ pub struct Token {
 
 /// What a reader exchanges (CCID 5.1, `dwFeatures`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum ExchangeLevel {
     /// Whole commands: what a Key needs.
     Apdu,
     /// Pieces of the card protocol.
@@ -96,7 +96,7 @@ fn interfaces(device: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// What the first CCID interface exchanges. `descriptors` is what the kernel has read of the device.
-fn level(mut descriptors: &[u8]) -> Option<Level> {
+fn level(mut descriptors: &[u8]) -> Option<ExchangeLevel> {
     let mut is_ccid = false;
     while let [length, kind, ..] = *descriptors {
         let length = usize::from(length);
@@ -109,9 +109,9 @@ fn level(mut descriptors: &[u8]) -> Option<Level> {
             CCID_DESCRIPTOR if is_ccid => {
                 // dwFeatures, its third byte.
                 return Some(match descriptor.get(42).map(|byte| byte & 7) {
-                    Some(2 | 4) => Level::Apdu,
-                    Some(1) => Level::Tpdu,
-                    _ => Level::Character,
+                    Some(2 | 4) => ExchangeLevel::Apdu,
+                    Some(1) => ExchangeLevel::Tpdu,
+                    _ => ExchangeLevel::Character,
                 });
             }
             _ => {}
@@ -165,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_told_apart() {
+    fn exchange_level_is_read_from_the_ccid_descriptor() {
         for (class, features, expected) in [
-            (0x0B, 0x0004_0000, Some(Level::Apdu)),
-            (0x0B, 0x0002_0008, Some(Level::Apdu)),
-            (0x0B, 0x0001_0000, Some(Level::Tpdu)),
-            (0x0B, 0, Some(Level::Character)),
+            (0x0B, 0x0004_0000, Some(ExchangeLevel::Apdu)),
+            (0x0B, 0x0002_0008, Some(ExchangeLevel::Apdu)),
+            (0x0B, 0x0001_0000, Some(ExchangeLevel::Tpdu)),
+            (0x0B, 0, Some(ExchangeLevel::Character)),
             // The HID descriptor has the same number.
             (0x03, 0x0004_0000, None),
         ] {
@@ -215,7 +215,7 @@ mod tests {
         let found = tokens(root);
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].name, "Thing at usb-1-1");
-        assert_eq!((found[0].level, found[0].claimed), (Some(Level::Apdu), true));
+        assert_eq!((found[0].level, found[0].claimed), (Some(ExchangeLevel::Apdu), true));
         assert_eq!(found[0].holders, [Holder { pid: 77, name: "scdaemon".into() }]);
         assert_eq!((found[1].level, found[1].owner), (None, None));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keywright_client::{
-    Client, ConfirmedRight, Decision, Error, Event, Key, Serialization, State, Watch,
+    Client, ConfirmedRight, Decision, Error, Key, Serialization, State, Watch, WatchEvent,
     model::{KeyState, Progress, Stage, Step},
 };
 
@@ -22,24 +22,24 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
         result => drop(result?),
     }
     let mut watch = Watch::start(client).await?;
-    let mut away = BTreeSet::new();
-    for event in now(watch.state()) {
-        show(output, watch.state(), &mut away, &event)?;
+    let mut unplugged = BTreeSet::new();
+    for event in current_events(watch.state()) {
+        show(output, watch.state(), &mut unplugged, &event)?;
     }
     loop {
         let event = watch.next().await?;
-        show(output, watch.state(), &mut away, &event)?;
+        show(output, watch.state(), &mut unplugged, &event)?;
     }
 }
 
 /// The state as the events that would have led to it.
-fn now(state: &State) -> Vec<Event> {
+fn current_events(state: &State) -> Vec<WatchEvent> {
     let mut events = Vec::new();
-    events.extend(state.keys.values().cloned().map(|key| Event::KeyAdded { key }));
+    events.extend(state.keys.values().cloned().map(|key| WatchEvent::KeyAdded { key }));
     let jobs = state.serializations.values().cloned();
-    events.extend(jobs.map(|serialization| Event::OfferAdded { serialization }));
+    events.extend(jobs.map(|serialization| WatchEvent::OfferAdded { serialization }));
     if !state.decisions.is_empty() {
-        events.push(Event::DecisionsChanged { decisions: state.decisions.clone() });
+        events.push(WatchEvent::DecisionsChanged { decisions: state.decisions.clone() });
     }
     events
 }
@@ -47,10 +47,10 @@ fn now(state: &State) -> Vec<Event> {
 fn show(
     output: &mut Output,
     state: &State,
-    away: &mut BTreeSet<String>,
-    event: &Event,
+    unplugged: &mut BTreeSet<String>,
+    event: &WatchEvent,
 ) -> Result<(), Failure> {
-    let news = is_news(away, event);
+    let news = is_news(unplugged, event);
     if !output.is_json() && (!news || line(state, event).is_empty()) {
         return Ok(());
     }
@@ -58,42 +58,44 @@ fn show(
 }
 
 /// Whether an event is more than a number of a Key that is not here: it was unplugged before, or never plugged in.
-fn is_news(away: &mut BTreeSet<String>, event: &Event) -> bool {
+fn is_news(unplugged: &mut BTreeSet<String>, event: &WatchEvent) -> bool {
     match event {
-        Event::KeyAdded { key } | Event::KeyChanged { key } if !key.present => {
-            away.insert(key.path.clone())
+        WatchEvent::KeyAdded { key } | WatchEvent::KeyChanged { key } if !key.present => {
+            unplugged.insert(key.path.clone())
         }
-        Event::KeyAdded { key } | Event::KeyChanged { key } => {
-            away.remove(&key.path);
+        WatchEvent::KeyAdded { key } | WatchEvent::KeyChanged { key } => {
+            unplugged.remove(&key.path);
             true
         }
-        Event::KeyRemoved { key } => !away.remove(&key.path),
+        WatchEvent::KeyRemoved { key } => !unplugged.remove(&key.path),
         _ => true,
     }
 }
 
 /// An event for people; empty where it would tell them nothing.
-fn line(state: &State, event: &Event) -> String {
+fn line(state: &State, event: &WatchEvent) -> String {
     match event {
-        Event::KeyAdded { key } if key.present => format!("plugged in: {}", what(key)),
-        Event::KeyAdded { .. } => String::new(),
-        Event::KeyChanged { key } if key.present => format!("Key: {}", what(key)),
-        Event::KeyChanged { key } | Event::KeyRemoved { key } => {
+        WatchEvent::KeyAdded { key } if key.present => format!("plugged in: {}", describe(key)),
+        WatchEvent::KeyAdded { .. } => String::new(),
+        WatchEvent::KeyChanged { key } if key.present => format!("Key: {}", describe(key)),
+        WatchEvent::KeyChanged { key } | WatchEvent::KeyRemoved { key } => {
             format!("unplugged: {}", key.label())
         }
-        Event::OfferAdded { serialization } => format!("offer: {}", offer(state, serialization)),
-        Event::StepChanged { serialization } => step(serialization),
-        Event::Progress { serialization } => bar(&serialization.stage, serialization.progress),
-        Event::OfferChanged { serialization } => outcome(serialization),
-        Event::OfferRemoved { serialization } => {
+        WatchEvent::OfferAdded { serialization } => {
+            format!("offer: {}", offer(state, serialization))
+        }
+        WatchEvent::StepChanged { serialization } => step(serialization),
+        WatchEvent::Progress { serialization } => bar(&serialization.stage, serialization.progress),
+        WatchEvent::OfferChanged { serialization } => outcome(serialization),
+        WatchEvent::OfferRemoved { serialization } => {
             format!("offer ended: {}", offer(state, serialization))
         }
-        Event::DecisionsChanged { decisions } => {
+        WatchEvent::DecisionsChanged { decisions } => {
             decisions.iter().map(|d| decision(state, d)).collect::<Vec<_>>().join("\n          ")
         }
-        Event::RightsConfirmed { key_id, rights } => confirmed(state, key_id, rights),
-        Event::DaemonGone => "the daemon left; it comes back with the next plug".into(),
-        Event::DaemonBack => "the daemon is there".into(),
+        WatchEvent::RightsConfirmed { key_id, rights } => confirmed(state, key_id, rights),
+        WatchEvent::DaemonGone => "the daemon left; it comes back with the next plug".into(),
+        WatchEvent::DaemonBack => "the daemon is there".into(),
     }
 }
 
@@ -115,7 +117,7 @@ fn confirmed(state: &State, key_id: &str, rights: &[ConfirmedRight]) -> String {
 }
 
 /// A Key with its state, unless the label tells it already.
-fn what(key: &Key) -> String {
+fn describe(key: &Key) -> String {
     match key.state {
         KeyState::Blank => key.label(),
         _ => format!("{} ({})", key.label(), key.kind()),
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_never_overflows() {
+    fn progress_bar_never_overflows() {
         let bar = |done, total| super::bar(&Stage::Keys, Progress { done, total });
         assert_eq!(bar(0, 0), "[....................] 0/0 keys");
         assert_eq!(bar(5, 10), "[##########..........] 5/10 keys");
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_unplugged_once() {
+    fn unplug_is_shown_once() {
         let row = keywright_client::KeyRow {
             id: "5b".into(),
             name: "K".into(),
@@ -219,37 +221,37 @@ mod tests {
             last_seen: 0,
         };
         let key = |present| Key { path: "/k".into(), present, ..Key::from_row(&row) };
-        let changed = |present| Event::KeyChanged { key: key(present) };
-        let mut away = BTreeSet::new();
-        let mut news = |event: &Event| is_news(&mut away, event);
+        let changed = |present| WatchEvent::KeyChanged { key: key(present) };
+        let mut unplugged = BTreeSet::new();
+        let mut news = |event: &WatchEvent| is_news(&mut unplugged, event);
         assert!(news(&changed(true)) && news(&changed(false)));
         // What changes now is how many Locks admit it.
         assert!(!news(&changed(false)) && !news(&changed(false)));
         assert!(news(&changed(true)) && news(&changed(true)) && news(&changed(false)));
-        assert!(!news(&Event::KeyRemoved { key: key(false) }));
-        assert!(news(&Event::KeyAdded { key: key(true) }));
-        assert!(news(&Event::KeyRemoved { key: key(true) }));
+        assert!(!news(&WatchEvent::KeyRemoved { key: key(false) }));
+        assert!(news(&WatchEvent::KeyAdded { key: key(true) }));
+        assert!(news(&WatchEvent::KeyRemoved { key: key(true) }));
     }
 
     #[test]
-    fn confirmed_rights_are_told_in_a_line() {
+    fn confirmed_rights_are_one_line() {
         let right = |lock: &str, state: &str, waited| ConfirmedRight {
             lock_id: lock.into(),
             state: state.into(),
             waited,
         };
-        let told = |rights: &[ConfirmedRight]| confirmed(&State::default(), "5b", rights);
+        let text = |rights: &[ConfirmedRight]| confirmed(&State::default(), "5b", rights);
         let one = [right("0a", "active", 7)];
-        assert_eq!(told(&one), "Key 5b: admitted by Lock 0a, after 7 s");
+        assert_eq!(text(&one), "Key 5b: admitted by Lock 0a, after 7 s");
         let three = [right("0a", "active", 7), right("0b", "removed", 3), right("0c", "active", 9)];
         assert_eq!(
-            told(&three),
+            text(&three),
             "Key 5b: admitted by Lock 0a and 1 more, after 9 s; no longer admitted by Lock 0b, after 3 s"
         );
     }
 
     #[test]
-    fn every_reason_of_the_contract_says_what_to_do() {
+    fn every_reason_has_an_explanation() {
         for reason in [
             "same-family",
             "no-lock",

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use keywright_client::{
-    Client, ErrorName, Event, Key, Kind, Pin, Serialization, Situation, State, Watch, Wizard, bus,
+    Client, ErrorName, Key, Kind, Pin, Serialization, Situation, State, Watch, WatchEvent, Wizard,
+    bus,
     client::LockFilter,
     model::{KeyState, Review, Who},
 };
 
 use crate::{
-    answers::{Answers, InForce, Selection, Verdict},
+    answers::{Answers, CodeState, Selection, Verdict},
     drive::drive,
     failure::Failure,
     lookup::short,
@@ -22,7 +23,7 @@ use crate::{
 
 /// Finds a pair, asks, and makes the Key.
 pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
-    if !terminal::is_there() {
+    if !terminal::is_interactive() {
         let text = "no terminal to ask at; `keywrightctl serialize` asks nothing";
         return Err(Failure::Usage(text.into()));
     }
@@ -30,12 +31,12 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let path = choose(client).await?;
     let mut wizard = client.wizard(&path).await?;
     wizard.claim().await?;
-    let mut person = Person { client: client.clone(), code: None, refused: false };
+    let mut person = Person { client: client.clone(), code: None, last_pin_refused: false };
     let first = wizard.next_step().await?;
     let driven = tokio::select! {
         driven = drive(&mut wizard, first, &mut person) => driven,
         _ = tokio::signal::ctrl_c() => {
-            person.ended(InForce::Later);
+            person.job_ended(CodeState::Later);
             Err(Failure::refused("stopped here; what was begun stays with the daemon"))
         }
     };
@@ -54,7 +55,7 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
 /// The serialization to drive: an offer, or a new Master, waited for where there is none.
 async fn choose(client: &Client) -> Result<String, Failure> {
     let mut watch = Watch::start(client).await?;
-    let mut said = String::new();
+    let mut last_text = String::new();
     loop {
         let offers: Vec<&Serialization> =
             watch.state().serializations.values().filter(|job| job.is_live()).collect();
@@ -63,27 +64,27 @@ async fn choose(client: &Client) -> Result<String, Failure> {
                 if let Some(path) = new_master(client, watch.state()).await? {
                     return Ok(path);
                 }
-                let text = why_none(watch.state());
-                if text != said {
+                let text = why_no_offer(watch.state());
+                if text != last_text {
                     say(&text);
-                    said = text;
+                    last_text = text;
                 }
             }
             [only] => {
-                say(&pair(watch.state(), only));
+                say(&describe_pair(watch.state(), only));
                 return Ok(only.path.clone());
             }
-            several => return one_of(watch.state(), several).await,
+            several => return choose_offer(watch.state(), several).await,
         }
-        while !matters(&watch.next().await?) {}
+        while !may_change_offers(&watch.next().await?) {}
     }
 }
 
-fn matters(event: &Event) -> bool {
+fn may_change_offers(event: &WatchEvent) -> bool {
     match event {
-        Event::OfferAdded { .. } | Event::DecisionsChanged { .. } => true,
-        Event::KeyAdded { key } => key.present,
-        Event::KeyRemoved { .. } | Event::DaemonGone | Event::DaemonBack => true,
+        WatchEvent::OfferAdded { .. } | WatchEvent::DecisionsChanged { .. } => true,
+        WatchEvent::KeyAdded { key } => key.present,
+        WatchEvent::KeyRemoved { .. } | WatchEvent::DaemonGone | WatchEvent::DaemonBack => true,
         _ => false,
     }
 }
@@ -113,7 +114,7 @@ async fn new_master(client: &Client, state: &State) -> Result<Option<String>, Fa
     Ok(Some(path))
 }
 
-fn why_none(state: &State) -> String {
+fn why_no_offer(state: &State) -> String {
     let mut text = String::new();
     for decision in &state.decisions {
         text.push_str(&format!("{}\n", watch::decision(state, decision)));
@@ -122,7 +123,7 @@ fn why_none(state: &State) -> String {
     text
 }
 
-fn pair(state: &State, job: &Serialization) -> String {
+fn describe_pair(state: &State, job: &Serialization) -> String {
     let label = |path: &str| state.keys.get(path).map_or_else(|| path.into(), Key::label);
     if job.issuer == "/" {
         format!("{}: a new Master Key", label(&job.candidate))
@@ -131,9 +132,9 @@ fn pair(state: &State, job: &Serialization) -> String {
     }
 }
 
-async fn one_of(state: &State, offers: &[&Serialization]) -> Result<String, Failure> {
+async fn choose_offer(state: &State, offers: &[&Serialization]) -> Result<String, Failure> {
     say("Several Keys can be made:");
-    let chosen = choice(offers.iter().map(|job| pair(state, job))).await?;
+    let chosen = choice(offers.iter().map(|job| describe_pair(state, job))).await?;
     Ok(offers[chosen].path.clone())
 }
 
@@ -158,7 +159,7 @@ struct Person {
     /// Shown when all else is said, so that it does not scroll away.
     code: Option<Pin>,
     /// The last PIN was.
-    refused: bool,
+    last_pin_refused: bool,
 }
 
 impl Answers for Person {
@@ -220,26 +221,26 @@ impl Answers for Person {
     }
 
     async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
-        let known = !std::mem::take(&mut self.refused);
+        let known = !std::mem::take(&mut self.last_pin_refused);
         ask_pin(who, key, known).await
     }
 
-    fn keeps_recovery_code(&self) -> bool {
+    fn wants_recovery_code(&self) -> bool {
         true
     }
 
-    fn keep(&mut self, code: Pin) -> Result<(), Failure> {
+    fn keep_code(&mut self, code: Pin) -> Result<(), Failure> {
         self.code = Some(code);
         Ok(())
     }
 
-    fn ended(&mut self, code: InForce) {
+    fn job_ended(&mut self, code: CodeState) {
         let Some(shown) = self.code.take() else { return };
         let text = match code {
-            InForce::No => return,
-            InForce::Yes => "It unblocks this Key's PIN.",
-            InForce::Later => "It unblocks this Key's PIN once the job has gone on to its end.",
-            InForce::Unknown => {
+            CodeState::No => return,
+            CodeState::Yes => "It unblocks this Key's PIN.",
+            CodeState::Later => "It unblocks this Key's PIN once the job has gone on to its end.",
+            CodeState::Unknown => {
                 "It may unblock this Key's PIN; the PUK from before may still be in force instead."
             }
         };
@@ -248,7 +249,7 @@ impl Answers for Person {
         say(&format!("{text} It is shown only now and stored nowhere: write it down."));
     }
 
-    fn again(&mut self, failure: &Failure, _: &Wizard) -> bool {
+    fn may_retry(&mut self, failure: &Failure, _: &Wizard) -> bool {
         let again = [
             ErrorName::PinInvalid,
             ErrorName::InvalidArgument,
@@ -259,15 +260,15 @@ impl Answers for Person {
         ];
         let again = again.into_iter().any(|name| failure.is(name));
         if again {
-            say(&failure.line().unwrap_or_default());
+            say(&failure.message().unwrap_or_default());
         }
         // The refusal has said how many tries are left; what was seen of the Key may be older.
-        self.refused = failure.is(ErrorName::PinInvalid);
+        self.last_pin_refused = failure.is(ErrorName::PinInvalid);
         again
     }
 
-    fn tell(&mut self, situation: &Situation) {
-        tell(situation);
+    fn report(&mut self, situation: &Situation) {
+        report(situation);
     }
 
     fn note(&mut self, text: &str) {
@@ -331,17 +332,17 @@ pub async fn ask_pin(who: &Who, key: Option<&Key>, known: bool) -> Result<Pin, F
 }
 
 /// Tells of what happens without anybody's answer.
-pub fn tell(situation: &Situation) {
+pub fn report(situation: &Situation) {
     match situation {
         Situation::Writing { stage, progress } => {
-            terminal::say_over(&watch::bar(stage, *progress), false);
+            terminal::overwrite_line(&watch::bar(stage, *progress), false);
         }
         Situation::AwaitingKey { outcome } => {
             let text =
                 outcome.as_ref().map_or("A Key was unplugged; plug it in again.", |o| &o.text);
             say(text);
         }
-        Situation::Finished { .. } => terminal::say_over("written and verified", true),
+        Situation::Finished { .. } => terminal::overwrite_line("written and verified", true),
         _ => {}
     }
 }
@@ -358,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_lines_of_the_list() {
+    fn numbers_and_ranges_must_be_in_the_list() {
         for (answer, expected) in [
             ("1", Some(vec![0])),
             ("3, 1 1", Some(vec![0, 2])),

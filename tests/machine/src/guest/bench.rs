@@ -190,7 +190,7 @@ async fn plug_to_offer() {
             .take(4)
             .filter_map(|line| line.rsplit('\t').next()?.parse::<f64>().ok());
         tokens.push(micros.sum::<f64>() / 1000.0);
-        let path = machine.in_port(key.port).await;
+        let path = machine.until_shown_in(key.port).await;
         drop(key);
         machine.until_gone(&path).await;
     }

@@ -99,7 +99,7 @@ impl Device for Scripted {
                 Answer::Data(Vec::new())
             }
             // It takes the message and says nothing to it.
-            Answer::Later => Answer::Data(Vec::new()),
+            Answer::Nak => Answer::Data(Vec::new()),
             answer => answer,
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::system::run;
 
 /// Programs of a debug build, in place of those of the packages: faster to build while one works.
-const IN_PLACE: [(&str, &str); 3] = [
+const DEBUG_PROGRAMS: [(&str, &str); 3] = [
     ("keywrightd", "/usr/libexec/keywrightd"),
     ("keywrightctl", "/usr/bin/keywrightctl"),
     ("keywright-lockd", "/usr/libexec/keywright-lockd"),
@@ -14,12 +14,12 @@ const IN_PLACE: [(&str, &str); 3] = [
 /// Installs the packages of the payload.
 pub fn install() {
     run("dpkg --install /payload/packages/*.deb");
-    programs_in_place();
+    overlay_debug_programs();
 }
 
 /// After the packages were installed, and whenever they are again.
-pub fn programs_in_place() {
-    for (program, path) in IN_PLACE {
+pub fn overlay_debug_programs() {
+    for (program, path) in DEBUG_PROGRAMS {
         if Path::new("/payload").join(program).exists() {
             run(&format!("cp --remove-destination /payload/{program} {path}"));
         }

@@ -145,23 +145,23 @@ impl Machine {
     /// The same with more arguments for the virtual Key.
     pub async fn plug_with(&mut self, name: &str, options: &[&str]) -> Plugged {
         let key = self.insert(name, options);
-        self.seen(name, key).await
+        self.until_shown(name, key).await
     }
 
     /// The same into this port.
     pub async fn plug_at(&mut self, name: &str, port: usize) -> Plugged {
         let key = self.insert_at(name, port, &[]);
-        self.seen(name, key).await
+        self.until_shown(name, key).await
     }
 
     /// Waits for the object of a Key that was inserted.
-    pub async fn seen(&mut self, name: &str, key: UsbKey) -> Plugged {
-        let path = self.in_port(key.port).await;
+    pub async fn until_shown(&mut self, name: &str, key: UsbKey) -> Plugged {
+        let path = self.until_shown_in(key.port).await;
         Plugged { path, name: name.into(), key }
     }
 
     /// Waits for the object of whatever is in this port.
-    pub async fn in_port(&mut self, port: usize) -> OwnedObjectPath {
+    pub async fn until_shown_in(&mut self, port: usize) -> OwnedObjectPath {
         let place = format!("usb-{}", vhci::device_name(port));
         let there = |objects: &Objects| {
             objects.present().find(|key| key.text("Port") == place).map(|key| key.path.clone())

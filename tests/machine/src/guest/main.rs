@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     if let Some(cycles) = options.cycles {
         tests::cycles::CYCLES.get_or_init(|| cycles);
     }
-    vhci::keep_awake();
+    vhci::disable_autosuspend();
     if !options.installed {
         install::install();
     }

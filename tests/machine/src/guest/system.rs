@@ -48,7 +48,7 @@ pub fn kernel_since(cursor: &str) -> String {
 }
 
 /// Waits for a line of the daemon's with this text; returns all lines after the cursor up to and with it.
-pub fn await_journal(cursor: &str, text: &str) -> Vec<String> {
+pub fn wait_for_journal(cursor: &str, text: &str) -> Vec<String> {
     let follow = format!(
         "timeout 60 journalctl --quiet --output=cat --follow --lines=all --unit={UNIT} --since='{cursor}'"
     );
@@ -85,8 +85,8 @@ pub struct Broken(&'static str);
 impl Broken {
     /// Breaks it.
     #[track_caller]
-    pub fn by(breaks: &str, mends: &'static str) -> Self {
-        let broken = Self(mends);
+    pub fn with(breaks: &str, repairs: &'static str) -> Self {
+        let broken = Self(repairs);
         run(breaks);
         broken
     }

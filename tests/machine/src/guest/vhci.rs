@@ -79,7 +79,7 @@ pub fn device_name(port: usize) -> String {
 
 /// libccid has readers suspended that nobody uses, and the virtual hub resumes one port at a time: where two Keys are
 /// opened at once the kernel loses one of them, and finds it anew. So they stay awake here.
-pub fn keep_awake() {
+pub fn disable_autosuspend() {
     fs::write("/sys/module/usbcore/parameters/autosuspend", "-1").unwrap();
 }
 

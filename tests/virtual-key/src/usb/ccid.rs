@@ -65,39 +65,39 @@ impl<C: Card> Reader<C> {
         };
         let begins = [*slot, *sequence];
         let Some(card) = &mut self.card else {
-            self.say(0x81, begins, NO_CARD, &[]);
+            self.queue(0x81, begins, NO_CARD, &[]);
             return Answer::Data(Vec::new());
         };
         match kind {
             0x62 => {
                 let atr = card.answer_to_reset();
-                self.say(0x80, begins, FINE, &atr);
+                self.queue(0x80, begins, FINE, &atr);
             }
             // Off and on are nothing to this firmware, as in the product: only unplugging clears it.
-            0x63 | 0x65 | 0x72 => self.say(0x81, begins, FINE, &[]),
-            0x61 | 0x6C | 0x6D => self.say(0x82, begins, [0, 0, 1], &T1),
-            0x6F if level == 0x10 => self.say_piece(begins, true),
+            0x63 | 0x65 | 0x72 => self.queue(0x81, begins, FINE, &[]),
+            0x61 | 0x6C | 0x6D => self.queue(0x82, begins, [0, 0, 1], &T1),
+            0x6F if level == 0x10 => self.queue_answer_part(begins, true),
             0x6F => {
                 self.command.extend_from_slice(data);
                 if matches!(level, 1 | 3) {
                     // More of the command follows.
-                    self.say(0x80, begins, [0, 0, 0x10], &[]);
+                    self.queue(0x80, begins, [0, 0, 0x10], &[]);
                 } else {
                     let command = std::mem::take(&mut self.command);
                     match card.transmit(&command) {
                         Some(answer) => self.answer = answer,
-                        None => return Answer::Gone,
+                        None => return Answer::Unplugged,
                     }
-                    self.say_piece(begins, false);
+                    self.queue_answer_part(begins, false);
                 }
             }
-            _ => self.say(0x81, begins, UNSUPPORTED, &[]),
+            _ => self.queue(0x81, begins, UNSUPPORTED, &[]),
         }
         Answer::Data(Vec::new())
     }
 
     /// Sends as much of the answer as a message holds; `bChainParameter` says what is before and behind (6.2.1).
-    fn say_piece(&mut self, begins: [u8; 2], continued: bool) {
+    fn queue_answer_part(&mut self, begins: [u8; 2], continued: bool) {
         let room = self.longest_message - HEADER;
         let rest = self.answer.split_off(room.min(self.answer.len()));
         let piece = std::mem::replace(&mut self.answer, rest);
@@ -107,10 +107,10 @@ impl<C: Card> Reader<C> {
             (true, true) => 2,
             (true, false) => 3,
         };
-        self.say(0x80, begins, [0, 0, chain], &piece);
+        self.queue(0x80, begins, [0, 0, chain], &piece);
     }
 
-    fn say(&mut self, kind: u8, begins: [u8; 2], ends: [u8; 3], data: &[u8]) {
+    fn queue(&mut self, kind: u8, begins: [u8; 2], ends: [u8; 3], data: &[u8]) {
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_le_bytes();
         let message = [&[kind][..], &length, &begins, &ends, data].concat();
         self.packets.extend(message.chunks(PACKET).map(Into::into));
@@ -158,7 +158,7 @@ impl<C: Card> Device for Reader<C> {
 /// What one transfer to the host takes: packets until it is full or a short one ends it.
 pub fn take_packets(packets: &mut VecDeque<Vec<u8>>, wanted: usize) -> Answer {
     if packets.is_empty() {
-        return Answer::Later;
+        return Answer::Nak;
     }
     let mut data = Vec::new();
     while let Some(packet) = packets.pop_front_if(|packet| data.len() + packet.len() <= wanted) {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn it_answers_with_the_slot_and_the_sequence_of_the_question() {
+    fn answer_has_the_slot_and_sequence_of_the_command() {
         let mut reader = reader();
         assert_eq!(ask(&mut reader, 0x62, 0, &[]), [0x80, 2, 0, 0, 0, 0, 7, 0, 0, 0, 0x3B, 0x80]);
         assert_eq!(ask(&mut reader, 0x6F, 0, b"hi"), *b"\x80\x02\0\0\0\0\x07\0\0\0hi");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_a_message_comes_in_pieces() {
+    fn long_commands_and_answers_are_chained() {
         let mut reader = reader();
         let command = [b'x'; 128];
         assert_eq!(ask(&mut reader, 0x6F, 1, &command)[9], 0x10);
@@ -223,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_packet_ends_a_message_that_fills_its_last() {
+    fn full_last_packet_is_followed_by_an_empty_one() {
         let mut reader = reader();
         let message = [&[0x6F, 54, 0, 0, 0, 0, 1, 0, 0, 0], &[0; 54][..]].concat();
         reader.receive(BULK_OUT, &message);
         assert!(matches!(reader.send(1, 64), Answer::Data(data) if data.len() == 64));
         assert_eq!(reader.send(1, 64), Answer::Data(Vec::new()));
-        assert_eq!(reader.send(1, 64), Answer::Later);
+        assert_eq!(reader.send(1, 64), Answer::Nak);
     }
 
     #[test]
-    fn a_card_may_go_while_it_is_asked() {
+    fn card_may_be_unplugged_during_a_command() {
         let message = [&[0x6F, 3, 0, 0, 0, 0, 1, 0, 0, 0], &b"bye"[..]].concat();
-        assert_eq!(reader().receive(BULK_OUT, &message), Answer::Gone);
+        assert_eq!(reader().receive(BULK_OUT, &message), Answer::Unplugged);
     }
 }

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_is_as_long_as_it_says() {
+    fn configuration_has_its_declared_length() {
         let identity =
             Identity { vendor: 1, product: 2, name: "Käy".into(), serial: String::new() };
         let device = Descriptors::new(identity, &[ccid_interface(0, 3072)]);

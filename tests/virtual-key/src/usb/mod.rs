@@ -44,9 +44,9 @@ pub enum Answer {
     /// It refuses.
     Stall,
     /// It has nothing to send yet and is asked again after the next transfer. A device may stay silent for ever.
-    Later,
+    Nak,
     /// It is pulled out in this moment.
-    Gone,
+    Unplugged,
 }
 
 /// A device without its cable.

@@ -22,12 +22,12 @@ const UNLINK: u32 = 2;
 const FULL_SPEED: u32 = 2;
 const HEADER: usize = 48;
 /// A transfer longer than this is none of ours, in bytes.
-const LONGEST: u32 = 1 << 20;
+const MAX_LEN: u32 = 1 << 20;
 
 const STALLED: i32 = -32; // EPIPE
-const TAKEN_BACK: i32 = -104; // ECONNRESET
+const UNLINKED: i32 = -104; // ECONNRESET
 
-/// Waits until somebody imports the device, and serves it until it is let go or is [`Answer::Gone`].
+/// Waits until somebody imports the device, and serves it until it is let go or is [`Answer::Unplugged`].
 ///
 /// # Errors
 /// What the socket says, and what is no USB/IP.
@@ -100,7 +100,7 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
     let mut header = [0; HEADER];
     loop {
         match host.read_exact(&mut header) {
-            Err(error) if is_the_end(&error) => return Ok(()),
+            Err(error) if is_disconnect(&error) => return Ok(()),
             result => result?,
         }
         let word = |at: usize| header[at..].first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
@@ -111,7 +111,7 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
                 let too_long = || io::Error::new(ErrorKind::InvalidData, "no transfer of ours");
                 let endpoint = u8::try_from(endpoint).map_err(|_| too_long())?;
                 let length =
-                    Some(length).filter(|&length| length <= LONGEST).ok_or_else(too_long)?;
+                    Some(length).filter(|&length| length <= MAX_LEN).ok_or_else(too_long)?;
                 let mut data = vec![0; if to_host { 0 } else { length as usize }];
                 host.read_exact(&mut data)?;
                 let answer = match (endpoint, to_host) {
@@ -122,14 +122,14 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
                     (_, false) => device.receive(endpoint, &data),
                     (_, true) => {
                         waiting.push_back(Waiting { number, endpoint, wanted: length as usize });
-                        Answer::Later
+                        Answer::Nak
                     }
                 };
                 let sent = if to_host { None } else { Some(data.len()) };
-                if answer == Answer::Later && (endpoint == 0 || !to_host) {
+                if answer == Answer::Nak && (endpoint == 0 || !to_host) {
                     silent.push(number);
                 }
-                if !settle(host, number, sent, answer)? {
+                if !complete(host, number, sent, answer)? {
                     return Ok(());
                 }
             }
@@ -139,7 +139,7 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
                 waiting.retain(|transfer: &Waiting| transfer.number != victim);
                 silent.retain(|&number| number != victim);
                 let open = waiting.len() + silent.len() < before;
-                let status = if open { TAKEN_BACK } else { 0 };
+                let status = if open { UNLINKED } else { 0 };
                 reply(host, 4, number, status, 0, &[])?;
             }
             _ => return Err(io::Error::new(ErrorKind::InvalidData, "no USB/IP command")),
@@ -148,9 +148,9 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
         for _ in 0..waiting.len() {
             let Some(transfer) = waiting.pop_front() else { break };
             match device.send(transfer.endpoint, transfer.wanted) {
-                Answer::Later => waiting.push_back(transfer),
+                Answer::Nak => waiting.push_back(transfer),
                 answer => {
-                    if !settle(host, transfer.number, None, answer)? {
+                    if !complete(host, transfer.number, None, answer)? {
                         return Ok(());
                     }
                 }
@@ -160,7 +160,7 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
 }
 
 /// Tells the host of a transfer that is over; `sent` is how much it had sent. False when the device is gone.
-fn settle(
+fn complete(
     host: &mut TcpStream,
     number: u32,
     sent: Option<usize>,
@@ -172,8 +172,8 @@ fn settle(
             None => reply(host, 3, number, 0, data.len(), &data)?,
         },
         Answer::Stall => reply(host, 3, number, STALLED, 0, &[])?,
-        Answer::Later => (),
-        Answer::Gone => return Ok(false),
+        Answer::Nak => (),
+        Answer::Unplugged => return Ok(false),
     }
     Ok(true)
 }
@@ -197,6 +197,6 @@ fn reply(
     host.write_all(&message)
 }
 
-fn is_the_end(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
 }

@@ -31,7 +31,7 @@ const ENDING: Duration = Duration::from_secs(30);
 
 /// Of the daemon's process.
 #[derive(Debug)]
-struct Held {
+struct ProcessUsage {
     descriptors: usize,
     threads: usize,
     /// In KiB, of its own: what is mapped of programs and libraries comes and goes as the machine has memory. And counted
@@ -40,7 +40,7 @@ struct Held {
     mapped: usize,
 }
 
-fn held() -> Held {
+fn usage() -> ProcessUsage {
     let process = system::unit("MainPID");
     let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap();
     let number = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
@@ -59,32 +59,32 @@ fn held() -> Held {
         }
     }
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
-    Held { descriptors, threads, heap, mapped }
+    ProcessUsage { descriptors, threads, heap, mapped }
 }
 
 async fn cycle(machine: &mut Machine, times: u32) {
     for _ in 0..times {
         let (master, blank) = (machine.insert(MASTER, &[]), machine.insert("blank", &[]));
-        let master = machine.seen(MASTER, master).await;
-        let blank = machine.seen("blank", blank).await;
+        let master = machine.until_shown(MASTER, master).await;
+        let blank = machine.until_shown("blank", blank).await;
         machine.offer(&master, &blank).await;
         machine.unplug(master).await;
         machine.unplug(blank).await;
     }
 }
 
-pub async fn fifty_cycles_of_two_keys_leave_nothing_behind() {
+pub async fn plug_cycles_leak_nothing() {
     let cycles = cycles();
     let mut machine = Machine::with_absent_master().await;
     let process = system::unit("MainPID");
     // The first ones fill pools and caches.
     cycle(&mut machine, cycles / 3).await;
-    let before = held();
+    let before = usage();
     cycle(&mut machine, cycles).await;
     // The last look may be ending still.
     let end = Instant::now() + ENDING;
     let after = loop {
-        let after = held();
+        let after = usage();
         let ended = after.descriptors <= before.descriptors && after.threads <= before.threads;
         if ended || Instant::now() > end {
             break after;

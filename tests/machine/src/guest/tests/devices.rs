@@ -37,19 +37,19 @@ impl Witness {
 
     /// Plugs the device in; it is to be shown as unusable, with one line in the log that has this text. Meanwhile another
     /// Key beside it is offered.
-    async fn unusable(&mut self, device: Scripted, why: &str) {
+    async fn assert_unusable(&mut self, device: Scripted, why: &str) {
         let cursor = system::journal_cursor();
         let inserted = Inserted::plug(device);
         self.others += 1;
         let other = self.machine.plug(&format!("beside {}", self.others)).await;
         self.machine.offer(&self.master, &other).await;
-        let key = self.machine.in_port(inserted.port).await;
+        let key = self.machine.until_shown_in(inserted.port).await;
         self.machine.until_state(&key, "unusable").await;
         self.machine.unplug(other).await;
         drop(inserted);
         self.machine.until_gone(&key).await;
-        system::await_journal(&cursor, "cannot be used");
-        system::await_journal(&cursor, "is offered");
+        system::wait_for_journal(&cursor, "cannot be used");
+        system::wait_for_journal(&cursor, "is offered");
         let all = system::journal_since(&cursor);
         let said: Vec<_> = all.lines().filter(|line| !line.contains("is offered")).collect();
         assert_eq!(said.len(), 1, "said once, and nothing else:\n{all}");
@@ -57,7 +57,7 @@ impl Witness {
     }
 
     /// Plugs the device in and waits until udevd has seen it. The daemon is to say nothing at all.
-    async fn ignored(&mut self, name: &str, device: Scripted) {
+    async fn assert_ignored(&mut self, name: &str, device: Scripted) {
         let cursor = system::journal_cursor();
         let before = present(&self.machine.watch.objects().await);
         let inserted = Inserted::plug(device);
@@ -69,12 +69,12 @@ impl Witness {
         assert_eq!(now, before + 1, "only the other Key is shown");
         drop(inserted);
         self.machine.unplug(other).await;
-        let said = system::await_journal(&cursor, "is offered");
+        let said = system::wait_for_journal(&cursor, "is offered");
         assert_eq!(said.len(), 1, "nothing was said of the device: {said:?}");
     }
 
     /// The same daemon runs, and the Master makes a Sub Key.
-    async fn goes_on(mut self) {
+    async fn assert_works(mut self) {
         assert_eq!(
             system::unit("MainPID"),
             self.process,
@@ -100,7 +100,7 @@ fn after_power_on(mut script: impl FnMut(&[u8]) -> Answer + Send + 'static) -> S
 }
 
 fn silent() -> Script {
-    Box::new(|_| Answer::Later)
+    Box::new(|_| Answer::Nak)
 }
 
 fn reader(name: &str, script: Script) -> Scripted {
@@ -114,20 +114,20 @@ pub(super) fn empty_reader() -> Scripted {
     reader("empty reader", no_card)
 }
 
-pub async fn a_reader_without_a_card_is_unusable_and_no_more() {
+pub async fn reader_without_a_card_is_unusable() {
     let mut witness = Witness::new().await;
-    witness.unusable(empty_reader(), "no card is in its reader").await;
-    witness.goes_on().await;
+    witness.assert_unusable(empty_reader(), "no card is in its reader").await;
+    witness.assert_works().await;
 }
 
-pub async fn a_stick_and_a_keyboard_are_none_of_our_business() {
+pub async fn mass_storage_and_keyboards_are_ignored() {
     let mut witness = Witness::new().await;
     // Mass storage, SCSI, bulk only; it never answers a command.
     let stick = interface(0, [8, 6, 0x50], &[], &[bulk(BULK_OUT), bulk(BULK_IN)]);
-    witness.ignored("a stick", Scripted::new("stick", &[stick], silent())).await;
+    witness.assert_ignored("a stick", Scripted::new("stick", &[stick], silent())).await;
     let keyboard = Scripted::new("keyboard", &[keyboard(0)], silent());
-    witness.ignored("a keyboard", keyboard).await;
-    witness.goes_on().await;
+    witness.assert_ignored("a keyboard", keyboard).await;
+    witness.assert_works().await;
 }
 
 /// A keyboard's interface; its HID descriptor announces a report descriptor of 0 bytes.
@@ -135,95 +135,97 @@ fn keyboard(number: u8) -> Vec<u8> {
     interface(number, [3, 1, 1], &[9, 0x21, 0x11, 1, 0, 1, 0x22, 0, 0], &[interrupt(0x82)])
 }
 
-pub async fn a_keyboard_that_is_also_a_reader_is_one_key_for_its_reader() {
+pub async fn composite_keyboard_with_a_reader_is_one_unusable_key() {
     let mut witness = Witness::new().await;
     let script =
         after_power_on(|message| Answer::Data(reply(message, 0x80, [0; 3], &[0x6A, 0x82])));
     let interfaces = [keyboard(0), ccid_interface(1, LONGEST)];
     let composite = Scripted::new("composite", &interfaces, script);
-    witness.unusable(composite, "no PIV application").await;
-    witness.goes_on().await;
+    witness.assert_unusable(composite, "no PIV application").await;
+    witness.assert_works().await;
 }
 
-pub async fn descriptors_cut_short() {
+pub async fn truncated_descriptors_are_unusable() {
     let mut witness = Witness::new().await;
     let pipes = [bulk(BULK_OUT), bulk(BULK_IN)];
     // The class descriptor is short and says so; or it says more than there is.
     let mut short = ccid(LONGEST)[..10].to_vec();
     short[0] = 10;
     let honest = interface(0, CCID_CLASS, &short, &pipes);
-    witness.unusable(Scripted::new("short", &[honest], silent()), "no CCID descriptor").await;
+    witness
+        .assert_unusable(Scripted::new("short", &[honest], silent()), "no CCID descriptor")
+        .await;
     let none = interface(0, CCID_CLASS, &[], &pipes);
-    witness.unusable(Scripted::new("none", &[none], silent()), "no CCID descriptor").await;
+    witness.assert_unusable(Scripted::new("none", &[none], silent()), "no CCID descriptor").await;
     // The kernel makes do with what it gets; libusb does not.
     let mut cut = Scripted::new("cut", &[ccid_interface(0, LONGEST)], silent());
     cut.descriptors.configuration.truncate(30);
-    witness.unusable(cut, "USB").await;
+    witness.assert_unusable(cut, "USB").await;
     let mut nothing = Scripted::new("nothing", &[ccid_interface(0, LONGEST)], silent());
     nothing.descriptors.configuration.truncate(9);
-    witness.ignored("nothing", nothing).await;
-    witness.goes_on().await;
+    witness.assert_ignored("nothing", nothing).await;
+    witness.assert_works().await;
 }
 
-pub async fn endpoints_that_are_missing() {
+pub async fn missing_endpoints_are_unusable() {
     let mut witness = Witness::new().await;
     for (name, pipes) in [("one-way", &[bulk(BULK_OUT)][..]), ("no pipes", &[])] {
         let interface = interface(0, CCID_CLASS, &ccid(LONGEST), pipes);
         let device = Scripted::new(name, &[interface], silent());
-        witness.unusable(device, "no bulk endpoints").await;
+        witness.assert_unusable(device, "no bulk endpoints").await;
     }
-    witness.goes_on().await;
+    witness.assert_works().await;
 }
 
-pub async fn longest_messages_of_nothing_and_of_everything() {
+pub async fn absurd_message_lengths_are_unusable() {
     let mut witness = Witness::new().await;
     for longest in [0, u32::MAX] {
         let device = Scripted::new("lengths", &[ccid_interface(0, longest)], silent());
-        witness.unusable(device, "longest message").await;
+        witness.assert_unusable(device, "longest message").await;
     }
-    witness.goes_on().await;
+    witness.assert_works().await;
 }
 
-pub async fn answers_of_another_slot_and_to_another_question() {
+pub async fn answers_with_a_wrong_slot_or_sequence_are_refused() {
     let mut witness = Witness::new().await;
     let other_slot = after_power_on(|message| {
         let mut reply = reply(message, 0x80, [0; 3], &[0x90, 0]);
         reply[5] = 1;
         Answer::Data(reply)
     });
-    witness.unusable(reader("another slot", other_slot), "another slot").await;
+    witness.assert_unusable(reader("another slot", other_slot), "another slot").await;
     let other_number = after_power_on(|message| {
         let mut reply = reply(message, 0x80, [0; 3], &[0x90, 0]);
         reply[6] = reply[6].wrapping_add(7);
         Answer::Data(reply)
     });
-    witness.unusable(reader("another number", other_number), "did not answer in time").await;
-    witness.goes_on().await;
+    witness.assert_unusable(reader("another number", other_number), "did not answer in time").await;
+    witness.assert_works().await;
 }
 
-pub async fn an_answer_to_reset_of_200_bytes() {
+pub async fn oversized_answer_to_reset_is_unusable() {
     let mut witness = Witness::new().await;
     let long: Script = Box::new(|message| Answer::Data(reply(message, 0x80, [0; 3], &[0x3B; 200])));
-    witness.unusable(reader("long ATR", long), "answer to reset").await;
-    witness.goes_on().await;
+    witness.assert_unusable(reader("long ATR", long), "answer to reset").await;
+    witness.assert_works().await;
 }
 
-pub async fn a_stall_on_every_request() {
+pub async fn device_that_stalls_every_request_is_unusable() {
     let mut witness = Witness::new().await;
-    witness.unusable(reader("stalls", Box::new(|_| Answer::Stall)), "USB").await;
-    witness.goes_on().await;
+    witness.assert_unusable(reader("stalls", Box::new(|_| Answer::Stall)), "USB").await;
+    witness.assert_works().await;
 }
 
-pub async fn a_device_that_answers_nothing() {
+pub async fn silent_device_is_unusable() {
     let mut witness = Witness::new().await;
     let mut device = reader("silent", silent());
-    device.class_request = Some(Answer::Later);
-    witness.unusable(device, "did not answer in time").await;
-    witness.goes_on().await;
+    device.class_request = Some(Answer::Nak);
+    witness.assert_unusable(device, "did not answer in time").await;
+    witness.assert_works().await;
 }
 
 /// Pulled out while the daemon stands still: it hears of the plug when there is nothing to open any more.
-pub async fn a_device_that_is_gone_before_it_is_opened() {
+pub async fn device_unplugged_before_it_is_opened_is_reported_once() {
     let witness = Witness::new().await;
     let signal = |name: &str| {
         system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
@@ -240,20 +242,20 @@ pub async fn a_device_that_is_gone_before_it_is_opened() {
         signal("CONT");
     }
     // And one that goes at the first word that is said to it.
-    let leaves = Inserted::plug(reader("leaves", Box::new(|_| Answer::Gone)));
+    let leaves = Inserted::plug(reader("leaves", Box::new(|_| Answer::Unplugged)));
     vhci::wait_until_there(leaves.port);
     vhci::wait_until_free(leaves.port);
     let objects = witness.machine.watch.objects().await;
     assert_eq!(present(&objects), 1, "{objects:?}");
-    witness.goes_on().await;
+    witness.assert_works().await;
     // The others were never there when it looked.
     const SAID: &str = "before it had said what it is";
-    let said = system::await_journal(&cursor, SAID);
+    let said = system::wait_for_journal(&cursor, SAID);
     assert_eq!(said.iter().filter(|line| line.contains(SAID)).count(), 1, "{said:?}");
 }
 
 /// The kernel has it and its node has gone: between the moment when it is told of and the one when it is opened.
-pub async fn a_device_without_a_node() {
+pub async fn device_without_a_node_is_unusable() {
     let mut witness = Witness::new().await;
     let signal = |name: &str| {
         system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
@@ -264,16 +266,16 @@ pub async fn a_device_without_a_node() {
     vhci::wait_until_there(inserted.port);
     system::run(&format!("udevadm settle; rm {}", vhci::node(inserted.port)));
     signal("CONT");
-    let key = witness.machine.in_port(inserted.port).await;
+    let key = witness.machine.until_shown_in(inserted.port).await;
     witness.machine.until_state(&key, "unusable").await;
     let other = witness.machine.plug("other").await;
     witness.machine.offer(&witness.master, &other).await;
     drop(inserted);
     witness.machine.until_gone(&key).await;
     witness.machine.unplug(other).await;
-    let mut said = system::await_journal(&cursor, "is offered");
+    let mut said = system::wait_for_journal(&cursor, "is offered");
     said.retain(|line| !line.contains("Sent signal"));
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("its device node is not there"), "{said:?}");
-    witness.goes_on().await;
+    witness.assert_works().await;
 }

@@ -58,7 +58,7 @@ fn assert_found(found: &[[String; 3]], health: &str, what: &str, mend: &str) {
     assert!(said, "{health} {what:?} with {mend:?} is not in {found:#?}");
 }
 
-pub async fn a_machine_in_order_has_no_finding() {
+pub async fn healthy_machine_has_no_finding() {
     let mut machine = Machine::start().await;
     let key = machine.plug("1").await;
     machine.until_state(&key.path, "blank").await;
@@ -67,8 +67,8 @@ pub async fn a_machine_in_order_has_no_finding() {
 }
 
 /// Breaks something, finds it, does what is said, and finds it no more.
-fn mended_by_its_command(breaks: &str, puts_back: &'static str, what: &str, command: &str) {
-    let _broken = Broken::by(breaks, puts_back);
+fn assert_fixed_by_its_command(breaks: &str, puts_back: &'static str, what: &str, command: &str) {
+    let _broken = Broken::with(breaks, puts_back);
     let found = findings();
     assert_fails(&found, what, command);
     let said = found.iter().filter(|[word, text, _]| word == "FAIL" && text.contains(what));
@@ -85,12 +85,12 @@ fn mended_by_its_command(breaks: &str, puts_back: &'static str, what: &str, comm
             assert!(begun.elapsed() < PATIENCE, "{mend} does not mend: {text}");
         }
     }
-    install::programs_in_place();
+    install::overlay_debug_programs();
 }
 
-pub async fn a_daemon_that_cannot_run() {
+pub async fn masked_daemon_is_found_and_fixed() {
     machine::reset();
-    mended_by_its_command(
+    assert_fixed_by_its_command(
         "systemctl mask --quiet keywrightd",
         "systemctl unmask --quiet keywrightd",
         "",
@@ -98,9 +98,9 @@ pub async fn a_daemon_that_cannot_run() {
     );
 }
 
-pub async fn a_udev_rule_that_is_masked() {
+pub async fn masked_udev_rule_is_found_and_fixed() {
     machine::reset();
-    mended_by_its_command(
+    assert_fixed_by_its_command(
         "ln -s /dev/null /etc/udev/rules.d/70-keywright.rules && udevadm control --reload",
         "rm -f /etc/udev/rules.d/70-keywright.rules; udevadm control --reload",
         "udev rule",
@@ -108,7 +108,7 @@ pub async fn a_udev_rule_that_is_masked() {
     );
 }
 
-pub async fn files_that_are_missing() {
+pub async fn missing_files_are_found_and_restored() {
     machine::reset();
     for (breaks, what) in [
         ("rm /lib/udev/rules.d/70-keywright.rules && udevadm control --reload", "udev rule"),
@@ -121,13 +121,13 @@ pub async fn files_that_are_missing() {
         let puts_back = "test -e /lib/udev/rules.d/70-keywright.rules -a -e /usr/share/polkit-1/actions/org.keywright1.policy \
             -a -e /usr/share/dbus-1/system.d/org.keywright1.conf || dpkg --install /payload/packages/keywrightd_*.deb; \
             systemctl reset-failed keywrightd";
-        mended_by_its_command(breaks, puts_back, what, "apt install --reinstall");
+        assert_fixed_by_its_command(breaks, puts_back, what, "apt install --reinstall");
     }
 }
 
-pub async fn a_group_that_is_missing() {
+pub async fn missing_group_is_found_and_created() {
     machine::reset();
-    mended_by_its_command(
+    assert_fixed_by_its_command(
         "cp -a /etc/group /etc/gshadow /run/ && sed -i /^keywright:/d /etc/group /etc/gshadow",
         "cp -a /run/group /run/gshadow /etc/",
         "group keywright",
@@ -135,9 +135,9 @@ pub async fn a_group_that_is_missing() {
     );
 }
 
-pub async fn a_polkit_that_does_not_run() {
+pub async fn stopped_polkit_is_found_and_started() {
     machine::reset();
-    mended_by_its_command(
+    assert_fixed_by_its_command(
         "systemctl mask --quiet --now polkit",
         "systemctl unmask --quiet polkit; systemctl start polkit",
         "polkit does not answer",
@@ -145,12 +145,12 @@ pub async fn a_polkit_that_does_not_run() {
     );
 }
 
-pub async fn a_state_directory_that_takes_nothing() {
+pub async fn full_or_read_only_state_directory_is_found() {
     machine::reset();
     let mount = format!("mount -t tmpfs -o size=256k,mode=700,uid=keywright none {STATE}");
     let unmount =
         "systemctl stop keywrightd; umount /var/lib/keywright; systemctl reset-failed keywrightd";
-    let _broken = Broken::by(&format!("{mount} && mount -o remount,ro {STATE}"), unmount);
+    let _broken = Broken::with(&format!("{mount} && mount -o remount,ro {STATE}"), unmount);
     // In one: until the bus gives up a daemon that does not start it takes a while.
     let found = findings();
     for (what, mend) in [("is full", "df -h"), ("read-only", "remount,rw")] {
@@ -158,7 +158,7 @@ pub async fn a_state_directory_that_takes_nothing() {
     }
 }
 
-pub async fn a_damaged_registry() {
+pub async fn damaged_registry_is_found() {
     let machine = Machine::with_absent_master().await;
     system::run("systemctl stop keywrightd");
     // Every record.
@@ -168,11 +168,11 @@ pub async fn a_damaged_registry() {
     drop(machine);
 }
 
-pub async fn a_key_that_another_program_holds() {
+pub async fn key_held_by_another_program_is_found() {
     let mut machine = Machine::start().await;
     let key = machine.plug("1").await;
     machine.until_state(&key.path, "blank").await;
-    let _broken = Broken::by(
+    let _broken = Broken::with(
         "export GNUPGHOME=/run/gnupg-of-doctor; rm -rf $GNUPGHOME; mkdir -m 700 $GNUPGHOME; \
          systemctl stop --quiet pcscd.service pcscd.socket; \
          gpg-connect-agent 'scd serialno undefined' /bye",
@@ -183,10 +183,10 @@ pub async fn a_key_that_another_program_holds() {
 
 /// A device whose interface is there, and which is not asked for more.
 fn device(name: &str, interface: Vec<u8>) -> Scripted {
-    Scripted::new(name, &[interface], Box::new(|_| Answer::Later))
+    Scripted::new(name, &[interface], Box::new(|_| Answer::Nak))
 }
 
-pub async fn devices_that_cannot_be_keys() {
+pub async fn devices_that_cannot_be_keys_are_found() {
     let machine = Machine::start().await;
     assert_warns(&findings(), "no USB device with a CCID interface", "plug a Key in");
 
@@ -215,7 +215,7 @@ pub async fn devices_that_cannot_be_keys() {
     drop((token, machine));
 }
 
-pub async fn a_pin_from_the_factory() {
+pub async fn factory_pin_is_found() {
     let mut machine = Machine::with_absent_master().await;
     let master = machine.plug_with(MASTER, &["--tells-factory-pin"]).await;
     let told =
@@ -224,7 +224,7 @@ pub async fn a_pin_from_the_factory() {
     assert_fails(&findings(), "has its factory PIN", "keywrightctl key pin");
 }
 
-pub async fn a_pin_that_is_blocked() {
+pub async fn last_try_and_blocked_pin_are_found() {
     let (mut machine, mut master) = Machine::with_master().await;
     let key = machine.client.key(&master.path).await;
     for wrong in ["111113", "222224"] {

@@ -9,7 +9,7 @@ use crate::{
     vhci,
 };
 
-pub async fn a_blank_key_beside_a_master_is_one_offer() {
+pub async fn blank_key_plugged_in_beside_a_master_is_one_offer() {
     let (mut machine, master) = Machine::with_master().await;
     let mut listener = Watch::start(connect().await).await;
     let blank = machine.plug("blank").await;
@@ -32,7 +32,7 @@ async fn added_with_a_last_one(
     added
 }
 
-pub async fn a_master_beside_a_blank_key_is_one_offer() {
+pub async fn master_plugged_in_beside_a_blank_key_is_one_offer() {
     let mut machine = Machine::with_absent_master().await;
     let mut listener = Watch::start(connect().await).await;
     let blank = machine.plug("blank").await;
@@ -44,7 +44,7 @@ pub async fn a_master_beside_a_blank_key_is_one_offer() {
     assert_eq!(added, [blank.path, job], "one signal for the Key and one for the offer");
 }
 
-pub async fn both_plugged_before_the_daemon_starts_are_one_offer() {
+pub async fn pair_plugged_in_before_the_daemon_starts_is_one_offer() {
     let mut machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
     let keys = [machine.insert(MASTER, &[]), machine.insert("blank", &[])];
@@ -55,8 +55,8 @@ pub async fn both_plugged_before_the_daemon_starts_are_one_offer() {
     let [master, blank] = keys;
     machine.until_present("master").await;
     machine.until_present("blank").await;
-    let master = machine.seen(MASTER, master).await;
-    let blank = machine.seen("blank", blank).await;
+    let master = machine.until_shown(MASTER, master).await;
+    let blank = machine.until_shown("blank", blank).await;
     let job = machine.offer(&master, &blank).await;
     let added = added_with_a_last_one(&mut machine, &mut listener, &master).await;
     // What a daemon has when it gets its name was not added. The Keys may be there then, and the offer.
@@ -68,31 +68,31 @@ pub async fn both_plugged_before_the_daemon_starts_are_one_offer() {
     assert_eq!(offers.serializations.len(), 2, "this one and that of the last Key");
 }
 
-pub async fn a_key_plugged_in_starts_the_daemon() {
+pub async fn plug_starts_the_daemon() {
     let mut machine = Machine::stopped().await;
     let key = machine.insert("blank", &[]);
     // Nobody calls, so nobody but systemd can have started it.
     machine.until_owned().await;
     assert_eq!(system::unit("ActiveState"), "active");
-    let key = machine.seen("blank", key).await;
+    let key = machine.until_shown("blank", key).await;
     machine.until_state(&key.path, "blank").await;
 }
 
-pub async fn a_daemon_restarted_in_the_middle_of_a_wizard_offers_anew() {
+pub async fn daemon_restart_during_a_wizard_makes_a_new_offer() {
     let (mut machine, master) = Machine::with_master().await;
     let blank = machine.plug("blank").await;
     let job = machine.offer(&master, &blank).await;
     let answers = Answers::sub("Sub", &[]);
     machine.client.answer_until(&mut machine.watch, &job, &answers, "review").await;
     system::run(&format!("systemctl restart {UNIT}"));
-    let master = machine.seen(MASTER, master.key).await;
-    let blank = machine.seen("blank", blank.key).await;
+    let master = machine.until_shown(MASTER, master.key).await;
+    let blank = machine.until_shown("blank", blank.key).await;
     let again = machine.offer(&master, &blank).await;
     assert_ne!(again, job, "a number is never used again");
     machine.make(&master, &blank, &answers).await;
 }
 
-pub async fn two_keys_with_the_same_usb_serial_are_two() {
+pub async fn keys_with_the_same_usb_serial_are_told_apart() {
     let (mut machine, master) = Machine::with_master().await;
     let a = machine.plug_with("a", &["--usb-serial", "0001"]).await;
     let b = machine.plug_with("b", &["--usb-serial", "0001"]).await;
@@ -106,7 +106,7 @@ pub async fn two_keys_with_the_same_usb_serial_are_two() {
     machine.make(&master, &a, &Answers::sub("A", &[])).await;
 }
 
-pub async fn eight_keys_on_one_hub_of_which_seven_become_sub_keys() {
+pub async fn seven_sub_keys_are_made_on_one_hub_with_the_master() {
     let (mut machine, master) = Machine::with_master().await;
     let mut blanks = Vec::new();
     for n in 1..8 {
@@ -123,27 +123,27 @@ pub async fn eight_keys_on_one_hub_of_which_seven_become_sub_keys() {
 }
 
 /// As a suspend does it: the device is taken off its configuration and put on it again.
-pub async fn a_key_deauthorized_and_authorized_is_the_same_key() {
+pub async fn key_is_recognised_after_usb_deauthorization() {
     let (mut machine, master) = Machine::with_master().await;
     let device = format!("/sys/bus/usb/devices/{}", vhci::device_name(master.key.port));
     for _ in 0..3 {
         system::run(&format!("echo 0 >{device}/authorized"));
         machine.until_gone(&master.path).await;
         system::run(&format!("echo 1 >{device}/authorized"));
-        assert_eq!(machine.in_port(master.key.port).await, master.path);
+        assert_eq!(machine.until_shown_in(master.key.port).await, master.path);
         machine.until_state(&master.path, "master").await;
     }
 }
 
 /// As a suspend without power for the ports does it: the device's driver lets it go and takes it again.
-pub async fn a_key_unbound_and_bound_is_the_same_key() {
+pub async fn key_is_recognised_after_a_driver_unbind() {
     let (mut machine, master) = Machine::with_master().await;
     let device = vhci::device_name(master.key.port);
     for _ in 0..3 {
         system::run(&format!("echo {device} >/sys/bus/usb/drivers/usb/unbind"));
         machine.until_gone(&master.path).await;
         system::run(&format!("echo {device} >/sys/bus/usb/drivers/usb/bind"));
-        assert_eq!(machine.in_port(master.key.port).await, master.path);
+        assert_eq!(machine.until_shown_in(master.key.port).await, master.path);
         machine.until_state(&master.path, "master").await;
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 
 const STEPS: [&str; 5] = ["kind", "name", "locks", "review", "pins"];
 
-pub async fn a_master_pulled_out_at_each_step_goes_on_in_another_port() {
+pub async fn wizard_resumes_with_the_master_in_another_port_at_each_step() {
     let (mut machine, mut master) = Machine::with_master().await;
     let blank = machine.plug("blank").await;
     let job = machine.offer(&master, &blank).await;
@@ -28,7 +28,7 @@ pub async fn a_master_pulled_out_at_each_step_goes_on_in_another_port() {
     machine.until_state(&blank.path, "sub").await;
 }
 
-pub async fn a_blank_key_pulled_out_at_each_step_goes_on_in_its_port() {
+pub async fn wizard_resumes_with_the_blank_key_in_its_port_at_each_step() {
     let (mut machine, master) = Machine::with_master().await;
     let mut blank = machine.plug_at("blank", 4).await;
     let job = machine.offer(&master, &blank).await;
@@ -45,7 +45,7 @@ pub async fn a_blank_key_pulled_out_at_each_step_goes_on_in_its_port() {
     machine.until_state(&blank.path, "sub").await;
 }
 
-pub async fn a_wrong_key_in_the_right_port_changes_nothing() {
+pub async fn another_key_in_the_awaited_port_is_refused() {
     let (mut machine, master) = Machine::with_master().await;
     let blank = machine.plug_at("blank", 4).await;
     let job = machine.offer(&master, &blank).await;
@@ -67,7 +67,7 @@ pub async fn a_wrong_key_in_the_right_port_changes_nothing() {
 }
 
 /// Up to the last PIN, which starts the write.
-pub(super) async fn answer_all_but_the_last(
+pub(super) async fn answer_until_last_pin(
     machine: &mut Machine,
     job: &OwnedObjectPath,
     answers: &Answers,
@@ -81,7 +81,7 @@ pub(super) async fn answer_all_but_the_last(
 
 /// Answers what is still asked. Nobody but the token knows which PIN is in force when the command that changes it was
 /// cut off, so a person tries the old one first.
-pub(super) async fn go_on(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
+pub(super) async fn resume(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
     machine.watch.until_step(job, "pins").await;
     let mut ended = machine.client.answer_all(&mut machine.watch, job, answers).await;
     if ended.outcome == "PinInvalid" {
@@ -109,7 +109,7 @@ async fn pull_the_candidate_at(
     let blank = machine.plug_with(&name, options).await;
     let port = blank.key.port;
     let job = machine.offer(master, &blank).await;
-    answer_all_but_the_last(machine, &job, &answers).await;
+    answer_until_last_pin(machine, &job, &answers).await;
     let _ = machine.client.answer(&machine.watch, &job, &answers).await;
     let stopped = |objects: &Objects| {
         let step = objects.serialization(&job)?.text("Step");
@@ -135,13 +135,13 @@ async fn pull_the_candidate_at(
         blank = machine.plug_at(&name, port).await;
         assert_eq!(blank.path, path);
     }
-    go_on(machine, &job, &answers).await;
+    resume(machine, &job, &answers).await;
     machine.until_state(&blank.path, "sub").await;
     machine.unplug(blank).await;
     true
 }
 
-pub async fn a_key_pulled_out_during_the_write_is_finished_when_it_is_back() {
+pub async fn write_resumes_when_the_candidate_is_back() {
     let (mut machine, master) = Machine::with_master().await;
     // What comes before is read at the plug and when the PIN is checked.
     let (mut interrupted, mut elsewhere) = (0, 0);
@@ -156,7 +156,7 @@ pub async fn a_key_pulled_out_during_the_write_is_finished_when_it_is_back() {
     assert!(whole, "{elsewhere} of {interrupted} went on in another port");
 }
 
-pub async fn a_master_pulled_out_during_the_write_goes_on_in_another_port() {
+pub async fn write_resumes_with_the_master_in_another_port() {
     let mut machine = Machine::with_absent_master().await;
     // How many commands it gets up to the write, and in all.
     let log = "/run/commands-of-the-master";
@@ -166,7 +166,7 @@ pub async fn a_master_pulled_out_during_the_write_goes_on_in_another_port() {
     let blank = machine.plug("uninterrupted").await;
     let job = machine.offer(&master, &blank).await;
     let answers = Answers::sub("uninterrupted", &[]);
-    answer_all_but_the_last(&mut machine, &job, &answers).await;
+    answer_until_last_pin(&mut machine, &job, &answers).await;
     let before = count();
     machine.finish(&job, &answers).await;
     let all = count();
@@ -182,7 +182,7 @@ pub async fn a_master_pulled_out_during_the_write_goes_on_in_another_port() {
         let blank = machine.plug(&name).await;
         let job = machine.offer(&master, &blank).await;
         let answers = Answers::sub(&name, &[]);
-        answer_all_but_the_last(&mut machine, &job, &answers).await;
+        answer_until_last_pin(&mut machine, &job, &answers).await;
         let _ = machine.client.answer(&machine.watch, &job, &answers).await;
         let port = master.key.port;
         machine.unplug(master).await;
@@ -198,7 +198,7 @@ pub async fn a_master_pulled_out_during_the_write_goes_on_in_another_port() {
             machine.client.serialization(&job).await.finish().await.unwrap();
         } else {
             interrupted += 1;
-            go_on(&mut machine, &job, &answers).await;
+            resume(&mut machine, &job, &answers).await;
         }
         machine.until_state(&blank.path, "sub").await;
         machine.unplug(blank).await;
@@ -206,13 +206,13 @@ pub async fn a_master_pulled_out_during_the_write_goes_on_in_another_port() {
     assert!(interrupted >= 2, "only {interrupted} of its commands were interrupted");
 }
 
-pub async fn a_daemon_killed_during_the_write_finishes_it() {
+pub async fn write_resumes_after_the_daemon_is_killed() {
     let (mut machine, master) = Machine::with_master().await;
     // Long enough that the kill comes in between.
     let blank = machine.plug_with("blank", &["--sign-delay-ms", "1500"]).await;
     let job = machine.offer(&master, &blank).await;
     let answers = Answers::sub("Sub", &[]);
-    answer_all_but_the_last(&mut machine, &job, &answers).await;
+    answer_until_last_pin(&mut machine, &job, &answers).await;
     machine.client.answer(&machine.watch, &job, &answers).await.unwrap();
     let generating =
         |objects: &Objects| (objects.serialization(&job)?.text("Stage") == "keys").then_some(());
@@ -220,9 +220,9 @@ pub async fn a_daemon_killed_during_the_write_finishes_it() {
     let before = system::unit("MainPID");
     system::run(&format!("systemctl kill --signal=KILL {UNIT}"));
     machine.until_owned_by_another(&before).await;
-    let master = machine.seen(MASTER, master.key).await;
-    let blank = machine.seen("blank", blank.key).await;
-    go_on(&mut machine, &job, &answers).await;
+    let master = machine.until_shown(MASTER, master.key).await;
+    let blank = machine.until_shown("blank", blank.key).await;
+    resume(&mut machine, &job, &answers).await;
     machine.until_state(&blank.path, "sub").await;
     drop(master);
 }

@@ -10,7 +10,7 @@ use crate::{
     vhci,
 };
 
-pub async fn what_is_installed_is_as_it_should_be() {
+pub async fn installed_files_pass_check_deb() {
     machine::reset();
     let said = system::run("/payload/systemd/check-deb --installed");
     assert!(said.contains("exposure"), "{said}");
@@ -20,7 +20,7 @@ pub async fn what_is_installed_is_as_it_should_be() {
 
 /// Of the packaged program. What grew is told by /proc/PID/smaps; where it is the program's own text, the list by which its
 /// functions are put in order is old: systemd/trace-start.
-pub async fn a_daemon_that_waits_holds_less_than_5_mb() {
+pub async fn idle_daemon_uses_less_than_5_mb() {
     let _machine = Machine::start().await;
     // A debug build was laid over the package.
     if Path::new("/payload/keywrightd").exists() {
@@ -32,7 +32,7 @@ pub async fn a_daemon_that_waits_holds_less_than_5_mb() {
     assert!(kib < 5 * 1000 * 1000 / 1024, "PSS is {kib} KiB");
 }
 
-pub async fn an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state() {
+pub async fn upgrade_restarts_a_running_daemon_and_keeps_its_state() {
     let machine = Machine::with_absent_master().await;
     let before = system::unit("MainPID");
     install::install();
@@ -47,7 +47,7 @@ pub async fn an_upgrade_restarts_a_daemon_that_runs_and_keeps_its_state() {
     assert_eq!(system::unit("ActiveState"), "inactive");
 }
 
-pub async fn a_removal_keeps_the_state_and_a_purge_leaves_nothing() {
+pub async fn removal_keeps_the_state_and_purge_deletes_it() {
     let _machine = Machine::with_absent_master().await;
     system::run("dpkg --remove keywrightd keywrightctl");
     assert!(Path::new(STATE).join("registry").exists());
@@ -76,7 +76,7 @@ pub async fn a_removal_keeps_the_state_and_a_purge_leaves_nothing() {
 }
 
 /// A Key that is there when the daemon comes is its, and nobody's any more when the daemon has gone.
-pub async fn a_key_that_is_plugged_in_is_taken_by_an_install_and_given_back_by_a_removal() {
+pub async fn device_node_owner_follows_install_and_removal() {
     let mut machine = Machine::start().await;
     let key = machine.plug("1").await;
     machine.until_state(&key.path, "blank").await;
@@ -89,7 +89,7 @@ pub async fn a_key_that_is_plugged_in_is_taken_by_an_install_and_given_back_by_a
 
     install::install();
     machine.until_owned().await;
-    let key = machine.seen("1", key.key).await;
+    let key = machine.until_shown("1", key.key).await;
     machine.until_state(&key.path, "blank").await;
     assert_eq!(owner(), "keywright");
     assert_eq!(system::unit("NRestarts"), "0", "it may have its name at once");

@@ -9,7 +9,7 @@ use keywright_bus_tests::{
 };
 use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 
-use super::neighbours::stop_pcscd;
+use super::other_programs::stop_pcscd;
 use crate::{
     machine::{MASTER, Machine, Plugged},
     system, vhci,
@@ -18,25 +18,25 @@ use crate::{
 pub const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
 
 /// pcscd, and a program that is connected to it for as long as this lives, as a desktop's are.
-pub(super) struct Desktop {
+pub(super) struct PcscdSession {
     process: String,
     _client: Context,
 }
 
-impl Desktop {
-    pub(super) fn log_in() -> Self {
+impl PcscdSession {
+    pub(super) fn start() -> Self {
         system::run("systemctl start pcscd.service");
         Self { process: pcscd(), _client: Context::establish(Scope::System).unwrap() }
     }
 
     /// pcscd is the one that was there, and has this Key.
-    pub(super) fn assert_has(&self, key: &Plugged) {
+    pub(super) fn assert_holds(&self, key: &Plugged) {
         assert_eq!(pcscd(), self.process, "pcscd is left alone");
         assert!(is_claimed(key.key.port), "pcscd has the Key");
     }
 }
 
-impl Drop for Desktop {
+impl Drop for PcscdSession {
     fn drop(&mut self) {
         stop_pcscd();
     }
@@ -58,45 +58,45 @@ pub(super) fn cards() -> usize {
     list.lines().filter(|line| line.split_whitespace().nth(1) == Some("Yes")).count()
 }
 
-pub async fn a_key_plugged_in_beside_pcscd_is_in_both_hands() {
+pub async fn key_is_usable_by_the_daemon_and_pcscd_at_once() {
     let mut machine = Machine::with_absent_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     for _ in 0..3 {
         let master = machine.plug(MASTER).await;
         machine.until_state(&master.path, "master").await;
-        desktop.assert_has(&master);
+        session.assert_holds(&master);
         assert_eq!(cards(), 1, "pcscd is not kept out");
         machine.unplug(master).await;
     }
 }
 
 /// pcscd takes one reader up after the other.
-pub async fn two_keys_plugged_in_together_beside_pcscd_are_in_both_hands() {
+pub async fn two_keys_are_usable_by_the_daemon_and_pcscd_at_once() {
     let mut machine = Machine::with_absent_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     for n in 0..3 {
         let name = format!("blank {n}");
         let (master, blank) = (machine.insert(MASTER, &[]), machine.insert(&name, &[]));
         machine.until_present("master").await;
         machine.until_present("blank").await;
-        let master = machine.seen(MASTER, master).await;
-        let blank = machine.seen(&name, blank).await;
-        desktop.assert_has(&master);
-        desktop.assert_has(&blank);
+        let master = machine.until_shown(MASTER, master).await;
+        let blank = machine.until_shown(&name, blank).await;
+        session.assert_holds(&master);
+        session.assert_holds(&blank);
         assert_eq!(cards(), 2, "pcscd is kept out of neither");
         machine.unplug(master).await;
         machine.unplug(blank).await;
     }
 }
 
-pub async fn two_look_alikes_in_pcscd_are_never_swapped() {
+pub async fn identical_keys_in_pcscd_are_never_confused() {
     let (mut machine, master) = Machine::with_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     let twins = ["--usb-serial", "0001"];
     let a = machine.plug_with("a", &twins).await;
     let b = machine.plug_with("b", &twins).await;
     machine.make(&master, &b, &Answers::sub("B", &[])).await;
-    desktop.assert_has(&b);
+    session.assert_holds(&b);
     let (a_path, b_path) = (machine.unplug(a).await, machine.unplug(b).await);
     let b = machine.plug_with("b", &twins).await;
     machine.until_state(&b.path, "sub").await;
@@ -107,12 +107,12 @@ pub async fn two_look_alikes_in_pcscd_are_never_swapped() {
     machine.make(&master, &a, &Answers::sub("A", &[])).await;
 }
 
-pub async fn a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go() {
+pub async fn exclusively_connected_reader_is_busy_until_released() {
     let mut machine = Machine::with_absent_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     let master = machine.plug(MASTER).await;
     machine.until_state(&master.path, "master").await;
-    desktop.assert_has(&master);
+    session.assert_holds(&master);
     // The daemon is done with it.
     let read = |objects: &Objects| {
         (objects.key(&master.path)?.get::<i32>("PinRetries") == 3).then_some(())
@@ -140,16 +140,16 @@ pub async fn a_reader_that_a_program_keeps_to_itself_is_busy_until_it_lets_go() 
     let kept = context.connect(&reader, ShareMode::Exclusive, Protocols::ANY).unwrap();
     system::run("systemctl unmask --quiet --runtime keywrightd.service");
     machine.start_daemon();
-    let held = machine.seen(MASTER, key).await;
+    let held = machine.until_shown(MASTER, key).await;
     machine.until_state(&held.path, "unusable").await;
     kept.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
     machine.until_state(&path, "master").await;
 }
 
 /// An agent with OpenSC's PKCS#11 module keeps a session open, and its PIN verified.
-pub async fn an_ssh_agent_signs_before_and_after_our_jobs() {
+pub async fn ssh_agent_signs_before_and_after_a_job() {
     let (mut machine, master) = Machine::with_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     let sub = machine.plug("sub").await;
     machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
     let dir = "/run/agent";
@@ -181,7 +181,7 @@ pub async fn an_ssh_agent_signs_before_and_after_our_jobs() {
         |objects: &Objects| (objects.key(&sub.path)?.get::<i32>("PinRetries") == 3).then_some(());
     machine.watch.until("no try lost", retries).await;
     assert!(sign().contains("Good"), "after");
-    desktop.assert_has(&sub);
+    session.assert_holds(&sub);
     system::run(&format!(
         "{agent}; ssh-add -k >/dev/null 2>&1; ssh-agent -k >/dev/null 2>&1 || pkill ssh-agent"
     ));

@@ -10,7 +10,7 @@ use std::{
 use keywright_bus_tests::{Answers, Objects};
 use zbus::OwnedObjectPath;
 
-use super::pcscd::{Desktop, MODULE, cards};
+use super::pcscd::{MODULE, PcscdSession, cards};
 use crate::{
     machine::{Machine, Plugged},
     system,
@@ -59,7 +59,7 @@ async fn measured(
     Cost { what: answers.kind, commands, time }
 }
 
-async fn main_job(desktop: Option<&Desktop>) -> Vec<Cost> {
+async fn main_job(session: Option<&PcscdSession>) -> Vec<Cost> {
     let mut machine = Machine::start().await;
     let master = plug(&mut machine, "master-key").await;
     machine.until_state(&master.path, "blank").await;
@@ -79,14 +79,14 @@ async fn main_job(desktop: Option<&Desktop>) -> Vec<Cost> {
         keys.push(key);
     }
     for key in &keys {
-        if let Some(desktop) = desktop {
-            desktop.assert_has(key);
+        if let Some(session) = session {
+            session.assert_holds(key);
         }
         let objects = machine.watch.objects().await;
         let retries = objects.key(&key.path).unwrap().get::<i32>("PinRetries");
         assert_eq!(retries, 3, "no try was lost");
     }
-    if desktop.is_some() {
+    if session.is_some() {
         assert_eq!(cards(), 3);
         let read = system::run(&format!("pkcs11-tool --module {MODULE} --list-slots"));
         assert_eq!(read.matches("token label").count(), 3, "{read}");
@@ -94,10 +94,10 @@ async fn main_job(desktop: Option<&Desktop>) -> Vec<Cost> {
     costs
 }
 
-pub async fn the_main_job_goes_straight_to_tokens_and_through_pcscd_alike() {
+pub async fn main_job_sends_the_same_commands_directly_and_through_pcscd() {
     let direct = main_job(None).await;
-    let desktop = Desktop::log_in();
-    let shared = main_job(Some(&desktop)).await;
+    let session = PcscdSession::start();
+    let shared = main_job(Some(&session)).await;
     println!(
         "       | Key | commands, straight | through pcscd | time, straight | through pcscd |"
     );

@@ -63,13 +63,13 @@ fn on_terminal(user: &str, terminal: u32, script: &str) -> String {
     std::fs::read_to_string(out).unwrap()
 }
 
-pub async fn root_may_everything() {
+pub async fn root_may_do_everything() {
     let _machine = Machine::start().await;
     let may = allowed(&at_once(&script()));
     assert_eq!(may, ["inspect", "serialize", "manage-keys", "manage-locks"]);
 }
 
-pub async fn the_person_at_the_seat_may_everything_and_the_one_behind_only_looks() {
+pub async fn active_session_may_do_everything_and_inactive_only_inspect() {
     let _machine = Machine::start().await;
     system::sh("systemctl stop getty@tty1");
     let script = script();
@@ -79,7 +79,7 @@ pub async fn the_person_at_the_seat_may_everything_and_the_one_behind_only_looks
     assert_eq!(allowed(&on_terminal("bob", 2, &script)), ["inspect"]);
 }
 
-pub async fn a_user_over_ssh_only_looks() {
+pub async fn ssh_user_may_only_inspect() {
     let _machine = Machine::start().await;
     system::run("rm -f /run/alice-key*; ssh-keygen -q -t ed25519 -N '' -f /run/alice-key");
     system::run("install -d -o alice -m 700 ~alice/.ssh");
@@ -90,7 +90,7 @@ pub async fn a_user_over_ssh_only_looks() {
     assert_eq!(allowed(&output), ["inspect"]);
 }
 
-pub async fn an_account_without_a_session_may_what_a_rule_file_gives_it() {
+pub async fn account_without_a_session_has_the_rights_of_a_polkit_rule() {
     let _machine = Machine::start().await;
     let kiosk = format!("runuser -u kiosk -- {}", script());
     assert_eq!(allowed(&at_once(&kiosk)), ["inspect"]);
@@ -109,7 +109,7 @@ pub async fn an_account_without_a_session_may_what_a_rule_file_gives_it() {
 /// As distributions do it for readers: the person at the seat gets an entry in the node's access list, a group gets its own.
 const DESKTOP_RULE: &str = r#"SUBSYSTEM=="usb", ENV{ID_USB_INTERFACES}=="*:0b????:*", TAG+="uaccess", GROUP="plugdev", MODE="0664""#;
 
-pub async fn the_person_at_the_seat_may_still_use_a_token() {
+pub async fn active_session_keeps_access_to_the_device_node() {
     let mut machine = Machine::start().await;
     system::sh("systemctl stop getty@tty1; getent group plugdev || groupadd --system plugdev");
     system::run("mkdir -p /run/udev/rules.d");
@@ -132,7 +132,7 @@ pub async fn the_person_at_the_seat_may_still_use_a_token() {
     assert_eq!(bob, "", "nobody else");
 }
 
-pub async fn nobody_else_gets_the_name() {
+pub async fn other_users_cannot_own_the_bus_name() {
     let _machine = Machine::start().await;
     system::run("systemctl stop keywrightd");
     let bus = "org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus";
@@ -143,7 +143,7 @@ pub async fn nobody_else_gets_the_name() {
     }
 }
 
-pub async fn nobody_calls_what_is_not_offered() {
+pub async fn unpublished_interfaces_are_denied() {
     let machine = Machine::start().await;
     let connection = machine.client.connection();
     let call = async |interface: &'static str, method: &'static str| {

@@ -11,7 +11,7 @@ use keywright_bus_tests::{
 };
 use tempfile::TempDir;
 
-use super::pcscd::{Desktop, MODULE};
+use super::pcscd::{MODULE, PcscdSession};
 use crate::{
     machine::{CONFIG, Machine, Plugged},
     system::{self, UNIT},
@@ -112,7 +112,7 @@ impl Gateway {
     }
 
     /// Whether the one token that is plugged in gets a shell.
-    fn lets_in_by_ssh(&self) -> bool {
+    fn admits_by_ssh(&self) -> bool {
         let askpass = system::askpass(PIN);
         let said = system::sh(&format!(
             "export DISPLAY=:0 SSH_ASKPASS={askpass} SSH_ASKPASS_REQUIRE=force; \
@@ -125,7 +125,7 @@ impl Gateway {
     }
 
     /// Whether the web server shows its page to the one token that is plugged in.
-    fn lets_in_by_tls(&self, chain: &str) -> bool {
+    fn admits_by_tls(&self, chain: &str) -> bool {
         fs::write(format!("{DIR}/chain"), chain).unwrap();
         let key = format!(
             "-engine pkcs11 -keyform engine -key 'pkcs11:id=%01;type=private;pin-value={PIN}'"
@@ -165,16 +165,16 @@ async fn until_confirmed(machine: &mut Machine, key: &Plugged, locks: u32) {
     machine.watch.until(&format!("confirmed by {locks}"), confirmed).await;
 }
 
-pub async fn a_gateway_lets_in_whom_it_was_told_until_they_are_revoked() {
+pub async fn gateway_admits_a_granted_key_until_it_is_revoked() {
     let mut machine = Machine::start().await;
-    let _desktop = Desktop::log_in();
+    let _desktop = PcscdSession::start();
     let master = machine.plug("master").await;
     machine.until_state(&master.path, "blank").await;
     let job = machine.client.start_master(&master.path, "Master").await;
     machine.finish(&job, &Answers::master("Master")).await;
     machine.until_state(&master.path, "master").await;
     let gateway = Gateway::start(&mut machine, &master).await;
-    let master = machine.seen("master", master.key).await;
+    let master = machine.until_shown("master", master.key).await;
     machine.until_state(&master.path, "master").await;
     // A Lock elsewhere, that says nothing.
     let (barn, _) = machine.add_lock(&master, "barn").await;
@@ -189,13 +189,13 @@ pub async fn a_gateway_lets_in_whom_it_was_told_until_they_are_revoked() {
     let eves = machine.client.key(&eve.path).await.get_certificate_chain("").await.unwrap();
     machine.unplug(master).await;
     machine.unplug(bob).await;
-    assert!(!gateway.lets_in_by_ssh(), "eve has a right elsewhere only");
-    assert!(!gateway.lets_in_by_tls(&eves), "eve has a right elsewhere only");
+    assert!(!gateway.admits_by_ssh(), "eve has a right elsewhere only");
+    assert!(!gateway.admits_by_tls(&eves), "eve has a right elsewhere only");
     machine.unplug(eve).await;
     let bob = machine.plug("bob").await;
     machine.until_state(&bob.path, "sub").await;
-    assert!(gateway.lets_in_by_ssh(), "bob has the right");
-    assert!(gateway.lets_in_by_tls(&chain), "bob has the right");
+    assert!(gateway.admits_by_ssh(), "bob has the right");
+    assert!(gateway.admits_by_tls(&chain), "bob has the right");
 
     let master = machine.plug("master").await;
     machine.until_state(&master.path, "master").await;
@@ -204,12 +204,12 @@ pub async fn a_gateway_lets_in_whom_it_was_told_until_they_are_revoked() {
     manager.revoke_key(&master.path, &id, "lost", pins::pipe(PIN)).await.unwrap();
     until_confirmed(&mut machine, &bob, 0).await;
     machine.unplug(master).await;
-    assert!(!gateway.lets_in_by_ssh(), "bob is revoked");
-    assert!(!gateway.lets_in_by_tls(&chain), "bob is revoked");
+    assert!(!gateway.admits_by_ssh(), "bob is revoked");
+    assert!(!gateway.admits_by_tls(&chain), "bob is revoked");
 }
 
 /// As it is done where a gateway stands alone: no station is asked, no file is brought to it.
-pub async fn a_key_in_a_gateways_own_port_makes_it_one_of_its_family() {
+pub async fn key_in_the_gateways_own_port_claims_the_lock() {
     let (machine, master) = Machine::with_master().await;
     let papers = format!("{DIR}/gate.papers");
     system::run(&format!(

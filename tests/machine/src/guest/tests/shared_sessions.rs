@@ -15,8 +15,8 @@ use keywright_bus_tests::{
 use zbus::OwnedObjectPath;
 
 use super::{
-    neighbours::nginx,
-    pcscd::{Desktop, MODULE},
+    other_programs::nginx,
+    pcscd::{MODULE, PcscdSession},
 };
 use crate::{
     machine::{MASTER, Machine, Plugged},
@@ -114,9 +114,9 @@ async fn until_stage(machine: &mut Machine, job: &OwnedObjectPath, stage: &str) 
     machine.watch.until(stage, there).await;
 }
 
-pub async fn a_browser_goes_on_before_during_and_after_a_job() {
+pub async fn browser_session_survives_a_job() {
     let (mut machine, master) = Machine::with_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     let sub = machine.plug_with("sub", &["--sign-delay-ms", "700"]).await;
     machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
     machine.unplug(master).await;
@@ -149,7 +149,7 @@ pub async fn a_browser_goes_on_before_during_and_after_a_job() {
     }
     browser.page();
     machine.unplug(master).await;
-    desktop.assert_has(&sub);
+    session.assert_holds(&sub);
     let sub = replug(&mut machine, sub).await;
     assert_eq!(retries(&mut machine, &sub).await, 3, "no try was lost");
 }
@@ -182,12 +182,12 @@ async fn retries(machine: &mut Machine, key: &Plugged) -> i32 {
 }
 
 /// scdaemon over pcscd keeps a token to itself unless it is told to share it.
-pub async fn gnupg_over_pcscd_keeps_a_key_or_shares_it() {
+pub async fn gnupg_over_pcscd_holds_or_shares_a_key() {
     let mut machine = Machine::with_absent_master().await;
-    let desktop = Desktop::log_in();
+    let session = PcscdSession::start();
     let master = machine.plug(MASTER).await;
     machine.until_state(&master.path, "master").await;
-    desktop.assert_has(&master);
+    session.assert_holds(&master);
     let manager = machine.client.manager().await;
     let gpg = "export GNUPGHOME=/run/gnupg-over-pcscd";
     let settings = "disable-ccid\ncard-timeout 1\n";
@@ -215,6 +215,6 @@ pub async fn gnupg_over_pcscd_keeps_a_key_or_shares_it() {
     let said = system::run(&format!("{gpg}; {look}; {look}"));
     assert!(said.contains("SERIALNO"), "scdaemon goes on: {said}");
     system::run(&format!("{gpg}; {end}"));
-    desktop.assert_has(&master);
+    session.assert_holds(&master);
     assert_eq!(retries(&mut machine, &master).await, 3, "no try was lost");
 }

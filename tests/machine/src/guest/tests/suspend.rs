@@ -36,7 +36,7 @@ fn inhibitors() -> String {
     system::run("systemd-inhibit --list --no-pager --no-legend")
 }
 
-pub async fn a_suspend_is_put_off_only_while_a_key_is_written() {
+pub async fn suspend_is_delayed_only_during_a_write() {
     let (mut machine, master) = Machine::with_master().await;
     // Long enough that the list is read in between.
     let blank = machine.plug_with("blank", &["--sign-delay-ms", "1500"]).await;
@@ -68,7 +68,7 @@ pub async fn a_suspend_is_put_off_only_while_a_key_is_written() {
     system::run("while systemd-inhibit --list --no-pager | grep -q keywrightd; do sleep 0.1; done");
 }
 
-pub async fn after_a_suspend_everything_is_as_before() {
+pub async fn daemon_works_after_a_suspend() {
     let (mut machine, master) = Machine::with_master().await;
     let sleep = Sleep::is("/bin/true");
     let process = system::unit("MainPID");

@@ -29,27 +29,27 @@ fn until_ended() {
     assert_eq!(system::unit("Result"), "success");
 }
 
-pub async fn a_call_starts_the_daemon() {
+pub async fn dbus_call_starts_the_daemon() {
     let machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT}"));
     assert_eq!(listed(&machine).await, 1);
     assert_eq!(system::unit("ActiveState"), "active");
 }
 
-pub async fn a_daemon_that_nobody_needs_ends_and_is_back_by_a_plug_and_by_a_call() {
+pub async fn idle_daemon_exits_and_a_plug_or_a_call_starts_it() {
     let mut machine = Machine::with_absent_master().await;
     let seconds = 3;
     let config = format!("mkdir -p /etc/keywright && echo 'idle_exit_seconds = {seconds}'");
     system::run(&format!("{config} >{CONFIG} && systemctl restart {UNIT}"));
     // What cannot be a Key keeps nobody awake.
     let reader = Inserted::plug(devices::empty_reader());
-    let unusable = machine.in_port(reader.port).await;
+    let unusable = machine.until_shown_in(reader.port).await;
     machine.until_state(&unusable, "unusable").await;
     until_ended();
 
     let master = machine.insert(MASTER, &[]);
     machine.until_owned().await;
-    let master = machine.seen(MASTER, master).await;
+    let master = machine.until_shown(MASTER, master).await;
     machine.until_state(&master.path, "master").await;
     let process = system::unit("MainPID");
     // A Key does, for as long as it is there.
@@ -76,7 +76,7 @@ pub async fn a_daemon_that_nobody_needs_ends_and_is_back_by_a_plug_and_by_a_call
 }
 
 /// It ends with 75 where a plug came or somebody called at the last moment.
-pub async fn a_daemon_that_is_needed_while_it_ends_is_started_anew() {
+pub async fn daemon_needed_during_idle_exit_is_restarted() {
     let machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT}"));
     // The first one ends like that, the next one is the real one.
@@ -85,7 +85,7 @@ pub async fn a_daemon_that_is_needed_while_it_ends_is_started_anew() {
     let unit = format!("[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c '{exec}'\n");
     let place = "/run/systemd/system/keywrightd.service.d";
     std::fs::write("/run/ends-once.conf", unit).unwrap();
-    let _ends = Broken::by(
+    let _ends = Broken::with(
         &format!("mkdir -p {place} && cp /run/ends-once.conf {place}/ && systemctl daemon-reload"),
         "rm -r /run/systemd/system/keywrightd.service.d; systemctl daemon-reload",
     );
@@ -95,13 +95,13 @@ pub async fn a_daemon_that_is_needed_while_it_ends_is_started_anew() {
     assert_eq!(listed(&machine).await, 1);
 }
 
-pub async fn a_daemon_that_hangs_during_the_write_is_started_anew_and_finishes_it() {
+pub async fn watchdog_restarts_a_hung_daemon_and_the_write_resumes() {
     let (mut machine, master) = Machine::with_master().await;
     // Long enough that it is stopped in between.
     let blank = machine.plug_with("blank", &["--sign-delay-ms", "1500"]).await;
     let job = machine.offer(&master, &blank).await;
     let answers = Answers::sub("Sub", &[]);
-    interruptions::answer_all_but_the_last(&mut machine, &job, &answers).await;
+    interruptions::answer_until_last_pin(&mut machine, &job, &answers).await;
     let not_watched = system::unit("WatchdogUSec");
     machine.client.answer(&machine.watch, &job, &answers).await.unwrap();
     let generating =
@@ -111,17 +111,17 @@ pub async fn a_daemon_that_hangs_during_the_write_is_started_anew_and_finishes_i
     let (before, cursor) = (system::unit("MainPID"), system::journal_cursor());
     system::run(&format!("systemctl kill --signal=STOP {UNIT}"));
     machine.until_owned_by_another(&before).await;
-    system::await_journal(&cursor, "Watchdog timeout");
-    let master = machine.seen(MASTER, master.key).await;
-    let blank = machine.seen("blank", blank.key).await;
-    interruptions::go_on(&mut machine, &job, &answers).await;
+    system::wait_for_journal(&cursor, "Watchdog timeout");
+    let master = machine.until_shown(MASTER, master.key).await;
+    let blank = machine.until_shown("blank", blank.key).await;
+    interruptions::resume(&mut machine, &job, &answers).await;
     machine.until_state(&blank.path, "sub").await;
     until_watched(&not_watched);
     drop(master);
 }
 
 /// For whoever watches many machines by their journals.
-pub async fn what_happens_is_in_the_journal_and_no_pin_is() {
+pub async fn journal_has_events_and_no_pins() {
     let cursor = system::journal_cursor();
     let (mut machine, master) = Machine::with_master().await;
     let blank = machine.plug("blank").await;

@@ -63,11 +63,11 @@ fn only_direct() {
     system::run(&format!("mkdir -p /etc/keywright && echo \"route = 'direct'\" >{CONFIG}"));
 }
 
-pub async fn a_key_that_pcscd_holds_is_busy_and_is_taken_up_again() {
+pub async fn key_held_by_pcscd_is_busy_until_released() {
     let (mut machine, master) = Machine::with_master().await;
     only_direct();
     system::run(&format!("systemctl restart {UNIT}"));
-    let master = machine.seen(MASTER, master.key).await;
+    let master = machine.until_shown(MASTER, master.key).await;
     machine.until_state(&master.path, "master").await;
     start_pcscd();
     let manager = machine.client.manager().await;
@@ -86,7 +86,7 @@ pub async fn a_key_that_pcscd_holds_is_busy_and_is_taken_up_again() {
     machine.until_state(&master.path, "master").await;
 }
 
-pub async fn a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go() {
+pub async fn key_held_at_its_plug_is_shown_once_released() {
     let mut machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
     let master = machine.insert(MASTER, &[]);
@@ -94,19 +94,19 @@ pub async fn a_key_that_is_held_when_it_comes_is_shown_when_it_is_let_go() {
     only_direct();
     system::run(&format!("systemctl unmask --quiet --runtime {UNIT}"));
     machine.start_daemon();
-    let held = machine.in_port(master.port).await;
+    let held = machine.until_shown_in(master.port).await;
     machine.until_state(&held, "unusable").await;
     until_node_is_watched(master.port);
     let blank = machine.insert("blank", &[]);
     stop_pcscd();
     // It is known by what it says, so that it is only now the object that it was.
     machine.until_present("master").await;
-    let master = machine.seen(MASTER, master).await;
-    let blank = machine.seen("blank", blank).await;
+    let master = machine.until_shown(MASTER, master).await;
+    let blank = machine.until_shown("blank", blank).await;
     machine.offer(&master, &blank).await;
 }
 
-pub async fn a_key_that_gnupg_holds_is_busy_and_is_taken_up_again() {
+pub async fn key_held_by_gnupg_is_busy_until_released() {
     let (mut machine, master) = Machine::with_master().await;
     stop_pcscd();
     let gpg = "GNUPGHOME=/run/gnupg-of-the-test";
@@ -144,12 +144,12 @@ fn until_node_is_watched(port: usize) {
     system::run(&format!("until {watched}; do sleep 0.05; done"));
 }
 
-pub async fn right_after_a_job_others_see_both_keys_and_what_is_still_authorized_is_said() {
+pub async fn leftover_management_authorization_is_reported_after_a_job() {
     let (mut machine, master) = Machine::with_master().await;
     let sub = machine.plug("sub").await;
     machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
     // This firmware drops its management key's authorization when it loses power, and not before.
-    assert_eq!(what_others_may(), [MAY_NOTHING, MAY_WRITE]);
+    assert_eq!(authorizations_seen_by_opensc(), [NOT_AUTHORIZED, AUTHORIZED]);
     let authorized =
         |objects: &Objects, key: &Plugged| Some(objects.key(&key.path)?.get::<bool>("Authorized"));
     assert_eq!(authorized(&machine.watch.objects().await, &master), Some(false));
@@ -158,16 +158,16 @@ pub async fn right_after_a_job_others_see_both_keys_and_what_is_still_authorized
     let sub = machine.plug("sub").await;
     machine.until_state(&sub.path, "sub").await;
     assert_eq!(authorized(&machine.watch.objects().await, &sub), Some(false));
-    assert_eq!(what_others_may(), [MAY_NOTHING, MAY_NOTHING]);
+    assert_eq!(authorizations_seen_by_opensc(), [NOT_AUTHORIZED, NOT_AUTHORIZED]);
     drop(master);
 }
 
 /// What GENERATE answers that says no algorithm: that the management key is wanted, or which one.
-const MAY_NOTHING: &str = "69 82";
-const MAY_WRITE: &str = "6A 80";
+const NOT_AUTHORIZED: &str = "69 82";
+const AUTHORIZED: &str = "6A 80";
 
 /// What each of two Keys answers OpenSC, the most careful first. The PIN of neither is verified.
-fn what_others_may() -> Vec<String> {
+fn authorizations_seen_by_opensc() -> Vec<String> {
     let asked = format!("-s {SELECT} -s 00:20:00:80 -s 00:47:00:9A:02:AC:00:00");
     let both = "until [ $(opensc-tool --list-readers | grep -c Yes) -eq 2 ]; do sleep 0.1; done";
     let ask = |reader| format!("opensc-tool --reader {reader} {asked}");
@@ -185,7 +185,7 @@ fn what_others_may() -> Vec<String> {
     may
 }
 
-pub async fn other_peoples_tools_use_a_sub_key() {
+pub async fn opensc_and_openssl_use_a_sub_key() {
     let (machine, sub) = sub_key().await;
     let chain = machine.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
     let dir = "/run/tools";
@@ -209,7 +209,7 @@ pub async fn other_peoples_tools_use_a_sub_key() {
     assert!(verified.contains("Verified OK"), "{verified}");
 }
 
-pub async fn a_web_server_lets_a_sub_key_in_under_its_family_and_no_other() {
+pub async fn web_server_admits_a_sub_key_of_its_family_only() {
     let (mut machine, sub) = sub_key().await;
     let family = |objects: &Objects, key: &Plugged| {
         let memberships: Vec<(String, String)> = objects.key(&key.path)?.get("Memberships");
@@ -296,16 +296,16 @@ fn put_data(tag: [u8; 3], content: &[u8]) -> String {
     pieces.iter().enumerate().map(send).collect::<Vec<_>>().join(" ")
 }
 
-pub async fn somebody_elses_token_stays_as_it_is_byte_for_byte() {
-    stays_as_it_is("9A", 0x05).await;
+pub async fn foreign_access_token_is_never_changed() {
+    assert_never_changed("9A", 0x05).await;
 }
 
-pub async fn somebody_elses_signing_token_stays_as_it_is_byte_for_byte() {
-    stays_as_it_is("9C", 0x0A).await;
+pub async fn foreign_signing_token_is_never_changed() {
+    assert_never_changed("9C", 0x0A).await;
 }
 
 /// With a key in this slot, and a certificate in its container.
-async fn stays_as_it_is(slot: &str, container: u8) {
+async fn assert_never_changed(slot: &str, container: u8) {
     let mut machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
     let foreign = machine.insert("foreign", &[]);
@@ -320,7 +320,7 @@ async fn stays_as_it_is(slot: &str, container: u8) {
     machine.start_daemon();
 
     let master = machine.plug(MASTER).await;
-    let foreign = machine.seen("foreign", foreign).await;
+    let foreign = machine.until_shown("foreign", foreign).await;
     machine.until_state(&foreign.path, "foreign").await;
     machine.watch.until_decision([&master.path, &foreign.path], "foreign-credentials").await;
     let said = system::run("keywrightctl decisions");
@@ -332,12 +332,12 @@ async fn stays_as_it_is(slot: &str, container: u8) {
     }
     system::run(&format!("systemctl restart {UNIT}"));
     let device = format!("/sys/bus/usb/devices/{}", vhci::device_name(foreign.key.port));
-    let foreign = machine.seen("foreign", foreign.key).await;
+    let foreign = machine.until_shown("foreign", foreign.key).await;
     system::run(&format!("echo 0 >{device}/authorized"));
     machine.until_gone(&foreign.path).await;
     system::run(&format!("echo 1 >{device}/authorized"));
     machine.until_present("foreign").await;
-    let foreign = machine.seen("foreign", foreign.key).await;
+    let foreign = machine.until_shown("foreign", foreign.key).await;
     machine.unplug(foreign).await;
     let foreign = machine.plug("foreign").await;
     machine.until_state(&foreign.path, "foreign").await;
