@@ -1,4 +1,7 @@
-//! Asking and ordering: the Manager's methods, typed.
+//! The methods of `org.keywright1.Manager` and `org.keywright1.Key`, typed.
+//!
+//! Every method fails with [`Error::Daemon`] when the daemon refuses the call and with [`Error::Bus`] or
+//! [`Error::NotRunning`] when it cannot be reached; "Errors" below names the refusals.
 
 use keywright_proto::{Kind, bus};
 use zbus::{
@@ -8,20 +11,20 @@ use zbus::{
 
 use crate::{
     error::{Error, Result},
-    model::{Decision, GroupRow, KeyRow, LockRow, RightRow, State, WaitingRow},
+    model::{GroupRow, KeyRow, LockRow, RightRow, State, WaitingRow},
     pin::Pin,
     proxy::{KeyProxy, ManagerProxy, Options},
     snapshot,
     wizard::Wizard,
 };
 
-/// Rows asked for at once. At about 150 bytes a row, far below what a bus message may hold.
+/// Rows per page. At about 150 bytes a row this is far below the size limit of a bus message.
 const PAGE: u32 = 1000;
 
 /// Which bus the daemon is on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Bus {
-    /// The system bus: where the installed daemon is.
+    /// The system bus, where the installed daemon runs.
     #[default]
     System,
     /// The user's session bus.
@@ -40,17 +43,34 @@ impl From<&str> for Bus {
     }
 }
 
-/// Which Locks to list.
+/// Filter of [`Client::list_locks`]. Fields that are None do not filter.
 #[derive(Debug, Clone, Default)]
 pub struct LockFilter {
-    /// Only this family's.
+    /// Only Locks of this family.
     pub family: Option<String>,
-    /// Only those that the daemon finds by this text.
+    /// Only Locks whose name contains this text or whose id begins with it.
     pub query: Option<String>,
-    /// Only those selected in this serialization (its path).
+    /// Only Locks selected in this serialization (its object path).
     pub serialization: Option<String>,
-    /// Only those of this group.
+    /// Only Locks of this group.
     pub group: Option<String>,
+}
+
+impl LockFilter {
+    fn options(&self) -> Result<Options<'_>> {
+        let mut options = Options::new();
+        for (name, text) in
+            [("family", &self.family), ("query", &self.query), ("group", &self.group)]
+        {
+            if let Some(text) = text {
+                options.insert(name, text.as_str().into());
+            }
+        }
+        if let Some(path) = &self.serialization {
+            options.insert("serialization", Variant::from(object(path)?));
+        }
+        Ok(options)
+    }
 }
 
 /// A connection to the daemon. Cheap to clone.
@@ -61,10 +81,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a bus. The daemon is not started by this, but by the first call.
+    /// Connects to a bus. This does not start the daemon; the first call does.
     ///
     /// # Errors
-    /// [`Error::Bus`] where the bus cannot be reached.
+    /// [`Error::Bus`] if the bus cannot be reached.
     pub async fn connect(bus: &Bus) -> Result<Self> {
         let builder = match bus {
             Bus::System => zbus::connection::Builder::system(),
@@ -74,10 +94,10 @@ impl Client {
         Self::from_connection(builder.build().await?).await
     }
 
-    /// Uses a connection that exists, to a bus or straight to a daemon.
+    /// Uses an existing connection to a bus, or a peer-to-peer connection to a daemon.
     ///
     /// # Errors
-    /// None in practice; [`Error::Bus`] where the connection is already closed.
+    /// [`Error::Bus`] if the connection is closed.
     pub async fn from_connection(connection: Connection) -> Result<Self> {
         let manager = ManagerProxy::builder(&connection)
             .cache_properties(CacheProperties::No)
@@ -86,115 +106,57 @@ impl Client {
         Ok(Self { connection, manager })
     }
 
-    /// The connection, for what this library leaves out.
+    /// The D-Bus connection, for calls that this library does not cover.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// The daemon's version; starts the daemon where the bus can.
+    /// Returns the daemon's version. The bus starts the daemon if it is not running.
     ///
     /// # Errors
-    /// [`Error::NotRunning`] where it cannot.
+    /// [`Error::NotRunning`] if the bus cannot start it.
     pub async fn version(&self) -> Result<String> {
         Ok(self.manager.version().await?)
     }
 
-    /// Everything that the daemon shows now. To follow it, use [`crate::Watch`].
-    ///
-    /// # Errors
-    /// Those of the bus.
+    /// Returns the daemon's current state. To follow changes, use [`crate::Watch`].
     pub async fn state(&self) -> Result<State> {
         let snapshot = snapshot::fetch(&self.connection, bus::NAME).await?;
         State::from_snapshot(snapshot)
     }
 
-    /// Present pairs without an offer, and why.
+    /// Lists all Keys that this station knows.
     ///
     /// # Errors
-    /// Those of the bus.
-    pub async fn decisions(&self) -> Result<Vec<Decision>> {
-        let rows = self.manager.decisions().await?;
-        Ok(rows.into_iter().map(Decision::from).collect())
-    }
-
-    /// All Keys this station knows, page by page.
-    ///
-    /// # Errors
-    /// NotAuthorized, and those of the bus.
+    /// NotAuthorized.
     pub async fn list_keys(&self) -> Result<Vec<KeyRow>> {
-        let mut rows = Vec::new();
-        let mut after = String::new();
-        loop {
-            let (page, next) = self.manager.list_keys(Options::new(), &after, PAGE).await?;
-            rows.extend(page.into_iter().map(KeyRow::from));
-            if !next_page(&mut after, next)? {
-                return Ok(rows);
-            }
-        }
+        let manager = &self.manager;
+        all_pages(async |after| manager.list_keys(Options::new(), &after, PAGE).await).await
     }
 
-    /// All Locks that pass the filter, page by page.
+    /// Lists all Locks that pass the filter.
     ///
     /// # Errors
-    /// NotAuthorized, NotFound, and those of the bus.
+    /// NotAuthorized, NotFound.
     pub async fn list_locks(&self, filter: &LockFilter) -> Result<Vec<LockRow>> {
-        let mut rows = Vec::new();
-        let mut after = String::new();
-        loop {
-            let (page, next) = self.lock_page(filter, &after, PAGE).await?;
-            rows.extend(page);
-            if !next_page(&mut after, next)? {
-                return Ok(rows);
-            }
-        }
+        let manager = &self.manager;
+        let options = filter.options()?;
+        all_pages(async |after| manager.list_locks(options.clone(), &after, PAGE).await).await
     }
 
-    /// One page of Locks after the one named, and what to pass for the next page (empty: none).
+    /// Lists the groups of Locks of one family, or of all.
     ///
     /// # Errors
-    /// As [`Client::list_locks`].
-    pub async fn lock_page(
-        &self,
-        filter: &LockFilter,
-        after: &str,
-        limit: u32,
-    ) -> Result<(Vec<LockRow>, String)> {
-        let mut options = Options::new();
-        if let Some(family) = &filter.family {
-            options.insert("family", family.as_str().into());
-        }
-        if let Some(query) = &filter.query {
-            options.insert("query", query.as_str().into());
-        }
-        if let Some(path) = &filter.serialization {
-            options.insert("serialization", Variant::from(object(path)?));
-        }
-        if let Some(group) = &filter.group {
-            options.insert("group", group.as_str().into());
-        }
-        let (page, next) = self.manager.list_locks(options, after, limit).await?;
-        Ok((page.into_iter().map(LockRow::from).collect(), next))
-    }
-
-    /// All groups of Locks, of all families or of one, page by page.
-    ///
-    /// # Errors
-    /// NotAuthorized, and those of the bus.
+    /// NotAuthorized.
     pub async fn list_groups(&self, family: Option<&str>) -> Result<Vec<GroupRow>> {
-        let mut rows = Vec::new();
-        let mut after = String::new();
-        loop {
-            let filter = family.map(|family| ("family", family.into())).into_iter().collect();
-            let (page, next) = self.manager.list_groups(filter, &after, PAGE).await?;
-            rows.extend(page.into_iter().map(GroupRow::from));
-            if !next_page(&mut after, next)? {
-                return Ok(rows);
-            }
-        }
+        let manager = &self.manager;
+        let filter: Options<'_> =
+            family.map(|family| ("family", family.into())).into_iter().collect();
+        all_pages(async |after| manager.list_groups(filter.clone(), &after, PAGE).await).await
     }
 
-    /// Adds Locks (their ids, or `group:` and the name of a group) to a group of a family, and takes others out; makes it
-    /// where there is none. Returns how many it has now.
+    /// Adds Locks to a group of a family and removes others; creates the group if it does not exist. Locks are given by
+    /// id, or as `group:NAME`. Returns the number of Locks that the group now has.
     ///
     /// # Errors
     /// NotFound, KeyAbsent, LimitExceeded and more.
@@ -208,7 +170,7 @@ impl Client {
         Ok(self.manager.set_group(family, name, add, remove).await?)
     }
 
-    /// Removes a group; its Locks and all rights stay.
+    /// Deletes a group. Its Locks and all rights stay.
     ///
     /// # Errors
     /// NotFound, KeyAbsent and more.
@@ -216,43 +178,29 @@ impl Client {
         Ok(self.manager.remove_group(family, name).await?)
     }
 
-    /// A Key's rights, page by page.
+    /// Lists a Key's rights.
     ///
     /// # Errors
-    /// NotFound, NotAuthorized, and those of the bus.
+    /// NotFound, NotAuthorized.
     pub async fn list_rights(&self, key_id: &str) -> Result<Vec<RightRow>> {
-        let mut rows = Vec::new();
-        let mut after = String::new();
-        loop {
-            let (page, next) = self.manager.list_rights(key_id, &after, PAGE).await?;
-            rows.extend(page.into_iter().map(RightRow::from));
-            if !next_page(&mut after, next)? {
-                return Ok(rows);
-            }
-        }
+        let manager = &self.manager;
+        all_pages(async |after| manager.list_rights(key_id, &after, PAGE).await).await
     }
 
-    /// What is still to be signed in a family, page by page.
+    /// Lists the signatures that are pending in a family.
     ///
     /// # Errors
-    /// NotFound, NotAuthorized, and those of the bus.
+    /// NotFound, NotAuthorized.
     pub async fn list_waiting(&self, family: &str) -> Result<Vec<WaitingRow>> {
-        let mut rows = Vec::new();
-        let mut after = String::new();
-        loop {
-            let (page, next) = self.manager.list_waiting(family, &after, PAGE).await?;
-            rows.extend(page.into_iter().map(WaitingRow::from));
-            if !next_page(&mut after, next)? {
-                return Ok(rows);
-            }
-        }
+        let manager = &self.manager;
+        all_pages(async |after| manager.list_waiting(family, &after, PAGE).await).await
     }
 
-    /// Starts a serialization by hand and returns its path; the path of a live one, if there is
-    /// one for the pair. No issuer: the candidate becomes a new Master.
+    /// Starts a serialization and returns its object path; returns the path of the open one if the pair already has
+    /// one. Without an issuer the candidate becomes a new Master.
     ///
     /// # Errors
-    /// The reasons of the contract, section 2, and InvalidArgument.
+    /// The reasons that `Decisions` lists, as errors (`docs/dbus.md`), and InvalidArgument.
     pub async fn start_serialization(
         &self,
         issuer: Option<&str>,
@@ -272,16 +220,16 @@ impl Client {
         Ok(path.to_string())
     }
 
-    /// Drives a serialization.
+    /// Attaches a wizard session to a serialization.
     ///
     /// # Errors
-    /// [`Error::Gone`] where there is none at this path.
+    /// [`Error::Gone`] if there is none at this path.
     pub async fn wizard(&self, path: &str) -> Result<Wizard> {
         Wizard::attach(self, path).await
     }
 
-    /// Serializes an issuing Key (its path) to a Lock; returns the Lock's id and its certificate
-    /// chain, PEM, leaf first, root included.
+    /// Certifies a Lock with the issuing Key at this object path. Returns the Lock's id and its certificate chain: PEM,
+    /// leaf first, root included.
     ///
     /// # Errors
     /// KeyAbsent, NotAnIssuer, PinInvalid and more; InvalidArgument for a bad request.
@@ -296,7 +244,7 @@ impl Client {
         Ok(self.manager.add_lock(&object(issuer)?, name, csr_pem, Fd::from(fd)).await?)
     }
 
-    /// Removes a Lock (its id) from its family, for good.
+    /// Removes a Lock from its family for good.
     ///
     /// # Errors
     /// KeyAbsent, NotAnIssuer, NotFound, PinInvalid and more.
@@ -305,7 +253,7 @@ impl Client {
         Ok(self.manager.remove_lock(&object(issuer)?, lock_id, fd).await?)
     }
 
-    /// Gives and takes rights on Locks (their ids, or `group:` and the name of a group).
+    /// Adds and removes a Key's rights on Locks, which are given by id or as `group:NAME`.
     ///
     /// # Errors
     /// KeyAbsent, NotAnIssuer, NotFound, PinInvalid and more.
@@ -336,8 +284,8 @@ impl Client {
         Ok(self.manager.revoke_key(&object(issuer)?, key_id, reason, fd).await?)
     }
 
-    /// Certifies a key that lives in software; returns the Key's id and its certificate chain, PEM, leaf first, root
-    /// included.
+    /// Certifies a Sub Key whose private key is in software. Returns its id and its certificate chain: PEM, leaf first,
+    /// root included.
     ///
     /// # Errors
     /// KeyAbsent, NotAnIssuer, NotFound, PinInvalid and more; InvalidArgument for a bad request.
@@ -369,7 +317,7 @@ impl Client {
         Ok(self.manager.rename_lock(id, name).await?)
     }
 
-    /// A family's self-signed roots and its CRLs, PEM: what a server needs to check its Keys.
+    /// Returns a family's self-signed roots and its CRLs as PEM: what a server needs to verify its Keys.
     ///
     /// # Errors
     /// NotFound.
@@ -377,7 +325,7 @@ impl Client {
         Ok(self.manager.get_family_bundle(family).await?)
     }
 
-    /// A Key's statement for one Lock with its inclusion proof.
+    /// Returns the grant of a Key for one Lock: the signed statement with its inclusion proof.
     ///
     /// # Errors
     /// NotFound.
@@ -385,7 +333,7 @@ impl Client {
         Ok(self.manager.get_grant(key_id, lock_id).await?)
     }
 
-    /// Takes a Lock's confirmation that was carried by hand.
+    /// Imports a Lock's confirmation that was carried by hand.
     ///
     /// # Errors
     /// Unverified, InvalidArgument.
@@ -393,7 +341,7 @@ impl Client {
         Ok(self.manager.apply_confirmation(confirmation).await?)
     }
 
-    /// Has the daemon write a family's signed objects into a file.
+    /// Makes the daemon write a family's signed objects to a file.
     ///
     /// # Errors
     /// NotFound, NotAuthorized.
@@ -401,7 +349,7 @@ impl Client {
         Ok(self.manager.export_family(family, Fd::from(out)).await?)
     }
 
-    /// Merges another station's export; returns how many objects were new.
+    /// Merges the export of another station. Returns the number of objects that were new.
     ///
     /// # Errors
     /// Unverified, InvalidArgument, NotAuthorized.
@@ -409,7 +357,7 @@ impl Client {
         Ok(self.manager.import_family(Fd::from(input)).await?)
     }
 
-    /// Has the daemon write its log of events into a file: one line of JSON an event. [`crate::audit`] checks it.
+    /// Makes the daemon write its audit log to a file, one line of JSON per event. [`crate::audit`] verifies it.
     ///
     /// # Errors
     /// NotAuthorized, StaleRevision.
@@ -417,10 +365,10 @@ impl Client {
         Ok(self.manager.export_audit(Fd::from(out)).await?)
     }
 
-    /// A Key's certificate chain, PEM, leaf first. No family: its own.
+    /// Returns a Key's certificate chain in a family (default: its own) as PEM, leaf first.
     ///
     /// # Errors
-    /// NotFound, Unsupported for a blank Key.
+    /// NotFound; Unsupported for a blank Key.
     pub async fn certificate_chain(&self, key: &str, family: Option<&str>) -> Result<String> {
         Ok(self.key(key).await?.get_certificate_chain(family.unwrap_or_default()).await?)
     }
@@ -434,10 +382,10 @@ impl Client {
         Ok(self.key(key).await?.change_pin(old, new).await?)
     }
 
-    /// Sets a new PIN with the recovery code.
+    /// Sets a new PIN with the recovery code (the PUK).
     ///
     /// # Errors
-    /// PinInvalid (of the code), PinBlocked, KeyAbsent, KeyBusy.
+    /// PinInvalid if the code is wrong, PinBlocked, KeyAbsent, KeyBusy.
     pub async fn unblock_pin(&self, key: &str, code: &Pin, new: &Pin) -> Result<()> {
         let (code, new) = (Fd::from(code.to_fd()?), Fd::from(new.to_fd()?));
         Ok(self.key(key).await?.unblock_pin(code, new).await?)
@@ -447,7 +395,7 @@ impl Client {
         self.proxy(path).await
     }
 
-    /// A proxy without a property cache: a [`crate::Watch`] follows properties, consistently.
+    /// Builds a proxy without a property cache: [`crate::Watch`] follows properties in a consistent order.
     pub(crate) async fn proxy<P>(&self, path: &str) -> Result<P>
     where
         P: From<zbus::Proxy<'static>> + Defaults + zbus::proxy::ProxyImpl<'static>,
@@ -460,16 +408,30 @@ impl Client {
     }
 }
 
-/// A path that the daemon gave, as D-Bus wants it.
+/// Converts an object path from the daemon to its D-Bus type.
 pub(crate) fn object(path: &str) -> Result<ObjectPath<'_>> {
     ObjectPath::try_from(path).map_err(|_| Error::malformed(format_args!("object path {path:?}")))
 }
 
-/// Moves to the next page. A daemon that repeats itself must not keep a client busy for ever.
-fn next_page(after: &mut String, next: String) -> Result<bool> {
-    if !next.is_empty() && next == *after {
-        return Err(Error::malformed("next page (it is the same again)"));
+/// Reads a list to its end, `page` by page, each from the cursor that the one before returned.
+///
+/// # Errors
+/// [`Error::Malformed`] if a cursor repeats: a faulty daemon must not keep a client in this loop for ever.
+async fn all_pages<W, R, F>(page: impl Fn(String) -> F) -> Result<Vec<R>>
+where
+    R: From<W>,
+    F: Future<Output = zbus::Result<(Vec<W>, String)>>,
+{
+    let (mut rows, mut after) = (Vec::new(), String::new());
+    loop {
+        let (wires, next) = page(after.clone()).await?;
+        rows.extend(wires.into_iter().map(R::from));
+        if next.is_empty() {
+            return Ok(rows);
+        }
+        if next == after {
+            return Err(Error::malformed("next page (its cursor repeats)"));
+        }
+        after = next;
     }
-    *after = next;
-    Ok(!after.is_empty())
 }

@@ -1,69 +1,69 @@
-//! What can go wrong between a front-end and the daemon.
+//! Errors between a front-end and the daemon.
 
 use std::{fmt, io};
 
 use keywright_proto::{ErrorName, bus};
 use zbus::{DBusError, fdo};
 
-/// The result of everything here.
+/// The result of this library's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call did not do what it was asked to.
+/// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The daemon refused, and says why.
+    /// The daemon refused the call.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// Nobody owns the name, and the bus could not start the daemon.
+    /// The daemon is not on the bus, and the bus could not start it.
     #[error(
-        "the Keywright daemon does not run and could not be started ({0}); \
+        "the Keywright daemon is not running and could not be started ({0}); \
          start it with: systemctl start keywrightd.service"
     )]
     NotRunning(String),
-    /// The bus itself, or an answer of the bus.
+    /// The bus cannot be reached, or refused the call.
     #[error("{0}")]
     Bus(BusError),
-    /// The daemon's answer has another type than the contract gives it.
-    #[error("the daemon's {what} is not what this client expects; install matching versions")]
+    /// A property or reply does not have its documented type.
+    #[error("the daemon sent an unexpected {what}; install the same version of daemon and client")]
     Malformed {
-        /// The property or reply.
+        /// Which property or reply.
         what: String,
     },
-    /// A file descriptor for a secret could not be made or read.
+    /// A file descriptor for a secret could not be created or read.
     #[error("cannot pass a secret to or from the daemon: {0}")]
     Secret(String),
-    /// The object is gone: finished, cancelled, or its Key was unplugged.
-    #[error("{path} no longer exists; plug the Keys in again to start anew")]
+    /// The object was removed: finished, cancelled, or its Key was unplugged.
+    #[error("{path} no longer exists; plug the Keys in again to start over")]
     Gone {
         /// The object's path.
         path: String,
     },
 }
 
-/// A refusal of the bus, or no bus.
+/// An error of the bus itself.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 pub struct BusError {
-    /// The D-Bus error's name, where there was one.
+    /// The D-Bus error name, if there was one.
     pub name: Option<String>,
-    /// What the bus said, and what to do.
+    /// What happened and what to do.
     pub text: String,
 }
 
-/// A refusal by its name, with the daemon's text.
+/// A refusal of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct DaemonError {
-    /// Which of the contract's; none for a name that only a newer daemon knows.
+    /// The error; None for a name that this version does not know.
     pub error: Option<ErrorName>,
-    /// The whole D-Bus error name.
+    /// The full D-Bus error name.
     pub name: String,
-    /// What happened, to what, and what to do next; English.
+    /// What happened, to what, and what to do next, in English.
     pub text: String,
 }
 
 impl DaemonError {
-    /// From a whole D-Bus error name, if it is one of Keywright's.
+    /// Builds the error if the D-Bus error name is one of Keywright's.
     fn from_reply(name: &str, text: &str) -> Option<Self> {
         let ours = name.starts_with(bus::ERROR_PREFIX);
         ours.then(|| Self { error: name.parse().ok(), name: name.into(), text: text.into() })
@@ -71,7 +71,7 @@ impl DaemonError {
 }
 
 impl Error {
-    /// The daemon's error, where it was the daemon that refused.
+    /// The daemon's refusal, if this is one.
     pub fn daemon(&self) -> Option<&DaemonError> {
         match self {
             Self::Daemon(error) => Some(error),
@@ -79,7 +79,7 @@ impl Error {
         }
     }
 
-    /// The D-Bus error's whole name, where there was one.
+    /// The full D-Bus error name, if there was one.
     pub fn dbus_name(&self) -> Option<String> {
         match self {
             Self::Daemon(error) => Some(error.name.clone()),
@@ -99,7 +99,7 @@ impl Error {
     }
 
     pub(crate) fn closed() -> Self {
-        Self::bus(None, "the connection to the bus ended; try again")
+        Self::bus(None, "the connection to the bus was closed; try again")
     }
 
     fn bus(name: Option<String>, text: impl Into<String>) -> Self {
@@ -124,11 +124,11 @@ impl From<zbus::Error> for Error {
             zbus::Error::InputOutput(error) => {
                 Self::bus(None, format!("the connection to the bus failed: {error}"))
             }
-            zbus::Error::Address(text) => Self::bus(None, format!("not a bus address: {text}")),
+            zbus::Error::Address(text) => Self::bus(None, format!("invalid bus address: {text}")),
             zbus::Error::SignatureMismatch(..) | zbus::Error::IncorrectType => {
                 Self::malformed("reply")
             }
-            other => Self::bus(None, format!("the bus: {other}")),
+            other => Self::bus(None, format!("D-Bus error: {other}")),
         }
     }
 }
@@ -147,7 +147,7 @@ impl From<fdo::Error> for Error {
             }
             Fdo::AccessDenied(_) => Self::bus(
                 Some(error.name().to_string()),
-                format!("the bus policy forbids it ({text}); see `keywrightctl doctor`"),
+                format!("the D-Bus policy denied the call ({text}); run `keywrightctl doctor`"),
             ),
             _ => Self::bus(Some(error.name().to_string()), text),
         }
@@ -166,7 +166,7 @@ mod tests {
         }
         let newer = error("org.keywright1.Error.TooWarm").unwrap();
         assert_eq!((newer.error, newer.name.as_str()), (None, "org.keywright1.Error.TooWarm"));
-        // The last part alone is nobody's name, and others have the same last parts.
+        // The last part alone is not a full name, and other services use the same last parts.
         assert_eq!(error("NotFound"), None);
         assert_eq!(error("org.freedesktop.DBus.Error.NotFound"), None);
     }

@@ -1,8 +1,7 @@
-//! What happens, as typed events: nothing twice, nothing left out.
+//! Follows the daemon's D-Bus signals and reports them as typed events, each change once.
 //!
-//! A [`Watch`] first listens, then asks for everything, then reports differences. Its match rules
-//! stay while the daemon is gone: the daemon leaves the bus when it is idle, and comes back with
-//! the next plug.
+//! A [`Watch`] subscribes first, then fetches the whole state, then reports differences. It stays
+//! subscribed while the daemon is off the bus: an idle daemon exits, and the next plug starts it again.
 
 use std::{
     collections::VecDeque,
@@ -29,83 +28,83 @@ use crate::{
     snapshot::{self, Change, Signal},
 };
 
-/// Messages that zbus may queue for us before it stops reading the socket.
+/// Messages that zbus queues for a stream before it stops reading the socket.
 const QUEUE: Option<NonZeroUsize> = NonZeroUsize::new(1024);
 
-/// Something that happened.
+/// A change of the daemon's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum WatchEvent {
-    /// A Key is there that was not.
+    /// A Key's object appeared.
     KeyAdded {
-        /// As it is now.
+        /// Its new state.
         key: Key,
     },
-    /// A property of a Key changed; `present` tells of plug and unplug.
+    /// A property of a Key changed; `present` changes with plug and unplug.
     KeyChanged {
-        /// As it is now.
+        /// Its new state.
         key: Key,
     },
-    /// A Key's object is gone.
+    /// A Key's object was removed.
     KeyRemoved {
-        /// As it was last.
+        /// Its last state.
         key: Key,
     },
-    /// A serialization is offered, or was started.
+    /// A serialization was offered, or started by a call.
     OfferAdded {
-        /// As it is now.
+        /// Its new state.
         serialization: Serialization,
     },
     /// A serialization entered another step.
     StepChanged {
-        /// As it is now.
+        /// Its new state.
         serialization: Serialization,
     },
-    /// The write went on.
+    /// The write made progress.
     Progress {
-        /// As it is now.
+        /// Its new state.
         serialization: Serialization,
     },
     /// Another property of a serialization changed: owner, PINs needed, outcome…
     OfferChanged {
-        /// As it is now.
+        /// Its new state.
         serialization: Serialization,
     },
-    /// A serialization's object is gone.
+    /// A serialization's object was removed.
     OfferRemoved {
-        /// As it was last.
+        /// Its last state.
         serialization: Serialization,
     },
-    /// The pairs without an offer are others now.
+    /// The list of pairs without an offer changed.
     DecisionsChanged {
-        /// All of them.
+        /// The new list.
         decisions: Vec<Decision>,
     },
-    /// Locks have confirmed what changes rights of a Key.
+    /// Locks confirmed changes of a Key's rights.
     RightsConfirmed {
         /// The Key's id.
         key_id: String,
-        /// The rights.
+        /// The confirmed rights.
         rights: Vec<ConfirmedRight>,
     },
     /// The daemon left the bus.
     DaemonGone,
-    /// The daemon is on the bus; what changed meanwhile follows.
+    /// The daemon is on the bus again; events for what changed meanwhile follow.
     DaemonBack,
 }
 
-/// A right that waits no more.
+/// A right whose change a Lock has confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfirmedRight {
     /// The Lock's id.
     pub lock_id: String,
     /// `active` or `removed`.
     pub state: String,
-    /// For how many seconds it waited.
+    /// Seconds from the change to its confirmation.
     pub waited: u64,
 }
 
-/// Follows the daemon.
+/// Follows the daemon's state.
 #[derive(Debug)]
 pub struct Watch {
     state: State,
@@ -114,14 +113,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to listen; returns with the daemon's state as of now. Does not start the daemon:
+    /// Subscribes, and returns once the daemon's current state is known. Does not start the daemon;
     /// [`Client::version`] does.
-    ///
-    /// # Errors
-    /// Those of the bus.
     pub async fn start(client: &Client) -> Result<Self> {
-        // Unbounded, because a full queue would hold back the replies to calls on the same
-        // connection; what fills it is one daemon at the pace of hands and tokens.
+        // Unbounded, because a full queue would block the replies to calls on the same connection.
+        // It is filled by one daemon only, at the pace of plugs and token commands.
         let (out, changes) = unbounded_channel();
         let listener = Listener::start(client.connection().clone(), out).await?;
         tokio::spawn(listener.run());
@@ -131,7 +127,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Everything that the events told so far.
+    /// The daemon's state after the last event that [`Watch::next`] can return.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -139,8 +135,8 @@ impl Watch {
     /// Waits for the next event. Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Bus`] where the connection ended, [`Error::Malformed`] where the daemon's answers
-    /// are not those of the contract.
+    /// [`Error::Bus`] if the connection ended, [`Error::Malformed`] if a signal or reply does not have its
+    /// documented type.
     pub async fn next(&mut self) -> Result<WatchEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -159,10 +155,10 @@ impl Watch {
     }
 }
 
-/// The task that reads the bus and passes on what it hears, in order.
+/// The task that reads the bus and forwards changes in order.
 struct Listener {
     connection: Connection,
-    /// Straight to a daemon there are no names: whoever is there is the daemon.
+    /// False on a peer-to-peer connection: there are no bus names, and the peer is the daemon.
     on_bus: bool,
     owner: Option<OwnedUniqueName>,
     signals: MessageStream,
@@ -170,10 +166,14 @@ struct Listener {
     out: UnboundedSender<Result<Change>>,
 }
 
+/// One message from the bus that concerns the daemon.
 enum BusInput {
     Signal(Signal),
+    /// The daemon's name has a new owner; None: it has none.
     Owner(Option<OwnedUniqueName>),
+    /// A signal of the daemon that could not be decoded.
     Unreadable(Error),
+    /// The connection ended, or nobody receives changes any more.
     End,
 }
 
@@ -223,7 +223,7 @@ impl Listener {
         }
     }
 
-    /// The whole state, with what is signalled meanwhile; None at the end of the connection.
+    /// Fetches the whole state and collects the signals that arrive meanwhile. None when the connection ended.
     async fn fetch_state(&mut self) -> Option<Result<Change>> {
         'again: loop {
             let destination = match &self.owner {
@@ -235,7 +235,7 @@ impl Listener {
             let mut fetch = pin!(snapshot::fetch(&connection, &destination));
             let mut later = Vec::new();
             loop {
-                // Biased: what arrived before the reply is taken in before the reply.
+                // Biased: signals that arrived before the reply are read before the reply.
                 tokio::select! { biased;
                     input = self.next_input() => match input {
                         BusInput::Signal(signal) => later.push(signal),
@@ -248,7 +248,7 @@ impl Listener {
                     },
                     snapshot = &mut fetch => return Some(match snapshot {
                         Ok(snapshot) => Ok(Change::Full(snapshot, later)),
-                        // It left while it was asked; its next owner is another question.
+                        // It left the bus during the call. A new owner is fetched from again.
                         Err(Error::NotRunning(_)) => Ok(Change::Gone),
                         Err(error) => Err(error),
                     }),
@@ -257,7 +257,7 @@ impl Listener {
         }
     }
 
-    /// The next thing that is ours. Cancel safe: a message is taken out only to be returned.
+    /// Waits for the next message that concerns the daemon. Cancel safe: a message is taken out only to be returned.
     async fn next_input(&mut self) -> BusInput {
         let Self { signals, owners, out, owner, on_bus, .. } = self;
         loop {
@@ -275,7 +275,7 @@ impl Listener {
                     _ => return BusInput::End,
                 },
             };
-            // Anybody may send us a signal; only the daemon's count.
+            // Any program can send this client a signal; only the daemon's are used.
             if *on_bus && message.header().sender() != owner.as_deref() {
                 continue;
             }
@@ -288,7 +288,7 @@ impl Listener {
     }
 }
 
-/// Who owns the daemon's name.
+/// Returns the owner of the daemon's bus name.
 async fn owner(connection: &Connection) -> Result<Option<OwnedUniqueName>> {
     let name = BusName::try_from(bus::NAME)?;
     match DBusProxy::new(connection).await?.get_name_owner(name).await {
@@ -298,7 +298,7 @@ async fn owner(connection: &Connection) -> Result<Option<OwnedUniqueName>> {
     }
 }
 
-/// The new owner in a `NameOwnerChanged` of the bus itself.
+/// Reads the new owner from a `NameOwnerChanged` signal of the bus; None if it is another message.
 fn new_owner(message: &Message) -> Option<Option<OwnedUniqueName>> {
     if message.header().sender()?.as_str() != "org.freedesktop.DBus" {
         return None;

@@ -1,10 +1,10 @@
 //! Typed client of the Keywright daemon.
 //!
-//! A front-end needs nothing else to talk to the daemon, not even a D-Bus library:
-//! [`Client`] asks and orders, [`Watch`] tells what changes, [`Wizard`] drives a serialization.
-//! `docs/front-ends.md` shows both ways, this library and plain D-Bus.
+//! A front-end needs no D-Bus library of its own:
+//! [`Client`] calls the Manager's methods, [`Watch`] reports changes, [`Wizard`] drives one serialization.
+//! `docs/front-ends.md` shows the same session with this library and with plain D-Bus.
 //!
-//! It runs on a tokio runtime; the current-thread one is enough.
+//! It needs a tokio runtime; a current-thread one is enough.
 #![forbid(unsafe_code)]
 
 pub mod audit;
@@ -27,10 +27,10 @@ pub use model::{
 pub use pin::Pin;
 pub use wizard::{Situation, Wizard};
 
-/// What a [`Client`] takes and returns of the shared vocabulary.
+/// Types of `keywright-proto` that appear in this API.
 pub use keywright_proto::{ErrorName, Kind, Role, bus};
 
-/// Compiles the guide's example.
+/// Compiles the example of `docs/front-ends.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/front-ends.md")]
 struct FrontEnds;

@@ -1,4 +1,4 @@
-//! Secrets that cross the bus as file descriptors only: PINs and recovery codes.
+//! PINs and recovery codes. They cross the bus as file descriptors only, never in a message.
 
 use std::{
     fmt,
@@ -13,10 +13,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
 
-/// Longer than any PIN or PUK of SP 800-73-4 (8 bytes); what is longer is not one.
+/// Longest secret that is accepted, in bytes. A PIN or PUK has at most 8 (SP 800-73-4).
 const MAX_LEN: usize = 256;
 
-/// A PIN or a recovery code. Wiped when dropped, never shown by `Debug`.
+/// A PIN or a recovery code. Zeroized when dropped; `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pin(Zeroizing<Vec<u8>>);
 
@@ -31,34 +31,33 @@ impl Pin {
         &self.0
     }
 
-    /// Whether there is nothing.
+    /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A sealed memfd with exactly these bytes, to be read from offset 0.
+    /// Creates a sealed memfd with exactly these bytes.
     ///
     /// # Errors
-    /// [`Error::Secret`] where the system has no descriptor or memory left.
+    /// [`Error::Secret`] if the system has no descriptor or memory left.
     pub fn to_fd(&self) -> Result<OwnedFd> {
         let fd = memfd_create("keywright-pin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map_err(Error::secret)?;
         let file = File::from(fd);
-        // Written at an offset, so that the descriptor's own position stays at 0 for readers
-        // who simply read.
+        // Written with pwrite, so that the file position stays at 0 for readers that use read().
         file.write_all_at(&self.0, 0).map_err(Error::secret)?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         fcntl_add_seals(&file, seals).map_err(Error::secret)?;
         Ok(file.into())
     }
 
-    /// What a descriptor from the daemon holds: a memfd from offset 0, or a pipe to its end.
+    /// Reads the secret behind a descriptor from the daemon: a memfd from offset 0, or a pipe to its end.
     ///
     /// # Errors
-    /// [`Error::Secret`] where it cannot be read, is empty, or is longer than any secret.
+    /// [`Error::Secret`] if it cannot be read, is empty, or is longer than 256 bytes.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
         let file = File::from(fd);
-        // Room for everything at once: a growing Vec would leave copies behind.
+        // Allocated in full: a growing Vec would leave copies of the secret behind.
         let mut bytes = Zeroizing::new(vec![0; MAX_LEN + 1]);
         let length = read(&file, &mut bytes).map_err(Error::secret)?;
         if length == 0 || length > MAX_LEN {
@@ -70,7 +69,7 @@ impl Pin {
     }
 }
 
-/// As many bytes as there are, up to the buffer's end.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 fn read(mut file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     let seekable = file.metadata()?.is_file();
     let mut length = 0;

@@ -1,7 +1,7 @@
-//! The D-Bus interfaces as the contract writes them. [`crate::Client`] and [`crate::Wizard`] are
-//! the typed way; these are for what they leave out.
+//! zbus proxies of the D-Bus interfaces in `docs/dbus.md`. [`crate::Client`] and [`crate::Wizard`] wrap
+//! them; use these for calls that the wrappers do not cover.
 //!
-//! Calls that may need an administrator's password are marked so that polkit may ask for it.
+//! Calls that may need an administrator's password allow polkit to ask for it (`allow_interactive_auth`).
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ pub type KeyRowWire = (String, String, String, String, u64);
 pub type LockRowWire = (String, String, String, bool, u64);
 /// A row of `ListRights`: Lock id, Lock name, state, since (Unix seconds).
 pub type RightRowWire = (String, String, String, u64);
-/// A row of `ListWaiting`: what, id, name, serial number, who signs.
+/// A row of `ListWaiting`: what, id, name, serial number, signer.
 pub type WaitingRowWire = (String, String, String, String, String);
-/// A row of `ListGroups`: family, name, how many Locks.
+/// A row of `ListGroups`: family, name, number of Locks.
 pub type GroupRowWire = (String, String, u32);
 /// An `a{sv}` argument.
 pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
@@ -31,11 +31,11 @@ pub trait Manager {
     #[zbus(property)]
     fn version(&self) -> zbus::Result<String>;
 
-    /// Present pairs without an offer: issuer or `/`, the other Key, the reason.
+    /// Pairs of present Keys without an offer: issuer or `/`, other Key, reason.
     #[zbus(property)]
     fn decisions(&self) -> zbus::Result<Vec<(OwnedObjectPath, OwnedObjectPath, String)>>;
 
-    /// Starts a serialization by hand.
+    /// Starts a serialization.
     #[zbus(allow_interactive_auth)]
     fn start_serialization(
         &self,
@@ -44,7 +44,7 @@ pub trait Manager {
         options: Options<'_>,
     ) -> zbus::Result<OwnedObjectPath>;
 
-    /// Serializes a Key to a Lock.
+    /// Certifies a Lock with an issuing Key.
     #[zbus(allow_interactive_auth)]
     fn add_lock(
         &self,
@@ -58,7 +58,7 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn remove_lock(&self, issuer: &ObjectPath<'_>, lock_id: &str, pin: Fd<'_>) -> zbus::Result<()>;
 
-    /// One page of what is still to be signed in a family.
+    /// Returns one page of the signatures that are pending in a family.
     fn list_waiting(
         &self,
         family: &str,
@@ -66,7 +66,7 @@ pub trait Manager {
         limit: u32,
     ) -> zbus::Result<(Vec<WaitingRowWire>, String)>;
 
-    /// One page of the known Keys.
+    /// Returns one page of the known Keys.
     fn list_keys(
         &self,
         filter: Options<'_>,
@@ -74,7 +74,7 @@ pub trait Manager {
         limit: u32,
     ) -> zbus::Result<(Vec<KeyRowWire>, String)>;
 
-    /// One page of the known Locks.
+    /// Returns one page of the known Locks.
     fn list_locks(
         &self,
         filter: Options<'_>,
@@ -82,7 +82,7 @@ pub trait Manager {
         limit: u32,
     ) -> zbus::Result<(Vec<LockRowWire>, String)>;
 
-    /// One page of a Key's rights.
+    /// Returns one page of a Key's rights.
     fn list_rights(
         &self,
         key_id: &str,
@@ -90,7 +90,7 @@ pub trait Manager {
         limit: u32,
     ) -> zbus::Result<(Vec<RightRowWire>, String)>;
 
-    /// Gives and takes rights.
+    /// Adds and removes rights.
     #[zbus(allow_interactive_auth)]
     fn change_rights(
         &self,
@@ -130,17 +130,17 @@ pub trait Manager {
         pin: Fd<'_>,
     ) -> zbus::Result<(String, String)>;
 
-    /// A family's roots and CRLs, PEM.
+    /// Returns a family's roots and CRLs as PEM.
     fn get_family_bundle(&self, family: &str) -> zbus::Result<(String, String)>;
 
-    /// A statement with its inclusion proof.
+    /// Returns a statement with its inclusion proof.
     fn get_grant(&self, key_id: &str, lock_id: &str) -> zbus::Result<Vec<u8>>;
 
-    /// Takes a Lock's confirmation that was carried by hand.
+    /// Imports a Lock's confirmation that was carried by hand.
     #[zbus(allow_interactive_auth)]
     fn apply_confirmation(&self, confirmation: &[u8]) -> zbus::Result<()>;
 
-    /// Writes a family's signed objects.
+    /// Writes a family's signed objects to a file.
     #[zbus(allow_interactive_auth)]
     fn export_family(&self, family: &str, out: Fd<'_>) -> zbus::Result<()>;
 
@@ -148,11 +148,11 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn import_family(&self, input: Fd<'_>) -> zbus::Result<u32>;
 
-    /// Writes the log of events.
+    /// Writes the audit log to a file.
     #[zbus(allow_interactive_auth)]
     fn export_audit(&self, out: Fd<'_>) -> zbus::Result<()>;
 
-    /// One page of the groups of Locks.
+    /// Returns one page of the groups of Locks.
     fn list_groups(
         &self,
         filter: Options<'_>,
@@ -160,7 +160,7 @@ pub trait Manager {
         limit: u32,
     ) -> zbus::Result<(Vec<GroupRowWire>, String)>;
 
-    /// Makes or changes a group of Locks.
+    /// Creates or changes a group of Locks.
     #[zbus(allow_interactive_auth)]
     fn set_group(
         &self,
@@ -170,15 +170,15 @@ pub trait Manager {
         remove: &[&str],
     ) -> zbus::Result<u32>;
 
-    /// Removes a group of Locks.
+    /// Deletes a group of Locks.
     #[zbus(allow_interactive_auth)]
     fn remove_group(&self, family: &str, name: &str) -> zbus::Result<()>;
 }
 
-/// `org.keywright1.Key`. Its properties come by [`crate::Watch`].
+/// `org.keywright1.Key`. [`crate::Watch`] follows its properties.
 #[proxy(interface = "org.keywright1.Key", default_service = "org.keywright1")]
 pub trait Key {
-    /// PEM, leaf first; an empty family is the Key's own.
+    /// Returns the certificate chain in a family as PEM, leaf first; an empty family is the Key's own.
     fn get_certificate_chain(&self, family: &str) -> zbus::Result<String>;
 
     /// Changes the PIN.
@@ -190,46 +190,46 @@ pub trait Key {
     fn unblock_pin(&self, code: Fd<'_>, new: Fd<'_>) -> zbus::Result<()>;
 }
 
-/// `org.keywright1.Serialization`. Its properties come by [`crate::Watch`].
+/// `org.keywright1.Serialization`. [`crate::Watch`] follows its properties.
 #[proxy(interface = "org.keywright1.Serialization", default_service = "org.keywright1")]
 pub trait Serialization {
-    /// Become the one who drives.
+    /// Claims the serialization for the caller.
     #[zbus(allow_interactive_auth)]
     fn claim(&self) -> zbus::Result<()>;
 
-    /// Let another drive.
+    /// Releases the claim.
     #[zbus(allow_interactive_auth)]
     fn release(&self) -> zbus::Result<()>;
 
-    /// Answers `kind`.
+    /// Answers the step `kind`.
     #[zbus(allow_interactive_auth)]
     fn set_kind(&self, kind: &str) -> zbus::Result<()>;
 
-    /// Answers `name`.
+    /// Answers the step `name`.
     #[zbus(allow_interactive_auth)]
     fn set_name(&self, name: &str) -> zbus::Result<()>;
 
-    /// One step back.
+    /// Goes one step back.
     #[zbus(allow_interactive_auth)]
     fn back(&self) -> zbus::Result<()>;
 
-    /// Answers `locks`: replaces the selection.
+    /// Answers the step `locks`: replaces the selection.
     #[zbus(allow_interactive_auth)]
     fn select_locks(&self, ids: &[&str], all: bool) -> zbus::Result<()>;
 
-    /// What will be written, and its revision.
+    /// Returns the summary of what will be written, and its revision.
     #[zbus(allow_interactive_auth)]
     fn review(&self) -> zbus::Result<(HashMap<String, OwnedVariant>, u32)>;
 
-    /// Answers `review`.
+    /// Answers the step `review`.
     #[zbus(allow_interactive_auth)]
     fn save(&self, revision: u32) -> zbus::Result<()>;
 
-    /// Answers `pins`, one at a time.
+    /// Answers the step `pins`, one PIN per call.
     #[zbus(allow_interactive_auth)]
     fn provide_pin(&self, who: &str, pin: Fd<'_>, options: Options<'_>) -> zbus::Result<()>;
 
-    /// The recovery code, once.
+    /// Returns the recovery code, once.
     #[zbus(allow_interactive_auth)]
     fn take_recovery_code(&self) -> zbus::Result<OwnedFd>;
 
@@ -237,7 +237,7 @@ pub trait Serialization {
     #[zbus(allow_interactive_auth)]
     fn finish(&self) -> zbus::Result<()>;
 
-    /// Gives up.
+    /// Cancels the serialization.
     #[zbus(allow_interactive_auth)]
     fn cancel(&self) -> zbus::Result<()>;
 }

@@ -1,4 +1,4 @@
-//! How [`State`] follows the bus: pure rules, no I/O, except [`fetch`] which asks for the whole.
+//! Applies signals and snapshots to [`State`] and derives events. No I/O, except in [`fetch`].
 
 use std::collections::HashMap;
 
@@ -16,25 +16,25 @@ use crate::{
     model::{Decision, Key, Properties, Serialization, State, take},
 };
 
-/// Everything that the daemon shows, as it came.
+/// The daemon's objects and the Manager's properties, as received.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) objects: ManagedObjects,
     pub(crate) manager: Properties,
 }
 
-/// One thing that was heard.
+/// A change to apply to [`State`].
 #[derive(Debug)]
 pub(crate) enum Change {
     /// The daemon left the bus.
     Gone,
-    /// The whole, and what was signalled while it was asked for: that may be newer.
+    /// A snapshot, and the signals that arrived while it was fetched: they may be newer.
     Full(Snapshot, Vec<Signal>),
-    /// One signal.
+    /// A signal.
     Signal(Signal),
 }
 
-/// A signal about one object, as it came.
+/// A signal about one object, as received.
 #[derive(Debug)]
 pub(crate) enum Signal {
     Added { path: String, interface: String, properties: Properties },
@@ -43,8 +43,8 @@ pub(crate) enum Signal {
     Confirmed { key_id: String, rights: Vec<ConfirmedRight> },
 }
 
-/// Asks the daemon for everything. `destination` is its well-known name, which starts it where
-/// the bus can, or its unique name, which does not.
+/// Fetches the daemon's whole state. `destination` is its well-known name, for which the bus starts
+/// the daemon if it can, or its unique name, which starts nothing.
 pub(crate) async fn fetch(connection: &Connection, destination: &str) -> Result<Snapshot> {
     let destination = BusName::try_from(destination)?;
     let objects = connection
@@ -68,7 +68,7 @@ pub(crate) async fn fetch(connection: &Connection, destination: &str) -> Result<
     Ok(Snapshot { objects: objects.body().deserialize()?, manager: manager.body().deserialize()? })
 }
 
-/// The signal in a message; none where it is about something else.
+/// Decodes a signal; None if it is not one of the daemon's documented signals.
 pub(crate) fn signal(message: &Message) -> Result<Option<Signal>> {
     let header = message.header();
     let (Some(member), Some(path)) = (header.member(), header.path()) else {
@@ -80,7 +80,7 @@ pub(crate) fn signal(message: &Message) -> Result<Option<Signal>> {
             let (path, interfaces): (OwnedObjectPath, HashMap<String, Properties>) =
                 body.deserialize()?;
             let path = path.to_string();
-            // An object has one interface of ours, beside the standard ones.
+            // An object has one Keywright interface, beside the standard ones.
             interfaces
                 .into_iter()
                 .find(|(interface, _)| [bus::KEY, bus::SERIALIZATION].contains(&interface.as_str()))
@@ -91,7 +91,7 @@ pub(crate) fn signal(message: &Message) -> Result<Option<Signal>> {
             Some(Signal::Removed { path: path.to_string(), interfaces })
         }
         "PropertiesChanged" => {
-            // The contract sends values; invalidated names are not used.
+            // The daemon always sends values; it never uses the list of invalidated names.
             let (interface, properties, _): (String, Properties, Vec<String>) =
                 body.deserialize()?;
             Some(Signal::Changed { path: path.to_string(), interface, properties })
@@ -106,7 +106,7 @@ pub(crate) fn signal(message: &Message) -> Result<Option<Signal>> {
 }
 
 impl State {
-    /// The state that a snapshot shows.
+    /// Builds the state from a snapshot.
     pub(crate) fn from_snapshot(snapshot: Snapshot) -> Result<Self> {
         let mut state = Self { running: true, ..Self::default() };
         let mut ignored = Vec::new();
@@ -120,7 +120,7 @@ impl State {
         Ok(state)
     }
 
-    /// Takes a change in and adds what it means to `events`: each difference once.
+    /// Applies a change and appends the resulting events, one for each difference.
     pub(crate) fn apply(&mut self, change: Change, events: &mut Vec<WatchEvent>) -> Result<()> {
         match change {
             Change::Gone => {
@@ -249,7 +249,7 @@ fn key_event(old: Option<&Key>, new: &Key) -> Option<WatchEvent> {
     }
 }
 
-/// One event for what changed together: the step tells most, then the progress.
+/// Derives one event from properties that changed together: a step change comes before progress.
 fn job_event(old: Option<&Serialization>, new: &Serialization) -> Option<WatchEvent> {
     let serialization = new.clone();
     match old {
@@ -306,7 +306,7 @@ mod tests {
         Change::Full(Snapshot { objects, manager: Properties::new() }, later)
     }
 
-    /// What the changes mean: a letter an event, with the tries left.
+    /// Applies the changes and describes each event by a word and the PIN tries left.
     fn events(changes: Vec<Change>) -> Vec<String> {
         let (mut state, mut events) = (State::default(), Vec::new());
         for change in changes {

@@ -1,4 +1,4 @@
-//! A wizard session: one serialization, driven step by step.
+//! A wizard session: drives one serialization step by step.
 //!
 //! ```no_run
 //! # use keywright_client::{Client, Pin, Situation, Wizard, Kind, Result};
@@ -27,12 +27,12 @@ use crate::{
     proxy::{Options, SerializationProxy},
 };
 
-/// Where a serialization is, with what a front-end needs there.
+/// The current step of a serialization, with the data that a front-end needs for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Situation {
     /// Choose with [`Wizard::set_kind`].
     Kind {
-        /// What can be made of this pair.
+        /// The kinds of Key that this pair can make.
         kinds: Vec<Kind>,
     },
     /// Answer with [`Wizard::set_name`].
@@ -41,43 +41,43 @@ pub enum Situation {
     Locks,
     /// Show [`Wizard::review`], answer with [`Wizard::save`].
     Review,
-    /// Give these with [`Wizard::provide_pin`], in this order.
+    /// Pass these PINs to [`Wizard::provide_pin`], in this order.
     Pins {
-        /// Whose PINs are still needed.
+        /// The PINs that are still needed.
         needed: Vec<Who>,
     },
-    /// Nothing to do but to leave both Keys plugged in.
+    /// The tokens are being written; both Keys have to stay plugged in.
     Writing {
-        /// What is being done.
+        /// Stage of the write.
         stage: Stage,
-        /// How far it is.
+        /// Progress of the write.
         progress: Progress,
     },
-    /// Plug a Key in again: the outcome says which.
+    /// Waiting for a Key to be plugged in again; the outcome says which.
     AwaitingKey {
-        /// Why it waits; WrongKey while another Key is there.
+        /// Why it waits; WrongKey while another Key is plugged in.
         outcome: Option<Outcome>,
     },
-    /// Done. Offer [`Wizard::take_recovery_code`], then [`Wizard::finish`].
+    /// Finished. Call [`Wizard::take_recovery_code`] if that was not done, then [`Wizard::finish`].
     Finished {
-        /// The new Key's path.
+        /// The new Key's object path.
         result: String,
-        /// What a person should still know, if anything.
+        /// A remark for the person, if there is one.
         outcome: Option<Outcome>,
     },
-    /// Somebody gave up.
+    /// Cancelled.
     Cancelled {
-        /// What was left behind, if anything.
+        /// What was left on a token, if anything.
         outcome: Option<Outcome>,
     },
-    /// It went wrong.
+    /// Failed.
     Failed {
-        /// Why.
+        /// The reason.
         outcome: Option<Outcome>,
     },
-    /// A step of a newer daemon: [`Wizard::cancel`] always works.
+    /// A step that this version does not know; [`Wizard::cancel`] still works.
     Unknown(
-        /// Its word.
+        /// Its name on the bus.
         String,
     ),
 }
@@ -101,8 +101,8 @@ impl From<&Serialization> for Situation {
     }
 }
 
-/// Drives one serialization. The first call that answers a step claims it; dropping the client's
-/// connection releases it, and a running write goes on.
+/// Drives one serialization. The first call that answers a step claims it. Closing the client's
+/// connection releases it; a running write continues.
 #[derive(Debug)]
 pub struct Wizard {
     path: String,
@@ -114,10 +114,10 @@ pub struct Wizard {
 }
 
 impl Wizard {
-    /// Watches the serialization at this path.
+    /// Attaches to the serialization at this object path.
     ///
     /// # Errors
-    /// [`Error::Gone`] where there is none, and those of the bus.
+    /// [`Error::Gone`] if there is none.
     pub async fn attach(client: &Client, path: &str) -> Result<Self> {
         let proxy = client.proxy(path).await?;
         let watch = Watch::start(client).await?;
@@ -132,12 +132,12 @@ impl Wizard {
         &self.job
     }
 
-    /// Everything else that the daemon shows, for names of Keys and tries left.
+    /// The daemon's state, for names of Keys and PIN tries left.
     pub fn state(&self) -> &State {
         self.watch.state()
     }
 
-    /// The issuing Key; none where a Master is made.
+    /// The issuing Key; None if a Master is made.
     pub fn issuer(&self) -> Option<&Key> {
         self.state().keys.get(&self.job.issuer)
     }
@@ -147,11 +147,11 @@ impl Wizard {
         self.state().keys.get(&self.job.candidate)
     }
 
-    /// The first call tells where the serialization is; every other waits until that changes.
+    /// Returns the current step at the first call; each later call waits for a change.
     /// Steps come in order and none is left out. Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Gone`] once the object is removed, [`Error::NotRunning`] once the daemon is gone.
+    /// [`Error::Gone`] once the object is removed, [`Error::NotRunning`] once the daemon left the bus.
     pub async fn next_step(&mut self) -> Result<Situation> {
         loop {
             let situation = Situation::from(&self.job);
@@ -179,15 +179,15 @@ impl Wizard {
         }
     }
 
-    /// Becomes the one who drives.
+    /// Claims the serialization for this client.
     ///
     /// # Errors
-    /// NotOwner where another front-end drives it.
+    /// NotOwner if another front-end has claimed it.
     pub async fn claim(&self) -> Result<()> {
         Ok(self.proxy.claim().await?)
     }
 
-    /// Lets another front-end drive.
+    /// Releases the serialization, so that another front-end can claim it.
     ///
     /// # Errors
     /// NotOwner.
@@ -195,23 +195,23 @@ impl Wizard {
         Ok(self.proxy.release().await?)
     }
 
-    /// Answers `kind`.
+    /// Answers the step `kind`.
     ///
     /// # Errors
-    /// InvalidArgument where the pair does not allow it, InvalidStep, NotOwner.
+    /// InvalidArgument if the pair cannot make this kind, InvalidStep, NotOwner.
     pub async fn set_kind(&self, kind: Kind) -> Result<()> {
         Ok(self.proxy.set_kind(kind.as_str()).await?)
     }
 
-    /// Answers `name`.
+    /// Answers the step `name`.
     ///
     /// # Errors
-    /// InvalidArgument for a name that cannot be, InvalidStep, NotOwner.
+    /// InvalidArgument for an invalid name, InvalidStep, NotOwner.
     pub async fn set_name(&self, name: &str) -> Result<()> {
         Ok(self.proxy.set_name(name).await?)
     }
 
-    /// One step back; possible until [`Wizard::save`].
+    /// Goes one step back; possible until [`Wizard::save`].
     ///
     /// # Errors
     /// InvalidStep, NotOwner.
@@ -219,7 +219,7 @@ impl Wizard {
         Ok(self.proxy.back().await?)
     }
 
-    /// Answers `locks` with exactly these.
+    /// Answers the step `locks` with exactly these Locks.
     ///
     /// # Errors
     /// InvalidArgument for none or for duplicates, NotFound, LimitExceeded, InvalidStep.
@@ -227,7 +227,7 @@ impl Wizard {
         Ok(self.proxy.select_locks(ids, false).await?)
     }
 
-    /// Answers `locks` with every Lock of the family, as of [`Wizard::save`].
+    /// Answers the step `locks` with every Lock that the family has at [`Wizard::save`].
     ///
     /// # Errors
     /// InvalidStep, NotOwner.
@@ -235,7 +235,7 @@ impl Wizard {
         Ok(self.proxy.select_locks(&[], true).await?)
     }
 
-    /// What will be written.
+    /// Returns the summary of what will be written.
     ///
     /// # Errors
     /// InvalidStep, NotOwner.
@@ -248,34 +248,34 @@ impl Wizard {
         Ok(review)
     }
 
-    /// Answers `review`. Carries the revision that was reviewed: what a person saw is what is
-    /// written.
+    /// Answers the step `review` with the revision that was reviewed, so that exactly what the person saw
+    /// is written.
     ///
     /// # Errors
-    /// StaleRevision where something changed since, InvalidStep, NotOwner.
+    /// StaleRevision if something changed since, InvalidStep, NotOwner.
     pub async fn save(&self, revision: u32) -> Result<()> {
         Ok(self.proxy.save(revision).await?)
     }
 
-    /// Gives one PIN. It is checked at once; the last one needed starts the write.
+    /// Passes one PIN. It is verified at once; the last one starts the write.
     ///
     /// # Errors
-    /// PinInvalid (the Key's `pin_retries` tells how many tries are left), PinBlocked,
-    /// InvalidArgument for a PIN outside the token's rules, KeyAbsent, KeyBusy.
+    /// PinInvalid (the Key's `pin_retries` has the number of tries left), PinBlocked,
+    /// InvalidArgument for a PIN that breaks the token's rules, KeyAbsent, KeyBusy.
     pub async fn provide_pin(&self, who: &Who, pin: &Pin) -> Result<()> {
         let fd = Fd::from(pin.to_fd()?);
         Ok(self.proxy.provide_pin(who.as_str(), fd, Options::new()).await?)
     }
 
-    /// The code that unblocks the new Key's PIN. It is handed out once and stored nowhere.
+    /// Takes the recovery code, which unblocks the new Key's PIN. It is handed out once and stored nowhere.
     ///
     /// # Errors
-    /// NotFound or InvalidStep where there is none.
+    /// NotFound or InvalidStep if there is none.
     pub async fn take_recovery_code(&self) -> Result<Pin> {
         Pin::from_fd(self.proxy.take_recovery_code().await?.into())
     }
 
-    /// Ends a finished serialization: the object is removed.
+    /// Ends a finished serialization; its object is removed.
     ///
     /// # Errors
     /// InvalidStep, NotOwner.
@@ -283,10 +283,10 @@ impl Wizard {
         Ok(self.proxy.finish().await?)
     }
 
-    /// Gives up; before the write nothing has changed on any token.
+    /// Cancels the serialization. Before the write no token has been changed.
     ///
     /// # Errors
-    /// NotOwner, InvalidStep where it is too late.
+    /// NotOwner; InvalidStep if it is too late.
     pub async fn cancel(&self) -> Result<()> {
         Ok(self.proxy.cancel().await?)
     }
@@ -299,7 +299,7 @@ fn set_review(review: &mut Review, name: &str, value: OwnedVariant) -> Result<()
         "locks" => review.locks = take(name, value)?,
         "pending" => review.pending = take(name, value)?,
         "warnings" => review.warnings = take(name, value)?,
-        _ => {} // of a newer daemon
+        _ => {} // an entry that this version does not know
     }
     Ok(())
 }

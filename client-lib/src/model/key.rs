@@ -1,4 +1,4 @@
-//! A Key as the daemon shows it.
+//! The object `org.keywright1.Key`.
 
 use keywright_proto::Role;
 use serde::Serialize;
@@ -10,52 +10,52 @@ use crate::{
 };
 
 words! {
-    /// What a present Key is; `daemon` decides it from the token's certificates.
+    /// State of a Key, which the daemon derives from the token's certificates.
     KeyState {
-        /// Nothing of anybody on it.
+        /// Factory state: no keys, no certificates.
         Blank = "blank",
         /// Root of a family.
         Master = "master",
-        /// A peer of a Master.
+        /// Second root of a family, with the Master's rights.
         Backup = "backup",
-        /// A Key for some Locks.
+        /// May access some Locks; cannot issue.
         Sub = "sub",
-        /// In use for something else.
+        /// Holds somebody else's keys or certificates; never overwritten.
         Foreign = "foreign",
-        /// Never admitted again.
+        /// Revoked for good.
         Revoked = "revoked",
-        /// Cannot be used.
+        /// Cannot be used; `trouble` says why.
         Unusable = "unusable",
     }
 }
 
 words! {
-    /// What is known of a PIN.
+    /// State of a PIN.
     PinState {
-        /// As the factory set it.
+        /// Still the factory PIN.
         Default = "default",
-        /// A person set it.
+        /// Changed from the factory PIN.
         Set = "set",
         /// No tries left.
         Blocked = "blocked",
-        /// The token does not tell.
+        /// The token does not report it.
         Unknown = "unknown",
     }
 }
 
-/// A family that a Key belongs to, and as what.
+/// Membership of a Key in a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Membership {
     /// The family's id.
     pub family: String,
-    /// None for a role that only a newer daemon knows.
+    /// The Key's role; None for a role that this version does not know.
     #[serde(serialize_with = "word_or_empty")]
     pub role: Option<Role>,
 }
 
 /// `org.keywright1.Key`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's properties, by their names")]
+#[allow(missing_docs, reason = "properties of docs/dbus.md, by their names")]
 pub struct Key {
     /// The object's path; empty for a Key known only from `ListKeys`.
     pub path: String,
@@ -63,17 +63,17 @@ pub struct Key {
     pub name: String,
     pub state: KeyState,
     pub memberships: Vec<Membership>,
-    /// Why it is unusable.
+    /// Why the Key is unusable; None if it is usable.
     pub trouble: Option<Outcome>,
     pub present: bool,
     pub model: String,
     pub serial: String,
     pub port: String,
     pub pin: PinState,
-    /// Tries left; -1 where the token does not tell.
+    /// PIN tries left; -1 if the token does not report them.
     pub pin_retries: i32,
     pub authorized: bool,
-    /// Why it does not carry its family's card.
+    /// Why the Key does not carry its family's card; None if it does.
     pub card: Option<Outcome>,
     pub locks: u32,
     pub pending_locks: u32,
@@ -81,7 +81,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A Key of which nothing is known but its path.
+    /// A Key at this path with every other property empty.
     pub(crate) fn at(path: &str) -> Self {
         Self {
             path: path.to_owned(),
@@ -104,7 +104,7 @@ impl Key {
         }
     }
 
-    /// What `ListKeys` tells of a Key without an object.
+    /// Converts a row of `ListKeys` for a Key that has no D-Bus object.
     pub fn from_row(row: &KeyRow) -> Self {
         let membership = Membership { family: row.family.clone(), role: row.role };
         Self {
@@ -117,6 +117,7 @@ impl Key {
         }
     }
 
+    /// Overwrites the given properties.
     pub(crate) fn set(&mut self, properties: Properties) -> Result<()> {
         for (property, value) in properties {
             let name = property.as_str();
@@ -149,13 +150,13 @@ impl Key {
                 "Locks" => self.locks = take(name, value)?,
                 "PendingLocks" => self.pending_locks = take(name, value)?,
                 "LastSeen" => self.last_seen = take(name, value)?,
-                _ => {} // of a newer daemon
+                _ => {} // a property that this version does not know
             }
         }
         Ok(())
     }
 
-    /// Its state for a person: `soft` for a Sub Key whose private key lives in software.
+    /// The state for people: `soft` for a Sub Key whose private key is in software.
     pub fn kind(&self) -> String {
         let soft = self.memberships.iter().any(|membership| membership.role == Some(Role::Soft));
         match &self.state {
@@ -165,7 +166,7 @@ impl Key {
         }
     }
 
-    /// What a person knows the Key by: its name, or what it is and where.
+    /// Label for people: the Key's name, or its state, model and port.
     pub fn label(&self) -> String {
         match (self.name.as_str(), self.model.as_str()) {
             ("", "") => format!("{} Key", self.state),

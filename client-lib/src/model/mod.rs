@@ -1,6 +1,6 @@
-//! Owned snapshots of what the daemon shows.
+//! Owned snapshots of the daemon's D-Bus objects.
 //!
-//! Serialized (serde), a field has the name of its D-Bus property in snake_case. Object paths are
+//! Serde serializes each field under the name of its D-Bus property in snake_case. Object paths are
 //! opaque strings. Times are Unix seconds.
 
 mod key;
@@ -21,34 +21,34 @@ pub use key::{Key, KeyState, Membership, PinState};
 pub use rows::{GroupRow, KeyRow, LockRow, RightRow, WaitingRow};
 pub use serialization::{Outcome, Progress, Review, Serialization, Stage, Step, Who};
 
-/// The properties of an object, or those that changed.
+/// All properties of an object, or the changed ones.
 pub(crate) type Properties = HashMap<String, OwnedVariant>;
 
-/// Everything that the daemon shows, as of one moment.
+/// All D-Bus objects of the daemon at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct State {
-    /// Whether the daemon is on the bus. Where it is not, the rest is what it showed last.
+    /// Whether the daemon is on the bus. If it is not, the other fields have its last state.
     pub running: bool,
-    /// By path.
+    /// Keys by object path.
     pub keys: BTreeMap<String, Key>,
-    /// By path.
+    /// Serializations by object path.
     pub serializations: BTreeMap<String, Serialization>,
-    /// Present pairs without an offer.
+    /// Pairs of present Keys for which there is no offer.
     pub decisions: Vec<Decision>,
 }
 
-/// A present pair without an offer.
+/// A pair of present Keys for which there is no offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decision {
-    /// The possible issuer's path, or `/`.
+    /// The possible issuer's object path; `/` if there is none.
     pub issuer: String,
-    /// The other Key's path.
+    /// The other Key's object path.
     pub other: String,
-    /// Why there is no offer: a word of the contract, section 2.
+    /// Why there is no offer: a reason of `Decisions` in `docs/dbus.md`.
     pub reason: String,
 }
 
-/// A property's value as its type in the contract.
+/// Converts a property's value to its documented type.
 pub(crate) fn take<T>(name: &str, value: OwnedVariant) -> Result<T>
 where
     T: TryFrom<OwnedVariant>,
@@ -56,7 +56,7 @@ where
     T::try_from(value).map_err(|_| Error::malformed(format_args!("property {name}")))
 }
 
-/// The word on the bus; empty for none.
+/// Serializes an optional word as on the bus: None is the empty string.
 fn word_or_empty<T: Display, S: Serializer>(
     word: &Option<T>,
     to: S,
@@ -71,7 +71,7 @@ fn word_or_empty<T: Display, S: Serializer>(
 mod tests {
     use super::*;
 
-    /// `PinRetries` as `pin_retries`.
+    /// Converts `PinRetries` to `pin_retries`.
     fn snake(name: &str) -> String {
         let mut snake = String::new();
         for c in name.chars() {

@@ -1,4 +1,4 @@
-//! The rows of the Manager's lists.
+//! Rows of the Manager's lists.
 
 use keywright_proto::Role;
 use serde::Serialize;
@@ -10,11 +10,11 @@ use crate::{
 
 /// A Key in `ListKeys`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
+#[allow(missing_docs, reason = "columns of docs/dbus.md, by their names")]
 pub struct KeyRow {
     pub id: String,
     pub name: String,
-    /// None for a role that only a newer daemon knows.
+    /// None for a role that this version does not know.
     #[serde(serialize_with = "word_or_empty")]
     pub role: Option<Role>,
     pub family: String,
@@ -23,7 +23,7 @@ pub struct KeyRow {
 
 /// A Lock in `ListLocks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
+#[allow(missing_docs, reason = "columns of docs/dbus.md, by their names")]
 pub struct LockRow {
     pub id: String,
     pub name: String,
@@ -34,7 +34,7 @@ pub struct LockRow {
 
 /// A right in `ListRights`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
+#[allow(missing_docs, reason = "columns of docs/dbus.md, by their names")]
 pub struct RightRow {
     pub lock_id: String,
     pub name: String,
@@ -43,18 +43,18 @@ pub struct RightRow {
     pub since: u64,
 }
 
-/// What is still to be signed, in `ListWaiting`.
+/// A pending signature in `ListWaiting`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
+#[allow(missing_docs, reason = "columns of docs/dbus.md, by their names")]
 pub struct WaitingRow {
     /// `crl-entry`, `certificate`, `ca-certificate` or `statement`.
     pub what: String,
-    /// The Key or Lock that it is about; empty where nobody has the certificate.
+    /// The Key or Lock it is for; empty if the certificate was never delivered.
     pub id: String,
     pub name: String,
     /// The certificate's serial number, in hex.
     pub serial: String,
-    /// The id of the Key that has to sign; empty: any Master or Backup of the family.
+    /// The id of the Key that has to sign; empty if any Master or Backup of the family can.
     pub signer: String,
 }
 
@@ -66,7 +66,7 @@ impl From<WaitingRowWire> for WaitingRow {
 
 /// A group of Locks in `ListGroups`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's columns, by their names")]
+#[allow(missing_docs, reason = "columns of docs/dbus.md, by their names")]
 pub struct GroupRow {
     pub family: String,
     pub name: String,

@@ -1,4 +1,4 @@
-//! A serialization as the daemon shows it.
+//! The object `org.keywright1.Serialization`: one job, from its offer to its end.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,35 +15,35 @@ use crate::{
 words! {
     /// A step of the wizard.
     Step {
-        /// What to make.
+        /// Choose the kind of Key.
         Kind = "kind",
-        /// What to call it.
+        /// Enter its name.
         Name = "name",
-        /// Which Locks (Sub Keys only).
+        /// Select its Locks (Sub Keys only).
         Locks = "locks",
-        /// Look at it once more.
+        /// Confirm the summary.
         Review = "review",
-        /// Give the PINs.
+        /// Enter the PINs.
         Pins = "pins",
         /// The tokens are being written.
         Writing = "writing",
-        /// Done.
+        /// Finished successfully.
         Finished = "finished",
-        /// Given up.
+        /// Cancelled.
         Cancelled = "cancelled",
-        /// Went wrong.
+        /// Failed.
         Failed = "failed",
-        /// A Key was unplugged; plug it in again.
+        /// Waiting for a Key that was unplugged.
         AwaitingKey = "awaiting-key",
     }
 }
 
 words! {
-    /// What the write is doing.
+    /// Stage of the write.
     Stage {
-        /// Looking at the tokens.
+        /// Checking the tokens.
         Checking = "checking",
-        /// Generating keys.
+        /// Generating key pairs.
         Keys = "keys",
         /// Signing and writing certificates.
         Certificates = "certificates",
@@ -53,30 +53,30 @@ words! {
         Secrets = "secrets",
         /// Reading everything back.
         Verifying = "verifying",
-        /// Committing.
+        /// Committing to the registry.
         Saving = "saving",
     }
 }
 
 words! {
-    /// Whose PIN.
+    /// Which PIN is asked for.
     Who {
-        /// The already-serialized Key.
+        /// The issuer's PIN.
         Issuer = "issuer",
-        /// The second Key, as it is now.
+        /// The candidate's present PIN.
         Candidate = "candidate",
-        /// The new PIN of the second Key.
+        /// The candidate's new PIN.
         CandidateNew = "candidate-new",
     }
 }
 
 /// `org.keywright1.Serialization`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's properties, by their names")]
+#[allow(missing_docs, reason = "properties of docs/dbus.md, by their names")]
 pub struct Serialization {
     /// The object's path.
     pub path: String,
-    /// The path of the issuing Key; `/` where a Master is made.
+    /// The issuer's object path; `/` if a Master is made.
     pub issuer: String,
     pub candidate: String,
     pub result: String,
@@ -95,12 +95,12 @@ pub struct Serialization {
     pub progress: Progress,
     pub owner: String,
     pub stage: Stage,
-    /// None while all is well.
+    /// None while nothing went wrong.
     pub outcome: Option<Outcome>,
     pub outcome_details: BTreeMap<String, String>,
 }
 
-/// How far the write is.
+/// Progress of the write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// Parts done.
@@ -109,35 +109,35 @@ pub struct Progress {
     pub total: u32,
 }
 
-/// How a serialization ended, or why it waits.
+/// Result of a serialization, or why it is waiting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
-    /// Which of the contract's errors; none where it ended well, or for a newer daemon's name.
+    /// The error; None on success and for a name that this version does not know.
     #[serde(skip)]
     pub error: Option<ErrorName>,
-    /// The error's name as it came; empty where it ended well.
+    /// The D-Bus error name as received; empty on success.
     pub name: String,
-    /// What happened and what to do next; English.
+    /// What happened and what to do next, in English.
     pub text: String,
 }
 
-/// What `Review` shows before `Save`.
+/// Summary that `Review` returns before `Save`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the contract's entries, by their names")]
+#[allow(missing_docs, reason = "entries of docs/dbus.md, by their names")]
 pub struct Review {
     #[serde(serialize_with = "word_or_empty")]
     pub kind: Option<Kind>,
     pub name: String,
     pub locks: u32,
     pub pending: u32,
-    /// Code and English text.
+    /// Pairs of a code and an English text.
     pub warnings: Vec<(String, String)>,
-    /// What `Save` has to carry.
+    /// Revision to pass to `Save`.
     pub revision: u32,
 }
 
 impl Serialization {
-    /// A serialization of which nothing is known but its path.
+    /// A serialization at this path with every other property empty.
     pub(crate) fn at(path: &str) -> Self {
         Self {
             path: path.to_owned(),
@@ -161,6 +161,7 @@ impl Serialization {
         }
     }
 
+    /// Overwrites the given properties.
     pub(crate) fn set(&mut self, properties: Properties) -> Result<()> {
         for (property, value) in properties {
             let name = property.as_str();
@@ -169,7 +170,7 @@ impl Serialization {
                 "Candidate" => self.candidate = path(name, value)?,
                 "Result" => self.result = path(name, value)?,
                 "Kinds" => {
-                    // A kind that is not known here cannot be chosen here either.
+                    // A front-end cannot offer a kind that this version does not know.
                     let words: Vec<String> = take(name, value)?;
                     self.kinds = words.iter().filter_map(|word| word.parse().ok()).collect();
                 }
@@ -196,19 +197,19 @@ impl Serialization {
                     self.outcome_details =
                         details.into_iter().map(|(key, value)| (key, plain(&value))).collect();
                 }
-                _ => {} // of a newer daemon
+                _ => {} // a property that this version does not know
             }
         }
         Ok(())
     }
 
-    /// Whether the job still needs somebody: it is not finished, cancelled or failed.
+    /// Whether the job is still open: neither finished, cancelled nor failed.
     pub fn is_live(&self) -> bool {
         !matches!(self.step, Step::Finished | Step::Cancelled | Step::Failed)
     }
 }
 
-/// An outcome, unless both parts are empty.
+/// Builds an outcome; None if both parts are empty.
 pub(super) fn outcome(name: String, text: String) -> Option<Outcome> {
     if name.is_empty() && text.is_empty() {
         return None;
@@ -224,7 +225,7 @@ fn words<T: From<String>>(name: &str, value: OwnedVariant) -> Result<Vec<T>> {
     Ok(take::<Vec<String>>(name, value)?.into_iter().map(T::from).collect())
 }
 
-/// A detail as text: details are for showing, whatever their type.
+/// Formats an outcome detail of any type for display.
 fn plain(value: &Variant<'_>) -> String {
     match value {
         Variant::Str(text) => text.to_string(),

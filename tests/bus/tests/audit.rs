@@ -290,9 +290,9 @@ async fn keywrightctl_checks_the_log_with_and_without_a_daemon() {
     station.write("cut", &cut);
     station.ctl(&["audit", "verify", "@cut"]).await.done();
     for (name, text, part) in [
-        ("cut", cut.clone(), "not in it"),
+        ("cut", cut.clone(), "is not in the log"),
         ("changed", lines.replace("Root", "Boot"), "line 5: the event at position 4 was changed"),
-        ("garbage", "{}\n".into(), "line 1 is no event"),
+        ("garbage", "{}\n".into(), "line 1 is not an event"),
     ] {
         station.write(name, &text);
         let refused =
