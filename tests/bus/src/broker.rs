@@ -3,13 +3,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::port;
 
 /// A broker; killed when dropped.
 pub struct Broker {
@@ -21,7 +22,7 @@ pub struct Broker {
 impl Broker {
     /// Starts one in this directory. `locks` are the authorities that certify its Locks, PEM.
     pub fn start(directory: &Path, locks: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port::free();
         let directory = directory.join("broker");
         fs::create_dir(&directory).unwrap();
         certify(&directory);

@@ -29,6 +29,7 @@ pub mod key;
 pub mod lockd;
 pub mod objects;
 pub mod pins;
+pub mod port;
 pub mod programs;
 pub mod station;
 pub mod watch;

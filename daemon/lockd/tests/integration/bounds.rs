@@ -1,0 +1,81 @@
+//! What a broker can make a Lock hold: it replays what is right, and never says that it has an answer.
+
+use std::fs;
+
+use keywright_lockd::{config::Config, service::Service};
+use keywright_proto::{
+    Confirmation,
+    Effect::{Allow, Deny},
+};
+
+use crate::common::{Ca, Key, Lock, take};
+
+/// How often a broker asks.
+const REPLAYS: usize = 100;
+
+fn replay(service: &mut Service, grant: &[u8]) -> usize {
+    take(service, grant).unwrap();
+    service.settle().unwrap().len()
+}
+
+#[test]
+fn a_question_that_is_repeated_has_one_answer_on_its_way() {
+    let (ca, bob, eve) = (Ca::at_depth(1), Key::new(30), Key::new(31));
+    let lock = Lock::of(&ca);
+    let mut service = lock.service();
+    service.link(true);
+    let grant = lock.grant(&ca, &bob, 5, Allow);
+    take(&mut service, &grant).unwrap();
+    let first = service.settle().unwrap().remove(0);
+    let more: usize = (0..REPLAYS).map(|_| replay(&mut service, &grant)).sum();
+    assert_eq!((more, service.owed()), (0, 1));
+    // Another Key's is not held up.
+    assert_eq!(replay(&mut service, &lock.grant(&ca, &eve, 5, Allow)), 1);
+    // A newer statement of the same Key waits, and says what is so when its turn has come.
+    let denial = lock.grant(&ca, &bob, 6, Deny);
+    assert_eq!(replay(&mut service, &denial), 0);
+    service.published(first.number).unwrap();
+    let mut last = None;
+    for _ in 0..3 {
+        for answer in service.settle().unwrap() {
+            assert_eq!(answer.key, bob.public().id());
+            service.published(answer.number).unwrap();
+            last = Some(Confirmation::verify(&answer.confirmation, &lock.key).unwrap());
+            assert_eq!(last.as_ref().unwrap().effect, Deny);
+        }
+    }
+    assert_eq!(last.unwrap().newest_version, 6);
+    assert_eq!(service.owed(), 0);
+    // Once the broker has it, it may be asked for again.
+    assert_eq!(replay(&mut service, &denial), 1);
+    // And what may be lost goes out anew with the next connection, once.
+    service.link(false);
+    assert!((0..REPLAYS).all(|_| replay(&mut service, &denial) == 0));
+    service.link(true);
+    assert_eq!(service.settle().unwrap().len(), 2);
+    assert_eq!(service.owed(), 0);
+}
+
+#[test]
+fn questions_while_the_hook_fails_are_one_question() {
+    let (ca, bob) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    let gate = lock.dir.path().join("gate");
+    let config: Config =
+        toml::from_str(&format!("hook = ['test', '-e', '{}']", gate.display())).unwrap();
+    let mut service = lock.service_with(config);
+    service.link(true);
+    let grant = lock.grant(&ca, &bob, 5, Allow);
+    for _ in 0..REPLAYS {
+        take(&mut service, &grant).unwrap();
+    }
+    assert!(service.settle().is_err());
+    service.link(false);
+    service.link(true);
+    for _ in 0..REPLAYS {
+        take(&mut service, &grant).unwrap();
+    }
+    assert_eq!(service.owed(), 1);
+    fs::write(gate, "").unwrap();
+    assert_eq!(service.settle().unwrap().len(), 1);
+}

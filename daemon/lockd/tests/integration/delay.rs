@@ -1,0 +1,181 @@
+//! The revocation of a Master by a Backup waits, and no clock ends that wait: not one that starts in 1970, not one that
+//! is a year behind, not one that is set while the Lock is off.
+
+use keywright_lockd::{
+    clock::Now,
+    gate::{Gate, Limits},
+    identity::Identity,
+    membership::Membership,
+};
+use keywright_proto::{Effect, RevokedIssuer, Role, Target};
+use proptest::prelude::*;
+
+use crate::common::{self, Ca, Key, Lock, leaf};
+
+const DAY: u64 = 86_400_000;
+const DELAY: u64 = 7 * DAY;
+/// Milliseconds since 1970: of a clock that is right.
+const NOW: u64 = common::NOW * 1_000;
+const YEAR: u64 = 365 * DAY;
+
+struct Delayed {
+    lock: Lock,
+    gate: Gate,
+    master: Key,
+}
+
+fn open(lock: &Lock, now: Now) -> Gate {
+    let identity = Identity::load_or_create(&lock.state()).unwrap();
+    let membership = Membership::load(&lock.state(), identity.public()).unwrap().unwrap();
+    let limits = Limits { max_keys: 100, revoke_delay: DELAY / 1_000 };
+    Gate::open(&lock.state(), identity, membership, limits, now).unwrap()
+}
+
+impl Delayed {
+    /// A Lock that admits the Master, and hears then that a Backup revokes it.
+    fn hears(now: Now) -> Self {
+        let (ca, backup, master) = (Ca::at_depth(1), Ca::at_depth(2), Key::new(40));
+        let lock = Lock::of(&ca);
+        let mut gate = open(&lock, now);
+        let access = ca.issue(&master, Role::Master, &[9]);
+        let everywhere = [leaf(Target::All, Effect::Allow)];
+        gate.take(&ca.grant(&master, Some(1), &everywhere, 0, &access).encode(), now).unwrap();
+        let issuing_key = ca.key.public().hash();
+        let revokes = RevokedIssuer { issuing_key, denials_until: 1 };
+        gate.take(&common::revocation_of_issuer(&backup, &master, revokes), now).unwrap();
+        Self { lock, gate, master }
+    }
+
+    fn admits(&mut self, now: Now) -> bool {
+        self.gate.judge(now);
+        self.gate.does(&self.master.public().hash(), now.unix) == Effect::Allow
+    }
+
+    fn restart(self, now: Now) -> Self {
+        let Self { lock, gate, master } = self;
+        drop(gate);
+        let gate = open(&lock, now);
+        Self { lock, gate, master }
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_ends_no_delay() {
+    for (what, first, then) in [
+        ("no battery", 0, NOW),
+        ("a year behind", NOW - YEAR, NOW),
+        ("a year ahead, and behind again", NOW + YEAR, NOW),
+        ("right", NOW, NOW),
+        ("a thief who says what time it is", NOW, NOW + 99 * YEAR),
+    ] {
+        let at = |unix, lived| Now { unix, lived };
+        let mut lock = Delayed::hears(at(first, 5_000));
+        assert!(lock.admits(at(first, 5_000)), "{what}");
+        assert!(lock.admits(at(then, 6_000)), "{what}");
+        // In the time of the clock, for whoever waits.
+        assert_eq!(lock.gate.next_change(at(then, 6_000)), Some(then + DELAY - 1_000), "{what}");
+        let mut lock = lock.restart(at(then, 7_000));
+        assert!(lock.admits(at(then, 5_000 + DELAY - 1)), "{what}");
+        assert!(!lock.admits(at(then, 5_000 + DELAY)), "{what}");
+        assert!(!lock.restart(at(first, 5_000 + DELAY)).admits(at(first, 5_000 + DELAY)), "{what}");
+    }
+}
+
+/// A new certificate of the Lock's own has it judge anew: by the same time.
+#[test]
+fn a_certificate_that_comes_ends_no_delay() {
+    let now = Now { unix: NOW, lived: 5_000 };
+    let mut lock = Delayed::hears(now);
+    let newer =
+        common::certify_at(&Ca::at_depth(1), &lock.lock.key, common::VALIDITY.not_before + 1, 9);
+    let text = common::pem_of(&newer);
+    assert!(lock.gate.take_chain(&lock.lock.state(), text.as_bytes(), now).unwrap());
+    assert_eq!(lock.gate.does(&lock.master.public().hash(), now.unix), Effect::Allow);
+    assert!(lock.gate.is_delayed());
+}
+
+/// What was lost at a power cut is waited for once more, and not at each start.
+#[test]
+fn a_lock_that_forgot_how_long_it_lived_goes_on_from_what_it_saw() {
+    let at = |lived| Now { unix: NOW, lived };
+    let lock = Delayed::hears(at(3 * DAY));
+    let mut lock = lock.restart(at(0));
+    assert_eq!(lock.gate.lived(), 3 * DAY);
+    assert!(lock.admits(at(3 * DAY + DELAY - 1)));
+    assert!(!lock.admits(at(3 * DAY + DELAY)));
+}
+
+/// A record of an earlier time says when by a clock: that is no time of ours, and the delay begins anew, once.
+#[test]
+fn a_time_by_the_clock_is_not_believed() {
+    use keywright_lockd::{record::Record, store::Store};
+    let at = |lived| Now { unix: NOW, lived };
+    let lock = Delayed::hears(at(DAY));
+    let store = Store::open(&lock.lock.state()).unwrap();
+    let hash = lock.master.public().hash();
+    let mut record = store.read(&hash).unwrap();
+    for entry in &mut record.entries {
+        entry.first_seen = keywright_lockd::record::SOME_TIME;
+    }
+    store.write(&hash, &record).unwrap();
+    let mut lock = lock.restart(at(2 * DAY));
+    assert!(lock.admits(at(2 * DAY + DELAY - 1)));
+    let known: Record = store.read(&hash).unwrap();
+    assert!(known.entries.iter().all(|entry| entry.first_seen == 2 * DAY));
+    let mut lock = lock.restart(at(5 * DAY));
+    assert!(!lock.admits(at(2 * DAY + DELAY)));
+}
+
+/// Nobody asks when the delay is over: whoever waits for it is told.
+#[test]
+fn the_end_of_a_delay_is_confirmed() {
+    let at = |lived| Now { unix: NOW, lived };
+    let mut lock = Delayed::hears(at(5_000));
+    let hash = lock.master.public().hash();
+    let unanswered =
+        |gate: &Gate| gate.unanswered(NOW).into_iter().filter(|(key, _)| *key == hash).count();
+    // The grant and the revocation, which waits.
+    let all = lock.gate.unanswered(NOW);
+    for (key, statement) in all {
+        lock.gate.answered(&key, &statement).unwrap();
+    }
+    lock.gate.judge(at(5_000 + DELAY - 1));
+    assert_eq!(unanswered(&lock.gate), 0);
+    lock.gate.judge(at(5_000 + DELAY));
+    assert_eq!(unanswered(&lock.gate), 2);
+    let all = lock.gate.unanswered(NOW);
+    for (key, statement) in all {
+        let confirmed = lock.gate.confirm(&key, statement, NOW).unwrap();
+        let said = keywright_proto::Confirmation::verify(&confirmed, &lock.lock.key).unwrap();
+        assert_eq!(said.effect, Effect::Deny);
+        lock.gate.answered(&key, &statement).unwrap();
+    }
+    lock.gate.judge(at(5_000 + DELAY + 1));
+    assert_eq!(unanswered(&lock.gate), 0, "once");
+    // And once more where it may have ended while nothing ran.
+    let lock = lock.restart(at(5_000 + DELAY + 2));
+    assert_eq!(unanswered(&lock.gate), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Whatever the clock says and however often the Lock starts: the Master is in until the Lock has lived for the delay,
+    /// and out from then on.
+    #[test]
+    fn only_time_that_passes_ends_a_delay(
+        first in 0..2 * NOW,
+        steps in proptest::collection::vec((0..2 * NOW, 0..3 * DAY, any::<bool>()), 1..8),
+    ) {
+        let mut lived = DAY;
+        let mut lock = Delayed::hears(Now { unix: first, lived });
+        for (unix, passes, restarts) in steps {
+            lived += passes;
+            let now = Now { unix, lived };
+            if restarts {
+                lock = lock.restart(now);
+            }
+            prop_assert_eq!(lock.admits(now), lived / 1_000 < (DAY + DELAY) / 1_000);
+        }
+    }
+}

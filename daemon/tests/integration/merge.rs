@@ -1,0 +1,110 @@
+//! Stations that signed apart take each other's statements in: whatever the order, and however often, all end with what
+//! counts of everything that was ever signed, Lock by Lock.
+
+use std::collections::BTreeSet;
+
+use keywright_proto::{Effect, SignedObjects, rights::VersionedEffect};
+use proptest::{prelude::*, sample::Index};
+
+use crate::family::{Bench, Key, LOCKS, MOMENT, SUBS, Saying, lock, nothing_said, say};
+
+/// The same of papers that nothing was left out of.
+fn said(papers: &SignedObjects, key: u8, number: u8) -> Option<VersionedEffect> {
+    let judgement = papers.facts(|_| 0).judge(MOMENT.delay, MOMENT.now);
+    papers.effect(&judgement, &Key::new(key).public().hash(), &lock(number))
+}
+
+/// One Master at two stations apart: one takes the gate away, the other, which never listed it, gives the barn.
+#[test]
+fn a_newer_statement_takes_nothing_away_that_it_does_not_name() {
+    use Effect::{Allow, Deny};
+    let (gate, barn) = (100, 101);
+    for effect in [Allow, Deny] {
+        let (mut one, mut other) = (nothing_said(), nothing_said());
+        say(&mut one, 0, &Saying::Rights(31, 10, vec![(gate, effect)]));
+        say(&mut other, 0, &Saying::Rights(31, 11, vec![(barn, Allow)]));
+        for files in [[&one, &other], [&other, &one]] {
+            let mut bench = Bench::start();
+            for file in files {
+                assert!(bench.import(file.clone()) > 0);
+            }
+            assert_eq!(bench.said(31, gate), Some(VersionedEffect { version: Some(10), effect }));
+            assert_eq!(bench.said(31, barn), Some(VersionedEffect { version: Some(11), effect: Allow }));
+        }
+    }
+}
+
+/// What a newer one repeats is left out, and is not new each time that it comes.
+#[test]
+fn what_was_left_out_is_not_new_again() {
+    use Effect::{Allow, Deny};
+    let (mut old, mut new) = (nothing_said(), nothing_said());
+    say(&mut old, 0, &Saying::Rights(31, 10, vec![(100, Allow), (101, Allow)]));
+    say(&mut new, 0, &Saying::Rights(31, 11, vec![(100, Deny), (101, Allow), (102, Allow)]));
+    let mut bench = Bench::start();
+    bench.import(new);
+    assert_eq!(bench.import(old.clone()), 0, "nothing of it counts");
+    assert_eq!(bench.import(old), 0);
+    assert_eq!(bench.papers().statements().count(), 1);
+    let log = bench.registry.audit_page(0, 100).unwrap();
+    let imports = log.iter().filter(|event| event.event == "family-imported").count();
+    assert_eq!(imports, 1, "{log:?}");
+}
+
+fn any_saying() -> impl Strategy<Value = (usize, Saying)> {
+    let effect = any::<bool>().prop_map(|allow| if allow { Effect::Allow } else { Effect::Deny });
+    let words = proptest::collection::btree_map(LOCKS, effect, 1..4)
+        .prop_map(|words| words.into_iter().collect());
+    let sub = || any::<bool>().prop_map(|first| SUBS[usize::from(first)]);
+    let saying = prop_oneof![
+        12 => (sub(), 1..9u64, words).prop_map(|(key, version, w)| Saying::Rights(key, version, w)),
+        1 => sub().prop_map(Saying::RevokeSub),
+        2 => (0..4usize, 0..9u64).prop_map(|(which, until)| Saying::RevokeCa(which, until)),
+    ];
+    (0..4usize, saying)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Random histories, in parts that come in any order, some twice, at three stations.
+    #[test]
+    fn stations_end_equal_and_with_all_that_counts(
+        history in proptest::collection::vec(any_saying(), 1..14),
+        parts in proptest::collection::vec((0..3usize, any::<Index>(), any::<Index>()), 1..8),
+        last in Just(vec![0usize, 1, 2]).prop_shuffle(),
+    ) {
+        let mut union = nothing_said();
+        for (by, saying) in &history {
+            say(&mut union, *by, saying);
+        }
+        let mut benches: Vec<Bench> = (0..3).map(|_| Bench::start()).collect();
+        for (to, from, until) in &parts {
+            let (from, until) = (from.index(history.len()), until.index(history.len()) + 1);
+            let mut part = nothing_said();
+            for (by, saying) in history.iter().take(until).skip(from) {
+                say(&mut part, *by, saying);
+            }
+            benches[*to].import(part);
+        }
+        // Everything is somewhere, then they tell each other until nobody hears anything new.
+        benches[last[0]].import(union.clone());
+        for (from, to) in [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2), (2, 0)] {
+            let told = benches[last[from]].papers();
+            benches[last[to]].import(told);
+        }
+        let files: BTreeSet<_> = benches.iter().map(|b| b.papers().encode().unwrap()).collect();
+        prop_assert_eq!(files.len(), 1);
+        let told = benches[0].papers();
+        prop_assert_eq!(benches[1].import(told.clone()), 0);
+        prop_assert_eq!(benches[1].import(union.clone()), 0);
+        let all_stand = !history.iter().any(|(_, saying)| matches!(saying, Saying::RevokeCa(..)));
+        for (key, number) in SUBS.into_iter().flat_map(|key| LOCKS.map(move |n| (key, n))) {
+            let heard = benches[0].said(key, number);
+            prop_assert_eq!(heard, said(&told, key, number));
+            if all_stand {
+                prop_assert_eq!(heard, said(&union, key, number), "Key {} at Lock {}", key, number);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What a CA owes its CRL, while CRLs are signed.
+
+use keywright_proto::crl::{Crl, Revoked};
+use keywrightd::{owed::publish, registry::records::Issuer};
+
+use crate::family::CAS;
+
+fn crl(number: u64, serials: &[u8]) -> Vec<u8> {
+    let revoked: Vec<_> =
+        serials.iter().map(|serial| Revoked { serial: vec![*serial], since: number }).collect();
+    CAS[0].crl(number, &revoked).der().to_vec()
+}
+
+/// A job that was given up, and another call's CRL, come while a CRL is signed that knows of neither.
+#[test]
+fn what_came_while_a_crl_was_signed_waits_for_the_next() {
+    let mut issuer = Issuer {
+        family: CAS[0].certificate().public_key().id(),
+        chain: Vec::new(),
+        crl: crl(1, &[1]),
+        to_revoke: vec![vec![2]],
+    };
+    let planned = crl(2, &[1, 2]);
+    issuer.to_revoke.push(vec![3]);
+    publish(&mut issuer, crl(2, &[1, 4]));
+    assert_eq!(issuer.to_revoke, [[2], [3]]);
+    publish(&mut issuer, planned.clone());
+    assert_eq!(issuer.to_revoke, [[3], [4]]);
+    assert_eq!(issuer.crl, planned);
+    publish(&mut issuer, crl(3, &[1, 2, 3, 4]));
+    assert!(issuer.to_revoke.is_empty());
+    assert_eq!(Crl::parse(&issuer.crl).unwrap().revoked().len(), 4);
+}

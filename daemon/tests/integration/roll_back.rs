@@ -1,0 +1,93 @@
+//! A job that is given up leaves no right, and what may have been signed is revoked with the issuer's next CRL.
+
+use keywright_proto::{Id, Kind};
+use keywrightd::{
+    registry::{
+        Batch, Registry,
+        records::{Intent, IntentCandidate, IntentIssuer, IntentMade, Issuer, Leftover, Scope},
+    },
+    serialization::{left_behind, roll_back},
+};
+
+const NUMBER: u64 = 7;
+const GUID: [u8; 16] = [9; 16];
+const ISSUING_KEY: &[u8] = b"the issuing key";
+
+fn intent(made: IntentMade) -> Intent {
+    Intent {
+        number: NUMBER,
+        kind: Kind::Sub,
+        name: "Sub".into(),
+        started: 1_700_000_000,
+        family: Some(Id::from_bytes([1; 16])),
+        issuer: Some(IntentIssuer {
+            label: "issuer".into(),
+            access_key: Vec::new(),
+            issuing_key: ISSUING_KEY.into(),
+            port: "virtual".into(),
+        }),
+        candidate: IntentCandidate {
+            label: "candidate".into(),
+            access_key: None,
+            guid_before: None,
+            guid: Some(GUID),
+            usb_serial: None,
+            port: "virtual".into(),
+            model: String::new(),
+            serial: String::new(),
+        },
+        scope: Scope::Listed(1),
+        made,
+    }
+}
+
+/// Gives up a job that came so far: what the issuer has to revoke, and what is remembered of the token.
+fn given_up(made: IntentMade) -> (Vec<Vec<u8>>, Option<Leftover>) {
+    let state = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&state.path().join("registry")).unwrap();
+    let ca = Id::of_spki(ISSUING_KEY);
+    let family = Id::from_bytes([1; 16]);
+    let earlier = vec![vec![0x11]];
+    let mut batch = Batch::new();
+    batch
+        .put_issuer(ca, Issuer { family, chain: vec![], crl: vec![], to_revoke: earlier })
+        .put_intent(intent(made));
+    registry.commit(batch).unwrap();
+    roll_back(&registry, NUMBER, None).unwrap().unwrap();
+    assert_eq!(registry.intents().unwrap(), []);
+    assert_eq!(roll_back(&registry, NUMBER, None).unwrap(), None, "once");
+    let issuer = registry.issuer(ca).unwrap().unwrap();
+    (issuer.to_revoke, registry.leftover(GUID).unwrap())
+}
+
+#[test]
+fn what_may_have_been_signed_is_revoked_and_what_is_left_is_remembered() {
+    let serials = vec![vec![0x22], vec![0x33]];
+    // Signed or not: an unplug may have hidden the signature.
+    let looked = IntentMade { looked: true, serials: serials.clone(), ..IntentMade::default() };
+    let (to_revoke, leftover) = given_up(looked.clone());
+    assert_eq!(to_revoke, [vec![0x11], vec![0x22], vec![0x33]]);
+    let nothing_known = Leftover { access_key: None, issuing_key: None, puk_tried: false };
+    assert_eq!(leftover, Some(nothing_known));
+
+    let further = IntentMade {
+        access_key: Some(vec![1]),
+        pin_begun: true,
+        management_key_begun: true,
+        puk_begun: true,
+        ..looked
+    };
+    let left = left_behind(&intent(further.clone()));
+    let words = ["keys", "PIN", "management key", "recovery code"];
+    assert!(words.iter().zip(&left).all(|(word, text)| text.contains(word)), "{left:?}");
+    assert_eq!(left.len(), words.len());
+    let remembered = Leftover { access_key: Some(vec![1]), issuing_key: None, puk_tried: true };
+    assert_eq!(given_up(further).1, Some(remembered));
+}
+
+#[test]
+fn before_the_closer_look_there_is_nothing_to_revoke() {
+    let made = IntentMade { serials: vec![vec![0x22]], ..IntentMade::default() };
+    assert_eq!(given_up(made.clone()), (vec![vec![0x11]], None));
+    assert_eq!(left_behind(&intent(made)), [""; 0]);
+}

@@ -1,0 +1,213 @@
+//! Tokens that other programs use, or that are said to be gone: looked at again until they can be used.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc,
+    },
+};
+
+use keywright_proto::ErrorName;
+use keywright_token::{Connector, Limits, Transport, TransportError};
+use keywrightd::{clock::unix_seconds, station::view::Output};
+
+use super::bench::{Bench, Blank, PATIENCE, key};
+
+/// A blank token that another program holds until it is told not to.
+struct Held {
+    released: Mutex<mpsc::Receiver<()>>,
+    is_free: AtomicBool,
+}
+
+impl Connector for Held {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        if self.is_free.load(Ordering::SeqCst) {
+            return Ok(Box::new(Blank));
+        }
+        Err(TransportError::Busy { holder: "pcscd".into() })
+    }
+
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        // It is let go, taken again before it is looked at, and let go for good.
+        let released = self.released.lock().unwrap().recv_timeout(PATIENCE).is_ok();
+        self.is_free.store(attempts > 0, Ordering::SeqCst);
+        released
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_another_program_holds_is_taken_up_again_when_it_lets_go() {
+    let mut bench = Bench::start();
+    let (release, released) = mpsc::channel();
+    bench.plug("test", Held { released: Mutex::new(released), is_free: AtomicBool::new(false) });
+    // In either order: what the look found, and that it has ended and the daemon must stay, for what is waited for.
+    let (shown, stays) = (Cell::new(None), Cell::new(false));
+    let found = bench.until(|output| {
+        match output {
+            Output::Activity(activity) => stays.set(activity.needed && !activity.working),
+            output => shown.set(key(output).or(shown.take())),
+        }
+        if stays.get() { shown.take() } else { None }
+    });
+    let (label, view) = found.await;
+    assert_eq!((view.state, view.present), ("unusable", true));
+    let trouble = view.trouble.unwrap();
+    assert_eq!((trouble.error, trouble.holder.as_deref()), (ErrorName::KeyBusy, Some("pcscd")));
+    assert!(trouble.text.contains("pcscd"), "{}", trouble.text);
+
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    let (again, view) = bench.until(key).await;
+    assert_eq!((view.state, view.trouble), ("blank", None));
+    assert_eq!(again, label, "its path stays");
+}
+
+/// A blank token that cannot be asked at first, because of what other programs do.
+struct Disturbed {
+    by: Mutex<Vec<TransportError>>,
+    waited: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Connector for Disturbed {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.by.lock().unwrap().pop().map_or_else(|| Ok(Box::new(Blank) as _), Err)
+    }
+
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        self.waited.lock().unwrap().push(attempts);
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_pcscd_ended_or_that_was_reset_is_looked_at_again() {
+    let mut bench = Bench::start();
+    let waited = Arc::<Mutex<Vec<u32>>>::default();
+    let by = Mutex::new(vec![TransportError::Reset, TransportError::ServiceGone]);
+    bench.plug("test", Disturbed { by, waited: waited.clone() });
+    let (label, view) = bench.until(key).await;
+    assert_eq!((view.state, view.present), ("unusable", true));
+    let trouble = view.trouble.unwrap();
+    assert_eq!((trouble.error, trouble.holder), (ErrorName::TokenFailed, None));
+    assert!(trouble.text.contains("pcscd") && trouble.text.contains("again"), "{}", trouble.text);
+    let blank = |output| key(output).filter(|(_, view)| view.state == "blank");
+    let (again, view) = bench.until(blank).await;
+    assert_eq!((again, view.trouble), (label, None), "its path stays");
+    assert_eq!(*waited.lock().unwrap(), [0, 1], "ever more seldom");
+}
+
+#[tokio::test]
+async fn a_key_that_is_said_to_be_gone_and_is_there_is_looked_at_again() {
+    for (lost, state) in [(2, "blank"), (3, "blank"), (4, "unusable")] {
+        let mut bench = Bench::start();
+        let waited = Arc::<Mutex<Vec<u32>>>::default();
+        let by = Mutex::new(vec![TransportError::Gone; lost]);
+        bench.plug("test", Disturbed { by, waited: waited.clone() });
+        let (_, view) = bench.until(key).await;
+        assert_eq!((view.state, view.present), (state, true), "the first that is shown of it");
+        assert_eq!(*waited.lock().unwrap(), [0, 1, 2][..lost.min(3)], "ever more seldom");
+    }
+}
+
+/// A token that was pulled out while it was opened, of which the kernel has not told yet.
+struct Pulled;
+
+impl Connector for Pulled {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        Err(TransportError::Gone)
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_gone_is_not_waited_for() {
+    let mut bench = Bench::start();
+    bench.plug("test", Pulled);
+    let working = |output| matches!(output, Output::Activity(activity) if activity.working);
+    bench.until(|output| working(output).then_some(())).await;
+    let ended = bench.until(|output| match output {
+        Output::Key(..) => Some(false),
+        Output::Activity(activity) => (!activity.needed).then_some(true),
+        _ => None,
+    });
+    assert!(ended.await, "it is not shown");
+}
+
+/// A blank token that another program takes again each time before it is looked at, for some seconds of the clock.
+struct Contended {
+    until: u64,
+    looks: Arc<AtomicU32>,
+}
+
+impl Connector for Contended {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if unix_seconds() < self.until {
+            return Err(TransportError::Busy { holder: "pcscd".into() });
+        }
+        Ok(Box::new(Blank))
+    }
+
+    fn wait_until_free(&self, _: u32) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn however_often_a_key_is_looked_at_in_vain_it_is_told_once_and_not_forgotten() {
+    let mut bench = Bench::start();
+    let looks = Arc::<AtomicU32>::default();
+    bench.plug("test", Contended { until: unix_seconds() + 2, looks: looks.clone() });
+    let (_, view) = bench.until(key).await;
+    assert_eq!(view.state, "unusable");
+    let (_, view) = bench.until(key).await;
+    assert_eq!((view.state, view.trouble), ("blank", None), "the next that is told of it");
+    assert!(looks.load(Ordering::SeqCst) > 10, "a look may overlap the end of the one before");
+}
+
+/// A blank token that tells what it is, and of which something else lets nothing more be learnt at first.
+struct Reset {
+    /// How many commands it answers, for each time that it is opened; then every one.
+    answers: Mutex<Vec<usize>>,
+    waited: Arc<Mutex<Vec<u32>>>,
+}
+
+struct Answering(usize);
+
+impl Connector for Reset {
+    fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        let answers = self.answers.lock().unwrap().pop().unwrap_or(usize::MAX);
+        Ok(Box::new(Answering(answers)))
+    }
+
+    fn wait_until_free(&self, attempts: u32) -> bool {
+        self.waited.lock().unwrap().push(attempts);
+        true
+    }
+}
+
+impl Transport for Answering {
+    fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
+        self.0 = self.0.checked_sub(1).ok_or(TransportError::Reset)?;
+        // Three tries are left.
+        if command[1] == 0x20 { Ok(vec![0x63, 0xC3]) } else { Blank.transmit(command) }
+    }
+
+    fn limits(&self) -> Limits {
+        Blank.limits()
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_told_what_it_is_is_asked_for_the_rest_again() {
+    let mut bench = Bench::start();
+    // SELECT, 9A, 9C and CHUID are what it is. What it was stays, whatever the next looks find.
+    let (answers, waited) = (Mutex::new(vec![5, 0, 0, 4]), Arc::<Mutex<Vec<u32>>>::default());
+    bench.plug("test", Reset { answers, waited: waited.clone() });
+    let (label, view) = bench.until(key).await;
+    assert_eq!((view.state, view.pin_retries), ("blank", -1));
+    let (again, view) = bench.until(key).await;
+    assert_eq!((again, view.state, view.pin_retries), (label, "blank", 3));
+    assert_eq!(*waited.lock().unwrap(), [0, 1, 2, 3], "one wait for each look in vain");
+}

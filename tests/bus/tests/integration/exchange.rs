@@ -1,0 +1,142 @@
+//! Two stations of one family that worked apart exchange what is signed, by a file.
+
+use std::{
+    fs::File,
+    io::{Read, Seek},
+    os::fd::OwnedFd,
+};
+
+use keywright_bus_tests::{
+    Answers, Gate, Plugged, Station,
+    client::assert_refused,
+    pins::{self, PIN},
+};
+use zbus::Fd;
+
+/// Carries a Key from one station to the other.
+async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -> Plugged {
+    from.unplug(key).await;
+    std::fs::copy(from.memory(name), to.memory(name)).unwrap();
+    to.plug(name).await
+}
+
+async fn export(station: &Station, family: &str) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    let out = Fd::from(OwnedFd::from(file.try_clone().unwrap()));
+    station.client.manager().await.export_family(family, out).await.unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// One station tells the other; answers how many objects were new there.
+async fn tell(from: &Station, to: &Station, family: &str) -> u32 {
+    let file = export(from, family).await;
+    to.client.manager().await.import_family(Fd::from(OwnedFd::from(file))).await.unwrap()
+}
+
+#[tokio::test]
+async fn stations_that_worked_apart_end_equal() {
+    let (mut here, master) = Station::with_master().await;
+    let mut gate = Gate::add(&here, &master, "gate", 21).await;
+    let sub = here.plug("sub").await;
+    here.make(&master, &sub, &Answers::sub("Bob's Key", &[&gate.id])).await;
+    let (key, own) = (here.id(&sub.path).await, here.id(&master.path).await);
+    let family = here.family(&master.path).await;
+    gate.settle(&here, &key).await;
+
+    let mut there = Station::start().await;
+    let file = export(&here, &family).await;
+    let refused = there.client.manager().await.import_family(Fd::from(OwnedFd::from(file))).await;
+    assert_refused(refused, "Unverified");
+    // The Master's own signature pins the family there.
+    let master = carry(&mut here, &mut there, master, "master").await;
+    let mut barn = Gate::add(&there, &master, "barn", 22).await;
+    assert!(tell(&here, &there, &family).await > 0);
+    assert_eq!(tell(&here, &there, &family).await, 0, "nothing is new any more");
+    assert_eq!(there.rights(&key).await, [(gate.id.clone(), "active".into())]);
+    let (keys, _) = there.client.manager().await.list_keys([].into(), "", 10).await.unwrap();
+    assert!(keys.iter().any(|row| row.0 == key && row.1 != "Bob's Key"), "names stay at home");
+
+    // Apart: here the Key is away and gate is confirmed again; there it gets the barn.
+    let manager = there.client.manager().await;
+    there.change_rights(&master, &key, &[&barn.id], &[&gate.id]).await.unwrap();
+    gate.settle(&there, &key).await;
+    barn.settle(&there, &key).await;
+    assert!(!gate.admits(&key) && barn.admits(&key));
+    assert!(tell(&there, &here, &family).await > 0);
+    assert_eq!(here.rights(&key).await, [(barn.id.clone(), "active".into())]);
+    assert_eq!(there.rights(&key).await, here.rights(&key).await);
+    assert_eq!(tell(&there, &here, &family).await, 0);
+    assert_eq!(tell(&here, &there, &family).await, 0);
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    export(&here, &family).await.read_to_end(&mut one).unwrap();
+    export(&there, &family).await.read_to_end(&mut other).unwrap();
+    assert_eq!(one, other, "both have the same");
+
+    // A revocation there is one here.
+    manager.revoke_key(&master.path, &key, "lost", pins::pipe(PIN)).await.unwrap();
+    assert!(tell(&there, &here, &family).await > 0);
+    here.until_state(&sub.path, "revoked").await;
+    // Every Lock of it is to hear that this is final.
+    let mut locks = [gate.id.clone(), barn.id.clone()];
+    locks.sort();
+    assert_eq!(here.rights(&key).await, locks.map(|lock| (lock, "removing".into())));
+    let (roots, crls) = here.client.manager().await.get_family_bundle(&family).await.unwrap();
+    let chain = here.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
+    keywright_bus_tests::certs::try_verify(&chain, &roots, &crls).unwrap_err();
+    assert_ne!(own, key);
+}
+
+/// Of Keys that are plugged in, one that is known here from another family, and one of which nothing was known.
+#[tokio::test]
+async fn a_file_about_keys_that_are_plugged_in_leaves_them_there() {
+    let (mut here, master) = Station::with_master().await;
+    here.add_lock(&master, "hut").await;
+    let both = here.plug("both").await;
+    here.make_master(&both, "Both").await;
+    let mut answers = Answers::sub("Both", &[]);
+    answers.pins.candidate = PIN.into();
+    let job = here.offer(&master, &both).await;
+    here.finish(&job, &answers).await;
+    let sub = here.plug("sub").await;
+    here.make(&master, &sub, &Answers::sub("Sub", &[])).await;
+    let (sub_id, family) = (here.id(&sub.path).await, here.family(&master.path).await);
+
+    let mut there = Station::start().await;
+    let master = carry(&mut here, &mut there, master, "master").await;
+    Gate::add(&there, &master, "gate", 21).await;
+    let both = carry(&mut here, &mut there, both, "both").await;
+    Gate::add(&there, &both, "barn", 22).await;
+    let sub = carry(&mut here, &mut there, sub, "sub").await;
+    assert!(tell(&here, &there, &family).await > 0);
+    let objects = there.watch.objects().await;
+    let present: Vec<_> = objects.present().map(|key| &key.path).collect();
+    assert_eq!(present.len(), 3, "{objects:?}");
+    assert!([&master, &both, &sub].iter().all(|key| present.contains(&&key.path)), "{objects:?}");
+    let memberships: Vec<(String, String)> = objects.key(&both.path).unwrap().get("Memberships");
+    assert_eq!(memberships.len(), 2, "{objects:?}");
+    let known: Vec<_> = objects.keys.iter().filter(|key| key.text("Id") == sub_id).collect();
+    assert_eq!(known.len(), 1, "one object for one Key: {objects:?}");
+    let path = there.unplug(sub).await;
+    assert_eq!(there.plug("sub").await.path, path);
+}
+
+#[tokio::test]
+async fn hostile_files_are_refused() {
+    let (station, master) = Station::with_master().await;
+    let family = station.family(&master.path).await;
+    let manager = station.client.manager().await;
+    assert_refused(manager.import_family(pins::pipe("hello")).await, "InvalidArgument");
+    assert_refused(manager.import_family(pins::pipe("")).await, "InvalidArgument");
+    let mut good = Vec::new();
+    export(&station, &family).await.read_to_end(&mut good).unwrap();
+    assert_eq!(manager.import_family(pins::pipe(&good)).await.unwrap(), 0);
+    let cut = &good[..good.len() - 1];
+    assert_refused(manager.import_family(pins::pipe(cut)).await, "InvalidArgument");
+    assert_refused(
+        manager
+            .export_family(&"0".repeat(32), Fd::from(OwnedFd::from(tempfile::tempfile().unwrap())))
+            .await,
+        "NotFound",
+    );
+}

@@ -1,0 +1,256 @@
+//! Locks that leave their family, and what waits to be signed after a revocation: shown, carried to another station, done
+//! when the right Key is there.
+
+use keywright_bus_tests::{
+    Answers, Gate, Plugged, Station,
+    api::{Options, WaitingRow},
+    certs,
+    client::assert_refused,
+    pins::{self, PIN, WRONG_PIN},
+};
+use zbus::Variant;
+
+/// A station where the revocation of a Master acts at once.
+async fn hasty() -> Station {
+    Station::prepared(|launch| {
+        let config = launch.state_dir.with_file_name("config");
+        std::fs::write(&config, "revoke_delay_days = 0\n").unwrap();
+        launch.config = Some(config);
+    })
+    .await
+}
+
+async fn with_master() -> (Station, Plugged, String) {
+    with_master_at(Station::start().await).await
+}
+
+async fn with_master_at(mut station: Station) -> (Station, Plugged, String) {
+    let master = station.plug("master").await;
+    station.make_master(&master, "Master").await;
+    let family = station.family(&master.path).await;
+    (station, master, family)
+}
+
+async fn locks(station: &Station) -> Vec<String> {
+    let manager = station.client.manager().await;
+    let rows = manager.list_locks(Options::new(), "", 100).await.unwrap().0;
+    rows.into_iter().map(|row| row.0).collect()
+}
+
+async fn waiting(station: &Station, family: &str) -> Vec<WaitingRow> {
+    let manager = station.client.manager().await;
+    let (rows, next) = manager.list_waiting(family, "", 100).await.unwrap();
+    assert_eq!(next, "");
+    rows
+}
+
+/// What, about whom, and who signs.
+fn words(rows: &[WaitingRow]) -> Vec<(&str, &str, &str)> {
+    rows.iter().map(|row| (&*row.0, &*row.1, &*row.4)).collect()
+}
+
+/// Carries a Key from one station to the other.
+async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -> Plugged {
+    from.unplug(key).await;
+    std::fs::copy(from.memory(name), to.memory(name)).unwrap();
+    to.plug(name).await
+}
+
+async fn remove(station: &Station, by: &Plugged, lock: &str) -> zbus::Result<()> {
+    station.client.manager().await.remove_lock(&by.path, lock, pins::pipe(PIN)).await
+}
+
+async fn revoke(station: &Station, by: &Plugged, key: &str, reason: &str) {
+    let manager = station.client.manager().await;
+    manager.revoke_key(&by.path, key, reason, pins::pipe(PIN)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_lock_stays_removed_wherever_it_was_known() {
+    let (mut here, master, family) = with_master().await;
+    let mut gate = Gate::add(&here, &master, "gate", 21).await;
+    let barn = Gate::add(&here, &master, "barn", 22).await;
+    let sub = here.plug("sub").await;
+    here.make(&master, &sub, &Answers::sub("Sub", &[&gate.id, &barn.id])).await;
+    let (key, own) = (here.id(&sub.path).await, here.id(&master.path).await);
+    gate.settle(&here, &key).await;
+    let old = here.export(&family).await;
+    let chain = gate.chain.clone();
+
+    // The other station knows both Locks, and nothing of the removal.
+    let mut there = Station::start().await;
+    let master = carry(&mut here, &mut there, master, "master").await;
+    Gate::add(&there, &master, "attic", 23).await;
+    there.import(&old).await;
+    assert_eq!(locks(&there).await.len(), 3);
+    let master = carry(&mut there, &mut here, master, "master").await;
+
+    let manager = here.client.manager().await;
+    let wrong = manager.remove_lock(&master.path, &gate.id, pins::pipe(WRONG_PIN)).await;
+    assert_refused(wrong, "PinInvalid");
+    assert_refused(remove(&here, &master, &key).await, "NotFound");
+    assert_refused(remove(&here, &sub, &gate.id).await, "NotAnIssuer");
+    assert_eq!(locks(&here).await.len(), 2);
+    remove(&here, &master, &gate.id).await.unwrap();
+    remove(&here, &master, &gate.id).await.unwrap();
+    assert_eq!(locks(&here).await, std::slice::from_ref(&barn.id));
+    let left = [(barn.id.clone(), "pending".to_owned())];
+    assert_eq!(here.rights(&key).await, left);
+    assert_eq!(here.rights(&own).await, left);
+    let objects = here.watch.objects().await;
+    let object = objects.key(&sub.path).unwrap();
+    assert_eq!((object.get::<u32>("Locks"), object.get::<u32>("PendingLocks")), (0, 1));
+    assert_refused(manager.get_grant(&key, &gate.id).await, "NotFound");
+    let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+    let refusal = certs::try_verify(&chain, &roots, &crls).unwrap_err();
+    assert!(refusal.contains("revoked"), "{refusal}");
+    assert_eq!(waiting(&here, &family).await, []);
+
+    // It is final, and no older file brings it back.
+    let again = manager.add_lock(&master.path, "gate", &Gate::request(21), pins::pipe(PIN)).await;
+    assert_refused(again, "InvalidArgument");
+    here.import(&old).await;
+    assert_eq!(locks(&here).await, std::slice::from_ref(&barn.id));
+    let newer = here.export(&family).await;
+    assert!(there.import(&newer).await > 0);
+    assert_eq!(there.import(&newer).await, 0);
+    assert_eq!(there.import(&old).await, 0);
+    let found = locks(&there).await;
+    assert!(found.len() == 2 && !found.contains(&gate.id), "{found:?}");
+    assert_eq!(there.rights(&key).await, left);
+
+    // The next statement on the Key names it no more; the other Lock goes last, and then there is no offer.
+    manager.change_rights(&master.path, &key, &[], &[&barn.id], pins::pipe(PIN)).await.unwrap();
+    assert_eq!(here.rights(&key).await, [(barn.id.clone(), "removing".into())]);
+    remove(&here, &master, &barn.id).await.unwrap();
+    let blank = here.plug("blank").await;
+    here.watch.until_decision([&master.path, &blank.path], "no-lock").await;
+}
+
+/// A Backup removes the Master's Lock: the Master owes the entry, which every station shows, and pays it with its next
+/// revocation. When the Backup is revoked as stolen the Lock comes back; as lost, the Master says the same.
+#[tokio::test]
+async fn what_another_ca_owes_waits_and_is_shown() {
+    for reason in ["stolen", "lost"] {
+        let (mut here, master, family) = with_master().await;
+        let gate = Gate::add(&here, &master, "gate", 21).await;
+        Gate::add(&here, &master, "barn", 22).await;
+        let backup = here.plug("backup").await;
+        here.make(&master, &backup, &Answers::backup("Backup")).await;
+        let (own, lost) = (here.id(&master.path).await, here.id(&backup.path).await);
+        here.unplug(master).await;
+        remove(&here, &backup, &gate.id).await.unwrap();
+        assert_eq!(locks(&here).await.len(), 1);
+        let owes = [("crl-entry", &*gate.id, &*own)];
+        assert_eq!(words(&waiting(&here, &family).await), owes);
+        let (roots, crls) = here.client.manager().await.get_family_bundle(&family).await.unwrap();
+        certs::verify(&gate.chain, &roots, &crls);
+
+        // Nobody carries it but the signed removal.
+        let mut there = Station::start().await;
+        let master = here.plug("master").await;
+        let master = carry(&mut here, &mut there, master, "master").await;
+        Gate::add(&there, &master, "attic", 23).await;
+        there.import(&here.export(&family).await).await;
+        assert_eq!(words(&waiting(&there, &family).await), owes);
+        assert_eq!(waiting(&there, &family).await[0].2.split(' ').next(), Some("Lock"));
+
+        revoke(&there, &master, &lost, reason).await;
+        let found = locks(&there).await;
+        assert_eq!(found.contains(&gate.id), reason == "stolen", "{reason}: {found:?}");
+        let (roots, crls) = there.client.manager().await.get_family_bundle(&family).await.unwrap();
+        certs::try_verify(&gate.chain, &roots, &crls).unwrap_err();
+        let left = waiting(&there, &family).await;
+        if reason == "stolen" {
+            // It is a Lock again, whose certificate the Master had revoked meanwhile: it makes a new one.
+            assert_eq!(words(&left), [("certificate", &*gate.id, "")]);
+            let request = Gate::request(21);
+            let manager = there.client.manager().await;
+            let again = manager.add_lock(&master.path, "gate", &request, pins::pipe(PIN)).await;
+            certs::verify(&again.unwrap().1, &roots, &crls);
+        }
+        assert_eq!(waiting(&there, &family).await, []);
+    }
+}
+
+/// Locks that a lost Backup had certified are certified anew by who revokes it; those of a stolen one when a person
+/// adds them again.
+#[tokio::test]
+async fn locks_of_a_revoked_backup_are_certified_anew() {
+    for reason in ["stolen", "lost"] {
+        let (mut station, master, family) = with_master().await;
+        let backup = station.plug("backup").await;
+        Gate::add(&station, &master, "barn", 22).await;
+        station.make(&master, &backup, &Answers::backup("Backup")).await;
+        let lost = station.id(&backup.path).await;
+        let gate = Gate::add(&station, &backup, "gate", 21).await;
+        station.unplug(master).await;
+        let sub = station.plug("sub").await;
+        station.make(&backup, &sub, &Answers::sub("Sub", &[])).await;
+        let key = station.id(&sub.path).await;
+        station.unplug(backup).await;
+        let master = station.plug("master").await;
+        assert_eq!(waiting(&station, &family).await, []);
+
+        let before = station.export(&family).await;
+        revoke(&station, &master, &lost, reason).await;
+        let left = waiting(&station, &family).await;
+        // What a thief has granted is granted again by a person, or not at all.
+        let mut of_key = vec![("certificate", &*key, "")];
+        let mut expected = of_key.clone();
+        if reason == "stolen" {
+            of_key.push(("statement", &*key, ""));
+            expected = [&of_key[..], &[("certificate", &*gate.id, "")]].concat();
+        }
+        expected.sort_by_key(|row| row.1);
+        assert_eq!(words(&left), expected, "{reason}");
+        let manager = station.client.manager().await;
+        let request = Gate::request(21);
+        let add = manager.add_lock(&master.path, "gate", &request, pins::pipe(PIN));
+        let (_, chain) = add.await.unwrap();
+        assert_ne!(chain, gate.chain);
+        let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
+        certs::verify(&chain, &roots, &crls);
+        assert_eq!(words(&waiting(&station, &family).await), of_key);
+        let of_family = Options::from([("family", Variant::from(&*family))]);
+        let rows = manager.list_locks(of_family, "", 10).await.unwrap().0;
+        assert!(rows.iter().any(|row| row.0 == gate.id && row.1 == "gate"), "{rows:?}");
+        assert_eq!(rows.len(), 2);
+
+        // Another station, which knows the old one, takes the new one over.
+        let mut there = Station::start().await;
+        let master = carry(&mut station, &mut there, master, "master").await;
+        Gate::add(&there, &master, "attic", 23).await;
+        there.import(&before).await;
+        there.import(&station.export(&family).await).await;
+        assert_eq!(words(&waiting(&there, &family).await), of_key);
+        let manager = there.client.manager().await;
+        let request = Gate::request(21);
+        let add = manager.add_lock(&master.path, "gate", &request, pins::pipe(PIN));
+        assert_eq!(add.await.unwrap().1, chain);
+    }
+}
+
+/// What a Backup that outlived its Master signed for itself is in the bundle of every station that heard of it.
+#[tokio::test]
+async fn the_root_of_a_surviving_backup_travels() {
+    let (mut here, master, family) = with_master_at(hasty().await).await;
+    Gate::add(&here, &master, "gate", 21).await;
+    let backup = here.plug("backup").await;
+    here.make(&master, &backup, &Answers::backup("Backup")).await;
+    let lost = here.id(&master.path).await;
+    let mut there = hasty().await;
+    let master = carry(&mut here, &mut there, master, "master").await;
+    Gate::add(&there, &master, "attic", 23).await;
+    drop(master);
+    revoke(&here, &backup, &lost, "lost").await;
+    revoke(&here, &backup, &lost, "lost").await;
+    there.import(&here.export(&family).await).await;
+    let bundle = async |station: &Station| {
+        station.client.manager().await.get_family_bundle(&family).await.unwrap()
+    };
+    let (roots, crls) = bundle(&there).await;
+    assert_eq!(roots, bundle(&here).await.0);
+    let chain = here.client.key(&backup.path).await.get_certificate_chain("").await.unwrap();
+    certs::verify(&chain, &roots, &crls);
+}

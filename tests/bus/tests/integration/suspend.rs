@@ -1,0 +1,100 @@
+//! A suspend waits while a Key is being written, and at no other time; after it everything is looked at. logind is played
+//! by the test; the real one is on the real machine.
+
+use std::{fs::File, io::Read, os::fd::OwnedFd, sync::mpsc, time::Duration};
+
+use keywright_bus_tests::{Answers, Station, bus::Bus, card::Reaction};
+use keywrightd::{bus::sleep::guard, station::view::Activity};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    pipe::{PipeFlags, pipe_with},
+};
+use zbus::{interface, object_server::SignalEmitter};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const GENERATE: u8 = 0x47;
+
+/// Gives a pipe for an inhibitor; whoever asked holds it as long as the other end is open.
+struct Logind(mpsc::Sender<([String; 4], OwnedFd)>);
+
+#[interface(name = "org.freedesktop.login1.Manager")]
+impl Logind {
+    fn inhibit(&self, what: String, who: String, why: String, mode: String) -> zbus::OwnedFd {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        self.0.send(([what, who, why, mode], ours)).unwrap();
+        theirs.into()
+    }
+
+    #[zbus(signal)]
+    async fn prepare_for_sleep(emitter: &SignalEmitter<'_>, start: bool) -> zbus::Result<()>;
+}
+
+fn is_held(inhibitor: &OwnedFd) -> bool {
+    let mut closed = [PollFd::new(inhibitor, PollFlags::empty())];
+    poll(&mut closed, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0
+}
+
+#[tokio::test]
+async fn a_suspend_waits_while_a_key_is_written() {
+    let mut station = Station::start().await;
+    let (taken, inhibitors) = mpsc::channel();
+    let logind = station.bus.connect().await;
+    logind.object_server().at("/org/freedesktop/login1", Logind(taken)).await.unwrap();
+    logind.request_name("org.freedesktop.login1").await.unwrap();
+
+    let (found, held) = mpsc::channel();
+    let mut inhibitors = Some(inhibitors);
+    // The first key of the job is not made before the suspend is held up.
+    let script = move |_, command: &[u8]| {
+        if command.get(1) == Some(&GENERATE)
+            && let Some(inhibitors) = inhibitors.take()
+        {
+            let (call, inhibitor) = inhibitors.recv_timeout(PATIENCE).unwrap();
+            let is_held = is_held(&inhibitor);
+            found.send((call, is_held, inhibitor, inhibitors)).unwrap();
+        }
+        Reaction::Forward
+    };
+    let (_card, _key) = station.insert_scripted("1", &[], Box::new(script));
+    let find = |objects: &keywright_bus_tests::Objects| {
+        objects.present().next().map(|key| key.path.clone())
+    };
+    let key = station.watch.until("the Key plugged in", find).await;
+    station.until_state(&key, "blank").await;
+    assert!(held.try_recv().is_err());
+    let job = station.client.start_master(&key, "M").await;
+    station.finish(&job, &Answers::master("M")).await;
+
+    let (call, was_held, inhibitor, inhibitors) = held.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(call, ["sleep", "keywrightd", "a Key is being written", "delay"]);
+    assert!(was_held);
+    // Over: the daemon has closed its end.
+    let end = tokio::task::spawn_blocking(move || File::from(inhibitor).read(&mut [0]).unwrap());
+    assert_eq!(tokio::time::timeout(PATIENCE, end).await.unwrap().unwrap(), 0);
+    assert!(inhibitors.try_recv().is_err(), "asked once");
+}
+
+#[tokio::test]
+async fn after_a_suspend_everything_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = Bus::start(dir.path());
+    let logind = bus.connect().await;
+    let path = "/org/freedesktop/login1";
+    logind.object_server().at(path, Logind(mpsc::channel().0)).await.unwrap();
+    logind.request_name("org.freedesktop.login1").await.unwrap();
+    let (_activity, activity) = tokio::sync::watch::channel(Activity::default());
+    let (looks, mut looked) = tokio::sync::mpsc::unbounded_channel();
+    let guarded = guard(bus.connect().await, activity, move || looks.send(()).unwrap());
+    let tells = async {
+        let emitter = SignalEmitter::new(&logind, path).unwrap();
+        // It listens from some moment on.
+        while looked.try_recv().is_err() {
+            Logind::prepare_for_sleep(&emitter, false).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = guarded => panic!("the bus broke off: {ended:?}"),
+        told = tokio::time::timeout(PATIENCE, tells) => told.unwrap(),
+    }
+}
