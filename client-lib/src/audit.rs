@@ -1,5 +1,4 @@
-//! Checks a log of events that `ExportAudit` wrote, wherever it comes from: a function of its lines (`docs/formats.md`, "The
-//! log of events").
+//! Verifies an exported audit log, from its lines alone (`docs/formats.md`, "The log of events").
 
 use std::collections::BTreeMap;
 
@@ -7,72 +6,72 @@ pub use keywright_proto::audit::Hash;
 use keywright_proto::audit::{FIRST, LoggedEvent, NOTHING, TRIMMED};
 use serde::{Deserialize, Serialize};
 
-/// A log that is whole.
+/// Summary of an audit log whose hash chain is intact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Log {
-    /// How many events it has.
+pub struct VerifiedLog {
+    /// Number of events.
     pub events: u64,
-    /// The position of its oldest event: above 0 where older ones were dropped.
+    /// Position of the oldest event; above 0 if older ones were dropped.
     pub first: u64,
-    /// The time of its oldest event, in Unix seconds; 0 where it has none.
+    /// Time of the oldest event, in Unix seconds; 0 if there is none.
     pub from: u64,
-    /// The time of its newest event, in Unix seconds; 0 where it has none.
+    /// Time of the newest event, in Unix seconds; 0 if there is none.
     pub to: u64,
-    /// The hash of its newest event, in hexadecimal digits: note it elsewhere. All zeros where it has none.
+    /// Hash of the newest event in hexadecimal digits, to be noted elsewhere; all zeros if there is none.
     pub head: String,
 }
 
-/// Where a log breaks.
+/// The first place where an audit log is not intact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Break {
-    /// Not a line of the format, in its one spelling.
-    #[error("line {line} is no event of a log, or is spelled in another way than a station does")]
+pub enum LogError {
+    /// The line is not an event in the one JSON form that stations write.
+    #[error("line {line} is not an event of an audit log, in the JSON form that a station writes")]
     Line {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
     },
-    /// Changed.
-    #[error("line {line}: the event at position {position} was changed: it has another hash")]
+    /// The event does not have its stated hash.
+    #[error("line {line}: the event at position {position} was changed: its hash does not match")]
     Changed {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
         /// Its position.
         position: u64,
     },
-    /// Left out, put in or moved.
+    /// Positions are not consecutive.
     #[error(
-        "line {line} has position {found} instead of {expected}: events were left out, put in or moved"
+        "line {line} has position {found} instead of {expected}: events were removed, inserted or moved"
     )]
     Position {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What should be there.
+        /// The position that should follow.
         expected: u64,
-        /// What is.
+        /// The position found.
         found: u64,
     },
-    /// Of another chain.
+    /// The event's `previous` is not the hash of the event before it.
     #[error("line {line}: the event at position {position} does not follow the one before it")]
     Chain {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
         /// Its position.
         position: u64,
     },
-    /// The beginning is gone and nothing says why.
-    #[error("it begins at position {first}, and no event says that the older ones were dropped")]
+    /// The beginning is missing, and no event records that it was dropped.
+    #[error("it begins at position {first}, and no event records that older ones were dropped")]
     Beginning {
-        /// The position of its first event.
+        /// Position of the first event.
         first: u64,
     },
-    /// The end that somebody noted is not there.
+    /// The expected hash is missing.
     #[error(
-        "the hash that was noted is not in it: the newest events are gone, or it is another log"
+        "the expected hash is not in the log: the newest events are missing, or it is another log"
     )]
     Expected,
 }
 
-/// A line, as JSON has it.
+/// A line of the log as JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -84,16 +83,18 @@ struct Line {
     hash: String,
 }
 
-/// Follows the chain through all lines. `expected` is a hash that was noted earlier: it has to be in it.
+/// Verifies the hash chain over all lines. `expected` is a hash noted earlier, which has to be in the chain: only
+/// that detects a log that was cut at its end.
 ///
 /// # Errors
-/// The first place where it breaks.
+/// The first place where the log is not intact.
 pub fn verify<'a>(
     lines: impl IntoIterator<Item = &'a str>,
     expected: Option<Hash>,
-) -> Result<Log, Break> {
-    let mut log = Log { events: 0, first: 0, from: 0, to: 0, head: hex(&NOTHING) };
-    let (mut newest, mut trimmed, mut met): (Option<LoggedEvent>, u64, bool) = (None, 0, false);
+) -> Result<VerifiedLog, LogError> {
+    let mut log = VerifiedLog { events: 0, first: 0, from: 0, to: 0, head: hex(&NOTHING) };
+    let (mut newest, mut trimmed, mut found_expected): (Option<LoggedEvent>, u64, bool) =
+        (None, 0, false);
     for (text, line) in lines.into_iter().zip(1..) {
         let event = read(text, line)?;
         let position = event.position;
@@ -101,39 +102,39 @@ pub fn verify<'a>(
             None => {
                 (log.first, log.from) = (position, event.time);
                 if position == 0 && event.previous != NOTHING {
-                    return Err(Break::Chain { line, position });
+                    return Err(LogError::Chain { line, position });
                 }
-                // What was dropped is not here, but its end is.
-                met |= position > 0 && expected == Some(event.previous);
+                // The dropped events are missing, but the hash of the last of them is here.
+                found_expected |= position > 0 && expected == Some(event.previous);
             }
             Some(before) => {
                 let next = before.position + 1;
                 if position != next {
-                    return Err(Break::Position { line, expected: next, found: position });
+                    return Err(LogError::Position { line, expected: next, found: position });
                 }
                 if event.previous != before.hash() {
-                    return Err(Break::Chain { line, position });
+                    return Err(LogError::Chain { line, position });
                 }
             }
         }
         if event.event == TRIMMED {
             let first = event.field(FIRST).and_then(|first| first.parse().ok());
-            trimmed = first.ok_or(Break::Line { line })?;
+            trimmed = first.ok_or(LogError::Line { line })?;
         }
-        met |= expected == Some(event.hash());
+        found_expected |= expected == Some(event.hash());
         newest = Some(event);
         log.events += 1;
     }
     if log.first > trimmed {
-        return Err(Break::Beginning { first: log.first });
+        return Err(LogError::Beginning { first: log.first });
     }
     if let Some(newest) = newest {
         (log.to, log.head) = (newest.time, hex(&newest.hash()));
     }
-    if expected.is_some() && !met { Err(Break::Expected) } else { Ok(log) }
+    if expected.is_some() && !found_expected { Err(LogError::Expected) } else { Ok(log) }
 }
 
-/// A hash as people note it: 64 hexadecimal digits.
+/// Parses a hash: 64 hexadecimal digits.
 pub fn parse_hash(text: &str) -> Option<Hash> {
     let digit = |byte: u8| (byte as char).to_digit(16);
     let pairs = text.as_bytes().chunks(2);
@@ -148,19 +149,18 @@ fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read(text: &str, line: usize) -> Result<LoggedEvent, Break> {
-    let bad = Break::Line { line };
+fn read(text: &str, line: usize) -> Result<LoggedEvent, LogError> {
+    let bad = LogError::Line { line };
     let Ok(parsed) = serde_json::from_str::<Line>(text) else { return Err(bad) };
     let Line { position, time, event, fields, previous, hash } = parsed;
     let (Some(previous), Some(hash)) = (parse_hash(&previous), parse_hash(&hash)) else {
         return Err(bad);
     };
-    let event =
-        LoggedEvent { position, time, event, fields: fields.into_iter().collect(), previous };
+    let event = LoggedEvent { position, time, event, fields: fields.into_iter().collect(), previous };
     if event.hash() != hash {
-        return Err(Break::Changed { line, position });
+        return Err(LogError::Changed { line, position });
     }
-    // Members twice, other orders, other escapes: a reader could see something else in them.
+    // Duplicate members, another order or other escapes: another reader could see other values.
     if event.line() == text { Ok(event) } else { Err(bad) }
 }
 
@@ -168,7 +168,7 @@ fn read(text: &str, line: usize) -> Result<LoggedEvent, Break> {
 mod tests {
     use super::*;
 
-    /// A log from a position on; the trimming is said in its last event where it has to be.
+    /// Makes a log that begins at position `first`; if that is not 0, its last event records the trimming.
     fn log(first: u64, events: u64) -> Vec<String> {
         let mut previous = if first == 0 { NOTHING } else { [7; 32] };
         let mut lines = Vec::new();
@@ -187,7 +187,7 @@ mod tests {
         lines
     }
 
-    fn check(lines: &[String], expected: Option<Hash>) -> Result<Log, Break> {
+    fn check(lines: &[String], expected: Option<Hash>) -> Result<VerifiedLog, LogError> {
         verify(lines.iter().map(String::as_str), expected)
     }
 
@@ -196,17 +196,17 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_log_is_described() {
+    fn intact_log_is_summarised() {
         let lines = log(0, 5);
         let head = hex(&hash_of(&lines[4]));
-        let whole = Log { events: 5, first: 0, from: 100, to: 104, head };
+        let whole = VerifiedLog { events: 5, first: 0, from: 100, to: 104, head };
         assert_eq!(check(&lines, None), Ok(whole));
-        let none = Log { events: 0, first: 0, from: 0, to: 0, head: "0".repeat(64) };
+        let none = VerifiedLog { events: 0, first: 0, from: 0, to: 0, head: "0".repeat(64) };
         assert_eq!(check(&[], None), Ok(none));
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         let lines = log(0, 3);
         for bit in 0..lines[1].len() * 8 {
             let mut bytes = lines[1].clone().into_bytes();
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_gone_twice_there_moved_or_put_in_is_noticed() {
+    fn removed_duplicated_and_swapped_lines_are_detected() {
         let lines = log(0, 6);
         for at in 0..6 {
             let mut dropped = lines.clone();
             dropped.remove(at);
-            // The newest may be gone: only a noted hash tells.
+            // Only an expected hash detects that the newest event is missing.
             let found = check(&dropped, Some(hash_of(&lines[5])));
             assert!(found.is_err(), "{at} dropped");
             let mut twice = lines.clone();
@@ -237,22 +237,22 @@ mod tests {
         }
     }
 
-    /// Whoever makes a line anew has to make all after it anew.
+    /// Whoever rewrites a line has to rewrite all lines after it.
     #[test]
-    fn a_line_that_is_made_anew_does_not_fit() {
+    fn rewritten_line_breaks_the_hash_chain() {
         let lines = log(0, 4);
         let mut forged = read(&lines[1], 1).unwrap();
         forged.fields[0].1 = "Eve".into();
         let mut with = lines.clone();
         with[1] = forged.line();
-        assert_eq!(check(&with, None), Err(Break::Chain { line: 3, position: 2 }));
+        assert_eq!(check(&with, None), Err(LogError::Chain { line: 3, position: 2 }));
         let mut first = read(&lines[0], 1).unwrap();
         first.previous = [1; 32];
-        assert_eq!(check(&[first.line()], None), Err(Break::Chain { line: 1, position: 0 }));
+        assert_eq!(check(&[first.line()], None), Err(LogError::Chain { line: 1, position: 0 }));
     }
 
     #[test]
-    fn a_noted_hash_tells_of_a_log_that_was_cut() {
+    fn expected_hash_detects_a_truncated_log() {
         let lines = log(0, 5);
         for (noted, line) in lines.iter().enumerate() {
             for left in 0..=5 {
@@ -260,22 +260,22 @@ mod tests {
                 assert_eq!(found.is_ok(), left > noted, "{noted} noted, {left} left");
             }
         }
-        assert_eq!(check(&lines, Some([9; 32])), Err(Break::Expected));
+        assert_eq!(check(&lines, Some([9; 32])), Err(LogError::Expected));
     }
 
     #[test]
-    fn a_log_that_was_trimmed_says_so() {
+    fn trimmed_log_needs_its_trim_event() {
         let lines = log(40, 4);
         let found = check(&lines, None).unwrap();
         assert_eq!((found.first, found.events), (40, 4));
-        // The newest of what was dropped is named by the first that is left.
+        // The first remaining event has the hash of the newest dropped one.
         assert!(check(&lines, Some([7; 32])).is_ok());
-        assert_eq!(check(&lines[1..], None), Err(Break::Beginning { first: 41 }));
-        assert_eq!(check(&lines[..3], None), Err(Break::Beginning { first: 40 }));
+        assert_eq!(check(&lines[1..], None), Err(LogError::Beginning { first: 41 }));
+        assert_eq!(check(&lines[..3], None), Err(LogError::Beginning { first: 40 }));
     }
 
     #[test]
-    fn there_is_one_spelling() {
+    fn other_json_spellings_are_refused() {
         let line = &log(0, 1)[0];
         for (from, to) in [
             (",\"time\"", ", \"time\""),
@@ -287,14 +287,14 @@ mod tests {
         ] {
             let other = line.replacen(from, to, 1);
             assert_ne!(&other, line, "{from}");
-            assert_eq!(check(&[other], None), Err(Break::Line { line: 1 }), "{to}");
+            assert_eq!(check(&[other], None), Err(LogError::Line { line: 1 }), "{to}");
         }
         let upper = line.replace("\"previous\":\"0", "\"previous\":\"G");
-        assert_eq!(check(&[upper], None), Err(Break::Line { line: 1 }));
+        assert_eq!(check(&[upper], None), Err(LogError::Line { line: 1 }));
     }
 
     #[test]
-    fn hashes_are_64_digits() {
+    fn hash_is_64_hex_digits() {
         assert_eq!(parse_hash(&"aB".repeat(32)), Some([0xab; 32]));
         for bad in ["", "ab", &"ab".repeat(31), &"ab".repeat(33), &"gg".repeat(32), &"é".repeat(32)]
         {

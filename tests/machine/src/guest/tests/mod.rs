@@ -95,7 +95,7 @@ pub fn all() -> Vec<Test> {
         doctor::factory_pin_is_found,
         doctor::last_try_and_blocked_pin_are_found,
         packages::installed_files_pass_check_deb,
-        packages::idle_daemon_uses_less_than_5_mb,
+        packages::idle_daemon_holds_at_most_7_mb,
         packages::upgrade_restarts_a_running_daemon_and_keeps_its_state,
         packages::removal_keeps_the_state_and_purge_deletes_it,
         packages::device_node_owner_follows_install_and_removal,
