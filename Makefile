@@ -7,7 +7,7 @@ PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev
                   openssh-server openssh-client nginx mosquitto mount
 # Only `make test` wants these: a pcscd with a reader that a program can fill, and what reads the file of a soft Key.
 TEST_PACKAGES  := pcscd vsmartcard-vpcd openvpn libnss3-tools
-# What builds and checks the packages.
+# Needed to build and check the packages.
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 
 # The daemon for tests has a reader into which virtual Keys are plugged; a packaged daemon has none.
@@ -40,19 +40,19 @@ soak: deps deb ## the same with 300 plug cycles of two Keys, and nothing else
 	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
 	@tests/machine/run --cycles 300 cycles
 
-bench-machine: deps deb ## the daemon beside boltd, fprintd, upower, usbguard and udisks2 in that guest
+bench-machine: deps deb ## compare the daemon with boltd, fprintd, upower, usbguard and udisks2 in that guest
 	@$(CARGO) build --locked --release -p keywright-machine -p keywright-virtual-key
 	@$(CARGO) build --locked -p keywright-machine --bin machine
 	@tests/machine/run --with bolt,fprintd,upower,usbguard,udisks2 --bench
 
-bench: deps ## measure; the table goes to standard output
+bench: deps ## measure speed and memory, and print a table; ARGS picks subjects
 	$(CARGO) build --locked --release $(PROGRAMS) $(FEATURES)
 	$(CARGO) run --locked --release -p keywright-bench -- $(ARGS)
 
 deb: deps-deb ## build the packages keywrightd and keywrightctl into target/deb
 	@CARGO="$(CARGO)" systemd/make-deb
 
-check-deb: deb ## what can be checked of the packages without installing them: lintian, systemd-analyze, udev, polkit
+check-deb: deb ## check the packages without installing them: lintian, systemd-analyze, udev, polkit
 	@systemd/check-deb target/deb/*.deb
 
 docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the live objects
