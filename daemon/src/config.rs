@@ -65,22 +65,11 @@ const fn keep_alive() -> u16 {
 impl Link {
     /// The broker's host and port.
     pub fn address(&self) -> Option<(String, u16)> {
-        let (host, port) = self.broker.rsplit_once(':')?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+        keywright_link::broker_address(&self.broker)
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.address().is_none() {
-            return Err(format!("broker is {:?}, not host:port", self.broker));
-        }
-        if !(10..=3_600).contains(&self.keep_alive_seconds) {
-            return Err(format!(
-                "keep_alive_seconds is {}, not from 10 to 3600",
-                self.keep_alive_seconds
-            ));
-        }
-        Ok(())
+        keywright_link::check_settings(&self.broker, self.keep_alive_seconds)
     }
 }
 

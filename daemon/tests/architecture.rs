@@ -56,8 +56,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("sled::", &["registry/"]),
     ("bincode::", &["registry/"]),
     ("zbus::", &["bus/"]),
-    ("rumqttc::", &["link/connection.rs"]),
-    ("async fn", &["bus/", "lifecycle.rs", "link/connection.rs", "station/handle.rs", "main.rs"]),
+    ("async fn", &["bus/", "lifecycle.rs", "station/handle.rs", "main.rs"]),
     ("SystemTime", &["clock.rs", "registry/directory.rs"]),
 ];
 

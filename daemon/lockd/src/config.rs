@@ -73,9 +73,7 @@ const fn keep_alive() -> u16 {
 impl Link {
     /// The broker's host and port.
     pub fn address(&self) -> Option<(String, u16)> {
-        let (host, port) = self.broker.rsplit_once(':')?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+        keywright_link::broker_address(&self.broker)
     }
 }
 
@@ -131,13 +129,7 @@ impl Config {
             }
         }
         if let Some(link) = &config.link {
-            if link.address().is_none() {
-                return Err(format!("broker is {:?}, not host:port", link.broker));
-            }
-            if !(10..=3_600).contains(&link.keep_alive_seconds) {
-                let seconds = link.keep_alive_seconds;
-                return Err(format!("keep_alive_seconds is {seconds}, not from 10 to 3600"));
-            }
+            keywright_link::check_settings(&link.broker, link.keep_alive_seconds)?;
             if link.certificate.is_some() != link.key.is_some() {
                 return Err("certificate and key of [link] are given both or not at all".into());
             }

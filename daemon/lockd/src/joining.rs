@@ -3,19 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
+use keywright_link::{Connection, Event, Refusals, Settings};
 use keywright_proto::{
     Id, PublicKey,
     link::{self, MAX_PACKET, OFFLINE, ONLINE, Topic},
     pem::MAX_PEM,
 };
-use keywrightd::link::connection::{Connection, Event, Settings};
 
 use crate::{
     config::{Config, Link},
     error::{Error, Refusal},
     files,
     membership::Membership,
-    refusals::Refusals,
 };
 
 /// Whose certificate is waited for.
@@ -46,7 +45,9 @@ pub fn start(
             Ok(()) => {}
             // The broker has it still: it comes again with the next connection.
             Err(Refusal::NotSaved(error)) => tracing::error!("{error}"),
-            Err(refusal) => refusals.note(&refusal),
+            Err(refusal) => {
+                refusals.note(&refusal);
+            }
         }
     };
     let connection = Connection::start(settings, hear);

@@ -29,7 +29,6 @@ pub mod outbox;
 pub mod outputs;
 pub mod port;
 pub mod record;
-pub mod refusals;
 pub mod retry;
 pub mod rules;
 pub mod run;

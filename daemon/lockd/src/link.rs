@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use keywright_link::{Connection, Event, Refusals, Settings};
 use keywright_proto::{
     Id,
     link::{self, MAX_PACKET, OFFLINE, ONLINE, Topic},
     pem::MAX_PEM,
 };
-use keywrightd::link::connection::{Connection, Event, Settings};
 
 use crate::{
     config::Link,
@@ -16,7 +16,6 @@ use crate::{
     gate::Gate,
     identity::KEY,
     membership::CHAIN,
-    refusals::Refusals,
     service::{Answer, Origin, Service},
 };
 
@@ -111,7 +110,9 @@ impl LockLink {
                 match done {
                     Ok(()) => {}
                     Err(Refusal::NotSaved(error)) => return Err(*error),
-                    Err(refusal) => self.refusals.note(&refusal),
+                    Err(refusal) => {
+                        self.refusals.note(&refusal);
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywrightd::link::connection;
+use keywright_link as connection;
 
 use crate::{
     clock::unix_millis,

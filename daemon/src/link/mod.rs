@@ -1,6 +1,5 @@
 //! The link to the Locks and to other stations: an MQTT broker in between, which is believed nothing. Off unless configured.
 
-pub mod connection;
 mod refusals;
 mod room;
 mod stations;
@@ -13,6 +12,7 @@ use std::{
     thread,
 };
 
+use keywright_link as connection;
 use keywright_proto::link::{self, MAX_PACKET, Topic, station_subscriptions};
 use sha2::{Digest, Sha256};
 

@@ -9,13 +9,13 @@ use std::{
 };
 
 use keywright_bus_tests::{broker::Broker, port};
+use keywright_link::{Connection, Event, Settings};
 use keywright_lockd::record::Record;
 use keywright_proto::{
     Effect::{Allow, Deny},
     Id, SignedObjects, Target,
     link::{MAX_PACKET, Topic},
 };
-use keywrightd::link::connection::{Connection, Event, Settings};
 
 use crate::common::{
     Ca, Key, LIMIT, Lock, leaf, pem_of, revocation,

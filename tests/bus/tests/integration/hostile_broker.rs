@@ -13,11 +13,11 @@ use keywright_bus_tests::{
     client::assert_refused,
     pins::{self, PIN},
 };
+use keywright_link::{Connection, Event, Settings};
 use keywright_proto::{
     Confirmation, Effect, Id,
     link::{MAX_PACKET, ONLINE, Topic},
 };
-use keywrightd::link::connection::{Connection, Event, Settings};
 
 const FLOOD: u32 = 2_000;
 

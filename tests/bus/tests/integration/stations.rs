@@ -17,12 +17,12 @@ use keywright_bus_tests::{
     lockd::Lockd,
     pins::{self, PIN},
 };
+use keywright_link::{Connection, Event, Settings};
 use keywright_proto::{
     Id, SignedObjects, link,
     link::{HERE, MAX_PACKET, Topic},
     pieces::cut,
 };
-use keywrightd::link::connection::{Connection, Event, Settings};
 use tokio::time::{Instant, sleep};
 
 /// Somebody at the broker who hears and says what stations do: the broker itself, as far as they can tell.

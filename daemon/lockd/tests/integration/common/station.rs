@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, fs, sync::mpsc};
 
 use keywright_bus_tests::broker::Broker;
+use keywright_link::{Connection, Event, Settings};
 use keywright_proto::{
     Confirmation, Effect,
     link::{MAX_PACKET, Topic, station_subscriptions},
 };
-use keywrightd::link::connection::{Connection, Event, Settings};
 
 use super::{Key, LIMIT, Lock, Running};
 

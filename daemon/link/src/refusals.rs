@@ -1,4 +1,4 @@
-//! What is refused from the link: counted, and told of in a line that a hostile broker cannot repeat at will.
+//! What is refused from the link: counted, and logged in a line that a hostile broker cannot repeat at will.
 
 use std::{
     fmt::Display,
@@ -14,15 +14,17 @@ const QUIET: Duration = Duration::from_secs(60);
 pub struct Refusals(Mutex<(u64, Option<Instant>)>);
 
 impl Refusals {
-    /// One more.
-    pub fn note(&self, why: &(impl Display + ?Sized)) {
+    /// Counts one more; answers whether a line was logged.
+    pub fn note(&self, why: &(impl Display + ?Sized)) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (refused, last_told) = &mut *state;
         *refused += 1;
-        if last_told.is_none_or(|told| told.elapsed() >= QUIET) {
+        let is_told = last_told.is_none_or(|told| told.elapsed() >= QUIET);
+        if is_told {
             *last_told = Some(Instant::now());
             tracing::warn!(refused, "refused from the link, the last one because: {why}");
             *refused = 0;
         }
+        is_told
     }
 }

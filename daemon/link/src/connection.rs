@@ -1,5 +1,4 @@
 //! One connection to a broker: MQTT 5 over TLS with a certificate on both sides, made again and again until it is there.
-//! What comes and goes is for others to understand; `keywright-lockd` uses this too.
 //!
 //! Every connection starts clean: what is retained at the broker is sent anew, and nothing depends on what a broker
 //! remembers of a session.
