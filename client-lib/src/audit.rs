@@ -156,7 +156,8 @@ fn read(text: &str, line: usize) -> Result<LoggedEvent, LogError> {
     let (Some(previous), Some(hash)) = (parse_hash(&previous), parse_hash(&hash)) else {
         return Err(bad);
     };
-    let event = LoggedEvent { position, time, event, fields: fields.into_iter().collect(), previous };
+    let event =
+        LoggedEvent { position, time, event, fields: fields.into_iter().collect(), previous };
     if event.hash() != hash {
         return Err(LogError::Changed { line, position });
     }

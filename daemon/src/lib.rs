@@ -5,14 +5,19 @@
 
 pub mod audit;
 pub mod bus;
+pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod error;
+pub mod families;
+pub mod jobs;
 pub mod journal;
 pub mod judging;
+pub mod keys;
 pub mod lifecycle;
 pub mod link;
+pub mod outbox;
 pub mod owed;
 pub mod presence;
 pub mod queries;
@@ -20,6 +25,7 @@ pub mod registry;
 pub mod serialization;
 pub mod station;
 pub mod supervisor;
+pub mod view;
 
 use keywright_token as token;
 use keywright_token::hotplug;

@@ -7,11 +7,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{
-    clock,
-    station::{Handle, view::Activity},
-    supervisor::Supervisor,
-};
+use crate::{clock, station::Handle, supervisor::Supervisor, view::Activity};
 
 /// The service manager kills a daemon that says nothing for so long while it talks to a token. It lets a job be taken
 /// up again where it was.

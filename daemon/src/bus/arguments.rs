@@ -6,11 +6,8 @@ use keywright_proto::{Id, Kind, bus};
 use zbus::{ObjectPath, Variant};
 
 use crate::{
-    error::Error,
-    queries::Page,
-    registry::Filter,
-    serialization::wizard::Who,
-    station::{LockChoice, LockNames, view::Label},
+    error::Error, families::LockNames, jobs::LockChoice, queries::Page, registry::Filter,
+    serialization::wizard::Who, view::Label,
 };
 
 /// The most Locks in one selection.

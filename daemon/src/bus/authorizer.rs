@@ -10,7 +10,7 @@ use zbus::{
     names::UniqueName,
 };
 
-use crate::{error::Error, station::Caller};
+use crate::{caller::Caller, error::Error};
 
 /// How long polkit may take by itself.
 const POLKIT: Duration = Duration::from_secs(25);

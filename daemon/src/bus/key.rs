@@ -10,8 +10,8 @@ use super::{
     secret_fd::{read_pin, read_recovery_code},
 };
 use crate::{
-    station::view::{KeyView, Label},
     token::PinState,
+    view::{KeyView, Label},
 };
 
 /// The object of one Key.

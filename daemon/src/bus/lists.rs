@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     queries::{self, LockRow, Page, Rows},
     registry::Filter,
-    station::view::DecisionView,
+    view::DecisionView,
 };
 
 /// The pairs without an offer: the issuer or `/`, the other Key, and why.

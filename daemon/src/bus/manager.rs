@@ -19,8 +19,9 @@ use super::{
     secret_fd::read_pin,
 };
 use crate::{
+    families::Brought,
     queries::{self, GroupRow, KeyRow, LockRow, RightRow, SettledRow, WaitingRow},
-    station::{Brought, view::DecisionView},
+    view::DecisionView,
 };
 
 /// The object at `/org/keywright1`.

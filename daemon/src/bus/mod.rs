@@ -43,14 +43,15 @@ use self::{
     publisher::{Published, Publisher},
 };
 use crate::{
+    caller::Caller,
     clock,
     error::Error,
+    families::Brought,
     judging::Moment,
+    outbox::Output,
     registry::Registry,
-    station::{
-        Brought, Caller, Handle, Reply, Station,
-        view::{Activity, Output},
-    },
+    station::{Handle, Reply, Station},
+    view::Activity,
 };
 
 /// How long the calls that have come in may take when the daemon ends because nobody needs it.
@@ -265,7 +266,7 @@ impl Context {
     ) -> Result<T, Error> {
         if result.as_ref().is_err_and(|error| error.name() == ErrorName::Unverified) {
             let uid = caller.uid;
-            self.station.tell(move |station| station.refused_papers(Some(uid), what));
+            self.station.tell(move |station| station.refused_objects(Some(uid), what));
         }
         result
     }

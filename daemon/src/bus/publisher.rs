@@ -16,7 +16,10 @@ use zbus::{
 use super::{
     Context, clients::Clients, key::KeyObject, manager::Manager, serialization::SerializationObject,
 };
-use crate::station::view::{Activity, DecisionView, KeyView, Label, Output, SerializationView};
+use crate::{
+    outbox::Output,
+    view::{Activity, DecisionView, KeyView, Label, SerializationView},
+};
 
 /// The only one that adds, changes and removes objects.
 pub struct Publisher {

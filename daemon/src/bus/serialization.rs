@@ -13,8 +13,9 @@ use super::{
     object_path,
     secret_fd::{Outlet, read_pin},
 };
-use crate::station::{
-    Caller, Reply, Station,
+use crate::{
+    caller::Caller,
+    station::{Reply, Station},
     view::{Detail, Label, SerializationView},
 };
 

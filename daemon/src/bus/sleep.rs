@@ -6,7 +6,7 @@ use futures_core::Stream;
 use tokio::sync::watch;
 use zbus::{Connection, OwnedFd};
 
-use crate::station::view::Activity;
+use crate::view::Activity;
 
 #[zbus::proxy(
     interface = "org.freedesktop.login1.Manager",

@@ -24,13 +24,12 @@ use super::{
     publisher::{Published, Publisher},
 };
 use crate::{
+    outbox::Output,
     registry::Registry,
     serialization::wizard::Step,
-    station::{
-        Handle, Message as Question,
-        view::{KeyView, Outcome, Output, SerializationView},
-    },
+    station::{Handle, Message as Question},
     token::PinState,
+    view::{KeyView, Outcome, SerializationView},
 };
 
 /// The caller's unique name and user.

@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, sync::Arc};
 
-use crate::station::{Brought, Handle};
+use crate::{families::Brought, station::Handle};
 
 /// How many were refused since the last line. Clones count together.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ impl Refusals {
 
     pub(super) fn note(&self, why: &(impl Display + ?Sized)) {
         if self.counted.note(why) {
-            self.station.tell(|station| station.refused_papers(None, Brought::Link));
+            self.station.tell(|station| station.refused_objects(None, Brought::Link));
         }
     }
 }

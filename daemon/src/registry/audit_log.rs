@@ -34,7 +34,11 @@ impl Registry {
     ///
     /// # Errors
     /// `Damaged` or `Io`, as for every read.
-    pub fn audit_page(&self, from: u64, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
+    pub fn audit_page(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
         events(&self.view()?, from, limit)
     }
 }
@@ -183,7 +187,11 @@ fn put(changes: &mut Changes, event: &audit::LoggedEvent) -> Result<u64, Registr
     Ok(length)
 }
 
-fn events(view: &View<'_>, from: u64, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
+fn events(
+    view: &View<'_>,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
     let end = end_of(&Table::Audit.key());
     let records = view.scan(Table::Audit.at(from), end).take(limit);
     records.map(|record| record.and_then(|(key, payload)| event(&key, &payload))).collect()

@@ -2,7 +2,6 @@
 
 pub mod card;
 mod commit;
-pub mod lock_certificate;
 mod look;
 pub mod order;
 mod papers;

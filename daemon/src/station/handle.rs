@@ -5,20 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Station, view::Output};
-use crate::error::Error;
+use super::Station;
+use crate::{error::Error, families::Asker, outbox::Output};
 
 /// Something for the station to do, on its own thread.
 pub type Message = Box<dyn FnOnce(&mut Station) + Send>;
-
-/// Who asks, as the bus vouches for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The unique bus name.
-    pub name: String,
-    /// The user.
-    pub uid: u32,
-}
 
 /// Asks the station.
 #[derive(Clone)]
@@ -31,15 +22,23 @@ pub struct Handle {
 /// One call that waits; it does no longer when this is dropped.
 pub struct Pending(Arc<watch::Sender<usize>>);
 
-/// Where the answer of a call goes, now or when a token has been asked.
-pub struct Reply<T>(oneshot::Sender<Result<T, Error>>);
+/// Who asked, and where the answer goes, now or when a token has been asked.
+pub struct Reply<T> {
+    sender: oneshot::Sender<Result<T, Error>>,
+    by: Asker,
+}
 
 impl<T: Send + 'static> Reply<T> {
+    /// Who asked: events of the log name this user.
+    pub fn by(&self) -> Asker {
+        self.by
+    }
+
     /// Answers, once everything put out before has been signalled.
     pub fn answer(self, station: &mut Station, result: Result<T, Error>) {
-        station.put(Output::Reply(Box::new(move || {
+        station.replies.push(Output::Reply(Box::new(move || {
             // A caller that has left the bus does not wait for its answer.
-            let _ = self.0.send(result);
+            let _ = self.sender.send(result);
         })));
     }
 }
@@ -73,30 +72,32 @@ impl Handle {
         let _ = self.mailbox.send(Box::new(message));
     }
 
-    /// Asks the station and waits for its answer.
+    /// Asks the station in nobody's name, and waits for its answer.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
     ) -> Result<T, Error> {
-        let _pending = self.pending();
-        let (sender, answer) = oneshot::channel();
-        self.tell(move |station| question(station, Reply(sender)));
-        answer.await.unwrap_or(Err(Error::Stopping))
+        self.ask_by(Asker::default(), question).await
     }
-}
 
-impl Handle {
-    /// The same in the name of a user: what is logged of it names him.
+    /// The same in the name of a user.
     pub async fn ask_for<T: Send + 'static>(
         &self,
         uid: u32,
         question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
     ) -> Result<T, Error> {
-        self.ask(move |station, reply| {
-            station.asked_by = Some(uid);
-            question(station, reply);
-        })
-        .await
+        self.ask_by(Asker(Some(uid)), question).await
+    }
+
+    async fn ask_by<T: Send + 'static>(
+        &self,
+        by: Asker,
+        question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
+    ) -> Result<T, Error> {
+        let _pending = self.pending();
+        let (sender, answer) = oneshot::channel();
+        self.tell(move |station| question(station, Reply { sender, by }));
+        answer.await.unwrap_or(Err(Error::Stopping))
     }
 }
 

@@ -12,11 +12,12 @@ use keywright_token::{
 };
 use keywrightd::{
     config::Config,
+    outbox::Output,
     registry::{
         Batch, Registry,
         records::{Key, Membership},
     },
-    station::{Station, view::Output},
+    station::Station,
 };
 use p256::{
     ecdsa::{DerSignature, SigningKey, signature::hazmat::PrehashSigner},

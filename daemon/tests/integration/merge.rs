@@ -29,7 +29,10 @@ fn a_newer_statement_takes_nothing_away_that_it_does_not_name() {
                 assert!(bench.import(file.clone()) > 0);
             }
             assert_eq!(bench.said(31, gate), Some(VersionedEffect { version: Some(10), effect }));
-            assert_eq!(bench.said(31, barn), Some(VersionedEffect { version: Some(11), effect: Allow }));
+            assert_eq!(
+                bench.said(31, barn),
+                Some(VersionedEffect { version: Some(11), effect: Allow })
+            );
         }
     }
 }

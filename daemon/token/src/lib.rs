@@ -54,8 +54,8 @@ pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use route::Route;
 pub use session::Session;
 pub use signing::{
-    Finished, LockRequest, NotSigned, Signed, certify_lock, challenge, finish, random_serial,
-    sign_all, sign_first, validity,
+    Finished, LockRequest, NotSigned, Signed, certify_lock, challenge, finish, prove_issuing_key,
+    random_serial, sign_all, sign_first, validity,
 };
 pub use usage::{Printed, Usage};
 pub use verbs::{CardSlot, Cleared, Identity, PukOffer, Token};

@@ -62,18 +62,27 @@ pub fn certify_lock(
         Ok(unsigned) => unsigned,
         Err(why) => return Ok(Err(why)),
     };
-    if request.prove {
-        let digest = match challenge() {
-            Ok(digest) => digest,
-            Err(why) => return Ok(Err(why)),
-        };
-        let signature = token.sign_with(Slot::Issuing, pin, &digest)?;
-        if unsigned.signer().verify_prehash(&digest, &signature).is_err() {
-            return Ok(Err(NotSigned::NotGenuine));
-        }
+    if request.prove
+        && let Err(why) = prove_issuing_key(token, pin, unsigned.signer())?
+    {
+        return Ok(Err(why));
     }
     let signature = token.sign_with(Slot::Issuing, pin, &unsigned.digest())?;
     Ok(unsigned.assemble(&signature).map_err(|_| NotSigned::NotGenuine))
+}
+
+/// Has the issuing key sign a challenge, to show that it is on this token. 2 commands.
+pub fn prove_issuing_key(
+    token: &mut Token,
+    pin: &Pin,
+    key: &PublicKey,
+) -> Result<Signed<()>, TokenError> {
+    let digest = match challenge() {
+        Ok(digest) => digest,
+        Err(why) => return Ok(Err(why)),
+    };
+    let signature = token.sign_with(Slot::Issuing, pin, &digest)?;
+    Ok(key.verify_prehash(&digest, &signature).map_err(|_| NotSigned::NotGenuine))
 }
 
 fn unsigned_lock(request: &LockRequest) -> Result<Unsigned, NotSigned> {

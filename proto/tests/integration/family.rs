@@ -8,9 +8,9 @@ use keywright_proto::{
     Target, Tree,
     crl::Revoked,
     family::{FileError, SignedObjectError, SignedObjects},
-    trust::REVOKE_DELAY,
     profile, removal,
     rights::VersionedEffect,
+    trust::REVOKE_DELAY,
     verify_removal, verify_statement,
 };
 use proptest::{prelude::*, sample::Index};

@@ -16,12 +16,13 @@ use keywrightd::{
     config::Config,
     error::Error,
     judging::Moment,
+    outbox::Output,
     queries::{self, Page},
     registry::{
         Batch, Registry,
         records::{Family, Issuer},
     },
-    station::{Handle, Reply, Station, view::Output},
+    station::{Handle, Reply, Station},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 

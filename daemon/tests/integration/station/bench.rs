@@ -8,11 +8,10 @@ use keywright_token::{
 };
 use keywrightd::{
     config::Config,
+    outbox::Output,
     registry::Registry,
-    station::{
-        Handle, Station,
-        view::{KeyView, Output},
-    },
+    station::{Handle, Station},
+    view::KeyView,
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 

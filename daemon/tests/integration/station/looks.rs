@@ -11,7 +11,7 @@ use std::{
 
 use keywright_proto::ErrorName;
 use keywright_token::{Connector, Limits, Transport, TransportError};
-use keywrightd::{clock::unix_seconds, station::view::Output};
+use keywrightd::{clock::unix_seconds, outbox::Output};
 
 use super::bench::{Bench, Blank, PATIENCE, key};
 

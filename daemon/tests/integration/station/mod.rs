@@ -13,8 +13,9 @@ use keywright_token::{
 };
 use keywrightd::{
     config::Config,
+    outbox::Output,
     registry::Registry,
-    station::{Handle, Station, view::Output},
+    station::{Handle, Station},
 };
 
 /// A blank token that is pulled out right after its last answer to the first look.

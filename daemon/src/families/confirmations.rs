@@ -1,0 +1,207 @@
+//! ApplyConfirmation: what a Lock signed about a Key, carried here by hand or over the link. Only a confirmation moves a
+//! right from `pending` to `active`, or ends `removing`.
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+
+use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::VersionedEffect};
+
+use super::{Asker, Changes, Families, log::Confirmed};
+use crate::{
+    clock,
+    error::Error,
+    judging::{
+        Words,
+        heard::{self, heard, outdoes},
+    },
+    queries,
+    registry::{
+        Batch,
+        records::{self, Lock, SignedConfirmation, StatementRef},
+    },
+};
+
+/// How many rights one signal names.
+const MOST_TOLD: usize = 1_000;
+
+/// What is collected while many confirmations are kept.
+#[derive(Default)]
+pub(super) struct Confirming {
+    /// For the log.
+    confirmed: Confirmed,
+    /// Locks whose confirmation may have changed a right, by Key and family.
+    changed: BTreeMap<(Id, Id), Vec<Id>>,
+    /// The statements on a Key in a family; none where they need not be compared.
+    statements: BTreeMap<(Id, Id), Option<Words>>,
+}
+
+impl Families {
+    /// Keeps many confirmations in as few commits as can be. Answers why some are not believed.
+    ///
+    /// # Errors
+    /// The registry failed, which says nothing about a confirmation.
+    pub fn apply_confirmations(
+        &mut self,
+        all: Vec<Vec<u8>>,
+        by: Asker,
+        changes: &mut Changes,
+    ) -> Result<Vec<Error>, Error> {
+        let (mut batch, mut rights) = (Batch::new(), BTreeSet::new());
+        let mut confirming = Confirming::default();
+        let (mut keys, mut refused) = (BTreeSet::new(), Vec::new());
+        for bytes in all {
+            match self.read_confirmation(&bytes) {
+                Ok((lock, known, stated, said)) => {
+                    if !rights.insert((stated.key, lock)) {
+                        // Which of two is newer is seen against what is committed.
+                        self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
+                        self.registry.commit(std::mem::take(&mut batch))?;
+                        rights = BTreeSet::from([(stated.key, lock)]);
+                    }
+                    self.confirm(&mut batch, &mut confirming, lock, &stated, said, bytes)?;
+                    batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
+                    keys.insert(stated.key);
+                }
+                // A store failure says nothing about this confirmation.
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) => refused.push(error),
+            }
+        }
+        if !keys.is_empty() {
+            self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
+            self.registry.commit(batch)?;
+        }
+        changes.keys.extend(keys);
+        self.tell_confirmed(confirming, changes);
+        Ok(refused)
+    }
+
+    /// Puts a confirmation that was verified, unless something newer is known. Answers whether it is new.
+    pub(super) fn confirm(
+        &self,
+        batch: &mut Batch,
+        confirming: &mut Confirming,
+        lock: Id,
+        stated: &StatementRef,
+        said: Confirmation,
+        cose: Vec<u8>,
+    ) -> Result<bool, Error> {
+        let (key, family) = (stated.key, stated.family);
+        let allow = said.effect == Effect::Allow;
+        let statements = match confirming.statements.entry((key, family)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.moment().compare(&self.registry, key, family)?),
+        };
+        let statements = statements.as_ref();
+        // A Lock that has confirmed already that it admits this Key changes nothing by saying so again.
+        let stays = allow && self.is_admitted(statements, key, lock)?;
+        let is_new = self.put_confirmed(batch, statements, lock, stated, said, cose)?;
+        if is_new {
+            confirming.confirmed.entry((key, allow)).or_default().push(lock);
+            if !stays {
+                confirming.changed.entry((key, family)).or_default().push(lock);
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// Whether the Lock has confirmed that it admits this Key.
+    fn is_admitted(&self, statements: Option<&Words>, key: Id, lock: Id) -> Result<bool, Error> {
+        let heard = heard(&self.registry, statements, key, lock)?;
+        Ok(heard.is_some_and(|(said, _)| said.effect == Effect::Allow))
+    }
+
+    /// Tells of each right that has just been confirmed.
+    pub(super) fn tell_confirmed(&self, confirming: Confirming, changes: &mut Changes) {
+        for ((key, family), locks) in confirming.changed {
+            for locks in locks.chunks(MOST_TOLD) {
+                match queries::settled(&self.registry, key, family, locks, self.moment()) {
+                    Ok(rights) if rights.is_empty() => {}
+                    Ok(rights) => changes.confirmed.push((key, rights)),
+                    Err(error) => {
+                        tracing::error!(%key, %error, "nobody is told what was confirmed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Verifies a confirmation, and finds its Lock and the statement that it is about.
+    fn read_confirmation(
+        &self,
+        bytes: &[u8],
+    ) -> Result<(Id, Lock, StatementRef, Confirmation), Error> {
+        let claimed = Confirmation::claimed_lock(bytes)
+            .map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let lock = Id::of_hash(&claimed);
+        let known =
+            self.registry.lock(lock)?.ok_or_else(|| Error::NotFound(format!("Lock {lock}")))?;
+        let said = PublicKey::from_spki_der(&known.identity_key)
+            .map_err(|error| error.to_string())
+            .and_then(|key| Confirmation::verify(bytes, &key).map_err(|error| error.to_string()))
+            .map_err(|why| {
+                Error::Forged(format!("{why}; ask Lock \"{}\" for it once more", known.name))
+            })?;
+        let stated = self
+            .registry
+            .statement_by_digest(&said.statement)?
+            .filter(|s| s.family == known.family);
+        let stated = stated.ok_or_else(|| {
+            Error::NotFound(
+                "statement here that it confirms; import what the station that made it exports"
+                    .into(),
+            )
+        })?;
+        Ok((lock, known, stated, said))
+    }
+
+    /// Puts a confirmation, unless something newer is known: an old one may come again. Answers whether it is new.
+    fn put_confirmed(
+        &self,
+        batch: &mut Batch,
+        statements: Option<&Words>,
+        lock: Id,
+        stated: &StatementRef,
+        said: Confirmation,
+        cose: Vec<u8>,
+    ) -> Result<bool, Error> {
+        let key = stated.key;
+        let new = VersionedEffect { version: stated.version, effect: said.effect };
+        let old = match self.registry.confirmation(key, lock)?.map(heard::said) {
+            Some(old) => {
+                Some((heard(&self.registry, statements, key, lock)?.map(|(said, _)| said), old))
+            }
+            None => None,
+        };
+        let effective = match statements {
+            Some(statements) => statements.heard(new, Some(&said.statement)),
+            None => Some(new),
+        };
+        let word = self.registry.signed_confirmation(key, lock)?;
+        let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
+        let is_new = old.is_none_or(|old| outdoes((effective, new), old));
+        if is_new {
+            let allow = said.effect == Effect::Allow;
+            let (version, time) = (stated.version, clock::unix_seconds());
+            batch.put_confirmation(key, lock, records::Confirmation { version, allow, time });
+            batch.put_signed_confirmation(
+                key,
+                lock,
+                SignedConfirmation { cose, newest_version: reported },
+            );
+        } else if let Some(word) = word {
+            batch.put_signed_confirmation(
+                key,
+                lock,
+                SignedConfirmation { newest_version: reported, ..word },
+            );
+        }
+        Ok(is_new)
+    }
+}
+
+impl Confirming {
+    /// What is to be logged with the next commit.
+    pub(super) fn take_confirmed(&mut self) -> Confirmed {
+        std::mem::take(&mut self.confirmed)
+    }
+}

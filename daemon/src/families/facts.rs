@@ -1,0 +1,112 @@
+//! What the registry knows of a Key that is shown.
+
+use keywright_proto::{Id, Role};
+
+use super::Families;
+use crate::{
+    error::Error,
+    presence::{Claims, Known},
+    queries::counts,
+    registry::{Batch, RegistryError},
+};
+
+/// What the registry knows of a Key.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// What decides what it is.
+    pub known: Known,
+    /// What people call it; none where the Key with this label is not known.
+    pub name: Option<String>,
+    /// Its families, the one that is shown first at the start.
+    pub memberships: Vec<(Id, Role)>,
+    /// Active and pending rights.
+    pub rights: (u32, u32),
+}
+
+impl Families {
+    /// What is known of the Key with this label, by its id and its GUID.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn facts(
+        &self,
+        label: &str,
+        id: Option<Id>,
+        guid: Option<[u8; 16]>,
+    ) -> Result<Facts, RegistryError> {
+        let record = match id {
+            Some(id) => self.registry.key(id)?,
+            None => None,
+        };
+        // A token with copied certificates may have been there first and have its label.
+        let revoked = record.as_ref().is_some_and(|record| record.revoked);
+        let record = record.filter(|record| record.label == label);
+        let leftover = match guid {
+            Some(guid) => self.registry.leftover(guid)?.is_some(),
+            None => false,
+        };
+        let (Some(id), Some(record)) = (id, record) else {
+            let known = Known { leftover, revoked, ..Known::default() };
+            return Ok(Facts { known, ..Facts::default() });
+        };
+        let memberships = self.registry.memberships(id)?.into_iter();
+        let mut memberships: Vec<_> = memberships.map(|(family, own)| (family, own.role)).collect();
+        memberships.sort_by_key(|(family, _)| *family != record.family);
+        let mut rights = (0u32, 0u32);
+        for (family, _) in &memberships {
+            let (active, pending) = counts(&self.registry, id, *family, self.moment())?;
+            rights = (rights.0.saturating_add(active), rights.1.saturating_add(pending));
+        }
+        let role = memberships.iter().map(|(_, role)| *role).max();
+        let known = Known { leftover: false, revoked, role };
+        Ok(Facts { known, name: Some(record.name), memberships, rights })
+    }
+
+    /// Whether the family of a Key has a Lock, here or on the Key's card.
+    pub fn has_lock(&self, claims: &Claims) -> bool {
+        let Some((family, _)) = claims.family else { return false };
+        match self.registry.family(family) {
+            Ok(Some(known)) if known.locks > 0 => true,
+            Ok(_) => !self.carried_by(claims).is_empty(),
+            Err(_) => false,
+        }
+    }
+
+    /// Notes when and as what a known Key was last seen. A Key with another label is only a copy of its certificates.
+    ///
+    /// # Errors
+    /// The registry cannot be written.
+    pub fn remember_plug(
+        &self,
+        id: Id,
+        label: &str,
+        last_seen: u64,
+        model: &str,
+        serial: &str,
+    ) -> Result<(), RegistryError> {
+        let record = self.registry.key(id)?.filter(|record| record.label == label);
+        let Some(mut record) = record else { return Ok(()) };
+        record.last_seen = last_seen;
+        model.clone_into(&mut record.model);
+        serial.clone_into(&mut record.serial);
+        let mut batch = Batch::new();
+        batch.put_key(id, record);
+        self.registry.commit(batch)
+    }
+
+    /// Whether the factory PUK was offered to a token before: to this Key, or to one that a job left behind.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn puk_tried(&self, id: Option<Id>, guid: Option<[u8; 16]>) -> Result<bool, Error> {
+        let leftover = match guid {
+            Some(guid) => self.registry.leftover(guid)?.is_some_and(|left| left.puk_tried),
+            None => false,
+        };
+        let known = match id {
+            Some(id) => self.registry.key(id)?.is_some_and(|record| record.puk_tried),
+            None => false,
+        };
+        Ok(leftover || known)
+    }
+}

@@ -1,0 +1,153 @@
+//! What is said in an import: statements, revocations and confirmations, removals of Locks, and roots of CAs.
+
+use std::collections::BTreeMap;
+
+use keywright_proto::{
+    Effect, Id, SignedObjects, Target, claimed_removal, family::SignedStatement,
+};
+
+use super::super::{Asker, Changes, Families, confirmations::Confirming};
+use crate::{
+    clock,
+    error::Error,
+    judging::kept,
+    registry::{
+        Batch, StatementWithEntries,
+        records::{LockEntry, LockRemoval, Revocation, Scope, Statement},
+    },
+};
+
+impl Families {
+    /// Statements and revocations. Those that newer ones by the same signer repeat are known, and not kept.
+    pub(super) fn put_statements(
+        &self,
+        batch: &mut Batch,
+        family: Id,
+        papers: &SignedObjects,
+    ) -> Result<usize, Error> {
+        let (now, mut new) = (clock::unix_seconds(), 0);
+        let mut by_key: BTreeMap<Id, Vec<&SignedStatement>> = BTreeMap::new();
+        for signed in papers.statements() {
+            if self.registry.statement_by_digest(&signed.statement.digest)?.is_some() {
+                continue;
+            }
+            let key = signed.statement.subject.id();
+            if signed.statement.version.is_none() {
+                new += 1;
+                let (cose, salt_seed) = (signed.cose.clone(), signed.seed);
+                let reason = String::new();
+                let heard = Revocation { key, cose, salt_seed, first_seen: now, reason };
+                batch.put_revocation(family, heard);
+            } else {
+                by_key.entry(key).or_default().push(signed);
+            }
+        }
+        for (key, signed) in by_key {
+            let heard = signed.into_iter().filter_map(|signed| as_record(signed, now));
+            let (heard, mut known): (Vec<_>, Vec<_>) = (heard.collect(), Vec::new());
+            if let Some(statement) = self.registry.statement(key, family)? {
+                known.push((statement, self.registry.statement_entries(key, family)?));
+            }
+            known.extend(self.registry.older_statements(key, family)?);
+            // A Lock may have confirmed what is left out, and the next file brings it again.
+            for (statement, _) in &heard {
+                batch.put_statement_digest(key, family, statement);
+            }
+            let mut all = kept(known.iter().chain(&heard).cloned().collect());
+            let found = all.iter().filter(|found| !known.contains(found)).count();
+            if found == 0 {
+                continue;
+            }
+            new += found;
+            let (statement, entries) = all.remove(0);
+            batch.put_older_statements(key, family, all);
+            batch.put_statement(key, family, statement, entries);
+        }
+        Ok(new)
+    }
+
+    /// Confirmations of Locks. Answers how many are new.
+    pub(super) fn keep_confirmations(
+        &self,
+        family: Id,
+        papers: &SignedObjects,
+        by: Asker,
+        changes: &mut Changes,
+    ) -> Result<usize, Error> {
+        let (mut batch, mut confirming, mut new) = (Batch::new(), Confirming::default(), 0);
+        for (lock, said, cose) in papers.confirmations() {
+            let stated =
+                self.registry.statement_by_digest(&said.statement)?.filter(|s| s.family == family);
+            let Some(stated) = stated else { continue };
+            let (lock, cose) = (Id::of_hash(&lock), cose.to_vec());
+            let is_new = self.confirm(&mut batch, &mut confirming, lock, &stated, said, cose)?;
+            new += usize::from(is_new);
+        }
+        self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
+        self.registry.commit(batch)?;
+        self.tell_confirmed(confirming, changes);
+        Ok(new)
+    }
+
+    /// Removals of Locks, and the roots that CAs signed for themselves. Answers how many are new.
+    pub(super) fn put_removals(
+        &self,
+        batch: &mut Batch,
+        family: Id,
+        papers: &SignedObjects,
+    ) -> Result<usize, Error> {
+        let mut new = 0;
+        for (key_hash, signer, cose) in papers.removals() {
+            let lock = Id::of_hash(&key_hash);
+            let known = self.registry.removals_of_lock(family, lock)?;
+            let by = |known: &LockRemoval| claimed_removal(&known.cose).map(|(_, signer)| signer);
+            if known.iter().any(|known| by(known) == Some(signer)) {
+                continue;
+            }
+            let (cose, first_seen) = (cose.to_vec(), clock::unix_seconds());
+            batch.put_lock_removal(family, LockRemoval { lock, key_hash, cose, first_seen });
+            new += 1;
+        }
+        let known = self.registry.roots(family)?;
+        for root in papers.own_roots() {
+            let ca = root.public_key().id();
+            let mine = known.iter().find(|(of, _)| *of == ca).map(|(_, der)| der.as_slice());
+            // Of several one is kept, the same at every station.
+            if mine.is_none_or(|mine| root.der() < mine) {
+                batch.put_root(family, ca, root.der().to_vec());
+                new += usize::from(mine.is_none());
+            }
+        }
+        Ok(new)
+    }
+}
+
+/// A statement as the registry has it; none where its tree is in another order than a station's, so that no proof could be
+/// made from it.
+fn as_record(signed: &SignedStatement, heard: u64) -> Option<StatementWithEntries> {
+    let mut entries = Vec::new();
+    let mut scope = Scope::All;
+    if signed.leaves.iter().all(|(target, _)| *target != Target::All) {
+        for (target, effect) in &signed.leaves {
+            let Target::Lock(key_hash) = target else { continue };
+            let (lock, allow) = (Id::of_hash(key_hash), *effect == Effect::Allow);
+            entries.push(LockEntry { lock, key_hash: *key_hash, allow });
+        }
+        scope = Scope::Listed(u32::try_from(entries.len()).ok()?);
+        if !entries.is_sorted() {
+            return None;
+        }
+    } else if signed.leaves != [(Target::All, Effect::Allow)] {
+        return None;
+    }
+    let allowed = entries.iter().filter(|entry| entry.allow).count();
+    let statement = Statement {
+        version: signed.statement.version,
+        cose: signed.cose.clone(),
+        salt_seed: signed.seed,
+        scope,
+        allowed: u32::try_from(allowed).ok()?,
+        issued: heard,
+    };
+    Some((statement, entries))
+}

@@ -1,0 +1,180 @@
+//! Issuing Keys: which of them may sign now, and under which chain of CAs.
+
+use keywright_proto::{Certificate, Id, Judgement, Role, Standing, verify_chain};
+
+use super::{Asker, AuditEvent, FIRST_CONTAINER, Families, Label};
+use crate::{
+    clock,
+    decision::Reason,
+    error::Error,
+    judging,
+    presence::Claims,
+    registry::{
+        Batch, RegistryError,
+        records::{self, Membership},
+    },
+    serialization::new_issuer,
+};
+
+/// A Key that is plugged in and is to sign, as far as its family has to know it.
+#[derive(Debug, Clone, Default)]
+pub struct Issuer {
+    /// The last part of its object path.
+    pub label: Label,
+    /// Its id, once it has an access key of ours.
+    pub id: Option<Id>,
+    /// What people call it here; empty while it is not known.
+    pub name: String,
+    /// How people know it, in an error's text.
+    pub called: String,
+    /// It was revoked, as this station knows.
+    pub is_revoked: bool,
+    /// The CHUID's GUID.
+    pub guid: Option<[u8; 16]>,
+    /// The token's serial number, or the GUID in hex.
+    pub serial: String,
+    /// The product name.
+    pub model: String,
+    /// What its certificates claim.
+    pub claims: Claims,
+}
+
+/// What an issuing Key signs under.
+#[derive(Debug, Clone)]
+pub struct Issuing {
+    /// The family.
+    pub family: Id,
+    /// The Key's CA certificates, its own first, the root last.
+    pub chain: Vec<Certificate>,
+    /// The family's root is not pinned here yet.
+    pub unpinned: bool,
+}
+
+impl Issuing {
+    /// The Key's own CA certificate.
+    pub(super) fn own(&self) -> Result<&Certificate, Error> {
+        self.chain.first().ok_or(Error::Unverified(self.family))
+    }
+
+    /// A certificate that it signed, with the chain above, DER.
+    pub(super) fn chain_below(&self, certificate: &[u8]) -> Vec<Vec<u8>> {
+        let above = self.chain.iter().map(|ca| ca.der().to_vec());
+        std::iter::once(certificate.to_vec()).chain(above).collect()
+    }
+}
+
+impl Families {
+    /// Whether a Key may sign for its family, as far as it shows without asking its token or the registry.
+    ///
+    /// # Errors
+    /// `NotAnIssuer`, `Revoked`.
+    pub fn may_issue(&self, issuer: &Issuer) -> Result<(), Error> {
+        let (Some((_, role)), Some(_)) = (issuer.claims.family, &issuer.claims.issuing) else {
+            return Err(Error::Pair(Reason::NotAnIssuer));
+        };
+        if issuer.is_revoked {
+            return Err(Error::Pair(Reason::Revoked));
+        }
+        if role.is_issuer() { Ok(()) } else { Err(Error::Pair(Reason::NotAnIssuer)) }
+    }
+
+    /// What a Key signs under: its chain to the pinned root, or to the root that its own signature will pin.
+    ///
+    /// # Errors
+    /// As [`Self::may_issue`]. `Unverified`: its chain does not lead to the family's root. `Orphaned`: whoever
+    /// certified it was revoked.
+    pub fn issuing(&self, issuer: &Issuer) -> Result<Issuing, Error> {
+        self.may_issue(issuer)?;
+        let (Some((family, _)), Some(own)) = (issuer.claims.family, &issuer.claims.issuing) else {
+            return Err(Error::Pair(Reason::NotAnIssuer));
+        };
+        let (chain, unpinned) = match self.carried_chain(&issuer.claims)? {
+            Some(chain) => (chain, true),
+            None => self.chain_of(own, family)?,
+        };
+        let judgement = self.judgement(family)?;
+        match judgement.and_then(|judgement| judgement.standing(&own.public_key().hash())) {
+            None | Some(Standing::Stands) => Ok(Issuing { family, chain, unpinned }),
+            Some(Standing::Orphaned) => Err(Error::Orphaned(issuer.called.clone())),
+            Some(_) => Err(Error::Pair(Reason::Revoked)),
+        }
+    }
+
+    /// Which issuing Keys of a family stand now; none where the family is not pinned here.
+    pub(super) fn judgement(&self, family: Id) -> Result<Option<Judgement>, RegistryError> {
+        let facts = judging::facts(&self.registry, family, &[])?;
+        Ok(facts.map(|facts| self.moment().judge(&facts)))
+    }
+
+    /// Whether signatures of a CA of a family are effective now. A CA that is not known here is not judged here.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn stands(&self, family: Id, ca: Id) -> Result<bool, Error> {
+        let Some(judgement) = self.judgement(family)? else { return Ok(true) };
+        let key = self.registry.issuer(ca)?.and_then(|issuer| {
+            Some(Certificate::parse(issuer.chain.first()?).ok()?.public_key().hash())
+        });
+        let standing = key.and_then(|key| judgement.standing(&key));
+        Ok(standing.is_none_or(|standing| standing == Standing::Stands))
+    }
+
+    /// An issuing Key that was made at another station is known from its first signature here on.
+    pub(super) fn put_own_issuer(&self, batch: &mut Batch, issuing: &Issuing) -> Result<(), Error> {
+        let Some(own) = issuing.chain.first() else { return Ok(()) };
+        let ca = own.public_key().id();
+        if self.registry.issuer(ca)?.is_none() {
+            batch.put_issuer(ca, new_issuer(issuing.family, &issuing.chain));
+        }
+        Ok(())
+    }
+
+    /// Puts what a Master, or a Backup with its whole chain, that was made elsewhere proved by its first signature here:
+    /// its CAs, itself and its membership. The caller puts the family.
+    pub(super) fn pin_family(
+        &self,
+        batch: &mut Batch,
+        issuer: &Issuer,
+        issuing: &Issuing,
+        by: Asker,
+    ) -> Result<(), Error> {
+        let (family, own) = (issuing.family, issuing.own()?);
+        let access = issuer.claims.access.as_ref().ok_or(Error::Unverified(family))?;
+        let root = issuing.chain.last().map(Certificate::der).unwrap_or_default();
+        let chain = [&[access.clone()][..], &issuing.chain].concat();
+        let proven = verify_chain(&chain, root, None) == Ok(family);
+        let role = access.role().filter(|role: &Role| role.is_issuer() && proven);
+        let role = role.ok_or(Error::Unverified(family))?;
+        let id = access.public_key().id();
+        // Their CRLs come with the first exchange with the station that made it.
+        for (place, ca) in issuing.chain.iter().enumerate() {
+            let above = issuing.chain.get(place..).unwrap_or_default();
+            batch.put_issuer(ca.public_key().id(), new_issuer(family, above));
+        }
+        let known = self.registry.key(id)?;
+        let record = known.unwrap_or_else(|| records::Key {
+            access_key: access.public_key().spki_der().to_vec(),
+            label: issuer.label.clone(),
+            name: issuer.name.clone(),
+            family,
+            role,
+            issuing_key: Some(own.public_key().spki_der().to_vec()),
+            guid: issuer.guid,
+            serial: issuer.serial.clone(),
+            model: issuer.model.clone(),
+            last_seen: clock::unix_seconds(),
+            revoked: false,
+            puk_tried: false,
+        });
+        batch.put_key(id, record);
+        let membership = Membership {
+            role,
+            certificate: access.der().to_vec(),
+            issuer: own.public_key().id(),
+            container: FIRST_CONTAINER,
+        };
+        batch.put_membership(id, family, membership);
+        self.log(batch, &AuditEvent::FamilyPinned { family }, by);
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! The families that this station knows: their Keys, Locks, rights and revocations.
+//!
+//! [`Families`] owns the registry and the settings that signatures depend on. It prepares what an issuing Key is to
+//! sign ([`Plan`]), keeps what was signed, and says in [`Changes`] what has to be shown again. It knows no token, no
+//! thread and no job: whoever calls it says what is plugged in ([`Issuer`], [`Present`]) and who asked ([`Asker`]).
+//!
+//! Every method may fail because the registry cannot be read or written; nothing of a call is kept then, unless it says
+//! otherwise.
+
+mod cards;
+mod chains;
+mod confirmations;
+mod facts;
+mod groups;
+mod import;
+mod issuing;
+mod locks;
+mod log;
+mod names;
+mod reissue;
+mod removals;
+mod revocations;
+mod rights;
+mod selection;
+mod settle;
+mod soft_keys;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod to_sign;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use keywright_proto::{Id, PublicKey, check_name, profile::Validity, read_csr};
+
+pub use facts::Facts;
+pub use issuing::{Issuer, Issuing};
+pub use log::{Brought, RefusedCalls};
+pub use selection::{LockNames, too_many};
+pub use to_sign::{Kept, Plan, Prepared};
+
+use crate::{
+    audit::AuditEvent,
+    clock,
+    config::Config,
+    error::Error,
+    judging::Moment,
+    presence::Claims,
+    queries::SettledRow,
+    registry::{
+        Registry, RegistryError,
+        records::{self, Membership},
+    },
+    serialization::{random_serial, validity},
+};
+
+/// The last part of a Key's object path.
+pub type Label = String;
+
+/// The container of a Key's first access certificate (SP 800-73-4 part 1, table 3).
+const FIRST_CONTAINER: u32 = 0x005F_C105;
+
+/// Everything that this station knows of families.
+pub struct Families {
+    registry: Registry,
+    /// How long certificates are valid, in years.
+    certificate_years: u32,
+    /// When the next CRL is due, in years.
+    crl_years: u32,
+    /// How long the revocation of a senior issuer waits, in seconds.
+    revoke_delay: u64,
+    /// When a waiting revocation acts, by family, in Unix seconds.
+    judges_at: BTreeMap<Id, u64>,
+}
+
+/// Who asked for what is done: a user, by number; none where nobody did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asker(pub Option<u32>);
+
+/// What has to be shown again after a change in the registry. Filled also where the call then fails: what was
+/// committed before stands.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Keys of which something changed.
+    pub keys: BTreeSet<Id>,
+    /// Families of which every Key may have changed.
+    pub families: BTreeSet<Id>,
+    /// Keys that are new in the registry, or new in a family.
+    pub new_keys: Vec<Id>,
+    /// What Locks have confirmed of a Key, where that changes a right.
+    pub confirmed: Vec<(Id, Vec<SettledRow>)>,
+}
+
+/// What is plugged in, as far as families have to know it.
+#[derive(Debug, Default)]
+pub struct Present<'a> {
+    /// Families with a Master or Backup Key here.
+    pub issuers: Vec<Id>,
+    /// What each Key claims.
+    pub claims: Vec<&'a Claims>,
+}
+
+impl Families {
+    /// Takes over a registry.
+    pub fn new(registry: Registry, config: &Config) -> Self {
+        Self {
+            registry,
+            certificate_years: config.certificate_years,
+            crl_years: config.crl_years,
+            revoke_delay: config.revoke_delay(),
+            judges_at: BTreeMap::new(),
+        }
+    }
+
+    /// The registry, for whoever only reads it or commits a job.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The present, and the delay of revocations: what rights are judged by.
+    pub fn moment(&self) -> Moment {
+        Moment { now: clock::unix_seconds(), delay: self.revoke_delay }
+    }
+
+    /// When the first waiting revocation acts, in Unix seconds; none where none waits.
+    pub fn judges_at(&self) -> Option<u64> {
+        self.judges_at.values().min().copied()
+    }
+
+    /// A Key that is a member of a family.
+    fn member(&self, key: Id, family: Id) -> Result<records::Key, Error> {
+        let missing = || Error::NotFound(format!("Key {key} in the issuer's family"));
+        let record = self.registry.key(key)?.ok_or_else(missing)?;
+        self.membership(key, family)?.map(|_| record).ok_or_else(missing)
+    }
+
+    /// The membership of a Key in a family.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn membership(&self, key: Id, family: Id) -> Result<Option<Membership>, RegistryError> {
+        let memberships = self.registry.memberships(key)?;
+        Ok(memberships.into_iter().find(|(of, _)| *of == family).map(|(_, own)| own))
+    }
+
+    /// A serial number and a validity for a certificate that is made now.
+    fn new_certificate(&self) -> Result<(Vec<u8>, Validity), Error> {
+        let serial = random_serial().map_err(|_| no_random())?;
+        Ok((serial, validity(clock::unix_seconds(), self.certificate_years)))
+    }
+
+    /// Checks the name and the request of a Lock that is to be added, before anything else; answers its identity key.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub fn check_lock(&self, name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
+        check_request(name, csr_pem)
+    }
+
+    /// The same for a Soft Key; answers its access key.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub fn check_soft_key(&self, name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
+        check_request(name, csr_pem)
+    }
+}
+
+fn check_request(name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
+    checked(name)?;
+    read_csr(csr_pem).map_err(|error| Error::InvalidArgument(error.to_string()))
+}
+
+/// Checks a name that somebody gives.
+///
+/// # Errors
+/// `InvalidArgument`: it is empty, too long, or no text on one line.
+pub fn checked(name: &str) -> Result<(), Error> {
+    check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))
+}
+
+/// A label that nobody has: random, so that nothing has to be remembered to keep it unique.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn new_label() -> Result<Label, Error> {
+    random::<8>().map(hex::encode)
+}
+
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Error> {
+    let mut bytes = [0; LENGTH];
+    getrandom::fill(&mut bytes).map_err(|_| no_random())?;
+    Ok(bytes)
+}
+
+fn no_random() -> Error {
+    Error::Unsupported("the system gives no random numbers".into())
+}
+
+/// Something that is to be signed cannot be built.
+fn unsupported(error: impl Display) -> Error {
+    Error::Unsupported(error.to_string())
+}
+
+/// A key that the registry has.
+fn public_key(spki: &[u8]) -> Result<PublicKey, Error> {
+    PublicKey::from_spki_der(spki).map_err(unsupported)
+}
+
+/// The access key (slot 9A) of a Key.
+fn access_key(record: &records::Key) -> Result<PublicKey, Error> {
+    public_key(&record.access_key)
+}
+
+/// The issuing key (slot 9C) of a Master or Backup Key.
+fn issuing_key(record: &records::Key) -> Result<Option<PublicKey>, Error> {
+    record.issuing_key.as_deref().map(public_key).transpose()
+}

@@ -1,0 +1,194 @@
+//! RevokeKey: final for that Key. What a revoked issuer had signed is signed again at once, as far as one call goes, and
+//! by the next call with an issuer after that.
+
+use keywright_proto::{
+    Certificate, Crl, Effect, Id, PublicKey, Standing, Target, Unsigned,
+    crl::{self, Revoked},
+    profile,
+    statement::{RevokedIssuer, Statement as Stating, denials_until},
+    trust,
+};
+
+use super::{
+    AuditEvent, Families, Issuer, Issuing, Plan, Prepared, access_key, issuing_key, random,
+    statements::tree,
+    to_sign::{Purpose, ToSign},
+    unsupported,
+};
+use crate::{
+    clock,
+    error::Error,
+    judging::{self, Words, members},
+    owed::{Owed, owed},
+    registry::RegistryError,
+    serialization::validity,
+};
+
+/// Reasons for which nothing that the revoked Key had signed is signed again by itself: some of it may be the thief's.
+const STOLEN: [&str; 2] = ["stolen", "compromised"];
+/// The longest reason, in bytes.
+const LONGEST_REASON: usize = 256;
+
+impl Families {
+    /// Prepares a Key's revocation, the CRL with its certificates, and what its signatures are replaced with; nothing where
+    /// all of that is done.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `NotFound`; `Unverified`: the family's root is not pinned here.
+    pub fn prepare_revocation(
+        &self,
+        issuer: &Issuer,
+        issuing: &Issuing,
+        key: Id,
+        reason: &str,
+    ) -> Result<Prepared, Error> {
+        if reason.len() > LONGEST_REASON || reason.contains(char::is_control) {
+            return Err(Error::InvalidArgument(format!(
+                "reason: at most {LONGEST_REASON} bytes of text on one line"
+            )));
+        }
+        let family = issuing.family;
+        let record = self.member(key, family)?;
+        if issuer.id == Some(key) {
+            return Err(Error::InvalidArgument(
+                "a Key does not revoke itself; let another Master or Backup Key do it".into(),
+            ));
+        }
+        let own = issuing.own()?;
+        let (ca, signer) = (own.public_key().id(), own.public_key().hash());
+        let facts = judging::facts(&self.registry, family, &[key])?;
+        let mut facts = facts.ok_or(Error::Unverified(family))?;
+        let mut plan = Plan::new(Purpose::RevokeKey(key), issuing);
+        let mut serials = Vec::new();
+        let (subject, issuing_key) = (access_key(&record)?, issuing_key(&record)?);
+        let done = facts
+            .revocations()
+            .any(|(known, _)| known.signer == signer && known.subject == subject.hash());
+        if !done {
+            let revokes = issuing_key.as_ref().map(|own| self.revoked_issuer(family, own));
+            let revokes = revokes.transpose()?;
+            let salt_seed = random()?;
+            let tree = tree(&salt_seed, vec![(Target::All, Effect::Deny)])?;
+            let unsigned = Stating { subject: &subject, version: None, tree, revokes }
+                .unsigned(&issuing.chain)
+                .map_err(unsupported)?;
+            let (subject, reason) = (subject.hash(), reason.to_owned());
+            let revocation = trust::Revocation { signer, subject, issuer: revokes };
+            facts.learn_revocation(revocation, 0);
+            plan.event = Some(AuditEvent::KeyRevoked { family, key, reason: reason.clone() });
+            plan.objects.push((ToSign::Revocation { key, salt_seed, reason }, unsigned));
+            serials = self.plan_entries(&mut plan, issuing, key, issuing_key.as_ref())?;
+        }
+        // What waited for this CA goes with it.
+        serials.extend(self.pending_signatures(family)?.serials(ca));
+        if !serials.is_empty() {
+            plan.objects.push((ToSign::Crl(ca), self.next_crl(own, serials)?));
+        }
+        if issuing_key.is_some() {
+            self.plan_root(&mut plan, issuing, own)?;
+        }
+        if issuing_key.is_some() && !is_stolen(reason) {
+            // As if every delay were over: who takes over signs before anybody has to wait.
+            let after = facts.judge(0, clock::unix_seconds());
+            self.plan_reissue(&mut plan, issuing, &after)?;
+        }
+        plan.prepared()
+    }
+
+    /// What is still to be signed in a family.
+    pub(super) fn pending_signatures(&self, family: Id) -> Result<Owed, RegistryError> {
+        owed(&self.registry, family, self.moment())
+    }
+
+    fn revoked_issuer(&self, family: Id, own: &PublicKey) -> Result<RevokedIssuer, Error> {
+        let signer = own.hash();
+        let mut versions = Vec::new();
+        for (key, _) in members(&self.registry, family)? {
+            versions.extend(Words::read(&self.registry, key, family, None)?.versions_of(&signer));
+        }
+        let denials_until = denials_until(versions, clock::unix_millis());
+        Ok(RevokedIssuer { issuing_key: signer, denials_until })
+    }
+
+    /// The certificates of a Key go into the CRL of the CA that signed them: now where that is the issuer, whose serial
+    /// numbers this answers; with its next CRL where it is another CA.
+    fn plan_entries(
+        &self,
+        plan: &mut Plan,
+        issuing: &Issuing,
+        key: Id,
+        issuing_key: Option<&PublicKey>,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let mut certificates = Vec::new();
+        if let Some(own) = self.membership(key, issuing.family)? {
+            certificates.push((own.issuer, own.certificate));
+        }
+        if let Some(own) = issuing_key
+            && let Some(issuer) = self.registry.issuer(own.id())?
+            && let [ca, above, ..] = issuer.chain.as_slice()
+            && let Ok(above) = Certificate::parse(above)
+        {
+            certificates.push((above.public_key().id(), ca.clone()));
+        }
+        let own = issuing.own()?.public_key().id();
+        let mut mine = Vec::new();
+        for (by, der) in certificates {
+            let Ok(certificate) = Certificate::parse(&der) else { continue };
+            // What a revoked issuer signed for itself goes with its CA certificate.
+            if by == own {
+                mine.push(certificate.serial().to_vec());
+            } else if Some(by) != issuing_key.map(PublicKey::id) {
+                plan.waiting.push((by, certificate.serial().to_vec()));
+            }
+        }
+        Ok(mine)
+    }
+
+    /// The next CRL of a CA: everything that is listed or waits, and these serial numbers.
+    pub(super) fn next_crl(
+        &self,
+        ca: &Certificate,
+        serials: Vec<Vec<u8>>,
+    ) -> Result<Unsigned, Error> {
+        let now = clock::unix_seconds();
+        let known = self.registry.issuer(ca.public_key().id())?;
+        let last = known.as_ref().and_then(|known| Crl::parse(&known.crl).ok());
+        // Of a CRL that is only known elsewhere the number is not known either: the time is above it.
+        let number = last.as_ref().map_or(now, |last| last.number() + 1);
+        let mut entries = last.map(|last| last.revoked().to_vec()).unwrap_or_default();
+        let waiting = known.map(|known| known.to_revoke).unwrap_or_default();
+        for serial in waiting.into_iter().chain(serials) {
+            if !entries.iter().any(|entry| entry.serial == serial) {
+                entries.push(Revoked { serial, since: now });
+            }
+        }
+        let validity = validity(now, self.crl_years);
+        crl::crl(ca, number, validity.not_before, validity.not_after, &entries).map_err(unsupported)
+    }
+
+    /// A root certificate of the issuer's own, with its name and key, once the Master's revocation acts, and not before:
+    /// servers that know only the bundle have no other end for its chains then.
+    fn plan_root(
+        &self,
+        plan: &mut Plan,
+        issuing: &Issuing,
+        own: &Certificate,
+    ) -> Result<(), Error> {
+        let (family, ca) = (issuing.family, own.public_key().id());
+        let Some(judgement) = self.judgement(family)? else { return Ok(()) };
+        let master = issuing.chain.last().map(|root| root.public_key().hash()).unwrap_or_default();
+        let deposed = judgement.standing(&master) == Some(Standing::Deposed);
+        if !deposed || self.registry.roots(family)?.iter().any(|(known, _)| *known == ca) {
+            return Ok(());
+        }
+        let (serial, validity) = self.new_certificate()?;
+        let unsigned = profile::own_root(own, &serial, validity).map_err(unsupported)?;
+        plan.objects.push((ToSign::Root(ca), unsigned));
+        Ok(())
+    }
+}
+
+/// Whether a reason says that some of what the Key signed may be a thief's.
+pub(super) fn is_stolen(reason: &str) -> bool {
+    STOLEN.contains(&reason)
+}

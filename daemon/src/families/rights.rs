@@ -1,0 +1,110 @@
+//! ChangeRights: one statement a Key, one signature whatever the number of Locks.
+
+use keywright_proto::{Id, statement::claimed};
+
+use super::{
+    AuditEvent, Families, Issuer, Issuing, LockNames, Plan, Prepared, Present, access_key,
+    revocations::is_stolen,
+    statements::{NewStatement, in_force},
+    to_sign::{Purpose, ToSign},
+    too_many,
+};
+use crate::{
+    decision::Reason,
+    error::Error,
+    registry::records::{self, LockEntry},
+};
+
+impl Families {
+    /// Prepares a statement that adds Locks to a Key's rights and takes others away; nothing where they are so already.
+    ///
+    /// # Errors
+    /// `NotFound`, `InvalidArgument`, `Revoked`, `LimitExceeded`; `Unverified`: the family's root is not pinned here.
+    pub fn prepare_rights(
+        &self,
+        _issuer: &Issuer,
+        issuing: &Issuing,
+        key: Id,
+        add: &LockNames,
+        remove: &LockNames,
+        present: &Present<'_>,
+    ) -> Result<Prepared, Error> {
+        let family = issuing.family;
+        let record = self.member(key, family)?;
+        let new = self.changed_rights(family, key, &record, add, remove, present)?;
+        let mut plan = Plan::new(Purpose::ChangeRights(key), issuing);
+        if let Some(new) = new {
+            let unsigned = self.unsigned_statement(issuing, &new, &access_key(&record)?)?;
+            let (allowed, denied) = new.effects();
+            plan.event = Some(AuditEvent::RightsChanged { family, key, allowed, denied });
+            plan.objects.push((ToSign::Statement(Box::new(new)), unsigned));
+        }
+        plan.prepared()
+    }
+
+    fn changed_rights(
+        &self,
+        family: Id,
+        key: Id,
+        record: &records::Key,
+        add: &LockNames,
+        remove: &LockNames,
+        present: &Present<'_>,
+    ) -> Result<Option<NewStatement>, Error> {
+        if record.issuing_key.is_some() {
+            return Err(Error::InvalidArgument(
+                "a Master or Backup Key may access every Lock of its family; revoke it to end that"
+                    .into(),
+            ));
+        }
+        if add.is_empty() && remove.is_empty() {
+            return Err(Error::InvalidArgument("name at least one Lock to add or remove".into()));
+        }
+        let asked = |names: &LockNames| match names.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.entries(family, names, present),
+        };
+        let (add, remove) = (asked(add)?, asked(remove)?);
+        let is_added = |lock: Id| add.binary_search_by_key(&lock, |entry| entry.lock).is_ok();
+        if let Some(both) = remove.iter().find(|entry| is_added(entry.lock)) {
+            return Err(Error::InvalidArgument(format!(
+                "Lock {} is both added and removed",
+                both.lock
+            )));
+        }
+        let statements = self.moment().words(&self.registry, key, family)?;
+        if statements.is_revoked() {
+            return Err(Error::Pair(Reason::Revoked));
+        }
+        let mut entries = in_force(&statements, self.takes_up_void(family)?);
+        self.forget_removed(family, &mut entries)?;
+        let before = entries.clone();
+        let all_effective = entries.keys().all(|lock| statements.on(*lock).is_some());
+        for (locks, allow) in [(add, true), (remove, false)] {
+            for entry in locks {
+                // What a Key has no right to need not be taken away.
+                if allow || entries.contains_key(&entry.lock) {
+                    entries.insert(entry.lock, LockEntry { allow, ..entry });
+                }
+            }
+        }
+        if entries == before && all_effective {
+            return Ok(None);
+        }
+        too_many(entries.len())?;
+        let listed = Some(entries.into_values().collect());
+        self.new_statement(key, family, &statements, listed).map(Some)
+    }
+
+    /// Whether statements of the revoked issuers of a family may be signed again: not where one of them was stolen, or
+    /// nobody here said why it was revoked.
+    fn takes_up_void(&self, family: Id) -> Result<bool, Error> {
+        for revocation in self.registry.revocations(family)? {
+            let of_issuer = claimed(&revocation.cose).is_some_and(|said| said.revokes.is_some());
+            if of_issuer && (revocation.reason.is_empty() || is_stolen(&revocation.reason)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,94 @@
+//! IssueSoftKey: a Sub Key whose private key lives in software. It was made where it is used; only its certification
+//! request comes here.
+
+use keywright_proto::{PublicKey, Role, profile};
+
+use super::{
+    AuditEvent, Families, Issuer, Issuing, LockNames, Plan, Prepared, Present, new_label,
+    to_sign::{Purpose, ToSign},
+    unsupported,
+};
+use crate::{
+    clock,
+    error::Error,
+    registry::{
+        Batch,
+        records::{self, Membership},
+    },
+};
+
+/// What its Model property says, so that it is seen everywhere that it is software.
+pub(super) const MODEL: &str = "Soft Key";
+/// It has no token, and so no container.
+const NO_CONTAINER: u32 = 0;
+
+impl Families {
+    /// Prepares the certificate of a Soft Key and its statement.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, `NotFound`, `LimitExceeded`; `Unverified`: the family's root is not pinned here.
+    pub fn prepare_soft_key(
+        &self,
+        _issuer: &Issuer,
+        issuing: &Issuing,
+        name: &str,
+        csr_pem: &str,
+        locks: &LockNames,
+        present: &Present<'_>,
+    ) -> Result<Prepared, Error> {
+        let key = self.check_soft_key(name, csr_pem)?;
+        let (id, family) = (key.id(), issuing.family);
+        if let Some(known) = self.registry.key(id)? {
+            return Err(Error::InvalidArgument(format!(
+                "the key in the request is that of Key \"{}\" already; change its rights, or make a new key",
+                known.name
+            )));
+        }
+        let entries = self.entries(family, locks, present)?;
+        let (serial, validity) = self.new_certificate()?;
+        let certificate = profile::end_entity(&key, Role::Soft, issuing.own()?, &serial, validity);
+        let certificate = certificate.map_err(unsupported)?;
+        let statements = self.moment().words(&self.registry, id, family)?;
+        let new = self.new_statement(id, family, &statements, Some(entries))?;
+        let statement = self.unsigned_statement(issuing, &new, &key)?;
+        let mut plan = Plan::new(Purpose::IssueSoftKey(id), issuing);
+        let (locks, _) = new.effects();
+        let kind = Role::Soft;
+        let made = AuditEvent::KeyMade { family, key: id, kind, locks, serialization: None };
+        plan.event = Some(made);
+        plan.objects.push((ToSign::SoftKey { key, name: name.to_owned() }, certificate));
+        plan.objects.push((ToSign::Statement(Box::new(new)), statement));
+        plan.prepared()
+    }
+
+    /// Puts a Soft Key with its certificate.
+    pub(super) fn put_soft_key(
+        &self,
+        batch: &mut Batch,
+        issuing: &Issuing,
+        key: &PublicKey,
+        name: String,
+        certificate: Vec<u8>,
+    ) -> Result<(), Error> {
+        let (id, family, role) = (key.id(), issuing.family, Role::Soft);
+        let record = records::Key {
+            access_key: key.spki_der().to_vec(),
+            label: new_label()?,
+            name,
+            family,
+            role,
+            issuing_key: None,
+            guid: None,
+            serial: String::new(),
+            model: MODEL.into(),
+            last_seen: clock::unix_seconds(),
+            revoked: false,
+            puk_tried: false,
+        };
+        batch.put_key(id, record);
+        let issuer = issuing.own()?.public_key().id();
+        let membership = Membership { role, certificate, issuer, container: NO_CONTAINER };
+        batch.put_membership(id, family, membership);
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Statements on Keys: how a new one is made, signed and kept.
+
+use std::collections::BTreeMap;
+
+use keywright_proto::{
+    Effect, Id, Leaf, PublicKey, Target, Tree, Unsigned,
+    statement::{Statement as Stating, is_plausible, next_version},
+    tree::TreeHead,
+};
+
+use super::{Families, Issuing, random, unsupported};
+use crate::{
+    clock,
+    error::Error,
+    judging::Words,
+    registry::{
+        Batch,
+        records::{LockEntry, Scope, Statement},
+    },
+};
+
+/// A new statement on a Key, on its way to be signed.
+#[derive(Debug)]
+pub(super) struct NewStatement {
+    pub(super) key: Id,
+    family: Id,
+    version: u64,
+    salt_seed: [u8; 32],
+    scope: Scope,
+    entries: Vec<LockEntry>,
+    /// The newest one when this was prepared: another may come first.
+    before: Option<Vec<u8>>,
+}
+
+impl NewStatement {
+    /// How many of the listed Locks it allows, and how many it denies.
+    pub(super) fn effects(&self) -> (usize, usize) {
+        let allowed = self.entries.iter().filter(|entry| entry.allow).count();
+        (allowed, self.entries.len() - allowed)
+    }
+
+    fn leaves(&self) -> Vec<(Target, Effect)> {
+        match self.scope {
+            Scope::All => vec![(Target::All, Effect::Allow)],
+            Scope::Listed(_) => self.entries.iter().map(leaf).collect(),
+        }
+    }
+}
+
+impl Families {
+    /// A statement on a Key with these Locks; none: that it may access every Lock. `statements` are those on the Key.
+    pub(super) fn new_statement(
+        &self,
+        key: Id,
+        family: Id,
+        statements: &Words,
+        entries: Option<Vec<LockEntry>>,
+    ) -> Result<NewStatement, Error> {
+        let newest = self.newest_among(key, statements)?;
+        let version = next_version(newest, clock::unix_millis())
+            .map_err(|error| Error::LimitExceeded(error.to_string()))?;
+        let (scope, entries) = match entries {
+            None => (Scope::All, Vec::new()),
+            Some(listed) => {
+                (Scope::Listed(u32::try_from(listed.len()).unwrap_or(u32::MAX)), listed)
+            }
+        };
+        let before = self.registry.statement(key, family)?.map(|statement| statement.cose);
+        Ok(NewStatement { key, family, version, salt_seed: random()?, scope, entries, before })
+    }
+
+    /// The newest version of a statement on a Key that is known here, or to a Lock.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    pub fn newest_version(&self, key: Id, family: Id) -> Result<Option<u64>, Error> {
+        self.newest_among(key, &self.moment().words(&self.registry, key, family)?)
+    }
+
+    /// A version that a Lock reports and nobody here has seen is believed as far as a clock may be wrong: a Lock that lies
+    /// would leave no version for anybody.
+    fn newest_among(&self, key: Id, statements: &Words) -> Result<Option<u64>, Error> {
+        let now = clock::unix_millis();
+        let reported =
+            self.registry.signed_confirmations(key)?.into_iter().map(|(_, w)| w.newest_version);
+        let believed = reported.filter(|version| is_plausible(*version, now));
+        Ok(statements.newest_version().into_iter().chain(believed).max())
+    }
+
+    /// What is to be signed.
+    pub(super) fn unsigned_statement(
+        &self,
+        issuing: &Issuing,
+        new: &NewStatement,
+        subject: &PublicKey,
+    ) -> Result<Unsigned, Error> {
+        let tree = tree(&new.salt_seed, new.leaves())?;
+        Stating { subject, version: Some(new.version), tree, revokes: None }
+            .unsigned(&issuing.chain)
+            .map_err(unsupported)
+    }
+
+    /// Puts a statement that was signed, unless another one was quicker.
+    pub(super) fn put_statement(
+        &self,
+        batch: &mut Batch,
+        new: NewStatement,
+        cose: Vec<u8>,
+    ) -> Result<(), Error> {
+        let (allowed, _) = new.effects();
+        let NewStatement { key, family, version, salt_seed, scope, entries, before } = new;
+        let newest = self.registry.statement(key, family)?.map(|statement| statement.cose);
+        if newest != before {
+            return Err(Error::Stale(format!("the rights of Key {key}")));
+        }
+        let statements = self.moment().words(&self.registry, key, family)?;
+        let statement = Statement {
+            version: Some(version),
+            cose,
+            salt_seed,
+            scope,
+            allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
+            issued: clock::unix_seconds(),
+        };
+        batch.put_older_statements(key, family, statements.beside(&statement, &entries));
+        batch.put_statement(key, family, statement, entries);
+        Ok(())
+    }
+
+    /// Leaves out Locks that were removed from the family: the next statement does not name them.
+    pub(super) fn forget_removed(
+        &self,
+        family: Id,
+        entries: &mut BTreeMap<Id, LockEntry>,
+    ) -> Result<(), Error> {
+        for (lock, _) in self.registry.removed_locks(family)? {
+            entries.remove(&lock);
+        }
+        Ok(())
+    }
+}
+
+/// The effect of the statements on each Lock that one of them lists. Where none is effective because its signer was
+/// revoked, the newest one is taken up if `take_up_void` says so, for the issuer to sign it again; else the Lock is denied.
+pub(super) fn in_force(statements: &Words, take_up_void: bool) -> BTreeMap<Id, LockEntry> {
+    let listed = statements.listed().into_iter();
+    let with_effect = listed.map(|(lock, entry)| {
+        let void = || statements.void_on(lock).filter(|_| take_up_void);
+        let said = statements.on(lock).or_else(void);
+        let allow = said.is_some_and(|(said, _)| said.effect == Effect::Allow);
+        (lock, LockEntry { allow, ..entry })
+    });
+    with_effect.collect()
+}
+
+fn leaf(entry: &LockEntry) -> (Target, Effect) {
+    let effect = if entry.allow { Effect::Allow } else { Effect::Deny };
+    (Target::Lock(entry.key_hash), effect)
+}
+
+/// The head of the tree with these leaves, in this order.
+pub(super) fn tree(seed: &[u8; 32], leaves: Vec<(Target, Effect)>) -> Result<TreeHead, Error> {
+    let leaves = leaves.into_iter().map(|(target, effect)| Leaf::new(seed, target, effect));
+    let tree = Tree::new(leaves).map_err(|error| Error::LimitExceeded(error.to_string()))?;
+    Ok(tree.head())
+}

@@ -1,0 +1,208 @@
+//! The calls that answer a wizard's questions, and who may make them.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use keywright_proto::Kind;
+
+use super::{Jobs, Serialization, pins::Pins};
+use crate::{
+    audit::AuditEvent,
+    caller::Caller,
+    decision::Past,
+    error::Error,
+    families::{Asker, Families, checked},
+    keys::Keys,
+    serialization::wizard::{Event, Refusal, Step},
+    token::RecoveryCode,
+};
+
+impl Jobs {
+    /// The serialization, if this caller may drive it. Nobody's may be driven by anybody.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotOwner`].
+    pub fn driven(&mut self, number: u64, caller: &Caller) -> Result<&mut Serialization, Error> {
+        let job = self.job_mut(number)?;
+        match &job.owner {
+            Some(owner) if *owner != caller.name => Err(Error::NotOwner { owner: owner.clone() }),
+            _ => Ok(job),
+        }
+    }
+
+    /// Claims a serialization for the first caller who drives it with success, and shows what has changed.
+    pub fn claim_if_free(&mut self, number: u64, caller: &Caller, succeeded: bool) {
+        if succeeded && let Some(job) = self.map.get_mut(&number) {
+            job.owner.get_or_insert_with(|| caller.name.clone());
+        }
+        self.announce(number);
+    }
+
+    /// Release.
+    pub fn release(
+        &mut self,
+        number: u64,
+        caller: &Caller,
+        keys: &Keys,
+        families: &Families,
+    ) -> Result<(), Error> {
+        self.driven(number, caller)?;
+        self.let_go(number, keys, families);
+        Ok(())
+    }
+
+    /// A name left the bus: what it drove is nobody's now.
+    pub fn bus_name_left(&mut self, name: &str, keys: &Keys, families: &Families) {
+        let driven = self.numbers(|job| job.owner.as_deref() == Some(name));
+        driven.into_iter().for_each(|number| self.let_go(number, keys, families));
+    }
+
+    /// Nobody drives it any more. PINs that one person gave do not serve the next one, nor does a recovery code that
+    /// somebody took who is gone.
+    fn let_go(&mut self, number: u64, keys: &Keys, families: &Families) {
+        let Some(job) = self.map.get_mut(&number) else { return };
+        job.owner = None;
+        // A write goes on with what it was given; what it asks for again is for `pin_lost`.
+        if matches!(job.wizard.step(), Step::Pins | Step::AwaitingKey) {
+            self.forget_given(number, keys, families);
+        }
+    }
+
+    /// Forgets what the last driver gave and took. It is asked for now, or when both Keys are there again.
+    pub(super) fn forget_given(&mut self, number: u64, keys: &Keys, families: &Families) {
+        let Some(job) = self.map.get_mut(&number) else { return };
+        job.pins.let_go();
+        let retake = job.intent.is_none() && job.new_puk.is_some() && job.recovery_code.is_none();
+        let needed = self.pins_to_ask(number, keys);
+        // Where none can be made, the one that was taken stays.
+        let code = if retake { self.new_recovery_code(number, keys, families).ok() } else { None };
+        let Some(job) = self.map.get_mut(&number) else { return };
+        if job.wizard.step() == Step::Pins {
+            needed.into_iter().for_each(|who| job.wizard.need_pin(who));
+        }
+        if let Some(code) = code {
+            job.new_puk.clone_from(&code);
+            job.recovery_code = code;
+        }
+    }
+
+    /// SetKind.
+    pub fn set_kind(&mut self, number: u64, caller: &Caller, kind: Kind) -> Result<(), Error> {
+        let job = self.driven(number, caller)?;
+        job.wizard.set_kind(kind)?;
+        if kind != Kind::Sub {
+            job.locks = Arc::default();
+        }
+        Ok(())
+    }
+
+    /// SetName.
+    pub fn set_name(&mut self, number: u64, caller: &Caller, name: String) -> Result<(), Error> {
+        let job = self.driven(number, caller)?;
+        job.wizard.check(Event::SetName)?;
+        checked(&name)?;
+        Ok(job.wizard.set_name(name)?)
+    }
+
+    /// Back.
+    pub fn back(&mut self, number: u64, caller: &Caller) -> Result<(), Error> {
+        Ok(self.driven(number, caller)?.wizard.back()?)
+    }
+
+    /// TakeRecoveryCode.
+    pub fn take_recovery_code(
+        &mut self,
+        number: u64,
+        caller: &Caller,
+        keys: &Keys,
+        families: &Families,
+        by: Asker,
+    ) -> Result<RecoveryCode, Error> {
+        let job = self.driven(number, caller)?;
+        if matches!(job.wizard.step(), Step::Kind | Step::Name | Step::Locks | Step::Review) {
+            job.wizard.check(Event::PinsComplete)?;
+        }
+        let code = job.recovery_code.take().ok_or_else(|| {
+            Error::NotFound("recovery code: it was taken before, or the PUK is not replaced".into())
+        })?;
+        let token = keys.token(&job.candidate);
+        families.note_event(&AuditEvent::CodeTaken { serialization: number, token }, by);
+        Ok(code)
+    }
+
+    /// Finish.
+    pub fn finish(
+        &mut self,
+        number: u64,
+        caller: &Caller,
+        keys: &mut Keys,
+        families: &Families,
+    ) -> Result<(), Error> {
+        match self.driven(number, caller)?.wizard.step() {
+            step if step.is_end() => self.remove(number, keys, families),
+            at => return Err(Refusal::Step { at }.into()),
+        }
+        Ok(())
+    }
+
+    /// Cancel. Root may cancel what another drives.
+    pub fn cancel(
+        &mut self,
+        number: u64,
+        caller: &Caller,
+        keys: &mut Keys,
+        families: &Families,
+        by: Asker,
+    ) -> Result<(), Error> {
+        match self.driven(number, caller) {
+            Err(Error::NotOwner { .. }) if caller.uid == 0 => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        let job = self.job_mut(number)?;
+        if job.wizard.step() == Step::Writing {
+            // The write stops before its next command, and rolls back.
+            job.stop.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        if job.has_ended() {
+            return Ok(job.wizard.cancel()?);
+        }
+        job.wizard.check(Event::Cancel)?;
+        // What would have let it go on is void now.
+        let before = std::mem::take(&mut job.outcome);
+        // What cannot be rolled back is not cancelled.
+        if let Err(error) = self.abandon(number, keys, families, by) {
+            self.job_mut(number)?.outcome = before;
+            return Err(error);
+        }
+        let job = self.job_mut(number)?;
+        let step = job.wizard.step();
+        job.wizard.cancel()?;
+        self.note_cancelled(number, step, keys, families, by);
+        self.ended(number, Past::Cancelled);
+        Ok(())
+    }
+
+    /// The pair is not offered again before a re-plug; its PINs are forgotten.
+    pub(super) fn ended(&mut self, number: u64, past: Past) {
+        let Some(job) = self.map.get_mut(&number) else { return };
+        job.pins = Pins::default();
+        job.new_puk = None;
+        self.history.insert((job.issuer.clone(), job.candidate.clone()), past);
+    }
+
+    /// Logs that a job was cancelled, if anything had been saved of it.
+    pub(super) fn note_cancelled(
+        &self,
+        number: u64,
+        step: Step,
+        keys: &Keys,
+        families: &Families,
+        by: Asker,
+    ) {
+        if matches!(step, Step::Pins | Step::AwaitingKey | Step::Writing) {
+            let token = self.token(number, keys);
+            families.note_event(&AuditEvent::JobCancelled { serialization: number, token }, by);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What becomes of a serialization when its write ends.
+
+use std::sync::atomic::Ordering;
+
+use keywright_proto::{Certificate, Id};
+
+use super::Jobs;
+use crate::{
+    audit::AuditEvent,
+    decision::Past,
+    error::Error,
+    families::{Asker, Families},
+    hotplug::DeviceId,
+    keys::{Key, Keys, refusal},
+    presence::Claims,
+    registry::RegistryError,
+    serialization::{
+        card::Carried,
+        order::{Made, Puk, Report, Stop, Stopped},
+        wizard::{Event, Step, Who},
+    },
+    token::{PinState, TokenError},
+    view::{Detail, Label, Outcome},
+};
+
+impl Jobs {
+    /// The write is under way.
+    pub fn progress(&mut self, number: u64, report: Report) {
+        if let Some(job) = self.map.get_mut(&number) {
+            job.stage = Some(report.stage);
+            job.progress = (report.done, report.total);
+        }
+    }
+
+    /// The write is done. Answers the family in which a Key was made or changed.
+    pub fn written(
+        &mut self,
+        number: u64,
+        made: Made,
+        used: &[DeviceId],
+        keys: &mut Keys,
+        families: &Families,
+    ) -> Option<Id> {
+        let job = self.map.get_mut(&number)?;
+        let candidate = job.candidate.clone();
+        job.progress.0 = job.progress.1;
+        job.intent = None;
+        job.result = Some(candidate.clone());
+        // One that may be in force is not withheld.
+        if made.puk == Puk::Left {
+            job.recovery_code = None;
+        }
+        tracing::info!(number, key = %made.key, "a Key was made");
+        let stays = [made.issuer_authorized, made.candidate_authorized];
+        self.note_authorized(number, stays, used, keys);
+        self.reread(&candidate, made.key, keys, families);
+        let outcome = self.success(number, made);
+        if let Some(job) = self.map.get_mut(&number) {
+            job.outcome = outcome;
+            if let Err(error) = job.wizard.happen(Event::Written) {
+                tracing::error!(number, %error, "a finished write was not expected");
+            }
+        }
+        self.tell_card(number, made.card, keys);
+        self.ask_for_replug(number, keys);
+        self.ended(number, Past::Done);
+        self.pin_changed(&candidate);
+        Some(keys.get(&candidate)?.claims.family?.0)
+    }
+
+    /// What a person should know of a finished write: what became of the PUK.
+    fn success(&self, number: u64, made: Made) -> Outcome {
+        let known = self.map.get(&number).is_some_and(|job| job.new_puk.is_some());
+        let (word, text) = match made.puk {
+            Puk::Replaced if known => return Outcome::default(),
+            Puk::Replaced => (
+                "replaced",
+                "the recovery code that was handed out before the interruption is in force; if nobody took it, it is lost",
+            ),
+            Puk::Left => ("left", "the PUK was not the factory's and stays as it was"),
+            Puk::Unknown => (
+                "unknown",
+                "whether the recovery code is in force could not be learnt; keep the old PUK too",
+            ),
+        };
+        Outcome { text: text.into(), ..Outcome::default() }.with("puk", Detail::Text(word.into()))
+    }
+
+    /// Says why a Key does not carry its family's card.
+    fn tell_card(&mut self, number: u64, card: Carried, keys: &mut Keys) {
+        if let Some(candidate) = self.map.get(&number).map(|job| job.candidate.clone()) {
+            keys.note_card(&candidate, card);
+        }
+        let Some((word, why)) = card.why_not() else { return };
+        if let Some(job) = self.map.get_mut(&number) {
+            job.outcome.add(&format!(
+                "the Key does not carry its family's card ({why}); other stations need an export first"
+            ));
+            job.outcome.details.push(("card", Detail::Text(word.into())));
+        }
+    }
+
+    /// Shows which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.
+    fn note_authorized(&self, number: u64, stays: [bool; 2], used: &[DeviceId], keys: &mut Keys) {
+        let Some(job) = self.map.get(&number) else { return };
+        for (label, stays) in [job.issuer.as_ref(), Some(&job.candidate)].into_iter().zip(stays) {
+            if let Some(key) = label.and_then(|label| keys.get_mut(label))
+                && key.device.as_ref().is_some_and(|device| used.contains(&device.id))
+            {
+                key.authorized |= stays;
+            }
+        }
+    }
+
+    /// Asks for a re-plug of what stays authorized.
+    fn ask_for_replug(&mut self, number: u64, keys: &Keys) {
+        let Some(job) = self.map.get_mut(&number) else { return };
+        let called: Vec<String> = job
+            .labels()
+            .filter_map(|label| keys.get(label))
+            .filter(|key| key.authorized)
+            .map(Key::called)
+            .collect();
+        if !called.is_empty() {
+            let called = called.join(" and ");
+            job.outcome.add(&format!("unplug {called} now: the token stays authorized until then"));
+            job.outcome.details.push(("replug", Detail::Flag(true)));
+        }
+    }
+
+    /// Takes over what is now on a Key, without asking the token again.
+    fn reread(&self, label: &Label, id: Id, keys: &mut Keys, families: &Families) {
+        let registry = families.registry();
+        let known = || {
+            let record = registry.key(id)?;
+            let first = registry.memberships(id)?;
+            let issuing = match record.as_ref().and_then(|record| record.issuing_key.as_ref()) {
+                Some(spki) => registry.issuer(Id::of_spki(spki))?,
+                None => None,
+            };
+            Ok::<_, RegistryError>((record, first, issuing))
+        };
+        let (record, memberships, issuing) = match known() {
+            Ok((Some(record), memberships, issuing)) => (record, memberships, issuing),
+            Ok((None, ..)) => return,
+            Err(error) => return tracing::error!(%error, "a new Key cannot be read"),
+        };
+        let Some(key) = keys.get_mut(label) else { return };
+        let parse = |der: &Vec<u8>| Certificate::parse(der).ok();
+        // A member of several families keeps showing what it showed: the first family's.
+        if key.id.is_none() {
+            key.claims = Claims {
+                family: Some((record.family, record.role)),
+                access: memberships
+                    .iter()
+                    .find(|(family, _)| *family == record.family)
+                    .and_then(|(_, first)| parse(&first.certificate)),
+                issuing: issuing.and_then(|issuer| issuer.chain.first().and_then(parse)),
+                ..Claims::default()
+            };
+        }
+        key.id = Some(id);
+        key.guid = record.guid;
+        key.serial = record.serial;
+        if self.config.require_new_pin {
+            key.details.pin = PinState::Set;
+        }
+        key.details.puk_is_factory = key.details.puk_is_factory.map(|_| false);
+        keys.refresh(label, families);
+    }
+
+    /// The write stopped before its end.
+    pub fn stopped(
+        &mut self,
+        number: u64,
+        stopped: Stopped,
+        used: &[DeviceId],
+        keys: &mut Keys,
+        families: &Families,
+        by: Asker,
+    ) {
+        tracing::warn!(number, ?stopped, "a write stopped");
+        let stays = [stopped.issuer_authorized, stopped.candidate_authorized];
+        self.note_authorized(number, stays, used, keys);
+        self.take_stop(number, stopped.stop, used, keys, families, by);
+        self.ask_for_replug(number, keys);
+    }
+
+    /// The write could not begin when it was its turn, or was lost. A Cancel that was answered holds all the same.
+    pub fn not_written(
+        &mut self,
+        number: u64,
+        error: &Error,
+        used: &[DeviceId],
+        keys: &mut Keys,
+        families: &Families,
+        by: Asker,
+    ) {
+        if self.is_cancelled(number) {
+            self.take_stop(number, Stop::Cancelled, used, keys, families, by);
+        } else {
+            self.interrupted(number, error, used, keys, families, by);
+        }
+    }
+
+    fn is_cancelled(&self, number: u64) -> bool {
+        let job = self.map.get(&number);
+        job.is_some_and(|job| job.stop.load(Ordering::Relaxed))
+    }
+
+    fn take_stop(
+        &mut self,
+        number: u64,
+        stop: Stop,
+        used: &[DeviceId],
+        keys: &mut Keys,
+        families: &Families,
+        by: Asker,
+    ) {
+        let is_cancelled = self.is_cancelled(number);
+        match stop {
+            // A Cancel that was answered holds, even where something else was noticed first.
+            Stop::Pin { .. } | Stop::Interrupted { .. } if is_cancelled => {
+                self.take_stop(number, Stop::Cancelled, used, keys, families, by);
+            }
+            Stop::Cancelled => {
+                self.note_cancelled(number, Step::Writing, keys, families, by);
+                if let Some(job) = self.map.get_mut(&number)
+                    && let Err(error) = job.wizard.happen(Event::Cancel)
+                {
+                    tracing::error!(number, %error, "a write was cancelled out of step");
+                }
+                self.ended(number, Past::Cancelled);
+                self.offer_again_after_replug(number, used, keys);
+                self.abandon_or_say(number, keys, families, by);
+            }
+            Stop::Pin { who, error } => self.pin_lost(number, who, error, keys, families, by),
+            Stop::Interrupted { who, error } => {
+                let error = match self.side(number, who, keys) {
+                    Some(key) => key.token_error(error),
+                    None => Error::KeyAbsent("a Key of this job".into()),
+                };
+                self.interrupted(number, &error, used, keys, families, by);
+            }
+            Stop::Store(error) => {
+                self.interrupted(number, &Error::Store(error), used, keys, families, by);
+            }
+            Stop::Failed(failure) => {
+                let candidate = self.side(number, Who::Candidate, keys);
+                let called = candidate.map(Key::called).unwrap_or_default();
+                self.give_up(number, &Error::failed(&called, failure), keys, families, by);
+            }
+        }
+    }
+
+    /// A pair of which one was re-plugged before its write noticed the Cancel is offered like any other.
+    fn offer_again_after_replug(&mut self, number: u64, used: &[DeviceId], keys: &mut Keys) {
+        let stayed = used.iter().all(|device| keys.by_device(device).is_some());
+        if !stayed && let Some(job) = self.map.get(&number) {
+            self.history.remove(&(job.issuer.clone(), job.candidate.clone()));
+        }
+    }
+
+    fn side<'a>(&self, number: u64, who: Who, keys: &'a Keys) -> Option<&'a Key> {
+        let job = self.map.get(&number)?;
+        keys.get(match who {
+            Who::Issuer => job.issuer.as_ref()?,
+            Who::Candidate | Who::CandidateNew => &job.candidate,
+        })
+    }
+
+    /// A token refused in the write what it had accepted before: a person has to give it again.
+    fn pin_lost(
+        &mut self,
+        number: u64,
+        who: Who,
+        error: TokenError,
+        keys: &mut Keys,
+        families: &Families,
+        by: Asker,
+    ) {
+        let Some(key) = self.side(number, who, keys) else { return };
+        let answer = key.token_error(error.clone());
+        let device = key.device.as_ref().map(|device| device.id.clone());
+        if let Some((_, key)) = device.and_then(|device| keys.by_device(&device)) {
+            key.note_refusal(&error);
+            let token = key.token();
+            if let Some(event) = refusal(token, &error) {
+                families.note_event(&event, by);
+            }
+        }
+        let is_read = self.load_intent(number, keys, families);
+        if let Some(job) = self.map.get_mut(&number)
+            && job.wizard.happen(Event::PinLost).is_ok()
+        {
+            job.pins.forget(who);
+            job.wizard.need_pin(who);
+            job.outcome =
+                Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));
+        }
+        // Whoever gave the others may be gone: they do not serve the next one.
+        if let Some(job) = self.map.get_mut(&number)
+            && job.owner.is_none()
+        {
+            // Where it is not known how far the write came, the code that was taken may be in force, and stays.
+            if is_read {
+                self.forget_given(number, keys, families);
+            } else {
+                job.pins.let_go();
+            }
+        }
+        // One of the Keys may have left, or have come back, while the write ran.
+        let needed = self.pins_to_ask(number, keys);
+        let Some(job) = self.map.get_mut(&number) else { return };
+        needed.into_iter().for_each(|who| job.wizard.need_pin(who));
+        if !job.has_its_keys(keys)
+            && let Err(error) = job.wizard.happen(Event::KeyLeft)
+        {
+            tracing::error!(number, %error, "a Key left out of step");
+        }
+    }
+
+    /// A job that cannot be done.
+    pub fn give_up(
+        &mut self,
+        number: u64,
+        error: &Error,
+        keys: &mut Keys,
+        families: &Families,
+        by: Asker,
+    ) {
+        let token = self.token(number, keys);
+        let event = AuditEvent::JobFailed { serialization: number, error: error.name(), token };
+        families.note_event(&event, by);
+        if let Some(job) = self.map.get_mut(&number) {
+            if let Err(refusal) = job.wizard.happen(Event::Abandoned) {
+                tracing::error!(number, %refusal, "a job failed out of step");
+            }
+            let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();
+            job.outcome = Outcome::failed(error).with("stage", Detail::Text(stage));
+        }
+        self.ended(number, Past::Done);
+        if matches!(error, Error::Foreign { .. }) {
+            self.is_foreign(number, keys, families);
+        }
+        self.abandon_or_say(number, keys, families, by);
+    }
+
+    /// The closer look saw what could not be seen without the PIN; until it is plugged in again.
+    fn is_foreign(&self, number: u64, keys: &mut Keys, families: &Families) {
+        let Some(job) = self.map.get(&number) else { return };
+        let candidate = job.candidate.clone();
+        if let Some(key) = keys.get_mut(&candidate) {
+            key.claims.foreign = true;
+            key.claims.alien = true;
+        }
+        keys.refresh(&candidate, families);
+    }
+}

@@ -1,0 +1,130 @@
+//! One offer, or one job: who drives it, what was answered, and how it stands.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use super::pins::Pins;
+use crate::{
+    keys::Keys,
+    registry::records::{Intent, LockEntry},
+    serialization::{
+        stage::Stage,
+        wizard::{Who, Wizard},
+    },
+    token::RecoveryCode,
+    view::{Label, Outcome, SerializationView},
+};
+
+/// A serialization on the bus.
+pub struct Serialization {
+    /// The issuing Key; none for a new Master.
+    pub issuer: Option<Label>,
+    /// The Key that is being made.
+    pub candidate: Label,
+    /// The answers and the step.
+    pub wizard: Wizard,
+    /// The Locks that were selected one by one, and all of them from Save on.
+    pub locks: Arc<[LockEntry]>,
+    /// The unique bus name of the front-end that drives it.
+    pub owner: Option<String>,
+    /// The PINs that its tokens accepted.
+    pub pins: Pins,
+    /// How it stands.
+    pub outcome: Outcome,
+    /// What the write is doing.
+    pub stage: Option<Stage>,
+    /// Done and total.
+    pub progress: (u32, u32),
+    /// What its write is on disk with, once that has begun.
+    pub intent: Option<Intent>,
+    /// The new PUK, until it is taken.
+    pub recovery_code: Option<RecoveryCode>,
+    /// The same for the write, which needs it whether it was taken or not.
+    pub new_puk: Option<RecoveryCode>,
+    /// Tells a running write to stop.
+    pub stop: Arc<AtomicBool>,
+    /// The finished Key.
+    pub result: Option<Label>,
+}
+
+impl Serialization {
+    /// An offer.
+    pub fn new(issuer: Option<Label>, candidate: Label, wizard: Wizard) -> Self {
+        Self {
+            issuer,
+            candidate,
+            wizard,
+            locks: Arc::default(),
+            owner: None,
+            pins: Pins::default(),
+            outcome: Outcome::default(),
+            stage: None,
+            progress: (0, 0),
+            intent: None,
+            recovery_code: None,
+            new_puk: None,
+            stop: Arc::default(),
+            result: None,
+        }
+    }
+
+    /// This Key is part of it.
+    pub fn involves(&self, label: &Label) -> bool {
+        self.candidate == *label || self.issuer.as_ref() == Some(label)
+    }
+
+    /// It is under way for this pair.
+    pub fn is_live_for(&self, issuer: Option<&str>, candidate: &str) -> bool {
+        !self.wizard.step().is_end()
+            && self.issuer.as_deref() == issuer
+            && self.candidate == candidate
+    }
+
+    /// One of its Keys left: the PIN that its token accepted is forgotten.
+    pub fn key_left(&mut self, label: &Label) {
+        self.pins.forget(self.who(label));
+    }
+
+    /// It has ended, well or not.
+    pub fn has_ended(&self) -> bool {
+        self.wizard.step().is_end()
+    }
+
+    /// Whether its Keys are plugged in.
+    pub fn has_its_keys(&self, keys: &Keys) -> bool {
+        keys.is_present(&self.candidate)
+            && self.issuer.as_ref().is_none_or(|issuer| keys.is_present(issuer))
+    }
+
+    /// Its Keys: the issuer, where it has one, and the candidate.
+    pub fn labels(&self) -> impl Iterator<Item = &Label> {
+        self.issuer.iter().chain([&self.candidate])
+    }
+
+    /// Which of its two Keys this is.
+    pub fn who(&self, label: &Label) -> Who {
+        if self.candidate == *label { Who::Candidate } else { Who::Issuer }
+    }
+
+    /// What the bus shows.
+    pub fn view(&self) -> SerializationView {
+        let selection = self.wizard.selection();
+        SerializationView {
+            issuer: self.issuer.clone(),
+            candidate: self.candidate.clone(),
+            result: self.result.clone(),
+            kinds: self.wizard.kinds().to_vec(),
+            kind: self.wizard.kind(),
+            name: self.wizard.name().to_owned(),
+            selected: selection.count,
+            all_locks: selection.all,
+            step: self.wizard.step(),
+            steps: self.wizard.steps(),
+            revision: self.wizard.revision(),
+            pins_needed: self.wizard.pins_needed().to_vec(),
+            progress: self.progress,
+            stage: self.stage,
+            owner: self.owner.clone(),
+            outcome: self.outcome.clone(),
+        }
+    }
+}

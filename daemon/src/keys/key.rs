@@ -1,0 +1,237 @@
+//! One Key that is shown: plugged in or known, what it claims, and what is known of it.
+
+use keywright_proto::{Id, Role};
+
+use crate::{
+    audit::Token,
+    decision::{Plugged, Reason},
+    error::Error,
+    families::{Facts, Issuer},
+    hotplug::Device,
+    presence::{self, Claims, State},
+    serialization::card::Carried,
+    token::{Cleared, Details, PinState, TokenError, TransportError},
+    view::{KeyView, Label, Trouble},
+};
+
+/// A Key on the bus.
+#[derive(Debug, Default)]
+pub struct Key {
+    /// The token, while it is plugged in.
+    pub device: Option<Device>,
+    /// When that was.
+    pub plugged: Plugged,
+    /// What it is.
+    pub state: State,
+    /// What its certificates claim.
+    pub claims: Claims,
+    /// The access key, once it has one of ours: its id.
+    pub id: Option<Id>,
+    /// It is in the registry.
+    pub known: bool,
+    /// What people call it.
+    pub name: String,
+    /// Its families, the first one first.
+    pub memberships: Vec<(Id, Role)>,
+    /// The CHUID's GUID.
+    pub guid: Option<[u8; 16]>,
+    /// The USB serial number.
+    pub usb_serial: Option<String>,
+    /// Where it is plugged in, or was.
+    pub port: String,
+    /// The product name.
+    pub model: String,
+    /// The token's serial number where unique, else the GUID in hex.
+    pub serial: String,
+    /// What else was asked of the token.
+    pub details: Details,
+    /// A PIN was refused since it was plugged in.
+    pub refused: bool,
+    /// How often AddLock has renewed its card since it was plugged in.
+    pub card_renewals: usize,
+    /// What became of its card when that was last to be written, since it was plugged in.
+    pub card: Carried,
+    /// Something on it stays authorized until it is re-plugged.
+    pub authorized: bool,
+    /// Why it cannot be used.
+    pub trouble: Option<Trouble>,
+    /// Active and pending rights.
+    pub rights: (u32, u32),
+    /// Unix seconds.
+    pub last_seen: u64,
+}
+
+impl Key {
+    /// Plugged in.
+    pub fn is_present(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// How people know it, in an error's text.
+    pub fn called(&self) -> String {
+        match (self.name.as_str(), self.port.as_str()) {
+            ("", "") => format!("the {} Key", self.state.as_str()),
+            ("", port) => format!("the {} Key at {port}", self.state.as_str()),
+            (name, _) => format!("Key \"{name}\""),
+        }
+    }
+
+    /// What the bus shows.
+    pub fn view(&self) -> KeyView {
+        KeyView {
+            id: self.id.map(|id| id.to_string()).unwrap_or_default(),
+            name: self.name.clone(),
+            state: self.state.as_str(),
+            memberships: self
+                .memberships
+                .iter()
+                .map(|(family, role)| (family.to_string(), role.to_string()))
+                .collect(),
+            trouble: self.trouble.clone().filter(|_| self.is_present()),
+            present: self.is_present(),
+            model: self.model.clone(),
+            serial: self.serial.clone(),
+            port: self.port.clone(),
+            pin: self.details.pin,
+            pin_retries: self.details.retries.map_or(-1, i32::from),
+            card: self.card.why_not().filter(|_| self.is_present()),
+            authorized: self.authorized,
+            locks: self.rights.0,
+            pending_locks: self.rights.1,
+            last_seen: self.last_seen,
+        }
+    }
+
+    /// Why nothing can be made with it.
+    pub fn unusable(&self) -> Error {
+        match &self.trouble {
+            Some(Trouble { holder: Some(holder), .. }) => {
+                Error::KeyBusy { key: self.called(), holder: holder.clone() }
+            }
+            Some(trouble) => Error::Unsupported(format!("{}: {}", self.called(), trouble.text)),
+            None => Error::Pair(Reason::Unusable),
+        }
+    }
+
+    /// Where the token does not say, a Key of this station has a PIN of its own: its job saw to that.
+    pub fn assume_pin(&mut self) {
+        if self.details.pin == PinState::Unknown && self.known {
+            self.details.pin = PinState::Set;
+        }
+    }
+
+    /// What stays when a token that was plugged in all the while is probed again: what was learnt since its plug, and when
+    /// that was, so that another probe in vain changes nothing that is shown.
+    pub(super) fn since_plug(&mut self) -> Self {
+        Self {
+            last_seen: self.last_seen,
+            refused: self.refused,
+            authorized: self.authorized,
+            card_renewals: self.card_renewals,
+            claims: Claims {
+                foreign: self.trouble.is_none() && self.claims.foreign,
+                alien: self.trouble.is_none() && self.claims.alien,
+                ..Claims::default()
+            },
+            card: std::mem::take(&mut self.card),
+            details: std::mem::take(&mut self.details),
+            ..Self::default()
+        }
+    }
+
+    /// Whether this is the same blank token: equal GUID, USB serial and port.
+    pub(super) fn is_same_blank(&self, guid: Option<[u8; 16]>, device: &Device) -> bool {
+        self.state == State::Blank
+            && self.guid == guid
+            && self.usb_serial == device.usb_serial
+            && self.port == device.port
+    }
+
+    /// As the log of events names it.
+    pub fn token(&self) -> Token {
+        Token { key: self.id, serial: self.serial.clone(), port: self.port.clone() }
+    }
+
+    /// As its family has to know it when it signs.
+    pub fn as_issuer(&self, label: &Label) -> Issuer {
+        Issuer {
+            label: label.clone(),
+            id: self.id,
+            name: self.name.clone(),
+            called: self.called(),
+            is_revoked: self.state == State::Revoked,
+            guid: self.guid,
+            serial: self.serial.clone(),
+            model: self.model.clone(),
+            claims: self.claims.clone(),
+        }
+    }
+
+    /// Whether its PIN is the factory's, as far as the token says.
+    pub fn has_factory_pin(&self) -> bool {
+        self.details.pin == PinState::Default
+    }
+
+    /// Takes over what the token answered when it was cleared. What stays authorized does so until it is re-plugged.
+    pub fn note_cleared(&mut self, cleared: Cleared) {
+        self.authorized |= cleared.authorized;
+        if cleared.retries.is_some() {
+            self.details.retries = cleared.retries;
+        }
+    }
+
+    /// Takes over what the token said of a PIN that it refused.
+    pub fn note_refusal(&mut self, error: &TokenError) {
+        let retries = match error {
+            TokenError::PinRefused { retries } => *retries,
+            TokenError::PinBlocked => 0,
+            _ => return,
+        };
+        self.refused = true;
+        self.details.retries = Some(retries);
+        if retries == 0 {
+            self.details.pin = PinState::Blocked;
+        }
+    }
+
+    /// What an error of its token means, in words about this Key.
+    pub fn token_error(&self, error: TokenError) -> Error {
+        let called = self.called();
+        match error {
+            TokenError::PinRefused { retries } => Error::PinInvalid { key: called, retries },
+            TokenError::CodeRefused { retries } => Error::CodeInvalid { key: called, retries },
+            TokenError::PinBlocked => Error::PinBlocked(called),
+            TokenError::CodeBlocked => Error::CodeBlocked(called),
+            TokenError::PinFormat => Error::InvalidArgument(error.to_string()),
+            TokenError::Transport(TransportError::Busy { holder }) => {
+                Error::KeyBusy { key: called, holder }
+            }
+            TokenError::Transport(TransportError::Gone) => Error::KeyAbsent(called),
+            TokenError::NoPiv | TokenError::Unsupported(_) | TokenError::ForeignManagementKey => {
+                Error::Unsupported(format!("{called}: {error}"))
+            }
+            source => Error::Token { key: called, source },
+        }
+    }
+
+    /// Takes over what the registry knows.
+    pub(super) fn take(&mut self, facts: Facts) {
+        self.known = facts.name.is_some();
+        if let Some(name) = facts.name {
+            self.name = name;
+        }
+        self.rights = facts.rights;
+        self.memberships = facts.memberships;
+        if self.memberships.is_empty() {
+            self.memberships.extend(self.claims.family);
+        }
+        self.state = match self.trouble {
+            Some(_) => State::Unusable,
+            None => presence::state(&self.claims, facts.known),
+        };
+        if self.state == State::Blank {
+            self.id = None;
+            self.memberships.clear();
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A token is plugged in, says what it is, and is pulled out: what that changes of the Keys that are shown.
+
+use keywright_proto::{ErrorName, PublicKey};
+
+use super::{Key, Keys};
+use crate::{
+    clock,
+    decision::Plugged,
+    error::Error,
+    families::{Families, new_label},
+    hotplug::{Device, DeviceId},
+    presence::{self, Claims},
+    token::{Details, Identity, PinState, TokenError, TransportError},
+    view::{Label, Trouble},
+};
+
+/// How often a token that is plugged in may be reported gone, before that is what is shown of it.
+const LOST_PROBES: u32 = 3;
+
+/// What a probe has changed.
+pub enum Identified {
+    /// Nothing.
+    Nothing,
+    /// It may work later: it is to be probed again.
+    ProbeAgain,
+    /// The Key with this label is shown.
+    Shown {
+        /// Its label.
+        label: Label,
+        /// The label under which it was shown while it could not be read, where that was another one.
+        before: Option<Label>,
+        /// This is a new plug, and no token that was there all the while and is what it was.
+        is_new_plug: bool,
+        /// What keeps it from being used passes: it is to be probed again.
+        probe_again: bool,
+    },
+}
+
+impl Keys {
+    /// A token was plugged in: it is probed before it is shown, so that it comes up once, whole.
+    pub fn plugged(&mut self) -> Plugged {
+        if !self.settled {
+            return Plugged::AtStart;
+        }
+        self.plugs += 1;
+        Plugged::Later(self.plugs)
+    }
+
+    /// Everything that was plugged in at the start has been reported.
+    pub fn settled(&mut self) {
+        self.settled = true;
+    }
+
+    /// A probe of this token begins. Offers wait for it, unless it is shown already as what it is.
+    pub fn probe_begins(&mut self, device: &DeviceId) {
+        self.probing.insert(device.clone());
+        if self.by_device(device).is_none() {
+            self.awaited.insert(device.clone());
+        }
+    }
+
+    /// This token has been silent for long: offers do not wait for it any more.
+    pub fn is_silent(&mut self, device: &DeviceId) {
+        self.awaited.remove(device);
+    }
+
+    /// The probe of this token has ended, or was lost. Answers whether one was under way.
+    pub fn probe_ends(&mut self, device: &DeviceId) -> bool {
+        self.awaited.remove(device);
+        self.probing.remove(device)
+    }
+
+    /// A token that waited to be probed again is, or is not any more. Answers whether it waited.
+    pub fn stop_waiting(&mut self, device: &DeviceId) -> bool {
+        self.probing.remove(device)
+    }
+
+    /// Whether a token that is plugged in has not said yet what it is, and may still do so soon.
+    pub fn is_reading(&self) -> bool {
+        !self.awaited.is_empty() || !self.settled
+    }
+
+    /// Whether any token is being probed, or not all that was plugged in at the start is known.
+    pub fn is_probing(&self) -> bool {
+        !self.probing.is_empty() || !self.settled
+    }
+
+    /// Whether this token is shown and can be used.
+    pub fn is_usable(&mut self, device: &DeviceId) -> bool {
+        self.by_device(device).is_some_and(|(_, key)| key.trouble.is_none())
+    }
+
+    /// A token told what it is. `attempts` is how often it was probed in vain before. `interrupted` finds the Key of an
+    /// interrupted job that a token with these claims and this GUID is.
+    pub fn identified(
+        &mut self,
+        device: &Device,
+        plugged: Plugged,
+        attempts: u32,
+        identity: Result<Identity, TokenError>,
+        families: &Families,
+        interrupted: impl Fn(&Claims, Option<[u8; 16]>) -> Option<Label>,
+    ) -> Identified {
+        if !self.probe_ends(&device.id) {
+            // It was pulled out before it had answered: it never came up.
+            return Identified::Nothing;
+        }
+        let (mut claims, guid, trouble) = match &identity {
+            Ok(identity) => (presence::claims(identity), identity.guid, None),
+            // Only the rest was to be asked again: what it is stands, and the end of this probe says what comes next.
+            Err(_) if self.is_usable(&device.id) => return Identified::Nothing,
+            Err(TokenError::Transport(TransportError::Gone))
+                if attempts < LOST_PROBES || self.by_device(&device.id).is_some() =>
+            {
+                // It was pulled out, and the kernel is about to say so; or pcscd lost a token that is there still.
+                self.probing.insert(device.id.clone());
+                return Identified::ProbeAgain;
+            }
+            Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
+        };
+        // Another program had it: it was shown as busy, and is the same Key now.
+        let mut since_plug = Key { last_seen: clock::unix_seconds(), ..Key::default() };
+        let busy = self.by_device(&device.id).map(|(label, key)| {
+            key.device = None;
+            since_plug = key.since_plug();
+            label
+        });
+        claims.foreign |= since_plug.claims.foreign;
+        claims.alien |= since_plug.claims.alien;
+        let label = match self.recognize(device, &claims, guid, busy.clone(), families, interrupted)
+        {
+            Ok(label) => label,
+            Err(error) => {
+                tracing::error!(%error, ?device, "a Key cannot be shown");
+                return Identified::Nothing;
+            }
+        };
+        match &trouble {
+            // Said once, however often it is tried.
+            Some(trouble) if attempts == 0 => {
+                tracing::warn!(?device, trouble = trouble.text, "a token cannot be used");
+            }
+            _ => {}
+        }
+        if let Some(error) = &claims.card_refused {
+            tracing::warn!(?device, %error, "a family card that does not verify is ignored");
+        }
+        let probe_again = trouble.as_ref().is_some_and(|trouble| trouble.passes);
+        let stays = busy.as_ref() == Some(&label) && self.stays(&label, trouble.as_ref());
+        let key = Key {
+            plugged,
+            id: claims.access_key().map(PublicKey::id),
+            name: self.map.remove(&label).map(|key| key.name).unwrap_or_default(),
+            guid,
+            usb_serial: device.usb_serial.clone(),
+            port: device.port.clone(),
+            model: device.model.clone(),
+            serial: guid.map(hex::encode).unwrap_or_default(),
+            trouble,
+            claims,
+            device: Some(device.clone()),
+            ..since_plug
+        };
+        self.map.insert(label.clone(), key);
+        self.refresh(&label, families);
+        let before = busy.filter(|busy| *busy != label);
+        Identified::Shown { label, before, is_new_plug: !stays, probe_again }
+    }
+
+    /// The label of the Key that this token is, a known one or a new one.
+    fn recognize(
+        &self,
+        device: &Device,
+        claims: &Claims,
+        guid: Option<[u8; 16]>,
+        busy: Option<Label>,
+        families: &Families,
+        interrupted: impl Fn(&Claims, Option<[u8; 16]>) -> Option<Label>,
+    ) -> Result<Label, Error> {
+        let absent = |label: &Label| !self.is_present(label);
+        if let Some(access_key) = claims.access_key()
+            && let Some(record) = families.registry().key(access_key.id())?
+            && record.access_key == access_key.spki_der()
+            && absent(&record.label)
+        {
+            return Ok(record.label);
+        }
+        if let Some(label) = interrupted(claims, guid)
+            && absent(&label)
+        {
+            return Ok(label);
+        }
+        let blank = claims.access.is_none() && !claims.foreign;
+        let again = self.map.iter().find(|(_, key)| {
+            !key.is_present()
+                && match claims.access_key() {
+                    Some(access_key) => key.claims.access_key() == Some(access_key),
+                    None => blank && key.is_same_blank(guid, device),
+                }
+        });
+        again.map(|(label, _)| label.clone()).or(busy).map_or_else(new_label, Ok)
+    }
+
+    /// A token told the rest.
+    pub fn detailed(&mut self, device: &DeviceId, details: Details, families: &Families) {
+        let sets_pins = self.require_new_pin;
+        let Some((label, key)) = self.by_device(device) else { return };
+        if let Some(serial) = &details.serial {
+            key.serial.clone_from(serial);
+        }
+        key.details = details;
+        // Where a factory PIN may stay, a Key of this station can have one.
+        if sets_pins {
+            key.assume_pin();
+        }
+        if key.details.pin == PinState::Blocked && key.details.puk_blocked == Some(true) {
+            key.trouble = Some(Trouble {
+                error: ErrorName::PinBlocked,
+                text: "its PIN and its recovery code are blocked; only a reset of its PIV application helps"
+                    .into(),
+                holder: None,
+                passes: false,
+            });
+            self.refresh(&label, families);
+        }
+        self.remember_plug(&label, families);
+    }
+
+    /// Notes in the registry when and as what a known Key was last seen.
+    pub(super) fn remember_plug(&self, label: &Label, families: &Families) {
+        let Some((key, id)) = self.map.get(label).and_then(|key| Some((key, key.id?))) else {
+            return;
+        };
+        let noted = families.remember_plug(id, label, key.last_seen, &key.model, &key.serial);
+        if let Err(error) = noted {
+            tracing::warn!(%error, "when this Key was last seen cannot be noted");
+        }
+    }
+
+    /// Whether a Key that is probed again can be used as before, or as little.
+    fn stays(&self, label: &Label, trouble: Option<&Trouble>) -> bool {
+        let before = self.map.get(label).map(|key| key.trouble.is_some());
+        before == Some(trouble.is_some())
+    }
+
+    /// A token was pulled out. Answers the label of the Key that it was, where it was shown.
+    pub fn unplugged(&mut self, device: &DeviceId) -> Option<Label> {
+        let was_probed = self.probe_ends(device);
+        let Some((label, key)) = self.by_device(device) else {
+            if was_probed {
+                left_early(device);
+            }
+            return None;
+        };
+        tracing::debug!(label, "unplugged");
+        key.device = None;
+        key.authorized = false;
+        key.refused = false;
+        key.last_seen = clock::unix_seconds();
+        self.touch(&label);
+        Some(label)
+    }
+}
+
+/// Says in the log what nobody sees, because the token never came up.
+pub fn left_early(device: &DeviceId) {
+    tracing::info!(?device, "a token was pulled out before it had said what it is");
+}
+
+impl Trouble {
+    /// Why a token could not be probed.
+    pub fn of(error: &TokenError) -> Self {
+        let (name, holder) = match error {
+            TokenError::Transport(TransportError::Busy { holder }) => {
+                (ErrorName::KeyBusy, Some(holder.clone()))
+            }
+            TokenError::NoPiv
+            | TokenError::Unsupported(_)
+            | TokenError::Transport(TransportError::Unusable(_)) => (ErrorName::Unsupported, None),
+            _ => (ErrorName::TokenFailed, None),
+        };
+        // Other programs cause these, and they pass.
+        let disturbed = matches!(
+            error,
+            TokenError::Transport(TransportError::ServiceGone | TransportError::Reset)
+        );
+        let next = match holder {
+            Some(_) => "it is taken up again when that lets it go",
+            None if disturbed => "it is looked at again soon",
+            None => "use another one, or unplug it and plug it in again",
+        };
+        let passes = disturbed || holder.is_some();
+        Self { error: name, text: format!("{error}; {next}"), holder, passes }
+    }
+}

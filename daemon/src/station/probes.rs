@@ -1,0 +1,190 @@
+//! Probes: a token that was plugged in is asked what it is, then the rest; and again, where something kept it from telling.
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use super::{Handle, Station};
+use crate::{
+    decision::Plugged,
+    hotplug::{Device, DeviceId},
+    keys::{Identified, left_early},
+    presence,
+    registry::Registry,
+    token::{CardSlot, Details, Identity, Session, TokenError, TransportError},
+    view::Trouble,
+};
+
+/// How long offers wait for a token that has not said what it is. One that works takes a twentieth of this; a pcscd that
+/// runs is given half of it to take the token up.
+const SILENT: Duration = Duration::from_secs(4);
+
+impl Station {
+    pub(super) fn plugged(&mut self, device: Device) {
+        let plugged = self.keys.plugged();
+        tracing::debug!(?device, "plugged in");
+        self.probe(device, plugged, 0);
+    }
+
+    /// Asks a token what it is. `attempts` is how often that was in vain, for a reason that passes.
+    fn probe(&mut self, device: Device, plugged: Plugged, attempts: u32) {
+        self.keys.probe_begins(&device.id);
+        let (connector, id) = (device.connector.clone(), device.id.clone());
+        let (early, registry) = (self.myself.clone(), self.families.registry().clone());
+        let (shown, read, again) = (device.clone(), device.id.clone(), device.clone());
+        let job = move || -> Result<Details, TokenError> {
+            let patience = Patience::start(&early, &shown);
+            let session = Session::open(&connector, &format!("token-{}", shown.port));
+            let identity = session
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|session| identify(session, &registry));
+            drop(patience);
+            // The offer need not wait for the rest.
+            let failed = identity.as_ref().err().cloned();
+            let blank = identity.as_ref().is_ok_and(|identity| {
+                identity.access_certificate.is_none() && identity.issuing_certificate.is_none()
+            });
+            early.tell(move |station| station.identified(shown, plugged, attempts, identity));
+            match failed {
+                Some(error) => Err(error),
+                None => session?.run(move |token| token.read_details(blank)),
+            }
+        };
+        let name = format!("plug-{}", device.port);
+        self.work(
+            name,
+            vec![id],
+            |_| Ok(()),
+            job,
+            move |station, details| match details {
+                Ok(Ok(details)) => station.keys.detailed(&read, details, &station.families),
+                Ok(Err(error)) => station.not_detailed(again, plugged, attempts, &error),
+                // The job was lost: its token has said nothing, and nobody waits for it any more.
+                Err(_) => drop(station.keys.probe_ends(&read)),
+            },
+        );
+    }
+
+    /// A token told what it is.
+    fn identified(
+        &mut self,
+        device: Device,
+        plugged: Plugged,
+        attempts: u32,
+        identity: Result<Identity, TokenError>,
+    ) {
+        let Self { keys, jobs, families, .. } = self;
+        let interrupted =
+            |claims: &_, guid| jobs.interrupted_candidate(&device, claims, guid, families);
+        let probe_again =
+            match keys.identified(&device, plugged, attempts, identity, families, interrupted) {
+                Identified::Nothing => false,
+                Identified::ProbeAgain => true,
+                Identified::Shown { label, before, is_new_plug, probe_again } => {
+                    if let Some(before) = before {
+                        keys.touch(&before);
+                        keys.forget_if_unknown(&before, jobs.involve(&before), families);
+                    }
+                    if is_new_plug {
+                        jobs.forget_history_of(&label);
+                        jobs.key_came(&label, keys, families);
+                    }
+                    probe_again
+                }
+            };
+        if probe_again {
+            self.wait_until_free(device, plugged, attempts);
+        }
+    }
+
+    /// Probes a token again once what kept it from telling what it is has passed.
+    fn wait_until_free(&mut self, device: Device, plugged: Plugged, attempts: u32) {
+        let connector = device.connector.clone();
+        self.work(
+            format!("busy-{}", device.port),
+            Vec::new(),
+            |_| Ok(()),
+            move || connector.wait_until_free(attempts),
+            move |station, freed| {
+                let waits = station.keys.stop_waiting(&device.id);
+                let is_shown = station.keys.by_device(&device.id).is_some();
+                if matches!(freed, Ok(true)) && (waits || is_shown) {
+                    tracing::debug!(?device, "probed again");
+                    station.probe(device, plugged, attempts.saturating_add(1));
+                } else if waits && !is_shown {
+                    left_early(&device.id);
+                }
+            },
+        );
+    }
+
+    /// A token did not tell the rest. Where it did not tell what it is either, [`Self::identified`] has seen to it, and it may
+    /// wait for another probe already: nothing of that one is touched here.
+    fn not_detailed(
+        &mut self,
+        device: Device,
+        plugged: Plugged,
+        attempts: u32,
+        error: &TokenError,
+    ) {
+        if !self.keys.is_usable(&device.id) {
+            return;
+        }
+        // Most often it is pulled out, and the kernel is about to say so.
+        let is_gone = matches!(error, TokenError::Transport(TransportError::Gone));
+        if !is_gone {
+            tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
+        }
+        if is_gone || Trouble::of(error).passes {
+            self.wait_until_free(device, plugged, attempts);
+        }
+    }
+
+    pub(super) fn unplugged(&mut self, device: &DeviceId) {
+        let Self { keys, jobs, families, .. } = self;
+        let Some(label) = keys.unplugged(device) else { return };
+        jobs.key_left(&label, keys, families);
+        keys.forget_if_unknown(&label, jobs.involve(&label), families);
+        keys.forget_the_longest_absent(|label| jobs.involve(label));
+    }
+}
+
+/// Who a token is; with its family's card where it is an issuer's of whose family no Lock is known here: one command
+/// more, which no Key that is known has to wait for.
+fn identify(session: &Session, registry: &Registry) -> Result<Identity, TokenError> {
+    let mut identity = session.run(|token| token.read_identity())?;
+    let claims = presence::claims(&identity);
+    let (Some((family, _)), Some(_)) = (claims.family, claims.issuing) else { return Ok(identity) };
+    if registry.family(family).is_ok_and(|known| known.is_none_or(|known| known.locks == 0)) {
+        match session.run(|token| token.read_card()) {
+            Ok(CardSlot::Card(card)) => identity.card = Some(card),
+            Ok(CardSlot::Empty | CardSlot::Other) => {}
+            Err(error @ TokenError::Transport(TransportError::Gone)) => return Err(error),
+            Err(error) => tracing::warn!(%error, "a family card cannot be read"),
+        }
+    }
+    Ok(identity)
+}
+
+/// Waits on a thread of its own while a token is asked what it is; says so to the station where that takes long, so
+/// that a silent token holds up nobody's offer. Ends when it is dropped.
+struct Patience {
+    _answered: mpsc::Sender<()>,
+}
+
+impl Patience {
+    fn start(station: &Handle, device: &Device) -> Self {
+        let (answered, silent) = mpsc::channel();
+        let (station, device) = (station.clone(), device.clone());
+        let wait = move || {
+            if silent.recv_timeout(SILENT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::debug!(?device, "a token is silent; it is no longer waited for");
+                station.tell(move |station| {
+                    station.keys.is_silent(&device.id);
+                });
+            }
+        };
+        // Without the thread a silent token is waited for until the reading gives up.
+        let _ = thread::Builder::new().name("patience".into()).spawn(wait);
+        Self { _answered: answered }
+    }
+}

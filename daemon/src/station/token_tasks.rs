@@ -1,0 +1,83 @@
+//! One command or a few on one token, outside of a write.
+
+use super::Station;
+use crate::{
+    error::Error,
+    families::Asker,
+    hotplug::{Device, DeviceId},
+    keys::refusal,
+    token::{Cleared, Session, Token, TokenError},
+};
+
+impl Station {
+    /// Runs a task on one token, on threads of its own. What the token says of its PIN, and whether something on it stays
+    /// authorized, is shown before `done` is called. `may` is asked when it is this task's turn: those before it may have
+    /// spent tries. A refused PIN is logged in the name of `by`.
+    pub(super) fn on_token<R>(
+        &mut self,
+        name: &str,
+        device: Device,
+        by: Asker,
+        may: impl FnOnce(&Self) -> Result<(), Error> + Send + 'static,
+        job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
+        done: impl FnOnce(&mut Self, Result<R, Error>) + Send + 'static,
+    ) where
+        R: WithCleared + Send + 'static,
+    {
+        let (connector, thread) = (device.connector.clone(), format!("token-{}", device.port));
+        let id = device.id.clone();
+        self.work(
+            format!("{name}-{}", device.port),
+            vec![device.id.clone()],
+            may,
+            move || Session::open(&connector, &thread)?.run(job),
+            move |station, result| {
+                let result = result.and_then(|result| station.note(&id, result, by));
+                done(station, result);
+            },
+        );
+    }
+
+    fn note<R: WithCleared>(
+        &mut self,
+        device: &DeviceId,
+        result: Result<R, TokenError>,
+        by: Asker,
+    ) -> Result<R, Error> {
+        let Some((_, key)) = self.keys.by_device(device) else {
+            return result.map_err(|_| Error::KeyAbsent("the Key".into()));
+        };
+        match result {
+            Ok(done) => {
+                key.note_cleared(done.cleared());
+                Ok(done)
+            }
+            Err(error) => {
+                key.note_refusal(&error);
+                let (answer, token) = (key.token_error(error.clone()), key.token());
+                if let Some(event) = refusal(token, &error) {
+                    self.families.note_event(&event, by);
+                }
+                Err(answer)
+            }
+        }
+    }
+}
+
+/// A result that comes with what the token answered when it was cleared.
+pub trait WithCleared {
+    /// What it answered.
+    fn cleared(&self) -> Cleared;
+}
+
+impl WithCleared for Cleared {
+    fn cleared(&self) -> Cleared {
+        *self
+    }
+}
+
+impl<T> WithCleared for (Cleared, T) {
+    fn cleared(&self) -> Cleared {
+        self.0
+    }
+}
