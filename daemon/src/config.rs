@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use keywright_base::toml_error_in_one_line;
 use serde::Deserialize;
 
 use crate::token::Route;
@@ -133,7 +134,8 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| one_line(&error, text))?;
+        let config: Self =
+            toml::from_str(text).map_err(|error| toml_error_in_one_line(&error, text))?;
         for (field, years) in
             [("certificate_years", config.certificate_years), ("crl_years", config.crl_years)]
         {
@@ -148,13 +150,6 @@ impl Config {
         config.link.as_ref().map_or(Ok(()), Link::check)?;
         Ok(config)
     }
-}
-
-/// The parser's own text draws the place over several lines.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    format!("line {line}: {}", error.message().replace('\n', ", "))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 pub mod audit;
 pub mod bus;
 pub mod caller;
-pub mod clock;
 pub mod config;
 pub mod decision;
 pub mod error;
@@ -27,5 +26,6 @@ pub mod station;
 pub mod supervisor;
 pub mod view;
 
+use keywright_base::clock;
 use keywright_token as token;
 use keywright_token::hotplug;

@@ -2,13 +2,14 @@
 
 use std::{
     future::pending,
-    io::{self, IsTerminal},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
 use clap::Parser;
+use keywright_base::start_log;
 #[cfg(feature = "virtual-reader")]
 use keywright_token::hotplug::{Event, VirtualReader};
 use keywright_token::hotplug::{Sink, StartError, UdevSource};
@@ -27,19 +28,11 @@ use tokio::{
     sync::oneshot,
     task::{spawn, spawn_blocking},
 };
-use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
-    fmt,
-    layer::SubscriberExt,
-    util::SubscriberInitExt,
-};
 
 /// The configuration file that may be missing.
 const DEFAULT_CONFIG: &str = "/etc/keywright/keywrightd.toml";
 /// Exit status of a daemon that had nothing to do and was needed again while it ended: the unit starts it anew.
 const NEEDED_AGAIN: u8 = 75;
-/// Where the log level is set, in the words of `tracing`: `debug`, `keywrightd=trace`…
-const LOG_VARIABLE: &str = "KEYWRIGHT_LOG";
 
 /// Makes Backup and Sub Keys from PIV security tokens.
 #[derive(Debug, Parser)]
@@ -267,18 +260,4 @@ fn publish_events(registry: &Registry) {
             }
         }
     });
-}
-
-fn start_log() {
-    // `Targets` knows the words that anybody uses, without the regular expressions of `EnvFilter` and their memory.
-    let words = std::env::var(LOG_VARIABLE).ok().and_then(|words| words.parse().ok());
-    let filter = words.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let log = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        // The journal has the time.
-        log.with(lines.without_time()).init();
-    } else {
-        log.with(lines).init();
-    }
 }

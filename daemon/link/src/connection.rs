@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_base::{BackOff, spread};
 use rumqttc::{
     AsyncClient, ClientError, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet,
     PublishNoticeError, PublishOptions, QoS, SubscribeFilter, TlsConfiguration, Transport,
@@ -25,9 +26,11 @@ const IN_FLIGHT: u16 = 16;
 /// How long a connection may take. A broker to which thousands come at once makes them wait: who gives up early comes
 /// again, and makes it worse.
 const CONNECT: Duration = Duration::from_secs(60);
-/// The first and the longest wait before connecting again, in milliseconds. Each is spread over half its length, so
-/// that a broker that comes back is not met by everybody at once.
-const RETRY: (u64, u64) = (1_000, 60_000);
+/// The longest wait before connecting again.
+const LONGEST: Duration = Duration::from_secs(60);
+/// The waits before connecting again. Each is spread over half its length, so that a broker that comes back is not met by
+/// everybody at once.
+const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(1), LONGEST);
 
 /// How to connect, and as whom. Certificates and keys are PEM.
 #[derive(Clone)]
@@ -125,7 +128,7 @@ async fn run(
     mut wanted: UnboundedReceiver<Outgoing>,
     tell: &impl Fn(Event),
 ) {
-    let mut wait = RETRY.0;
+    let mut back_off = BACK_OFF;
     loop {
         let certificate = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (client, mut events) = client(settings, certificate);
@@ -140,20 +143,19 @@ async fn run(
             return;
         }
         // A broker that takes us and throws us out at once is not met again at once.
-        if was_up && started.elapsed() > Duration::from_millis(RETRY.1) {
-            wait = RETRY.0;
+        if was_up && started.elapsed() > LONGEST {
+            back_off.reset();
         }
-        sleep(Duration::from_millis(spread(wait))).await;
-        wait = (wait * 2).min(RETRY.1);
+        sleep(spread(back_off.wait(), random())).await;
+        back_off.lengthen();
     }
 }
 
-/// From half of it to all of it.
-fn spread(wait: u64) -> u64 {
+fn random() -> u64 {
     let mut random = [0; 8];
     // Without randomness everybody comes at once: slow, and nothing worse.
     let _ = getrandom::fill(&mut random);
-    wait / 2 + u64::from_le_bytes(random) % (wait / 2 + 1)
+    u64::from_le_bytes(random)
 }
 
 fn client(settings: &Settings, certificate: Vec<u8>) -> (AsyncClient, EventLoop) {

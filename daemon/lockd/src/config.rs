@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use keywright_base::toml_error_in_one_line;
 use keywright_proto::{Id, trust::REVOKE_DELAY};
 use serde::Deserialize;
 
@@ -118,7 +119,8 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| one_line(&error, text))?;
+        let config: Self =
+            toml::from_str(text).map_err(|error| toml_error_in_one_line(&error, text))?;
         for (field, value, least, most) in [
             ("hook_seconds", config.hook_seconds, 1, 3_600),
             ("max_keys", config.max_keys as u64, 1, 1_000_000),
@@ -142,13 +144,6 @@ impl Config {
         }
         Ok(config)
     }
-}
-
-/// The parser's own text draws the place over several lines.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    format!("line {line}: {}", error.message().replace('\n', ", "))
 }
 
 #[cfg(test)]

@@ -1,33 +1,21 @@
 //! One process at a time changes a state directory.
 
-use std::{
-    fs::{File, TryLockError},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
-use crate::{
-    error::Error,
+use keywright_base::{
+    InstanceLock,
     files::{self, Readers},
 };
 
+use crate::error::Error;
+
 const LOCK: &str = "lockd.lock";
 
-/// The right to change a state directory. The operating system takes it back with the process, however that ends.
-#[derive(Debug)]
-pub struct Exclusive(File);
-
-impl Drop for Exclusive {
-    fn drop(&mut self) {
-        // Not left to the closing of the file: a process that is just being started may have it open too.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Takes it.
+/// Takes the right to change a state directory.
 ///
 /// # Errors
 /// [`Error::InUse`].
-pub fn exclusive(state: &Path) -> Result<Exclusive, Error> {
+pub fn exclusive(state: &Path) -> Result<InstanceLock, Error> {
     files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
     let path = state.join(LOCK);
     if !path.exists() {
@@ -35,11 +23,8 @@ pub fn exclusive(state: &Path) -> Result<Exclusive, Error> {
         files::create(&path, b"", Readers::Owner).map_err(Error::file(&path))?;
     }
     let file = File::open(&path).map_err(Error::file(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Exclusive(file)),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(state.to_owned())),
-        Err(TryLockError::Error(error)) => Err(Error::file(&path)(error)),
-    }
+    let taken = InstanceLock::take(file).map_err(Error::file(&path))?;
+    taken.ok_or_else(|| Error::InUse(state.to_owned()))
 }
 
 #[cfg(test)]

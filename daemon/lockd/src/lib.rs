@@ -14,7 +14,6 @@ pub mod exclusive;
 #[path = "../../../proto/tests/common/mod.rs"]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod family;
-pub mod files;
 pub mod gate;
 pub mod hook;
 pub mod identity;
@@ -35,3 +34,5 @@ pub mod run;
 pub mod service;
 pub mod ssh;
 pub mod store;
+
+use keywright_base::files;

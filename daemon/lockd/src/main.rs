@@ -3,28 +3,20 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+use keywright_base::{files, start_log};
 use keywright_lockd::{
-    apply, config::Config, error::Error, files, identity::Identity, membership::Membership, port,
-    run, ssh,
+    apply, config::Config, error::Error, identity::Identity, membership::Membership, port, run, ssh,
 };
 use keywright_proto::pem::MAX_PEM;
-use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
-    fmt,
-    layer::SubscriberExt,
-    util::SubscriberInitExt,
-};
 
 /// The configuration file that may be missing.
 const DEFAULT_CONFIG: &str = "/etc/keywright/lockd.toml";
-/// Where the log level is set, in the words of `tracing`.
-const LOG_VARIABLE: &str = "KEYWRIGHT_LOG";
 
 /// The Lock's own program: judges grants, and writes what this host enforces.
 #[derive(Debug, Parser)]
@@ -208,18 +200,4 @@ fn read(path: &Path) -> Result<String, Failure> {
 
 fn print(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
-}
-
-fn start_log() {
-    // `Targets` knows the words that anybody uses, without the regular expressions of `EnvFilter` and their memory.
-    let words = std::env::var(LOG_VARIABLE).ok().and_then(|words| words.parse().ok());
-    let filter = words.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let log = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        // The journal has the time.
-        log.with(lines.without_time()).init();
-    } else {
-        log.with(lines).init();
-    }
 }

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use keywright_base::clock;
 use keywright_proto::{
     Certificate, Id, PublicKey, Role,
     pem::{self, Label},
@@ -22,8 +23,6 @@ use keywright_token::{
     hotplug::{Device, Event, Sink, StartError, UdevSource},
 };
 use zeroize::Zeroizing;
-
-use crate::clock::unix_millis;
 
 /// For how many years a Lock's certificate is valid.
 const YEARS: u32 = 20;
@@ -99,7 +98,7 @@ pub fn certify(
         Some(given) => above(&own, given)?,
         None => carried(&session, shown)?,
     };
-    let made = unix_millis() / 1_000;
+    let made = clock::unix_seconds();
     let request = LockRequest {
         key: identity.clone(),
         chain: chain.clone(),

@@ -2,31 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-/// The first and the longest wait.
-const FIRST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(900);
+use keywright_base::BackOff;
+
+const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(10), Duration::from_secs(900));
 
 /// When to try again what did not work.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Retry {
-    /// When, and how long that was waited for.
-    next: Option<(Instant, Duration)>,
-    /// How long the last try was waited for, while nothing else has succeeded.
-    waited: Option<Duration>,
+    at: Option<Instant>,
+    back_off: BackOff,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { at: None, back_off: BACK_OFF }
+    }
 }
 
 impl Retry {
     /// Something did not work.
     pub fn again(&mut self, now: Instant) {
-        if self.next.is_none() {
-            let wait = self.waited.map_or(FIRST, |waited| (waited * 2).min(LONGEST));
-            self.next = Some((now + wait, wait));
-        }
+        self.at.get_or_insert_with(|| now + self.back_off.wait());
     }
 
     /// When the next try is due; none where everything works.
     pub fn at(&self) -> Option<Instant> {
-        self.next.map(|(at, _)| at)
+        self.at
     }
 
     /// Whether it is due now. It stays due until it is [tried](Self::trying), whatever else takes its time.
@@ -36,15 +37,15 @@ impl Retry {
 
     /// It is tried now.
     pub fn trying(&mut self) {
-        if let Some((_, wait)) = self.next.take() {
-            self.waited = Some(wait);
+        if self.at.take().is_some() {
+            self.back_off.lengthen();
         }
     }
 
     /// All that was done since went well; what has failed before is still to be tried.
     pub fn went_well(&mut self) {
-        if self.next.is_none() {
-            self.waited = None;
+        if self.at.is_none() {
+            self.back_off.reset();
         }
     }
 }

@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_base::clock;
 use keywright_link as connection;
 
 use crate::{
-    clock::unix_millis,
     config::Config,
     error::Error,
     files::{self, Readers, Writers},
@@ -168,7 +168,8 @@ impl Running {
     /// How long to wait for an event; none: until there is one.
     fn wait(&self) -> Option<Duration> {
         let change = self.service.next_change();
-        let change = change.map(|at| Duration::from_millis(at.saturating_sub(unix_millis())));
+        let change =
+            change.map(|at| Duration::from_millis(at.saturating_sub(clock::unix_millis())));
         let retry = self.retry.at().map(|at| at.saturating_duration_since(Instant::now()));
         Some(change.into_iter().chain(retry).min()?.max(Duration::from_millis(1)))
     }

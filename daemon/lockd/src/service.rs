@@ -10,14 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use keywright_base::clock;
 use keywright_proto::{Id, grant::MAX_GRANT, tree::Hash};
 use rustix::io::Errno;
 
 use crate::{
-    clock::{Now, unix_millis},
+    clock::Now,
     config::Config,
     error::{Error, Refusal},
-    exclusive::{Exclusive, exclusive},
+    exclusive::exclusive,
     files::{self, Readers, Writers},
     gate::{Gate, Limits, Taken},
     hook::{self, HookError},
@@ -84,7 +85,7 @@ pub struct Service {
     link: Option<bool>,
     /// Answers that the broker has not taken yet.
     in_flight: InFlight,
-    _lock: Exclusive,
+    _lock: keywright_base::InstanceLock,
 }
 
 impl Service {
@@ -106,7 +107,7 @@ impl Service {
         let limits =
             Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
         let mut lived = Lived::open(state);
-        let now = Now { unix: unix_millis(), lived: lived.now() };
+        let now = Now { unix: clock::unix_millis(), lived: lived.now() };
         let gate = Gate::open(state, identity, membership, limits, now)?;
         lived.at_least(gate.lived());
         Ok(Self {
@@ -327,7 +328,7 @@ impl Service {
     }
 
     fn now(&self) -> Now {
-        Now { unix: unix_millis(), lived: self.lived.now() }
+        Now { unix: clock::unix_millis(), lived: self.lived.now() }
     }
 }
 

@@ -11,12 +11,13 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
+
+use keywright_base::{InstanceLock, clock};
 
 use super::error::RegistryError;
 
@@ -44,17 +45,6 @@ pub(super) struct Files {
     mark: File,
 }
 
-/// The right to use a registry. The operating system takes it back with the process, however that ends.
-pub(super) struct InstanceLock(File);
-
-impl Drop for InstanceLock {
-    fn drop(&mut self) {
-        // Not left to the closing of the file: a process that is just being started may have it open too.
-        // There is nothing to be done about a failure, and closing releases the lock a moment later.
-        let _ = self.0.unlock();
-    }
-}
-
 /// Takes the lock beside `dir`.
 pub(super) fn lock_instance(dir: &Path) -> Result<InstanceLock, RegistryError> {
     let parent = parent(dir);
@@ -70,11 +60,8 @@ pub(super) fn lock_instance(dir: &Path) -> Result<InstanceLock, RegistryError> {
         .truncate(false)
         .open(&path)
         .map_err(|e| RegistryError::io("open", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(InstanceLock(file)),
-        Err(TryLockError::WouldBlock) => Err(RegistryError::InUse { dir: dir.into() }),
-        Err(TryLockError::Error(e)) => Err(RegistryError::io("lock", path, e)),
-    }
+    let taken = InstanceLock::take(file).map_err(|e| RegistryError::io("lock", path, e))?;
+    taken.ok_or_else(|| RegistryError::InUse { dir: dir.into() })
 }
 
 /// Looks at `dir` without changing anything.
@@ -129,9 +116,8 @@ pub(super) fn create(
 
 /// Renames a damaged registry. No file is deleted; in `db`, sled has blanked segments that it could not read. Answers with its new name.
 pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // A rename onto a directory that holds something fails, so the next free name is looked for.
-    let mut time = now;
+    let mut time = clock::unix_seconds();
     let mut moved_to = beside(dir, &format!(".damaged-{time}"));
     while moved_to.exists() {
         time += 1;

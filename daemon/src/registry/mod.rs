@@ -66,7 +66,7 @@ struct Open {
     certificate_watcher: OnceLock<CertificateWatcher>,
     audit_watcher: OnceLock<AuditWatcher>,
     // Last: the lock goes when the database is closed.
-    _lock: directory::InstanceLock,
+    _lock: keywright_base::InstanceLock,
 }
 
 impl Registry {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_base::BackOff;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
@@ -90,18 +91,18 @@ impl Held<'_> {
     /// Waits for what comes after a look.
     fn wait(&mut self, pace: &Pace, at_most: Option<Duration>) -> Claim {
         let deadline = at_most.map(|at_most| Instant::now() + at_most);
-        let mut pause = pace.first;
+        let mut back_off = BackOff::new(pace.first, pace.last);
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Claim::Unknown;
             }
-            let heard = heard(self.watch.as_ref(), left.unwrap_or(pause));
+            let heard = heard(self.watch.as_ref(), left.unwrap_or(back_off.wait()));
             if let Some(ended) = self.ended() {
                 return ended;
             }
             if !heard {
-                pause = (pause * 2).min(pace.last);
+                back_off.lengthen();
                 continue;
             }
             for pause in pace.soon {
@@ -132,7 +133,7 @@ fn heard(watch: Option<&OwnedFd>, patience: Duration) -> bool {
 /// How long to wait before a token is tried again that was said to be busy although nobody had claimed it, and was so
 /// this many times before.
 pub fn back_off(attempts: u32) -> Duration {
-    PACE.first.saturating_mul(2_u32.saturating_pow(attempts)).min(PACE.last)
+    BackOff::new(PACE.first, PACE.last).after(attempts)
 }
 
 /// Whether some program, or a driver, has this interface. Whoever claims it through usbfs is its driver.

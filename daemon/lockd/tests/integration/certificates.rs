@@ -8,8 +8,9 @@ use std::{
 };
 
 use der::{Any, Decode, Encode};
+use keywright_base::clock::unix_millis;
 use keywright_bus_tests::broker::Broker;
-use keywright_lockd::{clock::unix_millis, inbox::Dropped};
+use keywright_lockd::inbox::Dropped;
 use keywright_proto::{
     Certificate, Confirmation,
     Effect::{Allow, Deny},

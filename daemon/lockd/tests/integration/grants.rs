@@ -181,7 +181,7 @@ fn the_future_waits() {
     let lock = Lock::of(&ca);
     let mut service = lock.service();
     let day = 86_400_000;
-    let now = keywright_lockd::clock::unix_millis();
+    let now = keywright_base::clock::unix_millis();
     take(&mut service, &lock.grant(&ca, &sub, now + 2 * day, Allow)).unwrap();
     assert!(!admits(&mut service, &lock, &sub));
     assert!(service.settle().unwrap().is_empty());

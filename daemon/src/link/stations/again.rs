@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_base::BackOff;
 use keywright_proto::Id;
 
 /// After how long: the first time, and at most. It is twice as long each time, as the broker sends whole files anew.
-const RETRY: Duration = Duration::from_secs(60);
-const AT_MOST: Duration = Duration::from_secs(3600);
+const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
 /// What is to be tried again.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub(super) struct Failed {
 pub(super) struct Again {
     failed: Failed,
     at: Option<Instant>,
-    pause: Duration,
+    back_off: BackOff,
 }
 
 impl Default for Again {
     fn default() -> Self {
-        Self { failed: Failed::default(), at: None, pause: RETRY }
+        Self { failed: Failed::default(), at: None, back_off: BACK_OFF }
     }
 }
 
@@ -39,13 +39,13 @@ impl Again {
     /// Notes what failed.
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Failed)) {
         note(&mut self.failed);
-        self.at.get_or_insert_with(|| Instant::now() + self.pause);
+        self.at.get_or_insert_with(|| Instant::now() + self.back_off.wait());
     }
 
     /// Something was stored: the others may be, too.
     pub(super) fn worked(&mut self) {
-        self.pause = RETRY;
-        self.at = self.at.map(|at| at.min(Instant::now() + RETRY));
+        self.back_off.reset();
+        self.at = self.at.map(|at| at.min(Instant::now() + self.back_off.wait()));
     }
 
     /// How long to wait, where there is something.
@@ -57,7 +57,7 @@ impl Again {
     pub(super) fn due(&mut self) -> Option<Failed> {
         self.at.filter(|at| *at <= Instant::now())?;
         self.at = None;
-        self.pause = (self.pause * 2).min(AT_MOST);
+        self.back_off.lengthen();
         Some(std::mem::take(&mut self.failed))
     }
 }

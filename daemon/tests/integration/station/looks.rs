@@ -9,9 +9,10 @@ use std::{
     },
 };
 
+use keywright_base::clock::unix_seconds;
 use keywright_proto::ErrorName;
 use keywright_token::{Connector, Limits, Transport, TransportError};
-use keywrightd::{clock::unix_seconds, outbox::Output};
+use keywrightd::outbox::Output;
 
 use super::bench::{Bench, Blank, PATIENCE, key};
 

@@ -153,9 +153,11 @@ fn is_left(name: &str, writers: Writers) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Barrier, mpsc},
-        thread,
+    use std::{sync::Barrier, thread};
+
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        fs::inotify,
     };
 
     use super::{super::*, *};
@@ -209,14 +211,18 @@ mod tests {
     fn where_it_has_to_be_a_link_a_watcher_hears_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("chain.pem");
-        let watch = crate::inbox::Watch::start(dir.path()).unwrap();
+        // What a Lock's inbox listens to.
+        let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO;
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
         let prepared = prepare(&path, b"x", Readers::Everybody).unwrap();
+        // From here on, so that nothing else is heard of.
+        inotify::add_watch(&watch, dir.path(), flags).unwrap();
         prepared.link().unwrap();
         assert_eq!(prepared.link().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         drop(prepared);
-        let (send, told) = mpsc::channel();
-        thread::spawn(move || watch.run(|dropped| send.send(dropped).is_ok()));
-        told.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
+        let told = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&patience));
+        assert_eq!(told, Ok(1));
         assert_eq!(read(&path, 1).unwrap(), b"x");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

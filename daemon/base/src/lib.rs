@@ -1,0 +1,15 @@
+//! What keywrightd and keywright-lockd share below everything that is about Keys: where the log goes, the clock, files
+//! that are replaced whole, one process at a time, and waits between tries.
+#![forbid(unsafe_code)]
+
+mod back_off;
+pub mod clock;
+mod config;
+pub mod files;
+mod instance_lock;
+mod log;
+
+pub use back_off::{BackOff, spread};
+pub use config::toml_error_in_one_line;
+pub use instance_lock::InstanceLock;
+pub use log::start_log;
