@@ -6,9 +6,9 @@ mod look;
 pub mod order;
 mod papers;
 pub mod signing;
-pub mod stage;
-pub mod wizard;
 pub mod write;
+
+pub use keywright_rules::{stage, wizard};
 
 pub use crate::token::{random_serial, validity};
 pub use commit::{left_behind, new_issuer, roll_back};

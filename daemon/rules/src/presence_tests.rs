@@ -10,7 +10,7 @@ use p256::{
 };
 
 use super::*;
-use crate::token::Identity;
+use keywright_token::Identity;
 
 const VALIDITY: Validity = Validity { not_before: 1_700_000_000, not_after: 2_000_000_000 };
 
