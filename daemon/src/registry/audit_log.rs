@@ -1,15 +1,14 @@
 //! The log of security-relevant events: each record holds the hash of the one before it, as `keywright_proto::audit`
 //! takes it. It is bounded: the oldest events go when it is full, and an event says so.
 
-use keywright_proto::audit::{self, FIRST, Hash, NOTHING, REWRITTEN, TRIMMED};
-use sha2::{Digest, Sha256};
+use keywright_proto::audit::{self, FIRST, Hash, NOTHING, TRIMMED};
 
 use super::{
     Registry,
     changes::Changes,
     codec,
     error::RegistryError,
-    layout::{Table, end_of, last_number},
+    layout::{Table, end_of, number_at_end},
     records::{AuditExtent, AuditRecord, UnixTime},
     view::View,
 };
@@ -21,9 +20,6 @@ const DROPPED: u64 = 1024 * 1024;
 
 impl Registry {
     /// The newest `limit` events, the oldest of them first.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
     pub fn audit_tail(&self, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
         let view = self.view()?;
         let after = newest(&view)?.map_or(0, |event| event.position + 1);
@@ -31,14 +27,7 @@ impl Registry {
     }
 
     /// At most `limit` events from a position on, or from the oldest one where that is gone.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
-    pub fn audit_page(
-        &self,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
+    pub fn audit_page(&self, from: u64, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
         events(&self.view()?, from, limit)
     }
 }
@@ -96,7 +85,7 @@ fn trim(
         }
         let (key, payload) = record?;
         extent.bytes = extent.bytes.saturating_sub(payload.len() as u64);
-        extent.first = position_of(&key)? + 1;
+        extent.first = number_at_end(&key)? + 1;
         changes.remove(key.to_vec());
     }
     let dropped = extent.first - before;
@@ -152,33 +141,6 @@ pub(super) fn verify(view: &View<'_>) -> Result<(), RegistryError> {
     }
 }
 
-/// From format 2 to 3: the hashes were over the bytes of records, which no other program could check. The old chain is
-/// followed once more, the new one is made, and an event says so, with the end of the old one.
-pub(super) fn rechain(view: &View<'_>, changes: &mut Changes) -> Result<(), RegistryError> {
-    let (mut extent, mut chain) = (AuditExtent::default(), Chain::after(None));
-    let (mut old, mut breaks, mut time) = (NOTHING, None, 0);
-    for record in view.all(Table::Audit.key()) {
-        let (key, payload) = record?;
-        let found = event(&key, &payload)?;
-        if breaks.is_none() && (found.position != chain.position || found.previous != old) {
-            breaks = Some(chain.position);
-        }
-        old = Sha256::digest(&payload).into();
-        time = found.time;
-        changes.remove(key.to_vec());
-        let audit::LoggedEvent { time, event, fields, .. } = found;
-        extent.bytes += chain.append(changes, NewEvent { time, event, fields })?;
-    }
-    if chain.position > 0 {
-        let mut fields =
-            vec![("events".into(), chain.position.to_string()), ("head".into(), hex::encode(old))];
-        fields.extend(breaks.map(|position| ("broken".into(), position.to_string())));
-        extent.bytes +=
-            chain.append(changes, NewEvent { time, event: REWRITTEN.into(), fields })?;
-    }
-    changes.put(Table::AuditExtent.key(), &extent)
-}
-
 fn put(changes: &mut Changes, event: &audit::LoggedEvent) -> Result<u64, RegistryError> {
     let audit::LoggedEvent { position, time, event, fields, previous } = event.clone();
     let payload = codec::encode(&AuditRecord { time, event, fields, previous })?;
@@ -205,9 +167,5 @@ fn newest(view: &View<'_>) -> Result<Option<audit::LoggedEvent>, RegistryError> 
 
 fn event(key: &[u8], payload: &[u8]) -> Result<audit::LoggedEvent, RegistryError> {
     let AuditRecord { time, event, fields, previous } = codec::decode(payload)?;
-    Ok(audit::LoggedEvent { position: position_of(key)?, time, event, fields, previous })
-}
-
-fn position_of(key: &[u8]) -> Result<u64, RegistryError> {
-    last_number(key).ok_or_else(|| RegistryError::damaged("an audit record's key is too short"))
+    Ok(audit::LoggedEvent { position: number_at_end(key)?, time, event, fields, previous })
 }

@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{codec, error::RegistryError, layout::end_of, view::View};
+use super::{
+    codec, error::RegistryError, layout::end_of, view::View, watchers::CertificateChanges,
+};
 
-/// Records to be written, by key; `None` removes.
+/// What a commit is going to change.
 #[derive(Default)]
-pub(super) struct Changes(pub(super) BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+pub(super) struct Changes {
+    /// Payloads by key; `None` removes the record.
+    pub(super) payloads: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Certificates that differ from those that were stored before.
+    pub(super) certificates: CertificateChanges,
+}
 
 impl Changes {
     pub(super) fn put<T: Serialize>(
@@ -21,11 +28,11 @@ impl Changes {
     }
 
     pub(super) fn put_bytes(&mut self, key: Vec<u8>, payload: Vec<u8>) {
-        self.0.insert(key, Some(payload));
+        self.payloads.insert(key, Some(payload));
     }
 
     pub(super) fn remove(&mut self, key: Vec<u8>) {
-        self.0.insert(key, None);
+        self.payloads.insert(key, None);
     }
 
     /// Removes every record with a prefix, those just put too.
@@ -34,8 +41,11 @@ impl Changes {
         view: &View<'_>,
         prefix: Vec<u8>,
     ) -> Result<(), RegistryError> {
-        let put: Vec<_> =
-            self.0.range(prefix.clone()..end_of(&prefix)).map(|(key, _)| key.clone()).collect();
+        let put: Vec<_> = self
+            .payloads
+            .range(prefix.clone()..end_of(&prefix))
+            .map(|(key, _)| key.clone())
+            .collect();
         put.into_iter().for_each(|key| self.remove(key));
         for record in view.all(prefix) {
             self.remove(record?.0.to_vec());
@@ -49,7 +59,7 @@ impl Changes {
         view: &View<'_>,
         key: &[u8],
     ) -> Result<Option<Vec<u8>>, RegistryError> {
-        match self.0.get(key) {
+        match self.payloads.get(key) {
             Some(payload) => Ok(payload.clone()),
             None => Ok(view.get(key)?.map(|payload| payload.to_vec())),
         }

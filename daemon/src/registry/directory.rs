@@ -19,7 +19,7 @@ use std::{
 
 use keywright_base::{InstanceLock, clock};
 
-use super::error::RegistryError;
+use super::error::{IoContext, RegistryError};
 
 /// What is kept for the day the disk is full, in bytes: opening anew writes a snapshot and a log segment.
 const BALLAST: usize = 2 * 1024 * 1024;
@@ -48,19 +48,11 @@ pub(super) struct Files {
 /// Takes the lock beside `dir`.
 pub(super) fn lock_instance(dir: &Path) -> Result<InstanceLock, RegistryError> {
     let parent = parent(dir);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(parent)
-        .map_err(|e| RegistryError::io("create", parent, e))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).context("create", parent)?;
     let path = beside(dir, ".lock");
-    let file = private()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| RegistryError::io("open", &path, e))?;
-    let taken = InstanceLock::take(file).map_err(|e| RegistryError::io("lock", path, e))?;
+    let file =
+        private().write(true).create(true).truncate(false).open(&path).context("open", &path)?;
+    let taken = InstanceLock::take(file).context("lock", path)?;
     taken.ok_or_else(|| RegistryError::InUse { dir: dir.into() })
 }
 
@@ -97,10 +89,7 @@ pub(super) fn create(
         }
         _ => {}
     }
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&new)
-        .map_err(|e| RegistryError::io("create", &new, e))?;
+    fs::DirBuilder::new().mode(0o700).create(&new).context("create", &new)?;
     fill(&new)?;
     write_ballast(&new)?;
     private()
@@ -108,9 +97,9 @@ pub(super) fn create(
         .create_new(true)
         .open(new.join("mark"))
         .and_then(|mark| mark.write_all_at(&mark_of(0), 0))
-        .map_err(|e| RegistryError::io("write", new.join("mark"), e))?;
+        .context("write", new.join("mark"))?;
     sync_all_in(&new)?;
-    fs::rename(&new, dir).map_err(|e| RegistryError::io("rename", &new, e))?;
+    fs::rename(&new, dir).context("rename", &new)?;
     sync(parent(dir))
 }
 
@@ -123,7 +112,7 @@ pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
         time += 1;
         moved_to = beside(dir, &format!(".damaged-{time}"));
     }
-    fs::rename(dir, &moved_to).map_err(|e| RegistryError::io("rename", dir, e))?;
+    fs::rename(dir, &moved_to).context("rename", dir)?;
     sync(parent(dir))?;
     Ok(moved_to)
 }
@@ -148,7 +137,7 @@ impl Files {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     Err(RegistryError::damaged(format!("the file {name} is missing")))
                 }
-                opened => opened.map_err(|e| RegistryError::io("open", path, e)),
+                opened => opened.context("open", path),
             }
         };
         // sled would write a new one, and not tell.
@@ -186,7 +175,7 @@ impl Files {
 
     /// Forces what sled flushed to the medium. Blobs should not exist, as values are small; sled never syncs them.
     pub(super) fn sync(&self) -> Result<(), RegistryError> {
-        self.db.sync_data().map_err(|e| RegistryError::io("write", &self.dir, e))?;
+        self.db.sync_data().context("write", &self.dir)?;
         let blobs = self.dir.join("blobs");
         let empty = match fs::read_dir(&blobs) {
             Ok(mut names) => names.next().is_none(),
@@ -207,9 +196,7 @@ impl Files {
     /// Notes a durable commit. Not synced: the file only has to outlive the process, and to be behind the
     /// database, never ahead of it. A database cut short is known by it.
     pub(super) fn acknowledge(&self, number: u64) -> Result<(), RegistryError> {
-        self.mark
-            .write_all_at(&mark_of(number), 0)
-            .map_err(|e| RegistryError::io("write", self.dir.join("mark"), e))
+        self.mark.write_all_at(&mark_of(number), 0).context("write", self.dir.join("mark"))
     }
 
     /// Puts the ballast back once there is room for it.
@@ -233,21 +220,21 @@ fn mark_of(number: u64) -> [u8; MARK_LEN] {
 fn write_ballast(dir: &Path) -> Result<(), RegistryError> {
     let path = dir.join("ballast");
     // Written, not only made long: a sparse file holds no room.
-    fs::write(&path, vec![0; BALLAST]).map_err(|e| RegistryError::io("write", path, e))
+    fs::write(&path, vec![0; BALLAST]).context("write", path)
 }
 
 fn free(dir: &Path) -> Result<u64, RegistryError> {
-    let stat = rustix::fs::statvfs(dir).map_err(|e| RegistryError::io("look at", dir, e.into()))?;
+    let stat = rustix::fs::statvfs(dir).map_err(io::Error::from).context("look at", dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 fn sync(path: &Path) -> Result<(), RegistryError> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(|e| RegistryError::io("write", path, e))
+    File::open(path).and_then(|f| f.sync_all()).context("write", path)
 }
 
 fn sync_all_in(dir: &Path) -> Result<(), RegistryError> {
-    for entry in fs::read_dir(dir).map_err(|e| RegistryError::io("read", dir, e))? {
-        sync(&entry.map_err(|e| RegistryError::io("read", dir, e))?.path())?;
+    for entry in fs::read_dir(dir).context("read", dir)? {
+        sync(&entry.context("read", dir)?.path())?;
     }
     sync(dir)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with the registry, in words for the person who has to mend it.
+//! Errors of the registry. Each says what happened and what to do.
 
 use std::{io, path::PathBuf};
 
@@ -90,6 +90,7 @@ impl RegistryError {
         Self::Damaged { what: what.into() }
     }
 
+    /// What the operating system refused, with the verb and path of [`RegistryError::Io`]. A full disk is `DiskFull`.
     pub(super) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
         match source.kind() {
@@ -98,5 +99,17 @@ impl RegistryError {
             }
             _ => Self::Io { what, path, source },
         }
+    }
+}
+
+/// Turns an I/O error into a [`RegistryError`] that says what was tried on which path.
+pub(super) trait IoContext<T> {
+    /// Adds a verb, such as `open` or `write`, and the path.
+    fn context(self, what: &'static str, path: impl Into<PathBuf>) -> Result<T, RegistryError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn context(self, what: &'static str, path: impl Into<PathBuf>) -> Result<T, RegistryError> {
+        self.map_err(|error| RegistryError::io(what, path, error))
     }
 }

@@ -1,14 +1,11 @@
-//! Keys, and what families say of them.
+//! Keys, and their memberships in families.
 
 use keywright_proto::Id;
 
 use super::{
-    Registry,
-    changes::Changes,
-    codec,
+    Batch, Registry,
     error::RegistryError,
-    families::id_at_end,
-    layout::{Table, end_of},
+    layout::{Table, end_of, id_at_end},
     page::{Filter, Page, Query, page, start_after},
     records::{Key, Membership},
     view::View,
@@ -16,17 +13,11 @@ use super::{
 
 impl Registry {
     /// A known Key.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
     pub fn key(&self, key: Id) -> Result<Option<Key>, RegistryError> {
         self.view()?.record(&Table::Keys.of(key))
     }
 
     /// At most `limit` Keys, the last seen first.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
     pub fn known_keys(&self, limit: usize) -> Result<Vec<(Id, Key)>, RegistryError> {
         let view = self.view()?;
         view.all(Table::KeysBySeen.key())
@@ -35,32 +26,17 @@ impl Registry {
             .collect()
     }
 
-    /// The families of a Key, by id.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// The memberships of a Key, by family.
     pub fn memberships(&self, key: Id) -> Result<Vec<(Id, Membership)>, RegistryError> {
-        let view = self.view()?;
-        view.all(Table::Memberships.of(key))
-            .map(|record| {
-                let (key, payload) = record?;
-                Ok((id_at_end(&key)?, codec::decode(&payload)?))
-            })
-            .collect()
+        self.view()?.records_by_id(Table::Memberships.of(key))
     }
 
-    /// What one family says of a Key.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// The membership of a Key in one family.
     pub fn membership(&self, key: Id, family: Id) -> Result<Option<Membership>, RegistryError> {
         self.view()?.record(&Table::Memberships.of_two(key, family))
     }
 
-    /// Keys after an id, in the order of ids.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// Keys after the id `after`, in the order of ids.
     pub fn keys_page(
         &self,
         filter: &Filter,
@@ -81,32 +57,29 @@ impl Registry {
     }
 }
 
-/// Puts a Key and its place among the last seen.
-pub(super) fn put_key(
-    view: &View<'_>,
-    changes: &mut Changes,
-    id: Id,
-    key: &Key,
-) -> Result<(), RegistryError> {
-    if let Some(old) = changes.record::<Key>(view, &Table::Keys.of(id))? {
-        changes.remove(by_seen(&old, id));
+impl Batch {
+    /// Puts a Key, and its place in the order of last seen Keys.
+    pub fn put_key(&mut self, id: Id, key: Key) -> &mut Self {
+        self.write(move |view, changes| {
+            if let Some(old) = changes.record::<Key>(view, &Table::Keys.of(id))? {
+                changes.remove(seen_key(&old, id));
+            }
+            changes.put_bytes(seen_key(&key, id), Vec::new());
+            changes.put(Table::Keys.of(id), &key)
+        })
     }
-    changes.put_bytes(by_seen(key, id), Vec::new());
-    changes.put(Table::Keys.of(id), key)
+
+    /// Puts the membership of a Key in a family.
+    pub fn put_membership(&mut self, key: Id, family: Id, membership: Membership) -> &mut Self {
+        self.exchanged().write(move |_, changes| {
+            changes.put_bytes(Table::KeysByFamily.of_two(family, key), Vec::new());
+            changes.put(Table::Memberships.of_two(key, family), &membership)
+        })
+    }
 }
 
-/// Puts what a family says of a Key.
-pub(super) fn put_membership(
-    changes: &mut Changes,
-    key: Id,
-    family: Id,
-    membership: &Membership,
-) -> Result<(), RegistryError> {
-    changes.put_bytes(Table::KeysByFamily.of_two(family, key), Vec::new());
-    changes.put(Table::Memberships.of_two(key, family), membership)
-}
-
-fn by_seen(key: &Key, id: Id) -> Vec<u8> {
+/// Where a Key is in the order of last seen Keys.
+fn seen_key(key: &Key, id: Id) -> Vec<u8> {
     Table::KeysBySeen.with(&[&(!key.last_seen).to_be_bytes(), id.as_bytes()])
 }
 

@@ -3,6 +3,8 @@
 
 use keywright_proto::Id;
 
+use super::error::RegistryError;
+
 /// The tables, all in one sled tree: only so is a commit atomic. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -48,7 +50,7 @@ pub(super) enum Table {
     /// Key, Lock → [`super::records::SignedConfirmation`]
     SignedConfirmations = 0x46,
     /// digest → [`super::records::StatementRef`]
-    Digests = 0x47,
+    StatementDigests = 0x47,
     /// family, issuing key → its own root certificate, DER, once the Master was revoked
     Roots = 0x48,
     /// Key, family, first Lock of the chunk → [`super::records::RemovedRight`]s
@@ -101,14 +103,18 @@ impl Table {
     }
 }
 
-/// The id at the end of a key.
-pub(super) fn last_id(key: &[u8]) -> Option<Id> {
-    key.last_chunk().copied().map(Id::from_bytes)
+/// The id at the end of a stored key.
+pub(super) fn id_at_end(key: &[u8]) -> Result<Id, RegistryError> {
+    key.last_chunk().copied().map(Id::from_bytes).ok_or_else(too_short)
 }
 
-/// The number at the end of a key.
-pub(super) fn last_number(key: &[u8]) -> Option<u64> {
-    key.last_chunk().copied().map(u64::from_be_bytes)
+/// The number at the end of a stored key.
+pub(super) fn number_at_end(key: &[u8]) -> Result<u64, RegistryError> {
+    key.last_chunk().copied().map(u64::from_be_bytes).ok_or_else(too_short)
+}
+
+fn too_short() -> RegistryError {
+    RegistryError::damaged("a record's key is too short")
 }
 
 /// The first key after all keys with this prefix. A prefix begins with a table, so one exists.

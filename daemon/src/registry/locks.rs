@@ -1,16 +1,15 @@
-//! Locks. Lists and searches read a summary each, and leave the certificates alone.
+//! Locks. Lists and searches read only a summary of each, without its certificate.
 
 use keywright_proto::Id;
 use sha2::{Digest, Sha256};
 use sled::IVec;
 
 use super::{
-    Registry,
+    Batch, Registry,
     changes::Changes,
     codec,
     error::RegistryError,
-    families::id_at_end,
-    layout::{Table, end_of},
+    layout::{Table, end_of, id_at_end},
     page::{Filter, Page, Query, page, start_after},
     records::{Lock, LockEntry, LockSummary},
     view::View,
@@ -18,17 +17,11 @@ use super::{
 
 impl Registry {
     /// A Lock.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
     pub fn lock(&self, lock: Id) -> Result<Option<Lock>, RegistryError> {
         self.view()?.record(&Table::Locks.of(lock))
     }
 
-    /// Locks after an id, in the order of ids.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// Locks after the id `after`, in the order of ids.
     pub fn locks_page(
         &self,
         filter: &Filter,
@@ -54,7 +47,7 @@ impl Registry {
                     .peekable()
             })
             .collect();
-        // Merged by id. An error counts as the least, so that it is met at once.
+        // Merged by id. An error sorts first, so that it ends the page at once.
         let merged = std::iter::from_fn(|| {
             let firsts = ranges.iter_mut().enumerate().filter_map(|(number, range)| {
                 Some((range.peek()?.as_ref().ok().map(|(id, _)| *id), number))
@@ -66,45 +59,52 @@ impl Registry {
         page(found, limit)
     }
 
-    /// Every Lock of a family, as entries that allow.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// An allowing entry for every Lock of a family, by id.
     pub fn lock_entries(&self, family: Id) -> Result<Vec<LockEntry>, RegistryError> {
         let view = self.view()?;
         view.all(Table::LocksByFamily.of(family))
             .map(|record| {
                 let (key, payload) = record?;
-                Ok(entry(id_at_end(&key)?, &codec::decode(&payload)?))
+                Ok(allowing_entry(id_at_end(&key)?, &codec::decode(&payload)?))
             })
             .collect()
     }
 
-    /// One Lock of a family, as an entry that allows.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// An allowing entry for one Lock of a family.
     pub fn lock_entry(&self, family: Id, lock: Id) -> Result<Option<LockEntry>, RegistryError> {
-        Ok(self.lock_summary(family, lock)?.map(|summary| entry(lock, &summary)))
+        Ok(self.lock_summary(family, lock)?.map(|summary| allowing_entry(lock, &summary)))
     }
 
-    /// What lists show of a Lock of this family.
-    ///
-    /// # Errors
-    /// The registry cannot be read.
+    /// What lists show of one Lock of a family.
     pub fn lock_summary(&self, family: Id, lock: Id) -> Result<Option<LockSummary>, RegistryError> {
         self.view()?.record(&Table::LocksByFamily.of_two(family, lock))
     }
 }
 
-/// Puts a Lock and its summary.
+impl Batch {
+    /// Puts a Lock. Its family is there, or was put before it.
+    pub fn put_lock(&mut self, id: Id, lock: Lock) -> &mut Self {
+        self.exchanged().write(move |view, changes| {
+            let old = put_lock(view, changes, id, &lock)?;
+            let is_same =
+                |old: &Lock| old.certificate == lock.certificate && old.issuer == lock.issuer;
+            if !old.as_ref().is_some_and(is_same) {
+                changes.certificates.locks.insert(id);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Puts a Lock and its summary, and answers the record that was there before.
 pub(super) fn put_lock(
     view: &View<'_>,
     changes: &mut Changes,
     id: Id,
     lock: &Lock,
-) -> Result<(), RegistryError> {
-    if let Some(old) = changes.record::<Lock>(view, &Table::Locks.of(id))? {
+) -> Result<Option<Lock>, RegistryError> {
+    let old = changes.record::<Lock>(view, &Table::Locks.of(id))?;
+    if let Some(old) = &old {
         changes.remove(Table::LocksByFamily.of_two(old.family, id));
     }
     let summary = LockSummary {
@@ -115,10 +115,11 @@ pub(super) fn put_lock(
         last_seen: lock.last_seen,
     };
     changes.put(Table::LocksByFamily.of_two(lock.family, id), &summary)?;
-    changes.put(Table::Locks.of(id), lock)
+    changes.put(Table::Locks.of(id), lock)?;
+    Ok(old)
 }
 
-/// A Lock's summary, decoded only if its name or id is what is looked for.
+/// A Lock's summary, if it matches the query. It is decoded only then.
 fn summary_if(
     record: Result<(Id, IVec), RegistryError>,
     query: &Query,
@@ -131,6 +132,6 @@ fn summary_if(
     }
 }
 
-fn entry(lock: Id, summary: &LockSummary) -> LockEntry {
+fn allowing_entry(lock: Id, summary: &LockSummary) -> LockEntry {
     LockEntry { lock, key_hash: summary.key_hash, allow: true }
 }

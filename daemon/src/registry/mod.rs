@@ -1,11 +1,21 @@
-//! What a station knows, on disk: families, Keys, Locks, statements, jobs begun, and a log of events.
+//! What this station keeps on disk: families, Keys, Locks, statements, jobs that have begun, and the audit log.
 //!
-//! sled and bincode are known to this module only. Reads and commits block for a disk's time.
+//! Only this module uses sled and bincode. Reads and commits block while the disk works. Every read method fails with
+//! `Damaged` if a record is lost or altered, and with `Io` if the disk cannot be read.
+//!
+//! - One module a subject holds its reads and writes: `families`, `keys`, `locks`, `groups`, `statements`,
+//!   `older_statements`, `statement_digests`, `revocations`, `confirmations`, `removed_rights`, `lock_removals`, `intents`,
+//!   `audit_log`, `serialization_numbers`. The records are in [`records`], their keys in `layout`, long lists in `chunks`.
+//! - A [`Batch`] becomes `changes`, and those one durable commit in `store`; `watchers` are told of it.
+//! - Below: `view` (reads), `pieces` (large values), `codec` (bytes), `directory` (files), `engine` (sled).
+//! - To add a field to a record, see `schema`.
 
 mod audit_log;
 mod batch;
 mod changes;
+mod chunks;
 mod codec;
+mod confirmations;
 mod directory;
 mod engine;
 mod error;
@@ -14,45 +24,40 @@ mod groups;
 mod intents;
 mod keys;
 mod layout;
+mod lock_removals;
 mod locks;
 mod older_statements;
 mod page;
 mod pieces;
 pub mod records;
 mod removed_rights;
+mod revocations;
 mod schema;
 mod serialization_numbers;
+mod statement_digests;
 mod statements;
 mod store;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watchers;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
 };
 
-use keywright_proto::{Id, audit::LoggedEvent as AuditEvent};
-
-pub use batch::{Batch, CertificateChanges};
+pub use batch::Batch;
 pub use error::RegistryError;
 pub use older_statements::StatementWithEntries;
 pub use page::{Filter, Page};
+pub use watchers::CertificateChanges;
 
 use directory::{Files, Found};
 use schema::Migration;
 use serialization_numbers::ReservedNumbers;
 use store::Store;
-
-/// Is told which Keys have new statements.
-type StatementWatcher = Box<dyn Fn(Vec<Id>) + Send + Sync>;
-/// Is told that something was committed that stations exchange.
-type SignedObjectWatcher = Box<dyn Fn() + Send + Sync>;
-/// Is told who was certificate_changes anew.
-type CertificateWatcher = Box<dyn Fn(CertificateChanges) + Send + Sync>;
-/// Is told which events were logged.
-type AuditWatcher = Box<dyn Fn(&[AuditEvent]) + Send + Sync>;
+use watchers::{Notices, Watchers};
 
 /// An open registry. Clones share it; the last one closes it.
 #[derive(Clone)]
@@ -61,10 +66,7 @@ pub struct Registry(Arc<Open>);
 struct Open {
     store: Store,
     numbers: Mutex<ReservedNumbers>,
-    statement_watcher: OnceLock<StatementWatcher>,
-    signed_object_watcher: OnceLock<SignedObjectWatcher>,
-    certificate_watcher: OnceLock<CertificateWatcher>,
-    audit_watcher: OnceLock<AuditWatcher>,
+    watchers: Watchers,
     // Last: the lock goes when the database is closed.
     _lock: keywright_base::InstanceLock,
 }
@@ -89,10 +91,7 @@ impl Registry {
             Ok(store) => Ok(Self(Arc::new(Open {
                 store,
                 numbers: Mutex::default(),
-                statement_watcher: OnceLock::new(),
-                signed_object_watcher: OnceLock::new(),
-                certificate_watcher: OnceLock::new(),
-                audit_watcher: OnceLock::new(),
+                watchers: Watchers::default(),
                 _lock: lock,
             }))),
             Err(RegistryError::Damaged { what }) => {
@@ -103,76 +102,23 @@ impl Registry {
         }
     }
 
-    /// Writes a batch, all or nothing, durable when it returns.
+    /// Writes a batch, all or nothing. It is durable when this returns; then the watchers are called.
     ///
     /// # Errors
-    /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on.
-    /// Whether the batch was written is then known after opening again.
+    /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on. Whether the batch
+    /// was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
-        let (stated, has_signed_objects) =
-            (batch.keys_with_new_statements(), batch.has_signed_objects());
-        let (mut logged, mut certificate_changes) = (Vec::new(), CertificateChanges::default());
-        let certificate_watcher = self.0.certificate_watcher.get();
+        let mut notices = Notices::default();
         self.0.store.commit(|view, changes| {
-            if certificate_watcher.is_some() {
-                certificate_changes = batch.certificate_changes(view)?;
-            }
-            logged = batch.collect(view, changes)?;
+            notices = batch.apply(view, changes)?;
             Ok(())
         })?;
-        if let Some(audit_watcher) = self.0.audit_watcher.get().filter(|_| !logged.is_empty()) {
-            audit_watcher(&logged);
-        }
-        if let Some(statement_watcher) =
-            self.0.statement_watcher.get().filter(|_| !stated.is_empty())
-        {
-            statement_watcher(stated);
-        }
-        if let Some(signed_object_watcher) =
-            self.0.signed_object_watcher.get().filter(|_| has_signed_objects)
-        {
-            signed_object_watcher();
-        }
-        if let Some(certificate_watcher) =
-            certificate_watcher.filter(|_| !certificate_changes.is_empty())
-        {
-            certificate_watcher(certificate_changes);
-        }
+        self.0.watchers.notify(notices);
         Ok(())
     }
 
-    /// Has somebody told which Keys have new statements, after each commit of one, by the thread that commits. There is
-    /// one such statement_watcher; a second one is told nothing.
-    pub fn watch_statements(&self, statement_watcher: impl Fn(Vec<Id>) + Send + Sync + 'static) {
-        let _ = self.0.statement_watcher.set(Box::new(statement_watcher));
-    }
-
-    /// Has somebody told of each commit that may change what stations exchange, by the thread that commits. There is one such
-    /// statement_watcher; a second one is told nothing.
-    pub fn watch_signed_objects(&self, statement_watcher: impl Fn() + Send + Sync + 'static) {
-        let _ = self.0.signed_object_watcher.set(Box::new(statement_watcher));
-    }
-
-    /// Has somebody told who got another certificate or chain, after each commit of some, by the thread that commits. There
-    /// is one such statement_watcher; a second one is told nothing.
-    pub fn watch_certificates(
-        &self,
-        statement_watcher: impl Fn(CertificateChanges) + Send + Sync + 'static,
-    ) {
-        let _ = self.0.certificate_watcher.set(Box::new(statement_watcher));
-    }
-
-    /// Has somebody told which events were logged, after each commit of some, by the thread that commits. There is one such
-    /// audit_watcher; a second one is told nothing.
-    pub fn watch_audit_events(
-        &self,
-        audit_watcher: impl Fn(&[AuditEvent]) + Send + Sync + 'static,
-    ) {
-        let _ = self.0.audit_watcher.set(Box::new(audit_watcher));
-    }
-
-    /// Reads and counts everything, and follows the chain of the audit log. For a thread of its own, at a time of
-    /// leisure: with 100,000 Locks it takes half a second and 50 MB.
+    /// Reads and counts every record, and checks the hash chain of the audit log. With 100,000 Locks it takes half a second
+    /// and 50 MB.
     ///
     /// # Errors
     /// `Damaged`, naming what is lost or altered.

@@ -1,42 +1,32 @@
-//! The newest statement on each Key, its Locks in chunks, and what Locks confirmed.
+//! The newest statement on each Key in each family, and the Locks that it lists.
 
 use keywright_proto::Id;
 
 use super::{
-    Registry,
+    Batch, Registry,
     changes::Changes,
+    chunks::{chunk_of, find_item, put_list, read_list},
     codec,
     error::RegistryError,
-    families::id_at_end,
     layout::{Table, end_of},
     page::{Page, page},
-    records::{Confirmation, LockEntry, Scope, Statement},
+    records::{LockEntry, Scope, Statement},
+    removed_rights::update_removed_rights,
+    statement_digests::index_digest,
     view::View,
 };
 
-/// Entries in a chunk: with 49 bytes each it is one value of less than 7 KiB.
-const CHUNK: usize = 140;
-
-/// A chunk's key and its entries.
-type Chunk = (Vec<u8>, Vec<LockEntry>);
-
 impl Registry {
     /// The newest statement on a Key in a family.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
     pub fn statement(&self, key: Id, family: Id) -> Result<Option<Statement>, RegistryError> {
         self.view()?.record(&Table::Statements.of_two(key, family))
     }
 
-    /// The Locks listed in that statement, by id.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read; `Damaged` too where some of them are lost.
+    /// The Locks that the newest statement lists, by id. `Damaged` too if some of them are lost.
     pub fn statement_entries(&self, key: Id, family: Id) -> Result<Vec<LockEntry>, RegistryError> {
         let view = self.view()?;
         let statement: Option<Statement> = view.record(&Table::Statements.of_two(key, family))?;
-        let entries = read_entries(&view, &Table::StatementEntries.of_two(key, family))?;
+        let entries: Vec<_> = read_list(&view, Table::StatementEntries.of_two(key, family))?;
         match statement.map(|statement| statement.scope) {
             Some(Scope::Listed(count)) if count as usize != entries.len() => Err(
                 RegistryError::damaged(format!("the statement on Key {key} has lost some Locks")),
@@ -45,10 +35,7 @@ impl Registry {
         }
     }
 
-    /// Those after an id.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// At most `limit` of the Locks that the newest statement lists, after the id `after`.
     pub fn statement_entries_page(
         &self,
         key: Id,
@@ -59,7 +46,8 @@ impl Registry {
         let view = self.view()?;
         let prefix = Table::StatementEntries.of_two(key, family);
         let start = match after {
-            Some(after) => chunk_of(&view, &prefix, after)?.map_or(prefix.clone(), |(key, _)| key),
+            Some(after) => chunk_of(&view, prefix.clone(), after)?
+                .map_or_else(|| prefix.clone(), |(key, _)| key.to_vec()),
             None => prefix.clone(),
         };
         let entries = view.scan(start, end_of(&prefix)).flat_map(|record| {
@@ -74,47 +62,38 @@ impl Registry {
         page(wanted, limit)
     }
 
-    /// One of them.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
+    /// What the newest statement lists for one Lock.
     pub fn statement_entry(
         &self,
         key: Id,
         family: Id,
         lock: Id,
     ) -> Result<Option<LockEntry>, RegistryError> {
-        let chunk = chunk_of(&self.view()?, &Table::StatementEntries.of_two(key, family), lock)?;
-        Ok(chunk.and_then(|(_, entries)| {
-            let position = entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
-            entries.get(position).copied()
-        }))
-    }
-
-    /// All that Locks last confirmed about a Key, by Lock.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
-    pub fn confirmations(&self, key: Id) -> Result<Vec<(Id, Confirmation)>, RegistryError> {
-        let view = self.view()?;
-        view.all(Table::Confirmations.of(key))
-            .map(|record| {
-                let (key, payload) = record?;
-                Ok((id_at_end(&key)?, codec::decode(&payload)?))
-            })
-            .collect()
-    }
-
-    /// What a Lock last confirmed about a Key.
-    ///
-    /// # Errors
-    /// `Damaged` or `Io`, as for every read.
-    pub fn confirmation(&self, key: Id, lock: Id) -> Result<Option<Confirmation>, RegistryError> {
-        self.view()?.record(&Table::Confirmations.of_two(key, lock))
+        find_item(&self.view()?, Table::StatementEntries.of_two(key, family), lock)
     }
 }
 
-/// Puts entries under a prefix, in place of those that were there.
+impl Batch {
+    /// Puts the newest statement on a Key in a family with the Locks that it lists (each at most once). It replaces the
+    /// statement that is there, with its Locks.
+    pub fn put_statement(
+        &mut self,
+        key: Id,
+        family: Id,
+        statement: Statement,
+        entries: Vec<LockEntry>,
+    ) -> &mut Self {
+        self.notices.statements.push(key);
+        self.exchanged().write(move |view, changes| {
+            changes.put(Table::Statements.of_two(key, family), &statement)?;
+            index_digest(changes, key, family, statement.version, &statement.cose)?;
+            update_removed_rights(view, changes, key, family, statement.issued, &entries)?;
+            put_entries(view, changes, Table::StatementEntries.of_two(key, family), entries)
+        })
+    }
+}
+
+/// Puts entries under a prefix; they replace those that are there.
 pub(super) fn put_entries(
     view: &View<'_>,
     changes: &mut Changes,
@@ -122,29 +101,5 @@ pub(super) fn put_entries(
     mut entries: Vec<LockEntry>,
 ) -> Result<(), RegistryError> {
     entries.sort_unstable();
-    changes.remove_all(view, prefix.clone())?;
-    for chunk in entries.chunks(CHUNK) {
-        let first = chunk.first().map(|entry| *entry.lock.as_bytes()).unwrap_or_default();
-        changes.put([&*prefix, &first].concat(), &chunk)?;
-    }
-    Ok(())
-}
-
-/// All entries under a prefix, sorted.
-pub(super) fn read_entries(
-    view: &View<'_>,
-    prefix: &[u8],
-) -> Result<Vec<LockEntry>, RegistryError> {
-    let mut entries = Vec::new();
-    for record in view.all(prefix.to_vec()) {
-        entries.extend(codec::decode::<Vec<LockEntry>>(&record?.1)?);
-    }
-    Ok(entries)
-}
-
-/// The chunk that a Lock is in, if it is in any, with its key.
-fn chunk_of(view: &View<'_>, prefix: &[u8], lock: Id) -> Result<Option<Chunk>, RegistryError> {
-    let after = [prefix, lock.as_bytes(), &[0]].concat();
-    let chunk = view.last(prefix.to_vec(), after)?;
-    chunk.map(|(key, payload)| Ok((key.to_vec(), codec::decode(&payload)?))).transpose()
+    put_list(view, changes, prefix, &entries)
 }

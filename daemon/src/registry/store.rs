@@ -167,7 +167,7 @@ struct Staged {
 /// Changes as sled takes them, pieces and the head's counts included.
 fn stage(view: &View<'_>, changes: Changes, head: &mut Head) -> Result<Staged, RegistryError> {
     let mut staged = Staged { sled: sled::Batch::default(), bytes: 0 };
-    for (key, payload) in changes.0 {
+    for (key, payload) in changes.payloads {
         let old = view.stored(&key)?;
         let count = head.counts.entry(key.first().copied().unwrap_or_default()).or_default();
         match (&old, &payload) {

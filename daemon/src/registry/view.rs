@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::RwLockReadGuard};
 
+use keywright_proto::Id;
 use serde::de::DeserializeOwned;
 use sled::IVec;
 
@@ -9,7 +10,7 @@ use super::{
     codec,
     engine::{catch_sled_panic, refused},
     error::RegistryError,
-    layout::end_of,
+    layout::{end_of, id_at_end},
     pieces::{SPLIT, WHOLE, further_pieces, piece_key},
 };
 
@@ -66,6 +67,32 @@ impl View<'_> {
     ) -> impl Iterator<Item = Result<(IVec, IVec), RegistryError>> {
         let end = end_of(&prefix);
         self.scan(prefix, end)
+    }
+
+    /// All records with a prefix, in the order of their keys.
+    pub(super) fn records<T: DeserializeOwned>(
+        &self,
+        prefix: Vec<u8>,
+    ) -> Result<Vec<T>, RegistryError> {
+        self.all(prefix).map(|record| codec::decode(&record?.1)).collect()
+    }
+
+    /// All records with a prefix, each with the id at the end of its key, in the order of their keys.
+    pub(super) fn records_by_id<T: DeserializeOwned>(
+        &self,
+        prefix: Vec<u8>,
+    ) -> Result<Vec<(Id, T)>, RegistryError> {
+        let with_id = |record: Result<(IVec, IVec), RegistryError>| {
+            let (key, payload) = record?;
+            Ok((id_at_end(&key)?, codec::decode(&payload)?))
+        };
+        self.all(prefix).map(with_id).collect()
+    }
+
+    /// Whether there is a record with this prefix.
+    pub(super) fn has_any(&self, prefix: Vec<u8>) -> Result<bool, RegistryError> {
+        let end = end_of(&prefix);
+        Ok(self.last(prefix, end)?.is_some())
     }
 
     /// The last key and payload from `start` on, before `end`.

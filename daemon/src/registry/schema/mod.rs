@@ -1,32 +1,41 @@
-//! The format's number, and the steps from one number to the next.
+//! The registry's format number, and the migrations from each format to the next.
 //!
-//! A change of any record is a new number: a step that rewrites the old records, and a frozen fixture of
-//! the new format under `tests/fixtures/`.
+//! A record has neither field names nor a version of its own (bincode), so one field more or less makes all stored records
+//! of that kind unreadable. Each migration therefore has its own copies of the records that it reads and writes, as they
+//! were in those two formats. It uses nothing of [`super::records`] or [`super::layout`], which change.
+//!
+//! To add a field to a record, where `N` is the newest format:
+//!
+//! 1. Before any change, check that `tests/fixtures/registry-vN` exists. Otherwise make it with the ignored test `freeze`.
+//! 2. Make `schema/vN.rs`, the migration from format `N` to `N + 1`. Copy into it the record as it is now and every record
+//!    that it contains. Then copy them again with the new field. Neither copy is ever changed after a release.
+//! 3. Write `migrate` there: read every record of that kind with the first copy, and put the second.
+//! 4. Add it at the end of [`MIGRATIONS`].
+//! 5. Add the field to the record in `records.rs`, and to `tests/samples.rs`.
+//! 6. In `tests/formats.rs`: decode the records of the fixture `vN` with the frozen copies, change `freeze` to make
+//!    `registry-v(N + 1)`, run it once, and add the test that reads it.
+//!
+//! A new table needs a number in `layout.rs`, and nothing else. A new variant at the end of an enum needs a new format: the
+//! older program would take it for damage instead of refusing a newer format.
 
-use super::{
-    audit_log, changes::Changes, error::RegistryError, layout::Table, older_statements,
-    removed_rights, store::Store, view::View,
-};
+pub(super) mod v1;
+pub(super) mod v2;
+pub(super) mod v3;
+
+use super::{changes::Changes, error::RegistryError, layout::Table, store::Store, view::View};
 
 /// Turns the records of one format into those of the next.
 pub(super) type Migration = fn(&View<'_>, &mut Changes) -> Result<(), RegistryError>;
 
 /// `MIGRATIONS[n]` leads from format `n + 1` to format `n + 2`.
-pub(super) const MIGRATIONS: &[Migration] = &[
-    // 2: statements are found by their digests.
-    older_statements::index_digests,
-    // 3: rights that were removed have a time, Locks can be removed.
-    removed_rights::add_removed_rights,
-    // 4: the log is chained over what is exported of it.
-    audit_log::rechain,
-];
+pub(super) const MIGRATIONS: &[Migration] = &[v1::migrate, v2::migrate, v3::migrate];
 
 /// The newest format known with these migrations.
 pub(super) const fn newest(migrations: &[Migration]) -> u32 {
     1 + migrations.len() as u32
 }
 
-/// Refuses a newer format; takes an older one up to the newest, each step durable before the next.
+/// Migrates an older format to the newest, each step durable before the next. Refuses a newer one.
 pub(super) fn migrate(store: &Store, migrations: &[Migration]) -> Result<(), RegistryError> {
     let known = newest(migrations);
     let found = number(&store.view()?)?;

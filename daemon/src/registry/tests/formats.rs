@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use super::{damage::copy, schema::Migration, *};
+use super::{
+    damage::copy,
+    schema::{Migration, v1, v2, v3},
+    *,
+};
 
 /// Written once by `freeze`, never again: whoever has format 1 on disk has these bytes.
 #[test]
@@ -39,22 +43,47 @@ fn the_third_format_is_read() {
 
 /// Rights that a statement of format 2 denies have its time after the step to format 3.
 #[test]
-fn removed_rights_of_the_second_format_get_their_time() {
+fn removed_rights_of_the_second_format_get_the_time_of_their_statement() {
     let place = TestDir::new();
-    let registry = Registry::open_with(&place.dir(), &schema::MIGRATIONS[..1]).unwrap();
-    let mut batch = Batch::new();
-    batch.put_statement(id(1), id(0), statement(9), [denied(0..5), entries(5..9)].concat());
-    registry.commit(batch).unwrap();
-    // As format 2 has it.
-    let without = |view: &view::View<'_>, changes: &mut changes::Changes| {
-        changes.remove_all(view, Table::RemovedRights.key())
+    let entry = |lock: &LockEntry| v2::LockEntry {
+        lock: *lock.lock.as_bytes(),
+        key_hash: lock.key_hash,
+        allow: lock.allow,
     };
-    registry.0.store.commit(without).unwrap();
-    drop(registry);
+    let mut listed = [denied(0..200), entries(200..500)].concat();
+    listed.sort();
+    put_as_before(&place, &schema::MIGRATIONS[..1], |changes| {
+        let ids = [*id(1).as_bytes(), *id(0).as_bytes()].concat();
+        let (version, scope) = (Some(7), v2::Scope::Listed(500));
+        let (cose, salt_seed, allowed) = (vec![6; 400], [8; 32], 300);
+        let issued = 1_700_000_000;
+        let statement = v2::Statement { version, cose, salt_seed, scope, allowed, issued };
+        changes.put([&[v2::STATEMENTS], &*ids].concat(), &statement)?;
+        for chunk in listed.chunks(140) {
+            let first = chunk[0].lock;
+            let chunk: Vec<_> = chunk.iter().map(entry).collect();
+            let place = [&[v2::STATEMENT_ENTRIES], &*ids, first.as_bytes()].concat();
+            changes.put(place, &chunk)?;
+        }
+        Ok(())
+    });
     let registry = place.open();
     let since = |number| registry.right_removed_since(id(1), id(0), id(number)).unwrap();
-    assert_eq!((since(4), since(5)), (Some(1_700_000_000), None));
+    for number in 0..200 {
+        assert_eq!(since(number), Some(1_700_000_000), "{number}");
+    }
+    assert_eq!((since(200), since(499)), (None, None));
     registry.verify().unwrap();
+}
+
+/// Puts records into a new registry of an older format, and closes it.
+fn put_as_before(
+    place: &TestDir,
+    older: &[Migration],
+    put: impl FnOnce(&mut changes::Changes) -> Result<(), RegistryError>,
+) {
+    let registry = Registry::open_with(&place.dir(), older).unwrap();
+    registry.0.store.commit(|_, changes| put(changes)).unwrap();
 }
 
 /// The same for format 4: the log is chained over its lines.
@@ -88,20 +117,97 @@ const OLD_HEAD: &str = "a423b6a81fd41628af639ea6b0d3704817b5e2d9f06a19ff7114fb56
 #[test]
 fn statements_of_the_first_format_get_their_digests() {
     let place = TestDir::new();
-    let registry = Registry::open_with(&place.dir(), &[]).unwrap();
-    let mut batch = Batch::new();
-    batch.put_statement(id(1), id(0), real_statement(), entries(0..2));
-    registry.commit(batch).unwrap();
-    // As format 1 has it.
-    registry
-        .0
-        .store
-        .commit(|view, changes| changes.remove_all(view, Table::Digests.key()))
-        .unwrap();
-    assert_eq!(registry.statement_by_digest(&real_digest()).unwrap(), None);
-    drop(registry);
+    put_as_before(&place, &[], |changes| {
+        let Statement { version, cose, salt_seed, allowed, issued, .. } = real_statement();
+        let scope = v1::Scope::Listed(2);
+        let statement = v1::Statement { version, cose, salt_seed, scope, allowed, issued };
+        let place = [&[v1::STATEMENTS], &id(1).as_bytes()[..], id(0).as_bytes()].concat();
+        changes.put(place, &statement)
+    });
     let found = place.open().statement_by_digest(&real_digest()).unwrap().unwrap();
     assert_eq!((found.key, found.family, found.version), (id(1), id(0), Some(2)));
+}
+
+/// The fixture of a format, opened and left in that format.
+fn frozen_registry(place: &TestDir, format: usize) -> Registry {
+    copy(&fixture(&format!("registry-v{format}")), &place.dir());
+    Registry::open_with(&place.dir(), &schema::MIGRATIONS[..format - 1]).unwrap()
+}
+
+/// Every migration reads the records of its format with its own copies, whatever becomes of today's.
+#[test]
+fn frozen_records_read_the_fixtures_of_their_format() {
+    let place = TestDir::new();
+    let registry = frozen_registry(&place, 1);
+    let view = registry.view().unwrap();
+    let statements: Vec<v1::Statement> = view.records(vec![v1::STATEMENTS]).unwrap();
+    let found: Vec<_> = statements.iter().map(|said| (said.version, said.cose.len())).collect();
+    assert_eq!(found, [(Some(1_700_000_000_000), 400)]);
+    assert_eq!(statements[0].scope, v1::Scope::Listed(300));
+
+    let place = TestDir::new();
+    let registry = frozen_registry(&place, 2);
+    let view = registry.view().unwrap();
+    let statements: Vec<v2::Statement> = view.records(vec![v2::STATEMENTS]).unwrap();
+    assert_eq!(statements[0].issued, 1_700_000_000);
+    let chunks: Vec<Vec<v2::LockEntry>> = view.records(vec![v2::STATEMENT_ENTRIES]).unwrap();
+    assert_eq!(chunks.iter().map(Vec::len).sum::<usize>(), 300);
+    let digests: Vec<v1::StatementRef> = view.records(vec![v1::STATEMENT_DIGESTS]).unwrap();
+    assert!(digests.iter().any(|known| known.version == Some(2)));
+
+    let place = TestDir::new();
+    let registry = frozen_registry(&place, 3);
+    let view = registry.view().unwrap();
+    let events: Vec<v3::AuditRecord> = view.records(vec![v3::AUDIT]).unwrap();
+    assert_eq!(events.iter().map(|event| event.time).collect::<Vec<_>>(), [5, 6]);
+    let chunks: Vec<Vec<v2::RemovedRight>> = view.records(vec![v2::REMOVED_RIGHTS]).unwrap();
+    assert_eq!(chunks.iter().flatten().count(), 3);
+
+    let place = TestDir::new();
+    let registry = frozen_registry(&place, 4);
+    let view = registry.view().unwrap();
+    let events: Vec<v3::AuditRecord> = view.records(vec![v3::AUDIT]).unwrap();
+    let extent: Vec<v3::AuditExtent> = view.records(vec![v3::AUDIT_EXTENT]).unwrap();
+    assert_eq!((events.len(), extent[0].first), (2, 0));
+}
+
+/// Statements as a format 5 might have them: bincode puts the new field right behind the old ones.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct WiderStatement {
+    old: v2::Statement,
+    reason: String,
+}
+
+/// The recipe of `schema`, followed for a field of `Statement`.
+fn widen_statements(
+    view: &view::View<'_>,
+    changes: &mut changes::Changes,
+) -> Result<(), RegistryError> {
+    for record in view.all(vec![v2::STATEMENTS]) {
+        let (place, payload) = record?;
+        let old: v2::Statement = codec::decode(&payload)?;
+        changes.put(place.to_vec(), &WiderStatement { old, reason: "lost".into() })?;
+    }
+    Ok(())
+}
+
+/// No migration decodes or writes a record of today's that a later format could change.
+#[test]
+fn registries_of_every_format_survive_a_new_field() {
+    let migrations = [schema::MIGRATIONS, &[widen_statements as Migration]].concat();
+    for format in 1..=schema::newest(schema::MIGRATIONS) {
+        let place = TestDir::new();
+        copy(&fixture(&format!("registry-v{format}")), &place.dir());
+        let registry = Registry::open_with(&place.dir(), &migrations).unwrap();
+        let view = registry.view().unwrap();
+        let statements: Vec<WiderStatement> = view.records(vec![v2::STATEMENTS]).unwrap();
+        assert!(!statements.is_empty(), "{format}");
+        assert!(statements.iter().all(|statement| statement.reason == "lost"), "{format}");
+        let narrow = view.records::<v2::Statement>(vec![v2::STATEMENTS]);
+        assert!(matches!(narrow, Err(RegistryError::Damaged { .. })), "{format}");
+        drop(view);
+        registry.verify().unwrap();
+    }
 }
 
 /// Makes the fixture of the present format. For a new format: a new name, and a test of its own above.

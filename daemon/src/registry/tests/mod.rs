@@ -10,6 +10,8 @@ mod samples;
 
 use std::path::PathBuf;
 
+use keywright_proto::Id;
+
 use super::{records::*, *};
 use layout::Table;
 use samples::*;
