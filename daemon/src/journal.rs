@@ -1,20 +1,20 @@
-//! Events of the log for the system's journal, in its native protocol (systemd, "Native Journal Protocol"): fields that
-//! other programs can search for, one datagram an event.
+//! Writes the events of the audit log to the system's journal, in its native protocol (systemd, "Native Journal
+//! Protocol"): one datagram an event, with fields that other programs can search for.
 
 use std::{io, os::unix::net::UnixDatagram, path::Path};
 
 use keywright_proto::audit::LoggedEvent;
 
-/// Where the journal listens.
+/// The journal's socket.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
-/// The same for every event of the log, whatever it is: `journalctl MESSAGE_ID=…` lists them.
+/// The `MESSAGE_ID` of every event of the log: `journalctl MESSAGE_ID=…` lists them.
 pub const MESSAGE_ID: &str = "f40e5d29952647f19ce84f50344fd4a4";
-/// What the fields' names begin with.
+/// The names of our fields begin with this.
 const PREFIX: &str = "KEYWRIGHT_";
-/// "Notice": normal, but worth a look.
+/// syslog's "notice": normal but significant.
 const PRIORITY: &str = "5";
 
-/// The way to the journal.
+/// A connection to the journal.
 #[derive(Debug)]
 pub struct Journal(UnixDatagram);
 
@@ -22,11 +22,11 @@ impl Journal {
     /// Connects to the journal at this path.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// No journal listens there.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
-        // A journal that hangs must not hold up whoever commits.
+        // Events are written by the thread that commits: a journal that hangs must not block it.
         socket.set_nonblocking(true)?;
         Ok(Self(socket))
     }
@@ -34,13 +34,13 @@ impl Journal {
     /// Writes an event.
     ///
     /// # Errors
-    /// The journal is gone, or takes nothing now.
+    /// The journal is gone, or its queue is full.
     pub fn write(&self, event: &LoggedEvent) -> io::Result<()> {
         self.0.send(&entry(event)).map(drop)
     }
 }
 
-/// The text of an event, for people.
+/// An event as one line for people.
 pub fn text(event: &LoggedEvent) -> String {
     let fields = event.fields.iter().map(|(name, value)| format!(" {name}={value}"));
     format!("{}{}", event.event, fields.collect::<String>())
@@ -57,7 +57,7 @@ fn entry(event: &LoggedEvent) -> Vec<u8> {
     put(&mut entry, &name("hash"), &hex::encode(event.hash()));
     for (field, value) in &event.fields {
         match field.as_str() {
-            // Of several Locks each can be searched for.
+            // One field for each Lock, so that each can be searched for.
             "lock" => value.split(' ').for_each(|lock| put(&mut entry, &name(field), lock)),
             _ => put(&mut entry, &name(field), value),
         }
@@ -69,7 +69,7 @@ fn name(field: &str) -> String {
     format!("{PREFIX}{}", field.to_ascii_uppercase())
 }
 
-/// A value with line ends goes with its length before it.
+/// Appends a field. A value with line ends is written with its length in front.
 fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
     entry.extend_from_slice(name.as_bytes());
     if value.contains('\n') {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_gets_the_fields_that_are_promised() {
+    fn journal_gets_the_documented_fields() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         assert!(Journal::connect(&path).is_err());
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_the_id() {
+    fn documentation_names_the_message_id() {
         for document in [
             include_str!("../../docs/formats.md"),
             include_str!("../../docs/security.md"),
@@ -131,16 +131,16 @@ mod tests {
         }
     }
 
-    /// A name must not be able to add a field.
+    /// A name that people choose must not add a field.
     #[test]
-    fn a_line_end_ends_no_field() {
+    fn line_end_in_a_value_adds_no_field() {
         let entry = entry(&event(&[("name", "a\nKEYWRIGHT_UID=0")]));
         let text = "KEYWRIGHT_NAME\n\x11\0\0\0\0\0\0\0a\nKEYWRIGHT_UID=0\n";
         assert!(entry.ends_with(text.as_bytes()), "{}", String::from_utf8_lossy(&entry));
     }
 
     #[test]
-    fn a_journal_that_takes_nothing_holds_nobody_up() {
+    fn full_journal_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _there = UnixDatagram::bind(&path).unwrap();

@@ -1,18 +1,19 @@
-//! What was refused, in the log: calls that their callers may not make, and papers that do not verify. So few that nobody
-//! can fill a disk with them, or push out what is older: of each user and action (or kind of papers) one an hour, with the
-//! number of those refused since the last one.
+//! Limits how many refusals are logged: calls without authorization, and signed objects that do not verify.
+//!
+//! Of each user and action at most one an hour is logged, with the number of refusals since the last one. So nobody
+//! can fill the disk with them or push older events out of the log.
 
 use std::collections::BTreeMap;
 
-/// How long a user is not named again for the same action, in seconds.
+/// How long the same user and action are not logged again, in seconds.
 const HOUR: u64 = 3_600;
-/// How many users and actions are told apart; all others count together.
+/// How many users and actions are counted separately. All others are counted together.
 const MAX_SOURCES: usize = 32;
 
-/// A user (none: who could not be told) and a polkit action, or a word for what was not believed.
+/// What is counted separately: a user, if known, and a polkit action or a word for what did not verify.
 pub type DenialKey = (Option<u32>, String);
 
-/// What was refused recently.
+/// Counts refusals and decides which are logged.
 #[derive(Debug, Default)]
 pub struct Denials {
     recent: BTreeMap<DenialKey, Recent>,
@@ -25,20 +26,20 @@ struct Recent {
 }
 
 impl Denials {
-    /// Takes up what the log has already: an event of before the daemon was started.
+    /// Takes an event into account that an earlier run of the daemon logged.
     pub fn written(&mut self, uid: Option<u32>, action: &str, time: u64) {
         let recent = self.recent.entry((uid, action.into())).or_default();
         recent.written = recent.written.max(time);
     }
 
-    /// A call was refused. Answers what is to be written: the user, the action, and how many calls it stands for.
+    /// Counts a refusal. Returns what to log, if anything: the user, the action, and how many refusals it stands for.
     pub fn refused(
         &mut self,
         uid: Option<u32>,
         action: &str,
         now: u64,
     ) -> Option<(DenialKey, u64)> {
-        let who = self.place((uid, action.into()), now);
+        let who = self.counted_as((uid, action.into()), now);
         let new = !self.recent.contains_key(&who);
         let recent = self.recent.entry(who.clone()).or_default();
         recent.since += 1;
@@ -49,8 +50,8 @@ impl Denials {
         Some((who, std::mem::take(&mut recent.since)))
     }
 
-    /// Under whom it counts: under nobody where there is no room for another one.
-    fn place(&mut self, who: DenialKey, now: u64) -> DenialKey {
+    /// The key under which a refusal is counted; the common one if too many are counted separately.
+    fn counted_as(&mut self, who: DenialKey, now: u64) -> DenialKey {
         if self.recent.contains_key(&who) {
             return who;
         }
@@ -61,7 +62,7 @@ impl Denials {
     }
 }
 
-/// A clock that was set back does not silence anybody.
+/// Also if the clock was set back by an hour: nothing may stay unlogged because of that.
 fn is_over(written: u64, now: u64) -> bool {
     now.abs_diff(written) >= HOUR
 }
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_written_and_then_one_an_hour_with_the_number() {
+    fn one_refusal_an_hour_is_logged_with_the_count() {
         let mut denials = Denials::default();
         assert_eq!(calls(&mut denials, 7, "a", NOW), Some(1));
         for second in 1..HOUR {
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_brings_no_more_of_them() {
+    fn restart_logs_no_additional_refusals() {
         let mut denials = Denials::default();
         denials.written(Some(7), "a", NOW);
         denials.written(Some(7), "a", NOW - 5);
@@ -99,19 +100,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_users_are_no_more_than_the_limit_an_hour() {
+    fn number_of_logged_users_an_hour_is_limited() {
         let mut denials = Denials::default();
         let written =
             (0..1_000).filter_map(|uid| denials.refused(Some(uid), "a", NOW)).collect::<Vec<_>>();
         assert_eq!(written.len(), MAX_SOURCES + 1);
         assert_eq!(written[MAX_SOURCES], ((None, String::new()), 1));
         assert!(denials.recent.len() <= MAX_SOURCES + 1);
-        // An hour later those that were silent make room.
+        // An hour later, entries without a new refusal are dropped.
         assert_eq!(calls(&mut denials, 999, "a", NOW + HOUR), Some(1));
     }
 
     #[test]
-    fn a_clock_that_is_set_back_silences_nobody() {
+    fn refusals_are_logged_after_the_clock_is_set_back() {
         let mut denials = Denials::default();
         assert_eq!(calls(&mut denials, 7, "a", NOW), Some(1));
         assert_eq!(calls(&mut denials, 7, "a", NOW - 2 * HOUR), Some(1));

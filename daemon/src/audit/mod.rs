@@ -1,8 +1,8 @@
-//! Every event that is kept in the log, with its word and its fields: the one place that names them. Both are stable:
-//! other programs search for them (`docs/formats.md` lists them, and a test compares).
+//! The events of the audit log, with their names and fields. Both are stable, because other programs search for them:
+//! `docs/formats.md` lists them, and a test compares that list with this module.
 //!
-//! A field is an id, a number, a word of ours, or a label that everybody may read. No PIN, no key, nor the length of one
-//! can come here: no variant has room for it.
+//! A field is an id, a number, a fixed word, or a label that everybody may read. No event has a field for a PIN or a
+//! key, or for the length of one.
 
 pub mod denials;
 #[cfg(test)]
@@ -10,18 +10,18 @@ mod tests;
 
 use keywright_proto::{ErrorName, Id, Kind, Role};
 
-/// The user who asked, in the fields of an event; absent where nobody did.
+/// Field of the user who asked for what happened; absent if nobody did.
 pub const UID: &str = "uid";
 
-/// How many Locks one event names at most.
+/// One event names at most this many Locks.
 pub const MAX_LOCKS_PER_EVENT: usize = 64;
 
-/// A token, as far as it can be told: a blank one has no id.
+/// A token as events name it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Token {
-    /// The Key's id.
+    /// The Key's id; a blank token has none.
     pub key: Option<Id>,
-    /// Its serial number, or the GUID in hex.
+    /// Its serial number, or its GUID in hex.
     pub serial: String,
     /// Where it is plugged in.
     pub port: String,
@@ -69,8 +69,8 @@ pub enum AuditEvent {
 }
 
 impl AuditEvent {
-    /// Its word.
-    pub fn word(&self) -> &'static str {
+    /// Its name in the log.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::FamilyPinned { .. } => "family-pinned",
             Self::FamilyExported { .. } => "family-exported",
@@ -107,8 +107,8 @@ impl AuditEvent {
         }
     }
 
-    /// Its fields, and who asked for it.
-    pub fn fields(&self, by: Option<u32>) -> Vec<(String, String)> {
+    /// Its fields, with the user id of who asked for it.
+    pub fn fields(&self, uid: Option<u32>) -> Vec<(String, String)> {
         let mut fields = Fields(Vec::new());
         match self {
             Self::FamilyPinned { family } | Self::FamilyExported { family } => {
@@ -118,7 +118,7 @@ impl AuditEvent {
             Self::JobSaved { serialization, kind, issuer, token, locks } => fields
                 .put("serialization", serialization)
                 .put("kind", kind)
-                .some("issuer", issuer)
+                .put_some("issuer", issuer)
                 .token(token)
                 .put("locks", locks),
             Self::JobFailed { serialization, error, token }
@@ -138,7 +138,7 @@ impl AuditEvent {
                 .put("key", key)
                 .put("kind", kind)
                 .put("locks", locks)
-                .some("serialization", serialization),
+                .put_some("serialization", serialization),
             Self::KeyRenamed { key, name } => fields.put("key", key).put("name", name),
             Self::KeyRevoked { family, key, reason } => {
                 fields.put("family", family).put("key", key).put("reason", reason)
@@ -167,7 +167,9 @@ impl AuditEvent {
                 fields.put("key", key).put("allow", allow).put("lock", ids.join(" "))
             }
             Self::PinRefused { token, retries } => fields.token(token).put("retries", retries),
-            Self::CodeRefused { token, retries } => fields.token(token).some("retries", retries),
+            Self::CodeRefused { token, retries } => {
+                fields.token(token).put_some("retries", retries)
+            }
             Self::PinBlocked { token }
             | Self::PinChanged { token }
             | Self::PinUnblocked { token }
@@ -182,18 +184,18 @@ impl AuditEvent {
             Self::NotAuthorized { action, calls } => fields.put(ACTION, action).put("calls", calls),
             Self::NotVerified { what, calls } => fields.put(WHAT, what).put("calls", calls),
         };
-        fields.some(UID, &by);
+        fields.put_some(UID, &uid);
         fields.0
     }
 }
 
-/// See [`denials`].
+/// Name of the event that counts refused calls, see [`denials`].
 pub const NOT_AUTHORIZED: &str = "not-authorized";
-/// The polkit action that was refused.
+/// Field of the polkit action that was refused.
 pub const ACTION: &str = "action";
-/// See [`denials`].
+/// Name of the event that counts signed objects that do not verify, see [`denials`].
 pub const NOT_VERIFIED: &str = "not-verified";
-/// What was not believed.
+/// Field that says where they came from.
 pub const WHAT: &str = "what";
 
 struct Fields(Vec<(String, String)>);
@@ -204,7 +206,7 @@ impl Fields {
         self
     }
 
-    fn some(&mut self, name: &str, value: &Option<impl ToString>) -> &mut Self {
+    fn put_some(&mut self, name: &str, value: &Option<impl ToString>) -> &mut Self {
         if let Some(value) = value {
             self.put(name, value.to_string());
         }
@@ -212,6 +214,6 @@ impl Fields {
     }
 
     fn token(&mut self, token: &Token) -> &mut Self {
-        self.some("key", &token.key).put("serial", &token.serial).put("port", &token.port)
+        self.put_some("key", &token.key).put("serial", &token.serial).put("port", &token.port)
     }
 }

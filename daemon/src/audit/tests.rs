@@ -1,4 +1,4 @@
-//! What is written of each event, compared with what is promised to other programs.
+//! The names and fields of events, compared with their documentation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const FORMATS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats.md"));
 
-/// Every event, with everything that can be absent once there and once not.
+/// Every event, with each optional field once present and once absent.
 fn samples() -> Vec<AuditEvent> {
     let with = |key| of_token(Token { key, serial: "12".into(), port: "usb".into() });
     [with(Some(id(2))), with(None)].concat()
@@ -79,7 +79,7 @@ fn id(number: u8) -> Id {
     Id::from_bytes([number; 16])
 }
 
-/// The words in `AuditEvent::word`, so that no sample is forgotten.
+/// The names in `AuditEvent::name`, so that no sample is forgotten.
 fn words() -> BTreeSet<&'static str> {
     let word = |line: &'static str| line.split_once(" => \"")?.1.strip_suffix("\",");
     let mut words: BTreeSet<_> = include_str!("mod.rs").lines().filter_map(word).collect();
@@ -87,8 +87,8 @@ fn words() -> BTreeSet<&'static str> {
     words
 }
 
-/// Words and fields by the table in docs/formats.md; a field that can be absent has a `?`.
-fn promised() -> BTreeMap<String, Vec<String>> {
+/// Names and fields in the table of docs/formats.md. An optional field has a `?`.
+fn documented() -> BTreeMap<String, Vec<String>> {
     let table = FORMATS.split_once("### Events\n").unwrap().1.split_once("\n#").unwrap().0;
     let rows = table.lines().filter(|line| line.starts_with("| `"));
     let cells = rows.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
@@ -97,16 +97,16 @@ fn promised() -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
-fn the_list_in_the_documentation_is_true() {
-    let mut promised = promised();
-    // What the registry itself writes.
+fn documented_events_are_the_logged_ones() {
+    let mut documented = documented();
+    // Events that the registry itself logs.
     for own in [keywright_proto::audit::TRIMMED, keywright_proto::audit::REWRITTEN] {
-        assert!(promised.remove(own).is_some(), "{own}");
+        assert!(documented.remove(own).is_some(), "{own}");
     }
     let mut seen: BTreeMap<String, Vec<BTreeSet<String>>> = BTreeMap::new();
     for event in samples() {
         let names = event.fields(Some(1000)).into_iter().map(|(name, _)| name);
-        seen.entry(event.word().into()).or_default().push(names.collect());
+        seen.entry(event.name().into()).or_default().push(names.collect());
     }
     assert_eq!(seen.keys().map(String::as_str).collect::<BTreeSet<_>>(), words());
     let live: BTreeMap<String, Vec<String>> = seen
@@ -120,23 +120,23 @@ fn the_list_in_the_documentation_is_true() {
             (word, fields.collect())
         })
         .collect();
-    for fields in promised.values_mut() {
+    for fields in documented.values_mut() {
         fields.sort_by_key(|name| name.replace('?', ""));
     }
-    assert_eq!(live, promised);
+    assert_eq!(live, documented);
 }
 
 #[test]
-fn who_asked_is_named_where_somebody_did() {
+fn events_name_the_user_who_asked() {
     for event in samples() {
         let has = |by| event.fields(by).iter().any(|(name, _)| name == UID);
         assert!(has(Some(0)) && !has(None), "{event:?}");
     }
 }
 
-/// No name twice: readers of JSON disagree about which of two they see.
+/// A JSON object with a name twice is read differently by different programs.
 #[test]
-fn every_name_is_there_once_and_can_be_a_field_of_the_journal() {
+fn field_names_are_unique_and_valid_in_the_journal() {
     for event in samples() {
         let fields = event.fields(Some(1));
         let names: BTreeSet<_> = fields.iter().map(|(name, _)| name).collect();

@@ -47,7 +47,7 @@ impl Brought {
 impl Families {
     /// Has an event logged with a batch.
     pub fn log(&self, batch: &mut Batch, event: &AuditEvent, by: Asker) {
-        batch.audit(clock::unix_seconds(), event.word(), event.fields(by.0));
+        batch.audit(clock::unix_seconds(), event.name(), event.fields(by.0));
     }
 
     /// Logs an event of which nothing else is kept. It has happened by then: where the disk refuses it, only the daemon's

@@ -1,5 +1,6 @@
-//! The log of security-relevant events: each record holds the hash of the one before it, as `keywright_proto::audit`
-//! takes it. It is bounded: the oldest events go when it is full, and an event says so.
+//! The audit log: security-relevant events, each with the hash of the one before it (`keywright_proto::audit`).
+//!
+//! The log is bounded. When it is full, the oldest events are removed and an event says so.
 
 use keywright_proto::audit::{self, FIRST, Hash, NOTHING, TRIMMED};
 
@@ -13,10 +14,10 @@ use super::{
     view::View,
 };
 
-/// How much is kept, in bytes of records.
-const FULL: u64 = 32 * 1024 * 1024;
-/// How much goes when it is full.
-const DROPPED: u64 = 1024 * 1024;
+/// The largest size of the log, in bytes of records.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
+/// How many bytes are removed when the log is full.
+const TRIM_BYTES: u64 = 1024 * 1024;
 
 impl Registry {
     /// The newest `limit` events, the oldest of them first.
@@ -26,29 +27,33 @@ impl Registry {
         events(&view, after.saturating_sub(limit as u64), limit)
     }
 
-    /// At most `limit` events from a position on, or from the oldest one where that is gone.
-    pub fn audit_page(&self, from: u64, limit: usize) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
+    /// At most `limit` events from this position on, or from the oldest one if that was removed.
+    pub fn audit_page(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
         events(&self.view()?, from, limit)
     }
 }
 
-/// An event to be logged: its place and the hash are found when it is committed.
+/// An event to append. Its position and hash are set when it is committed.
 pub(super) struct NewEvent {
     pub(super) time: UnixTime,
     pub(super) event: String,
     pub(super) fields: Vec<(String, String)>,
 }
 
-/// Appends events, and drops the oldest ones where there is no room. Answers what was appended.
+/// Appends events, and removes the oldest ones if the log is full. Returns what was appended.
 pub(super) fn append(
     view: &View<'_>,
     changes: &mut Changes,
     events: Vec<NewEvent>,
 ) -> Result<Vec<audit::LoggedEvent>, RegistryError> {
-    append_within(view, changes, events, FULL, DROPPED)
+    append_within(view, changes, events, MAX_BYTES, TRIM_BYTES)
 }
 
-/// The same with bounds of one's own.
+/// Appends events to a log that holds at most `full` bytes and, when it is full, is trimmed by `dropped` bytes.
 pub(super) fn append_within(
     view: &View<'_>,
     changes: &mut Changes,
@@ -71,7 +76,7 @@ pub(super) fn append_within(
     Ok(chain.appended)
 }
 
-/// Drops the oldest events until no more than so many bytes are left, and answers what is to be said of that.
+/// Removes the oldest events until at most `keep` bytes are left. Returns the fields of the event that says so.
 fn trim(
     view: &View<'_>,
     changes: &mut Changes,
@@ -92,7 +97,7 @@ fn trim(
     Ok(vec![(FIRST.into(), extent.first.to_string()), ("dropped".into(), dropped.to_string())])
 }
 
-/// The end of the chain, where it grows.
+/// The end of the chain, to which events are appended.
 struct Chain {
     position: u64,
     previous: Hash,
@@ -106,7 +111,7 @@ impl Chain {
         Self { position, previous, appended: Vec::new() }
     }
 
-    /// Puts one event; answers the length of its record.
+    /// Appends one event and returns the length of its record.
     fn append(&mut self, changes: &mut Changes, event: NewEvent) -> Result<u64, RegistryError> {
         let NewEvent { time, event, mut fields } = event;
         fields.sort();
@@ -119,7 +124,7 @@ impl Chain {
     }
 }
 
-/// Follows the chain from the oldest event to the newest.
+/// Checks the chain from the oldest event to the newest.
 pub(super) fn verify(view: &View<'_>) -> Result<(), RegistryError> {
     let extent: AuditExtent = view.record(&Table::AuditExtent.key())?.unwrap_or_default();
     let (mut next, mut bytes) = (extent.first, 0);

@@ -1,7 +1,7 @@
 //! Changes that belong together: [`Registry::commit`](super::Registry::commit) writes all of them or none.
 //!
-//! Each kind of record has its `put_…` and `remove_…` methods beside its read methods, in the module of its subject: one
-//! method says under which keys the record is stored, and which watchers are called.
+//! Each kind of record has its `put_…` and `remove_…` methods beside its read methods, in the module of its subject:
+//! one method says under which keys the record is stored, and which watchers are called.
 
 use serde::Serialize;
 

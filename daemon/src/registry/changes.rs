@@ -1,4 +1,4 @@
-//! Records on their way into a commit.
+//! The changed records of a commit that is being prepared.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ impl Changes {
         self.payloads.insert(key, None);
     }
 
-    /// Removes every record with a prefix, those just put too.
+    /// Removes every record with a prefix, also those that were put into these changes.
     pub(super) fn remove_all(
         &mut self,
         view: &View<'_>,
@@ -53,7 +53,7 @@ impl Changes {
         Ok(())
     }
 
-    /// The payload that will be under a key.
+    /// The payload that is under a key once these changes are committed.
     pub(super) fn get(
         &self,
         view: &View<'_>,
@@ -65,7 +65,7 @@ impl Changes {
         }
     }
 
-    /// The record that will be under a key.
+    /// The record that is under a key once these changes are committed.
     pub(super) fn record<T: DeserializeOwned>(
         &self,
         view: &View<'_>,

@@ -1,7 +1,7 @@
 //! Long lists of Locks, stored in chunks: a value of more than 16 KB would become a blob file, which sled never syncs.
 //!
-//! Items are sorted by their Lock. The key of a chunk ends with the id of its first Lock, so that the chunk of a Lock is
-//! found by one look-up.
+//! Items are sorted by their Lock. The key of a chunk ends with the id of its first Lock, so that the chunk of a Lock
+//! is found by one look-up.
 
 use keywright_proto::Id;
 use serde::{Serialize, de::DeserializeOwned};

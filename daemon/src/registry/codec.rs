@@ -1,7 +1,7 @@
-//! Records to bytes and back.
+//! Encodes records as bytes and decodes them.
 //!
-//! A stored value is `version byte · bincode payload · CRC32`; the checksum covers the record's key too,
-//! so a value under a wrong key is noticed.
+//! A stored value is `version byte · bincode payload · CRC32`. The checksum covers the record's key too, so that a
+//! value under the wrong key is noticed.
 
 use serde::{Serialize, de::DeserializeOwned};
 use sled::IVec;
@@ -11,7 +11,8 @@ use super::error::RegistryError;
 /// The largest record, in bytes of its encoding.
 pub(super) const LIMIT: usize = 4 * 1024 * 1024;
 
-/// The version of every record written today. A field more or less is a new version: bincode cannot skip fields.
+/// The version of the stored form above, not of the record in it: whoever changes a record changes the registry's
+/// format number instead, see [`super::schema`].
 pub(super) const VERSION: u8 = 1;
 
 const CRC_LEN: usize = 4;
@@ -23,7 +24,7 @@ fn config() -> impl bincode::config::Config {
 pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, RegistryError> {
     let payload = bincode::serde::encode_to_vec(record, config())
         .map_err(|error| RegistryError::Unstorable { what: error.to_string() })?;
-    // bincode keeps the limit only when it decodes.
+    // bincode checks the limit only when it decodes.
     if payload.len() <= LIMIT {
         Ok(payload)
     } else {
@@ -31,7 +32,7 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, RegistryError>
     }
 }
 
-/// Decodes a whole record: bincode alone would accept bytes left over.
+/// Decodes a record. Bytes left over are an error; bincode alone would accept them.
 pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, RegistryError> {
     let (record, read) = bincode::serde::decode_from_slice(payload, config())
         .map_err(|error| RegistryError::damaged(format!("unreadable record: {error}")))?;
@@ -42,14 +43,14 @@ pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, RegistryE
     }
 }
 
-/// The first field of a record that begins with a text; the rest is not looked at.
+/// Decodes only the first field of a record, which is a string.
 pub(super) fn leading_text(payload: &[u8]) -> Result<&str, RegistryError> {
     bincode::serde::borrow_decode_from_slice(payload, config())
         .map(|(text, _)| text)
         .map_err(|error| RegistryError::damaged(format!("unreadable record: {error}")))
 }
 
-/// The stored form of a payload.
+/// Makes the stored form of a payload.
 pub(super) fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(1 + payload.len() + CRC_LEN);
     sealed.push(VERSION);
@@ -59,7 +60,7 @@ pub(super) fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// The payload of a stored form, checked.
+/// Checks a stored form and takes the payload out of it.
 pub(super) fn unseal(key: &[u8], sealed: &IVec) -> Result<IVec, RegistryError> {
     let (body, crc) = sealed
         .split_last_chunk::<CRC_LEN>()
@@ -95,13 +96,13 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_length_above_the_limit_is_refused() {
+    fn claimed_length_above_the_limit_is_refused() {
         let bytes = encode(&(LIMIT as u64 + 1)).unwrap();
         assert!(matches!(decode::<Vec<u8>>(&bytes), Err(RegistryError::Damaged { .. })));
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         let sealed = seal(b"key", b"payload");
         assert_eq!(&*unseal(b"key", &sealed.clone().into()).unwrap(), b"payload");
         for bit in 0..sealed.len() * 8 {

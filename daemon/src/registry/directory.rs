@@ -1,4 +1,5 @@
-//! The registry's directory: who may use it, how it comes to be, what is forced to disk, what happens when it is damaged.
+//! The registry's directory: one process at a time uses it; it is created whole, synced, and set aside when it is
+//! damaged.
 //!
 //! ```text
 //! registry          conf, db, snap.*, blobs/   sled's own
@@ -21,31 +22,31 @@ use keywright_base::{InstanceLock, clock};
 
 use super::error::{IoContext, RegistryError};
 
-/// What is kept for the day the disk is full, in bytes: opening anew writes a snapshot and a log segment.
+/// Space that is given back when the disk is full, in bytes: opening the database writes a snapshot and a log segment.
 const BALLAST: usize = 2 * 1024 * 1024;
 
-/// Room that a commit leaves free, in bytes.
+/// Free space that every commit leaves, in bytes.
 const RESERVE: u64 = 2 * 1024 * 1024;
 
 const MARK_LEN: usize = 12;
 
-/// What there is before opening.
+/// What the directory holds before it is opened.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// Nothing, or an empty directory.
     Nothing,
-    /// A registry, whole or not.
+    /// A registry, which may be damaged.
     Registry,
 }
 
-/// Files of an open registry, beside sled's own handles.
+/// Our own file handles of an open registry, beside those of sled.
 pub(super) struct Files {
     dir: PathBuf,
     db: File,
     mark: File,
 }
 
-/// Takes the lock beside `dir`.
+/// Locks the file beside `dir`. `InUse` if another process holds it.
 pub(super) fn lock_instance(dir: &Path) -> Result<InstanceLock, RegistryError> {
     let parent = parent(dir);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).context("create", parent)?;
@@ -56,7 +57,7 @@ pub(super) fn lock_instance(dir: &Path) -> Result<InstanceLock, RegistryError> {
     taken.ok_or_else(|| RegistryError::InUse { dir: dir.into() })
 }
 
-/// Looks at `dir` without changing anything.
+/// Finds out what `dir` holds, without changing anything.
 pub(super) fn find_registry(dir: &Path) -> Result<Found, RegistryError> {
     let mut names = match fs::read_dir(dir) {
         Ok(names) => names,
@@ -77,7 +78,8 @@ pub(super) fn find_registry(dir: &Path) -> Result<Found, RegistryError> {
     }
 }
 
-/// Creates a registry with `fill` in a directory of its own, and puts it in place complete, or not at all.
+/// Creates a registry: `fill` writes into a temporary directory, which is renamed to `dir` once it is complete and
+/// synced.
 pub(super) fn create(
     dir: &Path,
     fill: impl FnOnce(&Path) -> Result<(), RegistryError>,
@@ -103,9 +105,10 @@ pub(super) fn create(
     sync(parent(dir))
 }
 
-/// Renames a damaged registry. No file is deleted; in `db`, sled has blanked segments that it could not read. Answers with its new name.
+/// Renames a damaged registry and returns its new name. No file is deleted, but sled has blanked those segments of
+/// `db` that it could not read.
 pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
-    // A rename onto a directory that holds something fails, so the next free name is looked for.
+    // A rename onto a directory that is not empty fails: take the next free name.
     let mut time = clock::unix_seconds();
     let mut moved_to = beside(dir, &format!(".damaged-{time}"));
     while moved_to.exists() {
@@ -117,7 +120,7 @@ pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
     Ok(moved_to)
 }
 
-/// Gives the ballast's room back to the disk, where there still is one.
+/// Deletes the ballast, if it exists, to free its space.
 pub(super) fn drop_ballast(dir: &Path) -> Result<(), RegistryError> {
     let ballast = dir.join("ballast");
     match fs::remove_file(&ballast) {
@@ -129,7 +132,7 @@ pub(super) fn drop_ballast(dir: &Path) -> Result<(), RegistryError> {
 }
 
 impl Files {
-    /// Opens what sled is going to open too, on handles of our own: sled's `flush` leaves the disk's cache alone.
+    /// Opens the database file on a handle of our own, because sled's `flush` does not sync it to the medium.
     pub(super) fn open(dir: &Path) -> Result<Self, RegistryError> {
         let open = |name: &str| {
             let path = dir.join(name);
@@ -140,7 +143,7 @@ impl Files {
                 opened => opened.context("open", path),
             }
         };
-        // sled would write a new one, and not tell.
+        // If it were missing, sled would silently write a new one.
         open("conf")?;
         Ok(Self { dir: dir.into(), db: open("db")?, mark: open("mark")? })
     }
@@ -149,7 +152,7 @@ impl Files {
         &self.dir
     }
 
-    /// The newest commit that was acknowledged.
+    /// The number of the newest acknowledged commit.
     pub(super) fn acknowledged(&self) -> Result<u64, RegistryError> {
         let mut mark = [0; MARK_LEN];
         self.mark
@@ -164,7 +167,7 @@ impl Files {
         }
     }
 
-    /// Refuses a commit of `bytes` that would leave the disk full: sled cannot take back a failed write.
+    /// Refuses a commit of `bytes` that would fill the disk: sled cannot undo a failed write.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), RegistryError> {
         let free = free(&self.dir)?;
         if free < RESERVE.saturating_add((bytes as u64).saturating_mul(2)) {
@@ -173,7 +176,8 @@ impl Files {
         Ok(())
     }
 
-    /// Forces what sled flushed to the medium. Blobs should not exist, as values are small; sled never syncs them.
+    /// Syncs to the medium what sled flushed. Blob files, which sled never syncs, should not exist, because values are
+    /// small; any that do are synced too.
     pub(super) fn sync(&self) -> Result<(), RegistryError> {
         self.db.sync_data().context("write", &self.dir)?;
         let blobs = self.dir.join("blobs");
@@ -185,21 +189,21 @@ impl Files {
         if empty { Ok(()) } else { sync_all_in(&blobs) }
     }
 
-    /// Forces to the medium what a process that was killed may have left behind: what is read from now on
-    /// must not be lost with the power.
+    /// Syncs everything that a killed process may have left unsynced: what is read from now on must survive a power
+    /// cut.
     pub(super) fn sync_everything(&self) -> Result<(), RegistryError> {
         self.sync()?;
         sync(&self.dir)?;
         sync(parent(&self.dir))
     }
 
-    /// Notes a durable commit. Not synced: the file only has to outlive the process, and to be behind the
-    /// database, never ahead of it. A database cut short is known by it.
+    /// Writes the number of a durable commit to the file `mark`; a database that ends before that commit was cut
+    /// short. The file is not synced: after a power cut it may be behind the database, never ahead of it.
     pub(super) fn acknowledge(&self, number: u64) -> Result<(), RegistryError> {
         self.mark.write_all_at(&mark_of(number), 0).context("write", self.dir.join("mark"))
     }
 
-    /// Puts the ballast back once there is room for it.
+    /// Writes the ballast again if it is missing and the disk has enough free space.
     pub(super) fn restore_ballast(&self) -> Result<(), RegistryError> {
         if !self.dir.join("ballast").exists() && free(&self.dir)? > 4 * BALLAST as u64 {
             write_ballast(&self.dir)?;
@@ -219,7 +223,7 @@ fn mark_of(number: u64) -> [u8; MARK_LEN] {
 
 fn write_ballast(dir: &Path) -> Result<(), RegistryError> {
     let path = dir.join("ballast");
-    // Written, not only made long: a sparse file holds no room.
+    // Zeros are written: a sparse file would reserve no space.
     fs::write(&path, vec![0; BALLAST]).context("write", path)
 }
 

@@ -1,4 +1,4 @@
-//! sled as it has to be opened and called here.
+//! Opens and calls sled, and turns its errors and panics into [`RegistryError`]s.
 
 use std::{
     io,
@@ -11,13 +11,13 @@ use std::{
 
 use super::{codec, error::RegistryError, layout::Table, pieces::pieces, store::Head};
 
-/// sled's default is 1 GiB.
+/// Size of sled's page cache in bytes; its default is 1 GiB.
 const CACHE: u64 = 8 * 1024 * 1024;
 
-/// How long a database may take to let go of its file, once closed: sled's threads do that in their own time.
+/// How long opening waits for a database that was just closed: sled's threads release its file with a delay.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Opens sled as it has to be here. It panics on some damaged files.
+/// Opens the database. A panic of sled, as some damaged files cause, becomes `Damaged`.
 pub(super) fn open_sled(dir: &Path) -> Result<sled::Db, RegistryError> {
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(CACHE);
     let begun = Instant::now();
@@ -31,7 +31,7 @@ pub(super) fn open_sled(dir: &Path) -> Result<sled::Db, RegistryError> {
     }
 }
 
-/// Flushes the first records of a new database.
+/// Creates a database and writes its first records.
 pub(super) fn initialize(dir: &Path, schema: u32) -> Result<(), RegistryError> {
     let db = open_sled(dir)?;
     let mut batch = sled::Batch::default();
@@ -44,12 +44,12 @@ pub(super) fn initialize(dir: &Path, schema: u32) -> Result<(), RegistryError> {
     }
     catch_sled_panic(dir, || db.apply_batch(batch).and_then(|()| db.flush()))?;
     drop(db);
-    // Only a database with a snapshot notices flipped bits, and sled writes the first one when it opens again.
+    // sled detects flipped bits only with a snapshot, and it writes the first one when it opens the database again.
     open_sled(dir).map(drop)
 }
 
-/// Opens a database with `open`, without a word on stderr if sled panics, in whatever thread: the error says it,
-/// in one line.
+/// Runs `open` and turns a panic into `Damaged`. What the panic would print to stderr, in this thread or in sled's, is
+/// suppressed: the error says it in one line.
 pub(super) fn without_panic_output<T>(
     open: impl FnOnce() -> Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {
@@ -70,10 +70,10 @@ pub(super) fn without_panic_output<T>(
     answer.unwrap_or_else(|_| Err(RegistryError::damaged("the database cannot be read")))
 }
 
-/// The thread that opens a database right now.
+/// The thread that is opening a database.
 static OPENER: Mutex<Option<ThreadId>> = Mutex::new(None);
 
-/// Whether a thread is the one that opens a database, or one of sled's meanwhile.
+/// Whether a database is being opened and this is the thread that opens it, or one of sled's.
 fn is_opening_thread(thread: &Thread) -> bool {
     let is_sleds = thread.name().is_some_and(|name| name.starts_with("sled"));
     lock(&OPENER).is_some_and(|opener| opener == thread.id() || is_sleds)
@@ -83,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Calls sled, which panics on some damage that it finds.
+/// Calls sled and turns its errors into ours. A panic, as some damage causes, becomes `Damaged`.
 pub(super) fn catch_sled_panic<T>(
     dir: &Path,
     call: impl FnOnce() -> sled::Result<T>,

@@ -15,13 +15,13 @@ pub enum RegistryError {
         /// Why not.
         source: io::Error,
     },
-    /// No room for a change. What was committed before is intact.
+    /// The disk is too full for a change. What was committed before is intact.
     #[error("the disk that holds {} is full: free some space, then try again", dir.display())]
     DiskFull {
         /// The registry's directory.
         dir: PathBuf,
     },
-    /// Something that was stored is gone or altered. Found while opening, it becomes `Quarantined`.
+    /// A record is lost or altered. While the registry is being opened this becomes `Quarantined`.
     #[error(
         "the registry is damaged ({what}): stop the daemon and move the registry's directory away, \
          start again for an empty registry, and import what another station exported"
@@ -71,13 +71,13 @@ pub enum RegistryError {
         /// What was found.
         what: &'static str,
     },
-    /// An earlier commit failed half-way: what is on disk is certain again only after opening anew.
+    /// An earlier commit failed half-way. What is on disk is known only after the registry is opened again.
     #[error("the registry in {} stopped after a failed write: start the daemon again", dir.display())]
     Stopped {
         /// The registry's directory.
         dir: PathBuf,
     },
-    /// A record above 4 MiB, or one that cannot be encoded.
+    /// A record is larger than 4 MiB or cannot be encoded.
     #[error("a record cannot be stored ({what}): make it smaller")]
     Unstorable {
         /// Why not.

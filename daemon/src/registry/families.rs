@@ -32,8 +32,8 @@ impl Registry {
         Ok(issuers)
     }
 
-    /// The self-signed certificates (DER) of a family's issuing keys, by the id of the issuing key. They sign one when the
-    /// Master of their family is revoked.
+    /// The self-signed certificates (DER) of a family's issuing keys, by the id of the issuing key. They sign one when
+    /// the Master of their family is revoked.
     pub fn roots(&self, family: Id) -> Result<Vec<(Id, Vec<u8>)>, RegistryError> {
         self.view()?.records_by_id(Table::Roots.of(family))
     }

@@ -1,11 +1,11 @@
-//! Where each record is: the first byte of a key names its table, fixed big-endian fields follow,
-//! so that a range of keys is a page.
+//! Keys of records: the first byte is the table, then come fields of fixed length, numbers big-endian. So a page of a
+//! list is a range of keys.
 
 use keywright_proto::Id;
 
 use super::error::RegistryError;
 
-/// The tables, all in one sled tree: only so is a commit atomic. Numbers are never reused.
+/// The tables. All are in one sled tree, because only then is a commit atomic. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Table {
@@ -21,11 +21,11 @@ pub(super) enum Table {
     Issuers = 0x11,
     /// Key → [`super::records::Key`]
     Keys = 0x20,
-    /// complement of last_seen, Key → nothing; newest first
+    /// complement of last_seen, Key → nothing: the index of Keys by last seen, newest first
     KeysBySeen = 0x21,
     /// Key, family → [`super::records::Membership`]
     Memberships = 0x22,
-    /// family, Key → nothing
+    /// family, Key → nothing: the index of Keys by family
     KeysByFamily = 0x23,
     /// Lock → [`super::records::Lock`]
     Locks = 0x30,
@@ -41,7 +41,7 @@ pub(super) enum Table {
     StatementEntries = 0x41,
     /// Key, Lock → [`super::records::Confirmation`]
     Confirmations = 0x42,
-    /// Key, family, digest → [`super::records::Statement`], beside the newest one
+    /// Key, family, digest → [`super::records::Statement`]s that are kept beside the newest one
     OlderStatements = 0x43,
     /// Key, family, digest, first Lock of the chunk → entries
     OlderEntries = 0x44,
@@ -51,13 +51,13 @@ pub(super) enum Table {
     SignedConfirmations = 0x46,
     /// digest → [`super::records::StatementRef`]
     StatementDigests = 0x47,
-    /// family, issuing key → its own root certificate, DER, once the Master was revoked
+    /// family, issuing key → its self-signed certificate, DER, made when the Master was revoked
     Roots = 0x48,
     /// Key, family, first Lock of the chunk → [`super::records::RemovedRight`]s
     RemovedRights = 0x49,
     /// family, Lock, signer → [`super::records::LockRemoval`]
     LockRemovals = 0x4a,
-    /// family, Lock → [`super::records::Lock`], in place of its records above
+    /// family, Lock → [`super::records::Lock`]; the Lock has no record in `Locks` and `LocksByFamily` then
     RemovedLocks = 0x4b,
     /// number → [`super::records::Intent`]
     Intents = 0x50,
@@ -73,17 +73,17 @@ pub(super) enum Table {
     Pieces = 0xf0,
 }
 
-/// Tables small enough to be counted before the daemon is on the bus.
+/// Tables small enough to be counted whenever the registry is opened.
 pub(super) const SMALL: [Table; 5] =
     [Table::Families, Table::Issuers, Table::Intents, Table::IntentEntries, Table::Leftovers];
 
 impl Table {
-    /// The key of the only record, or of all records as a prefix.
+    /// The key of a table's only record, or the prefix of all its records.
     pub(super) fn key(self) -> Vec<u8> {
         vec![self as u8]
     }
 
-    /// The key, or prefix, of this and further fields.
+    /// A key, or a prefix of keys, with these fields.
     pub(super) fn with(self, fields: &[&[u8]]) -> Vec<u8> {
         let mut key = self.key();
         fields.iter().for_each(|field| key.extend_from_slice(field));
@@ -117,7 +117,7 @@ fn too_short() -> RegistryError {
     RegistryError::damaged("a record's key is too short")
 }
 
-/// The first key after all keys with this prefix. A prefix begins with a table, so one exists.
+/// The first key after all keys with this prefix. There is one, because a prefix begins with a table.
 pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_after_the_prefix_and_nothing_else() {
+    fn end_of_a_prefix_is_the_next_key_after_it() {
         assert_eq!(end_of(&[0x10, 0x07]), [0x10, 0x08]);
         assert_eq!(end_of(&[0x10, 0xff, 0xff]), [0x11]);
     }

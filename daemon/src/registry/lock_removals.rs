@@ -46,8 +46,8 @@ impl Registry {
 }
 
 impl Batch {
-    /// Puts the removal of a Lock, by its signer. If one by the same signer is there already, nothing changes. The Lock
-    /// stays on the lists until [`Batch::set_lock_removed`].
+    /// Puts the removal of a Lock, by its signer. If one by the same signer is there already, nothing changes. The
+    /// Lock stays on the lists until [`Batch::set_lock_removed`].
     pub fn put_lock_removal(&mut self, family: Id, removal: LockRemoval) -> &mut Self {
         self.exchanged().write(move |view, changes| {
             let signer = claimed_removal(&removal.cose).map(|(_, signer)| signer);
@@ -61,8 +61,8 @@ impl Batch {
         })
     }
 
-    /// Takes a Lock off the lists and out of every group, or puts it back on the lists. Nothing changes where that is so
-    /// already. The caller keeps the family's count of Locks.
+    /// Takes a Lock off the lists and out of every group, or puts it back on the lists. Nothing changes where that is
+    /// so already. The caller keeps the family's count of Locks.
     pub fn set_lock_removed(&mut self, family: Id, lock: Id, removed: bool) -> &mut Self {
         self.exchanged().write(move |view, changes| {
             if removed {

@@ -4,8 +4,9 @@
 //! `Damaged` if a record is lost or altered, and with `Io` if the disk cannot be read.
 //!
 //! - One module a subject holds its reads and writes: `families`, `keys`, `locks`, `groups`, `statements`,
-//!   `older_statements`, `statement_digests`, `revocations`, `confirmations`, `removed_rights`, `lock_removals`, `intents`,
-//!   `audit_log`, `serialization_numbers`. The records are in [`records`], their keys in `layout`, long lists in `chunks`.
+//!   `older_statements`, `statement_digests`, `revocations`, `confirmations`, `removed_rights`, `lock_removals`,
+//!   `intents`, `audit_log`, `serialization_numbers`. The records are in [`records`], their keys in `layout`, long
+//!   lists in `chunks`.
 //! - A [`Batch`] becomes `changes`, and those one durable commit in `store`; `watchers` are told of it.
 //! - Below: `view` (reads), `pieces` (large values), `codec` (bytes), `directory` (files), `engine` (sled).
 //! - To add a field to a record, see `schema`.
@@ -105,8 +106,8 @@ impl Registry {
     /// Writes a batch, all or nothing. It is durable when this returns; then the watchers are called.
     ///
     /// # Errors
-    /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on. Whether the batch
-    /// was written is then known after opening again.
+    /// Any error: nothing was written, or the registry has stopped and answers `Stopped` from then on. Whether the
+    /// batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
         let mut notices = Notices::default();
         self.0.store.commit(|view, changes| {
@@ -117,8 +118,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads and counts every record, and checks the hash chain of the audit log. With 100,000 Locks it takes half a second
-    /// and 50 MB.
+    /// Reads and counts every record, and checks the hash chain of the audit log. With 100,000 Locks it takes half a
+    /// second and 50 MB.
     ///
     /// # Errors
     /// `Damaged`, naming what is lost or altered.

@@ -1,38 +1,38 @@
-//! Pages of long lists.
+//! Pages of long lists, and the filter that says which items are listed.
 
 use keywright_proto::Id;
 
 use super::error::RegistryError;
 
-/// A part of a list, in the order of ids.
+/// One page of a list, in the order of ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// Where the next page starts: give it as `after`. None: this was the last page.
+    /// The value of `after` for the next page; `None` on the last page.
     pub next: Option<Id>,
 }
 
-/// Which items a list is about.
+/// Which items are listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only those of this family.
     pub family: Option<Id>,
-    /// Only those with this in their name, in any case, or at the start of their id.
+    /// Only those whose name contains this, in upper or lower case, or whose id starts with it.
     pub query: Option<String>,
 }
 
 impl Filter {
-    /// Whether an item of this family, id and name is meant.
+    /// Whether an item of this family, id and name is listed.
     pub fn admits(&self, family: Id, id: Id, name: &str) -> bool {
         self.family.is_none_or(|wanted| wanted == family) && Query::new(self).matches(id, name)
     }
 }
 
-/// A query, prepared for a hundred thousand names.
+/// A query, prepared once to be compared with 100,000 names.
 pub(super) struct Query {
     text: Option<String>,
-    /// As the start of an id, where it can be one: its hexadecimal digits as numbers.
+    /// The values of its digits if all of them are hexadecimal, so that it may be the start of an id.
     digits: Option<Vec<u8>>,
 }
 
@@ -44,7 +44,7 @@ impl Query {
         Self { text, digits }
     }
 
-    /// Nothing is asked: names need not be looked at.
+    /// Whether every item matches.
     pub(super) fn is_empty(&self) -> bool {
         self.text.is_none()
     }
@@ -57,12 +57,12 @@ impl Query {
     }
 }
 
-/// Whether a name has this text, which is in lower case, in any case.
+/// Whether a name in upper or lower case contains this text, which is in lower case.
 fn contains(name: &str, text: &str) -> bool {
     if !(name.is_ascii() && text.is_ascii()) {
         return name.to_lowercase().contains(text);
     }
-    // The same without a copy of every name.
+    // The same, without a lower-case copy of every name.
     let text = text.as_bytes();
     text.is_empty()
         || name.as_bytes().windows(text.len()).any(|part| part.eq_ignore_ascii_case(text))
@@ -73,7 +73,7 @@ fn starts_with(id: Id, digits: &[u8]) -> bool {
     digits.len() <= 32 && own.zip(digits).all(|(own, digit)| own == *digit)
 }
 
-/// The first `limit` items; one more is looked for, to know whether there is a next page.
+/// Takes the first `limit` items. One more is read to find out whether there is a next page.
 pub(super) fn page<T>(
     mut items: impl Iterator<Item = Result<(Id, T), RegistryError>>,
     limit: usize,
@@ -84,7 +84,7 @@ pub(super) fn page<T>(
     Ok(Page { items: found, next })
 }
 
-/// The least key after an id in a table with a prefix: where a page starts.
+/// The first key of a page: the smallest one after the id `after` with this prefix.
 pub(super) fn start_after(prefix: &[u8], after: Option<Id>) -> Vec<u8> {
     let mut start = prefix.to_vec();
     if let Some(after) = after {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_finds_names_in_any_case() {
+    fn query_ignores_case() {
         for (name, text, found) in [
             ("Gate 1", "gate", true),
             ("North GATE", "gate", true),

@@ -1,19 +1,19 @@
-//! Large values in several pieces: one that sled would put into a blob file would not be durable.
+//! Splits large values into pieces: sled never syncs the blob files that it makes of large values.
 
 use super::{codec, error::RegistryError, layout::Table};
 
-/// The longest piece of a value, in bytes: from 16 KB on sled makes blob files, which it never syncs.
+/// The longest piece of a value, in bytes. sled makes blob files of values from 16 KB on.
 const PIECE: usize = 7 * 1024;
 
-/// First byte of a stored value: it is whole.
+/// First byte of a stored value that is in one piece.
 pub(super) const WHOLE: u8 = 0;
-/// First byte of a stored value: two bytes with the number of further pieces follow.
+/// First byte of a stored value that is split. Two bytes with the number of further pieces follow.
 pub(super) const SPLIT: u8 = 1;
 
 /// A key and a stored value.
 pub(super) type Stored = (Vec<u8>, Vec<u8>);
 
-/// The stored values of a payload: its own, and those of further pieces.
+/// The stored values of a payload: first the one under its own key, then those of further pieces.
 pub(super) fn pieces(key: &[u8], payload: &[u8]) -> Result<Vec<Stored>, RegistryError> {
     let sealed = codec::seal(key, payload);
     if sealed.len() <= PIECE {
@@ -30,6 +30,7 @@ pub(super) fn pieces(key: &[u8], payload: &[u8]) -> Result<Vec<Stored>, Registry
     Ok(values.collect())
 }
 
+/// How many further pieces a stored value has.
 pub(super) fn further_pieces(stored: &[u8]) -> u16 {
     match stored {
         [SPLIT, high, low, ..] => u16::from_be_bytes([*high, *low]),
@@ -37,6 +38,7 @@ pub(super) fn further_pieces(stored: &[u8]) -> u16 {
     }
 }
 
+/// The key of a further piece of the value under `key`.
 pub(super) fn piece_key(key: &[u8], position: u16) -> Vec<u8> {
     Table::Pieces.with(&[key, &position.to_be_bytes()])
 }

@@ -1,6 +1,7 @@
-//! What the registry keeps. A change of any of these is a new version with a migration.
+//! The records that the registry stores.
 //!
-//! Nothing here is secret: no PIN, no PUK, no management key is ever written to disk.
+//! They are stored without field names: whoever changes one follows the recipe in `schema`. Nothing here is secret: no
+//! PIN, PUK or management key is ever written to disk.
 
 use keywright_proto::{Id, Kind, Role};
 use serde::{Deserialize, Serialize};
@@ -8,10 +9,10 @@ use serde::{Deserialize, Serialize};
 /// Seconds since 1970-01-01 UTC.
 pub type UnixTime = u64;
 
-/// A family whose root this station has pinned.
+/// A family whose root certificate this station has pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Family {
-    /// The whole root certificate, DER. Never replaced.
+    /// The root certificate, DER. Never replaced.
     pub root: Vec<u8>,
     /// When it was pinned.
     pub pinned: UnixTime,
@@ -19,16 +20,16 @@ pub struct Family {
     pub locks: u32,
 }
 
-/// An issuing key (slot 9C) of a family: its certificate and what it publishes.
+/// An issuing key (slot 9C) of a family: its certificates and its CRL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issuer {
     /// The family.
     pub family: Id,
-    /// CA certificates, DER: its own first, the root last.
+    /// CA certificates, DER: from its own to the root.
     pub chain: Vec<Vec<u8>>,
     /// Its newest CRL, DER.
     pub crl: Vec<u8>,
-    /// Serial numbers that its next CRL has to list.
+    /// Serial numbers that have to be added to its next CRL.
     pub to_revoke: Vec<Vec<u8>>,
 }
 
@@ -39,11 +40,11 @@ pub struct Key {
     pub access_key: Vec<u8>,
     /// The last part of its object path.
     pub label: String,
-    /// What people call it; a label of this station.
+    /// The name that people gave it. Only this station knows it.
     pub name: String,
-    /// The family and role shown first.
+    /// The family that is shown first.
     pub family: Id,
-    /// See `family`.
+    /// The role in that family.
     pub role: Role,
     /// The issuing key (slot 9C), DER SubjectPublicKeyInfo, on Master and Backup Keys.
     pub issuing_key: Option<Vec<u8>>,
@@ -55,13 +56,13 @@ pub struct Key {
     pub model: String,
     /// When it was last plugged in here.
     pub last_seen: UnixTime,
-    /// Never admitted again.
+    /// It is revoked and will never be admitted again.
     pub revoked: bool,
-    /// The factory PUK was offered to it once (and never is again).
+    /// The factory PUK was tried on it. It is never tried again.
     pub puk_tried: bool,
 }
 
-/// What a family says of a Key.
+/// The membership of a Key in a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// The role in this family.
@@ -79,7 +80,7 @@ pub struct Membership {
 pub struct Lock {
     /// Its identity key, DER SubjectPublicKeyInfo.
     pub identity_key: Vec<u8>,
-    /// What people call it.
+    /// The name that people gave it.
     pub name: String,
     /// Its family.
     pub family: Id,
@@ -87,61 +88,62 @@ pub struct Lock {
     pub certificate: Vec<u8>,
     /// The issuing key that signed it.
     pub issuer: Id,
-    /// Heard of lately.
+    /// Whether a message of it arrived lately.
     pub online: bool,
-    /// When it was last heard of; when it was added, until then.
+    /// When its last message arrived; before the first one, when it was added.
     pub last_seen: UnixTime,
 }
 
-/// A group of Locks, by a hash of its family and name.
+/// A named group of Locks. Its id is a hash of its family and name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// The family that it belongs to.
     pub family: Id,
-    /// What people call it; a label of this station.
+    /// The name that people gave it. Only this station knows it.
     pub name: String,
     /// How many Locks are in it.
     pub locks: u32,
 }
 
-/// Which Locks a statement is about.
+/// Which Locks a statement covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
-    /// Every Lock of the family, present and future (leaf `*`).
+    /// Every Lock of the family, now and later (leaf `*`).
     All,
-    /// So many Locks, listed in [`LockEntry`] chunks.
+    /// This many Locks. They are listed as [`LockEntry`]s.
     Listed(u32),
 }
 
-/// The newest statement on a Key in a family.
+/// A statement on a Key in a family: which Locks admit it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
-    /// None: a revocation.
+    /// Its version; `None` for a revocation.
     pub version: Option<u64>,
     /// The COSE_Sign1, as it is given to Locks.
     pub cose: Vec<u8>,
-    /// What the salts of its leaves are derived from.
+    /// The seed from which the salts of its leaves are derived.
     pub salt_seed: [u8; 32],
-    /// Its Locks.
+    /// The Locks that it covers.
     pub scope: Scope,
-    /// How many of the listed ones it allows; the others it denies.
+    /// How many of the listed Locks it allows. It denies the others.
     pub allowed: u32,
     /// When it was signed.
     pub issued: UnixTime,
 }
 
-/// One Lock in a statement. Entries are kept sorted by `lock`.
+/// One Lock that a statement lists. Entries are stored sorted by `lock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LockEntry {
     /// The Lock's id.
     pub lock: Id,
     /// SHA-256 of the Lock's SubjectPublicKeyInfo.
     pub key_hash: [u8; 32],
-    /// Allowed, or denied.
+    /// Whether the statement allows the Key at this Lock, or denies it.
     pub allow: bool,
 }
 
-/// A job whose write has begun: written before the first change to a token, removed with the commit.
+/// A job whose write has begun. It is stored before the first change to a token, and removed by the commit that ends
+/// the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The serialization's number.
@@ -150,17 +152,17 @@ pub struct Intent {
     pub kind: Kind,
     /// The name reviewed for it.
     pub name: String,
-    /// When the write began; every certificate of the job starts here.
+    /// When the write began. Every certificate of the job is valid from then on.
     pub started: UnixTime,
-    /// The family; none before a Master's own issuing key exists.
+    /// The family; `None` until a new Master's issuing key exists.
     pub family: Option<Id>,
-    /// The issuing Key; none for a Master.
+    /// The issuing Key; `None` for a Master.
     pub issuer: Option<IntentIssuer>,
     /// The Key that is being made.
     pub candidate: IntentCandidate,
-    /// The Locks reviewed for it; listed ones are in the intent's [`LockEntry`] chunks.
+    /// The Locks reviewed for it. Listed ones are stored as [`LockEntry`]s under the job's number.
     pub scope: Scope,
-    /// What exists so far.
+    /// What is done so far.
     pub made: IntentMade,
 }
 
@@ -177,12 +179,12 @@ pub struct IntentIssuer {
     pub port: String,
 }
 
-/// The Key that an [`Intent`] makes: by what it can be known again.
+/// The Key that an [`Intent`] makes: how it is recognized when it is plugged in again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentCandidate {
     /// The last part of its object path.
     pub label: String,
-    /// Its access key where it had one before, DER SubjectPublicKeyInfo.
+    /// Its access key before the job, if it had one, DER SubjectPublicKeyInfo.
     pub access_key: Option<Vec<u8>>,
     /// The CHUID's GUID before the job.
     pub guid_before: Option<[u8; 16]>,
@@ -198,17 +200,17 @@ pub struct IntentCandidate {
     pub serial: String,
 }
 
-/// What an interrupted job finds done. Each field is on disk before the step that it announces,
-/// or right after the step whose result it holds.
+/// The progress of a job, from which it is resumed after an interruption. A field is stored before the step that it
+/// announces, or right after the step whose result it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentMade {
-    /// The closer look passed: from here on, keys and objects without a certificate are this job's own.
+    /// The token was checked for foreign keys and objects: those without a certificate are this job's own from now on.
     pub looked: bool,
     /// The access key generated, DER SubjectPublicKeyInfo.
     pub access_key: Option<Vec<u8>>,
     /// The issuing key generated, DER SubjectPublicKeyInfo.
     pub issuing_key: Option<Vec<u8>>,
-    /// Serial numbers fixed for the certificates of this job: access first, CA second.
+    /// Serial numbers chosen for the certificates of this job: access first, CA second.
     pub serials: Vec<Vec<u8>>,
     /// The CA certificate, signed.
     pub ca_certificate: Option<Vec<u8>>,
@@ -218,9 +220,9 @@ pub struct IntentMade {
     pub container: Option<u32>,
     /// The new CA's first CRL, signed.
     pub crl: Option<Vec<u8>>,
-    /// The statement's version, fixed before it is signed.
+    /// The statement's version, chosen before it is signed.
     pub version: Option<u64>,
-    /// What the salts of its leaves are derived from.
+    /// The seed from which the salts of its leaves are derived.
     pub salt_seed: [u8; 32],
     /// The statement, signed.
     pub statement: Option<Vec<u8>>,
@@ -228,90 +230,90 @@ pub struct IntentMade {
     pub pin_begun: bool,
     /// A new management key was about to be set.
     pub management_key_begun: bool,
-    /// The factory PUK was about to be offered.
+    /// The factory PUK was about to be tried.
     pub puk_begun: bool,
     /// The PUK was replaced.
     pub puk_replaced: bool,
 }
 
-/// What a rolled-back job left on a token, by the token's GUID: reused by the next job.
+/// What a rolled-back job left on a token, by the token's GUID. The next job on that token may replace it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
-    /// A key without right, DER SubjectPublicKeyInfo (slot 9A).
+    /// A key in slot 9A that has no right, DER SubjectPublicKeyInfo.
     pub access_key: Option<Vec<u8>>,
-    /// The same for slot 9C.
+    /// A key in slot 9C that has no right, DER SubjectPublicKeyInfo.
     pub issuing_key: Option<Vec<u8>>,
-    /// The factory PUK was offered to it once.
+    /// The factory PUK was tried on it.
     pub puk_tried: bool,
 }
 
-/// A security-relevant event, in order.
+/// An event of the audit log, by its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {
-    /// When.
+    /// When it happened.
     pub time: UnixTime,
-    /// What, as a stable word: `key-made`, `lock-added`, `family-pinned`…
+    /// Its name, which is stable: `key-made`, `lock-added`, `family-pinned`…
     pub event: String,
-    /// To what: field names and values, sorted.
+    /// Names and values of its fields, sorted.
     pub fields: Vec<(String, String)>,
     /// The hash of the event before it, as `keywright_proto::audit` takes it.
     pub previous: [u8; 32],
 }
 
-/// What is left of the log.
+/// The extent of the audit log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditExtent {
     /// The position of the oldest event.
     pub first: u64,
-    /// How many bytes all records have.
+    /// The size of all records in bytes.
     pub bytes: u64,
 }
 
-/// A Lock's newest confirmation about a Key: what makes a right `active`, or ends `removing`.
+/// A Lock's newest confirmation about a Key. It makes a right `active`, or ends `removing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
-    /// The statement's version; none for a revocation.
+    /// The version of the confirmed statement; `None` for a revocation.
     pub version: Option<u64>,
-    /// What the Lock does now: allow, or deny.
+    /// Whether the Lock admits the Key now.
     pub allow: bool,
     /// When the confirmation was made.
     pub time: UnixTime,
 }
 
-/// A revocation that this station has heard, whether it counts or not.
+/// A revocation that this station has received, whether it is in force or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// The Key that is revoked.
     pub key: Id,
     /// The COSE_Sign1.
     pub cose: Vec<u8>,
-    /// What the salt of its leaf is derived from.
+    /// The seed from which the salt of its leaf is derived.
     pub salt_seed: [u8; 32],
-    /// When this station first saw it: the delay of a senior's revocation begins then.
+    /// When this station first saw it. The delay before the revocation of a senior Key is in force begins then.
     pub first_seen: UnixTime,
-    /// Why, as a person said it here; empty where it was heard of.
+    /// The reason that a person gave at this station; empty if the revocation came from elsewhere.
     pub reason: String,
 }
 
-/// What a Lock said, as it signed it: beside [`Confirmation`], to be handed on.
+/// A Lock's newest confirmation about a Key as the Lock signed it, to be passed on to other stations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedConfirmation {
-    /// The COSE_Sign1 of the newest confirmation.
+    /// The COSE_Sign1.
     pub cose: Vec<u8>,
     /// The newest version that the Lock has ever reported for the Key.
     pub newest_version: u64,
 }
 
-/// A right that was removed, and when the first statement of those that deny it now was signed, or heard of.
+/// A right that was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedRight {
     /// The Lock.
     pub lock: Id,
-    /// See above.
+    /// When the first statement of the current unbroken run of denials was signed.
     pub since: UnixTime,
 }
 
-/// The removal of a Lock that this station has heard, whether it counts or not.
+/// The removal of a Lock from its family that this station has received, whether it is in force or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockRemoval {
     /// The Lock.
@@ -320,31 +322,31 @@ pub struct LockRemoval {
     pub key_hash: [u8; 32],
     /// The COSE_Sign1.
     pub cose: Vec<u8>,
-    /// When this station first heard of it.
+    /// When this station first saw it.
     pub first_seen: UnixTime,
 }
 
-/// Which statement has a digest.
+/// Which statement has a certain digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementRef {
     /// The Key.
     pub key: Id,
     /// The family.
     pub family: Id,
-    /// Its version; none for a revocation.
+    /// Its version; `None` for a revocation.
     pub version: Option<u64>,
 }
 
-/// A Lock without its certificate: what lists and searches read.
+/// A Lock without its certificate, for lists and searches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockSummary {
-    /// What people call it. First, because a search decodes only this.
+    /// The name that people gave it. It is the first field, because a search decodes only this one.
     pub name: String,
     /// Its family.
     pub family: Id,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub key_hash: [u8; 32],
-    /// Heard of lately.
+    /// See [`Lock::online`].
     pub online: bool,
     /// See [`Lock::last_seen`].
     pub last_seen: UnixTime,

@@ -1,5 +1,5 @@
-//! Since when each removed right has been denied: a Lock may take its time to confirm a removal, and people are told how
-//! long it has been due.
+//! Since when each removed right has been denied: a Lock may take its time to confirm a removal, and people are told
+//! how long it has been due.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,8 @@ impl Registry {
     }
 }
 
-/// Takes a new statement into account: a right that it denies and that was not denied before is removed since `issued`.
+/// Takes a new statement into account: a right that it denies and that was not denied before is removed since
+/// `issued`.
 pub(super) fn update_removed_rights(
     view: &View<'_>,
     changes: &mut Changes,

@@ -15,8 +15,8 @@ impl Registry {
 }
 
 impl Batch {
-    /// Puts a revocation, by its digest. If it is there already, nothing changes: it keeps the time at which it was first
-    /// seen.
+    /// Puts a revocation, by its digest. If it is there already, nothing changes: it keeps the time at which it was
+    /// first seen.
     pub fn put_revocation(&mut self, family: Id, revocation: Revocation) -> &mut Self {
         self.notices.statements.push(revocation.key);
         self.exchanged().write(move |view, changes| {

@@ -1,12 +1,13 @@
-//! Serialization numbers, never used twice: whole blocks of them are reserved on disk, so that most cost no write.
+//! Serialization numbers, which are never used twice. They are reserved on disk in blocks, so that most cost no write.
 
 use std::sync::PoisonError;
 
 use super::{Registry, error::RegistryError, layout::Table};
 
+/// How many numbers are reserved at once.
 const BLOCK: u64 = 64;
 
-/// Numbers reserved on disk and not yet given out: `next..end`.
+/// Numbers that are reserved on disk and not used yet: `next..end`.
 #[derive(Default)]
 pub(super) struct ReservedNumbers {
     next: u64,
@@ -14,10 +15,10 @@ pub(super) struct ReservedNumbers {
 }
 
 impl Registry {
-    /// The next serialization number, from 1 up. Numbers are skipped when the daemon ends, and never reused.
+    /// The next serialization number, from 1 up. The unused rest of a block is skipped when the daemon ends.
     ///
     /// # Errors
-    /// As [`Registry::commit`], once in 64 calls.
+    /// Those of [`Registry::commit`], in one of 64 calls.
     pub fn take_serialization_number(&self) -> Result<u64, RegistryError> {
         let mut reserved = self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         if reserved.next == reserved.end {

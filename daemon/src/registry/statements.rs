@@ -74,8 +74,8 @@ impl Registry {
 }
 
 impl Batch {
-    /// Puts the newest statement on a Key in a family with the Locks that it lists (each at most once). It replaces the
-    /// statement that is there, with its Locks.
+    /// Puts the newest statement on a Key in a family with the Locks that it lists (each at most once). It replaces
+    /// the statement that is there, with its Locks.
     pub fn put_statement(
         &mut self,
         key: Id,

@@ -1,9 +1,12 @@
-//! sled behind typed bytes: checked values, one atomic and durable commit, counts that betray a lost record.
+//! The open database: atomic, durable commits, and the detection of lost records.
 //!
-//! Silent loss is noticed in three ways: every value has a checksum; [`Head`] counts the records of each table
-//! (small tables are counted at opening, all of them by [`Store::verify`], which takes too long before the bus
-//! name is requested); and a commit's number is noted beside the database when it is acknowledged, so that a
-//! database cut short is refused at opening.
+//! Silent loss is detected in three ways:
+//!
+//! - Every value has a checksum.
+//! - [`Head`] counts the records of each table. Small tables are counted when the registry is opened;
+//!   [`Store::verify`] counts all of them, which takes too long for a start.
+//! - The number of each acknowledged commit is written beside the database, so that a database that was cut short is
+//!   refused when it is opened.
 
 use std::{
     collections::BTreeMap,
@@ -26,10 +29,10 @@ use super::{
     view::View,
 };
 
-/// What every commit renews.
+/// The record that every commit rewrites.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// How many commits there were.
+    /// The number of the newest commit.
     pub(super) sequence: u64,
     /// How many records each table has.
     pub(super) counts: BTreeMap<u8, u64>,
@@ -40,8 +43,8 @@ pub(super) struct Store {
     db: sled::Db,
     files: Files,
     head: Mutex<Head>,
-    /// Held to read while several records are read that belong read_lock, to write while a commit changes them.
-    read_lock: RwLock<()>,
+    /// Held shared by every [`View`], exclusively by a commit: no record changes between two reads of one view.
+    commit_lock: RwLock<()>,
     stopped: AtomicBool,
 }
 
@@ -51,12 +54,12 @@ impl Store {
             db,
             files,
             head: Mutex::default(),
-            read_lock: RwLock::default(),
+            commit_lock: RwLock::default(),
             stopped: AtomicBool::new(false),
         }
     }
 
-    /// Reads the head, once the schema is known to be ours.
+    /// Reads the head, once the format number is known to be ours. `Damaged` if acknowledged commits are missing.
     pub(super) fn load_head(&self) -> Result<(), RegistryError> {
         let head: Head = self
             .view()?
@@ -79,12 +82,12 @@ impl Store {
 
     pub(super) fn view(&self) -> Result<View<'_>, RegistryError> {
         self.check_running()?;
-        let read_lock = self.read_lock.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(View { db: &self.db, dir: self.files.dir(), _read_lock: read_lock })
+        let commit_lock = self.commit_lock.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(View { db: &self.db, dir: self.files.dir(), _commit_lock: commit_lock })
     }
 
-    /// Collects changes and commits them, one caller at a time. Durable when it returns; after an error
-    /// nothing of it was written, or the store has stopped.
+    /// Calls `collect` for the changes and commits them, one caller at a time. They are durable when this returns.
+    /// After an error none of them was written, or the store has stopped.
     pub(super) fn commit(
         &self,
         collect: impl FnOnce(&View<'_>, &mut Changes) -> Result<(), RegistryError>,
@@ -98,7 +101,7 @@ impl Store {
             stage(&view, changes, &mut next)?
         };
         self.files.check_room(batch.bytes)?;
-        // From here on sled may hold what the disk does not: an error ends the use of this store.
+        // From here on, sled may have changes in memory that are not on disk: an error stops the store.
         let written = self.write(batch.sled).and_then(|()| self.files.acknowledge(next.sequence));
         match written {
             Ok(()) => *head = next,
@@ -107,12 +110,12 @@ impl Store {
         written
     }
 
-    /// Reads every record and counts them. With 100,000 Locks it takes half a second.
+    /// Reads and counts the records of every table. With 100,000 Locks it takes half a second.
     pub(super) fn verify(&self) -> Result<(), RegistryError> {
         (Table::Numbers as u8..Table::Pieces as u8).try_for_each(|table| self.verify_table(table))
     }
 
-    /// The same for one table, given by its number. Commits wait for it.
+    /// Reads and counts the records of the table with this number. Commits wait until it is done.
     pub(super) fn verify_table(&self, table: u8) -> Result<(), RegistryError> {
         let head = self.lock_head();
         let expected = head.counts.get(&table).copied().unwrap_or_default();
@@ -131,7 +134,7 @@ impl Store {
         }
     }
 
-    /// The lengths of all values, as sled has them.
+    /// The lengths of all stored values.
     #[cfg(test)]
     pub(super) fn stored_sizes(&self) -> Vec<usize> {
         self.db.iter().values().map(|value| value.map_or(usize::MAX, |value| value.len())).collect()
@@ -140,7 +143,7 @@ impl Store {
     fn write(&self, batch: sled::Batch) -> Result<(), RegistryError> {
         let dir = self.files.dir();
         {
-            let _alone = self.read_lock.write().unwrap_or_else(PoisonError::into_inner);
+            let _alone = self.commit_lock.write().unwrap_or_else(PoisonError::into_inner);
             catch_sled_panic(dir, || self.db.apply_batch(batch))?;
         }
         catch_sled_panic(dir, || self.db.flush())?;
@@ -164,7 +167,7 @@ struct Staged {
     bytes: usize,
 }
 
-/// Changes as sled takes them, pieces and the head's counts included.
+/// Turns changes into a sled batch, with large values in pieces, and counts them in the head.
 fn stage(view: &View<'_>, changes: Changes, head: &mut Head) -> Result<Staged, RegistryError> {
     let mut staged = Staged { sled: sled::Batch::default(), bytes: 0 };
     for (key, payload) in changes.payloads {

@@ -1,4 +1,4 @@
-//! Reading: checked values, one by one or in the order of keys.
+//! Reads records, with their checksums checked, one by one or in the order of their keys.
 
 use std::{path::Path, sync::RwLockReadGuard};
 
@@ -14,11 +14,12 @@ use super::{
     pieces::{SPLIT, WHOLE, further_pieces, piece_key},
 };
 
-/// A consistent look at the records. Never take a second one on the same thread.
+/// A consistent view of the records: no commit changes them while it lives. A thread that takes a second one deadlocks
+/// when a commit waits in between.
 pub(super) struct View<'a> {
     pub(super) db: &'a sled::Db,
     pub(super) dir: &'a Path,
-    pub(super) _read_lock: RwLockReadGuard<'a, ()>,
+    pub(super) _commit_lock: RwLockReadGuard<'a, ()>,
 }
 
 impl View<'_> {
@@ -52,7 +53,7 @@ impl View<'_> {
                 Ok(None) => None,
                 Err(error) => Some(Err(error)),
             };
-            // An iterator that failed once is not asked again.
+            // sled's iterator is not called again after an error.
             if !matches!(next, Some(Ok(_))) {
                 range = None;
             }
@@ -106,7 +107,7 @@ impl View<'_> {
         last.map(|(key, stored)| Ok((key.clone(), self.payload(&key, stored)?))).transpose()
     }
 
-    /// What is stored under a key, unchecked.
+    /// The stored value under a key, with its checksum not checked.
     pub(super) fn stored(&self, key: &[u8]) -> Result<Option<IVec>, RegistryError> {
         catch_sled_panic(self.dir, || self.db.get(key))
     }

@@ -73,7 +73,7 @@ impl Write {
         batch.put_statement(key, family, statement, locks);
         let (kind, serialization) = (intent.kind.role(), Some(intent.number));
         let made = AuditEvent::KeyMade { family, key, kind, locks: allowed, serialization };
-        batch.audit(now, made.word(), made.fields(self.order.asked_by));
+        batch.audit(now, made.name(), made.fields(self.order.asked_by));
         for guid in [intent.candidate.guid, intent.candidate.guid_before].into_iter().flatten() {
             batch.remove_leftover(guid);
         }
@@ -97,7 +97,7 @@ impl Write {
         if self.order.intent.kind == Kind::Master {
             batch.put_family(family, Family { root: ca.clone(), pinned: now, locks: 0 });
             let pinned = AuditEvent::FamilyPinned { family };
-            batch.audit(now, pinned.word(), pinned.fields(self.order.asked_by));
+            batch.audit(now, pinned.name(), pinned.fields(self.order.asked_by));
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ pub fn roll_back(
         batch.put_leftover(guid, leftover);
     }
     let event = AuditEvent::JobRolledBack { serialization: number, kind: intent.kind };
-    batch.audit(clock::unix_seconds(), event.word(), event.fields(by));
+    batch.audit(clock::unix_seconds(), event.name(), event.fields(by));
     batch.remove_intent(number);
     registry.commit(batch)?;
     Ok(Some(intent))

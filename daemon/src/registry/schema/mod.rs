@@ -1,22 +1,24 @@
-//! The registry's format number, and the migrations from each format to the next.
+//! The registry's format number, and the migrations from each format to the next. How to add a field to a record.
 //!
-//! A record has neither field names nor a version of its own (bincode), so one field more or less makes all stored records
-//! of that kind unreadable. Each migration therefore has its own copies of the records that it reads and writes, as they
-//! were in those two formats. It uses nothing of [`super::records`] or [`super::layout`], which change.
+//! A record has neither field names nor a version of its own (bincode), so one field more or less makes all stored
+//! records of that kind unreadable. Each migration therefore has its own copies of the records that it reads and
+//! writes, as they were in those two formats. It uses nothing of [`super::records`] or [`super::layout`], which
+//! change.
 //!
 //! To add a field to a record, where `N` is the newest format:
 //!
-//! 1. Before any change, check that `tests/fixtures/registry-vN` exists. Otherwise make it with the ignored test `freeze`.
-//! 2. Make `schema/vN.rs`, the migration from format `N` to `N + 1`. Copy into it the record as it is now and every record
-//!    that it contains. Then copy them again with the new field. Neither copy is ever changed after a release.
+//! 1. Before any change, check that `tests/fixtures/registry-vN` exists. Otherwise make it with the ignored test
+//!    `freeze`.
+//! 2. Make `schema/vN.rs`, the migration from format `N` to `N + 1`. Copy into it the record as it is now and every
+//!    record that it contains. Then copy them again with the new field. Neither copy is ever changed after a release.
 //! 3. Write `migrate` there: read every record of that kind with the first copy, and put the second.
 //! 4. Add it at the end of [`MIGRATIONS`].
-//! 5. Add the field to the record in `records.rs`, and to `tests/samples.rs`.
+//! 5. Add the field to the record in `records.rs`, and to `tests/samples.rs` with the value that `migrate` gives it.
 //! 6. In `tests/formats.rs`: decode the records of the fixture `vN` with the frozen copies, change `freeze` to make
 //!    `registry-v(N + 1)`, run it once, and add the test that reads it.
 //!
-//! A new table needs a number in `layout.rs`, and nothing else. A new variant at the end of an enum needs a new format: the
-//! older program would take it for damage instead of refusing a newer format.
+//! A new table needs a number in `layout.rs`, and nothing else. A new variant at the end of an enum needs a new
+//! format: the older program would take it for damage instead of refusing a newer format.
 
 pub(super) mod v1;
 pub(super) mod v2;

@@ -1,7 +1,7 @@
 //! From format 2 to 3: it is kept since when rights are removed, and Locks can be removed.
 //!
-//! Format 2 did not keep when a right was removed. Of the rights that are removed, the time of the newest statement is all
-//! that is known.
+//! Format 2 did not keep when a right was removed. Of the rights that are removed, the time of the newest statement is
+//! all that is known.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! From format 3 to 4: the audit log is chained over the lines that are exported of it.
 //!
-//! The hashes of formats 1 to 3 were over the bytes of the records, which no other program could check. The old chain is
-//! checked once more and a new one is made. A last event says so; it holds the end of the old chain.
+//! The hashes of formats 1 to 3 were over the bytes of the records, which no other program could check. The old chain
+//! is checked once more and a new one is made. A last event says so; it holds the end of the old chain.
 
 use keywright_proto::audit::{Event as AuditEvent, NOTHING, REWRITTEN};
 use serde::{Deserialize, Serialize};

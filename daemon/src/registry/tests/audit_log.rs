@@ -1,4 +1,4 @@
-//! The log: its chain, its bound, and what became of it in older formats.
+//! The audit log: its chain, its size limit, and its migration from older formats.
 
 use keywright_proto::audit::{NOTHING, TRIMMED};
 
@@ -7,7 +7,7 @@ use super::{
     *,
 };
 
-/// Commits that many events, a commit each, in a log of at most so many bytes.
+/// Commits this many events, one a commit, to a log with these limits.
 fn log(registry: &Registry, events: u64, full: u64, dropped: u64) {
     for number in 0..events {
         let fields = vec![("lock".into(), "x".repeat(32))];
@@ -22,7 +22,7 @@ fn log(registry: &Registry, events: u64, full: u64, dropped: u64) {
 }
 
 #[test]
-fn each_event_holds_the_hash_of_the_one_before() {
+fn each_event_has_the_hash_of_the_previous_one() {
     let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
@@ -44,26 +44,26 @@ fn each_event_holds_the_hash_of_the_one_before() {
 }
 
 #[test]
-fn whoever_listens_is_told_what_was_committed_and_nothing_else() {
+fn audit_watcher_gets_only_committed_events() {
     let place = TestDir::new();
     let registry = place.open();
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let told = Arc::clone(&heard);
-    registry.watch_audit_events(move |events| told.lock().unwrap().extend_from_slice(events));
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let watched = Arc::clone(&events);
+    registry.watch_audit_events(move |events| watched.lock().unwrap().extend_from_slice(events));
     registry.commit(Batch::new()).unwrap();
     let mut refused = Batch::new();
     refused.audit(1, "key-made", vec![]);
     refused.put_issuer(id(0), Issuer { crl: vec![0; codec::LIMIT], ..issuer(id(0)) });
     registry.commit(refused).unwrap_err();
-    assert_eq!(*heard.lock().unwrap(), []);
+    assert_eq!(*events.lock().unwrap(), []);
     let mut batch = Batch::new();
     batch.audit(1, "key-made", vec![]).audit(1, "lock-added", vec![]);
     registry.commit(batch).unwrap();
-    assert_eq!(*heard.lock().unwrap(), registry.audit_page(0, 10).unwrap());
+    assert_eq!(*events.lock().unwrap(), registry.audit_page(0, 10).unwrap());
 }
 
 #[test]
-fn a_full_log_drops_its_oldest_events_and_says_so() {
+fn full_log_removes_its_oldest_events_and_says_so() {
     let place = TestDir::new();
     let registry = place.open();
     log(&registry, 500, 4_000, 1_000);
@@ -78,7 +78,7 @@ fn a_full_log_drops_its_oldest_events_and_says_so() {
     for pair in kept.windows(2) {
         assert_eq!(pair[1].previous, pair[0].hash());
     }
-    // It goes on where it was.
+    // After reopening, the chain continues.
     drop(registry);
     let registry = place.open();
     log(&registry, 1, 4_000, 1_000);
@@ -87,9 +87,9 @@ fn a_full_log_drops_its_oldest_events_and_says_so() {
     registry.verify().unwrap();
 }
 
-/// As formats 1 and 2 had it, with one record that does not fit the one before.
+/// The old log has one record that does not have the hash of the one before.
 #[test]
-fn a_break_in_an_older_log_is_named_when_it_is_rewritten() {
+fn migration_names_a_break_in_an_older_log() {
     let place = TestDir::new();
     let registry = Registry::open_with(&place.dir(), &[]).unwrap();
     let old = registry.0.store.commit(|_, changes| {
@@ -108,9 +108,9 @@ fn a_break_in_an_older_log_is_named_when_it_is_rewritten() {
     assert_eq!((last.position, last.field("broken")), (3, Some("1")));
 }
 
-/// What a log costs on disk: an event of the usual kind.
+/// The size on disk of an event of the usual kind.
 #[test]
-fn an_event_takes_about_two_hundred_bytes() {
+fn event_takes_less_than_two_hundred_bytes() {
     let place = TestDir::new();
     let registry = place.open();
     let before: usize = registry.0.store.stored_sizes().into_iter().sum();

@@ -1,4 +1,4 @@
-//! Damage of every sort is noticed, and the damaged files are kept.
+//! Damage of every kind is detected, and the damaged files are kept.
 
 use std::{
     fs,
@@ -8,27 +8,27 @@ use std::{
 
 use super::*;
 
-/// A registry with one record of everything, closed, as its files.
+/// Makes a registry with one record of every kind, and closes it.
 fn filled(place: &TestDir) {
     let mut batch = Batch::new();
     put_everything(&mut batch);
     place.open().commit(batch).unwrap();
 }
 
-/// Nothing is lost, or somebody says so.
+/// Whether a record was lost or altered and neither opening nor `verify` noticed.
 fn lost_silently(dir: &Path) -> bool {
     let Ok(registry) = Registry::open(dir) else { return false };
     let read = catch_unwind(AssertUnwindSafe(|| check_everything(&registry)));
     match read {
         Ok(_) => false,
-        // A record was other than expected: `verify` has to notice.
+        // A record differs from what was put: `verify` has to detect that.
         Err(_) => registry.verify().is_ok(),
     }
 }
 
-/// In the log behind the last snapshot, and, opened once more, before it.
+/// Once in sled's log after the last snapshot and, after opening it again, once before a snapshot.
 #[test]
-fn flipped_bits_never_lose_a_record_silently() {
+fn flipped_bits_are_detected() {
     let original = TestDir::new();
     filled(&original);
     for when in ["since the snapshot", "before the snapshot"] {
@@ -48,7 +48,7 @@ fn flipped_bits_never_lose_a_record_silently() {
 }
 
 #[test]
-fn a_database_cut_short_is_set_aside() {
+fn truncated_database_is_quarantined() {
     let original = TestDir::new();
     filled(&original);
     let length = fs::metadata(original.dir().join("db")).unwrap().len();
@@ -62,7 +62,7 @@ fn a_database_cut_short_is_set_aside() {
 }
 
 #[test]
-fn an_older_database_under_a_newer_mark_is_set_aside() {
+fn database_older_than_its_mark_is_quarantined() {
     let place = TestDir::new();
     filled(&place);
     let older = fs::read(place.dir().join("db")).unwrap();
@@ -73,7 +73,7 @@ fn an_older_database_under_a_newer_mark_is_set_aside() {
 }
 
 #[test]
-fn a_damaged_registry_is_kept_whole_and_the_next_start_has_an_empty_one() {
+fn damaged_registry_is_kept_and_the_next_start_is_empty() {
     let place = TestDir::new();
     filled(&place);
     let garbage = vec![0xa5; 600_000];
@@ -82,7 +82,7 @@ fn a_damaged_registry_is_kept_whole_and_the_next_start_has_an_empty_one() {
     let RegistryError::Quarantined { moved_to, .. } = &error else { panic!("{error}") };
     assert!(error.to_string().contains(&moved_to.display().to_string()));
     assert!(!error.to_string().contains('\n'));
-    // sled blanks segments that it cannot read, but no file is missing.
+    // sled blanks segments that it cannot read, but every file is still there.
     assert!(fs::read(moved_to.join("db")).unwrap().starts_with(&garbage[..100_000]));
     for name in ["conf", "mark", "ballast", "blobs"] {
         assert!(moved_to.join(name).exists(), "{name}");
@@ -92,7 +92,7 @@ fn a_damaged_registry_is_kept_whole_and_the_next_start_has_an_empty_one() {
 }
 
 #[test]
-fn every_missing_or_garbled_file_is_noticed() {
+fn missing_or_garbled_file_is_detected() {
     for name in ["db", "conf", "mark"] {
         for content in [None, Some(&b""[..]), Some(&b"garbage, and some more of it"[..])] {
             let place = TestDir::new();
@@ -101,7 +101,7 @@ fn every_missing_or_garbled_file_is_noticed() {
                 None => fs::remove_file(place.dir().join(name)).unwrap(),
                 Some(content) => fs::write(place.dir().join(name), content).unwrap(),
             }
-            // sled makes do with some sorts of damaged `conf`, and loses nothing by it.
+            // sled can open a registry with some kinds of damaged `conf` and loses nothing.
             if name == "conf" && content.is_some() {
                 assert!(!lost_silently(&place.dir()), "{content:?}");
                 continue;
@@ -116,7 +116,7 @@ fn every_missing_or_garbled_file_is_noticed() {
 }
 
 #[test]
-fn a_record_taken_out_or_put_elsewhere_is_noticed() {
+fn removed_or_moved_record_is_detected() {
     let place = TestDir::new();
     filled(&place);
     let tampered = |tamper: fn(&sled::Db)| {
@@ -126,7 +126,7 @@ fn a_record_taken_out_or_put_elsewhere_is_noticed() {
         Registry::open(&other.dir()).and_then(|registry| registry.verify())
     };
     assert!(tampered(|_| ()).is_ok());
-    // Small tables are counted at once, the others by `verify`.
+    // Small tables are counted when the registry is opened, the others by `verify`.
     let gone = tampered(|db| drop(db.remove(Table::Families.of(id(0))).unwrap()));
     assert!(matches!(gone, Err(RegistryError::Quarantined { .. })));
     let gone = tampered(|db| drop(db.remove(Table::Locks.of(id(2))).unwrap()));
@@ -151,7 +151,7 @@ fn a_record_taken_out_or_put_elsewhere_is_noticed() {
 }
 
 #[test]
-fn a_directory_of_something_else_is_left_alone() {
+fn directory_with_other_files_is_left_unchanged() {
     let place = TestDir::new();
     fs::create_dir(place.dir()).unwrap();
     fs::write(place.dir().join("letter.txt"), "Dear").unwrap();
@@ -165,7 +165,7 @@ fn a_directory_of_something_else_is_left_alone() {
 }
 
 #[test]
-fn a_creation_that_was_interrupted_is_begun_anew() {
+fn interrupted_creation_is_restarted() {
     let place = TestDir::new();
     let new = place.0.path().join("registry.new");
     fs::create_dir(&new).unwrap();

@@ -1,4 +1,4 @@
-//! Formats of other versions: the frozen first one, steps to a newer one, one that is too new.
+//! Older formats are read and migrated; a newer one is refused.
 
 use std::path::Path;
 
@@ -8,42 +8,42 @@ use super::{
     *,
 };
 
-/// Written once by `freeze`, never again: whoever has format 1 on disk has these bytes.
+/// The fixtures were written once by `freeze` and never change: they are what old stations have on disk.
 #[test]
-fn the_first_format_is_read() {
+fn format_1_is_read() {
     let place = TestDir::new();
     copy(&fixture("registry-v1"), &place.dir());
     let registry = place.open();
     check_everything_of_format_1(&registry).unwrap();
-    is_rewritten(&registry);
+    check_rechained_log(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
-/// The same for format 2: older statements, revocations, what Locks signed, digests.
+/// Format 2 added older statements, revocations, signed confirmations and digests.
 #[test]
-fn the_second_format_is_read() {
+fn format_2_is_read() {
     let place = TestDir::new();
     copy(&fixture("registry-v2"), &place.dir());
     let registry = place.open();
     check_everything_of_format_2(&registry).unwrap();
-    is_rewritten(&registry);
+    check_rechained_log(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
-/// The same for format 3: when rights were removed, Locks that were, roots of CAs.
+/// Format 3 added the times of removed rights, removed Locks, and self-signed certificates of CAs.
 #[test]
-fn the_third_format_is_read() {
+fn format_3_is_read() {
     let place = TestDir::new();
     copy(&fixture("registry-v3"), &place.dir());
     let registry = place.open();
     check_everything(&registry).unwrap();
-    is_rewritten(&registry);
+    check_rechained_log(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
-/// Rights that a statement of format 2 denies have its time after the step to format 3.
+/// Format 2 did not store since when a right is removed.
 #[test]
-fn removed_rights_of_the_second_format_get_the_time_of_their_statement() {
+fn removed_rights_of_format_2_get_the_time_of_their_statement() {
     let place = TestDir::new();
     let entry = |lock: &LockEntry| v2::LockEntry {
         lock: *lock.lock.as_bytes(),
@@ -86,23 +86,27 @@ fn put_as_before(
     registry.0.store.commit(|_, changes| put(changes)).unwrap();
 }
 
-/// The same for format 4: the log is chained over its lines.
+/// Since format 4 the log is chained over its exported lines.
 #[test]
-fn the_fourth_format_is_read() {
+fn format_4_is_read() {
     let place = TestDir::new();
     copy(&fixture("registry-v4"), &place.dir());
     let registry = place.open();
     check_everything(&registry).unwrap();
     let head = registry.audit_tail(1).unwrap()[0].hash();
-    assert_eq!(hex::encode(head), HEAD, "whoever noted the end of the log finds it again");
+    assert_eq!(
+        hex::encode(head),
+        HEAD,
+        "an end of the log that was noted elsewhere still verifies"
+    );
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
 
 /// The end of the log in the fixture of format 4, as any other program takes it from its lines.
 const HEAD: &str = "85a0676edc45a0ef2a9231228992307bfa7fb0191ddbab895541545b7dca7248";
 
-/// The log of an older format goes on, and says what its end was.
-fn is_rewritten(registry: &Registry) {
+/// The log of an older format has one more event, which names the end of the old chain.
+fn check_rechained_log(registry: &Registry) {
     let log = registry.audit_page(0, 10).unwrap();
     let [.., last] = &log[..] else { panic!("{log:?}") };
     assert_eq!((log.len(), &*last.event), (3, "log-rewritten"));
@@ -113,9 +117,9 @@ fn is_rewritten(registry: &Registry) {
 /// The hash of the last record in the fixtures of formats 1 to 3, as those formats took it.
 const OLD_HEAD: &str = "a423b6a81fd41628af639ea6b0d3704817b5e2d9f06a19ff7114fb566a144e39";
 
-/// A statement of format 1 is found by its digest after the step to format 2.
+/// Format 1 did not store digests.
 #[test]
-fn statements_of_the_first_format_get_their_digests() {
+fn statements_of_format_1_get_their_digests() {
     let place = TestDir::new();
     put_as_before(&place, &[], |changes| {
         let Statement { version, cose, salt_seed, allowed, issued, .. } = real_statement();
@@ -134,7 +138,7 @@ fn frozen_registry(place: &TestDir, format: usize) -> Registry {
     Registry::open_with(&place.dir(), &schema::MIGRATIONS[..format - 1]).unwrap()
 }
 
-/// Every migration reads the records of its format with its own copies, whatever becomes of today's.
+/// The copies of records in each migration fit the fixture of its format.
 #[test]
 fn frozen_records_read_the_fixtures_of_their_format() {
     let place = TestDir::new();
@@ -171,14 +175,14 @@ fn frozen_records_read_the_fixtures_of_their_format() {
     assert_eq!((events.len(), extent[0].first), (2, 0));
 }
 
-/// Statements as a format 5 might have them: bincode puts the new field right behind the old ones.
+/// A statement with one more field. bincode stores a struct in a struct like its fields.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct WiderStatement {
     old: v2::Statement,
     reason: String,
 }
 
-/// The recipe of `schema`, followed for a field of `Statement`.
+/// A migration to format 5 that adds a field to `Statement`, made by the recipe in `schema`.
 fn widen_statements(
     view: &view::View<'_>,
     changes: &mut changes::Changes,
@@ -191,7 +195,7 @@ fn widen_statements(
     Ok(())
 }
 
-/// No migration decodes or writes a record of today's that a later format could change.
+/// No migration uses a current record, so that a later format can change all of them.
 #[test]
 fn registries_of_every_format_survive_a_new_field() {
     let migrations = [schema::MIGRATIONS, &[widen_statements as Migration]].concat();
@@ -210,7 +214,7 @@ fn registries_of_every_format_survive_a_new_field() {
     }
 }
 
-/// Makes the fixture of the present format. For a new format: a new name, and a test of its own above.
+/// Makes the fixture of the current format. A new format gets a new name here and a test above.
 #[test]
 #[ignore = "run once for each format"]
 fn freeze() {
@@ -250,7 +254,7 @@ fn locks(registry: &Registry) -> u32 {
 }
 
 #[test]
-fn each_step_is_taken_once_and_in_order() {
+fn each_migration_runs_once_and_in_order() {
     for known in [&STEPS[..1], STEPS] {
         let place = TestDir::new();
         let registry = Registry::open_with(&place.dir(), &[]).unwrap();
@@ -268,7 +272,7 @@ fn each_step_is_taken_once_and_in_order() {
 }
 
 #[test]
-fn a_step_that_fails_changes_nothing() {
+fn failed_migration_changes_nothing() {
     let place = TestDir::new();
     drop(Registry::open_with(&place.dir(), &[]).unwrap());
     let failing: Migration = |_, changes| {
@@ -281,7 +285,7 @@ fn a_step_that_fails_changes_nothing() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_left_alone() {
+fn newer_format_is_refused_and_left_unchanged() {
     let place = TestDir::new();
     let later = [STEPS, STEPS].concat();
     drop(Registry::open_with(&place.dir(), &later).unwrap());

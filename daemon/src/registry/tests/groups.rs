@@ -33,7 +33,7 @@ fn names(registry: &Registry, filter: Filter) -> Vec<(String, u32)> {
 }
 
 #[test]
-fn groups_of_any_size_are_put_replaced_and_removed_in_small_values() {
+fn groups_of_any_size_are_stored_in_small_values() {
     let place = TestDir::new();
     let registry = place.open();
     for count in [0, 1, 400, 401, 10_000, 3] {
@@ -46,8 +46,8 @@ fn groups_of_any_size_are_put_replaced_and_removed_in_small_values() {
     let registry = place.open();
     registry.verify().unwrap();
     assert_eq!(locks(&registry, 0, "Hall"), sorted(0..3));
-    assert_eq!(locks(&registry, 0, "hall"), None, "names are what they are");
-    assert_eq!(locks(&registry, 1, "Hall"), None, "another family's is another one");
+    assert_eq!(locks(&registry, 0, "hall"), None, "names are case-sensitive");
+    assert_eq!(locks(&registry, 1, "Hall"), None, "another family has another group of that name");
     let mut batch = Batch::new();
     batch.remove_group(id(0), "Hall".into());
     registry.commit(batch).unwrap();
@@ -58,7 +58,7 @@ fn groups_of_any_size_are_put_replaced_and_removed_in_small_values() {
 }
 
 #[test]
-fn groups_are_listed_by_family_and_name() {
+fn groups_are_filtered_by_family_and_name() {
     let place = TestDir::new();
     let registry = place.open();
     for (family, name) in [(0, "North hall"), (0, "Barn"), (1, "Barn"), (1, "Bärn")] {
@@ -79,7 +79,7 @@ fn groups_are_listed_by_family_and_name() {
     assert_eq!(names(&registry, filter(Some(7), None)), []);
 }
 
-/// All at once.
+/// Takes Locks out of all groups, in one commit.
 fn leave(registry: &Registry, gone: &[Id]) {
     let left = registry.0.store.commit(|view, changes| {
         gone.iter().try_for_each(|lock| remove_from_groups(view, changes, *lock))
@@ -88,7 +88,7 @@ fn leave(registry: &Registry, gone: &[Id]) {
 }
 
 #[test]
-fn a_removed_lock_is_in_no_group_and_does_not_come_back_into_one() {
+fn restored_lock_does_not_return_to_its_groups() {
     let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
@@ -108,13 +108,13 @@ fn a_removed_lock_is_in_no_group_and_does_not_come_back_into_one() {
 }
 
 #[test]
-fn a_lock_that_is_removed_leaves_its_groups() {
+fn removed_lock_leaves_its_groups() {
     let place = TestDir::new();
     let registry = place.open();
     put(&registry, 0, "All", 0..1_000);
     put(&registry, 0, "Odd", 7..8);
     put(&registry, 0, "Other", 8..9);
-    // The first of a chunk, the last, one in between, one that is in none.
+    // The first Lock of a chunk, the last one, one in between, one that is in no group.
     let all = sorted(0..1_000).unwrap();
     let gone = [all[0], all[400], all[799], all[500], id(7), id(5_000)];
     leave(&registry, &gone);
@@ -123,7 +123,7 @@ fn a_lock_that_is_removed_leaves_its_groups() {
     assert_eq!(locks(&registry, 0, "Odd"), Some(vec![]));
     assert_eq!(locks(&registry, 0, "Other"), sorted(8..9));
     registry.verify().unwrap();
-    // Every Lock that goes leaves nothing.
+    // A group without Locks has no chunks left.
     leave(&registry, &(0..1_000).map(id).collect::<Vec<_>>());
     assert_eq!(locks(&registry, 0, "All"), Some(vec![]));
     let left = registry.view().unwrap().all(Table::GroupLocks.key()).count();

@@ -1,4 +1,4 @@
-//! Power of a `kill -9`: whatever was acknowledged is there, and a batch is there whole or not at all.
+//! After `kill -9`, every acknowledged commit is there, and each batch is there whole or not at all.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,7 +9,7 @@ use super::*;
 
 const DIR: &str = "KEYWRIGHT_KILLED_REGISTRY";
 
-/// The process that is killed; it does nothing in an ordinary run.
+/// The process that the test below kills. In an ordinary run it does nothing.
 #[test]
 fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };
@@ -30,7 +30,7 @@ fn child() {
 }
 
 #[test]
-fn what_was_acknowledged_survives() {
+fn acknowledged_commits_survive_a_kill() {
     let place = TestDir::new();
     let mut newest_number = 0;
     for round in 0..8 {
@@ -46,7 +46,7 @@ fn what_was_acknowledged_survives() {
             let Some(numbers) = line.strip_prefix("acknowledged ") else { continue };
             let (key, taken) = numbers.split_once(' ').unwrap();
             acknowledged.push((key.parse::<u32>().unwrap(), taken.parse::<u64>().unwrap()));
-            // Lines written before the kill are still read.
+            // Lines that were written before the kill are read to the end.
             if acknowledged.len() == 3 * round + 1 {
                 child.kill().unwrap();
             }

@@ -1,4 +1,4 @@
-//! Pages against a model.
+//! Pages of lists, compared with a model.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn pages_of_locks_and_keys_are_the_model_in_parts(
+    fn pages_of_locks_and_keys_match_the_model(
         puts in prop::collection::vec((0..40_u32, 0..3_u32, names()), 1..80),
         queries in prop::collection::vec((filters(), 1..7_usize), 6),
         cursor in 0..60_u32,
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn pages_of_entries_are_the_entries_in_parts(
+    fn pages_of_entries_match_the_entries(
         count in prop::sample::select(vec![0_u32, 1, 139, 140, 141, 280, 1_000]),
         limit in prop::sample::select(vec![7_usize, 100, 140, 2_000]),
         cursor in 0..1_100_u32,
@@ -108,7 +108,7 @@ proptest! {
         let mut shuffled = all.clone();
         shuffled.reverse();
         let mut batch = Batch::new();
-        // Neighbours on both sides must not be seen.
+        // Neighbours on both sides must not appear.
         for (key, family) in [(1, 0), (1, 2), (2, 0), (0, 0)] {
             batch.put_statement(id(key), id(family), statement(500), entries(2_000..2_500));
         }
@@ -130,7 +130,7 @@ fn family_sample() -> Family {
 }
 
 #[test]
-fn the_last_seen_keys_come_first() {
+fn known_keys_are_sorted_by_last_seen() {
     let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();

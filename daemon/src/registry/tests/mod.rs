@@ -120,7 +120,7 @@ fn check_everything_of_format_1(registry: &Registry) -> Result<(), RegistryError
 }
 
 #[test]
-fn everything_put_is_there_after_opening_again() {
+fn records_survive_reopening() {
     let place = TestDir::new();
     let mut batch = Batch::new();
     put_everything(&mut batch);
@@ -129,7 +129,7 @@ fn everything_put_is_there_after_opening_again() {
 }
 
 #[test]
-fn what_replaces_leaves_nothing_of_the_old() {
+fn replaced_records_leave_nothing_behind() {
     let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
@@ -155,9 +155,9 @@ fn what_replaces_leaves_nothing_of_the_old() {
     registry.verify().unwrap();
 }
 
-/// A right that stays removed keeps its time, whatever is signed meanwhile; one that was given again gets a new one.
+/// A right that stays denied keeps the time of the first denial; one that was allowed in between gets a new time.
 #[test]
-fn a_removed_right_keeps_its_time() {
+fn removed_right_keeps_the_time_of_its_first_denial() {
     let place = TestDir::new();
     let registry = place.open();
     let state = |issued: u64, allowed: std::ops::Range<u32>, denied: std::ops::Range<u32>| {
@@ -185,7 +185,7 @@ fn a_removed_right_keeps_its_time() {
 }
 
 #[test]
-fn a_lock_is_taken_off_the_lists_and_put_back() {
+fn removed_lock_is_off_the_lists_until_restored() {
     let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
@@ -206,7 +206,7 @@ fn a_lock_is_taken_off_the_lists_and_put_back() {
         assert_eq!(registry.lock(id(2)).unwrap(), Some(lock(2, id(0))));
         assert_eq!(registry.removed_lock(id(0), id(2)).unwrap(), None);
     }
-    // The first that was heard by a signer stays.
+    // The first removal by a signer stays.
     let mut batch = Batch::new();
     batch.put_lock_removal(id(0), LockRemoval { first_seen: 9, ..removal(4) });
     registry.commit(batch).unwrap();
@@ -215,7 +215,7 @@ fn a_lock_is_taken_off_the_lists_and_put_back() {
 }
 
 #[test]
-fn a_large_record_is_stored_in_pieces_and_every_value_is_small() {
+fn large_record_is_stored_in_small_pieces() {
     let place = TestDir::new();
     let registry = place.open();
     for size in [0, 7_000, 7_163, 7_164, 50_000, 1_000_000, 10] {
@@ -235,7 +235,7 @@ fn a_large_record_is_stored_in_pieces_and_every_value_is_small() {
 }
 
 #[test]
-fn a_record_above_the_limit_is_refused_and_nothing_else_is_written() {
+fn record_above_the_limit_fails_the_whole_batch() {
     let place = TestDir::new();
     let registry = place.open();
     let mut batch = Batch::new();
@@ -248,7 +248,7 @@ fn a_record_above_the_limit_is_refused_and_nothing_else_is_written() {
 }
 
 #[test]
-fn a_commit_that_the_disk_has_no_room_for_is_refused_before_it_begins() {
+fn commit_is_refused_on_a_full_disk() {
     let place = TestDir::new();
     let registry = place.open();
     let refused = registry.0.store.files().check_room(usize::MAX);
@@ -257,10 +257,10 @@ fn a_commit_that_the_disk_has_no_room_for_is_refused_before_it_begins() {
 }
 
 #[test]
-fn after_a_write_that_failed_half_way_nothing_uncertain_is_read() {
+fn registry_stops_after_a_failed_write() {
     let place = TestDir::new();
     let registry = place.open();
-    // What should be synced cannot be: the database has the batch, the disk perhaps not.
+    // The sync fails: sled has the batch in memory, the disk may not have it.
     let blobs = place.dir().join("blobs");
     std::fs::remove_dir(&blobs).unwrap();
     std::fs::write(&blobs, "").unwrap();
@@ -275,7 +275,7 @@ fn after_a_write_that_failed_half_way_nothing_uncertain_is_read() {
 }
 
 #[test]
-fn a_missing_ballast_is_put_back() {
+fn missing_ballast_is_restored() {
     let place = TestDir::new();
     drop(place.open());
     std::fs::remove_file(place.dir().join("ballast")).unwrap();
@@ -284,7 +284,7 @@ fn a_missing_ballast_is_put_back() {
 }
 
 #[test]
-fn numbers_are_never_given_twice() {
+fn serialization_numbers_are_never_reused() {
     let place = TestDir::new();
     let mut given = Vec::new();
     for calls in [1, 64, 65, 3] {
@@ -296,7 +296,7 @@ fn numbers_are_never_given_twice() {
 }
 
 #[test]
-fn a_second_opener_is_refused_and_the_first_goes_on() {
+fn second_open_is_refused_while_the_first_continues() {
     let place = TestDir::new();
     let registry = place.open();
     let refused = Registry::open(&place.dir()).err().unwrap();
@@ -307,7 +307,7 @@ fn a_second_opener_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn a_program_that_opened_only_the_database_is_noticed() {
+fn database_opened_by_another_program_is_in_use() {
     let place = TestDir::new();
     drop(place.open());
     let _db = engine::open_sled(&place.dir()).unwrap();
@@ -315,7 +315,7 @@ fn a_program_that_opened_only_the_database_is_noticed() {
 }
 
 #[test]
-fn a_reader_sees_a_statement_with_its_own_locks() {
+fn statement_is_read_with_its_own_entries() {
     let place = TestDir::new();
     let registry = place.open();
     let put = |locks| {
@@ -325,7 +325,7 @@ fn a_reader_sees_a_statement_with_its_own_locks() {
     };
     put(1);
     std::thread::scope(|scope| {
-        // The reader ends on an error: a count that is not the statement's own.
+        // The reader ends with an error if it sees the entries of another statement.
         let reader = scope.spawn(|| {
             (0..400).try_for_each(|_| registry.statement_entries(id(1), id(0)).map(drop))
         });

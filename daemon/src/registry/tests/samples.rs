@@ -1,4 +1,4 @@
-//! Records to store, told apart by a number.
+//! Sample records, made different by a number.
 
 use keywright_proto::{Id, Kind, Role};
 
@@ -95,7 +95,7 @@ pub fn leftover() -> Leftover {
     Leftover { access_key: Some(vec![1; 91]), issuing_key: None, puk_tried: true }
 }
 
-/// A statement that was really signed: one of the test vectors.
+/// A statement with a valid signature, from the test vectors.
 pub fn real_statement() -> Statement {
     let text = include_str!("../../../../docs/test-vectors/grant-deny.hex");
     let grant = keywright_proto::Grant::decode(&hex::decode(text.trim()).unwrap()).unwrap();
@@ -110,7 +110,7 @@ pub fn denied(numbers: std::ops::Range<u32>) -> Vec<LockEntry> {
     entries(numbers).into_iter().map(|entry| LockEntry { allow: false, ..entry }).collect()
 }
 
-/// The removal of a Lock that was really signed: one of the test vectors.
+/// The removal of a Lock with a valid signature, from the test vectors.
 pub fn removal(number: u32) -> LockRemoval {
     let text = include_str!("../../../../docs/test-vectors/lock-removal.hex");
     LockRemoval {
