@@ -26,6 +26,7 @@ pub use model::{
 };
 pub use pin::Pin;
 pub use wizard::{Situation, Wizard};
+pub use words::Word;
 
 /// Types of `keywright-proto` that appear in this API.
 pub use keywright_proto::{ErrorName, Kind, Role, bus};

@@ -265,7 +265,7 @@ fn job_event(old: Option<&Serialization>, new: &Serialization) -> Option<WatchEv
 
 impl From<(OwnedObjectPath, OwnedObjectPath, String)> for Decision {
     fn from((issuer, other, reason): (OwnedObjectPath, OwnedObjectPath, String)) -> Self {
-        Self { issuer: issuer.to_string(), other: other.to_string(), reason }
+        Self { issuer: issuer.to_string(), other: other.to_string(), reason: reason.into() }
     }
 }
 

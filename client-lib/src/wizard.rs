@@ -25,6 +25,7 @@ use crate::{
     model::{Key, Outcome, Progress, Review, Serialization, Stage, State, Step, Who, take},
     pin::Pin,
     proxy::{Options, SerializationProxy},
+    words::Word,
 };
 
 /// The current step of a serialization, with the data that a front-end needs for it.
@@ -44,12 +45,12 @@ pub enum Situation {
     /// Pass these PINs to [`Wizard::provide_pin`], in this order.
     Pins {
         /// The PINs that are still needed.
-        needed: Vec<Who>,
+        needed: Vec<Word<Who>>,
     },
     /// The tokens are being written; both Keys have to stay plugged in.
     Writing {
         /// Stage of the write.
-        stage: Stage,
+        stage: Word<Stage>,
         /// Progress of the write.
         progress: Progress,
     },
@@ -86,17 +87,19 @@ impl From<&Serialization> for Situation {
     fn from(job: &Serialization) -> Self {
         let outcome = job.outcome.clone();
         match &job.step {
-            Step::Kind => Self::Kind { kinds: job.kinds.clone() },
-            Step::Name => Self::Name,
-            Step::Locks => Self::Locks,
-            Step::Review => Self::Review,
-            Step::Pins => Self::Pins { needed: job.pins_needed.clone() },
-            Step::Writing => Self::Writing { stage: job.stage.clone(), progress: job.progress },
-            Step::AwaitingKey => Self::AwaitingKey { outcome },
-            Step::Finished => Self::Finished { result: job.result.clone(), outcome },
-            Step::Cancelled => Self::Cancelled { outcome },
-            Step::Failed => Self::Failed { outcome },
-            Step::Other(word) => Self::Unknown(word.clone()),
+            Word::Known(Step::Kind) => Self::Kind { kinds: job.kinds.clone() },
+            Word::Known(Step::Name) => Self::Name,
+            Word::Known(Step::Locks) => Self::Locks,
+            Word::Known(Step::Review) => Self::Review,
+            Word::Known(Step::Pins) => Self::Pins { needed: job.pins_needed.clone() },
+            Word::Known(Step::Writing) => {
+                Self::Writing { stage: job.stage.clone(), progress: job.progress }
+            }
+            Word::Known(Step::AwaitingKey) => Self::AwaitingKey { outcome },
+            Word::Known(Step::Finished) => Self::Finished { result: job.result.clone(), outcome },
+            Word::Known(Step::Cancelled) => Self::Cancelled { outcome },
+            Word::Known(Step::Failed) => Self::Failed { outcome },
+            Word::Unknown(word) => Self::Unknown(word.clone()),
         }
     }
 }
@@ -262,7 +265,7 @@ impl Wizard {
     /// # Errors
     /// PinInvalid (the Key's `pin_retries` has the number of tries left), PinBlocked,
     /// InvalidArgument for a PIN that breaks the token's rules, KeyAbsent, KeyBusy.
-    pub async fn provide_pin(&self, who: &Who, pin: &Pin) -> Result<()> {
+    pub async fn provide_pin(&self, who: &Word<Who>, pin: &Pin) -> Result<()> {
         let fd = Fd::from(pin.to_fd()?);
         Ok(self.proxy.provide_pin(who.as_str(), fd, Options::new()).await?)
     }

@@ -8,14 +8,13 @@ use std::{
 };
 
 use keywright_base::toml_error_in_one_line;
+use keywright_proto::trust::{MAX_REVOKE_DELAY_DAYS, REVOKE_DELAY_DAYS};
 use serde::Deserialize;
 
 use crate::token::Route;
 
 /// How long certificates and CRLs may be valid, in years.
 const YEARS: RangeInclusive<u32> = 1..=100;
-/// The longest delay of a revocation, in days.
-const LONGEST_DELAY: u32 = 100;
 
 /// How long an idle daemon stays where something starts it again.
 const IDLE_EXIT_SECONDS: u32 = 60;
@@ -38,7 +37,7 @@ pub struct Config {
     /// The way to USB tokens: `auto`, `direct`, `pcscd`.
     pub route: Route,
     /// How long the revocation of a Master, or of a Backup nearer to it, waits for an objection, in
-    /// days: at most 100. Locks have a delay of their own.
+    /// days: at most 365. Locks have a delay of their own.
     pub revoke_delay_days: u32,
 }
 
@@ -104,7 +103,7 @@ impl Default for Config {
             link: None,
             idle_exit_seconds: None,
             route: Route::Auto,
-            revoke_delay_days: 7,
+            revoke_delay_days: REVOKE_DELAY_DAYS,
         }
     }
 }
@@ -143,9 +142,11 @@ impl Config {
                 return Err(format!("{field} is {years}, not from 1 to 100"));
             }
         }
-        if config.revoke_delay_days > LONGEST_DELAY {
+        if config.revoke_delay_days > MAX_REVOKE_DELAY_DAYS {
             let days = config.revoke_delay_days;
-            return Err(format!("revoke_delay_days is {days}, not from 0 to {LONGEST_DELAY}"));
+            return Err(format!(
+                "revoke_delay_days is {days}, not from 0 to {MAX_REVOKE_DELAY_DAYS}"
+            ));
         }
         config.link.as_ref().map_or(Ok(()), Link::check)?;
         Ok(config)
@@ -197,7 +198,7 @@ mod tests {
             ("crl_years = 20\nfoo = 1", "line 2: unknown field `foo`"),
             ("crl_years = 0", "crl_years is 0"),
             ("certificate_years = 101", "certificate_years is 101"),
-            ("revoke_delay_days = 101", "revoke_delay_days is 101"),
+            ("revoke_delay_days = 366", "revoke_delay_days is 366"),
             ("crl_years = -1", "line 1"),
             ("crl_years = \"20\"", "line 1"),
             ("route = 'usb'", "line 1"),

@@ -56,7 +56,7 @@ pub enum Error {
     #[error("{0} is not plugged in; plug it in and try again")]
     KeyAbsent(String),
     /// The pair does not fit.
-    #[error("{}", pair(.0))]
+    #[error("{}", .0.text())]
     Pair(Reason),
     /// The closer look found that the candidate is in use.
     #[error("{key} is in use: {what} was not made here; nothing was written, take another token")]
@@ -230,26 +230,4 @@ fn tries(retries: u8) -> String {
 
 fn code_tries(retries: Option<u8>) -> String {
     retries.map(|retries| format!("; {}", tries(retries))).unwrap_or_default()
-}
-
-fn pair(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::SameFamily => {
-            "both Keys belong to one family already and have the same rights; choose another Key"
-        }
-        Reason::NoLock => "the issuer has no Lock yet; add a Lock first",
-        Reason::NotAnIssuer | Reason::NoIssuer => {
-            "this Key cannot make Keys; take a Master or Backup Key as the issuer"
-        }
-        Reason::ForeignCredentials => {
-            "the other Key holds keys or certificates that were not made here; nothing on it is overwritten, take another one"
-        }
-        Reason::Revoked => "one of the two Keys was revoked for good; take another one",
-        Reason::Unusable => "one of the two Keys cannot be used; `keywrightctl doctor` says why",
-        Reason::AmbiguousIssuer => {
-            "more than one Key could be the issuer; start the serialization with the one you mean"
-        }
-        Reason::Cancelled => "this pair was cancelled; plug one of the Keys in again",
-        Reason::Done => "this pair is done; plug one of the Keys in again",
-    }
 }

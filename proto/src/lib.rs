@@ -33,6 +33,7 @@ pub mod tree;
 pub mod trust;
 pub mod unsigned;
 pub mod uri;
+pub mod words;
 
 pub use card::Card;
 pub use certificate::{Certificate, Claim};

@@ -34,8 +34,12 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-/// How long the revocation of a senior waits for an objection, in seconds: 7 days.
-pub const REVOKE_DELAY: u64 = 7 * 86_400;
+/// How many days the revocation of a senior waits for an objection, where `revoke_delay_days` says nothing else.
+pub const REVOKE_DELAY_DAYS: u32 = 7;
+/// The largest `revoke_delay_days`, of a station and of a Lock.
+pub const MAX_REVOKE_DELAY_DAYS: u32 = 365;
+/// [`REVOKE_DELAY_DAYS`] in seconds.
+pub const REVOKE_DELAY: u64 = REVOKE_DELAY_DAYS as u64 * 86_400;
 
 /// What a judge knows of a family's issuing keys, all of it verified. Keys are the SHA-256 of their
 /// SubjectPublicKeyInfo.

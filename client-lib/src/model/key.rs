@@ -1,47 +1,16 @@
 //! The object `org.keywright1.Key`.
 
-use keywright_proto::Role;
+use keywright_proto::{
+    Role,
+    words::{KeyState, PinState},
+};
 use serde::Serialize;
 
 use crate::{
     error::Result,
     model::{KeyRow, Outcome, Properties, serialization::outcome, take, word_or_empty},
-    words::words,
+    words::Word,
 };
-
-words! {
-    /// State of a Key, which the daemon derives from the token's certificates.
-    KeyState {
-        /// Factory state: no keys, no certificates.
-        Blank = "blank",
-        /// Root of a family.
-        Master = "master",
-        /// Second root of a family, with the Master's rights.
-        Backup = "backup",
-        /// May access some Locks; cannot issue.
-        Sub = "sub",
-        /// Holds somebody else's keys or certificates; never overwritten.
-        Foreign = "foreign",
-        /// Revoked for good.
-        Revoked = "revoked",
-        /// Cannot be used; `trouble` says why.
-        Unusable = "unusable",
-    }
-}
-
-words! {
-    /// State of a PIN.
-    PinState {
-        /// Still the factory PIN.
-        Default = "default",
-        /// Changed from the factory PIN.
-        Set = "set",
-        /// No tries left.
-        Blocked = "blocked",
-        /// The token does not report it.
-        Unknown = "unknown",
-    }
-}
 
 /// Membership of a Key in a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -61,7 +30,7 @@ pub struct Key {
     pub path: String,
     pub id: String,
     pub name: String,
-    pub state: KeyState,
+    pub state: Word<KeyState>,
     pub memberships: Vec<Membership>,
     /// Why the Key is unusable; None if it is usable.
     pub trouble: Option<Outcome>,
@@ -69,7 +38,7 @@ pub struct Key {
     pub model: String,
     pub serial: String,
     pub port: String,
-    pub pin: PinState,
+    pub pin: Word<PinState>,
     /// PIN tries left; -1 if the token does not report them.
     pub pin_retries: i32,
     pub authorized: bool,
@@ -87,14 +56,14 @@ impl Key {
             path: path.to_owned(),
             id: String::new(),
             name: String::new(),
-            state: KeyState::Other(String::new()),
+            state: "".into(),
             memberships: Vec::new(),
             trouble: None,
             present: false,
             model: String::new(),
             serial: String::new(),
             port: String::new(),
-            pin: PinState::Unknown,
+            pin: Word::Known(PinState::Unknown),
             pin_retries: -1,
             authorized: false,
             card: None,
@@ -160,8 +129,8 @@ impl Key {
     pub fn kind(&self) -> String {
         let soft = self.memberships.iter().any(|membership| membership.role == Some(Role::Soft));
         match &self.state {
-            KeyState::Sub if soft => "soft".into(),
-            KeyState::Revoked if soft => "revoked, soft".into(),
+            Word::Known(KeyState::Sub) if soft => "soft".into(),
+            Word::Known(KeyState::Revoked) if soft => "revoked, soft".into(),
             state => state.to_string(),
         }
     }

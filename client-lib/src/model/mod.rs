@@ -15,11 +15,15 @@ use std::{
 use serde::{Serialize, Serializer};
 use zbus::OwnedVariant;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    words::Word,
+};
 
-pub use key::{Key, KeyState, Membership, PinState};
+pub use key::{Key, Membership};
+pub use keywright_proto::words::{KeyState, PinState, Reason, Stage, Step, Who};
 pub use rows::{GroupRow, KeyRow, LockRow, RightRow, WaitingRow};
-pub use serialization::{Outcome, Progress, Review, Serialization, Stage, Step, Who};
+pub use serialization::{Outcome, Progress, Review, Serialization};
 
 /// All properties of an object, or the changed ones.
 pub(crate) type Properties = HashMap<String, OwnedVariant>;
@@ -44,8 +48,8 @@ pub struct Decision {
     pub issuer: String,
     /// The other Key's object path.
     pub other: String,
-    /// Why there is no offer: a reason of `Decisions` in `docs/dbus.md`.
-    pub reason: String,
+    /// Why there is no offer.
+    pub reason: Word<Reason>,
 }
 
 /// Converts a property's value to its documented type.

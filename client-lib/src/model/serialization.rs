@@ -2,73 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use keywright_proto::{ErrorName, Kind};
+use keywright_proto::{
+    ErrorName, Kind,
+    words::{Stage, Step, Who},
+};
 use serde::{Serialize, Serializer};
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::{
     error::Result,
     model::{Properties, take, word_or_empty},
-    words::words,
+    words::Word,
 };
-
-words! {
-    /// A step of the wizard.
-    Step {
-        /// Choose the kind of Key.
-        Kind = "kind",
-        /// Enter its name.
-        Name = "name",
-        /// Select its Locks (Sub Keys only).
-        Locks = "locks",
-        /// Confirm the summary.
-        Review = "review",
-        /// Enter the PINs.
-        Pins = "pins",
-        /// The tokens are being written.
-        Writing = "writing",
-        /// Finished successfully.
-        Finished = "finished",
-        /// Cancelled.
-        Cancelled = "cancelled",
-        /// Failed.
-        Failed = "failed",
-        /// Waiting for a Key that was unplugged.
-        AwaitingKey = "awaiting-key",
-    }
-}
-
-words! {
-    /// Stage of the write.
-    Stage {
-        /// Checking the tokens.
-        Checking = "checking",
-        /// Generating key pairs.
-        Keys = "keys",
-        /// Signing and writing certificates.
-        Certificates = "certificates",
-        /// Signing the statement.
-        Statement = "statement",
-        /// Setting PIN, management key and PUK.
-        Secrets = "secrets",
-        /// Reading everything back.
-        Verifying = "verifying",
-        /// Committing to the registry.
-        Saving = "saving",
-    }
-}
-
-words! {
-    /// Which PIN is asked for.
-    Who {
-        /// The issuer's PIN.
-        Issuer = "issuer",
-        /// The candidate's present PIN.
-        Candidate = "candidate",
-        /// The candidate's new PIN.
-        CandidateNew = "candidate-new",
-    }
-}
 
 /// `org.keywright1.Serialization`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -88,13 +33,13 @@ pub struct Serialization {
     pub name: String,
     pub selected: u32,
     pub all_locks: bool,
-    pub step: Step,
-    pub steps: Vec<Step>,
+    pub step: Word<Step>,
+    pub steps: Vec<Word<Step>>,
     pub revision: u32,
-    pub pins_needed: Vec<Who>,
+    pub pins_needed: Vec<Word<Who>>,
     pub progress: Progress,
     pub owner: String,
-    pub stage: Stage,
+    pub stage: Word<Stage>,
     /// None while nothing went wrong.
     pub outcome: Option<Outcome>,
     pub outcome_details: BTreeMap<String, String>,
@@ -149,13 +94,13 @@ impl Serialization {
             name: String::new(),
             selected: 0,
             all_locks: false,
-            step: Step::Other(String::new()),
+            step: "".into(),
             steps: Vec::new(),
             revision: 0,
             pins_needed: Vec::new(),
             progress: Progress::default(),
             owner: String::new(),
-            stage: Stage::Other(String::new()),
+            stage: "".into(),
             outcome: None,
             outcome_details: BTreeMap::new(),
         }
@@ -205,7 +150,7 @@ impl Serialization {
 
     /// Whether the job is still open: neither finished, cancelled nor failed.
     pub fn is_live(&self) -> bool {
-        !matches!(self.step, Step::Finished | Step::Cancelled | Step::Failed)
+        !self.step.known().is_some_and(Step::is_end)
     }
 }
 
@@ -260,7 +205,7 @@ mod tests {
     #[test]
     fn unknown_words_are_kept_and_wrong_types_are_refused() {
         let job = set(&[("Step", "dancing".into()), ("NewProperty", 1_u32.into())]).unwrap();
-        assert_eq!(job.step, Step::Other("dancing".into()));
+        assert_eq!(job.step, Word::Unknown("dancing".into()));
         let wrong = set(&[("Revision", "7".into())]);
         assert!(matches!(wrong, Err(Error::Malformed { what }) if what == "property Revision"));
     }

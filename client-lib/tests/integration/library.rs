@@ -5,7 +5,7 @@ use std::{collections::HashMap, os::unix::net::UnixStream};
 use keywright_client::{
     Client, Error, ErrorName, Kind, Pin, Situation, Watch, WatchEvent, Wizard, bus as names,
     client::LockFilter,
-    model::{KeyState, Step, Who},
+    model::{KeyState, Reason, Step, Who},
 };
 use zbus::{Connection, Guid, Variant, connection::Builder};
 
@@ -41,7 +41,7 @@ async fn watch_starts_with_the_state_and_reports_each_change_once() {
     assert!(watch.state().running);
     assert_eq!(watch.state().keys[MASTER].state, KeyState::Master);
     assert_eq!(watch.state().keys[BLANK].pin_retries, 3);
-    assert_eq!(watch.state().decisions[0].reason, "no-issuer");
+    assert_eq!(watch.state().decisions[0].reason, Reason::NoIssuer);
 
     fake.offer(&daemon).await;
     let retries = || HashMap::from([("PinRetries", Variant::from(2))]);
@@ -50,7 +50,7 @@ async fn watch_starts_with_the_state_and_reports_each_change_once() {
     daemon.object_server().remove::<fake::Job, _>(JOB).await.unwrap();
 
     let WatchEvent::OfferAdded { serialization } = watch.next().await.unwrap() else { panic!() };
-    assert_eq!((serialization.path.as_str(), serialization.step), (JOB, Step::Kind));
+    assert_eq!((serialization.path.as_str(), serialization.step.known()), (JOB, Some(Step::Kind)));
     assert_eq!(serialization.kinds, [Kind::Backup, Kind::Sub]);
     let WatchEvent::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };
     assert_eq!((key.name.as_str(), key.pin_retries), ("Root", 2));

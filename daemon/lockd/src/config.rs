@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use keywright_base::toml_error_in_one_line;
-use keywright_proto::{Id, trust::REVOKE_DELAY};
+use keywright_proto::{
+    Id,
+    trust::{MAX_REVOKE_DELAY_DAYS, REVOKE_DELAY_DAYS},
+};
 use serde::Deserialize;
 
 use crate::files;
@@ -98,7 +101,7 @@ impl Default for Config {
             hook: Vec::new(),
             hook_seconds: 60,
             max_keys: 10_000,
-            revoke_delay_days: REVOKE_DELAY / 86_400,
+            revoke_delay_days: REVOKE_DELAY_DAYS.into(),
             family: None,
             link: None,
             accounts: Vec::new(),
@@ -124,7 +127,7 @@ impl Config {
         for (field, value, least, most) in [
             ("hook_seconds", config.hook_seconds, 1, 3_600),
             ("max_keys", config.max_keys as u64, 1, 1_000_000),
-            ("revoke_delay_days", config.revoke_delay_days, 0, 365),
+            ("revoke_delay_days", config.revoke_delay_days, 0, MAX_REVOKE_DELAY_DAYS.into()),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(format!("{field} is {value}, not from {least} to {most}"));

@@ -3,6 +3,7 @@
 //! A ruling is given for each pair of present Keys. The issuer of a pair is the Key that may make
 //! something of the other; the table looks at what the Keys claim, and a job proves the claims.
 
+pub use keywright_proto::words::Reason;
 use keywright_proto::{Id, Kind};
 
 /// When a Key was plugged in. Keys that were there at the start of the daemon have no order among themselves.
@@ -61,49 +62,6 @@ pub enum Past {
 
 /// The pairs that have a history: issuer (none for a Master's own making), candidate, what happened.
 pub type History<'a> = &'a [(Option<&'a str>, &'a str, Past)];
-
-/// Why a pair gets no offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Master and Backup, or two Backups, of one family.
-    SameFamily,
-    /// The issuer's family has no Lock yet.
-    NoLock,
-    /// Neither may issue, and one is a Sub Key.
-    NotAnIssuer,
-    /// Neither is anybody's Key.
-    NoIssuer,
-    /// The other Key is in use for something else.
-    ForeignCredentials,
-    /// One was revoked.
-    Revoked,
-    /// One cannot be used.
-    Unusable,
-    /// More than one Key could be the issuer.
-    AmbiguousIssuer,
-    /// Cancelled, and neither re-plugged since.
-    Cancelled,
-    /// Done, and neither re-plugged since.
-    Done,
-}
-
-impl Reason {
-    /// The word on the bus.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SameFamily => "same-family",
-            Self::NoLock => "no-lock",
-            Self::NotAnIssuer => "not-an-issuer",
-            Self::NoIssuer => "no-issuer",
-            Self::ForeignCredentials => "foreign-credentials",
-            Self::Revoked => "revoked",
-            Self::Unusable => "unusable",
-            Self::AmbiguousIssuer => "ambiguous-issuer",
-            Self::Cancelled => "cancelled",
-            Self::Done => "done",
-        }
-    }
-}
 
 /// What is to be done about a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

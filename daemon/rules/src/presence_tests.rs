@@ -53,7 +53,7 @@ fn identity(access: Option<&[u8]>, issuing: Option<&[u8]>) -> Identity {
     }
 }
 
-fn state_of(access: Option<&[u8]>, issuing: Option<&[u8]>) -> State {
+fn state_of(access: Option<&[u8]>, issuing: Option<&[u8]>) -> KeyState {
     state(&claims(&identity(access, issuing)), Known::default())
 }
 
@@ -66,24 +66,24 @@ fn a_token_is_what_its_two_certificates_say_together() {
     let lock = member(&issuing, &ca, &access, Role::Lock);
     let (other_ca, _) = master(&Holder::new(3), &Holder::new(4));
     let garbage: &[u8] = b"not a certificate";
-    type Row<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, State);
+    type Row<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, KeyState);
     let rows: &[Row] = &[
-        (None, None, State::Blank),
-        (Some(&own), Some(&ca), State::Master),
-        (Some(&backup), Some(&ca), State::Backup),
-        (Some(&sub), None, State::Sub),
+        (None, None, KeyState::Blank),
+        (Some(&own), Some(&ca), KeyState::Master),
+        (Some(&backup), Some(&ca), KeyState::Backup),
+        (Some(&sub), None, KeyState::Sub),
         // A Sub Key holds no issuing key, an issuer both certificates, of one family.
-        (Some(&sub), Some(&ca), State::Foreign),
-        (Some(&own), None, State::Foreign),
-        (None, Some(&ca), State::Foreign),
-        (Some(&own), Some(&other_ca), State::Foreign),
-        (Some(&ca), Some(&ca), State::Foreign),
-        (Some(&own), Some(&own), State::Foreign),
-        (Some(&lock), None, State::Foreign),
-        (Some(garbage), None, State::Foreign),
-        (None, Some(garbage), State::Foreign),
-        (Some(&own), Some(garbage), State::Foreign),
-        (Some(garbage), Some(&ca), State::Foreign),
+        (Some(&sub), Some(&ca), KeyState::Foreign),
+        (Some(&own), None, KeyState::Foreign),
+        (None, Some(&ca), KeyState::Foreign),
+        (Some(&own), Some(&other_ca), KeyState::Foreign),
+        (Some(&ca), Some(&ca), KeyState::Foreign),
+        (Some(&own), Some(&own), KeyState::Foreign),
+        (Some(&lock), None, KeyState::Foreign),
+        (Some(garbage), None, KeyState::Foreign),
+        (None, Some(garbage), KeyState::Foreign),
+        (Some(&own), Some(garbage), KeyState::Foreign),
+        (Some(garbage), Some(&ca), KeyState::Foreign),
     ];
     for (n, (access, issuing, expected)) in rows.iter().enumerate() {
         assert_eq!(state_of(*access, *issuing), *expected, "row {n}");
@@ -97,13 +97,13 @@ fn what_the_station_knows_counts_before_what_is_claimed() {
     let sub = member(&issuing, &ca, &access, Role::Sub);
     let claims = claims(&identity(Some(&sub), None));
     let with = |known| state(&claims, known);
-    assert_eq!(with(Known { revoked: true, ..Known::default() }), State::Revoked);
-    assert_eq!(with(Known { leftover: true, ..Known::default() }), State::Blank);
-    assert_eq!(with(Known { role: Some(Role::Master), ..Known::default() }), State::Master);
-    assert_eq!(with(Known { role: Some(Role::Soft), ..Known::default() }), State::Sub);
+    assert_eq!(with(Known { revoked: true, ..Known::default() }), KeyState::Revoked);
+    assert_eq!(with(Known { leftover: true, ..Known::default() }), KeyState::Blank);
+    assert_eq!(with(Known { role: Some(Role::Master), ..Known::default() }), KeyState::Master);
+    assert_eq!(with(Known { role: Some(Role::Soft), ..Known::default() }), KeyState::Sub);
     // An absent Key shows what is known of it.
     let absent = Known { role: Some(Role::Backup), ..Known::default() };
-    assert_eq!(state(&Claims::default(), absent), State::Backup);
+    assert_eq!(state(&Claims::default(), absent), KeyState::Backup);
 }
 
 #[test]
@@ -112,21 +112,24 @@ fn the_decision_sees_issuers_with_their_family() {
     let (ca, own) = master(&issuing, &access);
     let claims = claims(&identity(Some(&own), Some(&ca)));
     let family = issuing.public().id();
-    assert_eq!(standing(State::Master, &claims, true), Standing::Issuer { family, has_lock: true });
+    assert_eq!(
+        standing(KeyState::Master, &claims, true),
+        Standing::Issuer { family, has_lock: true }
+    );
     // A Key that is a Master by memory only has nothing to sign with.
-    assert_eq!(standing(State::Master, &Claims::default(), true), Standing::Foreign);
-    assert_eq!(standing(State::Unusable, &claims, true), Standing::Unusable);
+    assert_eq!(standing(KeyState::Master, &Claims::default(), true), Standing::Foreign);
+    assert_eq!(standing(KeyState::Unusable, &claims, true), Standing::Unusable);
 }
 
 #[test]
 fn what_somebody_put_on_a_token_of_a_given_up_job_is_not_ours() {
     let leftover = Known { leftover: true, ..Known::default() };
-    assert_eq!(state(&claims(&Identity::default()), leftover), State::Blank);
+    assert_eq!(state(&claims(&Identity::default()), leftover), KeyState::Blank);
     let certificate = Some(b"of another program".to_vec());
     for identity in [
         Identity { access_certificate: certificate.clone(), ..Identity::default() },
         Identity { issuing_certificate: certificate, ..Identity::default() },
     ] {
-        assert_eq!(state(&claims(&identity), leftover), State::Foreign, "{identity:?}");
+        assert_eq!(state(&claims(&identity), leftover), KeyState::Foreign, "{identity:?}");
     }
 }

@@ -4,54 +4,7 @@
 //! asks a token, a disk or a clock.
 
 use keywright_proto::Kind;
-
-/// Where a serialization is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
-    /// What is to be made?
-    Kind,
-    /// How is it called?
-    Name,
-    /// Which Locks may it access?
-    Locks,
-    /// Is this right?
-    Review,
-    /// The PINs.
-    Pins,
-    /// The tokens are being written.
-    Writing,
-    /// Done.
-    Finished,
-    /// Given up by a person.
-    Cancelled,
-    /// Given up because something went wrong.
-    Failed,
-    /// A Key has to be plugged in again.
-    AwaitingKey,
-}
-
-impl Step {
-    /// The word on the bus.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kind => "kind",
-            Self::Name => "name",
-            Self::Locks => "locks",
-            Self::Review => "review",
-            Self::Pins => "pins",
-            Self::Writing => "writing",
-            Self::Finished => "finished",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-            Self::AwaitingKey => "awaiting-key",
-        }
-    }
-
-    /// Nothing more will happen here.
-    pub const fn is_end(self) -> bool {
-        matches!(self, Self::Finished | Self::Cancelled | Self::Failed)
-    }
-}
+pub use keywright_proto::words::{Step, Who};
 
 /// What can happen to a serialization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,31 +98,6 @@ pub const EDGES: &[Edge] = {
         (S::AwaitingKey, E::Cancel, Any, to(S::Cancelled)),
     ]
 };
-
-/// Whose PIN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Who {
-    /// The issuer's.
-    Issuer,
-    /// The candidate's, as it is.
-    Candidate,
-    /// The one that the candidate is to get.
-    CandidateNew,
-}
-
-impl Who {
-    /// Every one, in the order in which front-ends ask.
-    pub const ALL: [Self; 3] = [Self::Issuer, Self::Candidate, Self::CandidateNew];
-
-    /// The word on the bus.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Issuer => "issuer",
-            Self::Candidate => "candidate",
-            Self::CandidateNew => "candidate-new",
-        }
-    }
-}
 
 /// Which Locks were chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -116,7 +116,7 @@ pub fn lock_choice(ids: &[&str], all: bool) -> Result<LockChoice, Error> {
 /// # Errors
 /// `InvalidArgument`: none of the three.
 pub fn who(word: &str) -> Result<Who, Error> {
-    Who::ALL.into_iter().find(|who| who.as_str() == word).ok_or_else(|| {
+    word.parse().map_err(|_| {
         invalid("who", format!("{word:?} is none of issuer, candidate and candidate-new"))
     })
 }

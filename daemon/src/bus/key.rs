@@ -9,10 +9,7 @@ use super::{
     error::Result,
     secret_fd::{read_pin, read_recovery_code},
 };
-use crate::{
-    token::PinState,
-    view::{KeyView, Label},
-};
+use crate::view::{KeyView, Label};
 
 /// The object of one Key.
 pub struct KeyObject {
@@ -91,13 +88,7 @@ impl KeyObject {
     /// What is known of its PIN: `default`, `set`, `blocked` or `unknown`.
     #[zbus(property)]
     fn pin(&self) -> String {
-        match self.view.borrow().pin {
-            PinState::Default => "default",
-            PinState::Set => "set",
-            PinState::Blocked => "blocked",
-            PinState::Unknown => "unknown",
-        }
-        .into()
+        self.view.borrow().pin.to_string()
     }
 
     /// How many tries are left for the PIN; -1 where that is not known.

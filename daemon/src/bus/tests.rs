@@ -108,7 +108,7 @@ impl Stage {
             station: Handle::new(mailbox),
             registry: Registry::open(&state.path().join("registry")).unwrap(),
             authorizer: Authorizer::new(&daemon, policy),
-            revoke_delay: 7 * 86_400,
+            revoke_delay: keywright_proto::trust::REVOKE_DELAY,
         };
         Self { context, daemon, caller, polkit, looked_up, asked, _state: state }
     }

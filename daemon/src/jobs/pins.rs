@@ -7,7 +7,7 @@ use crate::{
     families::Families,
     hotplug::Device,
     keys::{Key, Keys},
-    presence::State,
+    presence::KeyState,
     serialization::{
         wizard::{Event, Step, Who},
         write::issuer_is_done,
@@ -103,7 +103,7 @@ impl Jobs {
         let wanted = match key.details.puk_is_factory {
             Some(factory) => factory,
             // A silent token is asked only while nobody can have set its PUK here.
-            None => key.state == State::Blank && !families.puk_tried(key.id, key.guid)?,
+            None => key.state == KeyState::Blank && !families.puk_tried(key.id, key.guid)?,
         };
         if !wanted {
             return Ok(None);

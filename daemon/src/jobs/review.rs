@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     families::{Asker, Families, too_many},
     keys::Keys,
-    presence::State,
+    presence::KeyState,
     registry::records::LockEntry,
     serialization::wizard::Event,
     view::Summary,
@@ -148,7 +148,7 @@ fn other_slots(job: &Serialization, keys: &Keys) -> Vec<(String, String)> {
         .details
         .other_slots
         .iter()
-        .filter(|_| key.state == State::Blank)
+        .filter(|_| key.state == KeyState::Blank)
         .map(|slot| {
             word(format!(
                 "{slot} of {} is in use; nothing is written then: take another token",
@@ -156,7 +156,7 @@ fn other_slots(job: &Serialization, keys: &Keys) -> Vec<(String, String)> {
             ))
         })
         .collect();
-    if key.state == State::Sub
+    if key.state == KeyState::Sub
         && key.claims.issuing.is_none()
         && key.details.has_issuing_key == Some(true)
     {

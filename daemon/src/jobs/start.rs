@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     families::{Families, checked},
     keys::{self, Keys},
-    presence::State,
+    presence::KeyState,
     serialization::wizard::{Selection, Step, Wizard},
     view::Label,
 };
@@ -87,10 +87,10 @@ impl Jobs {
         let Some(issuer) = issuer else {
             keys.present_key(candidate)?;
             return match other.state {
-                State::Blank => Ok(&[Kind::Master]),
-                State::Foreign => Err(Error::Pair(decision::Reason::ForeignCredentials)),
-                State::Revoked => Err(Error::Pair(decision::Reason::Revoked)),
-                State::Unusable => Err(other.unusable()),
+                KeyState::Blank => Ok(&[Kind::Master]),
+                KeyState::Foreign => Err(Error::Pair(decision::Reason::ForeignCredentials)),
+                KeyState::Revoked => Err(Error::Pair(decision::Reason::Revoked)),
+                KeyState::Unusable => Err(other.unusable()),
                 _ => Err(Error::InvalidArgument(format!(
                     "{} is somebody's Key already; a new Master takes a blank one",
                     other.called()
@@ -106,7 +106,7 @@ impl Jobs {
         let standing = |key| keys::standing(key, families);
         let kinds = match decision::permit(standing(key), standing(other)) {
             Err(decision::Reason::Unusable) => {
-                let which = if key.state == State::Unusable { key } else { other };
+                let which = if key.state == KeyState::Unusable { key } else { other };
                 return Err(which.unusable());
             }
             Err(reason) => return Err(Error::Pair(reason)),

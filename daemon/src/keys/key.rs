@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     families::{Facts, Issuer},
     hotplug::Device,
-    presence::{self, Claims, State},
+    presence::{self, Claims, KeyState},
     serialization::card::Carried,
     token::{Cleared, Details, PinState, TokenError, TransportError},
     view::{KeyView, Label, Trouble},
@@ -22,7 +22,7 @@ pub struct Key {
     /// When that was.
     pub plugged: Plugged,
     /// What it is.
-    pub state: State,
+    pub state: KeyState,
     /// What its certificates claim.
     pub claims: Claims,
     /// The access key, once it has one of ours: its id.
@@ -141,7 +141,7 @@ impl Key {
 
     /// Whether this is the same blank token: equal GUID, USB serial and port.
     pub(super) fn is_same_blank(&self, guid: Option<[u8; 16]>, device: &Device) -> bool {
-        self.state == State::Blank
+        self.state == KeyState::Blank
             && self.guid == guid
             && self.usb_serial == device.usb_serial
             && self.port == device.port
@@ -159,7 +159,7 @@ impl Key {
             id: self.id,
             name: self.name.clone(),
             called: self.called(),
-            is_revoked: self.state == State::Revoked,
+            is_revoked: self.state == KeyState::Revoked,
             guid: self.guid,
             serial: self.serial.clone(),
             model: self.model.clone(),
@@ -226,10 +226,10 @@ impl Key {
             self.memberships.extend(self.claims.family);
         }
         self.state = match self.trouble {
-            Some(_) => State::Unusable,
+            Some(_) => KeyState::Unusable,
             None => presence::state(&self.claims, facts.known),
         };
-        if self.state == State::Blank {
+        if self.state == KeyState::Blank {
             self.id = None;
             self.memberships.clear();
         }

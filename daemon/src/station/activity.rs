@@ -2,7 +2,7 @@
 
 use super::Station;
 use crate::{
-    jobs::Serialization, outbox::Output, presence::State, serialization::wizard::Step,
+    jobs::Serialization, outbox::Output, presence::KeyState, serialization::wizard::Step,
     view::Activity,
 };
 
@@ -21,7 +21,7 @@ impl Station {
         // One that is probed again may be used soon; any other that cannot be used needs nobody.
         let key = self.keys.present().any(|(_, key)| {
             let passes = key.trouble.as_ref().is_some_and(|trouble| trouble.passes);
-            key.state != State::Unusable || passes
+            key.state != KeyState::Unusable || passes
         });
         // A recovery code that may be in force is nowhere but here; one that no write has used is worth nothing.
         let holds_code = |job: &Serialization| {

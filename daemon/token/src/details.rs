@@ -1,24 +1,12 @@
 //! What is shown of a token beside its identity: PIN state, keys, serial number.
 
+pub use keywright_proto::words::PinState;
+
 use super::TokenError;
 use super::extensions::MetadataAnswer;
 use super::object::{Container, Slot};
 use super::piv::PinStatus;
 use super::verbs::Token;
-
-/// What the token says of its PIN.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PinState {
-    /// Still the factory's.
-    Default,
-    /// A person's.
-    Set,
-    /// No try is left.
-    Blocked,
-    /// The token does not say.
-    #[default]
-    Unknown,
-}
 
 /// What is shown of a token beside its identity. Readable without the PIN.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Who answers the wizard's questions: the command line, or a person.
 
-use keywright_client::{Kind, Pin, Situation, model::Key, model::Review, model::Who};
+use keywright_client::{Kind, Pin, Situation, Word, model::Key, model::Review, model::Who};
 
 use crate::failure::Failure;
 
@@ -46,7 +46,7 @@ pub trait Answers {
     /// Whether this is what is meant; an error stops before anything is written.
     async fn confirm(&mut self, review: &Review) -> Result<Verdict, Failure>;
     /// The PIN of this Key.
-    async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure>;
+    async fn pin(&mut self, who: &Word<Who>, key: Option<&Key>) -> Result<Pin, Failure>;
     /// Whether somebody keeps the recovery code.
     fn wants_recovery_code(&self) -> bool;
     /// Keeps it, at once: it is handed out only now, and comes into force with the write's end.

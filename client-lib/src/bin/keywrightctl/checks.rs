@@ -189,20 +189,20 @@ fn authorized(key: &Key) -> Option<Finding> {
 
 fn key(key: &Key) -> Finding {
     let label = key.label();
-    let (result, text, fix) = match key.state {
-        KeyState::Blank => (Health::Ok, "blank", "keywrightctl wizard"),
-        KeyState::Master | KeyState::Backup if key.locks + key.pending_locks == 0 => {
+    let (result, text, fix) = match key.state.known() {
+        Some(KeyState::Blank) => (Health::Ok, "blank", "keywrightctl wizard"),
+        Some(KeyState::Master | KeyState::Backup) if key.locks + key.pending_locks == 0 => {
             (Health::Warn, "has no Lock yet, so it is offered nothing", "keywrightctl lock add")
         }
-        KeyState::Master | KeyState::Backup => (Health::Ok, "can make Keys", ""),
-        KeyState::Sub => (Health::Ok, "may access its Locks", ""),
-        KeyState::Foreign => (
+        Some(KeyState::Master | KeyState::Backup) => (Health::Ok, "can make Keys", ""),
+        Some(KeyState::Sub) => (Health::Ok, "may access its Locks", ""),
+        Some(KeyState::Foreign) => (
             Health::Warn,
             "is in use for something else; nothing on it is ever overwritten",
             "use another, or reset its PIV application with its maker's tool",
         ),
-        KeyState::Revoked => (Health::Warn, "was revoked, for good", "use another"),
-        KeyState::Unusable => (
+        Some(KeyState::Revoked) => (Health::Warn, "was revoked, for good", "use another"),
+        Some(KeyState::Unusable) => (
             Health::Fail,
             "cannot be used",
             match key.trouble.as_ref().and_then(|trouble| trouble.error) {
@@ -210,7 +210,7 @@ fn key(key: &Key) -> Finding {
                 _ => "use another, or plug it in again",
             },
         ),
-        KeyState::Other(_) => (Health::Warn, "is in a state unknown here", "update this program"),
+        None => (Health::Warn, "is in a state unknown here", "update this program"),
     };
     let mut text = format!("{label} ({}) {text}", key.kind());
     if let Some(trouble) = &key.trouble {
@@ -223,7 +223,7 @@ fn key(key: &Key) -> Finding {
 }
 
 fn pins(facts: &Facts) -> Vec<Finding> {
-    let ours = |key: &&Key| !matches!(key.state, KeyState::Foreign | KeyState::Unusable);
+    let ours = |key: &&Key| key.state != KeyState::Foreign && key.state != KeyState::Unusable;
     present(facts).filter(ours).filter_map(pin).collect()
 }
 
@@ -231,14 +231,14 @@ fn pin(key: &Key) -> Option<Finding> {
     let label = key.label();
     let name = if key.id.is_empty() { &key.path } else { &key.id };
     let is_blank = key.state == KeyState::Blank;
-    let (result, text, fix) = match (&key.pin, key.pin_retries) {
-        (PinState::Blocked, _) | (_, 0) => (
+    let (result, text, fix) = match (key.pin.known(), key.pin_retries) {
+        (Some(PinState::Blocked), _) | (_, 0) => (
             Health::Fail,
             format!("the PIN of {label} is blocked"),
             format!("keywrightctl key unblock {name}"),
         ),
         // A blank Key gets its own PIN when it is made.
-        (PinState::Default, _) if !is_blank => (
+        (Some(PinState::Default), _) if !is_blank => (
             Health::Fail,
             format!("{label} has its factory PIN: whoever finds it can use it"),
             format!("keywrightctl key pin {name}"),
@@ -266,6 +266,8 @@ fn decisions(facts: &Facts) -> Vec<Finding> {
 pub mod tests {
     use keywright_client::KeyRow;
 
+    use keywright_client::Word;
+
     use super::*;
 
     fn here(role: &str) -> Key {
@@ -280,7 +282,7 @@ pub mod tests {
         key.state = role.into();
         key.path = "/k".into();
         key.present = true;
-        key.pin = PinState::Set;
+        key.pin = Word::Known(PinState::Set);
         key.pin_retries = 3;
         key.locks = 1;
         key
@@ -347,7 +349,7 @@ pub mod tests {
             ("foreign", PinState::Blocked, 0, None),
         ] {
             let mut key = here(role);
-            (key.pin, key.pin_retries) = (pin.clone(), retries);
+            (key.pin, key.pin_retries) = (Word::Known(pin), retries);
             let found = pins(&with(key)).first().map(|finding| finding.result);
             assert_eq!(found, health, "{role} {pin} {retries}");
         }

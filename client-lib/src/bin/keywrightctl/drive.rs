@@ -154,12 +154,12 @@ async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Res
 
 /// What the daemon says of the PUK, for the code that it handed out.
 fn code_state(job: &Serialization) -> CodeState {
-    match (job.outcome_details.get("puk").map(String::as_str), &job.step) {
+    match (job.outcome_details.get("puk").map(String::as_str), job.step.known()) {
         (Some("left"), _) => CodeState::No,
         (Some(_), _) => CodeState::Unknown,
-        (None, Step::Finished) => CodeState::Yes,
+        (None, Some(Step::Finished)) => CodeState::Yes,
         // Without a word of the PUK nothing was begun that could have replaced it.
-        (None, Step::Failed | Step::Cancelled) => CodeState::No,
+        (None, Some(Step::Failed | Step::Cancelled)) => CodeState::No,
         (None, _) => CodeState::Later,
     }
 }

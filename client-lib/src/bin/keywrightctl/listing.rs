@@ -73,12 +73,12 @@ fn keys_table(keys: &[Key]) -> String {
 
 /// What is known of a Key's PIN.
 fn pin(key: &Key) -> String {
-    match (&key.pin, key.pin_retries) {
+    match (key.pin.known(), key.pin_retries) {
         _ if !key.present || key.state == KeyState::Unusable => String::new(),
-        (PinState::Default, _) => "factory".into(),
-        (PinState::Blocked, _) | (_, 0) => "blocked".into(),
-        (state, retries @ 1..) => format!("{state}, tries left: {retries}"),
-        (state, _) => state.to_string(),
+        (Some(PinState::Default), _) => "factory".into(),
+        (Some(PinState::Blocked), _) | (_, 0) => "blocked".into(),
+        (_, retries @ 1..) => format!("{}, tries left: {retries}", key.pin),
+        _ => key.pin.to_string(),
     }
 }
 
@@ -117,6 +117,8 @@ fn rights_table(key: &Key, rights: &[RightRow]) -> String {
 mod tests {
     use keywright_client::{KeyRow, Role};
 
+    use keywright_client::Word;
+
     use super::*;
 
     fn row(name: &str) -> Key {
@@ -134,7 +136,7 @@ mod tests {
         let mut here = row("Spare");
         here.path = "/k/1".into();
         here.present = true;
-        here.pin = PinState::Set;
+        here.pin = Word::Known(PinState::Set);
         here.pin_retries = 2;
         here.pending_locks = 3;
         assert_eq!(
@@ -167,7 +169,7 @@ mod tests {
             (PinState::Blocked, -1, "blocked"),
             (PinState::Unknown, -1, "unknown"),
         ] {
-            (key.pin, key.pin_retries) = (state, retries);
+            (key.pin, key.pin_retries) = (Word::Known(state), retries);
             assert_eq!(pin(&key), text);
         }
     }

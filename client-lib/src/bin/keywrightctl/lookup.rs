@@ -118,7 +118,9 @@ pub async fn issuer(client: &Client, wanted: Option<&str>) -> Result<Key, Failur
 
 fn only_issuer(keys: impl Iterator<Item = Key>) -> Result<Key, Failure> {
     let mut issuers: Vec<Key> = keys
-        .filter(|key| key.present && matches!(key.state, KeyState::Master | KeyState::Backup))
+        .filter(|key| {
+            key.present && matches!(key.state.known(), Some(KeyState::Master | KeyState::Backup))
+        })
         .collect();
     match (issuers.pop(), issuers.is_empty()) {
         (Some(only), true) => Ok(only),

@@ -1,7 +1,7 @@
 //! `serialize`: the wizard's way, answered by the command line.
 
 use keywright_client::{
-    Client, ErrorName, Key, Kind, Pin, Serialization, Situation, State, Wizard,
+    Client, ErrorName, Key, Kind, Pin, Serialization, Situation, State, Wizard, Word,
     model::{KeyState, Review, Step, Who},
 };
 use serde::Serialize;
@@ -166,11 +166,11 @@ async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation
     loop {
         let situation = wizard.next_step().await?;
         let job = wizard.serialization();
-        if matches!(job.step, Step::Pins | Step::Writing | Step::AwaitingKey) {
+        if matches!(job.step.known(), Some(Step::Pins | Step::Writing | Step::AwaitingKey)) {
             check_as_requested(job.kind, &job.name, args)?;
         }
         let is_first = job.steps.first() == Some(&job.step);
-        if is_first || !matches!(job.step, Step::Name | Step::Locks | Step::Review) {
+        if is_first || !matches!(job.step.known(), Some(Step::Name | Step::Locks | Step::Review)) {
             return Ok(situation);
         }
         wizard.back().await?;
@@ -226,10 +226,10 @@ impl Answers for FromArgs {
         Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }
 
-    async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
-        let (given, option) = match who {
-            Who::Issuer => (&self.prepared.issuer_pin, "--issuer-pin-file"),
-            Who::CandidateNew => (&self.prepared.new_pin, "--new-pin-file"),
+    async fn pin(&mut self, who: &Word<Who>, key: Option<&Key>) -> Result<Pin, Failure> {
+        let (given, option) = match who.known() {
+            Some(Who::Issuer) => (&self.prepared.issuer_pin, "--issuer-pin-file"),
+            Some(Who::CandidateNew) => (&self.prepared.new_pin, "--new-pin-file"),
             _ => (&self.prepared.candidate_pin, "--candidate-pin-file"),
         };
         match given {

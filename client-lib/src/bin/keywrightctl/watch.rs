@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keywright_client::{
-    Client, ConfirmedRight, Decision, Error, Key, Serialization, State, Watch, WatchEvent,
+    Client, ConfirmedRight, Decision, Error, Key, Serialization, State, Watch, WatchEvent, Word,
     model::{KeyState, Progress, Stage, Step},
 };
 
@@ -118,8 +118,8 @@ fn confirmed(state: &State, key_id: &str, rights: &[ConfirmedRight]) -> String {
 
 /// A Key with its state, unless the label tells it already.
 fn describe(key: &Key) -> String {
-    match key.state {
-        KeyState::Blank => key.label(),
+    match key.state.known() {
+        Some(KeyState::Blank) => key.label(),
         _ => format!("{} ({})", key.label(), key.kind()),
     }
 }
@@ -143,17 +143,17 @@ fn offer(state: &State, job: &Serialization) -> String {
 fn step(job: &Serialization) -> String {
     let name = if job.name.is_empty() { "new Key" } else { &job.name };
     let text = match &job.step {
-        Step::Kind => "waits for its kind",
-        Step::Name => "waits for its name",
-        Step::Locks => "waits for its Locks",
-        Step::Review => "waits for a last look",
-        Step::Pins => "waits for PINs",
-        Step::Writing => "is being written; leave both Keys plugged in",
-        Step::Finished => "is finished",
-        Step::Cancelled => "was cancelled",
-        Step::Failed => "failed",
-        Step::AwaitingKey => "waits for a Key that was unplugged",
-        Step::Other(word) => word,
+        Word::Known(Step::Kind) => "waits for its kind",
+        Word::Known(Step::Name) => "waits for its name",
+        Word::Known(Step::Locks) => "waits for its Locks",
+        Word::Known(Step::Review) => "waits for a last look",
+        Word::Known(Step::Pins) => "waits for PINs",
+        Word::Known(Step::Writing) => "is being written; leave both Keys plugged in",
+        Word::Known(Step::Finished) => "is finished",
+        Word::Known(Step::Cancelled) => "was cancelled",
+        Word::Known(Step::Failed) => "failed",
+        Word::Known(Step::AwaitingKey) => "waits for a Key that was unplugged",
+        Word::Unknown(word) => word,
     };
     let why = outcome(job);
     if why.is_empty() { format!("{name} {text}") } else { format!("{name} {text}: {why}") }
@@ -164,7 +164,7 @@ fn outcome(job: &Serialization) -> String {
 }
 
 /// How far a write is.
-pub fn bar(stage: &Stage, progress: Progress) -> String {
+pub fn bar(stage: &Word<Stage>, progress: Progress) -> String {
     let Progress { done, total } = progress;
     let full = (BAR * u64::from(done)).checked_div(u64::from(total)).unwrap_or_default();
     let cells: String = (0..BAR).map(|cell| if cell < full { '#' } else { '.' }).collect();
@@ -178,34 +178,22 @@ pub fn decision(state: &State, decision: &Decision) -> String {
         "/" => other,
         issuer => format!("{other} beside {}", label(state, issuer)),
     };
-    let why = match decision.reason.as_str() {
-        "same-family" => "both are issuers of one family; there is nothing to make",
-        "no-lock" => "the issuer has no Lock yet; add one with `keywrightctl lock add`",
-        "not-an-issuer" => "a Sub Key cannot make Keys; plug in a Master or Backup Key",
-        "no-issuer" => "nobody can issue; `keywrightctl wizard` makes a Master Key",
-        "foreign-credentials" => {
-            "the token is in use for something else, and nothing on it is ever overwritten; \
-             use another, or reset its PIV application with its maker's tool"
-        }
-        "revoked" => "the Key was revoked, for good; use another",
-        "unusable" => "the token cannot be used; `keywrightctl doctor` says why",
-        "ambiguous-issuer" => {
-            "more than one Key could be its issuer; unplug one, or `keywrightctl serialize --issuer`"
-        }
-        "cancelled" => "it was cancelled; plug one of the Keys in again for a new offer",
-        "done" => "its job has ended; plug one of the Keys in again for a new offer",
-        other => other,
+    let why = match &decision.reason {
+        Word::Known(reason) => reason.text(),
+        Word::Unknown(word) => word,
     };
     format!("no offer for {pair}: {why}")
 }
 
 #[cfg(test)]
 mod tests {
+    use keywright_client::model::Reason;
+
     use super::*;
 
     #[test]
     fn progress_bar_never_overflows() {
-        let bar = |done, total| super::bar(&Stage::Keys, Progress { done, total });
+        let bar = |done, total| super::bar(&Word::Known(Stage::Keys), Progress { done, total });
         assert_eq!(bar(0, 0), "[....................] 0/0 keys");
         assert_eq!(bar(5, 10), "[##########..........] 5/10 keys");
         assert_eq!(bar(11, 10), "[####################] 11/10 keys");
@@ -252,19 +240,9 @@ mod tests {
 
     #[test]
     fn every_reason_has_an_explanation() {
-        for reason in [
-            "same-family",
-            "no-lock",
-            "not-an-issuer",
-            "no-issuer",
-            "foreign-credentials",
-            "revoked",
-            "unusable",
-            "ambiguous-issuer",
-            "cancelled",
-            "done",
-        ] {
-            let pair = Decision { issuer: "/".into(), other: "/k".into(), reason: reason.into() };
+        for reason in Reason::ALL {
+            let reason = Word::Known(*reason);
+            let pair = Decision { issuer: "/".into(), other: "/k".into(), reason: reason.clone() };
             let text = decision(&State::default(), &pair);
             assert!(!text.ends_with(&format!(": {reason}")), "{text}");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use keywright_client::{
     Client, ErrorName, Key, Kind, Pin, Serialization, Situation, State, Watch, WatchEvent, Wizard,
-    bus,
+    Word, bus,
     client::LockFilter,
     model::{KeyState, Review, Who},
 };
@@ -220,7 +220,7 @@ impl Answers for Person {
         Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
     }
 
-    async fn pin(&mut self, who: &Who, key: Option<&Key>) -> Result<Pin, Failure> {
+    async fn pin(&mut self, who: &Word<Who>, key: Option<&Key>) -> Result<Pin, Failure> {
         let known = !std::mem::take(&mut self.last_pin_refused);
         ask_pin(who, key, known).await
     }
@@ -308,16 +308,16 @@ pub fn summary(review: &Review) -> String {
 }
 
 /// Whose PIN, for people.
-pub fn whose(who: &Who, key: Option<&Key>) -> String {
+pub fn whose(who: &Word<Who>, key: Option<&Key>) -> String {
     let label = key.map_or_else(|| "the Key".to_owned(), Key::label);
-    match who {
-        Who::CandidateNew => format!("new PIN for {label}"),
+    match who.known() {
+        Some(Who::CandidateNew) => format!("new PIN for {label}"),
         _ => format!("PIN of {label}"),
     }
 }
 
 /// Asks for a PIN, with the tries left where they are known for sure; for a new one twice.
-pub async fn ask_pin(who: &Who, key: Option<&Key>, known: bool) -> Result<Pin, Failure> {
+pub async fn ask_pin(who: &Word<Who>, key: Option<&Key>, known: bool) -> Result<Pin, Failure> {
     let tries = match key {
         Some(key) if known && *who != Who::CandidateNew && key.pin_retries >= 0 => {
             format!(" ({} tries left)", key.pin_retries)
@@ -325,8 +325,8 @@ pub async fn ask_pin(who: &Who, key: Option<&Key>, known: bool) -> Result<Pin, F
         _ => String::new(),
     };
     let question = format!("The {}{tries}: ", whose(who, key));
-    match who {
-        Who::CandidateNew => secrets::ask_new(&question).await,
+    match who.known() {
+        Some(Who::CandidateNew) => secrets::ask_new(&question).await,
         _ => terminal::ask_secret(&question).await,
     }
 }
