@@ -1,5 +1,5 @@
-//! An event of a station's log: one line of JSON in one spelling, and its hash, which is taken over that line. Whoever
-//! has the lines can follow the chain with a SHA-256 and nothing of ours (`docs/formats.md`).
+//! An event of a station's log as a line of JSON, in exactly one spelling, with its hash, which is the SHA-256 of that line.
+//! So the chain of hashes can be checked without this program (`docs/formats.md`).
 
 use std::fmt::Write;
 
@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 /// SHA-256.
 pub type Hash = [u8; 32];
 
-/// What stands for the hash before the first event of all.
+/// The previous hash of the very first event.
 pub const NOTHING: Hash = [0; 32];
-/// The event that says that the oldest events were dropped; its field [`FIRST`] is the position of the oldest one left.
+/// The event written when the oldest events were dropped; its field [`FIRST`] is the position of the oldest one left.
 pub const TRIMMED: &str = "log-trimmed";
 /// See [`TRIMMED`].
 pub const FIRST: &str = "first";
-/// The event that says that events written in an older form are chained anew.
+/// The event written when events of an older form got new hashes.
 pub const REWRITTEN: &str = "log-rewritten";
 
 /// An event and its place in the log.
@@ -24,9 +24,9 @@ pub struct LoggedEvent {
     pub position: u64,
     /// When, in Unix seconds.
     pub time: u64,
-    /// What, as a stable word.
+    /// What happened, as a stable word.
     pub event: String,
-    /// To what and by whom: names and values, sorted by name, each name once.
+    /// To what, and who asked for it: names and values, sorted by name, each name once.
     pub fields: Vec<(String, String)>,
     /// The hash of the event before it; of the first one [`NOTHING`].
     pub previous: Hash,
@@ -105,7 +105,7 @@ mod tests {
 
     /// Written out, because other programs are written against it.
     #[test]
-    fn the_line_is_spelled_like_this() {
+    fn line_has_exactly_this_spelling() {
         let previous = "ab".repeat(32);
         let hashed = format!(
             "{{\"position\":7,\"time\":1764105600,\"event\":\"key-renamed\",\"fields\":{{\"key\":\"0123\",\
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn any_reader_of_json_reads_it() {
+    fn line_is_valid_json() {
         let line: serde_json::Value = serde_json::from_str(&event().line()).unwrap();
         assert_eq!(line["fields"]["name"], event().fields[1].1);
         assert_eq!((&line["position"], &line["event"]), (&7.into(), &"key-renamed".into()));

@@ -1,8 +1,8 @@
-//! The family's card: what a Master or Backup Key carries of its family, for a station that has never met it. Described
-//! in `docs/formats.md`.
+//! The family's card: a data object on a Master or Backup Key that introduces its family to a station which does not know
+//! it yet. `docs/formats.md` describes it.
 //!
-//! It has no signature of its own and needs none: whatever is in it is signed, up to a root that comes along with it. So
-//! a card says what its root says, and whose root that is shows a signature of the Key, made at the station.
+//! It has no signature of its own, because everything in it is signed, up to a root that it brings along. Whether that root
+//! may be pinned the Key proves by a signature made at the station.
 
 use std::cmp::Ordering;
 
@@ -20,7 +20,7 @@ use crate::{
     statement::MAX_STATEMENT,
 };
 
-/// The longest card, in bytes: what the smallest object of any known token for it holds (3,000) has room for more.
+/// The longest card, in bytes. The smallest data object of a known token holds 3,000.
 pub const MAX_CARD: usize = 2900;
 /// What a card begins with.
 const NAME: &str = "keywright-card";
@@ -35,26 +35,26 @@ pub struct Card {
     locks: Vec<Certificate>,
 }
 
-/// Why a card is not believed.
+/// Why a card is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CardError {
     /// No card, or not in its one encoding, or over [`MAX_CARD`].
     #[error("not a Keywright family card, or longer than {MAX_CARD} bytes")]
     Malformed,
-    /// Of a later version.
+    /// Its version is newer than [`VERSION`].
     #[error("the family card is of a newer version")]
     NewerVersion,
     /// The Key's certificates do not lead to the card's root.
     #[error("the family card: {0}")]
     Chain(#[from] ChainError),
-    /// A Lock's certificate or the statement is not believed.
+    /// A Lock's certificate or the statement does not verify.
     #[error("the family card: {0}")]
     Object(#[from] SignedObjectError),
 }
 
-/// A statement without its x5chain, which is the end of the Key's own chain.
+/// A statement without its x5chain, which is an end of the Key's own chain.
 struct Short<'a> {
-    /// Where in the chain the signer is.
+    /// The position of the signer in the chain.
     signer: usize,
     payload: &'a [u8],
     signature: [u8; 64],
@@ -62,10 +62,10 @@ struct Short<'a> {
 }
 
 impl Card {
-    /// The card of a Key: its CA certificates, its own first and the root last; the newest statement on it with its
-    /// seed; the family's Locks. Of the Locks as many as fit into `room` bytes, the newest first: those that a CA of the
-    /// chain certified, a card having no room for other CAs. A statement by somebody else is left out. None where even
-    /// the chain does not fit.
+    /// Writes the card of a Key: its CA certificates (its own first, the root last), the newest statement on it with its
+    /// seed, and as many of the family's Locks as fit into `room` bytes, the newest first. Only Locks that a CA of the
+    /// chain certified are taken, and only a statement that one of them signed: a card has no room for other CAs. None
+    /// where not even the chain fits.
     pub fn write(
         chain: &[Certificate],
         statement: Option<(&[u8], [u8; 32])>,
@@ -106,7 +106,7 @@ impl Card {
     /// Reads the card of a Key whose access and CA certificates are these, and verifies everything that is in it.
     ///
     /// # Errors
-    /// Says what is wrong with it. A card counts as a whole or not at all.
+    /// Says what is wrong with it. One error refuses the whole card.
     pub fn read(bytes: &[u8], access: &Certificate, own: &Certificate) -> Result<Self, CardError> {
         if bytes.len() > MAX_CARD {
             return Err(CardError::Malformed);
@@ -207,14 +207,13 @@ impl Card {
     }
 }
 
-/// Whether bytes are a card, of whatever Key. Nothing is verified.
+/// Whether bytes look like a card. Nothing is verified.
 pub fn is_card(bytes: &[u8]) -> bool {
     let mut d = Decoder::new(bytes);
     length(&mut d).is_some() && d.str().ok() == Some(NAME)
 }
 
-/// The Locks' certificates on a card, of whatever Key; none where it is not a card that is understood. Nothing is
-/// verified: it says which Locks to look for.
+/// The Locks' certificates on a card; empty where it cannot be read. Nothing is verified.
 pub fn locks_on(bytes: &[u8]) -> Vec<Certificate> {
     let mut d = Decoder::new(bytes);
     let known = length(&mut d) == Some(5)
@@ -226,14 +225,14 @@ pub fn locks_on(bytes: &[u8]) -> Vec<Certificate> {
     locks.into_iter().filter_map(|der| Certificate::parse(der).ok()).collect()
 }
 
-/// Who of a chain certified a Lock.
+/// The CA of a chain that certified a Lock.
 fn issuer_of<'a>(lock: &Certificate, chain: &'a [Certificate]) -> Option<&'a Certificate> {
     let mut ends = (0..chain.len()).map(|n| &chain[n..]);
     let above = ends.find(|above| verify_next(lock, above).is_ok())?;
     above.first().filter(|_| lock.role() == Some(Role::Lock))
 }
 
-/// By the time at which they were made; of the same time by their bytes.
+/// Orders by notBefore, the newest first; equal ones by their bytes.
 fn newest_first(one: &Certificate, other: &Certificate) -> Ordering {
     let by_time = other.not_before().cmp(&one.not_before());
     by_time.then_with(|| one.der().cmp(other.der()))

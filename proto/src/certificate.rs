@@ -1,4 +1,4 @@
-//! Reading a certificate of the profile in `docs/formats.md`.
+//! Reads certificates and checks them against the profile in `docs/formats.md`.
 
 use der::{Decode, Encode, oid::AssociatedOid};
 use x509_cert::{
@@ -21,7 +21,7 @@ use crate::{
 /// The longest certificate that is read, in bytes. Tokens hold 3,000.
 pub const MAX_CERTIFICATE: usize = 4096;
 
-/// A certificate that has the profile. Its signature is judged by [`crate::verify_chain`].
+/// A certificate that fits the profile. [`crate::verify_chain`] verifies its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Certificate {
     authority_key_identifier: [u8; 20],
 }
 
-/// What a certificate lacks to be one of ours.
+/// Why a certificate does not fit the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// No DER certificate signed with ecdsa-with-SHA256, or too long.
@@ -69,7 +69,7 @@ pub enum CertificateError {
     Mismatch,
 }
 
-/// What the certificate in slot 9A claims of its token. Only a signature proves it.
+/// What the certificate in slot 9A claims about its token. Only a signature by its key proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The family.
@@ -81,7 +81,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Reads the certificate of an access key; none where it is not one of ours (a Lock's is not).
+    /// Reads the certificate of an access key; none where it does not fit the profile, or is a Lock's.
     pub fn read(certificate_der: &[u8]) -> Option<Self> {
         match Certificate::parse(certificate_der).ok()?.uri {
             Uri::EndEntity { role: Role::Lock, .. } | Uri::Ca { .. } => None,
@@ -141,7 +141,7 @@ impl Certificate {
         &self.public_key
     }
 
-    /// Whom it is for.
+    /// Its URI: family, role and id.
     pub const fn uri(&self) -> &Uri {
         &self.uri
     }

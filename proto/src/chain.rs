@@ -1,8 +1,8 @@
-//! Chains of certificates: from one that is shown, to the root that is pinned.
+//! Verifies certificate chains up to the pinned root.
 
 use crate::{Certificate, Id, Role, profile::MAX_CAS};
 
-/// Why a chain is not believed. Positions count from 0, the leaf.
+/// Why a chain does not verify. Positions count from 0, the leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// No certificate at all.
@@ -41,10 +41,10 @@ pub enum ChainError {
     Expired(usize),
 }
 
-/// Verifies a chain, leaf first, root last and included; answers the family. The leaf may be a CA.
+/// Verifies a chain, leaf first, root last and included; returns the family. The leaf may be a CA.
 ///
-/// Uses and key identifiers were checked by [`Certificate::parse`]. `at` is a time in Unix seconds;
-/// none judges no time. Revocation is not judged here.
+/// [`Certificate::parse`] has checked uses and key identifiers. `at` is a time in Unix seconds; none skips validity. For
+/// revocation see [`crate::trust`].
 ///
 /// # Errors
 /// Says which certificate is wrong, and why.
@@ -72,8 +72,8 @@ pub fn verify_chain(
     Ok(family)
 }
 
-/// The same for a chain whose last `verified` certificates are the end of one that was verified up to the pinned root
-/// just now: their signatures are not verified twice. None of them is nothing to stand on.
+/// Like [`verify_chain`], where the last `verified` certificates (1 at least) are the end of a chain that was verified up
+/// to the pinned root just now: their signatures are not verified again.
 pub(crate) fn verify_below(leaf_first: &[Certificate], verified: usize) -> Result<(), ChainError> {
     if verified == 0 {
         return Err(ChainError::NotPinned);
@@ -95,8 +95,7 @@ fn bounded(leaf_first: &[Certificate]) -> Result<(), ChainError> {
     if cas > MAX_CAS { Err(ChainError::TooLong) } else { Ok(()) }
 }
 
-/// Verifies that a certificate may stand before a chain that is verified already: the one link, and
-/// one signature.
+/// Verifies that a certificate may precede a chain that was verified before. This costs one signature.
 pub(crate) fn verify_next(
     certificate: &Certificate,
     above: &[Certificate],
@@ -105,7 +104,7 @@ pub(crate) fn verify_next(
     has_own_ca(certificate, above.len())
 }
 
-/// Verifies a root certificate that a CA of a family signed for itself: name and key are those that it has.
+/// Verifies the self-signed root certificate of a CA: it has the CA's name and key.
 pub(crate) fn verify_own_root(root: &Certificate, ca: &Certificate) -> Result<(), ChainError> {
     if !root.is_ca()
         || root.public_key() != ca.public_key()

@@ -1,4 +1,4 @@
-//! Confirmations: a Lock says that it acts on a statement.
+//! Confirmations: a Lock signs that it has put a statement into effect.
 
 use minicbor::{Decoder, Encoder};
 
@@ -17,19 +17,19 @@ pub const MAX_CONFIRMATION: usize = 1024;
 pub struct Confirmation {
     /// The statement: [`crate::VerifiedStatement::digest`].
     pub statement: Hash,
-    /// What the Lock now does for the Key.
+    /// Whether the Lock now admits the Key.
     pub effect: Effect,
-    /// The newest version that the Lock knows for that Key; stations go above it.
+    /// The newest version that the Lock knows for that Key; the station's next statement has a greater one.
     pub newest_version: u64,
 }
 
-/// Why a confirmation is not made or not believed.
+/// Why a confirmation is not made or does not verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfirmationError {
     /// Not a COSE_Sign1 of a confirmation in its one encoding, or out of bounds.
     #[error("not a Keywright confirmation")]
     Malformed,
-    /// It speaks of another Lock.
+    /// It names another Lock.
     #[error("the confirmation is of another Lock")]
     OtherLock,
     /// Not signed by the Lock's identity key.
@@ -81,7 +81,7 @@ impl Confirmation {
         Ok(receive(bytes)?.1.1)
     }
 
-    /// What a confirmation says. Nothing is verified: for those that were verified before.
+    /// Reads a confirmation that was verified before. Nothing is verified.
     ///
     /// # Errors
     /// [`ConfirmationError::Malformed`].

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{PublicKey, Unsigned, public_key::BadSignature};
 
-/// What a message is; it is signed, so that one kind can never be taken for another.
+/// The content type of a statement. It is signed, so that one kind of message cannot pass for another.
 pub(crate) const STATEMENT: &str = "application/vnd.keywright.statement+cbor";
 /// See [`STATEMENT`].
 pub(crate) const CONFIRMATION: &str = "application/vnd.keywright.confirmation+cbor";
@@ -43,7 +43,7 @@ fn message(content_type: &str, chain: &[Vec<u8>], payload: Vec<u8>) -> CoseSign1
     CoseSign1Builder::new().protected(header.build()).payload(payload).build()
 }
 
-/// A message that was signed before, put together again from its parts.
+/// A signed message, put together from its parts.
 pub(crate) fn signed(
     content_type: &str,
     chain: &[Vec<u8>],
@@ -55,7 +55,7 @@ pub(crate) fn signed(
     message.to_tagged_vec().ok()
 }
 
-/// A message as it was received. Nothing is verified yet.
+/// A message that was read. Nothing is verified yet.
 pub(crate) struct Received {
     /// The x5chain, signer first; empty where there is none.
     pub(crate) chain: Vec<Vec<u8>>,

@@ -33,7 +33,7 @@ pub struct Revoked {
     pub since: u64,
 }
 
-/// What a CRL says. Who said it is judged by [`Crl::verify`].
+/// A CRL that was read. [`Crl::verify`] checks who signed it.
 #[derive(Debug, Clone)]
 pub struct Crl {
     signed_der: Vec<u8>,
@@ -45,7 +45,7 @@ pub struct Crl {
     revoked: Vec<Revoked>,
 }
 
-/// Why a CRL is not made, read or believed.
+/// Why a CRL is not made, not read, or does not verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CrlError {
     /// The certificate given for its issuer is no CA certificate.
@@ -183,8 +183,8 @@ impl Crl {
             && self.authority_key_identifier == ca.public_key().key_identifier()
     }
 
-    /// Whether another CRL is of no use beside this one: of the same issuer, it lists nothing that
-    /// this one does not, and not more or older.
+    /// Whether this CRL replaces another one: it has the same issuer, lists all of its entries, and has more entries or is
+    /// newer.
     pub fn covers(&self, other: &Self) -> bool {
         if self.issuer != other.issuer
             || self.authority_key_identifier != other.authority_key_identifier
@@ -196,7 +196,7 @@ impl Crl {
         others.is_subset(&mine) && (others.len() < mine.len() || other.rank() < self.rank())
     }
 
-    /// What decides between two with the same entries: the newer one. Never equal for two.
+    /// Orders CRLs with the same entries by age; two different ones are never equal.
     pub(crate) fn rank(&self) -> (u64, u64, &[u8]) {
         (self.number, self.this_update, &self.signed_der)
     }
@@ -216,12 +216,12 @@ impl Crl {
         self.number
     }
 
-    /// When it was made, in Unix seconds.
+    /// When it was signed, in Unix seconds.
     pub const fn this_update(&self) -> u64 {
         self.this_update
     }
 
-    /// When the next one is due, in Unix seconds.
+    /// When the next CRL is due, in Unix seconds.
     pub const fn next_update(&self) -> u64 {
         self.next_update
     }

@@ -1,4 +1,4 @@
-//! Certification requests (PKCS#10, RFC 2986): how a Lock or a Soft Key brings its public key.
+//! Certification requests (PKCS#10, RFC 2986), by which a Lock or a Soft Key gives its public key.
 
 use der::{Decode, Encode, pem};
 use x509_cert::{
@@ -15,7 +15,7 @@ pub const LABEL: &str = "CERTIFICATE REQUEST";
 /// The longest request, in bytes of PEM.
 pub const MAX_CSR: usize = 16 * 1024;
 
-/// Why a request is not taken.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
     /// Over [`MAX_CSR`].
@@ -61,8 +61,7 @@ pub fn to_pem(request: &[u8]) -> Result<String, CsrError> {
     pem::encode_string(LABEL, pem::LineEnding::LF, request).map_err(|_| CsrError::Encoding)
 }
 
-/// Reads a request and answers its key, which is proven by the request's own signature. Whatever
-/// else the request asks for is ignored.
+/// Reads a request and returns its key, which the request's own signature proves. Everything else in it is ignored.
 ///
 /// # Errors
 /// Says what is wrong with it.

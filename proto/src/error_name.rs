@@ -6,12 +6,12 @@ use crate::{bus::ERROR_PREFIX, role::UnknownWord};
 
 macro_rules! error_names {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What kind of error it was. The text beside it says what happened, to what, and what to do next.
+        /// The name of a D-Bus error. The text beside it says what happened and what to do next.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorName { $($(#[$doc])* $name,)* }
 
         impl ErrorName {
-            /// Every name, in the order of the contract.
+            /// Every name, in the order of their definition.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// The last part of the D-Bus error name.
@@ -64,15 +64,15 @@ error_names! {
     PinRequired,
     /// The token refused the PIN.
     PinInvalid,
-    /// The token takes no PIN any more.
+    /// No PIN tries are left.
     PinBlocked,
     /// The job was interrupted and can be taken up again.
     Interrupted,
     /// The registry could not be read or written.
     StoreFailed,
-    /// The token answered what it should not.
+    /// The token broke the protocol or did not answer.
     TokenFailed,
-    /// More than there is room for.
+    /// A limit of size or number is exceeded.
     LimitExceeded,
     /// It was cancelled.
     Cancelled,

@@ -1,9 +1,8 @@
-//! Everything signed that a family has: what stations exchange, and how they merge.
+//! The signed objects of a family, which stations exchange and merge.
 //!
-//! [`SignedObjects`] hold only what was verified up to the family's pinned root, with nothing but
-//! themselves: every certificate's issuer is in them, every confirmation's Lock. They merge by
-//! union, so whatever the order, the end is the same. Who of the signers is believed is judged
-//! afterwards, over the union: [`SignedObjects::facts`].
+//! [`SignedObjects`] hold only objects that verify up to the family's pinned root with the help of the others: the issuer of
+//! every certificate is there, and the Lock of every confirmation. Two sets merge by union, so the order does not matter.
+//! Which signers are trusted is decided afterwards, over the union: [`SignedObjects::facts`].
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -24,11 +23,11 @@ mod removed;
 
 pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES};
 
-/// The signed objects of one family, all of them public.
+/// The verified signed objects of one family. All of them are public.
 #[derive(Debug, Clone)]
 pub struct SignedObjects {
     root: Certificate,
-    /// By DER. The root is none of them.
+    /// By DER, without the root.
     certificates: BTreeMap<Vec<u8>, Certificate>,
     /// The chain of each CA certificate (itself first), by the key identifier of its key.
     issuers: BTreeMap<[u8; 20], Vec<Vec<Certificate>>>,
@@ -36,19 +35,19 @@ pub struct SignedObjects {
     masters: BTreeSet<Hash>,
     /// The Locks' keys.
     locks: BTreeMap<Hash, PublicKey>,
-    /// By DER; of each CA those that no other makes superfluous.
+    /// By DER; of each CA those that no other CRL covers ([`Crl::covers`]).
     crls: BTreeMap<Vec<u8>, Crl>,
     /// By digest.
     statements: BTreeMap<Hash, SignedStatement>,
-    /// By what they say: Lock, statement, allow, newest version.
+    /// By content: Lock, statement, allow, newest version.
     confirmations: BTreeMap<(Hash, Hash, bool, u64), Vec<u8>>,
-    /// Removals of Locks, by what they say: Lock, signer.
+    /// Removals of Locks, by content: Lock, signer.
     removals: BTreeMap<(Hash, Hash), Vec<u8>>,
     /// The root certificates that CAs signed for themselves, by the key identifier of the CA.
     own_roots: BTreeMap<[u8; 20], Certificate>,
 }
 
-/// A statement with its leaves, as stations have it.
+/// A statement with all of its leaves. Locks get single leaves, as grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedStatement {
     /// The tagged COSE_Sign1.
@@ -61,34 +60,34 @@ pub struct SignedStatement {
     pub leaves: Vec<(Target, Effect)>,
 }
 
-/// Why something is not among a family's objects.
+/// Why an object is not added to a family's [`SignedObjects`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedObjectError {
-    /// Of another family, or by nobody whose certificate is here.
-    #[error("nobody in this family's objects has issued the certificate")]
+    /// The certificate is of another family, or the certificate of its issuer is missing.
+    #[error("no CA that is known in this family has issued the certificate")]
     NoIssuer,
-    /// The certificate's chain is not believed.
+    /// The certificate's chain does not verify.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// The statement is not believed.
+    /// The statement does not verify.
     #[error(transparent)]
     Statement(#[from] StatementError),
     /// The leaves are not the statement's, name a Lock twice, or say what it must not say.
     #[error("the leaves are not those of the statement, or not what such a statement may say")]
     Leaves,
-    /// The CRL is not believed.
+    /// The CRL does not verify.
     #[error(transparent)]
     Crl(#[from] CrlError),
-    /// The confirmation is not believed.
+    /// The confirmation does not verify.
     #[error(transparent)]
     Confirmation(#[from] ConfirmationError),
-    /// The removal of a Lock is not believed.
+    /// The removal of a Lock does not verify.
     #[error(transparent)]
     Removal(#[from] RemovalError),
 }
 
 impl SignedObjects {
-    /// Those of a family of which nothing but the pinned root certificate is known.
+    /// The empty set of a family whose pinned root certificate this is.
     ///
     /// # Errors
     /// A certificate that is no root.
@@ -143,10 +142,10 @@ impl SignedObjects {
         Some([&[certificate.clone()][..], self.issuer_of(certificate).ok()?].concat())
     }
 
-    /// Takes a certificate in; the root is one already. Answers whether it is new.
+    /// Adds a certificate. Returns whether it is new; the root never is.
     ///
     /// # Errors
-    /// One whose issuer is not here, or that does not have its chain's rules.
+    /// Its issuer is not here, or it breaks a rule of chains.
     pub fn add_certificate(&mut self, certificate: Certificate) -> Result<bool, SignedObjectError> {
         if certificate == self.root || self.certificates.contains_key(certificate.der()) {
             return Ok(false);
@@ -168,7 +167,7 @@ impl SignedObjects {
         self.certificates.insert(certificate.der().to_vec(), certificate);
     }
 
-    /// The chain of who issued a certificate.
+    /// The chain of the CA that issued a certificate.
     fn issuer_of(&self, certificate: &Certificate) -> Result<&[Certificate], SignedObjectError> {
         let mut wrong = SignedObjectError::NoIssuer;
         for above in self.issuers.get(certificate.authority_key_identifier()).into_iter().flatten()
@@ -181,11 +180,11 @@ impl SignedObjects {
         Err(wrong)
     }
 
-    /// Takes a CRL in. One that another of its CA makes superfluous is left out: a CRL that lacks a
-    /// known entry never displaces one that has it. Answers whether it is new.
+    /// Adds a CRL, unless another of its CA covers it: a CRL that lacks a known entry never replaces one that has it.
+    /// Returns whether it is new.
     ///
     /// # Errors
-    /// One that no CA here has signed.
+    /// No CA here has signed it.
     pub fn add_crl(&mut self, crl: Crl) -> Result<bool, SignedObjectError> {
         let signed = self.issuers.values().flatten().filter_map(|chain| chain.first());
         let mut signed = signed.filter(|ca| crl.is_named(ca)).map(|ca| crl.verify(ca)).peekable();
@@ -207,9 +206,8 @@ impl SignedObjects {
         true
     }
 
-    /// The CRL of a CA to publish: of those that are left the one with most entries, the newest of
-    /// these. With it, the serial numbers known to be revoked that it lacks: they are for the CA's
-    /// next CRL.
+    /// The CRL of a CA to publish: the one with most entries, and of these the newest. With it, the serial numbers that it
+    /// lacks and another CRL of this CA has: they belong into the CA's next CRL.
     pub fn crl(&self, ca: &Certificate) -> Option<(&Crl, BTreeSet<Vec<u8>>)> {
         let of_ca = || self.crls.values().filter(|crl| crl.is_named(ca));
         let best = of_ca().max_by_key(|crl| (crl.revoked().len(), crl.rank()))?;
@@ -218,10 +216,10 @@ impl SignedObjects {
         Some((best, lacking))
     }
 
-    /// Takes a statement in, with its leaves in the tree's order. Answers whether it is new.
+    /// Adds a statement, with its leaves in the order of the tree. Returns whether it is new.
     ///
     /// # Errors
-    /// One that is not of this family, whose leaves are others, or that says what no Lock takes.
+    /// It is of another family, the leaves are not its own, or it says what no Lock accepts.
     pub fn add_statement(
         &mut self,
         cose: Vec<u8>,
@@ -251,7 +249,7 @@ impl SignedObjects {
                 entry.insert(signed);
                 true
             }
-            // A signature has many forms. One of them is kept, the same at every station.
+            // ECDSA signatures of one text differ: every station keeps the smallest.
             Entry::Occupied(mut known) if signed.cose < known.get().cose => {
                 known.insert(signed);
                 false
@@ -260,10 +258,10 @@ impl SignedObjects {
         }
     }
 
-    /// Takes a Lock's confirmation in. Answers whether it is new.
+    /// Adds a Lock's confirmation. Returns whether it is new.
     ///
     /// # Errors
-    /// One that no Lock here has signed.
+    /// No Lock here has signed it.
     pub fn add_confirmation(&mut self, bytes: Vec<u8>) -> Result<bool, SignedObjectError> {
         let claimed = Confirmation::claimed_lock(&bytes)?;
         let lock = self.locks.get(&claimed).ok_or(ConfirmationError::OtherLock)?;
@@ -287,8 +285,7 @@ impl SignedObjects {
         }
     }
 
-    /// Takes everything in that others have of the same family: it was verified when they took it
-    /// in. Answers how many objects are new; none of another root's.
+    /// Adds all objects of another set, which has verified them. Returns how many are new: 0 where the root is another.
     pub fn merge(&mut self, others: Self) -> usize {
         if self.root != others.root {
             return 0;
@@ -320,7 +317,7 @@ impl SignedObjects {
         new
     }
 
-    /// The same for the CRLs alone.
+    /// Like [`SignedObjects::merge`], for the CRLs alone.
     pub fn merge_crls(&mut self, others: &Self) -> usize {
         if self.root != others.root {
             return 0;
@@ -328,8 +325,8 @@ impl SignedObjects {
         others.crls.values().filter(|crl| self.keep_crl((*crl).clone())).count()
     }
 
-    /// What a judge has to know. `first_seen` answers when this judge first saw a statement (by
-    /// digest), in Unix seconds.
+    /// The facts by which signers are judged. `first_seen` returns when the statement with this digest was first seen
+    /// here, in Unix seconds.
     pub fn facts(&self, first_seen: impl Fn(&Hash) -> u64) -> Facts {
         let mut facts = Facts::new(self.root.public_key());
         for certificate in self.certificates.values() {
@@ -343,7 +340,7 @@ impl SignedObjects {
         facts
     }
 
-    /// What counts of all that is said about a Key at a Lock. Keys are hashes.
+    /// What is in effect for a Key at a Lock. Both are key hashes.
     pub fn effect(
         &self,
         judgement: &Judgement,
@@ -365,7 +362,7 @@ impl SignedObjects {
     }
 }
 
-/// Equal where the objects are: how chains were found does not matter.
+/// Compares the objects; how their chains were found does not matter.
 impl PartialEq for SignedObjects {
     fn eq(&self, other: &Self) -> bool {
         self.root == other.root

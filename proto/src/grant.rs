@@ -1,4 +1,4 @@
-//! Grants: what one Lock gets of a statement, and how it judges it offline.
+//! Grants: a statement with the one leaf that is for a Lock, and how the Lock verifies it offline.
 
 use minicbor::{Decoder, Encoder};
 
@@ -13,7 +13,7 @@ use crate::{
 /// The longest grant, in bytes.
 pub const MAX_GRANT: usize = 64 * 1024;
 
-/// A statement, with the one leaf that a Lock is to see.
+/// A statement, and the leaf of its tree that is for one Lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The statement: a tagged COSE_Sign1.
@@ -30,27 +30,27 @@ pub struct Grant {
     pub access_chain: Vec<Vec<u8>>,
 }
 
-/// A grant that a Lock may act on, once it has judged the version against what it knows.
+/// A grant that was verified. The Lock still compares its version with those of other statements on this Key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedGrant {
     /// The statement.
     pub statement: VerifiedStatement,
     /// This Lock, or every Lock of the family.
     pub target: Target,
-    /// What is said.
+    /// Whether the Key may access it.
     pub effect: Effect,
     /// The subject's access certificate first, the root last; empty where the grant has none. It
     /// was verified up to the root, and is one of the subject's key.
     pub access_chain: Vec<Certificate>,
 }
 
-/// Why a grant is not believed.
+/// Why a grant does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// Not a grant in its one encoding, or over [`MAX_GRANT`].
     #[error("not a Keywright grant, or longer than {MAX_GRANT} bytes")]
     Malformed,
-    /// Its statement is not believed.
+    /// Its statement does not verify.
     #[error(transparent)]
     Statement(#[from] StatementError),
     /// The leaf is not the statement's.
@@ -128,8 +128,8 @@ fn read_array<T>(
     (0..length).map(|_| read(d.bytes().ok()?)).collect()
 }
 
-/// What a Lock does with a grant: verifies it with nothing but the pinned root certificate of its
-/// family (DER) and SHA-256 of its own identity key (DER SubjectPublicKeyInfo).
+/// Verifies a grant, as a Lock does, with the pinned root certificate of its family (DER) and the SHA-256 of its own
+/// identity key (DER SubjectPublicKeyInfo).
 ///
 /// # Errors
 /// Says what is wrong with it.
@@ -162,11 +162,11 @@ pub fn verify_grant(
     Ok(VerifiedGrant { statement, target, effect, access_chain })
 }
 
-/// Verifies that the access certificate, if there is one, is of the statement's subject. That a
-/// Master or Backup has an issuing key of its own is for [`verify_below`].
+/// Verifies that the access certificate, if there is one, is of the statement's subject; [`verify_below`] checks that a
+/// Master or Backup has an issuing key of its own.
 ///
-/// The two chains end alike, most often from the statement's signer on. What they share was read and
-/// verified with the statement, up to the pinned root: a Lock's time goes into signatures.
+/// The certificates at the end that both chains share were verified with the statement and are not verified again, because
+/// verifying signatures takes most of a Lock's time.
 fn verify_access(
     access_chain: &[Vec<u8>],
     statement: &VerifiedStatement,

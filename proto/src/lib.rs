@@ -1,7 +1,9 @@
-//! Keywright's vocabulary: what a station, a Lock and a front-end have to agree on.
+//! What stations, Locks and front-ends have to agree on: formats, their verification, who is trusted, and the words of the
+//! D-Bus interface.
 //!
-//! No I/O, no clock, no async: everything here is a function of its arguments. Formats are
-//! described for other implementers in `docs/formats.md`.
+//! No I/O, no clock, no async: everything here is a function of its arguments. `docs/formats.md` describes the formats for
+//! other implementers. Functions that read or verify bytes return an error that says what is wrong with them; the first
+//! error ends the reading.
 #![forbid(unsafe_code)]
 
 pub mod audit;

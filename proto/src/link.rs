@@ -1,4 +1,4 @@
-//! The link between stations and Locks: topics and limits on an MQTT 5 broker. The broker is believed nothing.
+//! Topics and limits of the link between stations and Locks, over an MQTT 5 broker that is not trusted.
 //!
 //! ```text
 //! keywright/1/<name of the Lock>/grant/<Key id>          retained, by a station: one whole grant
@@ -8,15 +8,15 @@
 //! keywright/1/<name of the Lock>/papers                  retained, by a Lock that knows no Key yet: its certificate,
 //!                                                        as in a family's file, for stations that do not know it
 //! keywright/1/<name of the Lock>/presence                retained, by the Lock and its last will: `online`, `offline`
-//! keywright/1/stations/<family id>/<station>/here        retained, by a station: it wants to hear of this family
+//! keywright/1/stations/<family id>/<station>/here        retained, by a station: send me the file of this family
 //! keywright/1/stations/<family id>/<station>/<number>    retained, by a station: a piece of the family's file
 //! ```
-//! The last two are for stations alone: they tell who may access which Lock. A station's name is made of the certificate that
-//! it shows to the broker.
+//! Only stations may read the last two topics, because the file says who may access which Lock. A station's name is derived
+//! from the certificate that it shows to the broker.
 //!
-//! The name of a Lock is the common name of its certificate, so that a broker can hold a Lock to its own topics by one
-//! pattern. What is retained is the last message of a topic: each is whole, and none builds on one before it. (Of a family's
-//! file, which may be long, the pieces of one digest are: [`crate::pieces`].)
+//! The name of a Lock is the common name of its certificate, so that the broker can restrict a Lock to its own topics with
+//! one pattern. The broker retains the last message of each topic, so no message depends on an earlier one. Only a family's
+//! file takes several messages: see [`crate::pieces`].
 
 use sha2::{Digest, Sha256};
 
@@ -24,19 +24,19 @@ use crate::{Id, grant::MAX_GRANT};
 
 /// What every topic begins with.
 pub const PREFIX: &str = "keywright/1";
-/// The longest packet, in bytes: a grant, its topic, and what MQTT adds.
+/// The longest packet, in bytes: the longest grant, its topic and the MQTT headers.
 pub const MAX_PACKET: u32 = MAX_GRANT as u32 + 1024;
-/// The birth message: a hint that a Lock is there.
+/// The birth message: a hint that a Lock is connected.
 pub const ONLINE: &[u8] = b"online";
 /// The last will: a hint that it is not.
 pub const OFFLINE: &[u8] = b"offline";
-/// What a station says to be heard by others.
+/// The message by which a station asks the others for a family's file.
 pub const HERE: &[u8] = b"here";
 const LOCK: &str = "Keywright lock ";
-/// No Lock has such a name, so no Lock gets at what is below it.
+/// No Lock has such a name, so no Lock may use the topics below it.
 const STATIONS: &str = "stations";
 
-/// What a message is about.
+/// A topic of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// A grant of a Key, for a Lock.
@@ -53,12 +53,12 @@ pub enum Topic {
         /// The Key.
         key: Id,
     },
-    /// The newest certificate of a Lock, for it, with its chain.
+    /// The newest certificate of a Lock with its chain, for the Lock.
     Chain {
         /// The Lock.
         lock: Id,
     },
-    /// The certificate of a Lock, for stations that do not know it.
+    /// The certificate of a Lock, by the Lock, for stations that do not know it.
     OwnCertificate {
         /// The Lock.
         lock: Id,
@@ -68,7 +68,7 @@ pub enum Topic {
         /// The Lock.
         lock: Id,
     },
-    /// A station of a family.
+    /// A station that asks for a family's file.
     Here {
         /// The family.
         family: Id,
@@ -128,7 +128,7 @@ impl Topic {
         let topic = match levels.next()? {
             "here" => Self::Here { family, station },
             number => {
-                // In its one form, or two topics would be one.
+                // Without leading zeros: each piece has one topic.
                 let parsed = number.parse::<u32>().ok().filter(|n| n.to_string() == number)?;
                 Self::Piece { family, station, number: parsed }
             }
@@ -137,22 +137,22 @@ impl Topic {
     }
 }
 
-/// What a Lock listens to: the grants for it, and its certificate.
+/// The topics that a Lock subscribes to: the grants for it, and its certificate.
 pub fn lock_subscriptions(lock: Id) -> [String; 2] {
     ["grant/+", "chain"].map(|what| format!("{PREFIX}/{LOCK}{lock}/{what}"))
 }
 
-/// What stations of a family listen to: what the others say.
+/// The topics of other stations that a station of this family subscribes to.
 pub fn family_subscription(family: Id) -> String {
     format!("{PREFIX}/{STATIONS}/{family}/+/+")
 }
 
-/// The name of the station that shows this certificate to the broker, PEM or DER: a label, and no proof.
+/// The id of the station that shows this certificate (PEM or DER) to the broker. It is a label and proves nothing.
 pub fn station_id(certificate: &[u8]) -> Id {
     Id::of_hash(&Sha256::digest(certificate).into())
 }
 
-/// What a station listens to: what Locks say.
+/// The topics of Locks that a station subscribes to.
 pub fn station_subscriptions() -> [String; 3] {
     ["confirmation/+", "papers", "presence"].map(|what| format!("{PREFIX}/+/{what}"))
 }

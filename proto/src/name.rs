@@ -5,7 +5,7 @@ pub const MAX_CHARS: usize = 100;
 /// The longest name, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 256;
 
-/// Why a name is not taken.
+/// Why a name is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty or only white space.

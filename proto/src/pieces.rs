@@ -1,8 +1,8 @@
-//! A family's file on its way from one station to another over the link: cut into pieces, and put together again.
+//! Splits a family's file into pieces that fit into messages of the link, and puts them together again.
 //!
 //! A piece is the SHA-256 of the whole file, its own number and the count of pieces (32-bit, big-endian), and its bytes. All
-//! pieces but the last have [`PIECE`] bytes. The digest says that they belong together, and nothing about who made them: what
-//! is in the file proves itself.
+//! pieces but the last have [`PIECE`] bytes. The digest only tells which pieces belong together; the objects in the file are
+//! verified by their signatures.
 
 use sha2::{Digest, Sha256};
 
@@ -12,19 +12,19 @@ use crate::{family::MAX_FAMILY_FILE, tree::Hash};
 pub const PIECE: usize = 60 << 10;
 /// The most pieces of a file.
 pub const MAX_PIECES: u32 = MAX_FAMILY_FILE.div_ceil(PIECE) as u32;
-/// How many files that are not whole are collected at once, and how many of them from the same sender: what it said last,
-/// and what it says instead meanwhile.
+/// How many incomplete files are collected at once, and how many of them from one sender: its last file, and the one that
+/// replaces it meanwhile.
 const MAX_SETS: usize = 64;
 const SETS_OF_ONE: usize = 2;
 const HEAD: usize = 40;
 
-/// Why something is no piece, or not what was said to be cut.
+/// Why bytes are no piece, or pieces make no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PieceError {
     /// It was not made by [`cut`].
     #[error("not a piece of a family's file")]
     Malformed,
-    /// The pieces are all there and make another file.
+    /// All pieces are there, but the file does not have their digest.
     #[error("the pieces of a family's file do not make that file")]
     OtherFile,
 }
@@ -36,7 +36,7 @@ pub struct Piece {
     pub digest: Hash,
     /// Which piece, from 0.
     pub number: u32,
-    /// Of how many.
+    /// The number of pieces.
     pub count: u32,
     bytes: Vec<u8>,
 }
@@ -56,14 +56,14 @@ impl Piece {
         let (count, bytes) = rest.split_first_chunk::<4>()?;
         let (number, count) = (u32::from_be_bytes(*number), u32::from_be_bytes(*count));
         let is_last = number.checked_add(1)? == count;
-        // All but the last are full: so the count limits the whole.
+        // All but the last are full, so the count limits the size of the file.
         let fits = if is_last { (1..=PIECE).contains(&bytes.len()) } else { bytes.len() == PIECE };
         let is_one = number < count && count <= MAX_PIECES && fits;
         is_one.then(|| Self { digest: *digest, number, count, bytes: bytes.to_vec() })
     }
 }
 
-/// The pieces of a file, as messages.
+/// Splits a file into pieces, as messages.
 pub fn cut(file: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let digest = Sha256::digest(file);
     let count = count(file);
@@ -82,8 +82,8 @@ pub fn count(file: &[u8]) -> u32 {
     u32::try_from(file.len().div_ceil(PIECE)).unwrap_or(u32::MAX)
 }
 
-/// Collects pieces that come in any order, from several senders at once. What it holds is never more than the longest file
-/// and one piece: for a new piece the files go that have waited longest for theirs.
+/// Collects pieces that arrive in any order, from several senders at once. It holds at most the longest file and one piece:
+/// to make room, it drops the incomplete files that got no piece for longest.
 #[derive(Debug)]
 pub struct Collector<S> {
     /// Longest untouched first.
@@ -106,10 +106,10 @@ impl<S> Default for Collector<S> {
 }
 
 impl<S: PartialEq> Collector<S> {
-    /// Takes a piece; answers the file when it is whole.
+    /// Adds a piece; returns the file when it is complete.
     ///
     /// # Errors
-    /// [`PieceError::OtherFile`]: all of it is dropped.
+    /// [`PieceError::OtherFile`]: all pieces of the file are dropped.
     pub fn add(&mut self, sender: S, piece: Piece) -> Result<Option<Vec<u8>>, PieceError> {
         let Piece { digest, number, count, bytes } = piece;
         let is_it = |set: &Set<S>| {
@@ -133,12 +133,12 @@ impl<S: PartialEq> Collector<S> {
         Ok(None)
     }
 
-    /// How many files were dropped since this was last asked, because others came and they were not whole.
+    /// How many incomplete files were dropped to make room since the last call.
     pub fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Forgets what is not whole.
+    /// Drops all incomplete files.
     pub fn clear(&mut self) {
         self.sets.clear();
     }

@@ -10,7 +10,7 @@ fn pieces(file: &[u8]) -> Vec<Piece> {
     cut(file).map(|message| Piece::read(&message).unwrap()).collect()
 }
 
-/// What comes out when these come in; each from its sender.
+/// The files that a collector completes from these pieces, with their senders.
 fn collect(all: impl IntoIterator<Item = (u8, Piece)>) -> Vec<(u8, Vec<u8>)> {
     let mut collector = Collector::default();
     let add = |(sender, piece)| Some((sender, collector.add(sender, piece).unwrap()?));
@@ -33,7 +33,7 @@ fn lengths_at_the_borders() {
 const _: () = assert!(HEAD + PIECE + 512 <= crate::link::MAX_PACKET as usize);
 
 #[test]
-fn no_pieces() {
+fn malformed_pieces_are_refused() {
     let good = cut(&file(PIECE + 5, 1)).collect::<Vec<_>>();
     let with = |message: &[u8], number: u32, count: u32| {
         let mut message = message.to_vec();
@@ -60,7 +60,7 @@ fn no_pieces() {
 }
 
 #[test]
-fn wrong_bytes_under_the_right_digest_are_dropped() {
+fn pieces_that_do_not_match_their_digest_are_dropped() {
     let whole = file(PIECE + 5, 1);
     let right = pieces(&whole);
     let mut wrong = right[0].clone();
@@ -68,7 +68,7 @@ fn wrong_bytes_under_the_right_digest_are_dropped() {
     let mut collector = Collector::default();
     assert_eq!(collector.add(0, wrong), Ok(None));
     assert_eq!(collector.add(0, right[1].clone()), Err(PieceError::OtherFile));
-    // The right ones are taken when they come again.
+    // The right pieces are accepted when they arrive again.
     assert_eq!(collector.add(0, right[0].clone()), Ok(None));
     assert_eq!(collector.add(0, right[1].clone()), Ok(Some(whole)));
 }
@@ -77,13 +77,13 @@ fn wrong_bytes_under_the_right_digest_are_dropped() {
 fn an_old_and_a_new_file_of_one_sender_do_not_mix() {
     let (old, new) = (file(3 * PIECE, 1), file(3 * PIECE, 2));
     let (old, mixed) = (pieces(&old), pieces(&new));
-    // As a broker keeps it while a station speaks: the new ones, the old rest, the new rest.
+    // As a broker has them while a station publishes: new pieces, the old rest, the new rest.
     let heard = [&mixed[..1], &old[1..], &mixed[1..]].concat();
     assert_eq!(collect(heard.into_iter().map(|p| (0, p))), [(0, new)]);
 }
 
 #[test]
-fn what_waits_is_bounded() {
+fn number_of_incomplete_files_is_bounded() {
     let mut collector = Collector::default();
     for sender in 0..2 * MAX_SETS {
         for seed in 0..5 {
@@ -95,7 +95,7 @@ fn what_waits_is_bounded() {
     assert_eq!(collector.sets.len(), MAX_SETS);
     assert_eq!(collector.take_dropped(), 10 * MAX_SETS - MAX_SETS);
     assert_eq!(collector.take_dropped(), 0);
-    // One that is touched stays: the first of these goes on while others come and go.
+    // A file that gets pieces stays while others come and go.
     let whole = pieces(&file(5 * PIECE, 9));
     for piece in &whole[..4] {
         assert_eq!(collector.add(1000, piece.clone()), Ok(None));
@@ -108,7 +108,7 @@ fn what_waits_is_bounded() {
 }
 
 #[test]
-fn bytes_are_bounded() {
+fn bytes_of_incomplete_files_are_bounded() {
     let mut collector = Collector::default();
     let one = Piece { digest: [1; 32], number: 0, count: MAX_PIECES, bytes: vec![0; PIECE] };
     for sender in 0..4u8 {
@@ -123,9 +123,9 @@ fn bytes_are_bounded() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// In any order, twice, and among those of others.
+    /// In any order, among pieces of other senders.
     #[test]
-    fn any_order(lengths in prop::collection::vec(1..4 * PIECE, 1..4), order in any::<u64>()) {
+    fn pieces_in_any_order_make_the_files(lengths in prop::collection::vec(1..4 * PIECE, 1..4), order in any::<u64>()) {
         let files: Vec<_> = lengths.iter().zip(0u8..).map(|(n, sender)| (sender, file(*n, sender))).collect();
         let mut all: Vec<_> = files
             .iter()

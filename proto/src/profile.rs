@@ -1,5 +1,4 @@
-//! Making certificates of the profile in `docs/formats.md`. Pure: serial numbers and times are the
-//! caller's.
+//! Makes certificates of the profile in `docs/formats.md`. The caller gives serial numbers and times.
 
 use std::{str::FromStr, time::Duration};
 
@@ -32,15 +31,14 @@ use crate::{
     Certificate, PublicKey, Role, Unsigned, Uri, certificate::positive, unsigned::ECDSA_WITH_SHA256,
 };
 
-/// The most CA certificates in a chain. It holds by cryptography: each has a smaller
-/// pathLenConstraint than its issuer.
+/// The most CA certificates in a chain. The pathLenConstraint enforces it: each is smaller than its issuer's.
 pub const MAX_CAS: usize = 4;
 /// The pathLenConstraint of a Master: what may follow below it.
 const MASTER_PATH_LEN: u8 = MAX_CAS as u8 - 1;
 /// The longest serial number that is given, in bytes. RFC 5280, 4.1.2.2 allows 20.
 pub const MAX_SERIAL: usize = 16;
 
-/// From when to when a certificate is valid, in Unix seconds, both included.
+/// The first and the last second in which a certificate is valid, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// The first second.
@@ -102,8 +100,8 @@ pub fn backup_ca(
     make(key, uri, Some(path_len), issued_by(ca_name(key)?, issuer)?, serial, validity)
 }
 
-/// A self-signed certificate of a Backup's CA with the name and key that it has: what servers take for the family's root
-/// once its Master was revoked. Locks go on with the root that they pinned.
+/// A self-signed certificate of a Backup's CA, with the same name and key: servers trust it as the family's root once the
+/// Master was revoked. Locks keep the root that they pinned.
 ///
 /// # Errors
 /// A certificate that is no CA's; a bad serial number or validity.
@@ -147,7 +145,7 @@ pub(crate) fn key_usage(uri: &Uri) -> KeyUsage {
     })
 }
 
-/// The protocols that an end entity takes part in.
+/// The extended key usages of an end entity.
 pub(crate) fn extended_key_usage(role: Role) -> Vec<ObjectIdentifier> {
     match role {
         Role::Lock => vec![ID_KP_SERVER_AUTH, ID_KP_CLIENT_AUTH],
@@ -155,7 +153,7 @@ pub(crate) fn extended_key_usage(role: Role) -> Vec<ObjectIdentifier> {
     }
 }
 
-/// A point in time as RFC 5280 wants it: UTCTime until 2049, GeneralizedTime from 2050.
+/// A time as RFC 5280, 4.1.2.5 wants it: UTCTime until 2049, GeneralizedTime from 2050.
 pub(crate) fn x509_time(unix: u64) -> der::Result<Time> {
     DateTime::from_unix_duration(Duration::from_secs(unix)).map(Time::from)
 }

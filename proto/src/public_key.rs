@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 
 use crate::Id;
 
-/// A P-256 public key. Equal only where the whole key is.
+/// A P-256 public key.
 #[derive(Clone)]
 pub struct PublicKey {
     spki: Vec<u8>,
     key: VerifyingKey,
 }
 
-/// Why bytes are no public key that Keywright takes.
+/// Why bytes are not a public key that Keywright accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublicKeyError {
     /// Not a DER SubjectPublicKeyInfo of an uncompressed P-256 point.
@@ -72,7 +72,7 @@ impl PublicKey {
         &self.spki
     }
 
-    /// The id: a label, never a base for a decision.
+    /// The id. It is a label: decisions compare whole keys or hashes.
     pub fn id(&self) -> Id {
         Id::of_spki(&self.spki)
     }
@@ -82,7 +82,7 @@ impl PublicKey {
         Sha256::digest(&self.spki).into()
     }
 
-    /// What SKI and AKI extensions hold: the leftmost 160 bits of SHA-256 over the subjectPublicKey
+    /// The key identifier of SKI and AKI extensions: the leftmost 160 bits of SHA-256 over the subjectPublicKey
     /// (RFC 7093, section 2, method 1).
     pub fn key_identifier(&self) -> [u8; 20] {
         let mut identifier = [0; 20];

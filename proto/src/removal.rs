@@ -1,7 +1,7 @@
-//! The removal of a Lock from its family: what an issuing key (slot 9C) says once and for all.
+//! The removal of a Lock from its family, signed by an issuing key (slot 9C). It is final for the Lock's identity key.
 //!
-//! It shuts nobody out: who may access the Lock is decided there. It says to the family's stations that this
-//! identity key is none of their Locks any more.
+//! It is for the stations of the family: they no longer list the Lock, nor name it in statements. The Lock itself goes on
+//! admitting Keys by its statements.
 
 use minicbor::{Decoder, Encoder};
 
@@ -16,7 +16,7 @@ use crate::{
 /// The longest removal, in bytes.
 pub const MAX_REMOVAL: usize = 16 * 1024;
 
-/// A removal whose signature and chain were verified. Whether its signer was revoked since is not judged here.
+/// A removal whose signature and chain were verified. Whether its signer is trusted is for [`crate::trust`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
     /// The Lock: SHA-256 of its identity key's SubjectPublicKeyInfo.
@@ -25,7 +25,7 @@ pub struct Removal {
     pub chain: Vec<Certificate>,
 }
 
-/// Why a removal is not made or not believed.
+/// Why a removal is not made or does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RemovalError {
     /// Not a COSE_Sign1 of a removal in its one encoding, or over [`MAX_REMOVAL`].
@@ -34,7 +34,7 @@ pub enum RemovalError {
     /// A certificate of its x5chain is not one of ours.
     #[error("the removal of a Lock: {0}")]
     Certificate(#[from] StatementError),
-    /// Its chain is not believed.
+    /// Its chain does not verify.
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// Its signer is no CA of the family.
@@ -67,7 +67,7 @@ pub fn removal(lock: &Hash, chain: &[Certificate]) -> Result<Unsigned, RemovalEr
     Ok(cose::unsigned(signer.public_key().clone(), cose::LOCK_REMOVAL, &ders, payload))
 }
 
-/// Verifies a removal up to the family's pinned root certificate (DER). A root that comes with it counts for nothing.
+/// Verifies a removal up to the family's pinned root certificate (DER), whatever root comes with it.
 ///
 /// # Errors
 /// Says what is wrong with it.

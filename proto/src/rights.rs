@@ -1,13 +1,13 @@
-//! The state of a right: one (Key, Lock) pair.
+//! The state of a right: what one Key may do at one Lock.
 
 use std::{cmp::Ordering, fmt};
 
 use crate::tree::Effect;
 
-/// What a statement says of one pair.
+/// What one statement says about a Key at a Lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VersionedEffect {
-    /// None: a revocation, which is final.
+    /// The statement's version; none for a revocation, which is final.
     pub version: Option<u64>,
     /// Allow or deny.
     pub effect: Effect,
@@ -44,8 +44,8 @@ impl fmt::Display for RightState {
     }
 }
 
-/// Of all that statements say of one pair, what counts: a revocation before all, then the newest
-/// version, and deny where two of the same version disagree.
+/// Which of all statements about a Key at a Lock is in effect: a revocation before all others, then the newest version;
+/// of two with the same version, the one that denies.
 pub fn newest(said: impl IntoIterator<Item = VersionedEffect>) -> Option<VersionedEffect> {
     said.into_iter().reduce(|one, other| if precedence(&other, &one).is_gt() { other } else { one })
 }
@@ -56,10 +56,10 @@ fn precedence(one: &VersionedEffect, other: &VersionedEffect) -> Ordering {
     revokes.then(one.version.cmp(&other.version)).then(other.effect.cmp(&one.effect))
 }
 
-/// The state of a right from what counts by statements and what the Lock has last confirmed.
+/// The state of a right, from the statement in effect and the Lock's last confirmation.
 ///
-/// An allow that repeats an allow leaves a right active: the Lock acts alike on both. A deny is
-/// done only when it, or one after it, was confirmed.
+/// A newer version that allows again leaves a right active: the Lock acts alike on both. A denial is done only when it, or
+/// a later one, was confirmed.
 pub fn state(newest: Option<VersionedEffect>, confirmed: Option<VersionedEffect>) -> RightState {
     match newest {
         None => RightState::None,
@@ -93,7 +93,7 @@ mod tests {
     const REVOKED: VersionedEffect = VersionedEffect { version: None, effect: Effect::Deny };
 
     #[test]
-    fn what_counts() {
+    fn revocation_then_newest_version_then_denial_is_in_effect() {
         for (said, counts) in [
             (vec![], None),
             (vec![allow(1)], Some(allow(1))),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn states() {
+    fn state_follows_statement_and_confirmation() {
         use RightState::{Active, Pending, Removing};
         for (newest, confirmed, expected) in [
             (None, None, RightState::None),

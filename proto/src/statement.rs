@@ -1,4 +1,4 @@
-//! Statements: what an issuing key (slot 9C) says about a Key and any number of Locks.
+//! Statements: an issuing key (slot 9C) allows or denies one Key at any number of Locks, or revokes it.
 
 use minicbor::{Decoder, Encoder};
 
@@ -17,10 +17,10 @@ pub const MAX_STATEMENT: usize = 16 * 1024;
 pub const VERSION_LIMIT: u64 = 1 << 53;
 /// How far a version may be ahead of a Lock's clock, in milliseconds: 24 hours.
 pub const PARK_AHEAD_MS: u64 = 24 * 3_600_000;
-/// A year, in milliseconds: as wrong as an honest clock may be.
+/// A year, in milliseconds: how far ahead the clock of an honest station may be.
 const YEAR_MS: u64 = 366 * 24 * 3_600_000;
 
-/// A statement to be made.
+/// A statement to be signed.
 #[derive(Debug, Clone)]
 pub struct Statement<'a> {
     /// The Key: its access key (slot 9A).
@@ -33,20 +33,18 @@ pub struct Statement<'a> {
     pub revokes: Option<RevokedIssuer>,
 }
 
-/// What the revocation of a Master or Backup says of its issuing key (slot 9C). It is signed,
-/// because who sees a revoked access key (9A) cannot always know which issuing key goes with it.
-/// How it is weighed: [`crate::trust`].
+/// The issuing key (slot 9C) that the revocation of a Master or Backup revokes. It is signed, because a Lock that sees a
+/// revoked access key (9A) cannot always know which issuing key belongs to it. [`crate::trust`] applies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RevokedIssuer {
     /// The issuing key: SHA-256 of its SubjectPublicKeyInfo.
     pub issuing_key: Hash,
-    /// Denials that this issuing key signed stay in force up to this version, until somebody who
-    /// is not revoked says something newer. See [`denials_until`].
+    /// Denials that this issuing key signed stay in effect up to this version, until a trusted key signs something newer.
+    /// See [`denials_until`].
     pub denials_until: u64,
 }
 
-/// A statement whose signature and chain were verified. Whether its signer was revoked since is
-/// not judged here.
+/// A statement whose signature and chain were verified. Whether its signer is trusted is for [`crate::trust`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedStatement {
     /// The Key: its access key (slot 9A).
@@ -57,21 +55,21 @@ pub struct VerifiedStatement {
     pub tree: TreeHead,
     /// In the revocation of a Master or Backup: its issuing key.
     pub revokes: Option<RevokedIssuer>,
-    /// Names the statement in confirmations: SHA-256 of what its signature covers. Unlike a hash
-    /// of the whole, it does not change with the signature's random part.
+    /// Names the statement in confirmations: SHA-256 of what its signature covers, so that it does not depend on the random
+    /// part of the signature.
     pub digest: Hash,
     /// The signer's CA certificate first, the family's root last.
     pub chain: Vec<Certificate>,
 }
 
 impl VerifiedStatement {
-    /// The issuing key that made it.
+    /// The issuing key that signed it.
     pub fn signer(&self) -> Option<&PublicKey> {
         self.chain.first().map(Certificate::public_key)
     }
 }
 
-/// Why a statement is not made or not believed.
+/// Why a statement is not made or does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatementError {
     /// Not a COSE_Sign1 of a statement in its one encoding, or over [`MAX_STATEMENT`].
@@ -80,7 +78,7 @@ pub enum StatementError {
     /// A certificate of its x5chain is not one of ours.
     #[error("certificate {0} of the statement: {1}")]
     Certificate(usize, CertificateError),
-    /// Its chain is not believed.
+    /// Its chain does not verify.
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// Its signer is no CA of the family.
@@ -100,8 +98,8 @@ pub enum StatementError {
     NoVersionLeft,
 }
 
-/// The version of a Key's next statement: above every known one, and above Unix time in
-/// milliseconds, so that stations that never met hardly ever choose the same.
+/// The version of a Key's next statement: above every known one, and at least Unix time in milliseconds, so that stations
+/// that do not know of each other hardly ever choose the same.
 ///
 /// # Errors
 /// [`StatementError::NoVersionLeft`] where it would not be below [`VERSION_LIMIT`].
@@ -111,21 +109,21 @@ pub fn next_version(newest_known: Option<u64>, now_ms: u64) -> Result<u64, State
     version.filter(|version| *version < VERSION_LIMIT).ok_or(StatementError::NoVersionLeft)
 }
 
-/// [`RevokedIssuer::denials_until`] of a revocation that is signed now: above Unix time in
-/// milliseconds and above every version known of that issuing key, but for those more than a year
-/// ahead, which no honest clock made: they would leave no room for what has to be signed anew.
+/// [`RevokedIssuer::denials_until`] of a revocation that is signed now: the greatest of Unix time in milliseconds and all
+/// versions known of that issuing key. Versions more than a year ahead are ignored: no honest clock made them, and they
+/// would leave none for the statements that have to be re-issued.
 pub fn denials_until(versions_by_issuer: impl IntoIterator<Item = u64>, now_ms: u64) -> u64 {
     let known = versions_by_issuer.into_iter().filter(|version| is_plausible(*version, now_ms));
     known.fold(now_ms, u64::max).min(VERSION_LIMIT - 2)
 }
 
-/// Whether an honest station may have chosen a version: not more than a year ahead of this clock.
+/// Whether an honest station can have chosen this version: it is at most a year ahead of the clock.
 pub fn is_plausible(version: u64, now_ms: u64) -> bool {
     version <= now_ms.saturating_add(YEAR_MS)
 }
 
-/// Whether a Lock sets a statement aside for now: its version is more than 24 hours ahead of the
-/// Lock's clock. A Lock whose clock is not set (none) parks nothing.
+/// Whether a Lock parks a statement, that is, keeps it and does not act on it yet: its version is more than 24 hours ahead
+/// of the Lock's clock. A Lock whose clock is not set (none) parks nothing.
 pub fn is_parked(version: u64, now_ms: Option<u64>) -> bool {
     now_ms.is_some_and(|now| version > now.saturating_add(PARK_AHEAD_MS))
 }
@@ -152,8 +150,7 @@ impl Statement<'_> {
     }
 }
 
-/// Verifies a statement up to the family's pinned root certificate (DER). A root that comes with
-/// the statement counts for nothing.
+/// Verifies a statement up to the family's pinned root certificate (DER), whatever root comes with it.
 ///
 /// # Errors
 /// Says what is wrong with it.
@@ -186,13 +183,13 @@ pub fn verify_statement(
     Ok(VerifiedStatement { subject, version, tree, revokes, digest: received.digest, chain })
 }
 
-/// The digest of a statement ([`VerifiedStatement::digest`]). Nothing is verified; none where it is
-/// not a statement in its one encoding.
+/// The digest of a statement ([`VerifiedStatement::digest`]); none where it is not a statement in its one encoding.
+/// Nothing is verified.
 pub fn digest(bytes: &[u8]) -> Option<Hash> {
     Some(Received::parse(bytes, cose::STATEMENT, MAX_STATEMENT)?.digest)
 }
 
-/// What a statement says. Nothing is verified: for statements that were verified before.
+/// The contents of a statement that was verified before; [`claimed`] verifies nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claimed {
     /// The key hash of its signer.
@@ -215,7 +212,7 @@ pub fn claimed(bytes: &[u8]) -> Option<Claimed> {
     Some(Claimed { signer, subject: subject.hash(), version, revokes, digest: received.digest })
 }
 
-/// Reads certificates, one more than CAs at most (an access certificate may come first).
+/// Reads the certificates of a chain: at most [`MAX_CAS`], and an access certificate before them.
 pub(crate) fn parse_chain(chain: &[Vec<u8>]) -> Result<Vec<Certificate>, StatementError> {
     if chain.len() > MAX_CAS + 1 {
         return Err(ChainError::TooLong.into());
@@ -261,11 +258,10 @@ fn encode(statement: &Statement<'_>, root: &Certificate) -> Option<Vec<u8>> {
     Some(e.into_writer())
 }
 
-/// What a payload says beside the family.
+/// A payload without its family.
 type Contents = (PublicKey, Option<u64>, TreeHead, Option<RevokedIssuer>);
 
-/// Reads a payload: the family, and the rest. That it is the one encoding is for the caller to
-/// check.
+/// Reads a payload: the family, and the rest. The caller checks that the encoding is the deterministic one.
 fn decode(payload: &[u8]) -> Option<(Hash, Contents)> {
     let mut d = Decoder::new(payload);
     let entries = d.map().ok()??;

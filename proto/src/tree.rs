@@ -39,11 +39,11 @@ pub struct Leaf {
     pub salt: [u8; 16],
     /// The Lock.
     pub target: Target,
-    /// What is said of it.
+    /// Whether the Key may access it.
     pub effect: Effect,
 }
 
-/// The size and the root of a tree: what is signed.
+/// The size and the root of a tree, as statements carry them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeHead {
     /// The number of leaves, from 1 to [`MAX_LEAVES`].
@@ -57,7 +57,7 @@ pub struct TreeHead {
 #[error("a statement has from 1 to {MAX_LEAVES} leaves")]
 pub struct BadSize;
 
-/// A leaf that is not in the tree at the place that is claimed.
+/// The leaf is not in the tree at the claimed index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the leaf is not in the statement's tree")]
 pub struct NotIncluded;
@@ -128,7 +128,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Builds the tree over leaves in this order. The order is the station's to choose.
+    /// Builds the tree over leaves in this order, which the station may choose.
     ///
     /// # Errors
     /// [`BadSize`].
@@ -148,7 +148,7 @@ impl Tree {
         Ok(Self { levels, head: TreeHead { size, root } })
     }
 
-    /// What is signed.
+    /// Size and root, which are signed.
     pub const fn head(&self) -> TreeHead {
         self.head
     }

@@ -1,27 +1,25 @@
-//! Who is believed: which issuing keys stand, and which statements count.
+//! Decides which issuing keys (slot 9C) of a family are trusted, and which statements are in effect.
 //!
-//! Every judge (a Lock, a station) gathers [`Facts`] and asks for a [`Judgement`]. It depends on
-//! the facts, on when this judge first saw the revocations of seniors, and on now; never on the
-//! order in which anything arrived. The rules:
+//! Stations and Locks decide alike: each gathers [`Facts`] and asks [`Facts::judge`] for a [`Judgement`]. The
+//! result depends on the facts, on when this station or Lock first saw each revocation of a senior, and on the
+//! present time; never on the order in which messages arrived. `docs/formats.md` ("Signers that were revoked") has the
+//! same rules for other implementers:
 //!
-//! - An issuing key **stands** while a CA certificate by one that stands leads to it from the root,
-//!   and nobody has revoked it whose word counts. Its depth is the number of steps from the root.
-//! - Judged from the Master down: a revocation by somebody nearer to the root acts at once. Among
-//!   equals, one that stands puts the other out; those that revoke each other, or themselves, are
-//!   all out.
-//! - Revoking a **senior** (anybody nearer to the root) acts [`REVOKE_DELAY`] after this judge first
-//!   saw it, for the issuing key and for the access key alike. The senior's **objection** is its own
-//!   revocation of the revoker: it puts the revoker out, so that the revoker's word is void,
-//!   whenever the objection arrives. Later than the delay it still counts: else whoever holds a
-//!   stolen Backup and can keep messages back would unseat the Master for good.
-//! - A senior that was put out so is **deposed**: what it allowed is void; whom it certified and
-//!   whom it revoked stays so.
-//! - What is signed by an issuing key that was **revoked**, or **orphaned** because its own issuers
-//!   were, allows nothing. Its denials stay in force up to the version that the revocation names
-//!   ([`crate::statement::RevokedIssuer::denials_until`]), a revocation as a denial of exactly that
-//!   version, until somebody who stands says something newer. So whoever carries messages cannot
-//!   undo a denial by delivering the revocation of its signer without what was signed anew, and a
-//!   thief cannot deny anything that is granted later.
+//! - An issuing key **stands** while a CA certificate signed by a key that stands leads to it from the root, and no
+//!   effective revocation names it. Its **depth** is the number of certificates between it and the root.
+//! - Keys are judged from the root down. A revocation by a key of smaller depth acts at once. Among keys of equal
+//!   depth, one that stands revokes the other; keys that revoke each other in a circle, or themselves, are all revoked.
+//! - A **senior** is a key of smaller depth. Its revocation, of its issuing key and of its access key alike, acts
+//!   [`REVOKE_DELAY`] after it was first seen here. The senior **objects** by revoking the revoker: that voids the
+//!   revoker's own revocation, whenever it arrives. An objection after the delay still counts: otherwise a thief who holds
+//!   a Backup and keeps messages back could remove the Master for good.
+//! - A senior that was revoked this way is **deposed**: what it allowed is void, but the keys that it certified stay
+//!   certified and those that it revoked stay revoked.
+//! - A statement by a **revoked** key, or by one that is **orphaned** because its issuers were revoked, allows nothing.
+//!   Its denials stay in effect up to the version that the revocation names
+//!   ([`crate::statement::RevokedIssuer::denials_until`]), and a revocation signed by it as a denial of exactly that
+//!   version, until a key that stands signs something newer. So a broker that delivers the revocation of a signer and
+//!   keeps the re-issued statements back undoes no denial, and a thief cannot deny what is granted later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,8 +39,8 @@ pub const MAX_REVOKE_DELAY_DAYS: u32 = 365;
 /// [`REVOKE_DELAY_DAYS`] in seconds.
 pub const REVOKE_DELAY: u64 = REVOKE_DELAY_DAYS as u64 * 86_400;
 
-/// What a judge knows of a family's issuing keys, all of it verified. Keys are the SHA-256 of their
-/// SubjectPublicKeyInfo.
+/// The verified certificates and revocations of a family on which a [`Judgement`] is based. Keys are named by the
+/// SHA-256 of their SubjectPublicKeyInfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     root: Hash,
@@ -50,11 +48,11 @@ pub struct Facts {
     issued: BTreeSet<(Hash, Hash)>,
     /// Access key (9A) and issuing key (9C) of Masters and Backups.
     access: BTreeSet<(Hash, Hash)>,
-    /// When this judge first saw each revocation, in Unix seconds.
+    /// When each revocation was first seen here, in Unix seconds.
     revocations: BTreeMap<Revocation, u64>,
 }
 
-/// Who revokes whom.
+/// A verified revocation: its signer, and the keys that it revokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revocation {
     /// The issuing key that signed it.
@@ -65,21 +63,21 @@ pub struct Revocation {
     pub issuer: Option<RevokedIssuer>,
 }
 
-/// How an issuing key stands.
+/// Whether an issuing key is trusted, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
-    /// What it signs counts.
+    /// Trusted: what it signs is in effect.
     Stands,
-    /// Revoked by those below it, and the delay is over.
+    /// Revoked by keys of greater depth, and the delay is over.
     Deposed,
-    /// Its own issuers were revoked: it needs a new CA certificate. What it signed is void until
-    /// then, and counts again afterwards.
+    /// All of its issuers were revoked. What it signed is void until it gets a new CA certificate, and in effect again
+    /// afterwards.
     Orphaned,
     /// Revoked.
     Revoked,
 }
 
-/// Who stands, at one moment.
+/// Which issuing keys stand at one moment; made by [`Facts::judge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     positions: BTreeMap<Hash, Position>,
@@ -90,18 +88,18 @@ pub struct Judgement {
     next_change: Option<u64>,
 }
 
-/// The place of an issuing key.
+/// Standing and depth of one issuing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Position {
     standing: Standing,
-    /// Steps from the root; none where no chain of standing ones leads to it.
+    /// Certificates from the root; none where no chain of keys that stand leads to it.
     depth: Option<u8>,
-    /// Its denials stay in force up to this version, once it does not stand.
+    /// Its denials stay in effect up to this version once it is revoked.
     denials_until: u64,
 }
 
 impl Facts {
-    /// What is known at first: the pinned root.
+    /// The facts of a family of which only the pinned root is known.
     pub fn new(root: &PublicKey) -> Self {
         Self {
             root: root.hash(),
@@ -111,10 +109,9 @@ impl Facts {
         }
     }
 
-    /// Learns who certified whom from a chain that [`crate::verify_chain`] has verified up to the
-    /// pinned root: of a statement, of a Key or of a Lock. The more of them, the better the
-    /// judgement: a Master is protected as one only where its access certificate was seen. Answers
-    /// whether anything is new.
+    /// Adds the certificates of a chain that [`crate::verify_chain`] has verified up to the pinned root: of a
+    /// statement, a Key or a Lock. Add every chain that is known: a Master's access key is protected by the delay only
+    /// where its access certificate was added. Returns whether anything is new.
     pub fn learn_chain(&mut self, chain: &[Certificate]) -> bool {
         let mut new = false;
         for pair in chain.windows(2) {
@@ -130,10 +127,9 @@ impl Facts {
         new
     }
 
-    /// Learns a statement's chain and, where it is a revocation, the revocation. That a statement
-    /// without version has the leaf `*` that denies, alone, was verified by the caller.
-    /// `first_seen` is when this judge first saw it, in Unix seconds; the earliest one told counts.
-    /// Answers whether anything is new.
+    /// Adds a statement's chain and, where it is a revocation, the revocation. The caller has verified that a statement
+    /// without version has one leaf, which denies `*`. `first_seen` is in Unix seconds; of several the earliest is
+    /// kept. Returns whether anything is new.
     pub fn learn_statement(&mut self, statement: &VerifiedStatement, first_seen: u64) -> bool {
         let new = self.learn_chain(&statement.chain);
         let (None, Some(signer)) = (statement.version, statement.signer()) else { return new };
@@ -142,7 +138,7 @@ impl Facts {
             || new
     }
 
-    /// The same for a revocation that was verified before. Answers whether it is new.
+    /// Adds a revocation that was verified before; otherwise like [`Facts::learn_statement`].
     pub fn learn_revocation(&mut self, revocation: Revocation, first_seen: u64) -> bool {
         let new = !self.revocations.contains_key(&revocation);
         let seen = self.revocations.entry(revocation).or_insert(first_seen);
@@ -150,12 +146,12 @@ impl Facts {
         new
     }
 
-    /// The revocations, and when each was first seen: for the judge to keep.
+    /// The revocations, each with the time at which it was first seen, which the caller has to store.
     pub fn revocations(&self) -> impl Iterator<Item = (&Revocation, u64)> {
         self.revocations.iter().map(|(revocation, seen)| (revocation, *seen))
     }
 
-    /// Who stands. `delay` is in seconds ([`REVOKE_DELAY`]), `now` in Unix seconds.
+    /// Decides which keys stand. `delay` is in seconds ([`REVOKE_DELAY`]), `now` in Unix seconds.
     pub fn judge(&self, delay: u64, now: u64) -> Judgement {
         let acts = |seen: u64| seen.saturating_add(delay);
         let is_due = |revocation: &Revocation| {
@@ -167,7 +163,7 @@ impl Facts {
             owners.entry(*access).or_default().push(*issuing);
         }
         let pairs = self.revocations.keys().filter(|revocation| is_due(revocation));
-        // A Sub Key's acts at once.
+        // The revocation of a Sub Key acts at once.
         let delayed = self.revocations.iter().filter(|(revocation, _)| {
             revocation.issuer.is_some() || owners.contains_key(&revocation.subject)
         });
@@ -182,31 +178,31 @@ impl Facts {
 }
 
 impl Judgement {
-    /// How an issuing key stands; none where it is unknown.
+    /// The standing of an issuing key; none where the key is unknown.
     pub fn standing(&self, issuing_key: &Hash) -> Option<Standing> {
         self.positions.get(issuing_key).map(|position| position.standing)
     }
 
-    /// Whether the word of an issuing key counts that a Lock is removed. What one that was put out by those below it
-    /// had removed stays so; of one that is not known nothing else is known either.
+    /// Whether a removal of a Lock that this issuing key signed is in effect. Removals by a deposed key stay in effect,
+    /// and so do those by an unknown key, because nothing speaks against it.
     pub fn may_remove(&self, issuing_key: &Hash) -> bool {
         let standing = self.standing(issuing_key);
         standing.is_none_or(|standing| matches!(standing, Standing::Stands | Standing::Deposed))
     }
 
-    /// How many steps an issuing key is from the root; none where nobody who stands leads to it.
+    /// How many certificates an issuing key is from the root; none where no chain of keys that stand leads to it.
     pub fn depth(&self, issuing_key: &Hash) -> Option<u8> {
         self.positions.get(issuing_key)?.depth
     }
 
-    /// When the judgement on these facts may be another, in Unix seconds: the next end of a delay.
+    /// When the next delay ends, in Unix seconds: judge again then.
     pub const fn next_change(&self) -> Option<u64> {
         self.next_change
     }
 
-    /// What a statement's word on one Lock counts for: `said` as it is, less, or nothing. `signer`
-    /// is its issuing key, `subject` the access key it is about. Give all that is left to
-    /// [`crate::rights::newest`].
+    /// What remains of a statement's effect on one Lock, given the standing of its signer: all of `said`, a denial up to
+    /// the version that its signer's revocation names, or nothing. `signer` is the issuing key, `subject` the access key that the statement is about.
+    /// [`crate::rights::newest`] decides among the results of all statements.
     pub fn weigh(
         &self,
         signer: &Hash,
@@ -222,7 +218,7 @@ impl Judgement {
             }
             (Standing::Stands, Some(_)) => Some(said),
             (_, version) => {
-                // Whoever still stands can speak for itself.
+                // An issuer that stands is not denied by a key that does not.
                 let until = position.denials_until;
                 let lingers = said.effect == Effect::Deny
                     && version.is_none_or(|version| version <= until)
@@ -237,7 +233,7 @@ impl Judgement {
         self.owners.get(access_key).into_iter().flatten().filter_map(|ca| self.positions.get(ca))
     }
 
-    /// Whether an access key is that of an issuer nearer to the root.
+    /// Whether an access key belongs to an issuer of smaller depth.
     fn is_senior(&self, access_key: &Hash, than: &Position) -> bool {
         self.owners(access_key)
             .filter(|owner| matches!(owner.standing, Standing::Stands | Standing::Deposed))

@@ -1,5 +1,5 @@
-//! Signing in two steps, because private keys never leave their token: what is to be signed is made
-//! first, the token signs its digest, and the signature is put in.
+//! Signs in two steps, because private keys never leave their token: the object is made without its signature, the token
+//! signs its digest, and [`Unsigned::assemble`] adds the signature.
 
 use coset::{CoseSign1, TaggedCborSerializable};
 use der::{Any, Decode, Encode, asn1::BitString};
@@ -30,7 +30,7 @@ enum Form {
     Cose(Box<CoseSign1>),
 }
 
-/// Why a signature was not put in.
+/// Why a signature was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssembleError {
     /// It is not the signer's signature over [`Unsigned::digest`].

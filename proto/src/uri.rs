@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{Id, Role};
 
-/// Whom a certificate is for.
+/// The family, and for an end entity the role and the id, that a certificate names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Uri {
     /// `spiffe://<family>`: a CA of the family.

@@ -1,4 +1,4 @@
-//! The file that stations exchange by hand (`ExportFamily`): deterministic CBOR, described in
+//! The file of a family's signed objects that stations exchange (`ExportFamily`): deterministic CBOR, described in
 //! `docs/formats.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +14,9 @@ pub const MAX_FAMILY_FILE: usize = 64 << 20;
 pub const MAX_FILE_LEAVES: usize = 1 << 22;
 /// What a file begins with.
 const NAME: &str = "keywright-family";
-/// The first version of the format: no removals of Locks, no roots but the Master's.
+/// The first version of the format, without removals of Locks and own roots of Backups.
 const FIRST: u64 = 1;
-/// The newest version. A file that has nothing of it is written as the first.
+/// The newest version. A file without removals and own roots is written as [`FIRST`], for older stations.
 const VERSION: u64 = 2;
 
 /// Why a file is not made or not read.
@@ -48,9 +48,8 @@ impl SignedObjects {
         self.encode_within(MAX_FAMILY_FILE)
     }
 
-    /// The file; where it would have more bytes than this, with as many of the confirmations as fit, denials first, and how
-    /// many were left out. Those Locks give again, and what they are about, a revocation above all, must not stay at home
-    /// for them.
+    /// The file in at most `limit` bytes, and how many confirmations were left out for that, those of denials last. Locks
+    /// send confirmations again; they must not keep a file from being sent that carries a revocation.
     ///
     /// # Errors
     /// [`FileError::TooLarge`].
@@ -64,7 +63,7 @@ impl SignedObjects {
             all.into_iter().partition(|((_, _, allow, _), _)| *allow);
         let mut left_out = 0;
         for (said, bytes) in denials.into_iter().chain(allows) {
-            // With what CBOR says of its length, and of how many there are.
+            // 8: the CBOR heads of its length, and of the number of confirmations.
             match room.checked_sub(bytes.len() + 8) {
                 Some(left) => {
                     room = left;
@@ -133,8 +132,8 @@ impl SignedObjects {
         Ok(())
     }
 
-    /// Reads a file. Only what verifies up to the pinned root certificate (DER) is kept; answers
-    /// also how many objects were left out.
+    /// Reads a file and keeps what verifies up to the pinned root certificate (DER). Returns also how many objects were
+    /// left out.
     ///
     /// # Errors
     /// A file that cannot be read, or is of another family.
@@ -180,7 +179,7 @@ impl SignedObjects {
         Ok((objects, left_out))
     }
 
-    /// The DER of the root that a file claims, to find the family by. Nothing is verified.
+    /// The root certificate (DER) that a file claims, to find the family by. Nothing is verified.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -239,7 +238,7 @@ impl<'a> File<'a> {
         let (mut removals, mut own_roots) = (Vec::new(), Vec::new());
         if version > FIRST {
             let (Some(removed), Some(roots)) = (sorted(d), sorted(d)) else { return Ok(None) };
-            // There is one encoding of the same: what has nothing of this version is of the first.
+            // One encoding only: without removals and own roots it has to be FIRST.
             if removed.is_empty() && roots.is_empty() {
                 return Ok(None);
             }
@@ -249,7 +248,7 @@ impl<'a> File<'a> {
     }
 }
 
-/// Reads the beginning; answers the root and the version.
+/// Reads the beginning: the root and the version.
 fn header<'a>(d: &mut Decoder<'a>) -> Result<(&'a [u8], u64), FileError> {
     let items = length(d);
     let begins = d.str().ok() == Some(NAME);

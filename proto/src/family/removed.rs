@@ -1,4 +1,4 @@
-//! Locks that were removed, and the roots of CAs that outlived their Master.
+//! Removals of Locks, and self-signed roots of Backups that outlived their Master.
 
 use std::collections::btree_map::Entry;
 
@@ -13,21 +13,21 @@ impl SignedObjects {
         self.removals.iter().map(|((lock, signer), bytes)| (*lock, *signer, bytes.as_slice()))
     }
 
-    /// The root certificates that CAs here signed for themselves.
+    /// The self-signed root certificates of Backups.
     pub fn own_roots(&self) -> impl Iterator<Item = &Certificate> {
         self.own_roots.values()
     }
 
-    /// Whether a Lock is removed: somebody whose word counts has said so.
+    /// Whether a removal of this Lock is in effect.
     pub fn is_removed(&self, judgement: &Judgement, lock: &Hash) -> bool {
         let mut said = self.removals.keys().filter(|(removed, _)| removed == lock);
         said.any(|(_, signer)| judgement.may_remove(signer))
     }
 
-    /// Takes the removal of a Lock in. Answers whether it is new.
+    /// Adds the removal of a Lock. Returns whether it is new.
     ///
     /// # Errors
-    /// One that is not of this family.
+    /// It does not verify up to the root of this family.
     pub fn add_removal(&mut self, bytes: Vec<u8>) -> Result<bool, SignedObjectError> {
         let removal = verify_removal(&bytes, self.root.der())?;
         for ca in removal.chain.iter().rev() {
@@ -43,7 +43,7 @@ impl SignedObjects {
                 entry.insert(bytes);
                 true
             }
-            // A signature has many forms, and so has a chain. One is kept, the same at every station.
+            // Signatures and chains of one removal differ: every station keeps the smallest.
             Entry::Occupied(mut known) => {
                 if bytes < *known.get() {
                     known.insert(bytes);
@@ -53,11 +53,10 @@ impl SignedObjects {
         }
     }
 
-    /// Takes a root certificate in that a CA here, not the root itself, signed for itself. Answers whether it is the
-    /// first of this CA.
+    /// Adds the self-signed root certificate of a CA here other than the root. Returns whether it is the first of this CA.
     ///
     /// # Errors
-    /// One of no CA here, or that the CA did not sign.
+    /// The CA is not here, or did not sign it.
     pub fn add_own_root(&mut self, root: Certificate) -> Result<bool, SignedObjectError> {
         let chains = self.issuers.get(&root.public_key().key_identifier());
         let mut cas = chains.into_iter().flatten().filter_map(|chain| chain.first());

@@ -1,15 +1,14 @@
-//! The places of issuing keys: from the root down, then what those below say of those above.
+//! Finds the standing of every issuing key: from the root down, then revocations of seniors, from the deepest key up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Facts, Position, Revocation, Standing};
 use crate::{profile::MAX_CAS, tree::Hash};
 
-/// Who revokes an issuing key, with the version until which its denials stay.
+/// The revocations of each issuing key, each with the version up to which its denials stay in effect.
 type Revokers<'a> = BTreeMap<Hash, Vec<(&'a Revocation, u64)>>;
 
-/// The place of every issuing key that is known. `is_due` says of a revocation whether its delay is
-/// over.
+/// The position of every known issuing key. `is_due` says whether the delay of a revocation is over.
 pub(super) fn of(facts: &Facts, is_due: &impl Fn(&Revocation) -> bool) -> BTreeMap<Hash, Position> {
     let mut revokers = Revokers::new();
     for revocation in facts.revocations.keys() {
@@ -39,7 +38,7 @@ fn stands(positions: &BTreeMap<Hash, Position>, ca: &Hash) -> bool {
     positions.get(ca).is_some_and(|position| position.standing == Standing::Stands)
 }
 
-/// Everybody at one depth: first those above have their say, then the equals among themselves.
+/// Places all keys of one depth: revocations by keys of smaller depth first, then those among the keys of this depth.
 fn place_level(
     positions: &mut BTreeMap<Hash, Position>,
     level: &BTreeSet<Hash>,
@@ -66,9 +65,8 @@ fn place_level(
     }
 }
 
-/// Whether somebody who has a position and was not put out from above or by equals is among the
-/// revokers; answers the version of those
-/// nearest to the root, so that the Master's word counts before a Backup's here too.
+/// The version that the effective revocation of a key names, if there is one: signed by a key that stands or was only
+/// deposed. Of several, those of the smallest depth decide, so the Master's before a Backup's; of these the greatest.
 fn effective_revocation(
     positions: &BTreeMap<Hash, Position>,
     revokers: &[(&Revocation, u64)],
@@ -82,10 +80,10 @@ fn effective_revocation(
     standing.iter().filter(|(depth, _)| *depth == nearest).map(|(_, until)| *until).max()
 }
 
-/// Who of equals is out: whom one revokes that is not revoked itself, and all of those that revoke
-/// each other in a circle.
+/// Which keys of one depth are revoked by each other: those that a key revokes which is not revoked itself, and all
+/// keys of a circle of revocations.
 fn out_among_equals(equals: &BTreeSet<Hash>, revokers: &Revokers<'_>) -> BTreeSet<Hash> {
-    // Only those that somebody revokes can be out.
+    // A key that no other of this depth revokes is not revoked here.
     let on = |ca: &Hash| -> BTreeSet<Hash> {
         let all = revokers.get(ca).into_iter().flatten().map(|(by, _)| by.signer);
         all.filter(|signer| equals.contains(signer)).collect()
@@ -95,9 +93,9 @@ fn out_among_equals(equals: &BTreeSet<Hash>, revokers: &Revokers<'_>) -> BTreeSe
     let mut out = BTreeSet::new();
     loop {
         let before = undecided.len();
-        // One that only those revoke who are out stands.
+        // A key whose revokers are all revoked stands.
         undecided.retain(|_, by| !by.iter().all(|signer| out.contains(signer)));
-        // One that somebody revokes who stands is out.
+        // A key that a standing key revokes is revoked.
         let fallen: Vec<Hash> = undecided
             .iter()
             .filter(|(_, by)| by.iter().any(|s| !undecided.contains_key(s) && !out.contains(s)))
@@ -111,8 +109,7 @@ fn out_among_equals(equals: &BTreeSet<Hash>, revokers: &Revokers<'_>) -> BTreeSe
             return out;
         }
         if undecided.len() == before {
-            // Everybody left is revoked by somebody left: the circles that nobody outside of them
-            // revokes are out.
+            // Each of the remaining keys is revoked by another of them: revoke the circles that no key outside revokes.
             let above: BTreeMap<Hash, BTreeSet<Hash>> =
                 undecided.keys().map(|ca| (*ca, all_above(ca, &undecided))).collect();
             let circle = |ca: &Hash| {
@@ -130,7 +127,7 @@ fn out_among_equals(equals: &BTreeSet<Hash>, revokers: &Revokers<'_>) -> BTreeSe
     }
 }
 
-/// Those undecided from whom a chain of revocations leads to one.
+/// The undecided keys from which a chain of revocations leads to this one.
 fn all_above(ca: &Hash, undecided: &BTreeMap<Hash, BTreeSet<Hash>>) -> BTreeSet<Hash> {
     let mut above = BTreeSet::new();
     let mut ahead = vec![*ca];
@@ -144,7 +141,7 @@ fn all_above(ca: &Hash, undecided: &BTreeMap<Hash, BTreeSet<Hash>>) -> BTreeSet<
     above
 }
 
-/// What those below say of those above, from the deepest up, once its delay is over.
+/// Deposes seniors whose revocation is due, looking at the deepest first.
 fn depose(
     positions: &mut BTreeMap<Hash, Position>,
     revokers: &Revokers<'_>,
@@ -169,8 +166,8 @@ fn depose(
     }
 }
 
-/// Those to whom nobody leads who stands: revoked by somebody who does, or waiting to be certified
-/// anew. Their denials stay as long as those of whoever certified them.
+/// Places keys to which no chain of standing keys leads: revoked where an effective revocation names them, otherwise
+/// orphaned until they are certified again. Denials of an orphan stay as long as those of its issuers.
 fn place_orphans(facts: &Facts, positions: &mut BTreeMap<Hash, Position>, revokers: &Revokers<'_>) {
     let orphans: BTreeSet<Hash> =
         facts.issued.iter().map(|(_, ca)| *ca).filter(|ca| !positions.contains_key(ca)).collect();
@@ -181,7 +178,7 @@ fn place_orphans(facts: &Facts, positions: &mut BTreeMap<Hash, Position>, revoke
         placed.insert(*ca, Position { standing, depth: None, denials_until: revoked.unwrap_or(0) });
     }
     positions.extend(placed);
-    // No step makes a value that was not there before, so this ends.
+    // Every step copies an existing, larger value, so this ends.
     loop {
         let mut changed = false;
         for (issuer, ca) in &facts.issued {

@@ -1,4 +1,4 @@
-//! Thieves, quarrels and delays, on facts alone. With real signatures: `tests/family.rs`.
+//! Stolen keys, mutual revocations and delays, on facts alone. With real signatures: `tests/family.rs`.
 
 use proptest::{prelude::*, sample::subsequence};
 
@@ -34,7 +34,7 @@ fn revocation(signer: u8, subject: u8, denials_until: u64) -> Revocation {
     Revocation { signer: key(signer), subject: access(subject), issuer: Some(issuer) }
 }
 
-/// Who does not stand after these revocations (signer, subject), all seen so many seconds ago.
+/// Which keys do not stand after these revocations (signer, subject), all seen so many seconds ago.
 fn out(revocations: &[(u8, u8)], ago: u64) -> Vec<(u8, Standing)> {
     let mut facts = family();
     for (signer, subject) in revocations {
@@ -46,7 +46,7 @@ fn out(revocations: &[(u8, u8)], ago: u64) -> Vec<(u8, Standing)> {
 }
 
 #[test]
-fn who_stands() {
+fn revocations_decide_who_stands() {
     use Standing::{Deposed, Orphaned, Revoked};
     let late = REVOKE_DELAY;
     let early = REVOKE_DELAY - 1;
@@ -103,7 +103,7 @@ fn who_stands() {
 }
 
 #[test]
-fn an_orphan_that_is_certified_anew_stands() {
+fn orphan_with_a_new_ca_certificate_stands() {
     let mut facts = family();
     facts.learn_revocation(revocation(0, 1, 50), NOW);
     facts.issued.insert((key(3), key(4)));
@@ -130,9 +130,9 @@ fn deny(version: u64) -> VersionedEffect {
 
 const REVOKED: VersionedEffect = VersionedEffect { version: None, effect: Effect::Deny };
 
-/// A stolen Backup is revoked: what it allowed is void, what it denied stays for a while.
+/// A stolen Backup is revoked: what it allowed is void, its denials stay up to the named version.
 #[test]
-fn what_is_left_of_a_stolen_backups_word() {
+fn denials_of_a_revoked_backup_stay_up_to_the_named_version() {
     let sub = key(200);
     let mut facts = family();
     let weigh = |facts: &Facts, signer: u8, subject: &Hash, said| {
@@ -153,24 +153,24 @@ fn what_is_left_of_a_stolen_backups_word() {
         ] {
             assert_eq!(weigh(&facts, signer, &sub, said), left, "{signer} {said:?}");
         }
-        // Issuers that stand speak for themselves.
+        // Issuers that stand are not denied.
         assert_eq!(weigh(&facts, signer, &access(0), REVOKED), None);
         assert_eq!(weigh(&facts, signer, &access(2), deny(5)), None);
     }
-    // Withholding what was signed anew does not bring back what the Backup had denied…
+    // Withholding re-issued statements does not undo the Backup's denials…
     let judgement = facts.judge(REVOKE_DELAY, NOW);
     let heard = |said: &[(u8, VersionedEffect)]| {
         newest(said.iter().filter_map(|(signer, said)| judgement.weigh(&key(*signer), &sub, *said)))
     };
     assert_eq!(heard(&[(0, allow(5)), (1, deny(6))]), Some(deny(6)));
     assert_eq!(heard(&[(0, allow(5)), (1, REVOKED)]), Some(deny(50)));
-    // …and the thief cannot touch what was signed since.
+    // …and the thief has no effect on what was signed since.
     assert_eq!(heard(&[(0, allow(51)), (1, deny(1 << 52)), (1, REVOKED)]), Some(allow(51)));
 }
 
 /// A thief who holds a Backup revokes the Master, or only its access key.
 #[test]
-fn a_seniors_access_key_waits_too() {
+fn revoking_a_seniors_access_key_waits_for_the_delay() {
     let only_access = Revocation { issuer: None, ..revocation(1, 0, 0) };
     let wrong_key = Revocation { issuer: revocation(1, 5, 0).issuer, ..only_access };
     for theft in [revocation(1, 0, 0), only_access, wrong_key] {
@@ -187,9 +187,9 @@ fn a_seniors_access_key_waits_too() {
     }
 }
 
-/// Two thieves: one puts the other out, to name a version that keeps its denials alive for ever.
+/// Two thieves: one revokes the other and names a version that would keep its denials for ever.
 #[test]
-fn the_master_has_the_last_word_on_how_long_denials_stay() {
+fn the_masters_revocation_decides_how_long_denials_stay() {
     let mut facts = family();
     facts.learn_revocation(revocation(1, 2, 1 << 52), NOW);
     facts.learn_revocation(revocation(0, 1, 60), NOW);
@@ -199,7 +199,7 @@ fn the_master_has_the_last_word_on_how_long_denials_stay() {
 }
 
 #[test]
-fn clocks() {
+fn earliest_first_seen_time_decides_the_delay() {
     let mut facts = family();
     // First seen by a clock that is a year ahead, and then set right.
     facts.learn_revocation(revocation(1, 0, 0), NOW + 31_557_600);
@@ -256,9 +256,10 @@ proptest! {
         prop_assert_eq!(&expected, &judge(facts_of(&issued, &twice)));
     }
 
-    /// Nobody is put out but by somebody whose word counts, and a word that counts is obeyed.
+    /// Every key that does not stand has an effective revocation or lacks a standing issuer, and every effective revocation
+    /// acts.
     #[test]
-    fn everybody_is_out_for_a_reason((issued, revocations) in any_family()) {
+    fn no_key_is_revoked_without_an_effective_revocation((issued, revocations) in any_family()) {
         let judgement = facts_of(&issued, &revocations).judge(REVOKE_DELAY, 2 * REVOKE_DELAY);
         let position = |n: u8| judgement.positions.get(&key(n)).copied();
         for (revocation, seen) in &revocations {
@@ -300,8 +301,8 @@ proptest! {
         }
     }
 
-    /// Whatever stolen Backups sign, the Master stands while it has revoked them all, and nothing
-    /// that it says since is touched.
+    /// Whatever stolen Backups sign, the Master stands once it has revoked them all, and its later statements are in
+    /// effect.
     #[test]
     fn a_master_that_objects_prevails(
         (issued, revocations) in any_family(),

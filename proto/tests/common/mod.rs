@@ -1,4 +1,4 @@
-//! A family made with software keys: what tokens and a station would make together.
+//! A family made with software keys, as tokens and a station would make it.
 #![allow(dead_code, missing_docs)]
 
 use coset::{CoseSign1, TaggedCborSerializable};
@@ -139,8 +139,8 @@ pub fn leaf(target: Target, effect: Effect) -> Leaf {
     Leaf::new(&[9; 32], target, effect)
 }
 
-/// A certificate or CRL with the elements of its signed part changed, signed anew by `key`: what a
-/// dishonest CA could make.
+/// A certificate or CRL with changed elements of its signed part, signed again by `key`, as a dishonest CA could make
+/// it.
 pub fn signed_anew(der: &[u8], key: &Key, change: impl Fn(&mut Vec<Any>)) -> Vec<u8> {
     let [tbs, algorithm, _] = <[Any; 3]>::try_from(Vec::<Any>::from_der(der).unwrap()).unwrap();
     let mut elements = Vec::<Any>::from_der(&tbs.to_der().unwrap()).unwrap();
@@ -151,7 +151,7 @@ pub fn signed_anew(der: &[u8], key: &Key, change: impl Fn(&mut Vec<Any>)) -> Vec
     vec![Any::from_der(&tbs).unwrap(), algorithm, signature].to_der().unwrap()
 }
 
-/// The same with the one place that has these bytes changed to others of equal length.
+/// Like [`signed_anew`], with these bytes replaced by others of equal length.
 pub fn replaced(der: &[u8], key: &Key, from: &[u8], to: &[u8]) -> Vec<u8> {
     signed_anew(der, key, |elements| {
         let mut tbs = elements.to_der().unwrap();
@@ -163,7 +163,7 @@ pub fn replaced(der: &[u8], key: &Key, from: &[u8], to: &[u8]) -> Vec<u8> {
     })
 }
 
-/// The same with the extensions changed, which are the last element.
+/// Like [`signed_anew`], with changed extensions, which are the last element.
 pub fn extended(der: &[u8], key: &Key, change: impl Fn(&mut Vec<Extension>)) -> Vec<u8> {
     signed_anew(der, key, |elements| {
         let last = elements.pop().unwrap();
@@ -173,7 +173,7 @@ pub fn extended(der: &[u8], key: &Key, change: impl Fn(&mut Vec<Extension>)) -> 
     })
 }
 
-/// A COSE_Sign1, changed and signed anew by `key`.
+/// A COSE_Sign1, changed and signed again by `key`.
 pub fn cose_signed_anew(bytes: &[u8], key: &Key, change: impl Fn(&mut CoseSign1)) -> Vec<u8> {
     let mut message = CoseSign1::from_tagged_slice(bytes).unwrap();
     message.protected.original_data = None;

@@ -1,13 +1,12 @@
-//! Family cards: what fits, and what is made of those that lie.
+//! Family cards: what fits on one, and that wrong ones are refused.
 
+use crate::common::{Ca, Key, VALIDITY, leaf};
 use keywright_proto::{
     Card, Certificate, Effect, Role, Target, Tree,
     card::{CardError, MAX_CARD, is_card},
     profile::{self, Validity},
 };
 use proptest::{prelude::*, sample::Index};
-
-use crate::common::{Ca, Key, VALIDITY, leaf};
 
 const SEED: [u8; 32] = [9; 32];
 
@@ -55,7 +54,7 @@ fn item(lock: &Certificate) -> Vec<u8> {
 }
 
 #[test]
-fn a_card_says_what_was_written() {
+fn card_reads_back_as_written() {
     for depth in 1..=4 {
         let carrier = Carrier::at_depth(depth);
         let root = Ca::at_depth(1);
@@ -74,7 +73,7 @@ fn a_card_says_what_was_written() {
 }
 
 #[test]
-fn what_does_not_fit_is_left_out() {
+fn locks_that_do_not_fit_on_a_card_are_left_out() {
     let carrier = Carrier::at_depth(2);
     let strange = lock(&Ca::at_depth(1).backup(Key::new(9), 9), 1, 9);
     let (own, by_master) = (lock(&carrier.ca, 2, 1), lock(&Ca::at_depth(1), 3, 2));
@@ -84,7 +83,7 @@ fn what_does_not_fit_is_left_out() {
     let small = carrier.write(all.clone(), card.len() - 1).unwrap();
     assert_eq!(carrier.read(&small).unwrap().locks(), [by_master]);
     assert_eq!(carrier.write(all, 500), None);
-    // Somebody else said the newest of the Key.
+    // A CA outside of the chain signed the newest statement on the Key.
     let other = Ca::at_depth(1).backup(Key::new(9), 9);
     let everywhere = Tree::new([leaf(Target::All, Effect::Allow)]).unwrap();
     let said = other.statement(&Key::new(30), Some(8), &everywhere);
@@ -93,7 +92,7 @@ fn what_does_not_fit_is_left_out() {
 }
 
 #[test]
-fn cards_that_lie_are_refused() {
+fn card_with_wrong_contents_is_refused() {
     let carrier = Carrier::at_depth(1);
     let good = carrier.write(vec![lock(&carrier.ca, 1, 1)], MAX_CARD).unwrap();
     let other = Ca::master(Key::new(77));
@@ -118,7 +117,7 @@ fn cards_that_lie_are_refused() {
     newer[16] = 2;
     assert_eq!(carrier.read(&newer).err(), Some(CardError::NewerVersion));
     assert_eq!(carrier.read(&[]).err(), Some(CardError::Malformed));
-    // The order of Locks is no choice.
+    // Locks in another order.
     let (first, last) = (lock(&carrier.ca, 1, 2), lock(&carrier.ca, 2, 1));
     let both = carrier.write(vec![first.clone(), last.clone()], MAX_CARD).unwrap();
     let before = both.len() - first.der().len() - last.der().len() - 6;
@@ -133,7 +132,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_was_changed_is_refused(depth in 1..=4u8, at in any::<Index>(), bit in 0..8u8) {
+    fn changed_card_is_refused(depth in 1..=4u8, at in any::<Index>(), bit in 0..8u8) {
         let carrier = Carrier::at_depth(depth);
         let card = carrier.write(vec![lock(&carrier.ca, 1, 1)], MAX_CARD).unwrap();
         let at = at.index(card.len());
@@ -144,9 +143,9 @@ proptest! {
         prop_assert!(carrier.read(&[&card[..], &[0]].concat()).is_err());
     }
 
-    /// Whatever the room: it is kept, and no smaller card would hold more.
+    /// A card fits into any given room, and no smaller one would hold as many Locks.
     #[test]
-    fn the_room_is_kept(room in 0..4000usize, count in 0..6u8) {
+    fn card_never_exceeds_the_given_room(room in 0..4000usize, count in 0..6u8) {
         let carrier = Carrier::at_depth(2);
         let locks: Vec<_> = (0..count).map(|n| lock(&carrier.ca, n, u64::from(n))).collect();
         let Some(card) = carrier.write(locks.clone(), room) else {

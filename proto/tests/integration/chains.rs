@@ -1,4 +1,4 @@
-//! Chains of the profile, judged by us, by OpenSSL and by rustls-webpki.
+//! Certificate chains, verified by this crate, by OpenSSL and by rustls-webpki.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crate::common::{Ca, Key, NOW, VALIDITY, extended, replaced, signed_anew};
 use der::{Decode, Encode};
 use keywright_proto::{
     Certificate, Claim, Crl, Role, Uri,
@@ -28,8 +29,6 @@ use x509_cert::{
     name::Name,
 };
 
-use crate::common::{Ca, Key, NOW, VALIDITY, extended, replaced, signed_anew};
-
 const KEY_ROLES: [Role; 4] = [Role::Master, Role::Backup, Role::Sub, Role::Soft];
 
 /// The CAs of a chain, the one nearest to the leaf first.
@@ -38,7 +37,7 @@ fn cas(depth: u8) -> Vec<Ca> {
 }
 
 #[test]
-fn certificates_say_what_they_were_made_with() {
+fn certificates_read_back_as_made() {
     let master = Ca::at_depth(1);
     let root = master.certificate();
     let family = master.key.public().id();
@@ -98,7 +97,7 @@ fn bad_arguments_make_no_certificate() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever serial number and times are given, they come out again or are refused.
+    /// Any serial number and times read back as given, or are refused.
     #[test]
     fn serial_numbers_and_times_are_kept(
         serial in proptest::collection::vec(any::<u8>(), 0..20),
@@ -185,7 +184,7 @@ fn a_wrong_chain_is_refused_with_its_reason() {
 }
 
 #[test]
-fn other_certificates_are_not_ours() {
+fn certificate_outside_the_profile_is_refused() {
     let work = tempfile::tempdir().unwrap();
     let path = work.path().join("other.der");
     let make = |arguments: &[&str]| {
@@ -210,7 +209,7 @@ fn other_certificates_are_not_ours() {
     assert_eq!(Certificate::parse(&other_uri), Err(CertificateError::Uri));
     let two = san(&format!("subjectAltName=URI:spiffe://{family},URI:spiffe://{family}"));
     assert_eq!(Certificate::parse(&two), Err(CertificateError::Uri));
-    // The URI alone makes no CA of ours: keyUsage is missing.
+    // A CA's URI without its keyUsage is refused.
     let ours = san(&format!("subjectAltName=URI:spiffe://{family}"));
     assert_eq!(Certificate::parse(&ours), Err(CertificateError::Extension("keyUsage")));
     assert_eq!(Claim::read(&ours), None);
@@ -218,7 +217,7 @@ fn other_certificates_are_not_ours() {
 
 /// What a dishonest CA could sign.
 #[test]
-fn a_signature_does_not_make_up_for_the_profile() {
+fn signed_certificate_outside_the_profile_is_refused() {
     let ca = Ca::at_depth(2);
     let key = Key::new(9);
     let chain = ca.issue(&key, Role::Sub, &[0x55]);
@@ -327,7 +326,7 @@ fn extensions_are_those_of_the_profile() {
 }
 
 #[test]
-fn crls_say_what_they_were_made_with() {
+fn crls_read_back_as_made() {
     let ca = Ca::at_depth(2);
     let revoked = [
         Revoked { serial: vec![0x85], since: NOW - 5 },
@@ -355,7 +354,7 @@ fn crls_say_what_they_were_made_with() {
 }
 
 #[test]
-fn a_crl_is_believed_from_its_ca_only() {
+fn crl_verifies_under_its_ca_only() {
     let ca = Ca::at_depth(2);
     let entry = Revoked { serial: vec![0x55], since: NOW };
     let good = ca.crl(3, &[entry]);
@@ -395,7 +394,7 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// `openssl verify`; answers what it says.
+/// Runs `openssl verify`; returns whether it accepts the chain, and its output.
 fn openssl_verify(chain: &[Certificate], crls: &[Crl], purpose: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let pem = |chain: &[Certificate]| {
@@ -488,7 +487,7 @@ fn openssl_and_webpki_find_what_a_crl_revokes() {
         let webpki = webpki_verify(&chain, &crls, KeyUsage::client_auth());
         assert_eq!(webpki, Err(webpki::Error::CertRevoked));
     }
-    // And a missing CRL is found missing, so the checks above did look.
+    // A missing CRL is noticed, so the checks above did use CRLs.
     let (accepted, said) = openssl_verify(&chain, &[cas[0].crl(1, &[])], "sslclient");
     assert!(!accepted && said.contains("unable to get certificate CRL"), "{said}");
 }

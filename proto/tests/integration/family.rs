@@ -1,8 +1,9 @@
-//! Stations that exchange what is signed: stolen Backups, restored stations, wrong clocks, quarrels;
-//! and files of hostile origin.
+//! Stations that exchange signed objects: stolen Backups, restored stations, wrong clocks, mutual revocations; and
+//! hostile files.
 
 use std::sync::LazyLock;
 
+use crate::common::{Ca, Key, NOW, VALIDITY, leaf};
 use keywright_proto::{
     Certificate, Confirmation, Crl, Effect, Facts, PublicKey, RevokedIssuer, Role, Standing,
     Target, Tree,
@@ -19,9 +20,9 @@ const SEED: [u8; 32] = [9; 32];
 const YEAR_MS: u64 = 31_557_600_000;
 const NOW_MS: u64 = NOW * 1000;
 
-/// What one station can take in.
+/// An object that a station can add.
 #[derive(Debug, Clone)]
-enum Paper {
+enum Object {
     Certificate(Certificate),
     Crl(Crl),
     Statement(Vec<u8>, Vec<(Target, Effect)>),
@@ -30,18 +31,16 @@ enum Paper {
     OwnRoot(Certificate),
 }
 
-use Paper::{Confirmation as Confirmed, Statement as Stated};
+use Object::{Confirmation as Confirmed, Statement as Stated};
 
-use crate::common::{Ca, Key, NOW, VALIDITY, leaf};
-
-fn put(papers: &mut SignedObjects, paper: &Paper) -> Result<bool, SignedObjectError> {
-    match paper.clone() {
-        Paper::Certificate(certificate) => papers.add_certificate(certificate),
-        Paper::Crl(crl) => papers.add_crl(crl),
-        Stated(cose, leaves) => papers.add_statement(cose, SEED, leaves),
-        Confirmed(bytes) => papers.add_confirmation(bytes),
-        Paper::Removal(bytes) => papers.add_removal(bytes),
-        Paper::OwnRoot(root) => papers.add_own_root(root),
+fn add(objects: &mut SignedObjects, object: &Object) -> Result<bool, SignedObjectError> {
+    match object.clone() {
+        Object::Certificate(certificate) => objects.add_certificate(certificate),
+        Object::Crl(crl) => objects.add_crl(crl),
+        Stated(cose, leaves) => objects.add_statement(cose, SEED, leaves),
+        Confirmed(bytes) => objects.add_confirmation(bytes),
+        Object::Removal(bytes) => objects.add_removal(bytes),
+        Object::OwnRoot(root) => objects.add_own_root(root),
     }
 }
 
@@ -63,11 +62,11 @@ fn lock(number: u8) -> [u8; 32] {
 }
 
 impl Family {
-    fn papers(&self) -> SignedObjects {
+    fn objects(&self) -> SignedObjects {
         SignedObjects::new(self.cas[0].certificate().clone()).unwrap()
     }
 
-    fn say(&self, by: usize, about: u8, version: u64, said: &[(u8, Effect)]) -> Paper {
+    fn say(&self, by: usize, about: u8, version: u64, said: &[(u8, Effect)]) -> Object {
         let leaves: Vec<_> = said.iter().map(|(n, e)| (Target::Lock(lock(*n)), *e)).collect();
         self.sign(by, about, Some(version), leaves)
     }
@@ -78,13 +77,13 @@ impl Family {
         about: u8,
         version: Option<u64>,
         leaves: Vec<(Target, Effect)>,
-    ) -> Paper {
+    ) -> Object {
         let tree = Tree::new(leaves.iter().map(|(to, effect)| leaf(*to, *effect))).unwrap();
         Stated(self.cas[by].statement(&Key::new(about), version, &tree), leaves)
     }
 
     /// The revocation of a CA (by its place in `cas`) or of a Sub Key (by its number).
-    fn revoke_issuer(&self, by: usize, which: usize, denials_until: u64) -> Paper {
+    fn revoke_issuer(&self, by: usize, which: usize, denials_until: u64) -> Object {
         let number = which as u8 + 1;
         let issuing_key = Key::new(number).public().hash();
         let revokes = RevokedIssuer { issuing_key, denials_until };
@@ -92,23 +91,23 @@ impl Family {
         Stated(grant.statement, vec![(Target::All, Effect::Deny)])
     }
 
-    fn revoke_sub(&self, by: usize, sub: u8) -> Paper {
+    fn revoke_sub(&self, by: usize, sub: u8) -> Object {
         let grant = self.cas[by].revocation(&Key::new(sub), None);
         Stated(grant.statement, vec![(Target::All, Effect::Deny)])
     }
 
-    fn remove(&self, by: usize, number: u8) -> Paper {
+    fn remove(&self, by: usize, number: u8) -> Object {
         let ca = &self.cas[by];
-        Paper::Removal(ca.key.sign(removal(&lock(number), &ca.chain).unwrap()))
+        Object::Removal(ca.key.sign(removal(&lock(number), &ca.chain).unwrap()))
     }
 
-    fn own_root(&self, of: usize, serial: u8) -> Paper {
+    fn own_root(&self, of: usize, serial: u8) -> Object {
         let ca = &self.cas[of];
         let unsigned = profile::own_root(ca.certificate(), &[serial], VALIDITY).unwrap();
-        Paper::OwnRoot(Certificate::parse(&ca.key.sign(unsigned)).unwrap())
+        Object::OwnRoot(Certificate::parse(&ca.key.sign(unsigned)).unwrap())
     }
 
-    fn certificates(&self) -> Vec<Paper> {
+    fn certificates(&self) -> Vec<Object> {
         let mut all = Vec::new();
         for (place, ca) in self.cas.iter().enumerate() {
             let role = if place == 0 { Role::Master } else { Role::Backup };
@@ -121,11 +120,11 @@ impl Family {
             let by = &self.cas[usize::from(number) % 4];
             all.push(by.issue(&Key::new(number), Role::Lock, &[number])[0].clone());
         }
-        all.into_iter().map(Paper::Certificate).collect()
+        all.into_iter().map(Object::Certificate).collect()
     }
 }
 
-fn confirm(number: u8, statement: &Paper, effect: Effect, newest_version: u64) -> Paper {
+fn confirm(number: u8, statement: &Object, effect: Effect, newest_version: u64) -> Object {
     let Stated(cose, _) = statement else { panic!("a statement") };
     let statement = verify_statement(cose, FAMILY.cas[0].root()).unwrap().digest;
     let key = Key::new(number);
@@ -133,8 +132,8 @@ fn confirm(number: u8, statement: &Paper, effect: Effect, newest_version: u64) -
     Confirmed(key.sign(said.unsigned(&key.public()).unwrap()))
 }
 
-/// All that ever happened in the family.
-static HISTORY: LazyLock<Vec<Paper>> = LazyLock::new(|| {
+/// Every object that the family ever signed.
+static HISTORY: LazyLock<Vec<Object>> = LazyLock::new(|| {
     use Effect::{Allow, Deny};
     let family = &*FAMILY;
     let mut all = family.certificates();
@@ -144,7 +143,7 @@ static HISTORY: LazyLock<Vec<Paper>> = LazyLock::new(|| {
         };
         // Two stations that each know half, and one that made an empty one anew.
         for (number, serials) in [(1, &[][..]), (2, &[7]), (2, &[8]), (3, &[]), (4, &[7, 9])] {
-            all.push(Paper::Crl(ca.crl(number, &revoked(serials))));
+            all.push(Object::Crl(ca.crl(number, &revoked(serials))));
         }
         let everywhere = vec![(Target::All, Allow)];
         all.push(family.sign(0, place as u8 + 11, Some(NOW_MS + place as u64), everywhere));
@@ -174,22 +173,22 @@ static HISTORY: LazyLock<Vec<Paper>> = LazyLock::new(|| {
     all
 });
 
-/// What every station says of every right.
-fn rights(papers: &SignedObjects, facts: &Facts, now: u64) -> Vec<Option<VersionedEffect>> {
+/// What is in effect for each Key at each Lock.
+fn rights(objects: &SignedObjects, facts: &Facts, now: u64) -> Vec<Option<VersionedEffect>> {
     let judgement = facts.judge(REVOKE_DELAY, now);
     let keys = (11..=14).chain([31, 32]).map(|n| Key::new(n).public().hash());
     keys.flat_map(|key| (100..103).map(move |n| (key, lock(n))))
-        .map(|(key, lock)| papers.effect(&judgement, &key, &lock))
+        .map(|(key, lock)| objects.effect(&judgement, &key, &lock))
         .collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Stations take things in as they come, are set back to old copies, exchange in any order and
-    /// more than once: in the end all have the same, and judge the same.
+    /// Stations add objects as they arrive, are restored from old copies, exchange in any order and more than once: in the
+    /// end all have the same objects and the same judgement.
     #[test]
-    fn stations_that_worked_apart_end_equal(
+    fn stations_that_merge_in_any_order_end_equal(
         orders in proptest::collection::vec(
             Just((0..HISTORY.len()).collect::<Vec<_>>()).prop_shuffle(), 3),
         shares in proptest::collection::vec(any::<Index>(), 3),
@@ -198,12 +197,12 @@ proptest! {
         last in Just(vec![0usize, 1, 2]).prop_shuffle(),
     ) {
         let mut stations: Vec<SignedObjects> = orders.iter().zip(&shares).map(|(order, share)| {
-            let mut papers = FAMILY.papers();
-            // What cannot be verified yet is not kept: it comes again with another exchange.
+            let mut objects = FAMILY.objects();
+            // An object that does not verify yet is left out, and arrives again with another exchange.
             for number in &order[..share.index(order.len())] {
-                let _ = put(&mut papers, &HISTORY[*number]);
+                let _ = add(&mut objects, &HISTORY[*number]);
             }
-            papers
+            objects
         }).collect();
         let old_copies = stations.clone();
         for (from, to) in &meetings {
@@ -217,7 +216,7 @@ proptest! {
             union.merge(stations[*number].clone());
         }
         // The other way round, through files, each thing twice.
-        let mut other = FAMILY.papers();
+        let mut other = FAMILY.objects();
         for number in [&last[..], &last].concat().into_iter().rev() {
             let file = stations[number].encode().unwrap();
             let (read, left_out) = SignedObjects::decode(&file, FAMILY.cas[0].root()).unwrap();
@@ -228,7 +227,7 @@ proptest! {
         prop_assert!(union == other);
         prop_assert_eq!(union.encode(), other.encode());
         prop_assert_eq!(other.merge(union.clone()), 0);
-        // Each saw things at times of its own; while nobody waits for a delay, all judge the same.
+        // Each saw the objects at another time; once no delay runs, all judge the same.
         let (one, two) = (union.facts(|_| NOW), other.facts(|digest| NOW - u64::from(digest[0])));
         prop_assert_eq!(rights(&union, &one, NOW), rights(&other, &two, NOW));
         let later = NOW + REVOKE_DELAY;
@@ -241,8 +240,8 @@ proptest! {
         }
     }
 
-    /// A thief has Backup 2 (and with it makes 4): whatever it signs, and whatever of that reaches a
-    /// station and when, once the Master has revoked it the rights are what the Master says.
+    /// A thief has Backup 2 (and with it makes 4). Once the Master has revoked it, the rights are as the Master says,
+    /// whatever the thief signs and whenever it arrives.
     #[test]
     fn a_stolen_backup_changes_nothing_that_the_master_says_afterwards(
         thefts in proptest::collection::vec(
@@ -250,9 +249,9 @@ proptest! {
         arrives_first in any::<bool>(),
     ) {
         let family = &*FAMILY;
-        let mut papers = family.papers();
+        let mut objects = family.objects();
         for certificate in family.certificates() {
-            put(&mut papers, &certificate).unwrap();
+            add(&mut objects, &certificate).unwrap();
         }
         let stolen: Vec<_> = thefts.iter().map(|(by_four, what, ahead)| {
             let by = if *by_four { 3 } else { 1 };
@@ -269,104 +268,104 @@ proptest! {
         let mut honest = vec![revoked, anew];
         honest.extend(family.certificates());
         let all = if arrives_first { [stolen, honest].concat() } else { [honest, stolen].concat() };
-        for paper in &all {
-            put(&mut papers, paper).unwrap();
+        for object in &all {
+            add(&mut objects, object).unwrap();
         }
-        let facts = papers.facts(|_| 0);
+        let facts = objects.facts(|_| 0);
         let judgement = facts.judge(REVOKE_DELAY, NOW);
         let root = family.cas[0].key.public().hash();
         prop_assert_eq!(judgement.standing(&root), Some(Standing::Stands));
         let sub = Key::new(31).public().hash();
-        let said = |number| papers.effect(&judgement, &sub, &lock(number)).map(|said| said.effect);
+        let said = |number| objects.effect(&judgement, &sub, &lock(number)).map(|said| said.effect);
         prop_assert_eq!(said(100), Some(Effect::Deny));
         prop_assert_eq!(said(101), Some(Effect::Allow));
         prop_assert_ne!(said(102), Some(Effect::Allow));
     }
 }
 
-/// A restored station does not know the newest version: what it signs is older and counts for nothing.
+/// A restored station does not know the newest version: its statements are older and have no effect.
 #[test]
 fn a_restored_station_does_not_bring_old_rights_back() {
     let family = &*FAMILY;
-    let mut papers = family.papers();
-    for paper in family.certificates() {
-        put(&mut papers, &paper).unwrap();
+    let mut objects = family.objects();
+    for object in family.certificates() {
+        add(&mut objects, &object).unwrap();
     }
-    put(&mut papers, &family.say(0, 31, 50, &[(100, Effect::Deny)])).unwrap();
-    put(&mut papers, &family.say(0, 31, 40, &[(100, Effect::Allow)])).unwrap();
-    let judgement = papers.facts(|_| 0).judge(REVOKE_DELAY, NOW);
-    let said = papers.effect(&judgement, &Key::new(31).public().hash(), &lock(100)).unwrap();
+    add(&mut objects, &family.say(0, 31, 50, &[(100, Effect::Deny)])).unwrap();
+    add(&mut objects, &family.say(0, 31, 40, &[(100, Effect::Allow)])).unwrap();
+    let judgement = objects.facts(|_| 0).judge(REVOKE_DELAY, NOW);
+    let said = objects.effect(&judgement, &Key::new(31).public().hash(), &lock(100)).unwrap();
     assert_eq!(said, VersionedEffect { version: Some(50), effect: Effect::Deny });
 }
 
-/// What Locks confirm is left out first: revocations have to get through.
+/// Confirmations are left out first, because revocations have to get through.
 #[test]
 fn a_file_that_is_too_long_leaves_confirmations_out() {
     let family = &*FAMILY;
-    let mut papers = family.papers();
-    for paper in family.certificates() {
-        put(&mut papers, &paper).unwrap();
+    let mut objects = family.objects();
+    for object in family.certificates() {
+        add(&mut objects, &object).unwrap();
     }
     let revoked = family.revoke_sub(0, 31);
-    put(&mut papers, &revoked).unwrap();
-    let without = papers.encode().unwrap();
-    put(&mut papers, &confirm(100, &revoked, Effect::Deny, 1)).unwrap();
-    let whole = papers.encode().unwrap();
+    add(&mut objects, &revoked).unwrap();
+    let without = objects.encode().unwrap();
+    add(&mut objects, &confirm(100, &revoked, Effect::Deny, 1)).unwrap();
+    let whole = objects.encode().unwrap();
     assert!(whole.len() > without.len());
-    assert_eq!(papers.encode_most(whole.len()).unwrap(), (whole.clone(), 0));
-    // A denial before what lets in.
+    assert_eq!(objects.encode_most(whole.len()).unwrap(), (whole.clone(), 0));
+    // Confirmed denials are kept before confirmed rights.
     let granted = family.say(0, 31, 5, &[(100, Effect::Allow)]);
-    put(&mut papers, &granted).unwrap();
-    let without_both = papers.encode().unwrap().len() - (whole.len() - without.len());
-    put(&mut papers, &confirm(100, &granted, Effect::Allow, 5)).unwrap();
-    let all = papers.encode().unwrap();
-    let (most, left_out) = papers.encode_most(all.len() - 1).unwrap();
+    add(&mut objects, &granted).unwrap();
+    let without_both = objects.encode().unwrap().len() - (whole.len() - without.len());
+    add(&mut objects, &confirm(100, &granted, Effect::Allow, 5)).unwrap();
+    let all = objects.encode().unwrap();
+    let (most, left_out) = objects.encode_most(all.len() - 1).unwrap();
     assert!(left_out == 1 && without_both < most.len() && most.len() < all.len());
     let (read, _) = SignedObjects::decode(&most, family.cas[0].root()).unwrap();
     assert_eq!(read.encode().unwrap(), most);
-    let (least, left_out) = papers.encode_most(most.len() - 1).unwrap();
+    let (least, left_out) = objects.encode_most(most.len() - 1).unwrap();
     assert_eq!((least.len(), left_out), (without_both, 1));
-    assert_eq!(papers.encode_most(without_both - 1), Err(FileError::TooLarge));
+    assert_eq!(objects.encode_most(without_both - 1), Err(FileError::TooLarge));
 }
 
 #[test]
-fn only_what_leads_to_the_root_is_kept() {
+fn object_without_a_chain_to_the_root_is_refused() {
     let family = &*FAMILY;
-    let mut papers = family.papers();
+    let mut objects = family.objects();
     let by_four = family.cas[3].issue(&Key::new(40), Role::Sub, &[40])[0].clone();
-    assert_eq!(papers.add_certificate(by_four.clone()), Err(SignedObjectError::NoIssuer));
-    assert!(papers.add_crl(family.cas[1].crl(1, &[])).is_err(), "of a CA that is not known");
+    assert_eq!(objects.add_certificate(by_four.clone()), Err(SignedObjectError::NoIssuer));
+    assert!(objects.add_crl(family.cas[1].crl(1, &[])).is_err(), "of a CA that is not known");
     for number in [1, 3] {
         let ca = family.cas[number].certificate().clone();
-        assert_eq!(papers.add_certificate(ca.clone()), Ok(true));
-        assert_eq!(papers.add_certificate(ca), Ok(false));
+        assert_eq!(objects.add_certificate(ca.clone()), Ok(true));
+        assert_eq!(objects.add_certificate(ca), Ok(false));
     }
-    assert_eq!(papers.add_certificate(by_four.clone()), Ok(true));
-    assert_eq!(papers.chain(&by_four).unwrap().len(), 4);
-    assert_eq!(papers.add_crl(family.cas[1].crl(1, &[])), Ok(true));
+    assert_eq!(objects.add_certificate(by_four.clone()), Ok(true));
+    assert_eq!(objects.chain(&by_four).unwrap().len(), 4);
+    assert_eq!(objects.add_crl(family.cas[1].crl(1, &[])), Ok(true));
     let other = Ca::master(Key::new(77));
     for stranger in [
-        Paper::Certificate(other.certificate().clone()),
-        Paper::Certificate(other.issue(&Key::new(31), Role::Sub, &[1])[0].clone()),
-        Paper::Crl(other.crl(1, &[])),
+        Object::Certificate(other.certificate().clone()),
+        Object::Certificate(other.issue(&Key::new(31), Role::Sub, &[1])[0].clone()),
+        Object::Crl(other.crl(1, &[])),
         // A Master's access certificate is the root's to issue, a Backup's is not.
-        Paper::Certificate(family.cas[1].issue(&Key::new(31), Role::Master, &[1])[0].clone()),
-        Paper::Certificate(family.cas[0].issue(&Key::new(31), Role::Backup, &[1])[0].clone()),
+        Object::Certificate(family.cas[1].issue(&Key::new(31), Role::Master, &[1])[0].clone()),
+        Object::Certificate(family.cas[0].issue(&Key::new(31), Role::Backup, &[1])[0].clone()),
         // Every Lock, for a Sub Key; two answers for one Lock; not the leaves that were signed.
         family.sign(0, 31, Some(1), vec![(Target::All, Effect::Allow)]),
         family.say(0, 31, 1, &[(100, Effect::Allow), (100, Effect::Deny)]),
         family.sign(0, 31, None, vec![(Target::Lock(lock(100)), Effect::Deny)]),
         confirm(100, &family.say(0, 31, 1, &[(100, Effect::Allow)]), Effect::Allow, 1),
     ] {
-        let before = papers.clone();
-        assert!(put(&mut papers, &stranger).is_err(), "{stranger:?}");
-        assert!(papers == before);
+        let before = objects.clone();
+        assert!(add(&mut objects, &stranger).is_err(), "{stranger:?}");
+        assert!(objects == before);
     }
     let Stated(cose, _) = family.say(0, 31, 1, &[(100, Effect::Allow)]) else { panic!() };
     let others = vec![(Target::Lock(lock(101)), Effect::Allow)];
-    assert_eq!(papers.add_statement(cose, SEED, others), Err(SignedObjectError::Leaves));
+    assert_eq!(objects.add_statement(cose, SEED, others), Err(SignedObjectError::Leaves));
     let strangers = SignedObjects::new(other.certificate().clone()).unwrap();
-    assert_eq!(papers.merge(strangers), 0);
+    assert_eq!(objects.merge(strangers), 0);
     assert!(SignedObjects::new(by_four).is_err());
 }
 
@@ -378,30 +377,30 @@ fn a_crl_never_loses_an_entry() {
         let entries = serials.iter().map(|s| Revoked { serial: vec![*s], since: NOW });
         ca.crl(number, &entries.collect::<Vec<_>>())
     };
-    let mut papers = family.papers();
-    assert!(papers.crl(ca.certificate()).is_none());
-    assert_eq!(papers.add_crl(crl(5, &[1])), Ok(true));
-    assert_eq!(papers.add_crl(crl(9, &[])), Ok(false), "it lacks an entry");
-    assert_eq!(papers.add_crl(crl(6, &[2, 3])), Ok(true));
-    let (best, lacking) = papers.crl(ca.certificate()).unwrap();
+    let mut objects = family.objects();
+    assert!(objects.crl(ca.certificate()).is_none());
+    assert_eq!(objects.add_crl(crl(5, &[1])), Ok(true));
+    assert_eq!(objects.add_crl(crl(9, &[])), Ok(false), "it lacks an entry");
+    assert_eq!(objects.add_crl(crl(6, &[2, 3])), Ok(true));
+    let (best, lacking) = objects.crl(ca.certificate()).unwrap();
     assert_eq!((best.number(), lacking), (6, [vec![1]].into()));
-    assert_eq!(papers.add_crl(crl(7, &[1, 2, 3])), Ok(true));
-    assert_eq!(papers.add_crl(crl(8, &[1, 2, 3])), Ok(true), "newer");
-    assert_eq!(papers.add_crl(crl(7, &[1, 2, 3])), Ok(false));
-    let (best, lacking) = papers.crl(ca.certificate()).unwrap();
+    assert_eq!(objects.add_crl(crl(7, &[1, 2, 3])), Ok(true));
+    assert_eq!(objects.add_crl(crl(8, &[1, 2, 3])), Ok(true), "newer");
+    assert_eq!(objects.add_crl(crl(7, &[1, 2, 3])), Ok(false));
+    let (best, lacking) = objects.crl(ca.certificate()).unwrap();
     assert_eq!((best.number(), lacking.len()), (8, 0));
 }
 
 #[test]
 fn hostile_files_are_read_without_harm() {
     let root = FAMILY.cas[0].root();
-    let mut papers = FAMILY.papers();
+    let mut objects = FAMILY.objects();
     for _ in 0..2 {
-        for paper in HISTORY.iter() {
-            let _ = put(&mut papers, paper);
+        for object in HISTORY.iter() {
+            let _ = add(&mut objects, object);
         }
     }
-    let good = papers.encode().unwrap();
+    let good = objects.encode().unwrap();
     assert_eq!(SignedObjects::claimed_root(&good), Ok(root));
     let other = Ca::master(Key::new(77));
     assert_eq!(SignedObjects::decode(&good, other.root()).unwrap_err(), FileError::OtherFamily);
@@ -425,39 +424,39 @@ fn hostile_files_are_read_without_harm() {
         let mut flipped = good.clone();
         flipped[at] ^= 1 << (at % 8);
         if let Ok((read, _)) = SignedObjects::decode(&flipped, root) {
-            assert_eq!(papers.clone().merge(read), 0, "bit in byte {at}");
+            assert_eq!(objects.clone().merge(read), 0, "bit in byte {at}");
         }
     }
 }
 
-/// A removal counts while its signer's word does, whoever brings what in which order; what a Backup removed that is
-/// revoked comes back. Files without one are what they always were.
+/// A removal is in effect while its signer stands, in any order of arrival: a Lock that a Backup removed is back when that
+/// Backup is revoked. Files without removals keep the first format.
 #[test]
-fn a_lock_is_removed_by_somebody_who_stands() {
+fn removal_is_in_effect_while_its_signer_stands() {
     let family = &*FAMILY;
-    let mut papers = family.papers();
-    for paper in family.certificates() {
-        put(&mut papers, &paper).unwrap();
+    let mut objects = family.objects();
+    for object in family.certificates() {
+        add(&mut objects, &object).unwrap();
     }
-    assert_eq!(papers.encode().unwrap()[18], 1);
-    let removed = |papers: &SignedObjects, number| {
-        papers.is_removed(&papers.facts(|_| 0).judge(REVOKE_DELAY, NOW), &lock(number))
+    assert_eq!(objects.encode().unwrap()[18], 1);
+    let removed = |objects: &SignedObjects, number| {
+        objects.is_removed(&objects.facts(|_| 0).judge(REVOKE_DELAY, NOW), &lock(number))
     };
-    assert!(put(&mut papers, &family.remove(1, 100)).unwrap());
-    assert!(!put(&mut papers, &family.remove(1, 100)).unwrap());
-    assert!(removed(&papers, 100) && !removed(&papers, 101));
-    let file = papers.encode().unwrap();
+    assert!(add(&mut objects, &family.remove(1, 100)).unwrap());
+    assert!(!add(&mut objects, &family.remove(1, 100)).unwrap());
+    assert!(removed(&objects, 100) && !removed(&objects, 101));
+    let file = objects.encode().unwrap();
     assert_eq!(file[18], 2);
-    assert!(SignedObjects::decode(&file, family.cas[0].root()).unwrap().0 == papers);
-    put(&mut papers, &family.revoke_issuer(0, 1, NOW_MS)).unwrap();
-    assert!(!removed(&papers, 100), "its signer was revoked");
-    put(&mut papers, &family.remove(0, 100)).unwrap();
-    assert!(removed(&papers, 100));
+    assert!(SignedObjects::decode(&file, family.cas[0].root()).unwrap().0 == objects);
+    add(&mut objects, &family.revoke_issuer(0, 1, NOW_MS)).unwrap();
+    assert!(!removed(&objects, 100), "its signer was revoked");
+    add(&mut objects, &family.remove(0, 100)).unwrap();
+    assert!(removed(&objects, 100));
 
     let other = Ca::master(Key::new(77));
     let by_other = other.key.sign(removal(&lock(100), &other.chain).unwrap());
-    let Paper::Removal(good) = family.remove(1, 100) else { panic!() };
-    assert!(papers.add_removal(by_other.clone()).is_err());
+    let Object::Removal(good) = family.remove(1, 100) else { panic!() };
+    assert!(objects.add_removal(by_other.clone()).is_err());
     for place in 0..good.len() {
         let mut flipped = good.clone();
         flipped[place] ^= 1;
@@ -468,33 +467,33 @@ fn a_lock_is_removed_by_somebody_who_stands() {
     assert!(removal(&lock(100), &end).is_err() && removal(&lock(100), &[]).is_err());
 }
 
-/// The root that a CA signed for itself is kept, the same one everywhere, and nobody else's.
+/// One self-signed root is kept of each CA, the same one everywhere, and none of an unknown CA.
 #[test]
-fn roots_of_cas_that_are_known_are_kept() {
+fn own_root_is_added_for_a_known_ca_only() {
     let family = &*FAMILY;
-    let mut papers = family.papers();
+    let mut objects = family.objects();
     let (one, two) = (family.own_root(1, 50), family.own_root(1, 51));
-    assert_eq!(put(&mut papers, &one), Err(SignedObjectError::NoIssuer));
-    for paper in family.certificates() {
-        put(&mut papers, &paper).unwrap();
+    assert_eq!(add(&mut objects, &one), Err(SignedObjectError::NoIssuer));
+    for object in family.certificates() {
+        add(&mut objects, &object).unwrap();
     }
-    assert_eq!(put(&mut papers, &one), Ok(true));
-    assert_eq!(put(&mut papers, &two), Ok(false));
-    let mut other = family.papers();
-    for paper in family.certificates().into_iter().chain([two, one]) {
-        put(&mut other, &paper).unwrap();
+    assert_eq!(add(&mut objects, &one), Ok(true));
+    assert_eq!(add(&mut objects, &two), Ok(false));
+    let mut other = family.objects();
+    for object in family.certificates().into_iter().chain([two, one]) {
+        add(&mut other, &object).unwrap();
     }
-    assert!(papers == other);
+    assert!(objects == other);
     let stranger = Ca::master(Key::new(2)).certificate().clone();
-    assert!(papers.add_own_root(stranger).is_err(), "the key of a CA, under another family");
+    assert!(objects.add_own_root(stranger).is_err(), "the key of a CA, under another family");
     let signed_by_another = family.cas[0].backup(Key::new(2), 9).certificate().clone();
-    assert!(papers.add_own_root(signed_by_another).is_err());
-    assert!(papers.add_own_root(family.cas[0].certificate().clone()).is_err());
+    assert!(objects.add_own_root(signed_by_another).is_err());
+    assert!(objects.add_own_root(family.cas[0].certificate().clone()).is_err());
 }
 
 #[test]
-fn the_right_keys_are_named() {
-    let facts = FAMILY.papers().facts(|_| 0);
+fn facts_name_issuing_keys_by_their_hash() {
+    let facts = FAMILY.objects().facts(|_| 0);
     let master: PublicKey = FAMILY.cas[0].key.public();
     let judgement = facts.judge(REVOKE_DELAY, NOW);
     assert_eq!(judgement.standing(&master.hash()), Some(Standing::Stands));

@@ -1,7 +1,8 @@
-//! Bytes from outside: nothing panics, and nothing that was changed is believed.
+//! Hostile input: no reader panics, and nothing that was changed verifies.
 
 use std::sync::LazyLock;
 
+use crate::common::{Ca, Key, leaf};
 use keywright_proto::{
     Card, Certificate, Claim, Confirmation, Crl, Effect, Grant, PublicKey, Role, Target, Uri,
     check_name, claimed_removal,
@@ -11,16 +12,14 @@ use keywright_proto::{
 };
 use proptest::prelude::*;
 
-use crate::common::{Ca, Key, leaf};
-
 /// A family's root and a Lock.
 static TRUSTED: LazyLock<(Ca, PublicKey)> =
     LazyLock::new(|| (Ca::at_depth(1), Key::new(100).public()));
 
-/// A good one of everything.
+/// A valid sample of each format.
 static SAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(samples);
 
-/// Calls everything that reads bytes.
+/// Calls every reader.
 fn read_all(bytes: &[u8]) {
     let (root, lock) = &*TRUSTED;
     let _ = PublicKey::from_spki_der(bytes);
@@ -89,28 +88,28 @@ proptest! {
     }
 }
 
-/// A flipped bit in any byte of `bytes` has to make `believed` fail.
-fn no_flipped_bit_is_believed(bytes: &[u8], believed: impl Fn(&[u8]) -> bool) {
-    assert!(believed(bytes));
+/// A flipped bit in any byte of `bytes` has to make `verifies` fail.
+fn no_flipped_bit_verifies(bytes: &[u8], verifies: impl Fn(&[u8]) -> bool) {
+    assert!(verifies(bytes));
     let mut flipped = bytes.to_vec();
     for at in 0..bytes.len() {
         let bit = 1 << (at % 8);
         flipped[at] ^= bit;
-        assert!(!believed(&flipped), "bit {bit:#x} of byte {at}");
+        assert!(!verifies(&flipped), "bit {bit:#x} of byte {at}");
         flipped[at] ^= bit;
     }
     for length in 0..bytes.len() {
-        assert!(!believed(&bytes[..length]), "cut to {length} bytes");
+        assert!(!verifies(&bytes[..length]), "cut to {length} bytes");
     }
-    assert!(!believed(&[bytes, &[0]].concat()), "a byte too many");
+    assert!(!verifies(&[bytes, &[0]].concat()), "a byte too many");
 }
 
 #[test]
-fn no_flipped_bit_of_a_certificate_is_believed() {
+fn no_flipped_bit_of_a_certificate_verifies() {
     let ca = Ca::at_depth(2);
     let good = ca.issue(&Key::new(30), Role::Sub, &[0x90, 4]);
     for (position, certificate) in good.iter().enumerate() {
-        no_flipped_bit_is_believed(certificate.der(), |der| {
+        no_flipped_bit_verifies(certificate.der(), |der| {
             let Ok(changed) = Certificate::parse(der) else { return false };
             let mut chain = good.clone();
             chain[position] = changed;
@@ -120,33 +119,31 @@ fn no_flipped_bit_of_a_certificate_is_believed() {
 }
 
 #[test]
-fn no_flipped_bit_of_a_crl_is_believed() {
+fn no_flipped_bit_of_a_crl_verifies() {
     let ca = Ca::at_depth(1);
     let crl = ca.crl(1, &[Revoked { serial: vec![5], since: 1_000_000_000 }]);
-    no_flipped_bit_is_believed(crl.der(), |der| {
+    no_flipped_bit_verifies(crl.der(), |der| {
         Crl::parse(der).is_ok_and(|crl| crl.verify(ca.certificate()).is_ok())
     });
 }
 
 #[test]
-fn no_flipped_bit_of_a_grant_is_believed() {
+fn no_flipped_bit_of_a_grant_verifies() {
     let ca = Ca::at_depth(2);
     let key = Key::new(30);
     let leaves = [leaf(Target::All, Effect::Allow), leaf(Target::Lock([1; 32]), Effect::Deny)];
     let chain = ca.issue(&key, Role::Backup, &[4]);
     let grant = ca.grant(&key, Some(7), &leaves, 0, &chain);
-    no_flipped_bit_is_believed(&grant.statement, |bytes| {
-        verify_statement(bytes, ca.root()).is_ok()
-    });
-    no_flipped_bit_is_believed(&grant.encode(), |bytes| {
+    no_flipped_bit_verifies(&grant.statement, |bytes| verify_statement(bytes, ca.root()).is_ok());
+    no_flipped_bit_verifies(&grant.encode(), |bytes| {
         verify_grant(bytes, ca.root(), &[1; 32]).is_ok()
     });
 }
 
 #[test]
-fn no_flipped_bit_of_a_confirmation_is_believed() {
+fn no_flipped_bit_of_a_confirmation_verifies() {
     let lock = Key::new(100);
     let said = Confirmation { statement: [1; 32], effect: Effect::Deny, newest_version: 9 };
     let bytes = lock.sign(said.unsigned(&lock.public()).unwrap());
-    no_flipped_bit_is_believed(&bytes, |bytes| Confirmation::verify(bytes, &lock.public()).is_ok());
+    no_flipped_bit_verifies(&bytes, |bytes| Confirmation::verify(bytes, &lock.public()).is_ok());
 }

@@ -33,7 +33,7 @@ fn changed(request: &str, change: impl Fn(&mut Vec<u8>)) -> String {
 }
 
 #[test]
-fn takes_the_key_that_openssl_put_in() {
+fn request_made_by_openssl_gives_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("csr.pem");
     for more in [&[][..], &["-addext", "subjectAltName=DNS:lock.example"]] {
@@ -51,8 +51,8 @@ fn takes_the_key_that_openssl_put_in() {
 }
 
 #[test]
-fn openssl_takes_the_request_of_a_lock() {
-    let key = crate::common::Key::new(40);
+fn openssl_verifies_the_request_of_a_lock() {
+    let key = common::Key::new(40);
     let text = csr::to_pem(&key.sign(csr::request(&key.public()).unwrap())).unwrap();
     assert_eq!(read_csr(&text), Ok(key.public()));
     let folder = tempfile::tempdir().unwrap();
@@ -67,7 +67,7 @@ fn openssl_takes_the_request_of_a_lock() {
 }
 
 #[test]
-fn names_what_is_wrong() {
+fn bad_request_is_refused_with_its_reason() {
     let good = request(&P256);
     for (what, text, error) in [
         ("nothing", String::new(), CsrError::NotACsr),

@@ -1,5 +1,6 @@
-//! Statements, grants and confirmations: who is believed, and who is not.
+//! Statements, grants and confirmations: which verify, and which do not.
 
+use crate::common::{Ca, Key, cose_signed_anew, ders, leaf};
 use coset::{CoseSign1, HeaderBuilder, iana};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use keywright_proto::{
@@ -14,8 +15,6 @@ use keywright_proto::{
     verify_grant, verify_statement,
 };
 use sha2::Sha256;
-
-use crate::common::{Ca, Key, cose_signed_anew, ders, leaf};
 
 const ALLOW_ALL: (Target, Effect) = (Target::All, Effect::Allow);
 
@@ -49,7 +48,7 @@ fn every_lock_of_a_statement_verifies_its_own_leaf_only() {
 }
 
 #[test]
-fn a_leaf_that_was_not_signed_is_not_believed() {
+fn leaf_outside_the_signed_tree_is_refused() {
     let ca = Ca::at_depth(1);
     let good = ca.grant(&Key::new(30), Some(5), &leaves(100..107), 3, &[]);
     let verify = |change: &dyn Fn(&mut Grant)| {
@@ -73,7 +72,7 @@ fn a_leaf_that_was_not_signed_is_not_believed() {
 }
 
 #[test]
-fn an_access_certificate_may_come_along_where_it_is_the_subjects_own() {
+fn grant_carries_no_access_certificate_but_the_subjects_own() {
     let (ca, key) = (Ca::at_depth(2), Key::new(30));
     let verify = |effect, chain: &[Certificate]| {
         let leaves = [leaf(Target::Lock(lock(100)), effect)];
@@ -93,8 +92,7 @@ fn an_access_certificate_may_come_along_where_it_is_the_subjects_own() {
     assert!(matches!(verify(Effect::Allow, &foreign), Err(GrantError::Statement(_))));
 }
 
-/// Whatever of the access certificate's chain the statement's signer has in common with it: what is
-/// not the signer's own chain is verified.
+/// However many certificates the access chain shares with the chain of the statement's signer: the others are verified.
 #[test]
 fn an_access_certificate_is_verified_whoever_signed_the_statement() {
     let key = Key::new(30);
@@ -192,7 +190,7 @@ fn a_revocation_denies_everywhere_and_nothing_else() {
     assert_eq!(verify(&[leaf(ALLOW_ALL.0, ALLOW_ALL.1)], None), bad);
 }
 
-/// Who a revoked access key belongs to is signed with the revocation, and only with one.
+/// Only revocations name an issuing key.
 #[test]
 fn the_revocation_of_an_issuer_names_its_issuing_key() {
     let ca = Ca::at_depth(2);
@@ -213,7 +211,7 @@ fn the_revocation_of_an_issuer_names_its_issuing_key() {
 }
 
 #[test]
-fn how_long_the_denials_of_a_revoked_issuer_stay() {
+fn denials_until_ignores_implausible_versions() {
     let (now, year) = (1_790_000_000_000, 366 * 86_400_000);
     for (known, until) in [
         (&[][..], now),
@@ -266,7 +264,7 @@ fn only_a_ca_below_the_pinned_root_makes_statements() {
 
 /// What a dishonest issuer could sign.
 #[test]
-fn a_signature_does_not_make_up_for_the_format() {
+fn signed_statement_in_a_wrong_format_is_refused() {
     let ca = Ca::at_depth(2);
     let tree = Tree::new(leaves(100..103)).unwrap();
     let good = ca.statement(&Key::new(30), Some(5), &tree);
@@ -342,7 +340,7 @@ fn a_statement_of_the_longest_chain_fits_a_record() {
 }
 
 #[test]
-fn versions_go_up() {
+fn next_version_is_above_known_versions_and_the_clock() {
     for (newest, now, next) in [
         (None, 0, Ok(0)),
         (None, 1_790_000_000_000, Ok(1_790_000_000_000)),
@@ -428,7 +426,7 @@ fn salts_differ_by_seed_and_target() {
 }
 
 #[test]
-fn a_confirmation_is_believed_from_its_lock_only() {
+fn confirmation_verifies_under_its_lock_only() {
     let lock = Key::new(100);
     let said = Confirmation {
         statement: [7; 32],

@@ -1,8 +1,9 @@
 //! `docs/test-vectors`: what other implementations test against. Keys are fixed and signatures
-//! deterministic (RFC 6979), so the files are made again here and compared: they cannot drift.
+//! deterministic (RFC 6979), so the files are generated again here and compared.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use crate::common::{Ca, Key, leaf};
 use keywright_proto::{
     Card, Certificate, Confirmation, Effect, Grant, Leaf, PublicKey, RevokedIssuer, Role, Target,
     Tree, card, crl::Revoked, removal, verify_chain, verify_grant, verify_removal,
@@ -10,8 +11,6 @@ use keywright_proto::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::common::{self, Ca, Key, leaf};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/test-vectors")
@@ -215,8 +214,8 @@ fn hex_file(bytes: &[u8]) -> Vec<u8> {
     (hex::encode(bytes) + "\n").into_bytes()
 }
 
-/// Run by hand after a change of the formats: `cargo test -p keywright-proto --test integration --
-/// --ignored vectors::write`.
+/// Run by hand after a change of the formats: `cargo test -p keywright-proto --test vectors --
+/// --ignored`.
 #[test]
 #[ignore = "writes docs/test-vectors"]
 fn write() {
