@@ -101,10 +101,7 @@ impl Key {
                         .map(|(family, role)| Membership { family, role: role.parse().ok() })
                         .collect();
                 }
-                "Trouble" => {
-                    let (error, text) = take(name, value)?;
-                    self.trouble = outcome(error, text);
-                }
+                "Trouble" => self.trouble = outcome(name, value)?,
                 "Present" => self.present = take(name, value)?,
                 "Model" => self.model = take(name, value)?,
                 "Serial" => self.serial = take(name, value)?,
@@ -112,10 +109,7 @@ impl Key {
                 "Pin" => self.pin = take::<String>(name, value)?.into(),
                 "PinRetries" => self.pin_retries = take(name, value)?,
                 "Authorized" => self.authorized = take(name, value)?,
-                "Card" => {
-                    let (word, why) = take(name, value)?;
-                    self.card = outcome(word, why);
-                }
+                "Card" => self.card = outcome(name, value)?,
                 "Locks" => self.locks = take(name, value)?,
                 "PendingLocks" => self.pending_locks = take(name, value)?,
                 "LastSeen" => self.last_seen = take(name, value)?,

@@ -133,10 +133,7 @@ impl Serialization {
                 }
                 "Owner" => self.owner = take(name, value)?,
                 "Stage" => self.stage = take::<String>(name, value)?.into(),
-                "Outcome" => {
-                    let (error, text) = take(name, value)?;
-                    self.outcome = outcome(error, text);
-                }
+                "Outcome" => self.outcome = outcome(name, value)?,
                 "OutcomeDetails" => {
                     let details: HashMap<String, OwnedVariant> = take(name, value)?;
                     self.outcome_details =
@@ -154,12 +151,11 @@ impl Serialization {
     }
 }
 
-/// Builds an outcome; None if both parts are empty.
-pub(super) fn outcome(name: String, text: String) -> Option<Outcome> {
-    if name.is_empty() && text.is_empty() {
-        return None;
-    }
-    Some(Outcome { error: name.parse().ok(), name, text })
+/// Converts a property that has an error name and a text; None if both are empty.
+pub(super) fn outcome(property: &str, value: OwnedVariant) -> Result<Option<Outcome>> {
+    let (name, text): (String, String) = take(property, value)?;
+    let is_none = name.is_empty() && text.is_empty();
+    Ok((!is_none).then(|| Outcome { error: name.parse().ok(), name, text }))
 }
 
 fn path(name: &str, value: OwnedVariant) -> Result<String> {

@@ -1,4 +1,4 @@
-//! `keywrightctl` as a person or a script runs it, against a fake daemon on a private bus.
+//! Runs `keywrightctl` against a fake daemon on a private bus.
 
 use std::{os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
 
@@ -10,7 +10,7 @@ use zbus::{Connection, connection::Builder};
 
 use crate::fake::{BLANK, Fake, LOCKS, MADE_ID, MASTER, MASTER_ID, bus::PrivateBus};
 
-/// A bus with a fake daemon, and a place for files.
+/// A bus with a fake daemon, and a directory for files.
 struct Station {
     bus: PrivateBus,
     fake: Fake,

@@ -1,4 +1,4 @@
-//! The library against a fake daemon: peer to peer where no bus is needed, else on a private one.
+//! Tests the library against a fake daemon, peer to peer or on a private bus.
 
 use std::{collections::HashMap, os::unix::net::UnixStream};
 
@@ -46,7 +46,7 @@ async fn watch_starts_with_the_state_and_reports_each_change_once() {
     fake.offer(&daemon).await;
     let retries = || HashMap::from([("PinRetries", Variant::from(2))]);
     changed(&daemon, MASTER, names::KEY, retries()).await;
-    changed(&daemon, MASTER, names::KEY, retries()).await; // says nothing new
+    changed(&daemon, MASTER, names::KEY, retries()).await; // no change
     daemon.object_server().remove::<fake::Job, _>(JOB).await.unwrap();
 
     let WatchEvent::OfferAdded { serialization } = watch.next().await.unwrap() else { panic!() };
@@ -140,7 +140,7 @@ async fn watch_continues_after_a_daemon_restart() {
 
     daemon.close().await.unwrap();
     assert_eq!(watch.next().await.unwrap(), WatchEvent::DaemonGone);
-    // The next daemon shows the same Keys, and an offer: only the offer is news.
+    // The next daemon shows the same Keys and a new offer: only the offer is reported.
     fake.world().calls.clear();
     let builder = Builder::address(bus.address());
     let next = fake.serve(builder, false).await;
@@ -174,7 +174,7 @@ async fn signals_from_other_senders_are_ignored() {
         )
         .await
         .unwrap();
-    // A round trip on the stranger's connection: the bus has passed its signal on by then.
+    // After a round trip on the stranger's connection the bus has delivered its signal.
     zbus::fdo::DBusProxy::new(&stranger).await.unwrap().get_id().await.unwrap();
     changed(&daemon, MASTER, names::KEY, HashMap::from([("Locks", Variant::from(5_u32))])).await;
     let WatchEvent::KeyChanged { key } = watch.next().await.unwrap() else { panic!() };

@@ -1,62 +1,62 @@
-//! Who answers the wizard's questions: the command line, or a person.
+//! The interface that answers the wizard's questions: implemented for the command line and for a person.
 
 use keywright_client::{Kind, Pin, Situation, Word, model::Key, model::Review, model::Who};
 
 use crate::failure::Failure;
 
-/// Which Locks a Sub Key gets.
+/// The Locks of a Sub Key.
 #[derive(Debug)]
 pub enum Selection {
     /// Every Lock that the family has now.
     All,
-    /// These, by id.
+    /// These Locks: ids, or groups as `group:NAME`.
     Listed(Vec<String>),
 }
 
-/// Whether a recovery code unblocks the PIN of the Key that it was made for.
+/// Whether the recovery code that was handed out is the Key's PUK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeState {
-    /// It does.
+    /// It is.
     Yes,
-    /// The token keeps the PUK that it had.
+    /// It is not: the token keeps its previous PUK.
     No,
-    /// It will, once the job goes on to its end.
+    /// It will be once the job is resumed and finished.
     Later,
-    /// The job broke off just there.
+    /// Unknown: the job was interrupted while it changed the PUK.
     Unknown,
 }
 
-/// What is to become of what was reviewed.
+/// The person's answer to the summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is right.
+    /// Write it.
     Write,
-    /// The questions are to be asked once more.
+    /// Ask all questions again.
     Change,
 }
 
 /// The answers to the wizard's questions, in the order of its steps.
 pub trait Answers {
-    /// What to make.
+    /// Returns the kind of Key to make.
     async fn kind(&mut self, kinds: &[Kind]) -> Result<Kind, Failure>;
-    /// What to call it.
+    /// Returns its name.
     async fn name(&mut self) -> Result<String, Failure>;
-    /// Which Locks it may access, of the issuer's.
+    /// Returns its Locks, out of the issuer's.
     async fn locks(&mut self, issuer: Option<&Key>) -> Result<Selection, Failure>;
-    /// Whether this is what is meant; an error stops before anything is written.
+    /// Confirms the summary; an error stops the job before anything is written.
     async fn confirm(&mut self, review: &Review) -> Result<Verdict, Failure>;
-    /// The PIN of this Key.
+    /// Returns a PIN of this Key.
     async fn pin(&mut self, who: &Word<Who>, key: Option<&Key>) -> Result<Pin, Failure>;
-    /// Whether somebody keeps the recovery code.
+    /// Whether the recovery code is to be taken.
     fn wants_recovery_code(&self) -> bool;
-    /// Keeps it, at once: it is handed out only now, and comes into force with the write's end.
+    /// Keeps the recovery code. It is handed out once, before the write puts it in force.
     fn keep_code(&mut self, code: Pin) -> Result<(), Failure>;
-    /// The job is over, or left as it is: what has become of the code.
+    /// Called when the job has ended or is left, with the state of the recovery code.
     fn job_ended(&mut self, code: CodeState);
-    /// Whether, after this refusal, the same question can be asked once more.
+    /// Whether the same question is to be asked again after this refusal.
     fn may_retry(&mut self, failure: &Failure, wizard: &keywright_client::Wizard) -> bool;
-    /// Tells of a situation that needs no answer.
+    /// Reports a step that needs no answer.
     fn report(&mut self, situation: &Situation);
-    /// Tells something in words.
+    /// Shows a remark.
     fn note(&mut self, text: &str);
 }

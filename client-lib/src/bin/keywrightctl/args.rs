@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line, as clap parses it. Doc comments here are the help texts.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use keywright_client::Kind;
 
 /// Make and manage Backup and Sub Keys.
 ///
-/// An ID is a name, an id, or the first 4 or more digits of an id, as long as only one fits.
+/// An ID is a name, an id, or at least the first 4 digits of an id, as long as only one matches.
 #[derive(Debug, Parser)]
 #[command(name = "keywrightctl", version, max_term_width = 100)]
 pub struct Args {
-    /// Print JSON: one document, or one line an event for `watch`
+    /// Print JSON: one document, or one line per event for `watch`
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -27,92 +27,92 @@ pub struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List Keys: those plugged in, then the others that this station knows
+    /// List Keys: first those plugged in, then others that this station knows
     Keys,
     /// List Locks, or the rights of one Key
     Locks {
-        /// Only the Locks that this Key may access, with the state of each right
+        /// Only Locks that this Key may access, with the state of each right
         #[arg(long, value_name = "ID")]
         key: Option<String>,
-        /// Only the Locks of this group
+        /// Only Locks of this group
         #[arg(long, value_name = "NAME", conflicts_with = "key")]
         group: Option<String>,
     },
-    /// Say why there is no offer for a pair of Keys
+    /// Show which pairs of Keys have no offer, and why
     Decisions,
     /// Show plugs, offers and progress as they happen
     Watch,
-    /// Make a Key, with questions
+    /// Make a Key interactively
     Wizard,
-    /// Make a Key, without questions
+    /// Make a Key non-interactively
     Serialize(Serialize),
-    /// Look at one Key or change it
+    /// Show or change one Key
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Make a Sub Key whose private key lives in software
+    /// Make a Sub Key whose private key is in software
     #[command(subcommand)]
     SoftKey(SoftKeyCommand),
     /// Add, rename or remove a Lock
     #[command(subcommand)]
     Lock(LockCommand),
-    /// Name groups of Locks, to be used as `group:NAME` wherever Locks are named
+    /// Manage groups of Locks; `group:NAME` stands for a group wherever Locks are given
     #[command(subcommand)]
     Group(GroupCommand),
-    /// What a family publishes
+    /// Show, print, export or import what a family has signed
     #[command(subcommand)]
     Family(FamilyCommand),
-    /// The log of security-relevant events
+    /// Export or verify the log of security-relevant events
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Check this station and the Keys plugged in, and say what to mend
+    /// Check this station and the Keys plugged in, and show how to fix what is wrong
     Doctor,
 }
 
 /// `serialize`.
 #[derive(Debug, ClapArgs)]
 pub struct Serialize {
-    /// What to make: `master`, `backup` or `sub`
+    /// Kind of Key: `master`, `backup` or `sub`
     #[arg(long)]
     pub kind: Kind,
-    /// What to call the new Key
+    /// Name of the new Key
     #[arg(long)]
     pub name: String,
-    /// The issuing Key; needed where more than one could issue
+    /// The issuing Key; required if more than one could issue
     #[arg(long, value_name = "ID")]
     pub issuer: Option<String>,
-    /// The object path of the Key to be made; needed where more than one could be
+    /// Object path of the Key to be made; required if more than one could be made
     #[arg(long, value_name = "PATH")]
     pub candidate: Option<String>,
-    /// A Lock that a Sub Key may access, or a group as `group:NAME`; may be repeated
+    /// A Lock that the Sub Key may access, or a group as `group:NAME`; may be repeated
     #[arg(long = "lock", value_name = "ID", conflicts_with = "all_locks")]
     pub locks: Vec<String>,
-    /// A Sub Key may access every Lock that the family has now
+    /// The Sub Key may access every Lock that the family has now
     #[arg(long)]
     pub all_locks: bool,
     /// A file with the issuing Key's PIN
     #[arg(long, value_name = "FILE")]
     pub issuer_pin_file: Option<PathBuf>,
-    /// A file with the PIN that the Key to be made has now
+    /// A file with the present PIN of the Key to be made
     #[arg(long, value_name = "FILE")]
     pub candidate_pin_file: Option<PathBuf>,
-    /// A file with the PIN that it gets, where it has its factory PIN
+    /// A file with its new PIN; required if it has its factory PIN
     #[arg(long, value_name = "FILE")]
     pub new_pin_file: Option<PathBuf>,
-    /// Where to write the recovery code (mode 0600); must not exist, or be empty
+    /// Write the recovery code to this file (mode 0600); it must not exist, or be empty
     #[arg(long, value_name = "FILE")]
     pub recovery_code_file: Option<PathBuf>,
-    /// Ask nothing; without it, a person at the terminal is asked for what is missing
+    /// Ask nothing; without it, missing answers are asked for at the terminal
     #[arg(long)]
     pub yes: bool,
 }
 
-/// Which Key signs, and its PIN.
+/// Options for the Key that signs.
 #[derive(Debug, ClapArgs)]
 pub struct Issuer {
-    /// The issuing Key; needed where more than one is plugged in
+    /// The issuing Key; required if more than one is plugged in
     #[arg(long, value_name = "ID")]
     pub issuer: Option<String>,
-    /// A file with its PIN; without it, the PIN is asked for
+    /// A file with its PIN; default: ask at the terminal
     #[arg(long, value_name = "FILE")]
     pub issuer_pin_file: Option<PathBuf>,
 }
@@ -120,11 +120,11 @@ pub struct Issuer {
 /// `key …`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Print a Key's certificate chain, PEM, leaf first
+    /// Print a Key's certificate chain as PEM, leaf first
     Certificate {
         /// The Key
         id: String,
-        /// The certificate of this family; default: the Key's own
+        /// The family of the certificate; default: the Key's own
         #[arg(long, value_name = "ID")]
         family: Option<String>,
     },
@@ -135,17 +135,17 @@ pub enum KeyCommand {
         /// Its new name
         name: String,
     },
-    /// Revoke a Key, for good
+    /// Revoke a Key for good
     Revoke {
         /// The Key
         id: String,
-        /// Why: a word or two, kept with the revocation
+        /// The reason, a word or two; kept with the revocation
         #[arg(long, default_value = "unspecified")]
         reason: String,
-        /// Do not ask whether it is meant
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
-        /// Who signs it
+        /// The Key that signs
         #[command(flatten)]
         issuer: Issuer,
     },
@@ -153,13 +153,13 @@ pub enum KeyCommand {
     Rights {
         /// The Key
         id: String,
-        /// A Lock that it may access from now on, or a group as `group:NAME`; may be repeated
+        /// Add a right: a Lock, or a group as `group:NAME`; may be repeated
         #[arg(long, value_name = "ID")]
         add: Vec<String>,
-        /// A Lock that it may no longer access, or a group as `group:NAME`; may be repeated
+        /// Remove a right: a Lock, or a group as `group:NAME`; may be repeated
         #[arg(long, value_name = "ID")]
         remove: Vec<String>,
-        /// Who signs it
+        /// The Key that signs
         #[command(flatten)]
         issuer: Issuer,
     },
@@ -167,7 +167,7 @@ pub enum KeyCommand {
     Pin {
         /// The Key
         id: String,
-        /// A file with its PIN as it is
+        /// A file with its present PIN
         #[arg(long, value_name = "FILE")]
         old_pin_file: Option<PathBuf>,
         /// A file with its new PIN
@@ -190,17 +190,17 @@ pub enum KeyCommand {
 /// `lock …`.
 #[derive(Debug, Subcommand)]
 pub enum LockCommand {
-    /// Serialize a Key to a Lock: certify the Lock's request
+    /// Add a Lock to a Key's family: certify its request
     Add {
-        /// What to call the Lock
+        /// The Lock's name
         name: String,
-        /// The Lock's PKCS#10 request, PEM
+        /// The Lock's PKCS#10 request (PEM)
         #[arg(long, value_name = "FILE")]
         csr: PathBuf,
-        /// Where to write its certificate chain, PEM
+        /// Write its certificate chain (PEM) to this file
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// Who signs it
+        /// The Key that signs
         #[command(flatten)]
         issuer: Issuer,
     },
@@ -211,30 +211,30 @@ pub enum LockCommand {
         /// Its new name
         name: String,
     },
-    /// Remove a Lock from its family, for good; it need not be there
+    /// Remove a Lock from its family for good; it need not be online
     Remove {
         /// The Lock
         id: String,
-        /// Do not ask whether it is meant
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
-        /// Who signs it
+        /// The Key that signs
         #[command(flatten)]
         issuer: Issuer,
     },
-    /// Write what a Lock has to know of a Key into a file, for it to be carried there
+    /// Write a Key's grant for a Lock to a file, to be carried to the Lock by hand
     Grant {
         /// The Key
         key: String,
         /// The Lock
         lock: String,
-        /// The file; it must not exist yet
+        /// The output file; it must not exist yet
         #[arg(long)]
         out: PathBuf,
     },
-    /// Take in what Locks confirmed, carried here by hand
+    /// Import Locks' confirmations that were carried here by hand
     Confirm {
-        /// The files with the confirmations
+        /// Files with confirmations
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -243,20 +243,20 @@ pub enum LockCommand {
 /// `soft-key …`.
 #[derive(Debug, Subcommand)]
 pub enum SoftKeyCommand {
-    /// Make a key pair here and write it with its certificates into a PKCS#12 file
+    /// Generate a key pair here and write it with its certificates to a PKCS#12 file
     Create {
-        /// What to call it
+        /// Its name
         name: String,
         /// A Lock that it may access, or a group as `group:NAME`; may be repeated
         #[arg(long = "lock", value_name = "ID", required = true)]
         locks: Vec<String>,
-        /// The file (mode 0600); it must not exist yet
+        /// The PKCS#12 file (mode 0600); it must not exist yet
         #[arg(long)]
         out: PathBuf,
-        /// A file with the password for it; without it, the password is asked for
+        /// A file with the password for it; default: ask at the terminal
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
-        /// Which Key signs
+        /// The Key that signs
         #[command(flatten)]
         issuer: Issuer,
     },
@@ -271,29 +271,29 @@ pub enum GroupCommand {
     Show {
         /// The group
         name: String,
-        /// Its family, where several have such a group
+        /// Its family; required if several have a group of this name
         #[arg(long, value_name = "ID")]
         family: Option<String>,
     },
-    /// Add Locks to a group and take others out; makes it where there is none
+    /// Add Locks to a group and remove others; creates the group if it does not exist
     Set {
         /// The group
         name: String,
-        /// A Lock to be added, or all of another group as `group:NAME`; may be repeated
+        /// A Lock to add, or all of another group as `group:NAME`; may be repeated
         #[arg(long, value_name = "LOCK")]
         add: Vec<String>,
-        /// A Lock to be taken out, or all of another group as `group:NAME`; may be repeated
+        /// A Lock to remove, or all of another group as `group:NAME`; may be repeated
         #[arg(long, value_name = "LOCK")]
         remove: Vec<String>,
-        /// Its family; default: the one that has such a group, or the only one
+        /// Its family; default: the one that has this group, or the only one
         #[arg(long, value_name = "ID")]
         family: Option<String>,
     },
-    /// Remove a group; its Locks and all rights stay
+    /// Delete a group; its Locks and all rights stay
     Remove {
         /// The group
         name: String,
-        /// Its family, where several have such a group
+        /// Its family; required if several have a group of this name
         #[arg(long, value_name = "ID")]
         family: Option<String>,
     },
@@ -302,33 +302,33 @@ pub enum GroupCommand {
 /// `family …`.
 #[derive(Debug, Subcommand)]
 pub enum FamilyCommand {
-    /// Show what is still to be signed in a family, and by which Key
+    /// Show the signatures that are pending in a family, and which Key has to sign
     Show {
         /// The family, or a Key of it; default: the only one
         id: Option<String>,
     },
-    /// Print a family's roots and CRLs, PEM: what a server needs to check its Keys
+    /// Print a family's roots and CRLs as PEM: what a server needs to verify its Keys
     Bundle {
         /// The family, or a Key of it; default: the only one
         id: Option<String>,
-        /// Write the roots here instead
+        /// Write the roots to this file instead
         #[arg(long, value_name = "FILE", requires = "crls")]
         roots: Option<PathBuf>,
-        /// Write the CRLs here instead
+        /// Write the CRLs to this file instead
         #[arg(long, value_name = "FILE", requires = "roots")]
         crls: Option<PathBuf>,
     },
-    /// Write a family's signed objects, for another station
+    /// Export a family's signed objects for another station
     Export {
-        /// Where to write them; must not exist
+        /// The output file; it must not exist yet
         file: PathBuf,
         /// The family, or a Key of it; default: the only one
         #[arg(long, value_name = "ID")]
         family: Option<String>,
     },
-    /// Merge what another station exported
+    /// Merge another station's export
     Import {
-        /// Its export
+        /// The export file
         file: PathBuf,
     },
 }
@@ -336,17 +336,17 @@ pub enum FamilyCommand {
 /// `audit …`.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Print the log, one line of JSON an event, oldest first
+    /// Print the log, one line of JSON per event, oldest first
     Export {
-        /// Write it into this file instead; it must not exist yet
+        /// Write it to this file instead; it must not exist yet
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Check that no event was changed, left out or put in, and print the hash of the newest one
+    /// Verify that no event was changed, removed or inserted, and print the newest event's hash
     Verify {
         /// A file with an exported log, `-` for standard input; default: the daemon's own log
         file: Option<PathBuf>,
-        /// A hash that was noted earlier: the log has to go at least as far
+        /// A hash noted earlier: the log must contain it
         #[arg(long, value_name = "HASH")]
         expect: Option<String>,
     },

@@ -1,4 +1,4 @@
-//! `audit …`: the log of security-relevant events.
+//! `audit …`: exports and verifies the log of security-relevant events.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::{args::AuditCommand, failure::Failure, lock::file_error, output::Output, times::local};
 
-/// Runs one of the commands. A file is verified without a daemon.
+/// Runs the command. A file is verified without the daemon.
 pub async fn run(bus: &Bus, command: AuditCommand, output: &mut Output) -> Result<(), Failure> {
     match command {
         AuditCommand::Export { out: Some(out) } => {
             let client = Client::connect(bus).await?;
             let file = fs::File::create_new(&out).map_err(file_error(&out))?;
             if let Err(error) = client.export_audit(&file).await {
-                // Best effort: half an export is of no use to anybody.
+                // Best effort: an incomplete export is of no use.
                 let _ = fs::remove_file(&out);
                 return Err(error.into());
             }
@@ -40,7 +40,7 @@ pub async fn run(bus: &Bus, command: AuditCommand, output: &mut Output) -> Resul
             let log = audit::verify(lines.lines(), expected).map_err(|broken| {
                 let what =
                     file.as_deref().map_or("the log".into(), |file| file.display().to_string());
-                Failure::refused(format!("{what} is not whole: {broken}"))
+                Failure::refused(format!("{what} is not intact: {broken}"))
             })?;
             output.show(&log, || summary(&log))
         }
@@ -50,7 +50,7 @@ pub async fn run(bus: &Bus, command: AuditCommand, output: &mut Output) -> Resul
 fn parse_expected(hash: &str) -> Result<audit::Hash, Failure> {
     parse_hash(hash).ok_or_else(|| {
         Failure::Usage(
-            "--expect wants the 64 hexadecimal digits that `audit verify` printed".into(),
+            "--expect takes the 64 hexadecimal digits that `audit verify` printed".into(),
         )
     })
 }
@@ -62,9 +62,9 @@ fn read(file: &PathBuf) -> Result<String, Failure> {
     fs::read_to_string(file).map_err(file_error(file))
 }
 
-/// The daemon's log.
+/// Exports the daemon's log to memory.
 async fn fetch(bus: &Bus) -> Result<String, Failure> {
-    let failed = |error: io::Error| Failure::refused(format!("the log cannot be taken: {error}"));
+    let failed = |error: io::Error| Failure::refused(format!("the log cannot be read: {error}"));
     let memory =
         memfd_create("audit", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
     let mut memory = fs::File::from(memory);
@@ -76,20 +76,20 @@ async fn fetch(bus: &Bus) -> Result<String, Failure> {
 
 fn summary(log: &VerifiedLog) -> String {
     if log.events == 0 {
-        return "The log is whole; it has no event yet.".into();
+        return "The log is intact; it has no events yet.".into();
     }
     let mut text = format!(
-        "The log is whole: {} events, from {} to {}.\nIts end: {}\n",
+        "The log is intact: {} events, from {} to {}.\nHash of the newest event: {}\n",
         log.events,
         local(log.from),
         local(log.to),
         log.head
     );
     if log.first > 0 {
-        text.push_str(&format!("{} older events were dropped, as the log says.\n", log.first));
+        text.push_str(&format!("{} older events were dropped; the log records that.\n", log.first));
     }
     text.push_str(
-        "Note the end elsewhere; --expect with it tells later whether all of this is still there.",
+        "Note this hash elsewhere; with --expect HASH you can later verify that none of these events is missing.",
     );
     text
 }

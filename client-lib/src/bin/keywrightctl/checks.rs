@@ -1,4 +1,4 @@
-//! What `doctor` checks: each a pure function of what was found, independent of the others.
+//! The checks of `doctor`: each is a pure function of the collected facts, independent of the others.
 
 use std::iter;
 
@@ -15,24 +15,24 @@ use crate::{
     watch,
 };
 
-/// How a check went.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// As it should be.
+    /// In order.
     Ok,
-    /// Works, but ought to be looked at.
+    /// Works, but needs attention.
     Warn,
     /// Does not work.
     Fail,
 }
 
-/// What one check says about one thing.
+/// One result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check's name.
     pub check: &'static str,
-    /// How it went.
+    /// The result.
     pub result: Health,
     /// What was found.
     pub text: String,
@@ -41,28 +41,28 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// What could be found out. An error is a text for people.
+/// The collected facts; None if a fact was not asked for. Errors are texts for people.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Whether the bus could be reached.
+    /// Whether the bus can be reached.
     pub bus: Option<Result<(), String>>,
     /// The daemon's version.
     pub version: Option<Result<String, String>>,
-    /// Whether the bus could start the daemon.
+    /// Whether the bus can start the daemon.
     pub activatable: bool,
-    /// The polkit actions that are known; None on a bus without polkit.
+    /// The polkit actions that are registered; None on a bus without polkit.
     pub polkit: Option<Result<Vec<String>, String>>,
-    /// What the daemon shows.
+    /// The daemon's state.
     pub state: Option<State>,
-    /// The unit, on the system bus.
+    /// The daemon's unit; only on the system bus.
     pub unit: Option<Unit>,
-    /// What is installed here; none on another bus than the system's.
+    /// The installed files; only on the system bus.
     pub installed: Option<Installed>,
-    /// The tokens that are plugged in here; likewise.
+    /// The tokens plugged in here; only on the system bus.
     pub tokens: Option<Vec<Token>>,
 }
 
-/// The unit as systemd sees it.
+/// State of the unit in systemd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unit {
     /// `loaded`, `not-found`, `masked`…
@@ -73,7 +73,7 @@ pub struct Unit {
 
 type Check = fn(&Facts) -> Vec<Finding>;
 
-/// Every check, in the order in which they are shown.
+/// All checks, in the order of the output.
 pub const CHECKS: &[Check] = &[
     bus_reachable,
     daemon_answers,
@@ -86,7 +86,7 @@ pub const CHECKS: &[Check] = &[
     decisions,
 ];
 
-/// A finding.
+/// Builds a finding.
 pub fn finding(
     check: &'static str,
     result: Health,
@@ -115,8 +115,8 @@ fn daemon_answers(facts: &Facts) -> Vec<Finding> {
                 findings.push(finding(
                     "daemon",
                     Health::Warn,
-                    "the bus would not start it when it is needed",
-                    "install its package, or org.keywright1.service of systemd/",
+                    "the bus cannot start it on demand",
+                    "install the package keywrightd, or org.keywright1.service from systemd/",
                 ));
             }
             findings
@@ -128,13 +128,13 @@ fn daemon_answers(facts: &Facts) -> Vec<Finding> {
     }
 }
 
-/// How a daemon that does not answer is started.
+/// Command that starts a daemon that does not answer.
 fn start(unit: Option<&Unit>) -> &'static str {
     match unit.map(|unit| (unit.load.as_str(), unit.active.as_str())) {
         Some(("not-found", _)) => "sudo apt install ./keywrightd_*.deb",
         Some(("masked", _)) => "sudo systemctl unmask keywrightd.service",
         Some((_, "failed")) => {
-            "journalctl -u keywrightd.service -n 20; mend what it says, then: sudo systemctl restart keywrightd.service"
+            "journalctl -u keywrightd.service -n 20; fix what it reports, then: sudo systemctl restart keywrightd.service"
         }
         Some((_, "active" | "activating" | "deactivating" | "reloading")) => {
             "sudo systemctl restart keywrightd.service"
@@ -149,7 +149,7 @@ fn polkit(facts: &Facts) -> Vec<Finding> {
     match &facts.polkit {
         None => Vec::new(),
         Some(Err(text)) => {
-            let text = format!("polkit does not answer, so the daemon allows nothing: {text}");
+            let text = format!("polkit does not answer, so the daemon denies every call: {text}");
             let fix = "sudo apt install polkitd; sudo systemctl unmask polkit.service; sudo systemctl start polkit.service";
             vec![finding("polkit", Health::Fail, text, fix)]
         }
@@ -167,22 +167,23 @@ fn polkit(facts: &Facts) -> Vec<Finding> {
     }
 }
 
-/// Present Keys; without any, that is said.
+/// The Keys that are plugged in.
 fn present(facts: &Facts) -> impl Iterator<Item = &Key> {
     facts.state.iter().flat_map(|state| state.keys.values()).filter(|key| key.present)
 }
 
 fn keys(facts: &Facts) -> Vec<Finding> {
     if facts.state.is_some() && present(facts).next().is_none() {
-        let fix = "plug one in; if it stays unseen: pcsc_scan, lsusb";
+        let fix = "plug one in; if it does not appear, check with lsusb and pcsc_scan";
         return vec![finding("key", Health::Ok, "no Key is plugged in", fix)];
     }
     present(facts).flat_map(|found| iter::once(key(found)).chain(authorized(found))).collect()
 }
 
-/// Beside what the Key is: a token keeps this until it is re-plugged.
+/// Warns about a token that stays authorized until it is unplugged.
 fn authorized(key: &Key) -> Option<Finding> {
-    let text = format!("{} is still authorized; whoever can open it could use it", key.label());
+    let text =
+        format!("{} is still authorized; any program that can open it could use it", key.label());
     let fix = "unplug it and plug it in again";
     key.authorized.then(|| finding("key", Health::Warn, text, fix))
 }
@@ -192,25 +193,27 @@ fn key(key: &Key) -> Finding {
     let (result, text, fix) = match key.state.known() {
         Some(KeyState::Blank) => (Health::Ok, "blank", "keywrightctl wizard"),
         Some(KeyState::Master | KeyState::Backup) if key.locks + key.pending_locks == 0 => {
-            (Health::Warn, "has no Lock yet, so it is offered nothing", "keywrightctl lock add")
+            (Health::Warn, "has no Lock yet, so it gets no offers", "keywrightctl lock add")
         }
         Some(KeyState::Master | KeyState::Backup) => (Health::Ok, "can make Keys", ""),
         Some(KeyState::Sub) => (Health::Ok, "may access its Locks", ""),
         Some(KeyState::Foreign) => (
             Health::Warn,
-            "is in use for something else; nothing on it is ever overwritten",
-            "use another, or reset its PIV application with its maker's tool",
+            "is in use for something else and is never overwritten",
+            "use another token, or reset its PIV application with the vendor's tool",
         ),
-        Some(KeyState::Revoked) => (Health::Warn, "was revoked, for good", "use another"),
+        Some(KeyState::Revoked) => (Health::Warn, "was revoked for good", "use another token"),
         Some(KeyState::Unusable) => (
             Health::Fail,
             "cannot be used",
             match key.trouble.as_ref().and_then(|trouble| trouble.error) {
                 Some(ErrorName::KeyBusy) => "sudo keywrightctl doctor",
-                _ => "use another, or plug it in again",
+                _ => "plug it in again, or use another token",
             },
         ),
-        None => (Health::Warn, "is in a state unknown here", "update this program"),
+        None => {
+            (Health::Warn, "is in a state that this program does not know", "update keywrightctl")
+        }
     };
     let mut text = format!("{label} ({}) {text}", key.kind());
     if let Some(trouble) = &key.trouble {
@@ -237,23 +240,23 @@ fn pin(key: &Key) -> Option<Finding> {
             format!("the PIN of {label} is blocked"),
             format!("keywrightctl key unblock {name}"),
         ),
-        // A blank Key gets its own PIN when it is made.
+        // A blank Key gets a new PIN when it is made.
         (Some(PinState::Default), _) if !is_blank => (
             Health::Fail,
-            format!("{label} has its factory PIN: whoever finds it can use it"),
+            format!("{label} has its factory PIN: anybody who has it can use it"),
             format!("keywrightctl key pin {name}"),
         ),
         (_, 1) => (
             Health::Warn,
-            format!("{label} takes one more wrong PIN before it is blocked"),
-            "plug it in again and give the right PIN".into(),
+            format!("{label} has one PIN try left before it is blocked"),
+            "plug it in again and enter the right PIN".into(),
         ),
         _ => return None,
     };
     Some(finding("pin", result, text, fix))
 }
 
-/// Why a pair has no offer: nothing is broken, but a person may wait for one.
+/// Explains why a pair has no offer: nothing is wrong, but a person may be waiting for one.
 fn decisions(facts: &Facts) -> Vec<Finding> {
     let of = |state: &State| -> Vec<Finding> {
         let rows = state.decisions.iter();

@@ -1,4 +1,4 @@
-//! `doctor`: finds out the facts, has them judged, and says what to mend.
+//! `doctor`: collects facts about this machine, runs the checks on them, and prints what to fix.
 
 use std::{collections::HashMap, path::Path};
 
@@ -17,7 +17,7 @@ use crate::{
     usb,
 };
 
-/// Runs every check. Exit status 1 where one fails.
+/// Runs every check. Exit status 1 if one fails.
 pub async fn run(bus: &Bus, output: &mut Output) -> Result<(), Failure> {
     let facts = facts(bus).await;
     let findings: Vec<Finding> = CHECKS.iter().flat_map(|check| check(&facts)).collect();
@@ -30,7 +30,7 @@ pub async fn run(bus: &Bus, output: &mut Output) -> Result<(), Failure> {
 
 async fn facts(bus: &Bus) -> Facts {
     let mut facts = Facts::default();
-    // A daemon on another bus is not the installed one.
+    // Only the daemon on the system bus is the installed one.
     if *bus == Bus::System {
         let root = Path::new("/");
         facts.installed = Some(installed::inspect(root));
@@ -46,13 +46,13 @@ async fn facts(bus: &Bus) -> Facts {
     facts.bus = Some(Ok(()));
     facts.activatable = activatable(client.connection()).await.unwrap_or_default();
     facts.version = Some(client.version().await.map_err(|error| error.to_string()));
-    // Elsewhere the daemon asks no polkit: it serves its own user only.
+    // On other buses the daemon does not use polkit: it serves its own user only.
     if *bus == Bus::System {
         let actions = actions(client.connection()).await;
         facts.polkit = Some(actions.map_err(|error| error.to_string()));
         facts.unit = unit(client.connection()).await.ok();
     }
-    // The bus gives a daemon that does not start half a minute, each time.
+    // Another call would wait half a minute for a daemon that does not start.
     if matches!(facts.version, Some(Ok(_))) {
         facts.state = client.state().await.ok();
     }
@@ -64,7 +64,7 @@ async fn activatable(connection: &Connection) -> zbus::Result<bool> {
     Ok(names.iter().any(|name| name.as_str() == bus::NAME))
 }
 
-/// What systemd knows of the daemon's unit.
+/// Returns the state of the daemon's unit from systemd.
 async fn unit(connection: &Connection) -> zbus::Result<Unit> {
     const SYSTEMD: &str = "org.freedesktop.systemd1";
     let loaded = connection
@@ -85,7 +85,7 @@ async fn unit(connection: &Connection) -> zbus::Result<Unit> {
     Ok(Unit { load: property("LoadState").await?, active: property("ActiveState").await? })
 }
 
-/// An action as polkit describes it: id, description, message, vendor, vendor URL, icon, the
+/// An action in polkit's `EnumerateActions`: id, description, message, vendor, vendor URL, icon, the
 /// three defaults, annotations.
 type Action =
     (String, String, String, String, String, String, u32, u32, u32, HashMap<String, String>);

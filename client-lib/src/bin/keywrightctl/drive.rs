@@ -1,4 +1,4 @@
-//! One way through a serialization, whoever answers.
+//! Drives a serialization to its end, with answers from an [`Answers`].
 
 use keywright_client::{
     ErrorName, Outcome, Serialization, Situation, Wizard,
@@ -10,8 +10,8 @@ use crate::{
     failure::Failure,
 };
 
-/// Answers every step, from the one given on, until the job has ended; the job as it ended, if
-/// that was well. However it ends, whoever answers is told whether the recovery code counts.
+/// Answers every step, beginning with `first`, until the job has ended. Returns the finished job. However the job
+/// ends, [`Answers::job_ended`] learns whether the recovery code is in force.
 pub async fn drive<A: Answers>(
     wizard: &mut Wizard,
     first: Situation,
@@ -21,7 +21,7 @@ pub async fn drive<A: Answers>(
     let job = wizard.serialization();
     answers.job_ended(code_state(job));
     if !job.is_live() {
-        // Ours has ended: nothing lingers. One that somebody else drives, or removed, is theirs.
+        // Removes the ended object. If another client drives it or has removed it, this call fails, and that is right.
         let _ = wizard.finish().await;
     }
     result.map(|()| wizard.serialization().clone())
@@ -35,7 +35,7 @@ async fn run_steps<A: Answers>(
     let mut code_taken = false;
     let mut going_back = false;
     loop {
-        // To the first question, step by step.
+        // Goes back to the first question, step by step.
         if going_back && matches!(situation, Situation::Locks | Situation::Name) {
             wizard.back().await?;
             situation = wizard.next_step().await?;
@@ -45,7 +45,7 @@ async fn run_steps<A: Answers>(
         match &situation {
             Situation::Finished { outcome, .. } => {
                 if !code_taken {
-                    // It was written before this program came.
+                    // It was written before this program attached.
                     take_recovery_code(wizard, answers).await?;
                 }
                 answers.report(&situation);
@@ -58,20 +58,23 @@ async fn run_steps<A: Answers>(
                 return Err(end_failure(
                     outcome.as_ref(),
                     ErrorName::Cancelled,
-                    "it was cancelled",
+                    "the job was cancelled",
                 ));
             }
             Situation::Failed { outcome } => {
-                return Err(end_failure(outcome.as_ref(), ErrorName::TokenFailed, "it failed"));
+                return Err(end_failure(
+                    outcome.as_ref(),
+                    ErrorName::TokenFailed,
+                    "the job failed",
+                ));
             }
             Situation::Unknown(step) => {
-                let text = format!("this program is too old for the step {step:?}; update it");
+                let text = format!("this program does not know the step {step:?}; update it");
                 return Err(Failure::named(ErrorName::Unsupported, text));
             }
             Situation::Writing { .. } => {
-                // Before the PUK, which is replaced last: a daemon that dies afterwards takes no
-                // code with it. And not at `pins`: whoever gives up there leaves the code to the
-                // one who goes on.
+                // Taken before the PUK is replaced, which happens last: the code survives a daemon that
+                // dies afterwards. Not taken at `pins`: a client that stops there leaves it to the next one.
                 if !std::mem::replace(&mut code_taken, true) {
                     take_recovery_code(wizard, answers).await?;
                 }
@@ -96,8 +99,8 @@ async fn run_steps<A: Answers>(
     }
 }
 
-/// One answer to one question; the daemon's next step tells what it led to. Change: it went one step back, and has to
-/// go on to the first question.
+/// Answers one step; the daemon announces the next one. [`Verdict::Change`] means that it went one step back and the
+/// caller has to go back to the first question.
 async fn answer<A: Answers>(
     situation: &Situation,
     wizard: &Wizard,
@@ -123,7 +126,7 @@ async fn answer<A: Answers>(
             return Ok(verdict);
         }
         Situation::Pins { needed } => {
-            // One at a time: after the candidate's PIN the daemon may ask for a new one.
+            // One PIN at a time: after the candidate's PIN the daemon may ask for a new one.
             if let Some(who) = needed.first() {
                 let key = if *who == Who::Issuer { wizard.issuer() } else { wizard.candidate() };
                 let pin = answers.pin(who, key).await?;
@@ -135,7 +138,7 @@ async fn answer<A: Answers>(
     Ok(Verdict::Write)
 }
 
-/// The code, if there is one: a PUK that a person has set stays, and without a code.
+/// Takes the recovery code, if there is one. There is none if a person has set the PUK: that one stays.
 async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Result<(), Failure> {
     if !answers.wants_recovery_code() {
         return Ok(());
@@ -145,20 +148,20 @@ async fn take_recovery_code<A: Answers>(wizard: &Wizard, answers: &mut A) -> Res
         Err(error) => {
             let is_none = error.daemon().is_some_and(|e| e.error == Some(ErrorName::NotFound));
             if !is_none {
-                answers.note(&format!("the recovery code could not be taken: {error}"));
+                answers.note(&format!("the recovery code could not be read: {error}"));
             }
             Ok(())
         }
     }
 }
 
-/// What the daemon says of the PUK, for the code that it handed out.
+/// Derives the state of the recovery code from the outcome detail `puk`.
 fn code_state(job: &Serialization) -> CodeState {
     match (job.outcome_details.get("puk").map(String::as_str), job.step.known()) {
         (Some("left"), _) => CodeState::No,
         (Some(_), _) => CodeState::Unknown,
         (None, Some(Step::Finished)) => CodeState::Yes,
-        // Without a word of the PUK nothing was begun that could have replaced it.
+        // Without this detail the PUK was not touched.
         (None, Some(Step::Failed | Step::Cancelled)) => CodeState::No,
         (None, _) => CodeState::Later,
     }
@@ -166,11 +169,11 @@ fn code_state(job: &Serialization) -> CodeState {
 
 fn end_failure(outcome: Option<&Outcome>, otherwise: ErrorName, text: &str) -> Failure {
     match outcome {
-        // A remark alone names no error.
+        // The outcome is a remark without an error name.
         Some(outcome) if outcome.name.is_empty() => Failure::named(otherwise, &outcome.text),
         Some(outcome) => {
             Failure::Refused { name: Some(outcome.name.clone()), text: outcome.text.clone() }
         }
-        None => Failure::named(otherwise, format!("{text}; plug the Key in again to start anew")),
+        None => Failure::named(otherwise, format!("{text}; plug the Key in again to start over")),
     }
 }

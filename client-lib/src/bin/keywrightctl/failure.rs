@@ -1,44 +1,44 @@
-//! Why a command did not do what it was asked to, and its exit status.
+//! Why a command failed, and its exit status.
 
 use std::process::ExitCode;
 
 use keywright_client::{Error, ErrorName};
 
-/// Anything but success.
+/// A command's failure.
 #[derive(Debug)]
 pub enum Failure {
-    /// Refused, by the daemon, the bus or here: exit status 1.
+    /// Refused by the daemon, by the bus or by this program: exit status 1.
     Refused {
-        /// The D-Bus error's name, where there is one.
+        /// The D-Bus error name, if there is one.
         name: Option<String>,
         /// What happened and what to do next.
         text: String,
     },
     /// Wrong arguments or files: exit status 2.
     Usage(String),
-    /// Whoever read our output has gone, as `head` does: nothing to say, exit status 0.
+    /// The reader of standard output has exited, as `head` does: no message, exit status 0.
     OutputClosed,
-    /// Everything is said already: exit status 1.
+    /// The output already reports the failure: exit status 1.
     AlreadyReported,
 }
 
 impl Failure {
-    /// Refused here, without a D-Bus error.
+    /// A refusal by this program, without a D-Bus error name.
     pub fn refused(text: impl Into<String>) -> Self {
         Self::Refused { name: None, text: text.into() }
     }
 
-    /// Refused here, with the name that the daemon would give it.
+    /// A refusal by this program, with the D-Bus error name that the daemon would use.
     pub fn named(name: ErrorName, text: impl Into<String>) -> Self {
         Self::Refused { name: Some(name.full().into()), text: text.into() }
     }
 
-    /// Whether it carries this name.
+    /// Whether it has this D-Bus error name.
     pub fn is(&self, wanted: ErrorName) -> bool {
         matches!(self, Self::Refused { name: Some(name), .. } if *name == wanted.full())
     }
 
-    /// What to print on standard error.
+    /// The message for standard error; None if there is nothing to print.
     pub fn message(&self) -> Option<String> {
         match self {
             Self::Refused { name: Some(name), text } => Some(format!("{name}: {text}")),
@@ -47,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// The status to exit with.
+    /// The exit status.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Refused { .. } | Self::AlreadyReported => ExitCode::from(1),

@@ -1,4 +1,4 @@
-//! `family …`: what a family publishes.
+//! `family …`: shows, prints, exports and imports what a family has signed.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -10,21 +10,21 @@ use crate::{
     table::Table,
 };
 
-/// What `--json` prints of a bundle.
+/// Output of `family bundle --json`.
 #[derive(Serialize)]
 struct Bundle<'a> {
     roots_pem: &'a str,
     crls_pem: &'a str,
 }
 
-/// What `--json` prints of a family.
+/// Output of `family show --json`.
 #[derive(Serialize)]
 struct Shown<'a> {
     family: &'a str,
     waiting: &'a [WaitingRow],
 }
 
-/// Runs one of the commands.
+/// Runs the command.
 pub async fn run(
     client: &Client,
     command: FamilyCommand,
@@ -42,7 +42,7 @@ pub async fn run(
             let bundle = Bundle { roots_pem: &roots_pem, crls_pem: &crls_pem };
             output.show(&bundle, || match (&roots, &crls) {
                 (Some(roots), Some(crls)) => {
-                    format!("roots in {}, CRLs in {}", roots.display(), crls.display())
+                    format!("the roots are in {}, the CRLs in {}", roots.display(), crls.display())
                 }
                 _ => format!("{roots_pem}{crls_pem}"),
             })
@@ -51,14 +51,14 @@ pub async fn run(
             let family = family(client, id.as_deref()).await?;
             export(client, &family, &file).await?;
             output.show(&serde_json::json!({ "family": family }), || {
-                format!("family {family} is in {}", file.display())
+                format!("family {family} is exported to {}", file.display())
             })
         }
         FamilyCommand::Import { file } => {
             let input = fs::File::open(&file).map_err(file_error(&file))?;
             let merged = client.import_family(&input).await?;
             output.show(&serde_json::json!({ "merged": merged }), || {
-                format!("{merged} objects were new here")
+                format!("{merged} new objects imported")
             })
         }
     }
@@ -70,15 +70,15 @@ async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<
     let keys = lookup::keys(client).await?;
     output.show(&Shown { family: &family, waiting: &waiting }, || {
         if waiting.is_empty() {
-            return format!("Nothing waits to be signed in family {family}.");
+            return format!("No signatures are pending in family {family}.");
         }
-        let mut table = Table::new(["WAITS", "FOR", "ID", "SIGNED BY"]);
+        let mut table = Table::new(["PENDING", "FOR", "ID", "SIGNED BY"]);
         for row in &waiting {
             let what = match row.what.as_str() {
-                "crl-entry" => "a place in the CRL",
-                "certificate" => "a new certificate",
-                "ca-certificate" => "a new CA certificate",
-                "statement" => "rights signed anew",
+                "crl-entry" => "CRL entry",
+                "certificate" => "new certificate",
+                "ca-certificate" => "new CA certificate",
+                "statement" => "re-issued rights",
                 other => other,
             };
             let signer = keys.iter().find(|key| key.id == row.signer);
@@ -88,7 +88,7 @@ async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<
                 (None, id) => short(id),
             };
             let name =
-                if row.id.is_empty() { "a job given up".to_owned() } else { row.name.clone() };
+                if row.id.is_empty() { "a cancelled job".to_owned() } else { row.name.clone() };
             table.row([what.into(), name, short(&row.id), signer]);
         }
         table.to_string()
@@ -99,13 +99,13 @@ async fn export(client: &Client, family: &str, file: &Path) -> Result<(), Failur
     let out = fs::File::create_new(file).map_err(file_error(file))?;
     let result = client.export_family(family, &out).await;
     if result.is_err() {
-        // Best effort: half an export is of no use to anybody.
+        // Best effort: an incomplete export is of no use.
         let _ = fs::remove_file(file);
     }
     Ok(result?)
 }
 
-/// The family that is meant: by its id or some digits of it, by a Key of it, or the only one.
+/// Finds a family: by its id, at least 4 leading digits of its id, or one of its Keys; default: the only one.
 pub async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Failure> {
     let keys = lookup::keys(client).await?;
     let of = |key: &keywright_client::Key| {
@@ -128,11 +128,11 @@ pub async fn family(client: &Client, wanted: Option<&str>) -> Result<String, Fai
         (Some(only), true) => Ok(only),
         (None, _) => Err(Failure::named(
             ErrorName::NotFound,
-            "no family is known here; `keywrightctl wizard` makes a Master Key",
+            "no family is known here; make a Master Key with `keywrightctl wizard`",
         )),
         (Some(last), false) => {
             families.push(last);
-            let text = "several families fit; give more of the id of one of these:";
+            let text = "several families match; give more digits of the id:";
             Err(Failure::refused(format!("{text}\n  {}", families.join("\n  "))))
         }
     }

@@ -1,4 +1,4 @@
-//! `group …`: named groups of Locks.
+//! `group …`: manages named groups of Locks.
 
 use keywright_client::{Client, ErrorName, GroupRow, client::LockFilter};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::{
     table::Table,
 };
 
-/// What `--json` prints of a group that was changed or removed.
+/// Output of `--json` for a group that was changed or deleted.
 #[derive(Serialize)]
 struct Done<'a> {
     family: &'a str,
@@ -22,7 +22,7 @@ struct Done<'a> {
     locks: u32,
 }
 
-/// Runs one of the commands.
+/// Runs the command.
 pub async fn run(
     client: &Client,
     command: GroupCommand,
@@ -41,7 +41,7 @@ pub async fn run(
             let filter = LockFilter { family, group, ..LockFilter::default() };
             let locks = client.list_locks(&filter).await?;
             output.show(&locks, || match locks.is_empty() {
-                true => format!("No Lock is in {name}."),
+                true => format!("{name} has no Locks."),
                 false => locks_table(&locks),
             })
         }
@@ -51,19 +51,19 @@ pub async fn run(
             let remove = lookup::lock_ids(client, &remove).await?;
             let locks = client.set_group(&family, &name, &as_strs(&add), &as_strs(&remove)).await?;
             output.show(&Done { family: &family, name: &name, locks }, || {
-                format!("{name} has {locks} Locks now")
+                format!("{name} now has {locks} Locks")
             })
         }
         GroupCommand::Remove { name, family: of } => {
             let group = find(client, &name, of.as_deref()).await?;
             client.remove_group(&group.family, &group.name).await?;
             let done = Done { family: &group.family, name: &name, locks: group.locks };
-            output.show(&done, || format!("{name} is removed; its Locks and all rights stay"))
+            output.show(&done, || format!("{name} is deleted; its Locks and all rights stay"))
         }
     }
 }
 
-/// The family that is named; else the one that has such a group; else the only one.
+/// Resolves the family: the given one, else the one that has a group of this name, else the only one.
 async fn resolve_family(client: &Client, name: &str, of: Option<&str>) -> Result<String, Failure> {
     let all = client.list_groups(None).await?;
     let mut called = all.iter().filter(|group| of.is_none() && group.name == name);
@@ -73,7 +73,7 @@ async fn resolve_family(client: &Client, name: &str, of: Option<&str>) -> Result
     }
 }
 
-/// The group of this name: in the family that is named, or the only one.
+/// Finds the group of this name, in the given family or in all.
 async fn find(client: &Client, name: &str, of: Option<&str>) -> Result<GroupRow, Failure> {
     let of = match of {
         Some(of) => Some(family(client, Some(of)).await?),
@@ -85,7 +85,7 @@ async fn find(client: &Client, name: &str, of: Option<&str>) -> Result<GroupRow,
         (Some(only), None) => Ok(only),
         (None, _) => Err(Failure::named(
             ErrorName::NotFound,
-            format!("no group is called {name:?}; see `keywrightctl group list`"),
+            format!("there is no group {name:?}; see `keywrightctl group list`"),
         )),
         (Some(one), Some(other)) => Err(Failure::refused(format!(
             "several families have a group {name:?}; choose one with --family:\n  {}\n  {}",
@@ -96,7 +96,7 @@ async fn find(client: &Client, name: &str, of: Option<&str>) -> Result<GroupRow,
 
 fn table(groups: &[GroupRow]) -> String {
     if groups.is_empty() {
-        return "No groups yet. `keywrightctl group set NAME --add LOCK` makes one.".into();
+        return "No groups yet. Create one with `keywrightctl group set NAME --add LOCK`.".into();
     }
     let mut table = Table::new(["NAME", "LOCKS", "FAMILY"]);
     for group in groups {

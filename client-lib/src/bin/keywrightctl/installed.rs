@@ -1,4 +1,4 @@
-//! What is installed on this machine, as far as files tell: for `doctor`.
+//! Collects facts for `doctor`: which files of the packages are installed.
 
 use std::{
     fs,
@@ -12,52 +12,52 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 pub const USER: &str = "keywright";
 /// Where the daemon keeps its state.
 pub const STATE_DIR: &str = "/var/lib/keywright";
-/// Puts back what its package installed. From the file: no archive need have it.
+/// Reinstalls the package from its file, because no apt repository need have it.
 pub const REINSTALL: &str = "sudo apt install --reinstall ./keywrightd_*.deb";
-/// Names of registries that the daemon has set aside begin so.
+/// Prefix of the directories to which the daemon moves a damaged registry.
 const DAMAGED: &str = "registry.damaged-";
 
-/// The files of a package, as they are found.
+/// The state of the packaged files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Installed {
-    /// The D-Bus policy: without it the daemon gets no name.
+    /// Whether the D-Bus policy is installed: without it the daemon cannot own its bus name.
     pub policy: bool,
-    /// The udev rule: without it the daemon can open no token.
+    /// The udev rule: without it the daemon cannot open tokens.
     pub rule: Rule,
-    /// The user's number.
+    /// The user's id, if the user exists.
     pub user: Option<u32>,
     /// Whether the group exists.
     pub group: bool,
-    /// The state directory; none before the first start.
+    /// The state directory; None before the first start.
     pub state: Option<StateDir>,
 }
 
-/// The udev rule.
+/// State of the udev rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Rule {
-    /// Not there.
+    /// Not installed.
     #[default]
     Missing,
-    /// Hidden by this file, which is empty or a link to /dev/null.
+    /// Masked by this file, which is empty or a link to /dev/null.
     Masked(PathBuf),
-    /// In force.
+    /// Installed and not masked.
     Installed,
 }
 
 /// The daemon's state directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateDir {
-    /// Its file system takes no writes.
+    /// Its file system is mounted read-only.
     pub read_only: bool,
-    /// Bytes that are free.
+    /// Free space in bytes, without what is reserved for root.
     pub free: u64,
-    /// To whom it belongs.
+    /// The owner's user id.
     pub owner: u32,
-    /// Registries that were set aside; only root sees them.
+    /// Damaged registries that the daemon moved away; only root can see them.
     pub damaged: Vec<PathBuf>,
 }
 
-/// Looks at what is there. `root` is `/`.
+/// Inspects the machine below `root`, which is `/` except in tests.
 pub fn inspect(root: &Path) -> Installed {
     Installed {
         policy: ["usr/share/dbus-1/system.d", "etc/dbus-1/system.d"]
@@ -70,7 +70,8 @@ pub fn inspect(root: &Path) -> Installed {
     }
 }
 
-/// The first file of this name counts, in the order of udev(7); an empty one, or a link to /dev/null, masks the others.
+/// Finds the rule as udev(7) does: the first file of this name is effective; an empty one, or a link to /dev/null,
+/// masks the others.
 fn rule(root: &Path) -> Rule {
     let mut places = ["etc", "run", "usr/local/lib", "usr/lib", "lib"]
         .iter()
@@ -86,7 +87,7 @@ fn has_text(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
 }
 
-/// The fields of the user's or the group's line.
+/// Returns the fields of [`USER`]'s line in a passwd or group file.
 fn entry(file: &Path) -> Option<Vec<String>> {
     let text = fs::read_to_string(file).ok()?;
     let mut lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
@@ -104,7 +105,6 @@ fn state(root: &Path, directory: &Path) -> Option<StateDir> {
     damaged.sort();
     Some(StateDir {
         read_only: system.f_flag.contains(StatVfsMountFlags::RDONLY),
-        // Not what is kept for root.
         free: system.f_bavail.saturating_mul(system.f_frsize),
         owner: metadata.uid(),
         damaged,
@@ -112,12 +112,13 @@ fn state(root: &Path, directory: &Path) -> Option<StateDir> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
 
-    fn put(root: &Path, file: &str, contents: &str) {
+    /// Writes a file below `root`, with its directories.
+    pub fn put(root: &Path, file: &str, contents: impl AsRef<[u8]>) {
         let path = root.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();

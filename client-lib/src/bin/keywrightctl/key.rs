@@ -1,24 +1,16 @@
-//! `key …`: one Key.
+//! `key …`: shows or changes one Key.
 
 use keywright_client::{Client, Key, Pin};
-use serde::Serialize;
 
 use crate::{
     args::{Issuer, KeyCommand},
     failure::Failure,
     listing, lookup,
-    output::Output,
+    output::{Changed, Output},
     secrets, terminal,
 };
 
-/// What `--json` prints of something that was done.
-#[derive(Serialize)]
-struct Done<'a> {
-    id: &'a str,
-    name: &'a str,
-}
-
-/// A Key and the PIN that it signs with.
+/// A Key that signs, and its PIN.
 pub struct Signer {
     /// The Key.
     pub key: Key,
@@ -26,9 +18,9 @@ pub struct Signer {
     pub pin: Pin,
 }
 
-/// The Key that signs, and its PIN from the file or the terminal.
+/// Finds the Key that signs, and gets its PIN from the file or the terminal.
 pub async fn signer(client: &Client, issuer: &Issuer) -> Result<Signer, Failure> {
-    // A bad file is found before the daemon is asked for anything.
+    // Read first, so that a bad file is found before the daemon is called.
     let pin = secrets::read_optional(issuer.issuer_pin_file.as_deref())?;
     let key = lookup::issuer(client, issuer.issuer.as_deref()).await?;
     let pin = match pin {
@@ -41,28 +33,28 @@ pub async fn signer(client: &Client, issuer: &Issuer) -> Result<Signer, Failure>
     Ok(Signer { key, pin })
 }
 
-/// Says where a Key that signed and was written to stays authorized: some firmware does until it is unplugged. And why it
-/// does not carry its family's card.
+/// Tells the person to unplug a Key that is still authorized after signing (some firmware stays so until it is
+/// unplugged), and why the Key does not carry its family's newest card.
 pub async fn report_after_signing(client: &Client, path: &str) {
-    // What was asked for is done; where this cannot be looked up, the property still says it.
+    // The command has succeeded. If this lookup fails, the Key's properties still have it.
     let keys = lookup::keys(client).await.unwrap_or_default();
     let Some(key) = keys.iter().find(|key| key.path == path) else { return };
     if let Some(card) = &key.card {
         terminal::say(&format!(
-            "{} does not carry its family's newest card ({}); other stations need a family export, or the link.",
+            "{} does not carry its family's newest card ({}); give other stations a family export, or use the link.",
             key.label(),
             card.text
         ));
     }
     if key.authorized {
         terminal::say(&format!(
-            "Unplug {} now: the token stays authorized until then.",
+            "Unplug {} now: the token stays authorized until it is unplugged.",
             key.label()
         ));
     }
 }
 
-/// Runs one of the commands.
+/// Runs the command.
 pub async fn run(client: &Client, command: KeyCommand, output: &mut Output) -> Result<(), Failure> {
     match command {
         KeyCommand::Certificate { id, family } => {
@@ -73,8 +65,8 @@ pub async fn run(client: &Client, command: KeyCommand, output: &mut Output) -> R
         KeyCommand::Rename { id, name } => {
             let key = any_key(client, &id).await?;
             client.rename_key(&key.id, &name).await?;
-            output.show(&Done { id: &key.id, name: &name }, || {
-                format!("{} is called {name} now", key.label())
+            output.show(&Changed { id: &key.id, name: &name }, || {
+                format!("{} is now called {name}", key.label())
             })
         }
         KeyCommand::Revoke { id, reason, yes, issuer } => {
@@ -98,7 +90,7 @@ pub async fn run(client: &Client, command: KeyCommand, output: &mut Output) -> R
                 secrets::file_or_ask(old_pin_file.as_deref(), &question, "--old-pin-file").await?;
             let new = new_pin(&key, new_pin_file.as_deref()).await?;
             client.change_pin(&key.path, &old, &new).await?;
-            done(&key, "has its new PIN", output)
+            done(&key, "has a new PIN", output)
         }
         KeyCommand::Unblock { id, recovery_code_file, new_pin_file } => {
             let key = lookup::key_object(client, &id).await?;
@@ -111,7 +103,7 @@ pub async fn run(client: &Client, command: KeyCommand, output: &mut Output) -> R
             .await?;
             let new = new_pin(&key, new_pin_file.as_deref()).await?;
             client.unblock_pin(&key.path, &code, &new).await?;
-            done(&key, "has its new PIN", output)
+            done(&key, "has a new PIN", output)
         }
     }
 }
@@ -125,28 +117,33 @@ async fn revoke(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let key = any_key(client, id).await?;
-    let question = format!("Revoke {} ({})? This is for good.", key.label(), key.id);
-    terminal::confirm_irreversible(yes, &question, "not revoked, as you answered").await?;
+    let question = format!("Revoke {} ({})? This cannot be undone.", key.label(), key.id);
+    terminal::confirm_irreversible(yes, &question, "nothing was revoked, as you answered").await?;
     let signer = signer(client, issuer).await?;
     client.revoke_key(&signer.key.path, &key.id, reason, &signer.pin).await?;
-    done(&key, "is revoked; its rights end as the Locks hear of it", output)
+    done(
+        &key,
+        "is revoked; each Lock denies it as soon as the Lock receives the revocation",
+        output,
+    )
 }
 
-/// A Key that need not be plugged in, but has an id.
+/// Finds a Key that has an id; it need not be plugged in.
 async fn any_key(client: &Client, wanted: &str) -> Result<Key, Failure> {
     let keys = lookup::keys(client).await?;
     Ok(lookup::find_one(wanted, &keys)?.clone())
 }
 
 async fn new_pin(key: &Key, file: Option<&std::path::Path>) -> Result<Pin, Failure> {
-    secrets::file_or_ask_new(file, &format!("The new PIN for {}: ", key.label())).await
+    let question = format!("The new PIN for {}: ", key.label());
+    secrets::file_or_ask_new(file, &question, "--new-pin-file").await
 }
 
 fn done(key: &Key, what: &str, output: &mut Output) -> Result<(), Failure> {
-    output.show(&Done { id: &key.id, name: &key.name }, || format!("{} {what}", key.label()))
+    output.show(&Changed { id: &key.id, name: &key.name }, || format!("{} {what}", key.label()))
 }
 
-/// What the client takes.
+/// Borrows the strings.
 pub fn as_strs(ids: &[String]) -> Vec<&str> {
     ids.iter().map(String::as_str).collect()
 }

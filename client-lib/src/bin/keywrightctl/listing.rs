@@ -1,4 +1,4 @@
-//! `keys`, `locks` and `decisions`.
+//! The commands `keys`, `locks` and `decisions`.
 
 use keywright_client::{
     Client, Key, LockRow, RightRow,
@@ -15,13 +15,13 @@ use crate::{
     watch,
 };
 
-/// `keys`.
+/// Runs `keys`.
 pub async fn keys(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let keys = lookup::keys(client).await?;
     output.show(&keys, || keys_table(&keys))
 }
 
-/// `locks`, and with a Key its rights.
+/// Runs `locks`; with a Key it lists the Key's rights.
 pub async fn locks(
     client: &Client,
     key: Option<&str>,
@@ -36,18 +36,18 @@ pub async fn locks(
     rights(client, lookup::find_one(key, &keys)?, output).await
 }
 
-/// A Key's rights.
+/// Prints a Key's rights.
 pub async fn rights(client: &Client, key: &Key, output: &mut Output) -> Result<(), Failure> {
     let rights = client.list_rights(&key.id).await?;
     output.show(&rights, || rights_table(key, &rights))
 }
 
-/// `decisions`.
+/// Runs `decisions`.
 pub async fn decisions(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let state = client.state().await?;
     output.show(&state.decisions, || {
         if state.decisions.is_empty() {
-            return "Every pair of Keys that is plugged in has its offer, or there is none.".into();
+            return "No pair of Keys that is plugged in lacks an offer.".into();
         }
         let lines = state.decisions.iter().map(|decision| watch::decision(&state, decision));
         lines.collect::<Vec<_>>().join("\n")
@@ -56,7 +56,7 @@ pub async fn decisions(client: &Client, output: &mut Output) -> Result<(), Failu
 
 fn keys_table(keys: &[Key]) -> String {
     if keys.is_empty() {
-        return "No Keys yet. Plug one in, then `keywrightctl wizard`.".into();
+        return "No Keys yet. Plug one in and run `keywrightctl wizard`.".into();
     }
     let mut table = Table::new(["NAME", "STATE", "PLUGGED IN", "PIN", "LOCKS", "ID"]);
     for key in keys {
@@ -71,7 +71,7 @@ fn keys_table(keys: &[Key]) -> String {
     table.to_string()
 }
 
-/// What is known of a Key's PIN.
+/// Describes the state of a Key's PIN.
 fn pin(key: &Key) -> String {
     match (key.pin.known(), key.pin_retries) {
         _ if !key.present || key.state == KeyState::Unusable => String::new(),
@@ -82,10 +82,10 @@ fn pin(key: &Key) -> String {
     }
 }
 
-/// The table of `locks`.
+/// Formats the table of `locks`.
 pub fn locks_table(locks: &[LockRow]) -> String {
     if locks.is_empty() {
-        return "No Locks yet. `keywrightctl lock add` makes one from its request.".into();
+        return "No Locks yet. Add one with `keywrightctl lock add`.".into();
     }
     let mut table = Table::new(["NAME", "ONLINE", "LAST HEARD OF", "FAMILY", "ID"]);
     for lock in locks {
@@ -103,7 +103,7 @@ pub fn locks_table(locks: &[LockRow]) -> String {
 
 fn rights_table(key: &Key, rights: &[RightRow]) -> String {
     if rights.is_empty() {
-        return format!("{} may access no Lock.", key.label());
+        return format!("{} has no rights on any Lock.", key.label());
     }
     let mut table = Table::new(["LOCK", "RIGHT", "SINCE", "ID"]);
     for right in rights {

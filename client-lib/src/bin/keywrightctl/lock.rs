@@ -1,32 +1,24 @@
-//! `lock …`: Locks.
+//! `lock …`: adds, renames and removes Locks, and carries grants and confirmations by hand.
 
 use std::{fs, io::Write, path::Path};
 
 use keywright_client::{Client, client::LockFilter};
-use serde::Serialize;
 
 use crate::{
     args::{Issuer, LockCommand},
     failure::Failure,
     key::{report_after_signing, signer},
     lookup,
-    output::Output,
+    output::{Changed, Output},
     terminal,
 };
 
-/// Larger requests than this are not requests.
+/// Longest PKCS#10 request, in bytes.
 const LARGEST_CSR: u64 = 64 * 1024;
-/// Larger confirmations than this are none.
+/// Longest confirmation, in bytes.
 const LARGEST_CONFIRMATION: u64 = 1024;
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Done<'a> {
-    id: &'a str,
-    name: &'a str,
-}
-
-/// Runs one of the commands.
+/// Runs the command.
 pub async fn run(
     client: &Client,
     command: LockCommand,
@@ -44,8 +36,8 @@ pub async fn run(
             let grant = client.get_grant(&key.id, &lock.id).await?;
             let mut file = fs::File::create_new(&out).map_err(file_error(&out))?;
             file.write_all(&grant).map_err(file_error(&out))?;
-            output.show(&Done { id: &lock.id, name: &lock.name }, || {
-                format!("what Lock {} has to know of this Key is in {}", lock.name, out.display())
+            output.show(&Changed { id: &lock.id, name: &lock.name }, || {
+                format!("the grant for Lock {} is in {}", lock.name, out.display())
             })
         }
         LockCommand::Confirm { files } => {
@@ -54,30 +46,31 @@ pub async fn run(
                 client.apply_confirmation(&confirmation).await?;
             }
             output.show(&serde_json::json!({ "confirmed": files.len() }), || {
-                format!("{} confirmations are taken in", files.len())
+                format!("{} confirmations imported", files.len())
             })
         }
         LockCommand::Remove { id, yes, issuer } => {
             let locks = client.list_locks(&LockFilter::default()).await?;
             let lock = lookup::find_one(&id, &locks)?;
             let question = format!(
-                "Remove Lock {} ({})? This is for good, and shuts nobody out there.",
+                "Remove Lock {} ({})? This cannot be undone, and the Lock keeps admitting the Keys that it admits now.",
                 lock.name, lock.id
             );
-            terminal::confirm_irreversible(yes, &question, "not removed, as you answered").await?;
+            terminal::confirm_irreversible(yes, &question, "nothing was removed, as you answered")
+                .await?;
             let signer = signer(client, &issuer).await?;
             client.remove_lock(&signer.key.path, &lock.id, &signer.pin).await?;
             report_after_signing(client, &signer.key.path).await;
-            output.show(&Done { id: &lock.id, name: &lock.name }, || {
-                format!("Lock {} is removed; it still lets in whom it let in", lock.name)
+            output.show(&Changed { id: &lock.id, name: &lock.name }, || {
+                format!("Lock {} is removed; it still admits the Keys that it admitted", lock.name)
             })
         }
         LockCommand::Rename { id, name } => {
             let locks = client.list_locks(&LockFilter::default()).await?;
             let lock = lookup::find_one(&id, &locks)?;
             client.rename_lock(&lock.id, &name).await?;
-            output.show(&Done { id: &lock.id, name: &name }, || {
-                format!("{} is called {name} now", lock.name)
+            output.show(&Changed { id: &lock.id, name: &name }, || {
+                format!("{} is now called {name}", lock.name)
             })
         }
     }
@@ -93,18 +86,18 @@ async fn add(
 ) -> Result<(), Failure> {
     let request = read_csr(csr)?;
     let is_new = !out.exists();
-    // Opened before a Key signs: a certificate without a place to go would be lost work.
+    // Opened before a Key signs, so that the certificate has a place to be written to.
     let mut file =
         fs::File::options().create(true).append(true).open(out).map_err(file_error(out))?;
     if file.metadata().map_err(file_error(out))?.len() > 0 {
-        let text = "holds something already, which is never overwritten";
+        let text = "the file is not empty; choose another one";
         return Err(Failure::Usage(format!("{}: {text}", out.display())));
     }
     let (id, chain) = match sign(client, name, &request, issuer).await {
         Ok(signed) => signed,
         Err(failure) => {
             if is_new {
-                // Nothing is in it; where it stays it is only in the way.
+                // It is empty, and would be in the way of another try.
                 let _ = fs::remove_file(out);
             }
             return Err(failure);
@@ -113,21 +106,21 @@ async fn add(
     file.write_all(chain.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
         Failure::refused(format!(
             "the Lock is added, but its certificate could not be written to {}: {error}; \
-             add it again to get it once more",
+             add it again to get its certificate again",
             out.display()
         ))
     })?;
-    // A Lock that was added before keeps its name. It is added, whether that can be looked up or not.
+    // A Lock that was added before keeps its name. If the lookup fails, the given name is shown.
     let filter = LockFilter { query: Some(id.clone()), ..LockFilter::default() };
     let locks = client.list_locks(&filter).await.unwrap_or_default();
     let known = locks.iter().find(|lock| lock.id == id);
     let name = known.map_or(name, |lock| &lock.name);
-    output.show(&Done { id: &id, name }, || {
+    output.show(&Changed { id: &id, name }, || {
         format!("Lock {name} is added, id {id}; its certificates are in {}", out.display())
     })
 }
 
-/// Lets a Key sign the Lock's certificate: its id, and its chain as PEM.
+/// Makes a Key sign the Lock's certificate. Returns the Lock's id and its chain as PEM.
 async fn sign(
     client: &Client,
     name: &str,
@@ -140,7 +133,7 @@ async fn sign(
     Ok(added)
 }
 
-/// A file that cannot be what it is to be where it is larger than this.
+/// Reads a file of at most `largest` bytes.
 fn read_small(path: &Path, largest: u64) -> Result<Vec<u8>, Failure> {
     let length = fs::metadata(path).map_err(file_error(path))?.len();
     if length > largest {
@@ -150,15 +143,12 @@ fn read_small(path: &Path, largest: u64) -> Result<Vec<u8>, Failure> {
 }
 
 fn read_csr(path: &Path) -> Result<String, Failure> {
-    let length = fs::metadata(path).map_err(file_error(path))?.len();
-    if length > LARGEST_CSR {
-        let text = format!("{}: {length} bytes is no PKCS#10 request", path.display());
-        return Err(Failure::Usage(text));
-    }
-    fs::read_to_string(path).map_err(file_error(path))
+    let bytes = read_small(path, LARGEST_CSR)?;
+    let not_pem = |_| Failure::Usage(format!("{}: this is not a PEM file", path.display()));
+    String::from_utf8(bytes).map_err(not_pem)
 }
 
-/// A file problem as wrong usage.
+/// Converts a file's I/O error to wrong usage.
 pub fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::Usage(format!("{}: {error}", path.display()))
 }

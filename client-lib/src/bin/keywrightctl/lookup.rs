@@ -1,21 +1,21 @@
-//! From what a person types to the one Key or Lock that is meant.
+//! Finds the Key or Lock that a person names by its name, id or part of an id.
 
 use keywright_client::{Client, ErrorName, Key, LockRow, bus, client::LockFilter, model::KeyState};
 
 use crate::failure::Failure;
 
-/// Digits of an id that are shown; [`SHORTEST`] or more are enough to type.
+/// Digits of an id that tables show; at least [`SHORTEST`] have to be typed.
 const SHOWN: usize = 8;
-/// Fewer digits would too easily be a name.
+/// Fewer digits could too easily be a name.
 const SHORTEST: usize = 4;
 
-/// What has an id and a name.
+/// Something with an id and a name.
 pub trait Named {
-    /// What it is called in texts, and the command that lists them.
+    /// The word for it in messages, and the command that lists all.
     const KIND: (&'static str, &'static str);
-    /// 32 hex digits, or nothing.
+    /// Its id, 32 hexadecimal digits, or empty.
     fn id(&self) -> &str;
-    /// A person's label.
+    /// Its name.
     fn name(&self) -> &str;
 }
 
@@ -39,12 +39,15 @@ impl Named for LockRow {
     }
 }
 
-/// The id as tables show it: enough digits to type, none where there is no id.
+/// Shortens an id for tables.
 pub fn short(id: &str) -> String {
     id.chars().take(SHOWN).collect()
 }
 
-/// The only one that fits: by its whole id, its name, or 4 or more leading digits of its id.
+/// Finds the only item that has this id, this name, or an id that begins with these digits (at least 4).
+///
+/// # Errors
+/// NotFound, or a list of the candidates if several match.
 pub fn find_one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failure> {
     let (kind, list) = T::KIND;
     if let Some(exact) = all.iter().find(|item| item.id() == wanted && !wanted.is_empty()) {
@@ -63,7 +66,7 @@ pub fn find_one<'a, T: Named>(wanted: &str, all: &'a [T]) -> Result<&'a T, Failu
         [only] => Ok(only),
         [] => Err(Failure::named(
             ErrorName::NotFound,
-            format!("no {kind} is called {wanted:?} or has an id that begins so; see `{list}`"),
+            format!("no {kind} has the name {wanted:?} or an id that begins with it; see `{list}`"),
         )),
         several => Err(ambiguous(kind, wanted, several.iter().map(|t| (t.name(), t.id())))),
     }
@@ -74,14 +77,14 @@ fn ambiguous<'a>(
     wanted: &str,
     fitting: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Failure {
-    let mut text = format!("several {kind}s fit {wanted:?}; give more of the id of one of these:");
+    let mut text = format!("several {kind}s match {wanted:?}; give more digits of the id:");
     for (name, id) in fitting {
         text.push_str(&format!("\n  {id}  {name}"));
     }
     Failure::refused(text)
 }
 
-/// Every Key: those with an object first, then those that only `ListKeys` tells of.
+/// Lists all Keys: present ones first, then absent ones, then those that only `ListKeys` has.
 pub async fn keys(client: &Client) -> Result<Vec<Key>, Failure> {
     let state = client.state().await?;
     let mut keys: Vec<Key> = state.keys.into_values().collect();
@@ -94,7 +97,10 @@ pub async fn keys(client: &Client) -> Result<Vec<Key>, Failure> {
     Ok(keys)
 }
 
-/// The Key that is meant, with its object.
+/// Finds a Key that has a D-Bus object, by its path, id or name.
+///
+/// # Errors
+/// NotFound; KeyAbsent if the Key has no object.
 pub async fn key_object(client: &Client, wanted: &str) -> Result<Key, Failure> {
     let keys = keys(client).await?;
     let key = match keys.iter().find(|key| key.path == wanted) {
@@ -108,7 +114,7 @@ pub async fn key_object(client: &Client, wanted: &str) -> Result<Key, Failure> {
     Ok(key.clone())
 }
 
-/// The present Key that signs: the one named, or the only one that can.
+/// Finds the Key that signs: the given one, or the only present issuer.
 pub async fn issuer(client: &Client, wanted: Option<&str>) -> Result<Key, Failure> {
     match wanted {
         Some(wanted) => key_object(client, wanted).await,
@@ -134,13 +140,13 @@ fn only_issuer(keys: impl Iterator<Item = Key>) -> Result<Key, Failure> {
         }
         (None, _) => Err(Failure::named(
             ErrorName::KeyAbsent,
-            "no Master or Backup Key is plugged in; plug in the one that shall sign",
+            "no Master or Backup Key is plugged in; plug in the Key that is to sign",
         )),
     }
 }
 
-/// The ids of the Locks that are meant. Whole ids, and groups as `group:NAME`, are taken as they are; only other words
-/// make it necessary to read the list.
+/// Resolves Locks to ids. Whole ids and groups (`group:NAME`) are passed on unchanged; the list of Locks is read only
+/// if another word needs it.
 pub async fn lock_ids(client: &Client, wanted: &[String]) -> Result<Vec<String>, Failure> {
     let mut known: Option<Vec<LockRow>> = None;
     let mut ids = Vec::with_capacity(wanted.len());

@@ -1,4 +1,4 @@
-//! What `doctor` checks of the machine itself: files, users, disks and USB devices. Pure functions of what was found.
+//! The checks of `doctor` on the machine: files, users, disks and USB devices. Pure functions of the collected facts.
 
 use keywright_client::model::KeyState;
 
@@ -10,16 +10,15 @@ use crate::{
 
 const TRIGGER: &str =
     "sudo udevadm control --reload; sudo udevadm trigger --settle --subsystem-match=usb";
-/// A commit leaves 2 MiB free; below this it soon cannot.
+/// Warn below this free space, in bytes. The daemon's commits need 2 MiB to stay free.
 const MIN_FREE: u64 = 4 * 1024 * 1024;
 
-/// The packaged files; nothing on a bus other than the system's.
+/// Checks the packaged files; only on the system bus.
 pub fn files(facts: &Facts) -> Vec<Finding> {
     let Some(found) = &facts.installed else { return Vec::new() };
     let mut findings = Vec::new();
     if !found.policy {
-        let text =
-            "the D-Bus policy org.keywright1.conf is missing: the bus refuses the daemon its name";
+        let text = "the D-Bus policy org.keywright1.conf is missing, so the daemon cannot own its bus name";
         findings.push(finding("policy", Health::Fail, text, REINSTALL));
     }
     let rule = match &found.rule {
@@ -31,7 +30,8 @@ pub fn files(facts: &Facts) -> Vec<Finding> {
         }
     };
     if let Some((how, fix)) = rule {
-        let text = format!("the udev rule 70-keywright.rules {how}: the daemon can open no token");
+        let text =
+            format!("the udev rule 70-keywright.rules {how}, so the daemon cannot open tokens");
         findings.push(finding("udev", Health::Fail, text, fix));
     }
     let missing = match (found.user, found.group) {
@@ -40,16 +40,21 @@ pub fn files(facts: &Facts) -> Vec<Finding> {
         (Some(_), true) => None,
     };
     if let Some(missing) = missing {
-        let text = format!("the {missing} {USER} is missing: the daemon cannot start");
+        let text = format!("the {missing} {USER} is missing, so the daemon cannot start");
         findings.push(finding("user", Health::Fail, text, "sudo systemd-sysusers keywrightd.conf"));
     }
     if findings.is_empty() {
-        findings.push(finding("files", Health::Ok, "policy, udev rule and user are there", ""));
+        findings.push(finding(
+            "files",
+            Health::Ok,
+            "D-Bus policy, udev rule and user are installed",
+            "",
+        ));
     }
     findings
 }
 
-/// The state directory.
+/// Checks the state directory.
 pub fn state_directory(facts: &Facts) -> Vec<Finding> {
     let Some(Installed { state: Some(state), user, .. }) = &facts.installed else {
         return Vec::new();
@@ -64,26 +69,26 @@ pub fn state_directory(facts: &Facts) -> Vec<Finding> {
     }
     if state.free < MIN_FREE {
         let text = format!("the disk of {STATE_DIR} is full: {} KiB are free", state.free / 1024);
-        findings.push(fail(text, format!("df -h {STATE_DIR}; free some space")));
+        findings.push(fail(text, format!("df -h {STATE_DIR}; free some disk space")));
     }
     if user.is_some_and(|user| user != state.owner) {
         let text = format!("{STATE_DIR} does not belong to {USER}");
         findings.push(fail(text, format!("sudo chown -R {USER}:{USER} {STATE_DIR}")));
     }
     for damaged in &state.damaged {
-        let text = format!("a damaged registry was set aside as {}", damaged.display());
-        let fix = "keywrightctl family import FILE, with what another station exported; then move the damaged one away";
+        let text = format!("a damaged registry was moved to {}", damaged.display());
+        let fix = "import another station's export with `keywrightctl family import FILE`, then move the damaged registry away";
         findings.push(finding("registry", Health::Warn, text, fix));
     }
     findings
 }
 
-/// Tokens, whether or not the daemon shows them.
+/// Checks the tokens on USB, whether or not the daemon shows them.
 pub fn tokens(facts: &Facts) -> Vec<Finding> {
     let Some(tokens) = &facts.tokens else { return Vec::new() };
     if !tokens.iter().any(|token| token.level.is_some()) && tokens.is_empty() {
         let text = "no USB device with a CCID interface is plugged in";
-        let fix = "plug a Key in; where one is: lsusb -v, and switch CCID (smart card) on with its maker's tool";
+        let fix = "plug a Key in; if one is plugged in, check with lsusb -v and switch CCID (smart card) on with the vendor's tool";
         return vec![finding("usb", Health::Warn, text, fix)];
     }
     let user = facts.installed.as_ref().and_then(|installed| installed.user);
@@ -93,7 +98,7 @@ pub fn tokens(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether the daemon can use the Key in this port.
+/// Whether the daemon shows a usable Key in this port.
 fn is_usable(facts: &Facts, port: &str) -> bool {
     let mut keys = facts.state.iter().flat_map(|state| state.keys.values());
     keys.any(|key| key.present && key.port == port && key.state != KeyState::Unusable)
@@ -106,9 +111,9 @@ fn check_token(token: &Token, user: Option<u32>, is_usable: bool) -> Vec<Finding
     match token.level {
         None => {
             let text = format!(
-                "{name} is a security token without a CCID interface: it cannot be a Key like that"
+                "{name} is a security token without a CCID interface, so it cannot be a Key"
             );
-            let fix = "switch CCID (smart card, PIV) on with its maker's tool, on a YubiKey: ykman config usb --enable PIV";
+            let fix = "switch CCID (smart card, PIV) on with the vendor's tool; on a YubiKey: ykman config usb --enable PIV";
             return vec![fail(text, fix.into())];
         }
         Some(ExchangeLevel::Apdu) => {}
@@ -116,7 +121,7 @@ fn check_token(token: &Token, user: Option<u32>, is_usable: bool) -> Vec<Finding
             let kind =
                 if token.level == Some(ExchangeLevel::Tpdu) { "TPDUs" } else { "characters" };
             let text =
-                format!("{name} is a reader that exchanges {kind}: what is in it cannot be a Key");
+                format!("{name} is a reader that exchanges {kind}, so its card cannot be a Key");
             return vec![finding(
                 "usb",
                 Health::Warn,
@@ -127,32 +132,31 @@ fn check_token(token: &Token, user: Option<u32>, is_usable: bool) -> Vec<Finding
     }
     if user.is_some() && token.owner.is_some() && token.owner != user {
         let text = format!(
-            "the node of {name} does not belong to {USER}: the udev rule has not run for it"
+            "the device node of {name} does not belong to {USER}: the udev rule was not applied to it"
         );
         findings.push(fail(text, TRIGGER.into()));
     }
     let others: Vec<&Holder> =
         token.holders.iter().filter(|holder| holder.name != "keywrightd").collect();
     if token.claimed && others.is_empty() && token.holders.is_empty() {
-        // Root sees every process. The daemon itself may be at work.
-        let text = format!("{name} is in use by a program that cannot be named as this user");
+        // Only root sees every process. It may also be the daemon itself.
+        let text = format!("{name} is in use by a program that only root can identify");
         findings.push(finding("holder", Health::Warn, text, "sudo keywrightctl doctor"));
     }
     for holder in others {
         let Holder { pid, name: program } = holder;
         if program == "pcscd" && is_usable {
-            let text = format!("{name} is held by pcscd (process {pid}), through which it is used");
+            let text = format!("{name} is held by pcscd (process {pid}) and used through it");
             findings.push(finding("holder", Health::Ok, text, ""));
             continue;
         }
-        let text =
-            format!("{name} is held by {program} (process {pid}): nothing can be made with it");
+        let text = format!("{name} is held by {program} (process {pid}), so it cannot be used");
         findings.push(finding("holder", Health::Fail, text, release_command(holder)));
     }
     findings
 }
 
-/// How a program is told to let a token go.
+/// Command that makes a program release a token.
 fn release_command(holder: &Holder) -> String {
     match holder.name.as_str() {
         "pcscd" => "sudo systemctl stop pcscd.socket pcscd.service".into(),
@@ -181,7 +185,7 @@ mod tests {
         Facts { installed: Some(installed), ..Facts::default() }
     }
 
-    /// Check, health, and a part of the mending.
+    /// Check, result, and a part of the fix.
     type Expected = (&'static str, Health, &'static str);
 
     #[track_caller]
@@ -266,7 +270,7 @@ mod tests {
         ] {
             assert_found(&of(vec![token]), expected);
         }
-        // Shown as a Key that is_usable: through pcscd.
+        // The daemon shows it as a usable Key: it is used through pcscd.
         let mut facts = Facts { tokens: Some(vec![held_by("pcscd")]), ..machine(whole()) };
         facts.state = Some(crate::checks::tests::one_key("usb-1-1"));
         assert_found(&tokens(&facts), &[("holder", Health::Ok, "")]);

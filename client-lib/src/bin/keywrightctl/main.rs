@@ -1,6 +1,6 @@
-//! `keywrightctl`: the Keywright daemon by hand and by script.
+//! `keywrightctl`: controls the Keywright daemon from the command line.
 //!
-//! Exit status: 0 done, 1 refused (the D-Bus error's name on standard error), 2 usage.
+//! Exit status: 0 success, 1 refused (with the D-Bus error name on standard error), 2 wrong usage.
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -58,14 +58,14 @@ fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::refused(format!("cannot start: {error}")))?;
     let result = runtime.block_on(dispatch(args, output));
-    // A prompt may still wait for a line on its own thread; nobody needs that line any more.
+    // A prompt's thread may still wait for a line that is no longer needed.
     runtime.shutdown_background();
     result
 }
 
 async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
     let bus = Bus::from(args.bus.as_str());
-    // These work, or at least say something useful, without a daemon.
+    // These two work without a running daemon.
     if let Command::Doctor = args.command {
         return doctor::run(&bus, output).await;
     }
@@ -73,7 +73,7 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
         return audit::run(&bus, command, output).await;
     }
     if let Command::Serialize(serialize) = args.command {
-        // Files are looked at before anything begins.
+        // Files are checked before anything is started.
         let prepared = serialize::Prepared::new(serialize)?;
         return prepared.run(&Client::connect(&bus).await?, output).await;
     }
@@ -91,6 +91,6 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Group(command) => group::run(&client, command, output).await,
         Command::SoftKey(command) => soft_key::run(&client, command, output).await,
         Command::Family(command) => family::run(&client, command, output).await,
-        Command::Doctor | Command::Audit(_) | Command::Serialize(_) => Ok(()), // done above
+        Command::Doctor | Command::Audit(_) | Command::Serialize(_) => Ok(()), // handled above
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that goes to standard output passes here.
+//! Writes to standard output: text for people, or JSON.
 
 use std::io::{self, Write};
 
@@ -6,14 +6,23 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Standard output, for people or for programs.
+/// Output of `--json` for a Key or Lock that was made or changed.
+#[derive(Serialize)]
+pub struct Changed<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// Standard output as text or as JSON.
 pub struct Output {
     json: bool,
     to: Box<dyn Write>,
 }
 
 impl Output {
-    /// The process's own.
+    /// The process's standard output.
     pub fn stdout(json: bool) -> Self {
         Self::new(json, Box::new(io::stdout().lock()))
     }
@@ -22,12 +31,12 @@ impl Output {
         Self { json, to }
     }
 
-    /// Whether programs read it.
+    /// Whether the output is JSON.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// The value as one JSON line, or what people read of it.
+    /// Prints the value as one line of JSON, or the text that `human` returns.
     pub fn show<T: Serialize + ?Sized>(
         &mut self,
         value: &T,
@@ -42,13 +51,13 @@ impl Output {
         }
     }
 
-    /// Text for people, with a line end. Names come from other people: control characters in
-    /// them must not reach a terminal.
+    /// Prints text and a newline. Control characters are replaced: names come from other people, and must not control
+    /// the terminal.
     pub fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.write(&printable(text))
     }
 
-    /// Lines for programs, as they are.
+    /// Prints lines unchanged, for programs.
     pub fn lines(&mut self, lines: &str) -> Result<(), Failure> {
         if lines.is_empty() { Ok(()) } else { self.write(lines) }
     }
@@ -64,7 +73,7 @@ impl Output {
     }
 }
 
-/// The text with control characters replaced, line ends kept.
+/// Replaces control characters except newlines.
 pub fn printable(text: &str) -> String {
     let replace = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
     text.chars().map(replace).collect()

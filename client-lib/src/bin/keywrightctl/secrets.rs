@@ -1,4 +1,4 @@
-//! PINs and recovery codes between files, the terminal and memory.
+//! Reads PINs and passwords from files or the terminal, and writes recovery codes to files.
 
 use std::{
     fs::{File, OpenOptions, Permissions},
@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use crate::{failure::Failure, terminal};
 
-/// No PIN or recovery code is longer; a longer file is a mistake.
+/// Longest secret that is accepted, in bytes; a longer file is a mistake.
 const MAX_LEN: usize = 256;
 
-/// The PIN in a file; one line end at its end is not part of it.
+/// Reads a secret from a file. One newline at its end is not part of the secret.
 pub fn read_file(path: &Path) -> Result<Pin, Failure> {
     let usage = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
     let mut file = File::open(path).map_err(|error| usage(error.to_string()))?;
@@ -31,18 +31,20 @@ pub fn read_file(path: &Path) -> Result<Pin, Failure> {
     }
     let secret = bytes[..length].strip_suffix(b"\n").unwrap_or(&bytes[..length]);
     match secret.len() {
-        0 => Err(usage("the file is empty; it has to hold the PIN and nothing else".into())),
+        0 => Err(usage("the file is empty; it must contain the PIN and nothing else".into())),
         1..=MAX_LEN => Ok(Pin::new(secret)),
-        _ => Err(usage("too long for a PIN; the file has to hold the PIN and nothing else".into())),
+        _ => Err(usage(
+            "the file is too long for a PIN; it must contain the PIN and nothing else".into(),
+        )),
     }
 }
 
-/// The PINs in files that were named, so that a bad file is found before anything begins.
+/// Reads a secret from a file if one was given. Called first, so that a bad file is found before anything is started.
 pub fn read_optional(path: Option<&Path>) -> Result<Option<Pin>, Failure> {
     path.map(read_file).transpose()
 }
 
-/// The PIN in the file, or else what a person types; `option` is what names the file.
+/// Reads a secret from a file, or asks for it. `option` is the option that names the file.
 pub async fn file_or_ask(
     path: Option<&Path>,
     question: &str,
@@ -51,52 +53,46 @@ pub async fn file_or_ask(
     match path {
         Some(path) => read_file(path),
         None if terminal::is_interactive() => terminal::ask_secret(question).await,
-        None => Err(Failure::Usage(format!("no terminal to ask for it: give {option}"))),
+        None => Err(Failure::Usage(format!("there is no terminal to ask at; use {option}"))),
     }
 }
 
-/// A new PIN: from the file, or typed twice.
-pub async fn file_or_ask_new(path: Option<&Path>, question: &str) -> Result<Pin, Failure> {
+/// Reads a new secret from a file, or asks for it twice. `option` is the option that names the file.
+pub async fn file_or_ask_new(
+    path: Option<&Path>,
+    question: &str,
+    option: &str,
+) -> Result<Pin, Failure> {
     match path {
-        Some(_) => file_or_ask(path, question, "--new-pin-file").await,
         None if terminal::is_interactive() => ask_new(question).await,
-        None => Err(Failure::Usage("no terminal to ask for it: give --new-pin-file".into())),
+        _ => file_or_ask(path, question, option).await,
     }
 }
 
-/// The password of a new file: from a file, or typed twice.
-pub async fn file_or_ask_password(path: Option<&Path>, question: &str) -> Result<Pin, Failure> {
-    match path {
-        Some(_) => file_or_ask(path, question, "--password-file").await,
-        None if terminal::is_interactive() => ask_new(question).await,
-        None => Err(Failure::Usage("no terminal to ask for it: give --password-file".into())),
-    }
-}
-
-/// A new PIN, typed twice until both are the same.
+/// Asks for a new secret twice, until both answers are equal.
 pub async fn ask_new(question: &str) -> Result<Pin, Failure> {
     loop {
         let pin = terminal::ask_secret(question).await?;
         if terminal::ask_secret("Once more: ").await? == pin {
             return Ok(pin);
         }
-        terminal::say("These were different. Try again.");
+        terminal::say("The two entries differ. Please try again.");
     }
 }
 
-/// A file that will hold a recovery code: made before anything begins, so that the code, which is
-/// handed out only once, has somewhere to go.
+/// A file for the recovery code. It is created before the job starts, because the code is handed out only once and
+/// must have a place to be written to.
 #[derive(Debug)]
 pub struct RecoveryFile {
     path: PathBuf,
     file: File,
-    /// An empty file that was not there before is taken away when it stays unused.
+    /// Whether this program created the file; if so, it is removed unless it was used.
     is_new: bool,
     used: bool,
 }
 
 impl RecoveryFile {
-    /// Creates the file with mode 0600, or takes an empty one.
+    /// Creates the file with mode 0600, or uses an existing empty one.
     pub fn prepare(path: &Path) -> Result<Self, Failure> {
         let usage = |what: String| Failure::Usage(format!("{}: {what}", path.display()));
         let mut options = OpenOptions::new();
@@ -110,25 +106,25 @@ impl RecoveryFile {
         };
         let metadata = file.metadata().map_err(|error| usage(error.to_string()))?;
         if !metadata.is_file() || metadata.len() > 0 {
-            return Err(usage("holds something already, which is never overwritten".into()));
+            return Err(usage("the file is not empty; choose another one".into()));
         }
         file.set_permissions(Permissions::from_mode(0o600))
             .map_err(|error| usage(error.to_string()))?;
         Ok(Self { path: path.to_owned(), file, is_new, used: false })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it holds a code.
+    /// Whether a code was written.
     pub fn is_used(&self) -> bool {
         self.used
     }
 
-    /// Writes the code, with a line end, through to the disk. A later code of the same job takes
-    /// the place of the one before, which never came into force.
+    /// Writes the code and a newline, and syncs the file. A later code of the same job replaces an earlier one, which
+    /// never was in force.
     pub fn write(&mut self, code: &Pin) -> Result<(), Failure> {
         self.used = true;
         let mut line = Zeroizing::new(Vec::with_capacity(code.as_bytes().len() + 1));
@@ -142,7 +138,7 @@ impl RecoveryFile {
         written().map_err(|error| {
             Failure::refused(format!(
                 "the recovery code could not be written to {}: {error}; \
-                 the Key is being made all the same, and its PUK will be unknown",
+                 the Key is still being made, and its PUK will be unknown",
                 self.path.display()
             ))
         })
@@ -152,7 +148,7 @@ impl RecoveryFile {
 impl Drop for RecoveryFile {
     fn drop(&mut self) {
         if self.is_new && !self.used {
-            // Best effort: an empty file left over does no harm.
+            // Best effort: an empty file does no harm.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,4 +1,4 @@
-//! `serialize`: the wizard's way, answered by the command line.
+//! `serialize`: makes a Key with the answers given on the command line.
 
 use keywright_client::{
     Client, ErrorName, Key, Kind, Pin, Serialization, Situation, State, Wizard, Word,
@@ -17,7 +17,7 @@ use crate::{
     terminal, wizard,
 };
 
-/// The arguments, with every file looked at.
+/// The arguments, with every file opened and checked.
 pub struct Prepared {
     args: args::Serialize,
     issuer_pin: Option<Pin>,
@@ -26,7 +26,7 @@ pub struct Prepared {
     recovery: Option<RecoveryFile>,
 }
 
-/// What `--json` prints.
+/// Output of `--json`.
 #[derive(Serialize)]
 struct Done<'a> {
     serialization: &'a Serialization,
@@ -34,18 +34,18 @@ struct Done<'a> {
 }
 
 impl Prepared {
-    /// Checks what can be checked without the daemon.
+    /// Checks the arguments and files, without the daemon.
     pub fn new(args: args::Serialize) -> Result<Self, Failure> {
         let has_locks = !args.locks.is_empty() || args.all_locks;
         if has_locks != (args.kind == Kind::Sub) {
-            let text = "a Sub Key needs --lock or --all-locks, and only a Sub Key takes them";
+            let text = "--kind sub needs --lock or --all-locks; other kinds do not take them";
             return Err(Failure::Usage(text.into()));
         }
         if args.kind == Kind::Master && args.issuer.is_some() {
-            return Err(Failure::Usage("nobody issues a Master: leave --issuer out".into()));
+            return Err(Failure::Usage("a Master has no issuer; leave --issuer out".into()));
         }
         if !args.yes && !terminal::is_interactive() {
-            return Err(Failure::Usage("no terminal to ask at: give --yes".into()));
+            return Err(Failure::Usage("there is no terminal to ask at; give --yes".into()));
         }
         Ok(Self {
             issuer_pin: secrets::read_optional(args.issuer_pin_file.as_deref())?,
@@ -102,7 +102,7 @@ impl Prepared {
     }
 }
 
-/// The live serialization that is meant, where there is one already.
+/// Finds the open serialization that fits the arguments; None if there is none yet.
 fn offer(
     state: &State,
     args: &args::Serialize,
@@ -120,7 +120,7 @@ fn offer(
         [only] => Ok(Some(only.path.clone())),
         several => {
             let mut text = String::from(
-                "several pairs are offered; choose one with --issuer and --candidate:",
+                "several pairs have an offer; choose one with --issuer and --candidate:",
             );
             for job in several {
                 let label = |path: &str| state.keys.get(path).map(Key::label).unwrap_or_default();
@@ -136,7 +136,7 @@ fn offer(
     }
 }
 
-/// The only present Key that could be made into one of this kind.
+/// Finds the only present Key that can become one of this kind.
 fn candidate(state: &State, kind: Kind, issuer: Option<&str>) -> Result<String, Failure> {
     let others =
         || state.keys.values().filter(|key| key.present && Some(key.path.as_str()) != issuer);
@@ -148,7 +148,7 @@ fn candidate(state: &State, kind: Kind, issuer: Option<&str>) -> Result<String, 
         [only] => Ok(only.path.clone()),
         [] => Err(Failure::named(
             ErrorName::KeyAbsent,
-            "no blank Key is plugged in; plug in the one that shall be made",
+            "no blank Key is plugged in; plug in the Key to be made",
         )),
         several => {
             let mut text = String::from("several Keys could be made; choose one with --candidate:");
@@ -160,8 +160,8 @@ fn candidate(state: &State, kind: Kind, issuer: Option<&str>) -> Result<String, 
     }
 }
 
-/// Back to the first question: somebody may have answered some of them otherwise. Once saved,
-/// what was saved has to be what is asked for.
+/// Goes back to the first question, because another client may have given other answers. A job that was already
+/// saved has to match the arguments.
 async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation, Failure> {
     loop {
         let situation = wizard.next_step().await?;
@@ -177,7 +177,10 @@ async fn rewind(wizard: &mut Wizard, args: &args::Serialize) -> Result<Situation
     }
 }
 
-/// Whether this is what the command line says.
+/// Checks that a job matches the arguments.
+///
+/// # Errors
+/// InvalidStep if it does not.
 fn check_as_requested(
     kind: Option<Kind>,
     name: &str,
@@ -187,14 +190,14 @@ fn check_as_requested(
         return Ok(());
     }
     let text = format!(
-        "this pair is being made into a {} Key named {name:?} already; \
-         go on with that in `keywrightctl wizard`, or cancel it there",
+        "this pair already has a job that makes a {} Key named {name:?}; \
+         continue it with `keywrightctl wizard`",
         kind.map_or("new", Kind::as_str)
     );
     Err(Failure::named(ErrorName::InvalidStep, text))
 }
 
-/// The command line answers; a person only what it leaves open, and only without `--yes`.
+/// Answers from the command line; without `--yes` a person is asked for missing ones.
 struct FromArgs {
     prepared: Prepared,
     locks: Vec<String>,
@@ -223,7 +226,7 @@ impl Answers for FromArgs {
         if self.prepared.args.yes || terminal::confirm("Write it?").await? {
             return Ok(Verdict::Write);
         }
-        Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
+        Err(Failure::named(ErrorName::Cancelled, "nothing was written, as you answered"))
     }
 
     async fn pin(&mut self, who: &Word<Who>, key: Option<&Key>) -> Result<Pin, Failure> {
@@ -236,7 +239,7 @@ impl Answers for FromArgs {
             Some(pin) => Ok(pin.clone()),
             None if !self.prepared.args.yes => wizard::ask_pin(who, key, true).await,
             None => {
-                let text = format!("the {} is needed; give {option}", wizard::whose(who, key));
+                let text = format!("the {} is required; use {option}", wizard::whose(who, key));
                 Err(Failure::named(ErrorName::PinRequired, text))
             }
         }
@@ -261,18 +264,18 @@ impl Answers for FromArgs {
         match code {
             CodeState::Yes => {}
             CodeState::No => terminal::say(&format!(
-                "the recovery code in {path} is not in force: the Key keeps the PUK it had"
+                "the recovery code in {path} is not in force: the Key keeps its previous PUK"
             )),
             CodeState::Later => terminal::say(&format!(
-                "keep {path}: its recovery code comes into force when the job goes on to its end"
+                "keep {path}: its recovery code will be in force once the job is continued and finished"
             )),
             CodeState::Unknown => terminal::say(&format!(
-                "keep {path} and the PUK from before: which of them is in force is not known"
+                "keep {path} and the previous PUK: which of them is in force is not known"
             )),
         }
     }
 
-    /// A script does not try twice: a PIN that a token refused is never sent again.
+    /// Never retries: a PIN that a token refused must not be sent again.
     fn may_retry(&mut self, _: &Failure, _: &Wizard) -> bool {
         false
     }

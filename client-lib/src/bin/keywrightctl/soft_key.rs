@@ -1,5 +1,6 @@
-//! `soft-key create`: a Sub Key whose private key lives in a PKCS#12 file. The key pair is made here, on the machine where
-//! it is used; the daemon sees its certification request only.
+//! `soft-key create`: makes a Sub Key whose private key is in a PKCS#12 file.
+//!
+//! The key pair is generated here, on the machine where it is used; the daemon receives only its certification request.
 
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -17,11 +18,16 @@ use p256::{
 use zeroize::Zeroizing;
 
 use crate::{
-    args::SoftKeyCommand, failure::Failure, key::signer, lock::file_error, lookup, output::Output,
+    args::SoftKeyCommand,
+    failure::Failure,
+    key::signer,
+    lock::file_error,
+    lookup,
+    output::{Changed, Output},
     secrets,
 };
 
-/// The shortest password of a file that holds a private key, in bytes.
+/// Shortest password for a file with a private key, in bytes.
 const MIN_PASSWORD_LEN: usize = 8;
 
 /// Runs the command.
@@ -32,16 +38,17 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let SoftKeyCommand::Create { name, locks, out, password_file, issuer } = command;
     let locks = lookup::lock_ids(client, &locks).await?;
-    let password = secrets::file_or_ask_password(
+    let password = secrets::file_or_ask_new(
         password_file.as_deref(),
         &format!("A password for {}: ", out.display()),
+        "--password-file",
     )
     .await?;
     let password = password_text(&password)?;
     let key = new_key()?;
     let request = request(&key)?;
     let signer = signer(client, &issuer).await?;
-    // Opened before a Key signs: a certificate without a place to go would be lost work.
+    // Created before a Key signs, so that the certificate has a place to be written to.
     let mut file = fs::File::options()
         .write(true)
         .create_new(true)
@@ -53,7 +60,7 @@ pub async fn run(
     let (id, chain) = match made {
         Ok(made) => made,
         Err(error) => {
-            // Nothing is in it.
+            // It is empty.
             let _ = fs::remove_file(&out);
             return Err(error.into());
         }
@@ -65,7 +72,7 @@ pub async fn run(
         let _ = fs::remove_file(&out);
         return Err(failure);
     }
-    output.show(&serde_json::json!({ "id": id, "name": name }), || {
+    output.show(&Changed { id: &id, name: &name }, || {
         format!("Soft Key {name} is made, id {id}; it is in {}", out.display())
     })
 }
@@ -73,7 +80,7 @@ pub async fn run(
 fn write_failed(out: &Path) -> impl Fn(std::io::Error) -> Failure {
     move |error| {
         Failure::refused(format!(
-            "the Soft Key is made but could not be written to {}: {error}; revoke it and make another",
+            "the Soft Key is made, but could not be written to {}: {error}; revoke it and make another",
             out.display()
         ))
     }
@@ -82,19 +89,21 @@ fn write_failed(out: &Path) -> impl Fn(std::io::Error) -> Failure {
 fn password_text(password: &Pin) -> Result<&str, Failure> {
     let text = std::str::from_utf8(password.as_bytes()).ok();
     text.filter(|text| text.len() >= MIN_PASSWORD_LEN).ok_or_else(|| {
-        Failure::Usage(format!("a password has at least {MIN_PASSWORD_LEN} bytes of text"))
+        Failure::Usage(format!(
+            "the password is too short; use at least {MIN_PASSWORD_LEN} characters of text"
+        ))
     })
 }
 
 fn make_failed(error: impl std::fmt::Display) -> Failure {
-    Failure::refused(format!("the key cannot be made: {error}"))
+    Failure::refused(format!("cannot make the Soft Key: {error}"))
 }
 
 fn new_key() -> Result<SecretKey, Failure> {
     loop {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bytes).map_err(make_failed)?;
-        // All but one in 2^32 are keys.
+        // Fails once in 2^32 times.
         if let Ok(key) = SecretKey::from_slice(&*bytes) {
             return Ok(key);
         }
@@ -111,7 +120,7 @@ fn request(key: &SecretKey) -> Result<String, Failure> {
     csr::to_pem(&signed).map_err(make_failed)
 }
 
-/// The file: AES-256 and SHA-256, which openssl 1.1 and later, browsers and OpenVPN read.
+/// Encodes the PKCS#12 file with AES-256 and SHA-256, which openssl 1.1 and later, browsers and OpenVPN read.
 fn pkcs12(
     name: &str,
     key: &SecretKey,

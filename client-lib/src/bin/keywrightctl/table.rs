@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-/// A table with a heading; columns are as wide as their widest cell.
+/// A table with headings. Columns are as wide as their widest cell.
 pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    /// A table with these headings.
+    /// Creates a table with these headings.
     pub fn new(headings: [&str; N]) -> Self {
         Self { rows: vec![headings.map(str::to_owned)] }
     }
 
-    /// Adds a row. A line end inside a cell would break the table, so it becomes a space.
+    /// Adds a row. A newline in a cell would break the table and becomes a space; an empty cell becomes `-`.
     pub fn row(&mut self, cells: [String; N]) {
         let cell =
             |text: String| if text.is_empty() { "-".into() } else { text.replace('\n', " ") };

@@ -1,5 +1,4 @@
-//! Talking with the person at the terminal: on standard error, so that standard output holds
-//! the result alone.
+//! Asks and informs the person at the terminal, on standard error: standard output has the result only.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -8,17 +7,17 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use crate::{failure::Failure, output::printable};
 
-/// Whether somebody is there to answer.
+/// Whether standard input is a terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Says a line.
+/// Prints a line.
 pub fn say(text: &str) {
     eprintln!("{}", printable(text));
 }
 
-/// Says a line that replaces the one before it, where that is possible.
+/// Prints a line over the previous one if standard error is a terminal. `last` ends the line.
 pub fn overwrite_line(text: &str, last: bool) {
     if !io::stderr().is_terminal() {
         return say(text);
@@ -26,10 +25,10 @@ pub fn overwrite_line(text: &str, last: bool) {
     eprint!("\r\x1b[K{}{}", printable(text), if last { "\n" } else { "" });
 }
 
-/// Asks for a line. The question runs on a thread of its own, so that the bus is served meanwhile.
+/// Asks for a line. Reads it on another thread, so that the bus connection is served meanwhile.
 pub async fn ask(question: &str) -> Result<String, Failure> {
     eprint!("{}", printable(question));
-    // Without a flush error there is nothing to do better; the answer is read either way.
+    // A failed flush changes nothing: the answer is read anyway.
     let _ = io::stderr().flush();
     let line = blocking(|| {
         let mut line = String::new();
@@ -37,10 +36,10 @@ pub async fn ask(question: &str) -> Result<String, Failure> {
     })
     .await?;
     line.map(|line| line.trim().to_owned())
-        .ok_or_else(|| Failure::refused("no answer; nothing more was done"))
+        .ok_or_else(|| Failure::refused("no answer was given; nothing more was done"))
 }
 
-/// Asks until the answer is yes or no; an empty one is no.
+/// Asks until the answer is yes or no. An empty answer is no.
 pub async fn confirm(question: &str) -> Result<bool, Failure> {
     loop {
         match ask(&format!("{question} [y/N] ")).await?.to_lowercase().as_str() {
@@ -51,13 +50,16 @@ pub async fn confirm(question: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Asks whether something is meant that is for good, unless that was said with the command.
+/// Asks for confirmation of something that cannot be undone, unless `yes` is set.
+///
+/// # Errors
+/// Cancelled with the text `refused` if the answer is no.
 pub async fn confirm_irreversible(yes: bool, question: &str, refused: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if !is_interactive() {
-        return Err(Failure::Usage("no terminal to ask at: give --yes".into()));
+        return Err(Failure::Usage("there is no terminal to ask at; give --yes".into()));
     }
     if confirm(question).await? {
         return Ok(());
@@ -65,7 +67,7 @@ pub async fn confirm_irreversible(yes: bool, question: &str, refused: &str) -> R
     Err(Failure::named(ErrorName::Cancelled, refused))
 }
 
-/// Asks for a secret, without echo.
+/// Asks for a secret without echo.
 pub async fn ask_secret(question: &str) -> Result<Pin, Failure> {
     let question = printable(question);
     let answer = blocking(move || {
@@ -75,8 +77,8 @@ pub async fn ask_secret(question: &str) -> Result<Pin, Failure> {
     Ok(Pin::from(answer.await?))
 }
 
-/// No echo while this lives. rpassword hides what is typed only after it has shown its question:
-/// somebody who types fast, or a program, would have the first digits on the screen.
+/// Turns the terminal's echo off until it is dropped. rpassword does so only after it has printed its question, so
+/// that digits typed early would be shown.
 struct EchoOff(Termios);
 
 impl EchoOff {
@@ -91,7 +93,7 @@ impl EchoOff {
 
 impl Drop for EchoOff {
     fn drop(&mut self) {
-        // A terminal that is gone has nothing to put back.
+        // Fails only if the terminal is gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

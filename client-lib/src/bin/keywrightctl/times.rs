@@ -1,13 +1,13 @@
-//! Times as people read them.
+//! Formats times for people.
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Unix seconds as local date and time; 0 is "never".
+/// Formats Unix seconds as local date and time; 0 is "never".
 pub fn local(seconds: u64) -> String {
     at(seconds, &TimeZone::system())
 }
 
-/// The local time of day now, for lines as they happen.
+/// The local time of day.
 pub fn now() -> String {
     Timestamp::now().to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
 }

@@ -1,4 +1,4 @@
-//! What the kernel says of the tokens that are plugged in, and who has them open: for `doctor`.
+//! Collects facts for `doctor`: the tokens on USB, from sysfs, and the processes that have them open, from proc.
 
 use std::{
     fs,
@@ -9,47 +9,47 @@ use std::{
 const INTERFACE_DESCRIPTOR: u8 = 4;
 const CCID_DESCRIPTOR: u8 = 0x21;
 const CCID_CLASS: u8 = 0x0B;
-/// `Usage Page (FIDO Alliance)`, as a HID report descriptor begins.
+/// `Usage Page (FIDO Alliance)`: the first bytes of a FIDO token's HID report descriptor.
 const FIDO_USAGE_PAGE: [u8; 3] = [0x06, 0xD0, 0xF1];
 
-/// A security token or a reader.
+/// A security token or a smart card reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Its product name and its port.
+    /// Product name and port.
     pub name: String,
-    /// Its port as the daemon calls it.
+    /// Port, as the daemon names it.
     pub port: String,
-    /// How it exchanges what a card is told; none without a CCID interface.
+    /// Its level of exchange; None without a CCID interface.
     pub level: Option<ExchangeLevel>,
-    /// The user to whom its node belongs; none where there is no node.
+    /// User id of its device node's owner; None without a node.
     pub owner: Option<u32>,
-    /// A program has claimed its CCID interface.
+    /// Whether a program has claimed its CCID interface.
     pub claimed: bool,
-    /// The programs that have it open, as far as they can be seen.
+    /// The processes that have it open; without root only the caller's own.
     pub holders: Vec<Holder>,
 }
 
-/// What a reader exchanges (CCID 5.1, `dwFeatures`).
+/// Level of exchange of a reader (CCID 1.1, 5.1, `dwFeatures`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeLevel {
-    /// Whole commands: what a Key needs.
+    /// Whole APDUs, which a Key needs.
     Apdu,
-    /// Pieces of the card protocol.
+    /// TPDUs: the host runs the card protocol.
     Tpdu,
-    /// Characters.
+    /// Single characters.
     Character,
 }
 
-/// A program that has a token open.
+/// A process that has a token open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process.
+    /// Process id.
     pub pid: u32,
-    /// Its name.
+    /// Program name.
     pub name: String,
 }
 
-/// Every token that is plugged in, by name. `root` is `/`.
+/// Lists the tokens that are plugged in, sorted by name. `root` is `/` except in tests.
 pub fn tokens(root: &Path) -> Vec<Token> {
     let devices = fs::read_dir(root.join("sys/bus/usb/devices")).into_iter().flatten().flatten();
     let mut tokens: Vec<Token> = devices.filter_map(|entry| token(root, &entry.path())).collect();
@@ -95,7 +95,7 @@ fn interfaces(device: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.join("bInterfaceClass").is_file())
 }
 
-/// What the first CCID interface exchanges. `descriptors` is what the kernel has read of the device.
+/// Reads the first CCID interface's level of exchange from the device's descriptors.
 fn level(mut descriptors: &[u8]) -> Option<ExchangeLevel> {
     let mut is_ccid = false;
     while let [length, kind, ..] = *descriptors {
@@ -107,7 +107,7 @@ fn level(mut descriptors: &[u8]) -> Option<ExchangeLevel> {
         match kind {
             INTERFACE_DESCRIPTOR => is_ccid = descriptor.get(5) == Some(&CCID_CLASS),
             CCID_DESCRIPTOR if is_ccid => {
-                // dwFeatures, its third byte.
+                // The third byte of dwFeatures.
                 return Some(match descriptor.get(42).map(|byte| byte & 7) {
                     Some(2 | 4) => ExchangeLevel::Apdu,
                     Some(1) => ExchangeLevel::Tpdu,
@@ -121,7 +121,7 @@ fn level(mut descriptors: &[u8]) -> Option<ExchangeLevel> {
     None
 }
 
-/// Whether some interface is that of a FIDO token.
+/// Whether one of the interfaces is that of a FIDO token.
 fn is_fido(device: &Path) -> bool {
     let below = |interface: PathBuf| fs::read_dir(interface).into_iter().flatten().flatten();
     interfaces(device).flat_map(below).any(|hid| {
@@ -130,7 +130,7 @@ fn is_fido(device: &Path) -> bool {
     })
 }
 
-/// Who has a node open. Other people's processes show that to root only.
+/// Lists the processes that have a device node open. Only root sees this of other users' processes.
 fn holders(root: &Path, node: &Path) -> Vec<Holder> {
     let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
     let mut holders: Vec<Holder> = processes
@@ -152,8 +152,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::installed::tests::put;
 
-    /// A device, an interface of this class, and the descriptor of a reader with these `dwFeatures`.
+    /// Makes descriptors of a device, an interface of this class, and a reader with these `dwFeatures`.
     fn descriptors(class: u8, features: u32) -> Vec<u8> {
         let mut device = vec![0; 18];
         device[..2].copy_from_slice(&[18, 1]);
@@ -171,7 +172,7 @@ mod tests {
             (0x0B, 0x0002_0008, Some(ExchangeLevel::Apdu)),
             (0x0B, 0x0001_0000, Some(ExchangeLevel::Tpdu)),
             (0x0B, 0, Some(ExchangeLevel::Character)),
-            // The HID descriptor has the same number.
+            // The HID descriptor has the same type number.
             (0x03, 0x0004_0000, None),
         ] {
             assert_eq!(level(&descriptors(class, features)), expected, "{class:x} {features:x}");
@@ -181,12 +182,6 @@ mod tests {
             assert_eq!(level(&whole[..length]), None, "cut at {length}");
         }
         assert_eq!(level(&[0, 0, 0]), None);
-    }
-
-    fn put(root: &Path, file: &str, contents: impl AsRef<[u8]>) {
-        let path = root.join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `watch`: what happens, line by line.
+//! `watch`: prints the daemon's events, one line each.
 
 use std::collections::BTreeSet;
 
@@ -9,15 +9,15 @@ use keywright_client::{
 
 use crate::{failure::Failure, output::Output, terminal, times};
 
-/// Cells of a progress bar.
+/// Width of a progress bar in characters.
 const BAR: u64 = 20;
 
-/// Shows what is there, then what happens, until somebody stops it.
+/// Prints the current state, then each event, until it is interrupted.
 pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     match client.version().await {
-        // Without a daemon there is nothing to see yet; it comes with the next plug.
+        // There is nothing to show yet; the next plug starts the daemon.
         Err(Error::NotRunning(text)) => {
-            terminal::say(&format!("the daemon does not run ({text}); waiting for it"));
+            terminal::say(&format!("the daemon is not running ({text}); waiting for it"));
         }
         result => drop(result?),
     }
@@ -32,7 +32,7 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-/// The state as the events that would have led to it.
+/// Returns the events that would have led to this state.
 fn current_events(state: &State) -> Vec<WatchEvent> {
     let mut events = Vec::new();
     events.extend(state.keys.values().cloned().map(|key| WatchEvent::KeyAdded { key }));
@@ -57,7 +57,8 @@ fn show(
     output.show(event, || format!("{}  {}", times::now(), line(state, event)))
 }
 
-/// Whether an event is more than a number of a Key that is not here: it was unplugged before, or never plugged in.
+/// Whether to show an event: changes of a Key that is not plugged in are shown only when it is unplugged.
+/// `unplugged` has the paths of the Keys whose unplug was shown.
 fn is_news(unplugged: &mut BTreeSet<String>, event: &WatchEvent) -> bool {
     match event {
         WatchEvent::KeyAdded { key } | WatchEvent::KeyChanged { key } if !key.present => {
@@ -72,7 +73,7 @@ fn is_news(unplugged: &mut BTreeSet<String>, event: &WatchEvent) -> bool {
     }
 }
 
-/// An event for people; empty where it would tell them nothing.
+/// Describes an event; empty if there is nothing to show.
 fn line(state: &State, event: &WatchEvent) -> String {
     match event {
         WatchEvent::KeyAdded { key } if key.present => format!("plugged in: {}", describe(key)),
@@ -94,12 +95,12 @@ fn line(state: &State, event: &WatchEvent) -> String {
             decisions.iter().map(|d| decision(state, d)).collect::<Vec<_>>().join("\n          ")
         }
         WatchEvent::RightsConfirmed { key_id, rights } => confirmed(state, key_id, rights),
-        WatchEvent::DaemonGone => "the daemon left; it comes back with the next plug".into(),
-        WatchEvent::DaemonBack => "the daemon is there".into(),
+        WatchEvent::DaemonGone => "the daemon stopped; the next plug starts it".into(),
+        WatchEvent::DaemonBack => "the daemon is running".into(),
     }
 }
 
-/// What Locks said of a Key: the first of them by its id, the others as a number.
+/// Describes confirmations of a Key's rights: the first Lock by its id, and the number of others.
 fn confirmed(state: &State, key_id: &str, rights: &[ConfirmedRight]) -> String {
     let key = state.keys.values().find(|key| key.id == key_id);
     let key = key.map_or_else(|| format!("Key {key_id}"), Key::label);
@@ -116,7 +117,7 @@ fn confirmed(state: &State, key_id: &str, rights: &[ConfirmedRight]) -> String {
     format!("{key}: {}", told.collect::<Vec<_>>().join("; "))
 }
 
-/// A Key with its state, unless the label tells it already.
+/// Labels a Key, with its state unless the label contains it.
 fn describe(key: &Key) -> String {
     match key.state.known() {
         Some(KeyState::Blank) => key.label(),
@@ -143,16 +144,16 @@ fn offer(state: &State, job: &Serialization) -> String {
 fn step(job: &Serialization) -> String {
     let name = if job.name.is_empty() { "new Key" } else { &job.name };
     let text = match &job.step {
-        Word::Known(Step::Kind) => "waits for its kind",
-        Word::Known(Step::Name) => "waits for its name",
-        Word::Known(Step::Locks) => "waits for its Locks",
-        Word::Known(Step::Review) => "waits for a last look",
-        Word::Known(Step::Pins) => "waits for PINs",
+        Word::Known(Step::Kind) => "is waiting for its kind",
+        Word::Known(Step::Name) => "is waiting for its name",
+        Word::Known(Step::Locks) => "is waiting for its Locks",
+        Word::Known(Step::Review) => "is waiting for confirmation",
+        Word::Known(Step::Pins) => "is waiting for PINs",
         Word::Known(Step::Writing) => "is being written; leave both Keys plugged in",
         Word::Known(Step::Finished) => "is finished",
         Word::Known(Step::Cancelled) => "was cancelled",
         Word::Known(Step::Failed) => "failed",
-        Word::Known(Step::AwaitingKey) => "waits for a Key that was unplugged",
+        Word::Known(Step::AwaitingKey) => "is waiting for a Key that was unplugged",
         Word::Unknown(word) => word,
     };
     let why = outcome(job);
@@ -163,7 +164,7 @@ fn outcome(job: &Serialization) -> String {
     job.outcome.as_ref().map(|outcome| outcome.text.clone()).unwrap_or_default()
 }
 
-/// How far a write is.
+/// Draws the progress of a write.
 pub fn bar(stage: &Word<Stage>, progress: Progress) -> String {
     let Progress { done, total } = progress;
     let full = (BAR * u64::from(done)).checked_div(u64::from(total)).unwrap_or_default();
@@ -171,7 +172,7 @@ pub fn bar(stage: &Word<Stage>, progress: Progress) -> String {
     format!("[{cells}] {done}/{total} {stage}")
 }
 
-/// A pair without an offer, for people: why, and what to do.
+/// Explains why a pair has no offer, and what to do.
 pub fn decision(state: &State, decision: &Decision) -> String {
     let other = label(state, &decision.other);
     let pair = match decision.issuer.as_str() {
@@ -213,7 +214,7 @@ mod tests {
         let mut unplugged = BTreeSet::new();
         let mut news = |event: &WatchEvent| is_news(&mut unplugged, event);
         assert!(news(&changed(true)) && news(&changed(false)));
-        // What changes now is how many Locks admit it.
+        // Now only the number of Locks that admit it changes.
         assert!(!news(&changed(false)) && !news(&changed(false)));
         assert!(news(&changed(true)) && news(&changed(true)) && news(&changed(false)));
         assert!(!news(&WatchEvent::KeyRemoved { key: key(false) }));

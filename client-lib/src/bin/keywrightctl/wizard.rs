@@ -1,4 +1,4 @@
-//! `wizard`: the wizard's way, with a person who answers.
+//! `wizard`: makes a Key interactively.
 
 use std::collections::BTreeSet;
 
@@ -21,10 +21,10 @@ use crate::{
     watch,
 };
 
-/// Finds a pair, asks, and makes the Key.
+/// Chooses a pair, asks the questions, and makes the Key.
 pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     if !terminal::is_interactive() {
-        let text = "no terminal to ask at; `keywrightctl serialize` asks nothing";
+        let text = "there is no terminal to ask at; use `keywrightctl serialize --yes`";
         return Err(Failure::Usage(text.into()));
     }
     client.version().await?;
@@ -37,13 +37,13 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
         driven = drive(&mut wizard, first, &mut person) => driven,
         _ = tokio::signal::ctrl_c() => {
             person.job_ended(CodeState::Later);
-            Err(Failure::refused("stopped here; what was begun stays with the daemon"))
+            Err(Failure::refused("interrupted; the daemon keeps the job, run `keywrightctl wizard` to continue it"))
         }
     };
     let job = match driven {
         Ok(job) => job,
         Err(failure) => {
-            // Nothing was said about giving up: the offer stays, for another try.
+            // The person did not cancel: the offer stays for another try.
             let _ = wizard.release().await;
             return Err(failure);
         }
@@ -52,7 +52,7 @@ pub async fn run(client: &Client, output: &mut Output) -> Result<(), Failure> {
     output.show(&job, || self::result(&job, key))
 }
 
-/// The serialization to drive: an offer, or a new Master, waited for where there is none.
+/// Chooses the serialization to drive: an offer or a new Master. Waits until there is one.
 async fn choose(client: &Client) -> Result<String, Failure> {
     let mut watch = Watch::start(client).await?;
     let mut last_text = String::new();
@@ -89,7 +89,7 @@ fn may_change_offers(event: &WatchEvent) -> bool {
     }
 }
 
-/// A blank Key can become a new Master where nobody is there to issue.
+/// Offers to make a blank Key a new Master if only blank Keys are plugged in.
 async fn new_master(client: &Client, state: &State) -> Result<Option<String>, Failure> {
     let present: Vec<&Key> = state.keys.values().filter(|key| key.present).collect();
     if present.iter().any(|key| key.state != KeyState::Blank) {
@@ -119,7 +119,9 @@ fn why_no_offer(state: &State) -> String {
     for decision in &state.decisions {
         text.push_str(&format!("{}\n", watch::decision(state, decision)));
     }
-    text.push_str("Plug in a Master or Backup Key and the Key to be made. Waiting; Ctrl-C ends.");
+    text.push_str(
+        "Plug in a Master or Backup Key and the Key to be made. Waiting; press Ctrl-C to stop.",
+    );
     text
 }
 
@@ -138,7 +140,7 @@ async fn choose_offer(state: &State, offers: &[&Serialization]) -> Result<String
     Ok(offers[chosen].path.clone())
 }
 
-/// Asks which of these, and returns its place.
+/// Asks for one of these and returns its index.
 async fn choice(labels: impl ExactSizeIterator<Item = String>) -> Result<usize, Failure> {
     let count = labels.len();
     for (number, label) in (1..).zip(labels) {
@@ -148,7 +150,7 @@ async fn choice(labels: impl ExactSizeIterator<Item = String>) -> Result<usize, 
         let answer = ask("Which? ").await?.parse::<usize>().ok();
         match answer.and_then(|number| number.checked_sub(1)).filter(|place| *place < count) {
             Some(place) => return Ok(place),
-            None => say("Please give one of the numbers."),
+            None => say("Please enter one of the numbers."),
         }
     }
 }
@@ -156,24 +158,24 @@ async fn choice(labels: impl ExactSizeIterator<Item = String>) -> Result<usize, 
 /// A person at the terminal.
 struct Person {
     client: Client,
-    /// Shown when all else is said, so that it does not scroll away.
+    /// The recovery code, shown at the very end so that it does not scroll away.
     code: Option<Pin>,
-    /// The last PIN was.
+    /// Whether the last PIN was refused.
     last_pin_refused: bool,
 }
 
 impl Answers for Person {
     async fn kind(&mut self, kinds: &[Kind]) -> Result<Kind, Failure> {
         if let [only] = kinds {
-            say(&format!("It becomes a {only} Key."));
+            say(&format!("It will be a {only} Key."));
             return Ok(*only);
         }
-        say("  backup  a peer of the Master: equal rights on every Lock, may make Keys");
-        say("  sub     may access the Locks that you choose");
+        say("  backup  has the Master's rights: access to every Lock, can make Keys");
+        say("  sub     has access to the Locks that you choose");
         loop {
             match ask("Backup or sub? ").await?.to_lowercase().parse() {
                 Ok(kind) if kinds.contains(&kind) => return Ok(kind),
-                _ => say("Please give one of these words."),
+                _ => say("Please enter one of these words."),
             }
         }
     }
@@ -204,7 +206,7 @@ impl Answers for Person {
                         chosen.into_iter().map(|index| locks[index].id.clone()).collect(),
                     ));
                 }
-                None => say("Please give numbers of the list, such as 1,3 or 2-5."),
+                None => say("Please enter numbers from the list, such as 1,3 or 2-5."),
             }
         }
     }
@@ -217,7 +219,7 @@ impl Answers for Person {
         if confirm("Change something?").await? {
             return Ok(Verdict::Change);
         }
-        Err(Failure::named(ErrorName::Cancelled, "not written, as you answered"))
+        Err(Failure::named(ErrorName::Cancelled, "nothing was written, as you answered"))
     }
 
     async fn pin(&mut self, who: &Word<Who>, key: Option<&Key>) -> Result<Pin, Failure> {
@@ -239,14 +241,16 @@ impl Answers for Person {
         let text = match code {
             CodeState::No => return,
             CodeState::Yes => "It unblocks this Key's PIN.",
-            CodeState::Later => "It unblocks this Key's PIN once the job has gone on to its end.",
+            CodeState::Later => {
+                "It unblocks this Key's PIN once the job is continued and finished."
+            }
             CodeState::Unknown => {
-                "It may unblock this Key's PIN; the PUK from before may still be in force instead."
+                "It may unblock this Key's PIN; if it does not, the previous PUK is still in force."
             }
         };
         say("");
         say(&format!("Recovery code: {}", String::from_utf8_lossy(shown.as_bytes())));
-        say(&format!("{text} It is shown only now and stored nowhere: write it down."));
+        say(&format!("{text} It is shown only once and stored nowhere: write it down."));
     }
 
     fn may_retry(&mut self, failure: &Failure, _: &Wizard) -> bool {
@@ -262,7 +266,7 @@ impl Answers for Person {
         if again {
             say(&failure.message().unwrap_or_default());
         }
-        // The refusal has said how many tries are left; what was seen of the Key may be older.
+        // The refusal states the tries left; the Key's property may be older.
         self.last_pin_refused = failure.is(ErrorName::PinInvalid);
         again
     }
@@ -276,7 +280,7 @@ impl Answers for Person {
     }
 }
 
-/// Numbers and ranges of a list with so many lines, as indices; None where one is not in it.
+/// Parses numbers and ranges (from 1) into indices (from 0); None if one is not in a list of this many lines.
 fn numbers(answer: &str, lines: usize) -> Option<BTreeSet<usize>> {
     let mut chosen = BTreeSet::new();
     for part in answer.split([',', ' ']).filter(|part| !part.is_empty()) {
@@ -290,7 +294,7 @@ fn numbers(answer: &str, lines: usize) -> Option<BTreeSet<usize>> {
     (!chosen.is_empty()).then_some(chosen)
 }
 
-/// What will be written, for people.
+/// Describes what will be written.
 pub fn summary(review: &Review) -> String {
     let kind = review.kind.map_or("new", Kind::as_str);
     let mut text = format!("{kind} Key {:?}", review.name);
@@ -307,7 +311,7 @@ pub fn summary(review: &Review) -> String {
     text
 }
 
-/// Whose PIN, for people.
+/// Describes which PIN is asked for.
 pub fn whose(who: &Word<Who>, key: Option<&Key>) -> String {
     let label = key.map_or_else(|| "the Key".to_owned(), Key::label);
     match who.known() {
@@ -316,7 +320,8 @@ pub fn whose(who: &Word<Who>, key: Option<&Key>) -> String {
     }
 }
 
-/// Asks for a PIN, with the tries left where they are known for sure; for a new one twice.
+/// Asks for a PIN; a new one is asked for twice. `known` says whether the Key's number of tries is up to date and
+/// can be shown.
 pub async fn ask_pin(who: &Word<Who>, key: Option<&Key>, known: bool) -> Result<Pin, Failure> {
     let tries = match key {
         Some(key) if known && *who != Who::CandidateNew && key.pin_retries >= 0 => {
@@ -331,7 +336,7 @@ pub async fn ask_pin(who: &Word<Who>, key: Option<&Key>, known: bool) -> Result<
     }
 }
 
-/// Tells of what happens without anybody's answer.
+/// Reports a step that needs no answer.
 pub fn report(situation: &Situation) {
     match situation {
         Situation::Writing { stage, progress } => {
@@ -347,7 +352,7 @@ pub fn report(situation: &Situation) {
     }
 }
 
-/// What was made, for people.
+/// Describes the Key that was made.
 pub fn result(job: &Serialization, key: Option<&Key>) -> String {
     let kind = job.kind.map(|kind| kind.to_string()).unwrap_or_default();
     let id = key.map(|key| key.id.as_str()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A private bus that ends with the test.
+//! A private `dbus-daemon` that ends with the test.
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,7 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A `dbus-daemon` of our own, on which everything is allowed.
+/// A `dbus-daemon` on which everything is allowed.
 pub struct PrivateBus {
     daemon: Child,
     address: String,

@@ -1,4 +1,4 @@
-//! The fake's serialization: the steps of the contract without the token.
+//! The fake's serialization: all steps, without a token.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use zbus::{Connection, Fd, ObjectPath, OwnedFd, OwnedVariant, Variant, interface
 
 use super::{BLANK, Fake, Key, Refusal, changed, secret};
 
-/// What the object shows.
+/// The object's properties.
 #[derive(Clone, Default)]
 pub struct State {
     issuer: String,
@@ -36,11 +36,6 @@ impl State {
             stage: "checking",
             ..Self::default()
         }
-    }
-
-    /// Started by hand: the same, and a Master has no issuer.
-    pub fn started(issuer: &str) -> Self {
-        Self::offer(issuer)
     }
 
     fn is_master(&self) -> bool {
@@ -76,7 +71,7 @@ impl Job {
         self.0.world().job.clone()
     }
 
-    /// Changes the state and says so, in one signal.
+    /// Changes the state and announces it in one signal.
     async fn change(&self, connection: &Connection, change: impl FnOnce(&mut State)) {
         let state = {
             let mut world = self.0.world();
@@ -98,7 +93,7 @@ impl Job {
         let failed = self.0.world().outcome.clone();
         let puk = self.0.world().puk;
         if failed.is_none() {
-            // The Key got its id: same path, other properties.
+            // The Key has its id now: same path, other properties.
             let server = connection.object_server();
             server.remove::<Key, _>(BLANK).await.unwrap();
             server.at(BLANK, Key::sub()).await.unwrap();
@@ -289,7 +284,7 @@ impl Job {
         self.0.call("ProvidePin", format!("{who} {pin}"))?;
         self.change(connection, |job| {
             job.pins_needed.retain(|needed| *needed != who);
-            // The factory PIN: a new one is needed as well.
+            // The factory PIN: a new PIN is needed as well.
             if who == "candidate" && pin == "123456" {
                 job.pins_needed.push("candidate-new");
             }

@@ -1,4 +1,4 @@
-//! A daemon that is not one: it follows the contract's shapes and does what a test tells it.
+//! A fake daemon with the D-Bus interfaces of `docs/dbus.md`, controlled by the test.
 
 pub mod bus;
 mod job;
@@ -30,7 +30,7 @@ pub const LOCKS: [(&str, &str); 3] = [
     ("10cb0000000000000000000000000003", "Gate"),
 ];
 
-/// A refusal by name.
+/// A refusal: D-Bus error name and text.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub name: &'static str,
@@ -49,16 +49,16 @@ impl zbus::DBusError for Refusal {
     }
 }
 
-/// What a test sets, and what was called.
+/// What a test sets, and the calls received.
 #[derive(Default)]
 pub struct World {
-    /// Members that are refused, and how.
+    /// Methods to refuse, and the refusal.
     pub refuse: BTreeMap<&'static str, Refusal>,
-    /// Calls, in order, with their arguments as text.
+    /// Calls received, in order, with their arguments as text.
     pub calls: Vec<String>,
-    /// How the write ends, instead of well.
+    /// Outcome with which the write fails; None: it succeeds.
     pub outcome: Option<(String, String)>,
-    /// What its outcome says of the PUK, where it says something.
+    /// The outcome detail `puk`, if there is one.
     pub puk: Option<&'static str>,
     pub job: job::State,
 }
@@ -72,7 +72,7 @@ impl Fake {
         self.0.lock().unwrap()
     }
 
-    /// Has a member refused from now on.
+    /// Refuses a method from now on.
     pub fn refuse(&self, member: &'static str, error: ErrorName, text: &str) {
         let refusal = Refusal { name: error.full(), text: text.into() };
         self.world().refuse.insert(member, refusal);
@@ -88,7 +88,7 @@ impl Fake {
         world.refuse.get(member).map_or(Ok(()), |refusal| Err(refusal.clone()))
     }
 
-    /// Serves on a connection that is being built: everything before the name.
+    /// Serves the objects on a new connection; requests the bus name last, if `name` is set.
     pub async fn serve(&self, builder: Builder<'_>, name: bool) -> Connection {
         let connection = builder.build().await.unwrap();
         let server = connection.object_server();
@@ -102,14 +102,14 @@ impl Fake {
         connection
     }
 
-    /// Offers backup or sub for the pair.
+    /// Offers the pair, as Backup or Sub Key.
     pub async fn offer(&self, connection: &Connection) {
         self.world().job = job::State::offer(MASTER);
         connection.object_server().at(JOB, Job(self.clone())).await.unwrap();
     }
 }
 
-/// One `PropertiesChanged` for what changed together.
+/// Emits one `PropertiesChanged` signal.
 pub async fn changed(
     connection: &Connection,
     path: &str,
@@ -128,7 +128,7 @@ pub async fn changed(
         .unwrap();
 }
 
-/// The bytes behind a descriptor, read as the contract says: from offset 0.
+/// Reads the bytes behind a descriptor, from offset 0.
 pub fn secret(fd: OwnedFd) -> String {
     use std::io::{Read, Seek};
     let mut file = std::fs::File::from(std::os::fd::OwnedFd::from(fd));
@@ -167,7 +167,7 @@ impl Manager {
             options.iter().map(|(name, value)| format!("{name}={}", &**value)).collect();
         options.sort();
         self.0.call("StartSerialization", format!("{issuer} {candidate} {options:?}"))?;
-        self.0.world().job = job::State::started(issuer.as_str());
+        self.0.world().job = job::State::offer(issuer.as_str());
         connection.object_server().at(JOB, Job(self.0.clone())).await.unwrap();
         Ok(OwnedObjectPath::try_from(JOB).unwrap())
     }
@@ -227,7 +227,7 @@ impl Manager {
     }
 }
 
-/// A Key that only shows itself.
+/// A Key with fixed properties.
 pub struct Key {
     id: &'static str,
     name: &'static str,

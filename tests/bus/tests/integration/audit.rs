@@ -262,7 +262,7 @@ async fn papers_that_do_not_verify_are_logged_and_do_not_fill_the_log() {
 async fn keywrightctl_checks_the_log_with_and_without_a_daemon() {
     let mut station = Station::start().await;
     let none = station.ctl(&["audit", "verify"]).await.done().stdout;
-    assert!(none.contains("no event yet"), "{none}");
+    assert!(none.contains("no events yet"), "{none}");
     let (_master, _) = master(&mut station).await;
     let noted = station.ctl(&["--json", "audit", "verify"]).await.json();
     assert_eq!((&noted["events"], &noted["first"]), (&4.into(), &0.into()));
@@ -284,7 +284,7 @@ async fn keywrightctl_checks_the_log_with_and_without_a_daemon() {
     station.daemon.stop().await;
     let said =
         station.ctl(&["audit", "verify", "@exported", "--expect", &noted]).await.done().stdout;
-    assert!(said.contains("The log is whole: 5 events"), "{said}");
+    assert!(said.contains("The log is intact: 5 events"), "{said}");
     let cut: String = lines.lines().take(3).map(|line| format!("{line}\n")).collect();
     station.write("cut", &cut);
     station.ctl(&["audit", "verify", "@cut"]).await.done();

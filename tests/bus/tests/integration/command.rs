@@ -236,7 +236,7 @@ async fn of_two_blank_keys_a_person_says_which_becomes_the_master() {
     let mut person = station.ctl_at_terminal("wizard");
     person.see("Only blank Keys are plugged in").await;
     person.answer("Which?", "3").await;
-    person.see("Please give one of the numbers.").await;
+    person.see("Please enter one of the numbers.").await;
     person.answer("Which?", "2").await;
     person.answer("Its name:", "Root").await;
     person.answer("Write it? [y/N]", "y").await;
@@ -344,5 +344,5 @@ async fn rights_and_families_are_managed_by_script() {
     let by_spare = ["--issuer", "Spare", "--issuer-pin-file", "@pin"];
     station.ctl(&with(&["lock", "remove", "gate", "--yes"], &by_spare)).await.done();
     let shown = station.ctl(&["family", "show"]).await.done().stdout;
-    assert!(shown.contains("a place in the CRL") && shown.contains("Root"), "{shown}");
+    assert!(shown.contains("CRL entry") && shown.contains("Root"), "{shown}");
 }

@@ -231,7 +231,7 @@ pub async fn last_try_and_blocked_pin_are_found() {
         let change = key.change_pin(pins::pipe(wrong), pins::pipe("135791")).await;
         change.unwrap_err();
     }
-    assert_warns(&findings(), "takes one more wrong PIN", "give the right PIN");
+    assert_warns(&findings(), "has one PIN try left", "enter the right PIN");
     machine.unplug(master).await;
     master = machine.plug(MASTER).await;
     machine.until_state(&master.path, "master").await;
