@@ -116,7 +116,10 @@ async fn serialize_starts_a_master_without_an_offer() {
         calls[0],
         format!("StartSerialization / {BLANK} [\"kind=\\\"master\\\"\", \"name=\\\"Root2\\\"\"]")
     );
-    assert!(!calls.iter().any(|call| call == "TakeRecoveryCode"), "nobody would keep it");
+    assert!(
+        !calls.iter().any(|call| call == "TakeRecoveryCode"),
+        "it has no place to be written to"
+    );
     assert!(ran.stdout.starts_with("Root2 is a master Key now"), "{}", ran.stdout);
 }
 

@@ -1,4 +1,4 @@
-//! The family's card where the family has very many Locks: AddLock, which renews it, and a Backup Key, which gets one.
+//! Measures the family card with 100,000 Locks: AddLock, which renews it, and a Backup Key, which gets one.
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ use crate::{
     token_log,
 };
 
-/// Locks added: as many as renew the card in one plug.
+/// Number of Locks added: as many as the daemon renews the card for during one plug.
 const ADDED: u8 = 4;
 
-/// Adds Locks to a family of 100,000 and makes a Backup Key. The Master was plugged in after its last AddLock.
+/// Adds Locks to a family of 100,000 and makes a Backup Key. The Master has to be plugged in again after its last AddLock.
 pub async fn measure(station: &mut Station, master: &Plugged) -> Vec<Row> {
     job::peak(station);
     let written =
@@ -37,7 +37,7 @@ pub async fn measure(station: &mut Station, master: &Plugged) -> Vec<Row> {
     let answers = Answers::backup("backup");
     let (backup, time, peaks) = job::make(station, master, "backup", &answers).await;
     assert_eq!(written(station, "backup"), 1, "it carries a card");
-    // Two issuers at once would leave it open whose offer the next one is.
+    // With two issuers the next offer could be of either.
     station.unplug(backup).await;
     let peak = peaks.iter().map(|(_, peak)| *peak).max().unwrap_or_default();
     let times = |what: &str, samples: &Samples| {

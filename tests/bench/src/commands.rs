@@ -1,4 +1,4 @@
-//! How many commands go to tokens, which, and why.
+//! Counts and names the commands that go to tokens, with the reason for each.
 
 use std::{
     path::Path,
@@ -22,14 +22,14 @@ use crate::{
     token_log::{self, Command, is_command},
 };
 
-/// Commands to a blank Key before its offer: SELECT, 9A, 9C and CHUID. [`count_before_offer`] counts them.
+/// Number of commands to a blank Key before its offer: SELECT, 9A, 9C and CHUID. [`count_before_offer`] verifies it.
 pub const COMMANDS_BEFORE_OFFER: usize = 4;
-/// No offer within this time: it waits for the command that is held back.
+/// If no offer comes within this time, it depends on the command that is held back.
 const NO_OFFER: Duration = Duration::from_secs(1);
-/// After this time without a command a token is taken to be at rest.
+/// A token without a command for this time is taken to be idle.
 const REST: Duration = Duration::from_millis(500);
 
-/// One line of the list of a job's commands.
+/// A command in the list of a job's commands.
 #[derive(Debug, Clone)]
 pub struct Line {
     phase: Phase,
@@ -38,7 +38,7 @@ pub struct Line {
     why: &'static str,
 }
 
-/// Commands before the offer, and to all properties.
+/// Counts the commands before the offer, and until all properties are read.
 pub async fn measure() -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = with_lock(&mut station).await;
@@ -59,7 +59,7 @@ pub async fn measure() -> Vec<Row> {
     rows
 }
 
-/// Holds back one command after another until the offer comes without it.
+/// Finds the number of commands that an offer needs: holds back the commands after the first `n` for growing `n`.
 async fn count_before_offer(station: &Station) -> u64 {
     let mut offers = Offers::listen(&station.bus.connect().await).await;
     for n in 1..=20 {
@@ -71,7 +71,7 @@ async fn count_before_offer(station: &Station) -> u64 {
             station.client.serialization(&job).await.cancel().await.unwrap();
             return n;
         }
-        // It comes now: not to be taken for the next one's.
+        // The offer comes now; it must not be counted for the next try.
         let (job, _) = offers.next_offer(NO_OFFER).await.expect("an offer");
         station.client.serialization(&job).await.cancel().await.unwrap();
         drop((card, key));
@@ -79,7 +79,7 @@ async fn count_before_offer(station: &Station) -> u64 {
     panic!("no offer before 20 commands")
 }
 
-/// Passes `n` commands on, with all their pieces; the next one waits until the channel is closed.
+/// Forwards `n` commands with all their pieces; the next one waits until the channel is closed.
 fn hold_after(n: u64, held: mpsc::Receiver<()>) -> Script {
     let mut commands = 0;
     Box::new(move |_, message| {
@@ -97,7 +97,7 @@ async fn all_properties(key: &Plugged, what: &str) -> Row {
     Row::count(format!("commands to all properties of a {what} Key"), Goal::at_most(9.0), count)
 }
 
-/// Everything that went to a token, once nothing more does.
+/// Returns the commands to a token once it is idle.
 async fn commands_until_idle(key: &Plugged) -> Vec<Exchange> {
     let mut exchanges = Vec::new();
     loop {
@@ -110,8 +110,8 @@ async fn commands_until_idle(key: &Plugged) -> Vec<Exchange> {
     }
 }
 
-/// All commands of a whole Sub and a whole Backup Key, from the plug of both tokens on. The goal is
-/// about the job: what a plug costs has goals of its own.
+/// Lists all commands that making a Sub Key and a Backup Key needs, from the plug of both tokens on. The goals exclude
+/// the plugs, which have goals of their own.
 pub async fn whole_jobs() -> (Vec<Row>, Vec<(&'static str, Vec<Line>)>) {
     let jobs = [("Sub", Answers::sub("Sub", &[]), 40.0), ("Backup", Answers::backup("B"), 60.0)];
     let (mut rows, mut lists) = (Vec::new(), Vec::new());
@@ -178,7 +178,7 @@ async fn plug_logged(station: &mut Station, name: &str, log: &Path) -> Plugged {
     key
 }
 
-/// Finds the reason of each, by its place and how often it came there before.
+/// Finds the reason for each command, by its phase, its token and how often it came there before.
 fn explain(placed: Vec<(Phase, Who, String)>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (phase, who, name) in placed {
@@ -191,7 +191,7 @@ fn explain(placed: Vec<(Phase, Who, String)>) -> Vec<Line> {
     lines
 }
 
-/// The list of one job's commands.
+/// Formats the list of a job's commands.
 pub fn list(title: &str, lines: &[Line], markdown: bool) -> String {
     let numbers: Vec<_> = (1..=lines.len()).map(|number| number.to_string()).collect();
     let cells: Vec<[&str; 5]> = lines

@@ -1,4 +1,4 @@
-//! Two Keys plugged in and pulled out again and again: what the daemon keeps of it.
+//! Measures the daemon's memory growth while two Keys are plugged in and pulled out many times.
 
 use keywright_bus_tests::Station;
 
@@ -7,10 +7,10 @@ use crate::{
     table::{Goal, Row},
 };
 
-/// First cycles that are not counted: pools and caches fill.
+/// Cycles that are not counted, while pools and caches fill.
 const WARM_UP: usize = 50;
 
-/// By how much the daemon grows in that many cycles of a Master and a blank Key.
+/// Measures the growth over `cycles` cycles of a Master and a blank Key.
 pub async fn measure(cycles: usize) -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;

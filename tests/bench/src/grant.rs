@@ -1,4 +1,4 @@
-//! What one Lock of many gets of a statement, with software keys: its size, and how long judging it takes.
+//! Measures the grant that one of 100,000 Locks gets: its size, and the time to verify it. Signs with software keys.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::table::{Goal, Row, Samples};
 
-/// Locks of the statement.
+/// Number of Locks in the statement.
 const LOCKS: u32 = 100_000;
 
-/// Of one Sub Key at 100,000 Locks.
+/// Measures a grant of one Sub Key with rights on 100,000 Locks.
 pub fn measure(repeats: usize) -> Vec<Row> {
     let (issuing, access) = (key(1), key(2));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -1,5 +1,4 @@
-//! A group of 10,000 Locks costs its issuer one signature. A test, because nobody has to measure it: it stands here for the
-//! loader, which fills a registry as no token could.
+//! Tests that rights on a group of 10,000 Locks cost one signature. It is in this crate because it needs the loader.
 
 use std::collections::HashMap;
 
@@ -8,10 +7,10 @@ use keywright_bus_tests::{
     pins::{self, PIN},
 };
 
-use crate::{loader, token_log};
+use crate::{lists::read_all, loader, token_log};
 
 const LOCKS: usize = 10_000;
-/// The longest page.
+/// Rows per page, as many as are allowed.
 const PAGE: u32 = 1_000;
 
 #[tokio::test]
@@ -32,17 +31,10 @@ async fn rights_on_a_group_of_10000_locks_cost_one_signature() {
     station.until_state(&master.path, "master").await;
 
     let manager = station.client.manager().await;
-    let (mut ids, mut after) = (Vec::new(), String::new());
-    loop {
-        let (rows, next) = manager.list_locks(HashMap::new(), &after, PAGE).await.unwrap();
-        ids.extend(rows.into_iter().map(|row| row.0));
-        after = next;
-        if after.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(ids.len(), LOCKS);
-    let all: Vec<_> = ids.iter().map(String::as_str).collect();
+    let locks =
+        read_all(async |after| manager.list_locks(HashMap::new(), &after, PAGE).await).await;
+    assert_eq!(locks.len(), LOCKS);
+    let all: Vec<_> = locks.iter().map(|row| row.0.as_str()).collect();
     let set = manager.set_group(&family, "Town", &all, &[]).await;
     assert_eq!(set.unwrap() as usize, LOCKS);
     let (request, locks) = (certs::request("phone"), [&*gate]);
@@ -54,17 +46,9 @@ async fn rights_on_a_group_of_10000_locks_cost_one_signature() {
     let town = ["group:Town"];
     manager.change_rights(&master.path, &key, &town, &[], pins::pipe(PIN)).await.unwrap();
     assert_eq!(signatures() - before, 1);
-    let (mut rights, mut after) = (0, String::new());
-    loop {
-        let (rows, next) = manager.list_rights(&key, &after, PAGE).await.unwrap();
-        rights += rows.iter().filter(|row| row.2 == "pending").count();
-        after = next;
-        if after.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(rights, LOCKS);
-    // And away again.
+    let rights = read_all(async |after| manager.list_rights(&key, &after, PAGE).await).await;
+    assert_eq!(rights.iter().filter(|row| row.2 == "pending").count(), LOCKS);
+    // Remove the rights again.
     let without = manager.change_rights(&master.path, &key, &[], &town, pins::pipe(PIN)).await;
     without.unwrap();
     assert_eq!(signatures() - before, 2);

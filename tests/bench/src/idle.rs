@@ -1,4 +1,4 @@
-//! The daemon at rest: memory, and threads that should sleep.
+//! Measures the idle daemon: memory, and wake-ups of its threads.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::{
     table::{Goal, Row},
 };
 
-/// sled's own threads, which cannot be turned off: by the name it gives them.
+/// Name prefix of sled's threads, which cannot be turned off.
 const STORE_THREAD: &str = "sled-io";
-/// After the last thing that was asked of it.
+/// Time after the last call before the measurement begins.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Watches for `window` a daemon of which nothing is asked.
+/// Watches an idle daemon for `window`.
 pub async fn measure(station: &Station, what: &str, window: Duration) -> Vec<Row> {
     let pid = station.daemon.pid();
     sleep(SETTLE).await;

@@ -1,4 +1,4 @@
-//! Sub Keys for few and for very many Locks: from the last PIN to `finished`.
+//! Measures making Sub Keys for 1, 1,000 and 100,000 Locks, from the last PIN to `finished`.
 
 use std::{collections::HashSet, path::PathBuf, time::Duration};
 
@@ -10,19 +10,20 @@ use keywright_bus_tests::{
 use zbus::OwnedObjectPath;
 
 use crate::{
+    lists::read_all,
     offers::Offers,
     process,
     table::{Goal, Row, Samples},
     token_log,
 };
 
-/// What a slow token takes for a signature, in milliseconds.
+/// Time that a slow token takes for a signature, in milliseconds.
 pub const SIGNATURE: &str = "50";
-/// How many Locks the Sub Keys are for.
+/// Numbers of Locks of the Sub Keys.
 const SIZES: [usize; 3] = [1, 1_000, 100_000];
 
-/// Makes Sub Keys on a station with 100,000 Locks, `repeats` times for each number of Locks. Returns
-/// a Sub Key for all of them too.
+/// Makes Sub Keys on a station with 100,000 Locks, `repeats` times for each number of Locks. Also returns a Sub Key with
+/// rights on all Locks.
 pub async fn measure(
     station: &mut Station,
     master: &Plugged,
@@ -64,7 +65,7 @@ pub async fn measure(
     (rows, last.expect("a Sub Key was made"))
 }
 
-/// The peak of all parts, and of each at the first time.
+/// Rows for the overall peak, and for each part's peak at its first time.
 fn memory_rows(peaks: &[(&'static str, u64)]) -> Vec<Row> {
     let all = peaks.iter().map(|(_, peak)| *peak).max().unwrap_or_default();
     let mut rows = vec![Row::memory("peak RSS (VmHWM), 100,000 Locks", Goal::at_most(100.0), all)];
@@ -76,7 +77,7 @@ fn memory_rows(peaks: &[(&'static str, u64)]) -> Vec<Row> {
     rows
 }
 
-/// The peak since the last call.
+/// Returns the memory peak since the last call, in KiB.
 pub fn peak(station: &Station) -> u64 {
     let pid = station.daemon.pid();
     let peak = process::memory(pid).peak;
@@ -88,7 +89,7 @@ fn signatures(station: &Station) -> u64 {
     token_log::successes(&log(station, "master"), "AUTHENTICATE 9C")
 }
 
-/// Plugs in the Master again, as a token with slow signatures.
+/// Plugs in the Master as a token with slow signatures.
 pub async fn plug_master(station: &mut Station) -> Plugged {
     plug_slow(station, "master").await
 }
@@ -99,12 +100,12 @@ async fn plug_slow(station: &mut Station, name: &str) -> Plugged {
     station.plug_with(name, &options).await
 }
 
-/// What a token that was plugged in here was sent.
+/// Path of the log of a token that was plugged in with [`plug_master`] or [`make`].
 pub fn log(station: &Station, name: &str) -> PathBuf {
     station.dir.path().join(format!("{name}.log"))
 }
 
-/// Makes a Key; answers the time from the last PIN to `finished` too, and the peak of each part.
+/// Makes a Key. Returns it, the time from the last PIN to `finished`, and the memory peak of each part.
 pub async fn make(
     station: &mut Station,
     master: &Plugged,
@@ -130,7 +131,7 @@ pub async fn make(
     (blank, time, peaks)
 }
 
-/// Gives all three PINs; the time runs from the call with the last one.
+/// Enters the PINs; the time runs from the call with the last one to `finished`.
 async fn provide_pins(station: &Station, offers: &mut Offers, job: &OwnedObjectPath) -> Duration {
     let serialization = station.client.serialization(job).await;
     let objects = station.watch.objects().await;
@@ -146,19 +147,13 @@ async fn provide_pins(station: &Station, offers: &mut Offers, job: &OwnedObjectP
     offers.until_step(job, "finished").await - start.expect("a PIN was given")
 }
 
-/// The ids of all Locks, by pages.
+/// Lists the ids of all Locks.
 async fn all_locks(station: &Station) -> Vec<String> {
     let manager = station.client.manager().await;
-    let (mut ids, mut after) = (Vec::new(), String::new());
-    loop {
-        let (rows, next) = manager.list_locks(Options::new(), &after, 1_000).await.unwrap();
-        ids.extend(rows.into_iter().map(|row| row.0));
-        if next.is_empty() {
-            assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "each once");
-            return ids;
-        }
-        after = next;
-    }
+    let rows = read_all(async |after| manager.list_locks(Options::new(), &after, 1_000).await);
+    let ids: Vec<_> = rows.await.into_iter().map(|row| row.0).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "each once");
+    ids
 }
 
 fn thousands(number: usize) -> String {

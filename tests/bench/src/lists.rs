@@ -1,4 +1,4 @@
-//! Pages of long lists, through the bus.
+//! Measures pages of long lists over D-Bus, and reads such lists for other measurements.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use zbus::{ObjectPath, Variant};
 
 use crate::table::{Goal, Row, Samples};
 
-/// Rows a page.
+/// Rows per page.
 const PAGE: u32 = 100;
-/// What is searched for: many, few and no names have it, and one id may begin with it.
+/// Search texts: found in many names, in few, in none, and possibly at the start of an id.
 const QUERIES: [&str; 4] = ["gate", "gate 04999", "no such lock", "0a1b"];
 
-/// Reads `pages` pages of each list, and searches as often, on a station with 100,000 Locks and a
-/// Sub Key for all of them.
+/// Reads `pages` pages of each list and does as many searches, on a station with 100,000 Locks and a Sub Key with rights
+/// on all of them.
 pub async fn measure(station: &Station, sub: &Plugged, pages: usize) -> Vec<Row> {
     let id = station.watch.objects().await.key(&sub.path).unwrap().text("Id");
     let manager = station.client.manager().await;
@@ -48,7 +48,7 @@ pub async fn measure(station: &Station, sub: &Plugged, pages: usize) -> Vec<Row>
     ]
 }
 
-/// Reads `pages` pages of what a serialization for all 100,000 Locks has selected.
+/// Reads `pages` pages of the Locks selected in a serialization for all 100,000 Locks.
 pub async fn measure_selection(station: &mut Station, master: &Plugged, pages: usize) -> Row {
     let blank = station.plug("selection").await;
     let job = station.offer(master, &blank).await;
@@ -66,6 +66,22 @@ pub async fn measure_selection(station: &mut Station, master: &Plugged, pages: u
     }
     station.client.serialization(&job).await.cancel().await.unwrap();
     row("ListLocks with serialization, 100 of 100,000", 5.0, times)
+}
+
+/// Reads a list to its end, `page` by page.
+pub async fn read_all<R, F>(page: impl Fn(String) -> F) -> Vec<R>
+where
+    F: Future<Output = zbus::Result<(Vec<R>, String)>>,
+{
+    let (mut rows, mut after) = (Vec::new(), String::new());
+    loop {
+        let (more, next) = page(after).await.unwrap();
+        rows.extend(more);
+        if next.is_empty() {
+            return rows;
+        }
+        after = next;
+    }
 }
 
 fn row(what: &str, limit: f64, times: Vec<Duration>) -> Row {

@@ -1,4 +1,4 @@
-//! Fills a registry with Locks, which would take hours through a token.
+//! Fills a registry with Locks, which would take hours with a token.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use keywright_proto::Id;
 use keywrightd::registry::{Batch, Filter, Registry};
 use sha2::{Digest, Sha256};
 
-/// Before the point of a P-256 SubjectPublicKeyInfo (RFC 5480).
+/// The bytes before the point in a P-256 SubjectPublicKeyInfo (RFC 5480).
 const SPKI_HEAD: [u8; 27] = *b"\x30\x59\x30\x13\x06\x07\x2A\x86\x48\xCE\x3D\x02\x01\x06\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07\x03\x42\x00\x04";
-/// Locks a commit.
+/// Locks per commit.
 const CHUNK: u32 = 2_000;
 
-/// Adds Locks to the only family of the registry in `state_dir` until it has `total`. They are copies
-/// of its first Lock with keys and names of their own. No daemon may run there.
+/// Adds Locks to the only family of the registry in `state_dir` until it has `total`. They are copies of its first Lock
+/// with other keys and names. No daemon may run on that registry.
 pub fn fill(state_dir: &Path, total: u32) {
     let dir = state_dir.join("registry");
     let registry = Registry::open(&dir).unwrap();
@@ -36,11 +36,11 @@ pub fn fill(state_dir: &Path, total: u32) {
         registry.commit(batch).unwrap();
     }
     drop(registry);
-    // Only a database that was opened once more has the snapshot that a station's has.
+    // sled writes its snapshot when the database is opened again.
     drop(Registry::open(&dir).unwrap());
 }
 
-/// Something of the form of a public key, another one for each number. Nothing verifies with it.
+/// Makes a different value in the form of a public key for each number. It is not a valid key.
 fn identity_key(number: u32) -> Vec<u8> {
     let half = |name: &[u8]| Sha256::new().chain_update(name).chain_update(number.to_be_bytes());
     [&SPKI_HEAD[..], &half(b"x").finalize(), &half(b"y").finalize()].concat()

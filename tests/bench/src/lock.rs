@@ -1,4 +1,4 @@
-//! A Lock at rest with its link: memory, wake-ups and traffic.
+//! Measures an idle Lock with its link: memory, wake-ups and network traffic.
 
 use std::{
     io::{Read, Write},
@@ -20,13 +20,13 @@ use crate::{
     table::{Goal, Row},
 };
 
-/// How often the broker is asked in the measurement, in seconds, and by default.
+/// Interval of the MQTT keep-alive in seconds: in the measurement, and by default.
 const ASKED: (u64, u64) = (10, 300);
 const DAY: u64 = 86_400;
-/// Less than a TLS handshake with certificates on both sides takes, in bytes.
+/// Fewer bytes than a TLS handshake with certificates on both sides needs.
 const HANDSHAKE: u64 = 2_000;
 
-/// Watches for `window` a Lock to which nothing is said.
+/// Watches an idle Lock for `window`.
 pub async fn measure(window: Duration) -> Vec<Row> {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
@@ -37,7 +37,7 @@ pub async fn measure(window: Duration) -> Vec<Row> {
     let broker = Broker::start(station.dir.path(), &root);
     let (port, bytes) = counting(broker.port());
     lock.start_at(&format!("127.0.0.1:{port}"), &broker.ca(), ASKED.0, "");
-    // The handshake and the first messages.
+    // Wait for the handshake and the first messages.
     while bytes.load(Ordering::Relaxed) < HANDSHAKE {
         sleep(Duration::from_millis(20)).await;
     }
@@ -73,7 +73,7 @@ pub async fn measure(window: Duration) -> Vec<Row> {
     rows.into_iter().map(|row| row.of("keywright-lockd idle, with the link")).collect()
 }
 
-/// A port before the broker's that counts what passes, both ways.
+/// Starts a proxy for the broker that counts the bytes in both directions; returns its port and the counter.
 fn counting(broker: u16) -> (u16, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

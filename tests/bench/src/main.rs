@@ -1,11 +1,11 @@
-//! `keywright-bench`: speed and memory of the daemon in one table, measured through the bus on a
-//! private `dbus-daemon`, with real PIV firmware behind the virtual reader.
+//! `keywright-bench`: prints a table of the daemon's speed and memory, measured over D-Bus on a private
+//! `dbus-daemon`, with real PIV firmware behind the virtual reader.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a measurement that cannot go on ends with what was in its way"
+    reason = "a measurement that fails stops the program"
 )]
 
 mod cards;
@@ -38,42 +38,42 @@ use clap::Parser;
 use keywright_bus_tests::Station;
 use table::Row;
 
-/// Measures the daemon that was built beside this program.
+/// Measures the daemon that was built in the same target directory.
 #[derive(Parser)]
 struct Options {
-    /// Print Markdown, as in docs/benchmarks.md.
+    /// Print Markdown, as in docs/benchmarks.md
     #[arg(long)]
     markdown: bool,
-    /// Fewer repetitions, 10 s of idleness instead of 60, and `scale` only where it is named.
+    /// Repeat less often, watch an idle process for 10 s instead of 60, and run `scale` only if it is given
     #[arg(long)]
     quick: bool,
-    /// How many Locks there are for `scale`.
+    /// Number of Locks for `scale`
     #[arg(long, default_value_t = 2_000)]
     locks: usize,
-    /// Only these subjects.
+    /// Measure only these subjects
     #[arg(value_enum)]
     subjects: Vec<Subject>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Subject {
-    /// From the plug to the offer.
+    /// Time from a plug to the offer.
     Plug,
-    /// Commands to tokens.
+    /// Number of commands to tokens.
     Commands,
-    /// Memory after many plugs.
+    /// Memory growth over many plugs.
     Cycles,
-    /// Start and rest with a small registry.
+    /// Start time and idle memory with a small registry.
     Small,
-    /// Jobs, lists, start and rest with 100,000 Locks.
+    /// Jobs, lists and start time with 100,000 Locks.
     Large,
-    /// A Lock at rest with its link, and what it gets of a statement.
+    /// An idle Lock with its link, and the size of a grant.
     Lock,
-    /// 2,000 Locks on one broker, each a process.
+    /// 2,000 Locks on one broker, each a process of its own.
     Scale,
 }
 
-/// How often, and how long.
+/// Number of repetitions of each measurement, and the time for which idle processes are watched.
 struct Repetitions {
     plugs: usize,
     starts: usize,
@@ -102,7 +102,7 @@ impl Repetitions {
     };
 }
 
-/// Locks of the large registry.
+/// Number of Locks in the large registry.
 const LOCKS: u32 = 100_000;
 
 #[tokio::main(flavor = "current_thread")]
@@ -133,7 +133,7 @@ async fn main() -> io::Result<()> {
         rows.extend(grant::measure(repetitions.plugs));
         rows.extend(lock::measure(repetitions.window).await);
     }
-    // It takes some minutes, and some gigabytes.
+    // Needs some minutes and some gigabytes of memory.
     if wanted(Subject::Scale) && (!options.quick || !options.subjects.is_empty()) {
         rows.extend(scale::measure(options.locks).await);
     }
@@ -147,7 +147,7 @@ async fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A registry with a Master and a Lock; both Keys of an offer are plugged in at rest.
+/// Measures with a registry of one Master and one Lock.
 async fn small(repetitions: &Repetitions) -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;
@@ -162,11 +162,12 @@ async fn small(repetitions: &Repetitions) -> Vec<Row> {
     rows
 }
 
+/// Measures with a registry of 100,000 Locks.
 async fn large(repetitions: &Repetitions) -> Vec<Row> {
     let mut station = Station::unwatched(|_| ()).await;
     let master = plug::with_lock(&mut station).await;
     station.unplug(master).await;
-    assert!(station.daemon.stop().await.success(), "SIGTERM ends it in order");
+    assert!(station.daemon.stop().await.success(), "SIGTERM ends it cleanly");
     loader::fill(&station.launch.state_dir, LOCKS);
     station.daemon.restart(station.client.connection()).await;
     let name = "start to name, 100,000 Locks";

@@ -1,5 +1,4 @@
-//! Waiting for offers and steps with as little work as possible: while a time is measured, nothing
-//! else is asked of the daemon.
+//! Waits for offers and steps from signals alone: while a time is measured, the daemon gets no other calls.
 
 use std::{
     collections::HashMap,
@@ -15,18 +14,18 @@ const SERIALIZATION: &str = "org.keywright1.Serialization";
 
 type Properties = HashMap<String, OwnedVariant>;
 
-/// Signals about serializations, as they come.
+/// The stream of signals about serializations.
 pub struct Offers(MessageStream);
 
 impl Offers {
-    /// Listens from now on.
+    /// Subscribes.
     pub async fn listen(connection: &Connection) -> Self {
         let rule = MatchRule::builder().msg_type(zbus::message::Type::Signal);
         let rule = rule.path_namespace(MANAGER_PATH).build().unwrap();
         Self(MessageStream::for_match_rule(rule, connection, None).await.unwrap())
     }
 
-    /// The next new serialization, and when it came; none after `limit`.
+    /// Waits for a new serialization; returns its path and time, or None after `limit`.
     pub async fn next_offer(&mut self, limit: Duration) -> Option<(OwnedObjectPath, Instant)> {
         let offer = async {
             loop {
@@ -39,7 +38,7 @@ impl Offers {
         timeout(limit, offer).await.ok()
     }
 
-    /// Waits until a serialization is at this step, and says when that was.
+    /// Waits until a serialization enters this step; returns the time.
     pub async fn until_step(&mut self, job: &OwnedObjectPath, step: &str) -> Instant {
         loop {
             let (signal, now) = self.next().await;
@@ -55,7 +54,7 @@ impl Offers {
     }
 }
 
-/// The serialization that an InterfacesAdded brings.
+/// Reads the serialization's path from an InterfacesAdded signal.
 fn added(signal: &Message) -> Option<OwnedObjectPath> {
     if signal.header().member()?.as_str() != "InterfacesAdded" {
         return None;
@@ -65,7 +64,7 @@ fn added(signal: &Message) -> Option<OwnedObjectPath> {
     interfaces.contains_key(SERIALIZATION).then_some(path)
 }
 
-/// The Step that a PropertiesChanged of this serialization brings.
+/// Reads the property Step from a PropertiesChanged signal of this serialization.
 fn changed_step(signal: &Message, job: &OwnedObjectPath) -> Option<String> {
     let header = signal.header();
     if header.member()?.as_str() != "PropertiesChanged" || *header.path()? != **job {

@@ -1,4 +1,4 @@
-//! From the plug to the offer: the daemon's own share of the time.
+//! Measures the daemon's share of the time from a plug to the offer.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::{
     token_log::token_time,
 };
 
-/// Far longer than an offer takes.
+/// Far longer than any offer takes.
 const LIMIT: Duration = Duration::from_secs(10);
-/// First plugs that are not counted: programs and caches are cold.
+/// Plugs that are not counted, while caches are cold.
 const WARM_UP: usize = 5;
 
 /// Plugs blank Keys beside a Master with a Lock, one after another.
@@ -28,7 +28,7 @@ pub async fn measure(plugs: usize) -> Vec<Row> {
         let whole = came - card.plugged();
         let token = token_time(&card.take_exchanges(), COMMANDS_BEFORE_OFFER);
         times.push((whole, token));
-        // Without this each would wait for its Key to come back.
+        // Otherwise the job would wait for its Key.
         station.client.serialization(&job).await.cancel().await.unwrap();
         drop((card, key));
     }
@@ -42,7 +42,7 @@ pub async fn measure(plugs: usize) -> Vec<Row> {
     ]
 }
 
-/// A Master with one Lock, plugged in.
+/// Makes a Master with one Lock; it stays plugged in.
 pub async fn with_lock(station: &mut Station) -> Plugged {
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;

@@ -1,4 +1,4 @@
-//! What `/proc` says of a process: memory, and how often its threads were woken.
+//! Reads a process's memory and context switches from `/proc`.
 
 use std::{collections::BTreeMap, fs};
 
@@ -7,18 +7,18 @@ use rustix::process::Pid;
 /// Memory, in kB (1024 bytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Resident now (VmRSS).
+    /// Resident memory (VmRSS).
     pub resident: u64,
-    /// The most that was ever resident (VmHWM).
+    /// Peak of resident memory (VmHWM).
     pub peak: u64,
-    /// Resident now, pages shared with other processes divided among them.
+    /// Proportional set size (Pss): shared pages are divided among the processes that share them.
     pub proportional: u64,
 }
 
-/// Context switches of a thread, both kinds: each is one time that it was put on a processor.
+/// Voluntary and involuntary context switches of each thread, by thread id and name: how often it was scheduled.
 pub type ContextSwitches = BTreeMap<(u32, String), u64>;
 
-/// A process's memory.
+/// Returns a process's memory.
 pub fn memory(pid: Pid) -> Memory {
     let status = read(pid, "status");
     let rollup = read(pid, "smaps_rollup");
@@ -29,12 +29,12 @@ pub fn memory(pid: Pid) -> Memory {
     }
 }
 
-/// Forgets the peak: from now on VmHWM is that of what follows (proc(5), `clear_refs`).
+/// Resets the peak VmHWM (proc(5), `clear_refs`).
 pub fn reset_peak(pid: Pid) {
     fs::write(format!("/proc/{}/clear_refs", pid.as_raw_nonzero()), "5").unwrap();
 }
 
-/// Context switches of all threads, by thread id and name.
+/// Returns the context switches of all threads of a process.
 pub fn context_switches(pid: Pid) -> ContextSwitches {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     let statuses =
@@ -54,7 +54,7 @@ fn read(pid: Pid, file: &str) -> String {
     fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap()
 }
 
-/// The number in the line `<name>: <number> …`.
+/// Returns the number in the line `<name>: <number> …`.
 fn field(status: &str, name: &str) -> u64 {
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let value = value.and_then(|value| value.split_whitespace().next());

@@ -1,27 +1,27 @@
-//! Why each command of a job is needed: by when it is sent, to which token, and its name.
+//! The table of reasons for each command of a job: by phase, token and name.
 
 /// A part of a whole job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The tokens are plugged in and the offer is made.
+    /// From the plug to the offer.
     Plug,
-    /// A person gives PINs.
+    /// PINs are entered and verified.
     Pins,
-    /// From the last PIN on.
+    /// Everything after the last PIN.
     Write,
 }
 
-/// Which token.
+/// The token that gets the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// The one that signs.
+    /// The Key that signs.
     Issuer,
-    /// The one that becomes a Key.
+    /// The token that becomes a Key.
     Candidate,
 }
 
 impl Phase {
-    /// As the list has it.
+    /// Name in the list.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Plug => "plug",
@@ -32,7 +32,7 @@ impl Phase {
 }
 
 impl Who {
-    /// As the list has it.
+    /// Name in the list.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Issuer => "issuer",
@@ -41,22 +41,19 @@ impl Who {
     }
 }
 
-/// One row of the table below: when, to which token (none: either), its name, the name of the
-/// token's command before it (empty: any), and the reason.
+/// A row of the table: phase, token (None: either), name, name of the token's previous command (empty: any), reason.
 type Reason = (Phase, Option<Who>, &'static str, &'static str, &'static str);
 
-/// A command that nobody has explained.
-const UNEXPLAINED: &str =
-    "NOT EXPLAINED: a new command wants a reason in tests/bench/src/reasons.rs";
+/// Printed for a command that is not in the table.
+const UNEXPLAINED: &str = "NOT EXPLAINED: add the reason to tests/bench/src/reasons.rs";
 
 const CANDIDATE: Option<Who> = Some(Who::Candidate);
 const ISSUER: Option<Who> = Some(Who::Issuer);
 const EITHER: Option<Who> = None;
 
-/// Where a command comes several times in a phase, its rows stand in that order; the last one goes
-/// for all further ones.
+/// If a command is sent several times in a phase, its rows are in that order; the last row is used for all further ones.
 const REASONS: &[Reason] = &[
-    // Plug: what the Key is (4), then what is shown of it (3 here, 5 of a blank one, at most 5).
+    // Plug: 4 commands identify the Key, then at most 5 read its properties (3 with this firmware, 5 of a blank Key).
     (Phase::Plug, EITHER, "SELECT", "", "is there a PIV application"),
     (Phase::Plug, EITHER, "GET 5FC105", "", "9A's certificate: whose Key it is"),
     (Phase::Plug, EITHER, "GET 5FC10A", "", "9C's certificate: whether it can issue"),
@@ -66,30 +63,24 @@ const REASONS: &[Reason] = &[
         EITHER,
         "GET METADATA 80",
         "",
-        "factory PIN, tries; empty on this firmware, which ends the questions",
+        "factory PIN, tries; this firmware answers nothing, so no more metadata is read",
     ),
-    (Phase::Plug, EITHER, "VERIFY QUERY", "", "tries of the PIN, where metadata is silent"),
-    (Phase::Plug, EITHER, "GET VERSION", "", "whether its serial number is its own"),
-    (
-        Phase::Plug,
-        EITHER,
-        "GET 5FC10B",
-        "",
-        "of a blank one: is 9D in use, to say so at the review",
-    ),
-    (Phase::Plug, EITHER, "GET 5FC101", "", "the same of 9E"),
+    (Phase::Plug, EITHER, "VERIFY QUERY", "", "tries of the PIN, if there is no metadata"),
+    (Phase::Plug, EITHER, "GET VERSION", "", "whether the token has a serial number of its own"),
+    (Phase::Plug, EITHER, "GET 5FC10B", "", "blank Key: is 9D in use, for a warning at the review"),
+    (Phase::Plug, EITHER, "GET 5FC101", "", "blank Key: is 9E in use"),
     (Phase::Plug, EITHER, "GET SERIAL", "", "its serial number"),
-    // PINs: each is checked at once, and the token is released until the write.
+    // PINs: each is verified at once, then the token is released until the write.
     (Phase::Pins, EITHER, "SELECT", "", "the token was released after its plug"),
-    (Phase::Pins, EITHER, "VERIFY", "", "the PIN is checked at once"),
+    (Phase::Pins, EITHER, "VERIFY", "", "verifies the PIN at once"),
     (
         Phase::Pins,
         EITHER,
         "VERIFY CLEAR",
         "",
-        "nothing stays authorized while the person goes on typing",
+        "nothing stays authorized while the person enters other PINs",
     ),
-    (Phase::Pins, EITHER, "VERIFY QUERY", "", "whether that worked"),
+    (Phase::Pins, EITHER, "VERIFY QUERY", "", "confirms that the PIN is cleared"),
     // The write, on the candidate: the closer look.
     (Phase::Write, CANDIDATE, "SELECT", "", "the token was released after its PIN"),
     (
@@ -97,7 +88,7 @@ const REASONS: &[Reason] = &[
         CANDIDATE,
         "SELECT",
         "",
-        "drops the management key's authorization on tokens where a SELECT does",
+        "drops the management key's authorization on tokens where SELECT does that",
     ),
     (Phase::Write, CANDIDATE, "VERIFY", "SELECT", "the closer look needs the PIN"),
     (Phase::Write, CANDIDATE, "VERIFY", "", "9C wants the PIN before every signature"),
@@ -119,30 +110,24 @@ const REASONS: &[Reason] = &[
         CANDIDATE,
         "GET 5FC109",
         "",
-        "the management key reads back with the PIN, before the old one is given up",
+        "the new management key reads back with the PIN, before the old one is replaced",
     ),
     (
         Phase::Write,
         CANDIDATE,
         "GET 5FC109",
         "",
-        "and is hidden without it: PRINTED is under the PIN, and the PIN is cleared",
+        "PRINTED cannot be read without the PIN, which is cleared",
     ),
     (
         Phase::Write,
         CANDIDATE,
         "GET 5FC10C",
         "",
-        "closer look: key history tells of retired containers",
+        "closer look: the key history lists retired containers",
     ),
     (Phase::Write, CANDIDATE, "AUTHENTICATE 9B", "", "management key: the token's witness"),
-    (
-        Phase::Write,
-        CANDIDATE,
-        "AUTHENTICATE 9B",
-        "",
-        "management key: both sides prove that they hold it",
-    ),
+    (Phase::Write, CANDIDATE, "AUTHENTICATE 9B", "", "management key: mutual authentication"),
     // Keys.
     (Phase::Write, CANDIDATE, "PUT 5FC102", "", "CHUID with a random GUID: the first write"),
     (Phase::Write, CANDIDATE, "GET 5FC102", "", "read back"),
@@ -152,29 +137,35 @@ const REASONS: &[Reason] = &[
         CANDIDATE,
         "GENERATE 9A",
         "",
-        "without an algorithm: does the management key stay authorized",
+        "without an algorithm: is the management key still authorized",
     ),
     (Phase::Write, CANDIDATE, "GENERATE 9C", "", "the issuing key"),
-    // The issuer signs.
+    // The issuer's signatures.
     (Phase::Write, ISSUER, "SELECT", "", "the token was released after its PIN"),
     (Phase::Write, ISSUER, "VERIFY", "", "9C wants the PIN before every signature"),
     (Phase::Write, ISSUER, "AUTHENTICATE 9C", "", "signs the new Key's certificate"),
     (Phase::Write, ISSUER, "AUTHENTICATE 9C", "", "signs the statement"),
     (Phase::Write, ISSUER, "VERIFY CLEAR", "", "nothing stays authorized"),
-    (Phase::Write, ISSUER, "VERIFY QUERY", "", "whether that worked"),
+    (Phase::Write, ISSUER, "VERIFY QUERY", "", "confirms that the PIN is cleared"),
     // Certificates.
     (Phase::Write, CANDIDATE, "PUT 5FC10A", "", "the CA certificate"),
     (Phase::Write, CANDIDATE, "GET 5FC10A", "", "read back"),
     (Phase::Write, CANDIDATE, "PUT 5FC105", "", "the access certificate"),
     (Phase::Write, CANDIDATE, "GET 5FC105", "", "read back"),
     // The family's card, on a Backup Key.
-    (Phase::Write, CANDIDATE, "GET 5FC10D", "", "is another program's data where the card goes"),
+    (
+        Phase::Write,
+        CANDIDATE,
+        "GET 5FC10D",
+        "",
+        "does the card's object hold another program's data",
+    ),
     (
         Phase::Write,
         CANDIDATE,
         "PUT 5FC10D",
         "",
-        "the family's card, for stations that never met it",
+        "the family's card, for stations that do not know the family",
     ),
     (Phase::Write, CANDIDATE, "GET 5FC10D", "PUT 5FC10D", "read back"),
     // PIN, management key, PUK.
@@ -192,7 +183,7 @@ const REASONS: &[Reason] = &[
         CANDIDATE,
         "PUT 5FFF00",
         "",
-        "marks a PIN-protected management key, where a token takes it",
+        "marks a PIN-protected management key, on tokens that accept it",
     ),
     (
         Phase::Write,
@@ -201,17 +192,11 @@ const REASONS: &[Reason] = &[
         "",
         "the factory PUK becomes the recovery code",
     ),
-    (
-        Phase::Write,
-        CANDIDATE,
-        "VERIFY CLEAR",
-        "",
-        "the PIN is not needed any more: nothing stays authorized",
-    ),
+    (Phase::Write, CANDIDATE, "VERIFY CLEAR", "", "clears the PIN: nothing stays authorized"),
 ];
 
-/// Why the command of this name was sent: the `nth` (from 0) of its name in its phase to its token,
-/// after the command `before`.
+/// Finds the reason for a command: the `nth` (from 0) of this name in its phase to its token, sent after the command
+/// `before`.
 pub fn why(phase: Phase, who: Who, name: &str, nth: usize, before: &str) -> &'static str {
     let of_name =
         |row: &&Reason| row.0 == phase && row.1.is_none_or(|wanted| wanted == who) && row.2 == name;

@@ -1,4 +1,4 @@
-//! Many Locks on one broker: each a process of its own, with a mosquitto, a daemon and a Sub Key for all of them.
+//! Measures many Locks, each a process of its own, on one mosquitto, with a daemon and Sub Keys for all of them.
 
 use std::{
     fs,
@@ -6,16 +6,21 @@ use std::{
 };
 
 use keywright_bus_tests::{Answers, Objects, Plugged, Station, broker::Broker, lockd::Lockd};
+use rustix::process::Pid;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::table::{Goal, Row, Samples};
+use crate::{
+    lists::read_all,
+    process,
+    table::{Goal, Row, Samples},
+};
 
-/// All have to have confirmed after this time, in milliseconds.
+/// Goal for the last confirmation, in milliseconds.
 const LIMIT: f64 = 60_000.0;
-/// How long it is waited for, so that a figure over the goal is a figure.
+/// Time to wait for the last confirmation, so that a figure over the goal is still measured.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
-/// Files that a process may have open here: one connection each, at the broker.
+/// Open files that the broker needs: one connection for each Lock.
 const LEAST_FILES: u64 = 8_192;
 
 /// Locks, a broker and a station.
@@ -24,11 +29,11 @@ struct Stage {
     broker: Broker,
     master: Plugged,
     locks: Vec<Lockd>,
-    /// Where the Locks keep their state: in memory, because 2,000 Locks do not share a disk.
+    /// The Locks' state directories, in memory: on gateways 2,000 Locks do not share a disk.
     _states: TempDir,
 }
 
-/// With so many Locks.
+/// Measures with this many Locks.
 pub async fn measure(count: usize) -> Vec<Row> {
     raise_limit();
     let mut stage = prepare(count).await;
@@ -42,13 +47,13 @@ pub async fn measure(count: usize) -> Vec<Row> {
     let mut rows =
         vec![row(count, "start of all, to the Master's right active at each", Goal::NONE, started)];
 
-    // The time of the job itself is not counted: it ends with the statement, and so the count begins there.
+    // The clock starts at the end of the job, when the statement is signed.
     let (sub, since) = sub(&mut stage, "Sub").await;
     until(&mut stage.station, &sub.path, all).await;
     rows.push(row(count, "statement to the last confirmation", Goal::at_most(LIMIT), since));
     stage.station.unplug(sub).await;
 
-    // A fifth of them is away, and back.
+    // A fifth of the Locks is stopped and started again.
     for lock in stage.locks.iter_mut().step_by(5) {
         lock.kill();
     }
@@ -68,9 +73,9 @@ pub async fn measure(count: usize) -> Vec<Row> {
     ));
     stage.station.unplug(sub).await;
 
-    // The broker is killed while confirmations come, and started again.
+    // The broker is killed and restarted while confirmations arrive.
     let (sub, since) = self::sub(&mut stage, "Sub 3").await;
-    until_some(&mut stage.station, &sub, all / 10).await;
+    until(&mut stage.station, &sub.path, all / 10).await;
     stage.broker.kill();
     stage.broker.restart();
     until(&mut stage.station, &sub.path, all).await;
@@ -82,9 +87,9 @@ pub async fn measure(count: usize) -> Vec<Row> {
     ));
     stage.station.unplug(sub).await;
 
-    // The daemon is.
+    // The daemon is killed and restarted while confirmations arrive.
     let (sub, since) = self::sub(&mut stage, "Sub 4").await;
-    until_some(&mut stage.station, &sub, all / 10).await;
+    until(&mut stage.station, &sub.path, all / 10).await;
     let id = stage.station.watch.objects().await.key(&sub.path).unwrap().text("Id");
     stage.station.daemon.kill_9().await;
     stage.station.daemon.restart(stage.station.client.connection()).await;
@@ -123,38 +128,25 @@ async fn prepare(count: usize) -> Stage {
     Stage { station, broker, master, locks, _states: states }
 }
 
-/// Makes a Sub Key for all Locks; and when that was done.
+/// Makes a Sub Key for all Locks; returns it and the time of its end.
 async fn sub(stage: &mut Stage, name: &str) -> (Plugged, Instant) {
     let sub = stage.station.plug(name).await;
     stage.station.make(&stage.master, &sub, &Answers::sub(name, &[])).await;
     (sub, Instant::now())
 }
 
+/// Waits until at least this many Locks have confirmed the Key's right.
 async fn until(station: &mut Station, key: &zbus::OwnedObjectPath, active: u32) {
-    let check = |objects: &Objects| (objects.key(key)?.get::<u32>("Locks") == active).then_some(());
+    let check = |objects: &Objects| (objects.key(key)?.get::<u32>("Locks") >= active).then_some(());
     station.watch.until_within(WAIT_LIMIT, &format!("{active} rights active"), check).await;
 }
 
-async fn until_some(station: &mut Station, key: &Plugged, active: u32) {
-    let check =
-        |objects: &Objects| (objects.key(&key.path)?.get::<u32>("Locks") >= active).then_some(());
-    station.watch.until_within(WAIT_LIMIT, &format!("{active} rights active"), check).await;
-}
-
-/// Asks until all are: the signals of a daemon that was killed are gone with it.
+/// Polls until all rights are active: the signals of the killed daemon are lost.
 async fn all_active(station: &Station, key: &str, count: usize) {
     let manager = station.client.manager().await;
     loop {
-        let (mut active, mut after) = (0, String::new());
-        loop {
-            let (rows, next) = manager.list_rights(key, &after, 1_000).await.unwrap();
-            active += rows.iter().filter(|row| row.2 == "active").count();
-            after = next;
-            if after.is_empty() {
-                break;
-            }
-        }
-        if active == count {
+        let rights = read_all(async |after| manager.list_rights(key, &after, 1_000).await).await;
+        if rights.iter().filter(|row| row.2 == "active").count() == count {
             return;
         }
         sleep(Duration::from_millis(100)).await;
@@ -163,26 +155,25 @@ async fn all_active(station: &Station, key: &str, count: usize) {
 
 fn row(count: usize, what: &str, goal: Goal, since: Instant) -> Row {
     let time: Samples = [since.elapsed()].into_iter().collect();
-    // It takes long: what is known is said at once.
+    // The run is long: print each figure at once.
     eprintln!("{count} Locks: {what}: {:.1} s", since.elapsed().as_secs_f64());
     Row::times(format!("{count} Locks: {what}"), goal, &time)
 }
 
-/// In kB.
+/// PSS of a process in KiB.
 fn proportional(process: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).unwrap_or_default();
-    let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+    let pid = Pid::from_raw(process.try_into().unwrap()).unwrap();
+    process::memory(pid).proportional
 }
 
-/// The broker inherits it.
+/// Raises the limit of open files, which the broker inherits.
 fn raise_limit() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
     let wanted =
         rustix::process::Rlimit { current: Some(most.min(65_536)), maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
-    // Each Lock watches its inbox, and here they are all of one user; on a gateway there is one.
+    // Each Lock watches its inbox with inotify, and here all run as one user; a gateway has one Lock.
     let instances = "/proc/sys/fs/inotify/max_user_instances";
     let enough = fs::read_to_string(instances)
         .is_ok_and(|n| n.trim().parse::<u64>().is_ok_and(|n| n >= LEAST_FILES));
@@ -190,5 +181,5 @@ fn raise_limit() {
         fs::write(instances, LEAST_FILES.to_string())
             .expect("as root: sysctl fs.inotify.max_user_instances=8192");
     }
-    assert!(most >= LEAST_FILES, "a process may have only {most} files open here: see ulimit -Hn");
+    assert!(most >= LEAST_FILES, "the limit of open files is {most}; raise it (ulimit -Hn)");
 }

@@ -1,4 +1,4 @@
-//! From the start of the process to its name on the bus.
+//! Measures the time from the start of the process to its name on the bus.
 
 use std::time::Instant;
 
@@ -6,11 +6,11 @@ use keywright_bus_tests::Station;
 
 use crate::table::{Goal, Row, Samples};
 
-/// Stops and starts the daemon `times` times on the registry it has. The limit is in milliseconds.
+/// Restarts the daemon `times` times on its registry. `limit` is the goal in milliseconds.
 pub async fn measure(station: &mut Station, what: &str, limit: f64, times: usize) -> Row {
     let mut samples = Vec::new();
     for _ in 0..times {
-        assert!(station.daemon.stop().await.success(), "SIGTERM ends it in order");
+        assert!(station.daemon.stop().await.success(), "SIGTERM ends it cleanly");
         let start = Instant::now();
         station.daemon.restart(station.client.connection()).await;
         samples.push(start.elapsed());

@@ -1,29 +1,29 @@
-//! The table of figures: what, goal, measured, ratio, and whether it is within the goal.
+//! The table of figures: name, goal, measured value, ratio, and whether the goal is met.
 
 use std::time::Duration;
 
 /// Headings of the columns.
 const HEADINGS: [&str; 6] = ["what", "goal", "p50", "p99", "ratio", ""];
 
-/// Times of one thing, measured again and again.
+/// Times of repeated measurements.
 #[derive(Debug, Clone, Default)]
 pub struct Samples(Vec<Duration>);
 
-/// What a figure may be at most; its unit is the figure's.
+/// Upper limits of a figure, in its unit.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Goal {
-    /// Of the median, or of the only value.
+    /// Limit of the median, or of a single value.
     pub p50: Option<f64>,
-    /// Of the 99th percentile.
+    /// Limit of the 99th percentile.
     pub p99: Option<f64>,
 }
 
-/// One figure.
+/// A row of the table.
 #[derive(Debug, Clone)]
 pub struct Row([String; 6]);
 
 impl Samples {
-    /// The value that this share of the samples does not exceed (nearest rank). None of none.
+    /// Returns a percentile by nearest rank; None without samples.
     fn percentile(&self, percent: usize) -> Option<Duration> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -50,15 +50,15 @@ impl Extend<Duration> for Samples {
 }
 
 impl Goal {
-    /// No goal: the figure explains another.
+    /// No goal: the figure only explains another.
     pub const NONE: Self = Self { p50: None, p99: None };
 
-    /// For the median, or for the only value.
+    /// Limits the median, or a single value.
     pub const fn at_most(p50: f64) -> Self {
         Self { p50: Some(p50), p99: None }
     }
 
-    /// For the 99th percentile.
+    /// Limits the 99th percentile.
     pub const fn p99(p99: f64) -> Self {
         Self { p50: None, p99: Some(p99) }
     }
@@ -72,7 +72,7 @@ impl Goal {
         }
     }
 
-    /// Within the goal; none where there is none.
+    /// Whether the goal is met; None without a goal.
     fn is_met(self, p50: f64, p99: f64) -> Option<bool> {
         let met = [(self.p50, p50), (self.p99, p99)];
         let met: Vec<_> =
@@ -82,7 +82,7 @@ impl Goal {
 }
 
 impl Row {
-    /// Times, in milliseconds.
+    /// A row of times, shown in milliseconds.
     pub fn times(what: impl Into<String>, goal: Goal, samples: &Samples) -> Self {
         let [p50, p99] = [50, 99]
             .map(|percent| samples.percentile(percent).unwrap_or_default().as_secs_f64() * 1e3);
@@ -91,21 +91,21 @@ impl Row {
         Self([what, goal.text(" ms"), shown50, shown99, String::new(), verdict(goal, p50, p99)])
     }
 
-    /// A number of things.
+    /// A row with a count.
     pub fn count(what: impl Into<String>, goal: Goal, count: u64) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
         let value = count as f64;
         Self::single(what, goal, "", count.to_string(), value)
     }
 
-    /// Memory, given in kB as `/proc` has it, shown in MB (10^6 bytes).
+    /// A row of memory, given in KiB as in `/proc`, shown in MB (10^6 bytes).
     pub fn memory(what: impl Into<String>, goal: Goal, kib: u64) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
         let megabytes = kib as f64 * 1024.0 / 1e6;
         Self::single(what, goal, " MB", format!("{megabytes:.1} MB"), megabytes)
     }
 
-    /// One time over another.
+    /// A row with the ratio of two times.
     pub fn ratio(what: impl Into<String>, goal: Goal, of: Duration, to: Duration) -> Self {
         let ratio = of.as_secs_f64() / to.as_secs_f64();
         let empty = String::new();
@@ -113,7 +113,7 @@ impl Row {
         Self([what.into(), goal.text(""), empty.clone(), empty, format!("{ratio:.2}"), verdict])
     }
 
-    /// The same figure, with what it is about before its name.
+    /// Prefixes the name with its subject.
     pub fn of(mut self, subject: &str) -> Self {
         self.0[0] = format!("{subject}: {}", self.0[0]);
         self
@@ -135,19 +135,19 @@ fn verdict(goal: Goal, p50: f64, p99: f64) -> String {
     .into()
 }
 
-/// All figures, aligned for a terminal.
+/// Formats all rows for a terminal.
 pub fn plain(rows: &[Row]) -> String {
     let lines: Vec<_> = rows.iter().map(|row| row.0.each_ref().map(String::as_str)).collect();
     aligned(&HEADINGS, &lines)
 }
 
-/// All figures, as Markdown.
+/// Formats all rows as Markdown.
 pub fn markdown(rows: &[Row]) -> String {
     let lines: Vec<_> = rows.iter().map(|row| row.0.each_ref().map(String::as_str)).collect();
     markdown_of(&HEADINGS, &lines)
 }
 
-/// Lines of columns, aligned with spaces.
+/// Formats a table with columns aligned by spaces.
 pub fn aligned<const N: usize>(headings: &[&str; N], lines: &[[&str; N]]) -> String {
     let mut widths = headings.map(|heading| heading.chars().count());
     for line in lines {
@@ -163,7 +163,7 @@ pub fn aligned<const N: usize>(headings: &[&str; N], lines: &[[&str; N]]) -> Str
     one(headings) + &rule + &lines.iter().map(one).collect::<String>()
 }
 
-/// The same as a Markdown table.
+/// Formats a Markdown table.
 pub fn markdown_of<const N: usize>(headings: &[&str; N], lines: &[[&str; N]]) -> String {
     let one = |cells: &[&str; N]| format!("| {} |\n", cells.join(" | "));
     let rule = format!("|{}\n", " --- |".repeat(N));

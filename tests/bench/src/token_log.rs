@@ -1,4 +1,4 @@
-//! What went to a token: commands by name, counted as the field counts them.
+//! Names and counts the commands that went to a token; chained pieces and GET RESPONSE are not commands of their own.
 
 use std::{
     fs,
@@ -12,16 +12,16 @@ const INS_GET_RESPONSE: u8 = 0xC0;
 /// CLA bit of command chaining: more pieces follow (ISO 7816-4, 5.3.3).
 const CLA_CHAINED: u8 = 0x10;
 
-/// A command that a token got.
+/// A command that a token received.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// When it came.
+    /// When it was received.
     pub came: Instant,
-    /// As the virtual Key calls it.
+    /// Its name in the virtual Key's log.
     pub name: String,
 }
 
-/// Whether this is a command of its own: no GET RESPONSE, and no piece with more to follow.
+/// Whether this message ends a command: it is neither GET RESPONSE nor a chained piece with more to follow.
 pub fn is_command(message: &[u8]) -> bool {
     match message {
         [class, instruction, ..] => *instruction != INS_GET_RESPONSE && class & CLA_CHAINED == 0,
@@ -29,7 +29,7 @@ pub fn is_command(message: &[u8]) -> bool {
     }
 }
 
-/// How long the token took over everything up to the end of its `n`-th command's answer.
+/// Time that the token took for everything up to the end of the answer to its `n`-th command.
 pub fn token_time(exchanges: &[Exchange], n: usize) -> Duration {
     let mut commands = 0;
     let before = exchanges.iter().take_while(|exchange| {
@@ -39,7 +39,7 @@ pub fn token_time(exchanges: &[Exchange], n: usize) -> Duration {
     before.map(|exchange| exchange.took).sum()
 }
 
-/// Commands with the names that the virtual Key wrote into its log, one a line and in this order.
+/// Joins the commands with their names in the virtual Key's log, which has one line per APDU in the same order.
 pub fn named(exchanges: &[Exchange], log: &Path) -> Vec<Command> {
     let log = fs::read_to_string(log).unwrap();
     let apdus = exchanges.iter().filter(|exchange| exchange.message.len() > 1);
@@ -48,7 +48,7 @@ pub fn named(exchanges: &[Exchange], log: &Path) -> Vec<Command> {
     named.map(|(exchange, line)| Command { came: exchange.came, name: name(line) }).collect()
 }
 
-/// How often a command of this name succeeded, by the virtual Key's log.
+/// Counts the successes of a command in the virtual Key's log.
 pub fn successes(log: &Path, name: &str) -> u64 {
     let log = fs::read_to_string(log).unwrap();
     let wanted = format!("{name}\t9000\t");

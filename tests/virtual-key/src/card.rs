@@ -1,5 +1,5 @@
-//! What stands between a reader and the firmware's PIV application: selecting it, command chaining
-//! and GET RESPONSE (ISO 7816-4, 5.3), with the limits and status words of the product.
+//! The card layer between a reader and the firmware's PIV application: SELECT, command chaining and
+//! GET RESPONSE (ISO 7816-4, 5.3), with the limits and status words of the product.
 
 use std::{thread, time::Duration};
 
@@ -9,29 +9,29 @@ use iso7816::{
 };
 use piv_authenticator::{Authenticator, Client, constants::PIV_AID};
 
-/// The longest command data and the longest answer, in bytes, as in the product.
+/// Longest command data and longest answer in bytes, as in the product.
 const MAX_LEN: usize = 7609;
-/// The management key's slot, whose use is no use of a private key.
+/// Slot of the management key, which is not a private key.
 const MANAGEMENT_KEY: u8 = 0x9B;
 
 /// A card with one application.
 pub struct Card<T> {
     piv: Authenticator<T>,
     selected: bool,
-    /// The pieces received so far of a chained command.
+    /// Pieces of a chained command received so far.
     pieces: Option<Box<Command<MAX_LEN>>>,
-    /// What of the last answer has not been fetched yet.
+    /// Part of the last answer that was not fetched yet.
     unread: Vec<u8>,
     private_key_delay: Duration,
 }
 
 impl<T: Client> Card<T> {
-    /// A card that takes the given time longer for each use of a private key.
+    /// Makes a card that delays each use of a private key by this time.
     pub fn new(piv: Authenticator<T>, private_key_delay: Duration) -> Self {
         Self { piv, selected: false, pieces: None, unread: Vec::new(), private_key_delay }
     }
 
-    /// Executes one command APDU; the answer ends with the status word.
+    /// Executes a command APDU; the answer ends with the status word.
     pub fn transmit(&mut self, command: &[u8]) -> Vec<u8> {
         let answer = match CommandView::try_from(command) {
             Ok(command) => self.receive(command),
@@ -74,7 +74,7 @@ impl<T: Client> Card<T> {
 
     fn execute(&mut self, command: CommandView<'_>) -> Result<Vec<u8>, Status> {
         if command.instruction() == Instruction::Select && command.p1 & 0x04 != 0 {
-            // Another application would be a deselect, which this firmware ignores.
+            // Selecting another application would deselect PIV, which this firmware ignores.
             self.selected = PIV_AID.matches(command.data());
         }
         if !self.selected {
@@ -93,7 +93,7 @@ impl<T: Client> Card<T> {
         Ok(answer.to_vec())
     }
 
-    /// At most `expected` bytes of what is unread, with 61xx where more remain.
+    /// Returns at most `expected` unread bytes, with status 61xx if more remain.
     fn next_piece(&mut self, expected: usize) -> Vec<u8> {
         let rest = self.unread.split_off(expected.min(self.unread.len()));
         let mut piece = std::mem::replace(&mut self.unread, rest);

@@ -1,9 +1,9 @@
-//! What a command APDU is called in the log. Never its data: that may be a PIN.
+//! Names command APDUs for the log. A name never has the command's data, which may be a PIN.
 
 use iso7816::command::CommandView;
 
-/// The command's name with the slot or the object that it is about. A `+` says that more pieces
-/// of the same command follow (command chaining).
+/// Names a command, with its slot or object. A `+` means that more pieces of the same command follow (command
+/// chaining).
 pub fn name(command: &[u8]) -> String {
     let Ok(view) = CommandView::try_from(command) else { return "MALFORMED".into() };
     let (p1, p2, data) = (view.p1, view.p2, view.data());
@@ -31,7 +31,7 @@ pub fn name(command: &[u8]) -> String {
     format!("{name}{more}")
 }
 
-/// The tag of the object that a GET DATA or PUT DATA names (SP 800-73-4 part 2, 3.1.2).
+/// Reads the object's tag from a GET DATA or PUT DATA (SP 800-73-4 part 2, 3.1.2).
 fn object(data: &[u8]) -> String {
     match data {
         [0x5C, length, rest @ ..] => {

@@ -1,5 +1,5 @@
-//! The firmware, booted: PIV application, Trussed service and its back ends, all in one thread. A
-//! system call runs the service at once, where the product would raise an interrupt.
+//! Boots the firmware: PIV application, Trussed service and its back ends, all in one thread. A system
+//! call runs the service at once; the product raises an interrupt instead.
 
 use piv_authenticator::{Authenticator, Client, Options};
 use rand_chacha::ChaCha8Rng;
@@ -84,7 +84,7 @@ impl<'a> platform::Platform for Board<'a> {
     }
 }
 
-/// The service, run by whoever calls it.
+/// The service, run in the caller's thread.
 struct Inline<'a> {
     service: Service<Board<'a>, Backends>,
     endpoint:
@@ -97,10 +97,10 @@ impl platform::Syscall for Inline<'_> {
     }
 }
 
-/// The PIV application on this flash memory. The serial decides its GUID; randomness comes from the
-/// operating system, mixed by the service into the seed that it keeps in flash.
+/// Boots the PIV application on this flash memory. The serial determines its GUID. Randomness comes from the
+/// operating system; the service mixes it into the seed in flash.
 ///
-/// None when called a second time: there is one channel between application and service.
+/// Returns None when called a second time: there is only one channel between application and service.
 pub fn boot<'a>(store: Store<'a>, serial: &str) -> Option<Authenticator<impl Client + use<'a>>> {
     static CHANNEL: TrussedChannel = TrussedChannel::new();
     let (requester, responder) = CHANNEL.split()?;
@@ -119,7 +119,7 @@ pub fn boot<'a>(store: Store<'a>, serial: &str) -> Option<Authenticator<impl Cli
     Some(Authenticator::new(client, Options::new().uuid(Some(guid(serial)))))
 }
 
-/// A version 4 UUID (RFC 9562, 5.4) that is the same for the same serial.
+/// Derives a version 4 UUID (RFC 9562, 5.4) from the serial.
 fn guid(serial: &str) -> [u8; 16] {
     let mut guid = [0; 16];
     guid.copy_from_slice(&Sha256::digest(serial)[..16]);

@@ -1,7 +1,7 @@
-//! The token's flash memory: two littlefs partitions in one ordinary file.
+//! The token's flash memory: two littlefs partitions in one file.
 //!
-//! littlefs survives a power cut at any write, so the program may be killed at any time, as a token
-//! may be pulled out at any time.
+//! littlefs survives a power cut at any write, so the program may be killed at any time, as a token may
+//! be pulled out at any time.
 
 use std::{
     ffi::OsString,
@@ -26,7 +26,7 @@ const PARTITION: usize = BLOCK * BLOCKS;
 pub struct Flash(StoreConfig<'static>);
 
 impl Flash {
-    /// Opens the memory in this file, or makes it.
+    /// Opens the memory in this file; creates it if the file does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         let fresh = !path.exists();
         if fresh {
@@ -49,7 +49,7 @@ impl Flash {
     }
 }
 
-/// Formats a new memory beside the path and moves it there, so that none is ever half formatted.
+/// Formats a new memory under a temporary name and renames it, so that the path never has a half-formatted one.
 fn make(path: &Path) -> Result<()> {
     let mut name = OsString::from(path);
     name.push(".new");

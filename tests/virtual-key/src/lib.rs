@@ -1,4 +1,4 @@
-//! A Key without hardware, and the USB that carries it to a kernel: what [`usb`] has, tests plug in of their own, too.
+//! USB devices without hardware, which [`usb`] carries to a kernel. Tests use it for devices of their own, too.
 #![forbid(unsafe_code)]
 
 pub mod usb;

@@ -1,6 +1,7 @@
-//! A Key without hardware: the PIV firmware of a real product. Started, it is plugged in, be it into a reader of
-//! vsmartcard (as the card, by the vpcd protocol) or into a machine that imports it over USB/IP; ended in whatever way,
-//! it is pulled out.
+//! `virtual-key`: a Key without hardware, with the PIV firmware of a real product.
+//!
+//! Starting the program plugs the Key in: into a vpcd reader (vsmartcard), or over USB/IP into the machine that imports it.
+//! Ending or killing the program pulls it out.
 #![forbid(unsafe_code)]
 
 mod card;
@@ -26,71 +27,72 @@ use keywright_virtual_key::usb::{
     usbip,
 };
 
-/// The longest CCID message of the token, in bytes, as in the product.
+/// Longest CCID message in bytes, as in the product.
 const MAX_MESSAGE_LEN: u32 = 3072;
 
-/// Metadata of the PIN: it is the factory's, and 3 tries of 3 are left.
+/// Answer to GET METADATA of the PIN: factory PIN, 3 of 3 tries left.
 const FACTORY_PIN: [u8; 9] = [5, 1, 1, 6, 2, 3, 3, 0x90, 0];
 
-/// Plugs a virtual Key into a reader that listens on a Unix socket, or offers it to a machine over USB/IP.
+/// Plugs a virtual Key into a reader that listens on a Unix socket, or exports it over USB/IP.
 #[derive(Parser)]
 struct Options {
-    /// The socket on which the reader listens.
+    /// The socket on which the reader listens
     #[arg(long, required_unless_present = "usbip", conflicts_with = "usbip")]
     socket: Option<PathBuf>,
-    /// A TCP port of this machine (0: any that is free) on which the Key is exported over USB/IP as bus id 1-1. Which
-    /// port of a hub it is plugged into is for the machine to say that imports it.
+    /// Export the Key over USB/IP as bus id 1-1 on this TCP port (0: any free port)
+    ///
+    /// The machine that imports it chooses the port of its hub.
     #[arg(long)]
     usbip: Option<u16>,
-    /// The token's flash memory; made when it does not exist.
+    /// File with the token's flash memory; created if it does not exist
     #[arg(long)]
     state: PathBuf,
-    /// Decides the CHUID's GUID: another text is another unit.
+    /// Text that determines the CHUID's GUID: another text is another unit
     #[arg(long, default_value = "1")]
     serial: String,
-    /// The serial number that USB tells; the same as `serial` where it is not given, none where it is empty.
+    /// The USB serial number; default: as `--serial`; empty: none
     #[arg(long)]
     usb_serial: Option<String>,
-    /// idVendor, in hexadecimal.
+    /// idVendor, in hexadecimal
     #[arg(long, default_value = "20a0", value_parser = hexadecimal)]
     vendor: u16,
-    /// idProduct, in hexadecimal.
+    /// idProduct, in hexadecimal
     #[arg(long, default_value = "42b2", value_parser = hexadecimal)]
     product: u16,
-    /// The product's name.
+    /// The USB product name
     #[arg(long, default_value = "Virtual Key")]
     product_name: String,
-    /// Milliseconds that every use of a private key takes on top of its own time.
+    /// Extra milliseconds for every use of a private key
     #[arg(long, default_value_t = 0)]
     sign_delay_ms: u64,
-    /// Over USB/IP: the Key is pulled out when this command comes, counted from 1.
+    /// Over USB/IP: pull the Key out at this command, counted from 1
     #[arg(long)]
     pull_at: Option<usize>,
-    /// With `pull_at`: after the command was executed, before it is answered.
+    /// With `--pull-at`: execute the command before the Key is pulled out
     #[arg(long, requires = "pull_at")]
     execute_first: bool,
-    /// Says what other makers' firmware says where this one is silent (GET METADATA): the PIN is the factory's.
+    /// Answer GET METADATA of the PIN with "factory PIN", as other vendors' firmware does
     #[arg(long)]
     tells_factory_pin: bool,
-    /// A file to which each command's name, status word and time in microseconds are added.
+    /// Append each command's name, status word and time in microseconds to this file
     #[arg(long)]
     log: Option<PathBuf>,
 }
 
-/// Why the Key could not be plugged in, or stopped.
+/// Why the Key could not be plugged in, or ended.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("no reader listens on {0}: {1}")]
     Socket(PathBuf, io::Error),
-    #[error("TCP port {0} cannot be used: {1}")]
+    #[error("cannot listen on TCP port {0}: {1}")]
     Port(u16, io::Error),
-    #[error("the reader broke off: {0}")]
+    #[error("the connection to the reader failed: {0}")]
     Reader(#[from] io::Error),
-    #[error("the state file {0} cannot be used: {1}")]
+    #[error("cannot use the state file {0}: {1}")]
     State(PathBuf, io::Error),
-    #[error("the log {0} cannot be written: {1}")]
+    #[error("cannot write the log {0}: {1}")]
     Log(PathBuf, io::Error),
-    #[error("the firmware runs already in this process")]
+    #[error("the firmware is already running in this process")]
     Running,
 }
 
@@ -142,7 +144,7 @@ fn plug_into_reader(
     Ok(vpcd::serve(&mut reader, transmit)?)
 }
 
-/// Says "ready" and the TCP port, and is plugged in when somebody imports the Key.
+/// Prints "ready" and the TCP port, then serves the machine that imports the Key.
 fn export(
     port: u16,
     options: &Options,
@@ -164,7 +166,7 @@ fn export(
     Ok(usbip::serve(&listener, &mut reader)?)
 }
 
-/// The card in a reader on USB, which may be told to be pulled out.
+/// The card in the USB reader; pulls the Key out at a given command.
 struct UsbCard<T> {
     transmit: T,
     until_pulled: Option<usize>,

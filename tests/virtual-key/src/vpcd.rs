@@ -11,10 +11,10 @@ const ATR: u8 = 4;
 /// T=1, and historical bytes that name no product; the last byte is the checksum (ISO 7816-3, 8.2).
 pub const ANSWER_TO_RESET: [u8; 13] = *b"\x3B\x89\x01Keywright\xC8";
 
-/// Answers the reader until it closes the connection.
+/// Serves the reader until it closes the connection.
 ///
-/// Power and reset do nothing: this firmware keeps its security state through both, as it does in
-/// the product, where only unplugging clears it.
+/// Power and reset do nothing: as in the product, this firmware keeps its security state through both, and
+/// only an unplug clears it.
 pub fn serve(
     reader: &mut (impl Read + Write),
     mut transmit: impl FnMut(&[u8]) -> io::Result<Vec<u8>>,
@@ -30,7 +30,7 @@ pub fn serve(
     Ok(())
 }
 
-/// The next message, or none after the last.
+/// Reads the next message; None at the end of the connection.
 fn receive(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 2];
     match reader.read_exact(&mut length) {
@@ -46,7 +46,7 @@ fn receive(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(message))
 }
 
-/// Length and payload in one call: two cost 40 ms over TCP.
+/// Writes length and payload in one call: two writes cost 40 ms over TCP.
 fn send(reader: &mut impl Write, message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     reader.write_all(&[&length.to_be_bytes(), message].concat())

@@ -1,5 +1,5 @@
-//! The virtual Key as a reader sees it: a small vpcd reader against the built program.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Tests the built `virtual-key` program with a small vpcd reader.
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ const RETRIES: &[u8] = b"\x00\x20\x00\x80";
 const GET_CHUID: &[u8] = b"\x00\xCB\x3F\xFF\x05\x5C\x03\x5F\xC1\x02\x00";
 const FACTORY_KEY: [u8; 24] = *b"\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08";
 
-/// A reader, and the directory of the Keys that are plugged into it.
+/// A vpcd reader, and the directory of the Keys that are plugged into it.
 struct TestReader {
     dir: TempDir,
     listener: UnixListener,
@@ -80,14 +80,14 @@ impl Key {
         u16::from_be_bytes(*self.exchange(message).last_chunk().unwrap())
     }
 
-    /// The data of an answer that ends with 9000.
+    /// Returns the data of an answer; asserts that its status is 9000.
     fn data(&mut self, message: &[u8]) -> Vec<u8> {
         let mut answer = self.exchange(message);
         assert_eq!(answer.split_off(answer.len() - 2), [0x90, 0x00], "to {message:02X?}");
         answer
     }
 
-    /// External authentication with the factory's management key (SP 800-73-4 part 2, A.1).
+    /// Authenticates with the factory management key (external authentication, SP 800-73-4 part 2, A.1).
     fn authenticate(&mut self) {
         let answer = self.data(b"\x00\x87\x03\x9B\x04\x7C\x02\x81\x00\x00");
         let mut block: [u8; 8] = answer[4..].try_into().unwrap();
@@ -107,7 +107,7 @@ impl Key {
         Signature::from_der(&answer[4..]).unwrap()
     }
 
-    /// Pulls it out: the program is killed.
+    /// Kills the program, which pulls the Key out.
     fn unplug(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

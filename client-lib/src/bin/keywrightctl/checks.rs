@@ -34,9 +34,9 @@ pub struct Finding {
     pub check: &'static str,
     /// The result.
     pub result: Health,
-    /// What was found.
+    /// What is wrong or in order.
     pub text: String,
-    /// A command, or what to do by hand; empty where nothing is to be done. `--json` calls it `mend`.
+    /// A command, or what to do by hand; empty if nothing is to be done. `--json` calls it `mend`.
     #[serde(rename = "mend")]
     pub fix: String,
 }

@@ -1,5 +1,5 @@
-//! The daemon beside others that wait for devices, in one guest and one run: how fast it starts, what it holds, how
-//! often it wakes, how exposed it is; and how long a plug takes to become an offer.
+//! Compares the daemon with other daemons that wait for devices, in one guest and one run: start time, memory, wake-ups and
+//! `systemd-analyze security` exposure. Also measures the time from a plug to the offer.
 
 use std::{
     collections::HashMap,
@@ -24,12 +24,12 @@ const STARTS: usize = 15;
 const IDLE: Duration = Duration::from_secs(60);
 const PLUGS: usize = 15;
 
-/// Measures the parts whose names contain one of these words, all without any: `plug`, `sub-key`, `starts`, `services`.
+/// Runs the parts whose names contain one of these words (none: all): `plug`, `sub-key`, `starts`, `services`.
 pub async fn run(words: &[String]) {
     let wanted = |part: &str| words.is_empty() || words.iter().any(|word| part.contains(word));
-    // It has no rules of its own to go by; without any it would not start.
+    // usbguard does not start without rules.
     sh("usbguard generate-policy >/etc/usbguard/rules.conf; systemctl stop usbguard");
-    // Stopped, it leaves every new device out.
+    // After it is stopped, new devices would stay deauthorized.
     system::run("for hub in /sys/bus/usb/devices/usb*; do echo 1 >$hub/authorized_default; done");
     if wanted("plug") {
         plug_to_offer().await;
@@ -49,7 +49,7 @@ fn property(unit: &str, name: &str) -> String {
     system::run(&format!("systemctl show --value --property={name} {unit}")).trim().to_owned()
 }
 
-/// Each in turn, so that whatever else the machine does meets all of them.
+/// Measures start times. The services take turns, so that other load affects all of them alike.
 fn starts() {
     let number = |unit: &str, name: &str| property(unit, name).parse::<u64>().unwrap();
     let mut taken: HashMap<&str, Vec<u64>> = HashMap::new();
@@ -90,14 +90,14 @@ fn row(service: &str) -> String {
     if !sh(&format!("systemctl restart {unit}")).status.success() {
         return format!("| {service} | does not start here | – | – |");
     }
-    // What it does at its start is over.
+    // Wait until its start is complete.
     thread::sleep(Duration::from_secs(5));
     let process = property("MainPID");
     let pss = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok().and_then(|text| {
         let kib = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
         kib.split_whitespace().next()?.parse::<f64>().ok()
     });
-    // What a daemon does that may not end: one that is needed.
+    // The idle exit is switched off while wake-ups are counted.
     let process = if service == "keywrightd" {
         system::run(&format!("mkdir -p /etc/keywright && echo idle_exit_seconds = 0 >{CONFIG}"));
         system::run(&format!("systemctl restart {unit} && sleep 5"));
@@ -108,7 +108,7 @@ fn row(service: &str) -> String {
     let before = switches(&process);
     thread::sleep(IDLE);
     let idle = match (before, switches(&process)) {
-        // Of a thread that has ended nobody knows any more.
+        // The process has exited meanwhile.
         (Some(before), Some(after)) => {
             let own = after.own.saturating_sub(before.own);
             match after.store.saturating_sub(before.store) {
@@ -125,14 +125,14 @@ fn row(service: &str) -> String {
     format!("| {service} | {pss} | {idle} | {} |", exposure.unwrap_or("–"))
 }
 
-/// Context switches so far.
+/// Number of context switches.
 struct Switches {
     own: u64,
-    /// Those of sled's threads, which cannot be turned off.
+    /// Of sled's threads, which cannot be turned off.
     store: u64,
 }
 
-/// Those of all threads of a process.
+/// Counts the context switches of all threads of a process.
 fn switches(process: &str) -> Option<Switches> {
     let mut switches = Switches { own: 0, store: 0 };
     for thread in fs::read_dir(format!("/proc/{process}/task")).ok()? {
@@ -147,8 +147,8 @@ fn switches(process: &str) -> Option<Switches> {
     Some(switches)
 }
 
-/// From udev's `add` of the CCID interface to the object of the offer on the bus. What the token took of it is shown
-/// apart: the first commands that it was asked.
+/// Measures the time from udev's `add` of the CCID interface to the offer's object on the bus, and the token's share of
+/// it: its first 4 commands.
 async fn plug_to_offer() {
     let (mut machine, master) = Machine::with_master().await;
     let clock = Clock::set();
@@ -164,7 +164,7 @@ async fn plug_to_offer() {
             .args(["-c", &format!("exec stdbuf -oL udevadm monitor --udev --subsystem-match=usb/usb_interface >{events}")])
             .spawn()
             .unwrap();
-        // It says so when it listens.
+        // It prints this when it is ready.
         system::run(&format!("until grep -q processing {events}; do sleep 0.05; done"));
         let key = machine.insert(&format!("blank {n}"), &["--log", &log]);
         let offered = loop {
@@ -202,7 +202,7 @@ async fn plug_to_offer() {
     );
 }
 
-/// The clock that udevadm prints, in milliseconds, at one moment.
+/// The clock of udevadm's time stamps, in milliseconds, at one moment.
 struct Clock(f64, Instant);
 
 impl Clock {

@@ -1,4 +1,5 @@
-//! A Sub Key and a Backup Key made here, and by hand with OpenSC and openssl, on the same guest and the same kind of token.
+//! Compares making a Sub or Backup Key with Keywright and by hand with OpenSC and openssl, on the same guest and the same
+//! kind of token.
 
 use std::{
     fs,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use keywright_bus_tests::{
-    Answers, Objects,
+    Answers,
     pins::{FACTORY_PIN, PIN},
 };
 
@@ -19,7 +20,7 @@ const DIR: &str = "/run/by-hand";
 const FACTORY_KEY: &str = "01:02:03:04:05:06:07:08:01:02:03:04:05:06:07:08:01:02:03:04:05:06:07:08";
 const REPEATS: usize = 5;
 
-/// Prints both times and their ratio, for either kind.
+/// Prints both times and their ratio for both kinds.
 pub async fn compare() {
     println!("\n| what | here, ms | by hand, ms | commands by hand | ratio |");
     println!("| --- | --- | --- | --- | --- |");
@@ -38,7 +39,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// From the first answer to `finished`.
+/// Median time with Keywright, from the first answer to `finished`.
 async fn ours(mut answers: Answers) -> Duration {
     let (mut machine, master) = Machine::with_master().await;
     let mut times = Vec::new();
@@ -55,15 +56,12 @@ async fn ours(mut answers: Answers) -> Duration {
     median(times)
 }
 
-/// The tokens are plugged in, pcscd has them, everything that a person would look up is at hand, and nothing is typed.
+/// Number of commands and median time by hand. The tokens are plugged in and pcscd holds them; looking things up and
+/// typing are not counted.
 async fn by_hand(kind: &str) -> (String, Duration) {
     let (mut machine, master) = Machine::with_master().await;
     system::run(&format!("rm -rf {DIR}; mkdir {DIR}; echo {FACTORY_KEY} >{DIR}/factory"));
-    let family = |objects: &Objects| {
-        let memberships: Vec<(String, String)> = objects.key(&master.path)?.get("Memberships");
-        Some(memberships.first()?.0.clone())
-    };
-    let family = machine.watch.until("a membership", family).await;
+    let family = machine.family(&master.path).await;
     let (roots, crls) = machine.client.manager().await.get_family_bundle(&family).await.unwrap();
     for (name, text) in [("roots.pem", &roots), ("crls.pem", &crls), ("ca.pem", &roots)] {
         fs::write(format!("{DIR}/{name}"), text).unwrap();

@@ -1,4 +1,4 @@
-//! USB devices in the test's own process: they do what is written here, and mostly they should not.
+//! Scripted USB devices in the test's own process, mostly faulty ones.
 
 use std::{
     collections::VecDeque,
@@ -17,12 +17,12 @@ use crate::vhci;
 
 /// A device that is plugged in; pulled out when dropped.
 pub struct Inserted {
-    /// The port of the hub that it is in.
+    /// Its port of the hub.
     pub port: usize,
 }
 
 impl Inserted {
-    /// Plugs a device into the first port that is free.
+    /// Plugs a device into the first free port.
     pub fn plug(mut device: impl Device + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let tcp_port = listener.local_addr().unwrap().port();
@@ -42,24 +42,24 @@ impl Drop for Inserted {
     }
 }
 
-/// What a device does with a message that the host sends to a bulk endpoint: the bytes that it sends back, or worse.
+/// A device's reaction to a message on a bulk endpoint: the bytes to send back, or a fault.
 pub type Script = Box<dyn FnMut(&[u8]) -> Answer + Send>;
 
-/// A device that introduces itself as given and then follows a script.
+/// A device with given descriptors that follows a script.
 pub struct Scripted {
-    /// How it introduces itself.
+    /// Its descriptors.
     pub descriptors: Descriptors,
-    /// What it does.
+    /// Its reaction to bulk messages.
     pub script: Script,
-    /// What it does with control transfers to its class; None: stall.
+    /// Its answer to class requests; None: stall.
     pub class_request: Option<Answer>,
-    /// What a HID interface reports (HID 1.11, 6.2.2); empty: stall.
+    /// HID report descriptor (HID 1.11, 6.2.2); empty: stall.
     pub report_descriptor: Vec<u8>,
     packets: VecDeque<Vec<u8>>,
 }
 
 impl Scripted {
-    /// A device with these interfaces that follows this script.
+    /// Makes a device with these interfaces and this script.
     pub fn new(name: &str, interfaces: &[Vec<u8>], script: Script) -> Self {
         let identity =
             Identity { vendor: 0xF055, product: 0x0001, name: name.into(), serial: "1".into() };
@@ -77,7 +77,7 @@ impl Device for Scripted {
     fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
         match &self.class_request {
             Some(answer) if setup.kind & 0x60 == 0x20 => answer.clone(),
-            // GET_DESCRIPTOR of an interface: its report.
+            // GET_DESCRIPTOR of an interface: its report descriptor.
             _ if (setup.kind, setup.request, setup.value) == (0x81, 6, 0x2200)
                 && !self.report_descriptor.is_empty() =>
             {
@@ -98,7 +98,7 @@ impl Device for Scripted {
                 }
                 Answer::Data(Vec::new())
             }
-            // It takes the message and says nothing to it.
+            // It accepts the message and sends nothing back.
             Answer::Nak => Answer::Data(Vec::new()),
             answer => answer,
         }
@@ -109,7 +109,7 @@ impl Device for Scripted {
     }
 }
 
-/// A CCID message of the reader's, in answer to a question.
+/// Builds a reader's CCID message in answer to `question`.
 pub fn reply(question: &[u8], kind: u8, status: [u8; 3], data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).unwrap().to_le_bytes();
     [&[kind][..], &length, &question[5..7], &status, data].concat()

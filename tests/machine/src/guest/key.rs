@@ -1,4 +1,4 @@
-//! Virtual Keys in USB ports.
+//! Plugs virtual Keys into USB ports.
 
 use std::{
     io::{BufRead, BufReader},
@@ -13,12 +13,12 @@ use crate::vhci;
 /// A Key that is plugged in; pulled out when dropped.
 pub struct UsbKey {
     process: Child,
-    /// The port of the hub that it is in.
+    /// Its port of the hub.
     pub port: usize,
 }
 
 impl UsbKey {
-    /// Plugs the Key of this memory and serial into a port. `options` are more arguments for the program.
+    /// Plugs a Key with this memory file and serial into a port. `options` are more arguments for `virtual-key`.
     pub fn plug(memory: &Path, serial: &str, port: usize, options: &[&str]) -> Self {
         let mut process = Command::new(programs::find("virtual-key"))
             .args(["--usbip", "0", "--serial", serial, "--state"])

@@ -1,12 +1,12 @@
-//! The tests of the installed product, run as root in the guest that `machine` boots. All in one boot: each begins with
-//! no Key plugged in and the daemon without state.
+//! `machine-tests`: tests the installed packages, as root in the guest that `machine` boots. All tests run in one boot;
+//! each begins without Keys and without daemon state.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test that cannot go on has failed, and says so on standard output"
+    reason = "a test that cannot continue has failed; results go to standard output"
 )]
 
 mod bench;
@@ -27,18 +27,18 @@ use clap::Parser;
 /// Runs the tests.
 #[derive(Parser)]
 struct Options {
-    /// Only tests (with --bench: only parts) whose names contain one of these.
+    /// Run only tests (with --bench: parts) whose names contain one of these
     filters: Vec<String>,
-    /// How often Keys are plugged in and pulled out by the test that counts.
+    /// Number of cycles of the plug cycle test
     #[arg(long)]
     cycles: Option<u32>,
-    /// Only this part of all, such as 1/2.
+    /// Run only this part of the tests, such as 1/2
     #[arg(long, value_parser = part, default_value = "1/1")]
     part: (usize, usize),
-    /// Measure instead.
+    /// Run the measurements instead of the tests
     #[arg(long)]
     bench: bool,
-    /// The product is installed already.
+    /// Do not install the packages
     #[arg(long)]
     installed: bool,
 }
@@ -65,6 +65,6 @@ fn part(text: &str) -> Result<(usize, usize), String> {
     let parsed = text.split_once('/').map(|(part, of)| (part.parse(), of.parse()));
     match parsed {
         Some((Ok(part), Ok(of))) if (1..=of).contains(&part) => Ok((part, of)),
-        _ => Err("two numbers as in 1/2".into()),
+        _ => Err("expected two numbers, as in 1/2".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! One test after the other, each with its time, and what the daemon said where one fails.
+//! Runs tests one after the other; prints the time of each, and the daemon's log of those that fail.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -9,20 +9,20 @@ use std::{
 
 use crate::{machine, system, tests};
 
-/// Far longer than any test takes, but the one that plugs Keys in and pulls them out as often as it is told.
+/// Longer than any test takes, except for the plug cycles, which get more time.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Far longer than a plug cycle takes.
+/// Longer than a plug cycle takes.
 const CYCLE: Duration = Duration::from_secs(10);
 
-/// A test: it has passed when it ends.
+/// A test; it passes unless it panics.
 pub struct Test {
-    /// `subject::what_holds`.
+    /// Name as `subject::behaviour`.
     pub name: &'static str,
     /// Runs it.
     pub run: fn() -> Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// The tests of these names, which are paths of async functions.
+/// Makes a list of tests from paths of async functions.
 #[macro_export]
 macro_rules! tests {
     ($($test:path),* $(,)?) => {
@@ -33,7 +33,7 @@ macro_rules! tests {
     };
 }
 
-/// Runs those whose names contain one of the filters; all, where there is none. Of these only a part: every n-th.
+/// Runs the tests whose names contain one of the filters (none: all); of these only every `of`-th, from the `part`-th on.
 pub fn run(all: &[Test], filters: &[String], (part, of): (usize, usize)) -> ExitCode {
     let wanted = |test: &&Test| {
         filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()))
@@ -47,7 +47,7 @@ pub fn run(all: &[Test], filters: &[String], (part, of): (usize, usize)) -> Exit
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let limited = async { tokio::time::timeout(limit, (test.run)()).await };
-            runtime.unwrap().block_on(limited).expect("it takes no longer than the limit");
+            runtime.unwrap().block_on(limited).expect("the test took longer than its limit");
         }));
         let seconds = start.elapsed().as_secs_f32();
         match result {
@@ -58,8 +58,8 @@ pub fn run(all: &[Test], filters: &[String], (part, of): (usize, usize)) -> Exit
             Err(_) => {
                 failed.push(test.name);
                 println!("FAILED {seconds:6.1} s  {}", test.name);
-                println!("--- what keywrightd said ---\n{}---", system::journal_since(&cursor));
-                println!("what the kernel said ---\n{}---", system::kernel_since(&cursor));
+                println!("--- log of keywrightd ---\n{}---", system::journal_since(&cursor));
+                println!("--- log of the kernel ---\n{}---", system::kernel_since(&cursor));
             }
         }
         machine::reset();
@@ -67,7 +67,7 @@ pub fn run(all: &[Test], filters: &[String], (part, of): (usize, usize)) -> Exit
     for name in &failed {
         println!("failed: {name}");
     }
-    // In the words of `cargo test`, for whoever adds up.
+    // In the format of `cargo test`, for scripts that add up results.
     let well = failed.is_empty() && passed > 0;
     println!(
         "test result: {}. {passed} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s",

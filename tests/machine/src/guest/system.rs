@@ -1,22 +1,22 @@
-//! Commands of the system, and what it has written down.
+//! Runs shell commands, and reads the journal.
 
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Output, Stdio},
 };
 
-/// The unit.
+/// The daemon's unit.
 pub const UNIT: &str = "keywrightd.service";
 
-/// Seconds: far longer than any command takes.
+/// Limit for a command, in seconds.
 const LIMIT: &str = "120";
 
-/// Runs a shell line and returns what it left. A command that hangs is ended, and fails.
+/// Runs a shell line. A command that hangs is killed, and fails.
 pub fn sh(line: &str) -> Output {
     Command::new("timeout").args([LIMIT, "/bin/sh", "-c", line]).output().unwrap()
 }
 
-/// Runs a shell line that has to go well; returns its standard output.
+/// Runs a shell line, asserts that it succeeds, and returns its standard output.
 #[track_caller]
 pub fn run(line: &str) -> String {
     let output = sh(line);
@@ -26,28 +26,28 @@ pub fn run(line: &str) -> String {
     wrote
 }
 
-/// A property of the unit, such as MainPID.
+/// Returns a property of the daemon's unit, such as MainPID.
 pub fn unit(property: &str) -> String {
     run(&format!("systemctl show --value --property={property} {UNIT}")).trim().to_owned()
 }
 
-/// Now, as the journal has it. Not a cursor of its own: together with a unit, systemd 252 leaves out the first entry
-/// after that.
+/// Returns the current time for journalctl's `--since`. A real cursor does not work: with a unit, systemd 252 skips the
+/// first entry after it.
 pub fn journal_cursor() -> String {
     format!("@{}", run("date +%s.%6N").trim())
 }
 
-/// What the daemon, and systemd about it, wrote after that.
+/// Returns what the daemon, and systemd about it, logged since then.
 pub fn journal_since(cursor: &str) -> String {
     run(&format!("journalctl --quiet --output=cat --unit={UNIT} --since='{cursor}'"))
 }
 
-/// What the kernel wrote after that.
+/// Returns what the kernel logged since then.
 pub fn kernel_since(cursor: &str) -> String {
     run(&format!("journalctl --quiet --output=cat --dmesg --since='{cursor}'"))
 }
 
-/// Waits for a line of the daemon's with this text; returns all lines after the cursor up to and with it.
+/// Waits for a line of the daemon's log with this text; returns all lines since the cursor up to this one.
 pub fn wait_for_journal(cursor: &str, text: &str) -> Vec<String> {
     let follow = format!(
         "timeout 60 journalctl --quiet --output=cat --follow --lines=all --unit={UNIT} --since='{cursor}'"
@@ -71,7 +71,7 @@ pub fn wait_for_journal(cursor: &str, text: &str) -> Vec<String> {
     lines
 }
 
-/// A program that says this where SSH asks for something. Not below /run, from where nothing is executed.
+/// Writes an SSH_ASKPASS program that prints this answer. Not below /run, which is mounted noexec.
 pub fn askpass(answer: &str) -> &'static str {
     let path = "/usr/local/bin/askpass-of-the-tests";
     std::fs::write(path, format!("#!/bin/sh\necho {answer}\n")).unwrap();
@@ -79,11 +79,11 @@ pub fn askpass(answer: &str) -> &'static str {
     path
 }
 
-/// Something broken; mended when it is dropped, so that no other test has it.
+/// Something broken for a test; repaired when dropped.
 pub struct Broken(&'static str);
 
 impl Broken {
-    /// Breaks it.
+    /// Runs `breaks` now and `repairs` when dropped.
     #[track_caller]
     pub fn with(breaks: &str, repairs: &'static str) -> Self {
         let broken = Self(repairs);

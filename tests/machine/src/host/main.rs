@@ -1,6 +1,6 @@
-//! Boots the guest, brings what was built into it, and runs there what is to be run: `machine-tests`.
+//! `machine`: boots a Debian guest with the built programs and packages, and runs a command in it: `machine-tests`.
 //!
-//! `make test-machine` calls this with everything built. What it prints is what the guest prints.
+//! `tests/machine/run` calls this. It prints the guest's output.
 #![forbid(unsafe_code)]
 
 mod payload;
@@ -21,22 +21,22 @@ use qemu::{Guest, GuestError};
 /// Runs a program of the payload in a Debian guest.
 #[derive(Parser)]
 struct Options {
-    /// Where the image is, as `build-image` makes it.
+    /// Directory of the image that `build-image` makes
     #[arg(long)]
     image: PathBuf,
-    /// A directory that is brought into the guest as /payload.
+    /// A directory that appears in the guest as /payload
     #[arg(long)]
     payload: PathBuf,
-    /// The guest's processors.
+    /// Number of the guest's processors
     #[arg(long, default_value_t = 2)]
     processors: u32,
-    /// Minutes after which the guest is stopped, whatever it does: it needs 17 on two processors.
+    /// Stop the guest after this many minutes; all tests need 17 on two processors
     #[arg(long, default_value_t = 45)]
     minutes: u64,
-    /// Boot, even where a guest that has booted was saved; and save none.
+    /// Boot even if a saved guest exists, and do not save one
     #[arg(long)]
     fresh: bool,
-    /// What is run in the guest, by its shell.
+    /// The shell command to run in the guest
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }

@@ -1,14 +1,14 @@
-//! What was built, as a disk of the guest: faster than any copy through an emulated network.
+//! Makes a disk image of the payload, which is faster than a copy over the emulated network.
 
 use std::{io, path::Path, process::Command};
 
-/// The disk's size; a saved guest wants the one that it had.
+/// Size of the disk. It is fixed because a saved guest expects the same size.
 const SIZE: &str = "512M";
 
-/// Makes a file system of a directory.
+/// Makes an ext4 image of a directory.
 ///
 /// # Errors
-/// What `mke2fs` says.
+/// The output of `mke2fs` if it fails.
 pub fn make_disk(directory: &Path, disk: &Path) -> io::Result<()> {
     let output = Command::new("mke2fs")
         .args(["-q", "-t", "ext4", "-O", "^has_journal", "-F", "-d"])

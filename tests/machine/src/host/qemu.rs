@@ -1,4 +1,4 @@
-//! A guest on a throw-away overlay: booted, or taken up where one that had booted was saved.
+//! Runs a guest on a temporary overlay: booted, or restored from a saved state.
 
 use std::{
     fs, io,
@@ -15,34 +15,34 @@ use tempfile::TempDir;
 use crate::{Options, payload, qmp::Qmp};
 
 const QEMU: &str = "qemu-system-x86_64";
-/// The name of the saved state in its overlay.
+/// Name of the saved state in its overlay.
 const SAVED: &str = "booted";
 const MEMORY: &str = "1024";
-/// Under emulation on a machine with much else to do.
+/// Limit for a boot, under emulation on a busy machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 const KERNEL_LINE: &str =
     "root=/dev/vda rw console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off audit=0";
 
-/// Why there is no guest.
+/// Why the guest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// QEMU is missing.
     #[error(
-        "{QEMU} cannot be started ({0}): nothing was tested; tests/machine/install-qemu installs it"
+        "{QEMU} cannot be started ({0}), so nothing was tested; install it with tests/machine/install-qemu"
     )]
     NoQemu(io::Error),
-    /// The guest did not come up.
+    /// The guest did not boot.
     #[error("the guest did not boot; its console ended with:\n{0}")]
     NoBoot(String),
-    /// What it was asked to run took too long.
+    /// The command took too long.
     #[error("stopped after {} minutes", .0.as_secs() / 60)]
     TooLong(Duration),
-    /// Files and processes of this machine.
+    /// A file or process of the host failed.
     #[error("{0}: {1}")]
     Host(&'static str, io::Error),
 }
 
-/// A running guest; switched off when dropped.
+/// A running guest; killed when dropped.
 pub struct Guest {
     qemu: Child,
     dir: TempDir,
@@ -52,16 +52,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts one and waits until it can be logged into.
-    ///
-    /// # Errors
-    /// [`GuestError`].
+    /// Starts a guest and waits until ssh works.
     pub fn start(options: &Options) -> Result<Self, GuestError> {
         let saved = options.image.join("booted.qcow2");
         if !options.fresh && saved.exists() {
             match Self::launch(options, Some(&saved)) {
                 Ok(guest) => return Ok(guest),
-                // Of another QEMU, perhaps.
+                // Perhaps saved by another version of QEMU.
                 Err(GuestError::NoBoot(_)) => {
                     let _ = fs::remove_file(&saved);
                 }
@@ -96,7 +93,6 @@ impl Guest {
             .stdin(Stdio::null())
             .spawn()
             .map_err(host("QEMU"))?;
-        // ssh wants a key that nobody else reads, whatever the umask was.
         let key = options.image.join("ssh-key");
         let mut guest = Self { qemu, dir, key, port, restored: saved.is_some() };
         guest.wait_until_up()?;
@@ -104,7 +100,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// How it came up, for people.
+    /// How it was started, for messages.
     pub fn how(&self) -> &'static str {
         if self.restored { "restored" } else { "booted" }
     }
@@ -124,17 +120,17 @@ impl Guest {
         Err(GuestError::NoBoot(self.console()))
     }
 
-    /// A guest that was saved believes that no time has passed.
+    /// Sets the guest's clock, which is wrong after a restore.
     fn set_clock(&self) {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let _ = self.ssh(&format!("date -s @{now} >/dev/null")).status();
     }
 
-    /// Saves the guest as it is now, for the next time.
+    /// Saves the guest's state for later runs.
     fn save(&self, saved: &Path) -> io::Result<()> {
         let mut qmp = Qmp::connect(&self.dir.path().join("qmp"))?;
         qmp.monitor(&format!("savevm {SAVED}"))?;
-        // It stands still while its disk is copied.
+        // The guest is stopped while its disk is copied.
         qmp.execute("stop", json!({}))?;
         let half = saved.with_extension("half");
         fs::copy(self.dir.path().join("disk.qcow2"), &half)?;
@@ -142,11 +138,11 @@ impl Guest {
         fs::rename(half, saved)
     }
 
-    /// Runs a command in the guest, the payload mounted, with our own standard output and error. True where its exit
-    /// status is 0.
+    /// Runs a command in the guest with the payload mounted, on this program's standard output and error. True if its
+    /// exit status is 0.
     ///
     /// # Errors
-    /// [`GuestError::TooLong`], and what ssh says.
+    /// [`GuestError::TooLong`] after `limit`.
     pub fn run(&self, command: &str, limit: Duration) -> Result<bool, GuestError> {
         let line = format!(
             "mkdir -p /payload && mount -o ro /dev/vdb /payload && cd /payload && {command}"
@@ -193,7 +189,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Its disk is thrown away.
+        // Killing is safe: the overlay is deleted.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }
@@ -211,7 +207,7 @@ fn make_overlay(root: &Path, overlay: &Path) -> io::Result<()> {
 fn command(options: &Options, dir: &Path, port: u16, restore: bool) -> Command {
     let file = |name: &str| dir.join(name).display().to_string();
     let image = |name: &str| options.image.join(name).display().to_string();
-    // It ends when we do, however that comes about.
+    // QEMU is killed when this program ends, however it ends.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", QEMU]);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
@@ -241,14 +237,14 @@ fn command(options: &Options, dir: &Path, port: u16, restore: bool) -> Command {
     qemu
 }
 
-/// /dev/kvm alone proves nothing: it may be there and run no unmodified kernel.
+/// Whether KVM works. /dev/kvm alone is no proof: it may exist and not run an unmodified kernel.
 fn has_kvm() -> bool {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let virtual_machines = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     virtual_machines && fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
-/// Free now; QEMU takes it in a moment.
+/// Finds a free TCP port, which QEMU then binds.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -1,4 +1,4 @@
-//! The QEMU Machine Protocol: one command after the other over QEMU's socket.
+//! A client of the QEMU Machine Protocol (QMP): runs one command at a time.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Saving a guest's memory takes longest.
+/// Limit for a reply; saving the guest's memory takes longest.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A connection to QEMU.
@@ -19,10 +19,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects to the socket and greets.
-    ///
-    /// # Errors
-    /// What the socket says, and what is no QMP.
+    /// Connects to the socket and negotiates capabilities.
     pub fn connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -35,7 +32,7 @@ impl Qmp {
     /// Executes a command.
     ///
     /// # Errors
-    /// What the socket says, or QEMU's refusal.
+    /// QEMU's refusal, and errors of the socket.
     pub fn execute(&mut self, command: &str, arguments: Value) -> io::Result<Value> {
         let request = json!({ "execute": command, "arguments": arguments });
         self.stream.write_all(format!("{request}\n").as_bytes())?;
@@ -44,17 +41,17 @@ impl Qmp {
             if let Some(error) = answer.get("error") {
                 return Err(io::Error::other(format!("QEMU refuses {command}: {error}")));
             }
-            // Events come in between.
+            // Skips events.
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
         }
     }
 
-    /// Executes a command of the human monitor, whose answer is text: empty where it went well.
+    /// Executes a command of the human monitor, whose output is empty on success.
     ///
     /// # Errors
-    /// The text, and what the socket says.
+    /// The output, and errors of the socket.
     pub fn monitor(&mut self, line: &str) -> io::Result<()> {
         match self.execute("human-monitor-command", json!({ "command-line": line }))? {
             Value::String(text) if !text.is_empty() => Err(io::Error::other(text)),

@@ -1,5 +1,4 @@
-//! A CCID reader with a card that is always in it (USB Device Class: Smart Card CCID, revision 1.1), as the tokens are
-//! that Keywright is for.
+//! A CCID reader with a built-in card, as USB tokens are (USB Device Class: Smart Card CCID, revision 1.1).
 
 use std::collections::VecDeque;
 
@@ -9,19 +8,19 @@ use super::{
 };
 
 const HEADER: usize = 10;
-/// The reader has no such command (6.2.6, `bError` 0), or no card (`bmICCStatus` 2 with `ICC_MUTE`).
+/// Status: the command is not supported (6.2.6, `bError` 0), or there is no card (`bmICCStatus` 2 with `ICC_MUTE`).
 const UNSUPPORTED: [u8; 3] = [0x40, 0, 0];
 const NO_CARD: [u8; 3] = [0x42, 0xFE, 0];
-/// The card is there and active, and nothing is wrong.
+/// Status: the card is active, no error.
 const FINE: [u8; 3] = [0, 0, 0];
-/// T=1 with the values that mean nothing where the reader exchanges APDUs (6.2.3).
+/// T=1 parameters; their values have no meaning for a reader that exchanges APDUs (6.2.3).
 const T1: [u8; 7] = [0x11, 0x10, 0, 0x15, 0, 0xFE, 0];
 
-/// What is in the reader.
+/// The card in the reader.
 pub trait Card {
-    /// The answer to reset.
+    /// Returns the answer to reset.
     fn answer_to_reset(&self) -> Vec<u8>;
-    /// Executes a command APDU. None: the device is pulled out instead of an answer.
+    /// Executes a command APDU. None: the device is unplugged before it answers.
     fn transmit(&mut self, command: &[u8]) -> Option<Vec<u8>>;
 }
 
@@ -30,18 +29,18 @@ pub struct Reader<C> {
     descriptors: Descriptors,
     longest_message: usize,
     card: Option<C>,
-    /// The message that is coming in.
+    /// The part of a message received so far.
     incoming: Vec<u8>,
-    /// The pieces of a command that came before this one (6.1.4, `wLevelParameter`).
+    /// Pieces of a chained command received so far (6.1.4, `wLevelParameter`).
     command: Vec<u8>,
-    /// What of an answer has not been sent yet, where it is longer than a message.
+    /// The rest of an answer that is longer than a message.
     answer: Vec<u8>,
-    /// Packets for the host; a message that fills its last one is ended by an empty one.
+    /// Packets for the host. An empty packet follows a message that fills its last packet.
     packets: VecDeque<Vec<u8>>,
 }
 
 impl<C: Card> Reader<C> {
-    /// A reader with these descriptors, whose messages have at most so many bytes.
+    /// Makes a reader with these descriptors, whose messages have at most `longest_message` bytes.
     pub fn new(descriptors: Descriptors, longest_message: u32, card: Option<C>) -> Self {
         Self {
             descriptors,
@@ -54,7 +53,7 @@ impl<C: Card> Reader<C> {
         }
     }
 
-    /// A whole message has come in.
+    /// Handles a complete message.
     fn message(&mut self, message: &[u8]) -> Answer {
         let [kind, _, _, _, _, slot, sequence, specific @ ..] = message else {
             return Answer::Stall;
@@ -73,7 +72,7 @@ impl<C: Card> Reader<C> {
                 let atr = card.answer_to_reset();
                 self.queue(0x80, begins, FINE, &atr);
             }
-            // Off and on are nothing to this firmware, as in the product: only unplugging clears it.
+            // Power and reset do nothing, as in the product: only an unplug clears the security state.
             0x63 | 0x65 | 0x72 => self.queue(0x81, begins, FINE, &[]),
             0x61 | 0x6C | 0x6D => self.queue(0x82, begins, [0, 0, 1], &T1),
             0x6F if level == 0x10 => self.queue_answer_part(begins, true),
@@ -96,7 +95,8 @@ impl<C: Card> Reader<C> {
         Answer::Data(Vec::new())
     }
 
-    /// Sends as much of the answer as a message holds; `bChainParameter` says what is before and behind (6.2.1).
+    /// Queues as much of the answer as a message holds; `bChainParameter` says whether parts precede and follow it
+    /// (6.2.1).
     fn queue_answer_part(&mut self, begins: [u8; 2], continued: bool) {
         let room = self.longest_message - HEADER;
         let rest = self.answer.split_off(room.min(self.answer.len()));
@@ -127,7 +127,7 @@ impl<C: Card> Device for Reader<C> {
 
     fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
         match (setup.kind, setup.request) {
-            // ABORT (5.3.1): no command is ever under way here.
+            // ABORT (5.3.1): there is never a command to abort.
             (0x21, 1) => Answer::Data(Vec::new()),
             _ => self.descriptors.control(setup),
         }
@@ -155,7 +155,7 @@ impl<C: Card> Device for Reader<C> {
     }
 }
 
-/// What one transfer to the host takes: packets until it is full or a short one ends it.
+/// Fills a transfer to the host with packets until it is full or a short packet ends it.
 pub fn take_packets(packets: &mut VecDeque<Vec<u8>>, wanted: usize) -> Answer {
     if packets.is_empty() {
         return Answer::Nak;
@@ -167,7 +167,7 @@ pub fn take_packets(packets: &mut VecDeque<Vec<u8>>, wanted: usize) -> Answer {
             return Answer::Data(data);
         }
     }
-    // What does not fit would be babble (USB 2.0, 8.7.4).
+    // A packet that does not fit would be babble (USB 2.0, 8.7.4).
     if data.is_empty() { Answer::Stall } else { Answer::Data(data) }
 }
 

@@ -1,13 +1,12 @@
-//! The bytes with which a device introduces itself, and the requests that every device answers with them
-//! (USB 2.0, chapter 9).
+//! Builds USB descriptors and answers the standard requests for them (USB 2.0, chapter 9).
 
 use super::{Answer, Setup};
 
-/// `bMaxPacketSize` of every endpoint here, the control endpoint among them: full speed.
+/// `bMaxPacketSize` of all endpoints, including the control endpoint: full speed.
 pub const PACKET: usize = 64;
-/// The reader's pipe to the device.
+/// Bulk endpoint from the host to the reader.
 pub const BULK_OUT: u8 = 0x01;
-/// The reader's pipe to the host.
+/// Bulk endpoint from the reader to the host.
 pub const BULK_IN: u8 = 0x81;
 
 const CONFIGURATION: u8 = 2;
@@ -15,32 +14,32 @@ const INTERFACE: u8 = 4;
 const ENDPOINT: u8 = 5;
 const BULK: u8 = 2;
 
-/// Who a device says it is.
+/// A device's vendor, product and serial number.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// `idVendor`.
     pub vendor: u16,
     /// `idProduct`.
     pub product: u16,
-    /// The product's name.
+    /// Product name.
     pub name: String,
-    /// The unit's serial number; none where the text is empty.
+    /// Serial number; empty: none.
     pub serial: String,
 }
 
-/// A device's descriptors; one configuration.
+/// A device's descriptors, with one configuration.
 #[derive(Debug, Clone)]
 pub struct Descriptors {
-    /// Who it says it is.
+    /// Vendor, product and serial number.
     pub identity: Identity,
     /// The configuration with its interfaces and endpoints.
     pub configuration: Vec<u8>,
-    /// What the host set.
+    /// The configuration number that the host has set.
     configured: u8,
 }
 
 impl Descriptors {
-    /// A device with these interfaces, each with its class and endpoint descriptors behind it.
+    /// Makes the descriptors of a device. Each interface has its class and endpoint descriptors appended.
     pub fn new(identity: Identity, interfaces: &[Vec<u8>]) -> Self {
         let all = interfaces.concat();
         let [low, high] = (u16::try_from(9 + all.len()).unwrap_or(u16::MAX)).to_le_bytes();
@@ -50,7 +49,7 @@ impl Descriptors {
         Self { identity, configuration: [&head[..], &all].concat(), configured: 0 }
     }
 
-    /// The device descriptor.
+    /// Builds the device descriptor.
     pub fn device(&self) -> [u8; 18] {
         let [v0, v1] = self.identity.vendor.to_le_bytes();
         let [p0, p1] = self.identity.product.to_le_bytes();
@@ -59,7 +58,7 @@ impl Descriptors {
         [18, 1, 0, 2, 0, 0, 0, PACKET as u8, v0, v1, p0, p1, 0, 1, 1, 2, serial, 1]
     }
 
-    /// Answers what chapter 9 asks of every device; stalls on all else.
+    /// Answers the standard requests of chapter 9; stalls others.
     pub fn control(&mut self, setup: Setup) -> Answer {
         let cut = |mut bytes: Vec<u8>| {
             bytes.truncate(setup.length.into());
@@ -106,7 +105,7 @@ fn string(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// An interface descriptor with what belongs to it.
+/// Builds an interface descriptor followed by its class and endpoint descriptors.
 pub fn interface(
     number: u8,
     class: [u8; 3],
@@ -119,19 +118,19 @@ pub fn interface(
     [&head[..], class_descriptor, &endpoints.concat()].concat()
 }
 
-/// A bulk endpoint, the direction in the address's bit 7.
+/// Builds a bulk endpoint descriptor; bit 7 of the address is the direction.
 pub fn bulk(address: u8) -> [u8; 7] {
     [7, ENDPOINT, address, BULK, PACKET as u8, 0, 0]
 }
 
-/// An interrupt endpoint that is asked every 10 ms.
+/// Builds an interrupt endpoint descriptor with an interval of 10 ms.
 pub fn interrupt(address: u8) -> [u8; 7] {
     [7, ENDPOINT, address, 3, 8, 0, 10]
 }
 
-/// The CCID class descriptor (CCID 1.1, 5.1) of a reader whose longest message has this many bytes.
+/// Builds the CCID class descriptor (CCID 1.1, 5.1) of a reader whose longest message has this many bytes.
 ///
-/// One slot with a card that cannot be taken out; T=1; extended APDUs, parameters by the reader.
+/// The reader has one slot with a fixed card, uses T=1 and extended APDUs, and sets all parameters itself.
 pub fn ccid(longest_message: u32) -> [u8; 54] {
     let mut bytes = [0; 54];
     // bcdCCID 1.10, slot 0, 5 V, 3 V and 1.8 V, T=1.
@@ -140,7 +139,7 @@ pub fn ccid(longest_message: u32) -> [u8; 54] {
     for (at, value) in [(10, 4000), (14, 4000), (19, 10752), (23, 10752), (28, 254_u32)] {
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
-    // Extended APDUs; by itself: voltage, clock, baud rate, parameters, IFSD.
+    // Extended APDUs; automatic voltage, clock, baud rate, parameters, IFSD.
     bytes[40..44].copy_from_slice(&0x0004_087E_u32.to_le_bytes());
     bytes[44..48].copy_from_slice(&longest_message.to_le_bytes());
     // Class of GET RESPONSE and ENVELOPE as in the command; no display, no PIN pad, one slot at a time.
@@ -148,7 +147,7 @@ pub fn ccid(longest_message: u32) -> [u8; 54] {
     bytes
 }
 
-/// The interface of a CCID reader with a short or long message limit.
+/// Builds the interface of a CCID reader whose longest message has this many bytes.
 pub fn ccid_interface(number: u8, longest_message: u32) -> Vec<u8> {
     let endpoints = [bulk(BULK_OUT), bulk(BULK_IN)];
     interface(number, [0x0B, 0, 0], &ccid(longest_message), &endpoints)

@@ -1,16 +1,16 @@
-//! A device on the USB of a machine that has none: devices as the kernel's own driver meets them, carried by USB/IP.
+//! Emulated USB devices that the kernel's real drivers use over USB/IP.
 //!
-//! [`Device`] is what a host controller sees of a device; [`usbip`] carries it to a kernel, [`ccid`] is a reader with a
-//! card in it, and [`descriptors`] has the bytes with which devices introduce themselves.
+//! [`Device`] is the interface of a device towards a host controller. [`usbip`] exports it to a kernel, [`ccid`] is a
+//! reader with a card, and [`descriptors`] builds USB descriptors.
 
 pub mod ccid;
 pub mod descriptors;
 pub mod usbip;
 
-/// The eight bytes that begin a control transfer (USB 2.0, 9.3).
+/// The setup packet of a control transfer (USB 2.0, 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
-    /// `bmRequestType`: bit 7 is set where the device is to send.
+    /// `bmRequestType`: bit 7 is set if the device sends the data.
     pub kind: u8,
     /// `bRequest`.
     pub request: u8,
@@ -23,7 +23,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Reads them as they are on the wire.
+    /// Parses the eight bytes of a setup packet.
     pub fn parse(bytes: [u8; 8]) -> Self {
         let [kind, request, v0, v1, i0, i1, l0, l1] = bytes;
         Self {
@@ -36,27 +36,27 @@ impl Setup {
     }
 }
 
-/// What a device does about a transfer.
+/// A device's answer to a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It sends these bytes; none where it was the host that sent.
+    /// Completes the transfer with these bytes; empty if the host sent the data.
     Data(Vec<u8>),
-    /// It refuses.
+    /// Refuses the transfer.
     Stall,
-    /// It has nothing to send yet and is asked again after the next transfer. A device may stay silent for ever.
+    /// Has nothing to send yet; it is asked again after the next transfer. A device may answer this for ever.
     Nak,
-    /// It is pulled out in this moment.
+    /// The device is unplugged at this moment.
     Unplugged,
 }
 
-/// A device without its cable.
+/// A USB device, as a host controller sees it.
 pub trait Device {
     /// The device descriptor (USB 2.0, 9.6.1).
     fn descriptor(&self) -> [u8; 18];
-    /// A control transfer; `data` is what the host sends with it.
+    /// Handles a control transfer; `data` is the host's data.
     fn control(&mut self, setup: Setup, data: &[u8]) -> Answer;
-    /// The host sends to an endpoint (without its direction bit).
+    /// Receives data from the host on an endpoint (without its direction bit).
     fn receive(&mut self, endpoint: u8, data: &[u8]) -> Answer;
-    /// The host is ready to take this many bytes from an endpoint.
+    /// Sends at most `wanted` bytes to the host from an endpoint.
     fn send(&mut self, endpoint: u8, wanted: usize) -> Answer;
 }

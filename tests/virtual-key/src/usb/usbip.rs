@@ -1,5 +1,5 @@
-//! The USB/IP protocol, version 1.1.1 (the kernel's `Documentation/usb/usbip_protocol.rst`), the server's side: one
-//! device, exported as bus id 1-1 until whoever imports it lets it go.
+//! The USB/IP protocol, version 1.1.1 (the kernel's `Documentation/usb/usbip_protocol.rst`), the server's side: exports
+//! one device as bus id 1-1 until the host that imports it releases it.
 
 use std::{
     collections::VecDeque,
@@ -9,9 +9,9 @@ use std::{
 
 use super::{Answer, Device, Setup};
 
-/// The one bus id.
+/// Bus id of the device.
 pub const BUS_ID: &[u8] = b"1-1";
-/// `devid` of the one device: its bus and its number there.
+/// `devid` of the device: bus 1, device 2.
 pub const DEVICE_ID: u32 = 0x0001_0002;
 
 const VERSION: [u8; 2] = [0x01, 0x11];
@@ -21,28 +21,29 @@ const SUBMIT: u32 = 1;
 const UNLINK: u32 = 2;
 const FULL_SPEED: u32 = 2;
 const HEADER: usize = 48;
-/// A transfer longer than this is none of ours, in bytes.
+/// Longest transfer that is accepted, in bytes.
 const MAX_LEN: u32 = 1 << 20;
 
 const STALLED: i32 = -32; // EPIPE
 const UNLINKED: i32 = -104; // ECONNRESET
 
-/// Waits until somebody imports the device, and serves it until it is let go or is [`Answer::Unplugged`].
+/// Waits until a host imports the device, then serves it until the host releases it or it answers
+/// [`Answer::Unplugged`].
 ///
 /// # Errors
-/// What the socket says, and what is no USB/IP.
+/// Errors of the socket, and InvalidData for what is not USB/IP.
 pub fn serve(listener: &TcpListener, device: &mut impl Device) -> io::Result<()> {
     loop {
         let (mut host, _) = listener.accept()?;
         host.set_nodelay(true)?;
-        // Somebody who only looked, or was not understood, changes nothing.
+        // A client that only lists devices, or sends something else, changes nothing.
         if handshake(&mut host, device).unwrap_or(false) {
             return transfers(&mut host, device);
         }
     }
 }
 
-/// Answers what is asked first. True when the device was imported.
+/// Answers the first request of a client; true if it imports the device.
 fn handshake(host: &mut TcpStream, device: &impl Device) -> io::Result<bool> {
     let mut request = [0; 8];
     host.read_exact(&mut request)?;
@@ -50,7 +51,7 @@ fn handshake(host: &mut TcpStream, device: &impl Device) -> io::Result<bool> {
     match u16::from_be_bytes([request[2], request[3]]) {
         LIST => {
             let one = 1_u32.to_be_bytes();
-            // Of its one interface only that it is of class CCID.
+            // The list has only the class of its interface: CCID.
             let interface = [0x0B, 0, 0, 0];
             host.write_all(&[&reply(5, 0)[..], &one, &record(device), &interface].concat())?;
             Ok(false)
@@ -67,7 +68,7 @@ fn handshake(host: &mut TcpStream, device: &impl Device) -> io::Result<bool> {
     }
 }
 
-/// The device as the lists have it; the kernel reads the real descriptors afterwards.
+/// Builds the device's record for lists and imports; the kernel reads the real descriptors afterwards.
 fn record(device: &impl Device) -> Vec<u8> {
     let descriptor = device.descriptor();
     let mut record = vec![0; 256 + 32];
@@ -77,7 +78,7 @@ fn record(device: &impl Device) -> Vec<u8> {
     for number in [busnum, devnum, FULL_SPEED] {
         record.extend(number.to_be_bytes());
     }
-    // Vendor, product, release: little endian there, big endian here.
+    // Vendor, product, release: little endian in the descriptor, big endian in the record.
     for at in [8, 10, 12] {
         record.extend([descriptor[at + 1], descriptor[at]]);
     }
@@ -86,7 +87,7 @@ fn record(device: &impl Device) -> Vec<u8> {
     record
 }
 
-/// A transfer to the host that the device has no bytes for yet.
+/// A transfer to the host for which the device has no data yet.
 struct Waiting {
     number: u32,
     endpoint: u8,
@@ -95,7 +96,7 @@ struct Waiting {
 
 fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
     let mut waiting = VecDeque::new();
-    // Transfers that never get an answer; the host takes them back some day.
+    // Transfers that never get an answer; the host unlinks them at some time.
     let mut silent = Vec::new();
     let mut header = [0; HEADER];
     loop {
@@ -108,7 +109,7 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
         match command {
             SUBMIT => {
                 let (to_host, endpoint, length) = (word(12) == 1, word(16), word(24));
-                let too_long = || io::Error::new(ErrorKind::InvalidData, "no transfer of ours");
+                let too_long = || io::Error::new(ErrorKind::InvalidData, "unsupported transfer");
                 let endpoint = u8::try_from(endpoint).map_err(|_| too_long())?;
                 let length =
                     Some(length).filter(|&length| length <= MAX_LEN).ok_or_else(too_long)?;
@@ -142,9 +143,9 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
                 let status = if open { UNLINKED } else { 0 };
                 reply(host, 4, number, status, 0, &[])?;
             }
-            _ => return Err(io::Error::new(ErrorKind::InvalidData, "no USB/IP command")),
+            _ => return Err(io::Error::new(ErrorKind::InvalidData, "not a USB/IP command")),
         }
-        // Whatever came may be what the device waited for.
+        // This message may have given the device something to send.
         for _ in 0..waiting.len() {
             let Some(transfer) = waiting.pop_front() else { break };
             match device.send(transfer.endpoint, transfer.wanted) {
@@ -159,7 +160,8 @@ fn transfers(host: &mut TcpStream, device: &mut impl Device) -> io::Result<()> {
     }
 }
 
-/// Tells the host of a transfer that is over; `sent` is how much it had sent. False when the device is gone.
+/// Completes a transfer; `sent` is the length of the host's data, if it was the sender. False if the device is
+/// unplugged.
 fn complete(
     host: &mut TcpStream,
     number: u32,
@@ -178,7 +180,7 @@ fn complete(
     Ok(true)
 }
 
-/// One write for header and data: two would cost a delayed acknowledgement.
+/// Writes header and data in one call: two writes would wait for a delayed acknowledgement.
 fn reply(
     host: &mut TcpStream,
     command: u32,

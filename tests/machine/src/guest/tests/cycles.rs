@@ -1,4 +1,4 @@
-//! Plugged in and pulled out again and again: nothing piles up in the daemon.
+//! Tests that the daemon leaks nothing while Keys are plugged in and pulled out many times.
 
 use std::{
     fs,
@@ -13,29 +13,29 @@ use crate::{
     system,
 };
 
-/// How often two Keys are plugged in and pulled out.
+/// Number of cycles given on the command line.
 pub static CYCLES: OnceLock<u32> = OnceLock::new();
 
-/// The same, where nobody has said how often.
+/// Number of cycles: as given on the command line, or 50.
 pub fn cycles() -> u32 {
     *CYCLES.get_or_init(|| 50)
 }
 
-/// By how much the heap may differ, in KiB: what the allocator has not given back, as in `make bench`. It grows ever more
-/// slowly; what is allocated in it does not grow at all (docs/benchmarks.md).
+/// How much the heap may grow, in KiB: memory that the allocator has not returned, as in `make bench`. It grows ever more
+/// slowly; the allocations in it do not grow (docs/benchmarks.md).
 const HEAP: usize = 512;
-/// By how much what is mapped may differ, in KiB: sled fills a segment of 512 KiB page by page, and begins a new one.
+/// How much the mapped memory may grow, in KiB: sled fills segments of 512 KiB page by page.
 const MAPPED: usize = 640;
-/// How long what was begun last may take to end.
+/// How long the last reads may take to end.
 const ENDING: Duration = Duration::from_secs(30);
 
-/// Of the daemon's process.
+/// Resources of the daemon's process.
 #[derive(Debug)]
 struct ProcessUsage {
     descriptors: usize,
     threads: usize,
-    /// In KiB, of its own: what is mapped of programs and libraries comes and goes as the machine has memory. And counted
-    /// page by page: VmRSS is behind by what each thread has not reported yet.
+    /// Anonymous memory in KiB, because mapped files depend on the machine's free memory. Counted from smaps, because
+    /// VmRSS lags behind.
     heap: usize,
     mapped: usize,
 }
@@ -44,7 +44,7 @@ fn usage() -> ProcessUsage {
     let process = system::unit("MainPID");
     let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap();
     let number = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap();
-    // sled's pool starts threads as there is work, and ends them by and by.
+    // sled's pool starts and ends its threads on demand.
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
     let threads = names.filter(|name| !name.starts_with("sled-io")).count();
@@ -53,7 +53,7 @@ fn usage() -> ProcessUsage {
         match line.split_once(' ') {
             Some(("Anonymous:", _)) if in_heap => heap += number(line),
             Some(("Anonymous:", _)) => mapped += number(line),
-            // What follows is of this part: from-to, permissions, offset, device, inode, name.
+            // The header of a mapping: range, permissions, offset, device, inode, name.
             Some((range, _)) if range.contains('-') => in_heap = line.ends_with("[heap]"),
             _ => {}
         }
@@ -77,11 +77,11 @@ pub async fn plug_cycles_leak_nothing() {
     let cycles = cycles();
     let mut machine = Machine::with_absent_master().await;
     let process = system::unit("MainPID");
-    // The first ones fill pools and caches.
+    // The first cycles fill pools and caches.
     cycle(&mut machine, cycles / 3).await;
     let before = usage();
     cycle(&mut machine, cycles).await;
-    // The last look may be ending still.
+    // The last reads may not have ended yet.
     let end = Instant::now() + ENDING;
     let after = loop {
         let after = usage();
@@ -92,7 +92,7 @@ pub async fn plug_cycles_leak_nothing() {
         sleep(Duration::from_millis(100)).await;
     };
     println!("       {cycles} cycles: {before:?}, then {after:?}");
-    assert_eq!(system::unit("MainPID"), process, "it is the same daemon");
+    assert_eq!(system::unit("MainPID"), process, "the daemon was not restarted");
     assert!(after.descriptors <= before.descriptors, "{before:?} {after:?}");
     assert!(after.threads <= before.threads, "{before:?} {after:?}");
     assert!(after.heap <= before.heap + HEAP, "{before:?} {after:?}");

@@ -1,5 +1,5 @@
-//! USB devices that are no Keys: harmless ones, and ones that lie. The daemon says at most once what is wrong, goes on,
-//! and other Keys do not notice.
+//! Tests with USB devices that are not Keys, harmless and faulty ones. The daemon logs at most one line about each, keeps
+//! running, and other Keys work meanwhile.
 
 use keywright_bus_tests::{Answers, Objects};
 use keywright_virtual_key::usb::{
@@ -18,13 +18,13 @@ const CCID_CLASS: [u8; 3] = [0x0B, 0, 0];
 /// T=1, no historical bytes.
 const ATR: [u8; 4] = [0x3B, 0x80, 0x01, 0x81];
 
-/// A machine whose Master must not notice anything.
+/// A machine with a Master that must keep working while faulty devices are plugged in.
 struct Witness {
     machine: Machine,
     master: Plugged,
     cursor: String,
     process: String,
-    /// How many other Keys were plugged in: each is another one, whose offer is a new one.
+    /// Number of other Keys plugged in so far: each has a new name, so that its offer is a new one.
     others: usize,
 }
 
@@ -35,8 +35,8 @@ impl Witness {
         Self { machine, master, cursor, process, others: 0 }
     }
 
-    /// Plugs the device in; it is to be shown as unusable, with one line in the log that has this text. Meanwhile another
-    /// Key beside it is offered.
+    /// Plugs the device in; asserts that it is shown as unusable, with one line in the log that has this text, and that
+    /// another Key is offered meanwhile.
     async fn assert_unusable(&mut self, device: Scripted, why: &str) {
         let cursor = system::journal_cursor();
         let inserted = Inserted::plug(device);
@@ -52,16 +52,16 @@ impl Witness {
         system::wait_for_journal(&cursor, "is offered");
         let all = system::journal_since(&cursor);
         let said: Vec<_> = all.lines().filter(|line| !line.contains("is offered")).collect();
-        assert_eq!(said.len(), 1, "said once, and nothing else:\n{all}");
+        assert_eq!(said.len(), 1, "exactly one line is logged:\n{all}");
         assert!(said[0].contains(why), "{why:?} is not in {said:?}");
     }
 
-    /// Plugs the device in and waits until udevd has seen it. The daemon is to say nothing at all.
+    /// Plugs the device in; asserts that the daemon neither shows nor logs it.
     async fn assert_ignored(&mut self, name: &str, device: Scripted) {
         let cursor = system::journal_cursor();
         let before = present(&self.machine.watch.objects().await);
         let inserted = Inserted::plug(device);
-        // The hub sees to one port after the other: when this one is there, it is done with the first.
+        // The hub handles one port after the other: once this Key is shown, the device was handled too.
         let other = self.machine.plug(&format!("beside {name}")).await;
         system::run("udevadm settle");
         self.machine.offer(&self.master, &other).await;
@@ -70,10 +70,10 @@ impl Witness {
         drop(inserted);
         self.machine.unplug(other).await;
         let said = system::wait_for_journal(&cursor, "is offered");
-        assert_eq!(said.len(), 1, "nothing was said of the device: {said:?}");
+        assert_eq!(said.len(), 1, "nothing is logged about the device: {said:?}");
     }
 
-    /// The same daemon runs, and the Master makes a Sub Key.
+    /// Asserts that the daemon was not restarted and that the Master can make a Sub Key.
     async fn assert_works(mut self) {
         assert_eq!(
             system::unit("MainPID"),
@@ -86,11 +86,15 @@ impl Witness {
     }
 }
 
+fn signal_daemon(name: &str) {
+    system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
+}
+
 fn present(objects: &Objects) -> usize {
     objects.present().count()
 }
 
-/// A reader that answers the first question, which switches the card on, and then follows the script.
+/// A reader that answers power-on and similar messages, and follows the script for commands.
 fn after_power_on(mut script: impl FnMut(&[u8]) -> Answer + Send + 'static) -> Script {
     Box::new(move |message| match message[0] {
         0x62 => Answer::Data(reply(message, 0x80, [0; 3], &ATR)),
@@ -148,7 +152,7 @@ pub async fn composite_keyboard_with_a_reader_is_one_unusable_key() {
 pub async fn truncated_descriptors_are_unusable() {
     let mut witness = Witness::new().await;
     let pipes = [bulk(BULK_OUT), bulk(BULK_IN)];
-    // The class descriptor is short and says so; or it says more than there is.
+    // The class descriptor is short, or missing.
     let mut short = ccid(LONGEST)[..10].to_vec();
     short[0] = 10;
     let honest = interface(0, CCID_CLASS, &short, &pipes);
@@ -157,7 +161,7 @@ pub async fn truncated_descriptors_are_unusable() {
         .await;
     let none = interface(0, CCID_CLASS, &[], &pipes);
     witness.assert_unusable(Scripted::new("none", &[none], silent()), "no CCID descriptor").await;
-    // The kernel makes do with what it gets; libusb does not.
+    // The kernel accepts truncated descriptors; libusb does not.
     let mut cut = Scripted::new("cut", &[ccid_interface(0, LONGEST)], silent());
     cut.descriptors.configuration.truncate(30);
     witness.assert_unusable(cut, "USB").await;
@@ -224,48 +228,42 @@ pub async fn silent_device_is_unusable() {
     witness.assert_works().await;
 }
 
-/// Pulled out while the daemon stands still: it hears of the plug when there is nothing to open any more.
+/// The device is pulled out while the daemon is stopped: it learns of the plug when the device is gone.
 pub async fn device_unplugged_before_it_is_opened_is_reported_once() {
     let witness = Witness::new().await;
-    let signal = |name: &str| {
-        system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
-    };
     let cursor = system::journal_cursor();
     for _ in 0..5 {
-        signal("STOP");
+        signal_daemon("STOP");
         let inserted = Inserted::plug(reader("gone", silent()));
         vhci::wait_until_there(inserted.port);
         system::run("udevadm settle");
         let node = vhci::node(inserted.port);
         drop(inserted);
         system::run(&format!("while [ -e {node} ]; do sleep 0.1; done"));
-        signal("CONT");
+        signal_daemon("CONT");
     }
-    // And one that goes at the first word that is said to it.
+    // And a device that is unplugged at the first message.
     let leaves = Inserted::plug(reader("leaves", Box::new(|_| Answer::Unplugged)));
     vhci::wait_until_there(leaves.port);
     vhci::wait_until_free(leaves.port);
     let objects = witness.machine.watch.objects().await;
     assert_eq!(present(&objects), 1, "{objects:?}");
     witness.assert_works().await;
-    // The others were never there when it looked.
+    // The others were gone before the daemon opened them.
     const SAID: &str = "before it had said what it is";
     let said = system::wait_for_journal(&cursor, SAID);
     assert_eq!(said.iter().filter(|line| line.contains(SAID)).count(), 1, "{said:?}");
 }
 
-/// The kernel has it and its node has gone: between the moment when it is told of and the one when it is opened.
+/// The device node is deleted after the plug was announced and before the device is opened.
 pub async fn device_without_a_node_is_unusable() {
     let mut witness = Witness::new().await;
-    let signal = |name: &str| {
-        system::run(&format!("systemctl kill --signal={name} {}", system::UNIT));
-    };
     let cursor = system::journal_cursor();
-    signal("STOP");
+    signal_daemon("STOP");
     let inserted = Inserted::plug(reader("no node", silent()));
     vhci::wait_until_there(inserted.port);
     system::run(&format!("udevadm settle; rm {}", vhci::node(inserted.port)));
-    signal("CONT");
+    signal_daemon("CONT");
     let key = witness.machine.until_shown_in(inserted.port).await;
     witness.machine.until_state(&key, "unusable").await;
     let other = witness.machine.plug("other").await;

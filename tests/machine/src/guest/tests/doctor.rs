@@ -1,4 +1,4 @@
-//! `keywrightctl doctor` finds what is wrong with this machine, and says the command that mends it.
+//! Tests that `keywrightctl doctor` finds what is wrong with the machine and prints a command that fixes it.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ use crate::{
     vhci,
 };
 
-/// Far longer than anything takes to be noticed.
+/// Longer than any fix takes to be noticed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What it finds: how bad, what, and what to do.
+/// Runs `doctor`; returns result, text and fix of each finding.
 fn findings() -> Vec<[String; 3]> {
     let output = system::sh("keywrightctl doctor");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -38,13 +38,13 @@ fn findings() -> Vec<[String; 3]> {
     found
 }
 
-/// It says that this fails, and this command.
+/// Asserts a failure with this text and fix.
 #[track_caller]
 fn assert_fails(found: &[[String; 3]], what: &str, mend: &str) {
     assert_found(found, "FAIL", what, mend);
 }
 
-/// The same of what is not as bad.
+/// Asserts a warning with this text and fix.
 #[track_caller]
 fn assert_warns(found: &[[String; 3]], what: &str, mend: &str) {
     assert_found(found, "warn", what, mend);
@@ -66,23 +66,23 @@ pub async fn healthy_machine_has_no_finding() {
     assert!(!found.iter().any(|[word, ..]| word != "ok"), "{found:#?}");
 }
 
-/// Breaks something, finds it, does what is said, and finds it no more.
+/// Breaks something, asserts that `doctor` finds it, runs the printed fix, and asserts that it is gone.
 fn assert_fixed_by_its_command(breaks: &str, puts_back: &'static str, what: &str, command: &str) {
     let _broken = Broken::with(breaks, puts_back);
     let found = findings();
     assert_fails(&found, what, command);
     let said = found.iter().filter(|[word, text, _]| word == "FAIL" && text.contains(what));
     for [_, text, mend] in said {
-        // Root needs no sudo; the packages are where somebody is who has just installed them.
+        // The tests run as root, in the directory of the packages.
         let mend = mend.replace("sudo ", "");
         system::run(&format!(
             "cd /payload/packages && export DEBIAN_FRONTEND=noninteractive && {mend}"
         ));
         let left = || findings().iter().any(|[word, now, _]| word == "FAIL" && now == text);
-        // The bus and polkit read their files anew by themselves, a moment later.
+        // The bus and polkit reload their files with a short delay.
         let begun = Instant::now();
         while left() {
-            assert!(begun.elapsed() < PATIENCE, "{mend} does not mend: {text}");
+            assert!(begun.elapsed() < PATIENCE, "{mend} does not fix: {text}");
         }
     }
     install::overlay_debug_programs();
@@ -151,7 +151,7 @@ pub async fn full_or_read_only_state_directory_is_found() {
     let unmount =
         "systemctl stop keywrightd; umount /var/lib/keywright; systemctl reset-failed keywrightd";
     let _broken = Broken::with(&format!("{mount} && mount -o remount,ro {STATE}"), unmount);
-    // In one: until the bus gives up a daemon that does not start it takes a while.
+    // One test for both, because each run waits for a daemon that does not start.
     let found = findings();
     for (what, mend) in [("is full", "df -h"), ("read-only", "remount,rw")] {
         assert_fails(&found, what, mend);
@@ -161,7 +161,7 @@ pub async fn full_or_read_only_state_directory_is_found() {
 pub async fn damaged_registry_is_found() {
     let machine = Machine::with_absent_master().await;
     system::run("systemctl stop keywrightd");
-    // Every record.
+    // Overwrites every record.
     system::run(&format!("dd if=/dev/urandom of={STATE}/registry/db bs=64k count=4 conv=notrunc"));
     system::sh("systemctl start keywrightd; systemctl reset-failed keywrightd");
     assert_warns(&findings(), "damaged registry", "family import");
@@ -181,7 +181,7 @@ pub async fn key_held_by_another_program_is_found() {
     assert_fails(&findings(), "is held by scdaemon (process ", "gpgconf --kill scdaemon");
 }
 
-/// A device whose interface is there, and which is not asked for more.
+/// A device with this interface that never answers.
 fn device(name: &str, interface: Vec<u8>) -> Scripted {
     Scripted::new(name, &[interface], Box::new(|_| Answer::Nak))
 }
@@ -201,7 +201,7 @@ pub async fn devices_that_cannot_be_keys_are_found() {
     assert_warns(&findings(), what, "a reader that exchanges APDUs");
     drop(reader);
 
-    // A token that its owner uses for web sites only: HID with a report of the FIDO Alliance's usage page.
+    // A FIDO-only token: HID with a report of the FIDO Alliance's usage page.
     let report = [0x06, 0xD0, 0xF1, 0x09, 0x01, 0xA1, 0x01, 0xC0];
     let length = u8::try_from(report.len()).unwrap();
     let hid = [9, 0x21, 0x11, 1, 0, 1, 0x22, length, 0];
@@ -209,7 +209,7 @@ pub async fn devices_that_cannot_be_keys_are_found() {
     token.report_descriptor = report.into();
     let token = Inserted::plug(token);
     vhci::wait_until_there(token.port);
-    // Its driver is a module, which udevd loads.
+    // Its driver is a module that udevd loads.
     system::run("modprobe usbhid && udevadm settle");
     assert_fails(&findings(), "Web Token at usb-", "switch CCID (smart card, PIV) on");
     drop((token, machine));

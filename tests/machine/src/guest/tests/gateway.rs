@@ -1,5 +1,5 @@
-//! A gateway and a station on one machine, as their packages install them: a mosquitto carries the grants, and sshd and
-//! nginx let in whom the Lock names, with the private key on a token behind OpenSC.
+//! Tests of a gateway and a station on one machine, installed from their packages: mosquitto carries the grants, and sshd
+//! and nginx admit the Keys on the Lock's lists, with the private key on a token behind OpenSC.
 
 use std::fs;
 
@@ -24,16 +24,16 @@ const DROP_IN: &str = "/run/systemd/system/keywrightd.service.d";
 const DIR: &str = "/run/gateway";
 const PORT: u32 = 4443;
 
-/// The gateway: `keywright-lockd` of a family, with its servers. All of it is gone when this is dropped.
+/// A gateway: `keywright-lockd` in a family, with its servers. Removed when dropped.
 struct Gateway {
     id: String,
-    /// Where the broker has its files.
+    /// The broker's directory.
     _directory: TempDir,
     _broker: Broker,
 }
 
 impl Gateway {
-    /// It is certified by the Master and linked to the station.
+    /// Starts a Lock that the Master has certified and that is linked to the station.
     async fn start(machine: &mut Machine, master: &Plugged) -> Self {
         system::run(&format!(
             "systemctl stop keywright-lockd; rm -rf {STATE}/* {LOCK_CONFIG} {DIR}; mkdir {DIR}"
@@ -50,7 +50,7 @@ impl Gateway {
         let directory = tempfile::Builder::new().prefix("broker-").tempdir_in("/run").unwrap();
         let broker = Broker::start(directory.path(), &certs::certificates(&chain).pop().unwrap());
         let (certificate, key) = broker.station();
-        // The daemons read these as their own users.
+        // The daemons read these files as their own users.
         let (path, ca) = (directory.path().display(), broker.ca());
         system::run(&format!(
             "chmod 755 {path} {path}/broker; chown keywright {}; chmod 644 {} {}",
@@ -65,7 +65,7 @@ impl Gateway {
             format!("{link}certificate = '{}'\nkey = '{}'\n", certificate.display(), key.display()),
         )
         .unwrap();
-        // As docs/lock.md has it for whoever wants the link.
+        // As docs/lock.md describes for the link.
         fs::write(
             format!("{DROP_IN}/link.conf"),
             "[Service]\nRestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6\nIPAddressAllow=127.0.0.1\n",
@@ -78,7 +78,7 @@ impl Gateway {
         Self { id, _directory: directory, _broker: broker }
     }
 
-    /// sshd and nginx as docs/lock.md sets them up; the account of the tests' own login is not touched.
+    /// Configures sshd and nginx as docs/lock.md describes, except for the account of the tests' own login.
     fn serve() {
         fs::write(
             SSHD_CONFIG,
@@ -101,7 +101,7 @@ impl Gateway {
             "systemctl restart keywright-lockd; until [ -s {STATE}/lists/nginx.map ]; do sleep 0.1; done; \
              nginx -c {DIR}/nginx.conf"
         ));
-        // What puts a new list in force, line by line from docs/lock.md.
+        // The commands from docs/lock.md that put new lists in force.
         system::run(
             "cd /usr/share/doc/keywright-lockd/examples\n\
              install -m 755 keywright-lock-nginx /usr/local/sbin/\n\
@@ -111,7 +111,7 @@ impl Gateway {
         );
     }
 
-    /// Whether the one token that is plugged in gets a shell.
+    /// Whether sshd admits the only token that is plugged in.
     fn admits_by_ssh(&self) -> bool {
         let askpass = system::askpass(PIN);
         let said = system::sh(&format!(
@@ -124,7 +124,7 @@ impl Gateway {
         text.contains("inside")
     }
 
-    /// Whether the web server shows its page to the one token that is plugged in.
+    /// Whether the web server admits the only token that is plugged in.
     fn admits_by_tls(&self, chain: &str) -> bool {
         fs::write(format!("{DIR}/chain"), chain).unwrap();
         let key = format!(
@@ -156,7 +156,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Waits until that many Locks have confirmed this Key.
+/// Waits until exactly this many Locks admit the Key and none is pending.
 async fn until_confirmed(machine: &mut Machine, key: &Plugged, locks: u32) {
     let confirmed = |objects: &Objects| {
         let key = objects.key(&key.path)?;
@@ -176,14 +176,14 @@ pub async fn gateway_admits_a_granted_key_until_it_is_revoked() {
     let gateway = Gateway::start(&mut machine, &master).await;
     let master = machine.until_shown("master", master.key).await;
     machine.until_state(&master.path, "master").await;
-    // A Lock elsewhere, that says nothing.
+    // Another Lock, which never answers.
     let (barn, _) = machine.add_lock(&master, "barn").await;
 
     let bob = machine.plug("bob").await;
     machine.make(&master, &bob, &Answers::sub("Bob", &[&gateway.id])).await;
     let eve = machine.plug("eve").await;
     machine.make(&master, &eve, &Answers::sub("Eve", &[&barn])).await;
-    // Nobody does anything for that.
+    // The link does this without anybody's help.
     until_confirmed(&mut machine, &bob, 1).await;
     let chain = machine.client.key(&bob.path).await.get_certificate_chain("").await.unwrap();
     let eves = machine.client.key(&eve.path).await.get_certificate_chain("").await.unwrap();
@@ -208,21 +208,21 @@ pub async fn gateway_admits_a_granted_key_until_it_is_revoked() {
     assert!(!gateway.admits_by_tls(&chain), "bob is revoked");
 }
 
-/// As it is done where a gateway stands alone: no station is asked, no file is brought to it.
+/// A gateway without a station nearby: no call, and no file carried to it.
 pub async fn key_in_the_gateways_own_port_claims_the_lock() {
     let (machine, master) = Machine::with_master().await;
-    let papers = format!("{DIR}/gate.papers");
+    let export = format!("{DIR}/gate.export");
     system::run(&format!(
         "systemctl stop keywright-lockd; rm -rf {STATE}/* {LOCK_CONFIG} {DIR}; mkdir {DIR}"
     ));
     fs::write(format!("{DIR}/pin"), PIN).unwrap();
     system::run(&format!("keywright-lockd claim --key --pin-file {DIR}/pin"));
-    system::run(&format!("keywright-lockd export {papers}; keywrightctl family import {papers}"));
+    system::run(&format!("keywright-lockd export {export}; keywrightctl family import {export}"));
     let manager = machine.client.manager().await;
     let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
-    assert_eq!(locks.len(), 2, "the one that was there, and this one: {locks:?}");
+    assert_eq!(locks.len(), 2, "the existing Lock and this one: {locks:?}");
     let owners = system::run(&format!("find {STATE} ! -user keywright-lock"));
-    assert_eq!(owners, "", "the daemon may use what was made");
+    assert_eq!(owners, "", "the daemon owns all files");
     system::run("systemctl start keywright-lockd; systemctl is-active keywright-lockd");
     system::run(&format!("systemctl stop keywright-lockd; rm -rf {STATE}/* {DIR}"));
     drop(master);

@@ -1,4 +1,4 @@
-//! Keys that come and go, as the kernel and udevd tell of them.
+//! Tests of plugs and unplugs as the kernel and udevd report them.
 
 use keywright_bus_tests::{Answers, Objects, Watch};
 use zbus::OwnedObjectPath;
@@ -18,7 +18,7 @@ pub async fn blank_key_plugged_in_beside_a_master_is_one_offer() {
     assert_eq!(added, [blank.path, job], "one signal for the Key and one for the offer");
 }
 
-/// The objects that came. Another Key is plugged in for that: what comes before its signals is all that there was.
+/// Returns the objects that were added. Plugs in another Key as a marker: signals before its own are complete.
 async fn added_with_a_last_one(
     machine: &mut Machine,
     listener: &mut Watch,
@@ -40,7 +40,7 @@ pub async fn master_plugged_in_beside_a_blank_key_is_one_offer() {
     let master = machine.plug(MASTER).await;
     let job = machine.offer(&master, &blank).await;
     let added = added_with_a_last_one(&mut machine, &mut listener, &master).await;
-    // The Master's object was there, absent.
+    // The Master's object existed already, absent.
     assert_eq!(added, [blank.path, job], "one signal for the Key and one for the offer");
 }
 
@@ -59,19 +59,19 @@ pub async fn pair_plugged_in_before_the_daemon_starts_is_one_offer() {
     let blank = machine.until_shown("blank", blank).await;
     let job = machine.offer(&master, &blank).await;
     let added = added_with_a_last_one(&mut machine, &mut listener, &master).await;
-    // What a daemon has when it gets its name was not added. The Keys may be there then, and the offer.
+    // Objects that the daemon has when it gets its name are not announced. These may include the Keys and the offer.
     for path in [&master.path, &blank.path, &job] {
         assert!(added.iter().filter(|one| *one == path).count() <= 1, "{added:?}");
     }
     assert!(added.len() <= 3, "{added:?}");
     let offers = machine.watch.objects().await;
-    assert_eq!(offers.serializations.len(), 2, "this one and that of the last Key");
+    assert_eq!(offers.serializations.len(), 2, "this offer and that of the marker Key");
 }
 
 pub async fn plug_starts_the_daemon() {
     let mut machine = Machine::stopped().await;
     let key = machine.insert("blank", &[]);
-    // Nobody calls, so nobody but systemd can have started it.
+    // Nobody calls the daemon, so only systemd can have started it.
     machine.until_owned().await;
     assert_eq!(system::unit("ActiveState"), "active");
     let key = machine.until_shown("blank", key).await;
@@ -122,28 +122,35 @@ pub async fn seven_sub_keys_are_made_on_one_hub_with_the_master() {
     assert_eq!(ids(&machine.watch.objects().await).len(), 8);
 }
 
-/// As a suspend does it: the device is taken off its configuration and put on it again.
+/// A suspend does this too: the device's configuration is removed and set again.
 pub async fn key_is_recognised_after_usb_deauthorization() {
+    let device = |name: &str| format!("/sys/bus/usb/devices/{name}/authorized");
+    assert_recognised(
+        |name| format!("echo 0 >{}", device(name)),
+        |name| format!("echo 1 >{}", device(name)),
+    )
+    .await;
+}
+
+/// Runs the shell lines `remove` and `restore`, which get the device's name, three times each: the Master is gone in
+/// between, and is the same object afterwards.
+async fn assert_recognised(remove: impl Fn(&str) -> String, restore: impl Fn(&str) -> String) {
     let (mut machine, master) = Machine::with_master().await;
-    let device = format!("/sys/bus/usb/devices/{}", vhci::device_name(master.key.port));
+    let device = vhci::device_name(master.key.port);
     for _ in 0..3 {
-        system::run(&format!("echo 0 >{device}/authorized"));
+        system::run(&remove(&device));
         machine.until_gone(&master.path).await;
-        system::run(&format!("echo 1 >{device}/authorized"));
+        system::run(&restore(&device));
         assert_eq!(machine.until_shown_in(master.key.port).await, master.path);
         machine.until_state(&master.path, "master").await;
     }
 }
 
-/// As a suspend without power for the ports does it: the device's driver lets it go and takes it again.
+/// A suspend that cuts the ports' power does this too: the driver releases the device and binds it again.
 pub async fn key_is_recognised_after_a_driver_unbind() {
-    let (mut machine, master) = Machine::with_master().await;
-    let device = vhci::device_name(master.key.port);
-    for _ in 0..3 {
-        system::run(&format!("echo {device} >/sys/bus/usb/drivers/usb/unbind"));
-        machine.until_gone(&master.path).await;
-        system::run(&format!("echo {device} >/sys/bus/usb/drivers/usb/bind"));
-        assert_eq!(machine.until_shown_in(master.key.port).await, master.path);
-        machine.until_state(&master.path, "master").await;
-    }
+    assert_recognised(
+        |name| format!("echo {name} >/sys/bus/usb/drivers/usb/unbind"),
+        |name| format!("echo {name} >/sys/bus/usb/drivers/usb/bind"),
+    )
+    .await;
 }

@@ -1,4 +1,4 @@
-//! A Key pulled out at each step and during the write; the bus tests cut at every single command.
+//! Tests of Keys that are pulled out at each step and during the write. `tests/bus` interrupts every single command.
 
 use keywright_bus_tests::{Answers, Objects, pins::PIN};
 use zbus::OwnedObjectPath;
@@ -66,7 +66,7 @@ pub async fn another_key_in_the_awaited_port_is_refused() {
     machine.until_state(&blank.path, "sub").await;
 }
 
-/// Up to the last PIN, which starts the write.
+/// Answers all steps and PINs except the last PIN, which starts the write.
 pub(super) async fn answer_until_last_pin(
     machine: &mut Machine,
     job: &OwnedObjectPath,
@@ -79,8 +79,8 @@ pub(super) async fn answer_until_last_pin(
     }
 }
 
-/// Answers what is still asked. Nobody but the token knows which PIN is in force when the command that changes it was
-/// cut off, so a person tries the old one first.
+/// Answers the PINs that are still needed and finishes. If the command that changes the PIN was interrupted, only the
+/// token knows which PIN is in force, so the old one is tried first.
 pub(super) async fn resume(machine: &mut Machine, job: &OwnedObjectPath, answers: &Answers) {
     machine.watch.until_step(job, "pins").await;
     let mut ended = machine.client.answer_all(&mut machine.watch, job, answers).await;
@@ -93,7 +93,8 @@ pub(super) async fn resume(machine: &mut Machine, job: &OwnedObjectPath, answers
     machine.client.serialization(job).await.finish().await.unwrap();
 }
 
-/// Pulled out when its n-th command comes, or after it was executed; n counts from the plug.
+/// Makes a Sub Key whose candidate is pulled out at its `n`-th command since the plug (`late`: after it was executed),
+/// and resumes the job. Counts in `elsewhere` how often it resumed in another port. False if nothing was interrupted.
 async fn pull_the_candidate_at(
     machine: &mut Machine,
     master: &Plugged,
@@ -123,7 +124,7 @@ async fn pull_the_candidate_at(
     }
     assert_eq!(step, "awaiting-key", "pulled at {n}");
     let path = machine.unplug(blank).await;
-    // By its certificate it is known in every port; without one it is itself only in its own.
+    // With a certificate it is recognised in every port; without one only in its own.
     let other = if port == 6 { 7 } else { 6 };
     let mut blank = machine.plug_at(&name, other).await;
     if blank.path == path {
@@ -143,7 +144,7 @@ async fn pull_the_candidate_at(
 
 pub async fn write_resumes_when_the_candidate_is_back() {
     let (mut machine, master) = Machine::with_master().await;
-    // What comes before is read at the plug and when the PIN is checked.
+    // The commands before these are those of the plug and of the PIN check.
     let (mut interrupted, mut elsewhere) = (0, 0);
     for (n, late) in (22..).step_by(3).zip([false, true].into_iter().cycle()) {
         if !pull_the_candidate_at(&mut machine, &master, n, late, &mut elsewhere).await {
@@ -158,7 +159,7 @@ pub async fn write_resumes_when_the_candidate_is_back() {
 
 pub async fn write_resumes_with_the_master_in_another_port() {
     let mut machine = Machine::with_absent_master().await;
-    // How many commands it gets up to the write, and in all.
+    // Count its commands up to the write, and in all.
     let log = "/run/commands-of-the-master";
     let count = || std::fs::read_to_string(log).unwrap().lines().count();
     let mut master = machine.plug_with(MASTER, &["--log", log]).await;
@@ -193,7 +194,7 @@ pub async fn write_resumes_with_the_master_in_another_port() {
             let step = objects.serialization(&job)?.text("Step");
             ["finished", "pins"].contains(&step.as_str()).then_some(step)
         };
-        // It is not needed any more when its last signature is saved.
+        // After its last signature is saved the Master is not needed any more.
         if machine.watch.until("the job stopped", stopped).await == "finished" {
             machine.client.serialization(&job).await.finish().await.unwrap();
         } else {
@@ -208,15 +209,13 @@ pub async fn write_resumes_with_the_master_in_another_port() {
 
 pub async fn write_resumes_after_the_daemon_is_killed() {
     let (mut machine, master) = Machine::with_master().await;
-    // Long enough that the kill comes in between.
+    // Slow enough for the kill to come during the write.
     let blank = machine.plug_with("blank", &["--sign-delay-ms", "1500"]).await;
     let job = machine.offer(&master, &blank).await;
     let answers = Answers::sub("Sub", &[]);
     answer_until_last_pin(&mut machine, &job, &answers).await;
     machine.client.answer(&machine.watch, &job, &answers).await.unwrap();
-    let generating =
-        |objects: &Objects| (objects.serialization(&job)?.text("Stage") == "keys").then_some(());
-    machine.watch.until("keys generated", generating).await;
+    machine.until_stage(&job, "keys").await;
     let before = system::unit("MainPID");
     system::run(&format!("systemctl kill --signal=KILL {UNIT}"));
     machine.until_owned_by_another(&before).await;

@@ -1,8 +1,8 @@
-//! The daemon's life as systemd has it: started by a call, ended when nobody needs it, watched while it writes.
+//! Tests of the daemon's life cycle under systemd: start on demand, idle exit, and the watchdog during a write.
 
 use std::time::Duration;
 
-use keywright_bus_tests::{Answers, Objects, pins};
+use keywright_bus_tests::{Answers, pins};
 
 use super::{devices, interruptions};
 use crate::{
@@ -11,19 +11,19 @@ use crate::{
     system::{self, Broken, UNIT},
 };
 
-/// How many Keys a call lists. Where no daemon runs, it starts one.
+/// Returns the number of Keys that the daemon lists; the call starts the daemon if needed.
 async fn listed(machine: &Machine) -> usize {
     let manager = machine.client.manager().await;
     manager.list_keys(Default::default(), "", 10).await.unwrap().0.len()
 }
 
-/// Waits until systemd has heard for how long the daemon may be silent.
+/// Waits until systemd has this watchdog interval for the daemon.
 fn until_watched(limit: &str) {
     let shown = format!("systemctl show --property=WatchdogUSec --value {UNIT}");
     system::run(&format!("until [ \"$({shown})\" = {limit} ]; do sleep 0.1; done"));
 }
 
-/// Waits until it has ended, without asking it.
+/// Waits until the daemon has exited, without calling it.
 fn until_ended() {
     system::run(&format!("while systemctl is-active --quiet {UNIT}; do sleep 0.1; done"));
     assert_eq!(system::unit("Result"), "success");
@@ -41,7 +41,7 @@ pub async fn idle_daemon_exits_and_a_plug_or_a_call_starts_it() {
     let seconds = 3;
     let config = format!("mkdir -p /etc/keywright && echo 'idle_exit_seconds = {seconds}'");
     system::run(&format!("{config} >{CONFIG} && systemctl restart {UNIT}"));
-    // What cannot be a Key keeps nobody awake.
+    // A token that cannot be a Key does not keep the daemon running.
     let reader = Inserted::plug(devices::empty_reader());
     let unusable = machine.until_shown_in(reader.port).await;
     machine.until_state(&unusable, "unusable").await;
@@ -52,7 +52,7 @@ pub async fn idle_daemon_exits_and_a_plug_or_a_call_starts_it() {
     let master = machine.until_shown(MASTER, master).await;
     machine.until_state(&master.path, "master").await;
     let process = system::unit("MainPID");
-    // A Key does, for as long as it is there.
+    // A usable Key does, as long as it is plugged in.
     tokio::time::sleep(Duration::from_secs(3 * seconds)).await;
     assert_eq!(system::unit("MainPID"), process);
     machine.unplug(master).await;
@@ -61,7 +61,7 @@ pub async fn idle_daemon_exits_and_a_plug_or_a_call_starts_it() {
     assert_eq!(listed(&machine).await, 1, "nothing is lost");
     until_ended();
 
-    // Nor does it leave a person who is in the middle of a wizard, and has both Keys in the hand.
+    // So does a claimed wizard, even with both Keys unplugged.
     let (master, blank) = (machine.plug(MASTER).await, machine.plug("blank").await);
     let job = machine.offer(&master, &blank).await;
     let wizard = machine.client.serialization(&job).await;
@@ -75,11 +75,11 @@ pub async fn idle_daemon_exits_and_a_plug_or_a_call_starts_it() {
     until_ended();
 }
 
-/// It ends with 75 where a plug came or somebody called at the last moment.
+/// The daemon exits with status 75 if a plug or a call came during its idle exit.
 pub async fn daemon_needed_during_idle_exit_is_restarted() {
     let machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT}"));
-    // The first one ends like that, the next one is the real one.
+    // The first process exits with 75, the next one is the real daemon.
     let exec =
         format!("[ -e {STATE}/ended ] && exec /usr/libexec/keywrightd; : >{STATE}/ended; exit 75");
     let unit = format!("[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c '{exec}'\n");
@@ -97,16 +97,14 @@ pub async fn daemon_needed_during_idle_exit_is_restarted() {
 
 pub async fn watchdog_restarts_a_hung_daemon_and_the_write_resumes() {
     let (mut machine, master) = Machine::with_master().await;
-    // Long enough that it is stopped in between.
+    // Slow enough for the stop to come during the write.
     let blank = machine.plug_with("blank", &["--sign-delay-ms", "1500"]).await;
     let job = machine.offer(&master, &blank).await;
     let answers = Answers::sub("Sub", &[]);
     interruptions::answer_until_last_pin(&mut machine, &job, &answers).await;
     let not_watched = system::unit("WatchdogUSec");
     machine.client.answer(&machine.watch, &job, &answers).await.unwrap();
-    let generating =
-        |objects: &Objects| (objects.serialization(&job)?.text("Stage") == "keys").then_some(());
-    machine.watch.until("keys generated", generating).await;
+    machine.until_stage(&job, "keys").await;
     until_watched("30s");
     let (before, cursor) = (system::unit("MainPID"), system::journal_cursor());
     system::run(&format!("systemctl kill --signal=STOP {UNIT}"));
@@ -120,14 +118,14 @@ pub async fn watchdog_restarts_a_hung_daemon_and_the_write_resumes() {
     drop(master);
 }
 
-/// For whoever watches many machines by their journals.
+/// For administrators who monitor machines by their journals.
 pub async fn journal_has_events_and_no_pins() {
     let cursor = system::journal_cursor();
     let (mut machine, master) = Machine::with_master().await;
     let blank = machine.plug("blank").await;
     machine.make(&master, &blank, &Answers::sub("Sub", &[])).await;
     let key = machine.watch.objects().await.key(&blank.path).unwrap().text("Id");
-    // journald writes in its own time.
+    // journald writes with a delay.
     let found = format!(
         "journalctl --since='{cursor}' --output=json KEYWRIGHT_EVENT=key-made KEYWRIGHT_KEY={key}"
     );

@@ -1,4 +1,4 @@
-//! The tests, a subject a file.
+//! The tests, one file per subject.
 
 pub mod cycles;
 mod devices;
@@ -19,7 +19,7 @@ pub use pcscd::MODULE;
 
 use crate::{runner::Test, tests};
 
-/// All of them.
+/// All tests, in the order in which they run.
 pub fn all() -> Vec<Test> {
     Vec::from(tests![
         hotplug::blank_key_plugged_in_beside_a_master_is_one_offer,

@@ -1,11 +1,7 @@
-//! Other programs that use the same Keys: pcscd and GnuPG's scdaemon hold them, OpenSC works with what was made here,
-//! and what belongs to somebody else is left alone.
+//! Tests with other programs: pcscd and GnuPG's scdaemon hold the Keys, OpenSC and openssl use them, and tokens that are
+//! in use for something else are never changed.
 
-use keywright_bus_tests::{
-    Answers, Objects, certs,
-    client::assert_refused,
-    pins::{self, PIN},
-};
+use keywright_bus_tests::{Answers, Objects, certs, client::assert_refused, pins::PIN};
 
 use crate::{
     machine::{CONFIG, MASTER, Machine, Plugged},
@@ -13,22 +9,22 @@ use crate::{
     vhci,
 };
 
-/// Whatever PIV objects there may be, as GET DATA names them.
+/// The tags of all PIV objects that there may be, for GET DATA.
 fn objects() -> impl Iterator<Item = String> {
-    // SP 800-73-4, part 1, table 3: 5FC101 to 5FC123, the discovery object, the group templates. And makers' own.
+    // SP 800-73-4, part 1, table 3: 5FC101 to 5FC123, the discovery object, the group templates; and vendors' own.
     let standard = (0x01..=0x23).map(|last: u8| format!("5FC1{last:02X}"));
     standard.chain(["7E", "7F61", "5FFF00", "5FFF01", "5FFF10", "5FFF11"].map(Into::into))
 }
 const SELECT: &str = "00:A4:04:00:09:A0:00:00:03:08:00:00:10:00:00";
 const MANAGEMENT_KEY: &str = "010203040506070801020304050607080102030405060708";
 
-/// Starts pcscd and waits until it has taken a Key; it holds all that it lists.
+/// Starts pcscd and waits until it holds a Key; it holds every reader that it lists.
 fn start_pcscd() {
     system::run("systemctl start pcscd.service");
     system::run("until opensc-tool --list-readers | grep -q Yes; do sleep 0.1; done");
 }
 
-/// pcscd runs while the line does; it is stopped afterwards, and so lets go of every Key.
+/// Runs a shell line while pcscd runs, then stops pcscd, which releases every Key.
 fn with_pcscd(line: &str) -> String {
     start_pcscd();
     let output = system::run(line);
@@ -40,13 +36,13 @@ pub(super) fn stop_pcscd() {
     system::run("systemctl stop --quiet pcscd.service pcscd.socket");
 }
 
-/// Sends these commands to the one Key after a SELECT, and returns what OpenSC shows of the answers.
+/// Sends commands to the only Key after a SELECT; returns OpenSC's output.
 fn commands(commands: &[String]) -> String {
     let sends: Vec<_> = commands.iter().map(|command| format!("-s {command}")).collect();
     with_pcscd(&format!("opensc-tool -s {SELECT} {}", sends.join(" ")))
 }
 
-/// Every object that can be read without a PIN, and how many tries are left for it.
+/// Reads every object that needs no PIN, and the PIN tries left.
 fn everything_readable() -> String {
     let get = |tag: String| {
         let bytes: Vec<_> =
@@ -58,7 +54,7 @@ fn everything_readable() -> String {
     commands(&objects().map(get).chain([tries]).collect::<Vec<_>>())
 }
 
-/// As an administrator sets it who wants no way through pcscd.
+/// Configures the daemon never to use pcscd.
 fn only_direct() {
     system::run(&format!("mkdir -p /etc/keywright && echo \"route = 'direct'\" >{CONFIG}"));
 }
@@ -70,16 +66,12 @@ pub async fn key_held_by_pcscd_is_busy_until_released() {
     let master = machine.until_shown(MASTER, master.key).await;
     machine.until_state(&master.path, "master").await;
     start_pcscd();
-    let manager = machine.client.manager().await;
-    let request = certs::request("barn");
-    let add = manager.add_lock(&master.path, "barn", &request, pins::pipe(PIN)).await;
-    let text = format!("{add:?}");
-    assert_refused(add, "KeyBusy");
+    let text = machine.add_lock_while_busy(&master).await;
     assert!(text.contains("pcscd"), "{text}");
     assert_eq!(
         system::run("systemctl is-active pcscd.service").trim(),
         "active",
-        "nobody is killed"
+        "pcscd was not stopped"
     );
     stop_pcscd();
     machine.add_lock(&master, "barn").await;
@@ -99,7 +91,7 @@ pub async fn key_held_at_its_plug_is_shown_once_released() {
     until_node_is_watched(master.port);
     let blank = machine.insert("blank", &[]);
     stop_pcscd();
-    // It is known by what it says, so that it is only now the object that it was.
+    // It is recognised by its certificate, which can be read only now.
     machine.until_present("master").await;
     let master = machine.until_shown(MASTER, master).await;
     let blank = machine.until_shown("blank", blank).await;
@@ -112,19 +104,15 @@ pub async fn key_held_by_gnupg_is_busy_until_released() {
     let gpg = "GNUPGHOME=/run/gnupg-of-the-test";
     system::run(&format!("export {gpg}; rm -rf $GNUPGHOME; mkdir -m 700 $GNUPGHOME"));
     let scdaemon = system::run(&format!("{gpg} gpg-connect-agent 'scd serialno undefined' /bye"));
-    let manager = machine.client.manager().await;
-    let request = certs::request("barn");
-    let add = manager.add_lock(&master.path, "barn", &request, pins::pipe(PIN)).await;
-    let text = format!("{add:?} {scdaemon}");
-    assert_refused(add, "KeyBusy");
-    assert!(text.contains("another program"), "{text}");
+    let text = machine.add_lock_while_busy(&master).await;
+    assert!(text.contains("another program"), "{text} {scdaemon}");
     system::run(&format!("{gpg} gpgconf --kill scdaemon gpg-agent"));
     system::run("while pidof scdaemon >/dev/null; do sleep 0.05; done");
     machine.add_lock(&master, "barn").await;
     machine.until_state(&master.path, "master").await;
 }
 
-/// A Sub Key, its Master pulled out.
+/// Makes a Sub Key; the Master is pulled out.
 async fn sub_key() -> (Machine, Plugged) {
     let (mut machine, master) = Machine::with_master().await;
     let sub = machine.plug("sub").await;
@@ -133,8 +121,8 @@ async fn sub_key() -> (Machine, Plugged) {
     (machine, sub)
 }
 
-/// Waits until the daemon hears of it when the node of what is in this port is closed: without that it only looks again after
-/// a while.
+/// Waits until the daemon watches the device node in this port with inotify. Until then it would notice a release only
+/// at its next retry.
 fn until_node_is_watched(port: usize) {
     let watched = format!(
         "grep -ls \"^inotify .* ino:$(stat --format=%i {} | xargs printf %x) \" /proc/{}/fdinfo/*",
@@ -148,7 +136,7 @@ pub async fn leftover_management_authorization_is_reported_after_a_job() {
     let (mut machine, master) = Machine::with_master().await;
     let sub = machine.plug("sub").await;
     machine.make(&master, &sub, &Answers::sub("Sub", &[])).await;
-    // This firmware drops its management key's authorization when it loses power, and not before.
+    // This firmware drops the management key's authorization only when it loses power.
     assert_eq!(authorizations_seen_by_opensc(), [NOT_AUTHORIZED, AUTHORIZED]);
     let authorized =
         |objects: &Objects, key: &Plugged| Some(objects.key(&key.path)?.get::<bool>("Authorized"));
@@ -162,11 +150,11 @@ pub async fn leftover_management_authorization_is_reported_after_a_job() {
     drop(master);
 }
 
-/// What GENERATE answers that says no algorithm: that the management key is wanted, or which one.
+/// Status of a GENERATE without an algorithm: the management key is required, or (authorized) the algorithm is missing.
 const NOT_AUTHORIZED: &str = "69 82";
 const AUTHORIZED: &str = "6A 80";
 
-/// What each of two Keys answers OpenSC, the most careful first. The PIN of neither is verified.
+/// Sends such a GENERATE to two Keys with OpenSC; returns the sorted statuses. Their PINs are not verified.
 fn authorizations_seen_by_opensc() -> Vec<String> {
     let asked = format!("-s {SELECT} -s 00:20:00:80 -s 00:47:00:9A:02:AC:00:00");
     let both = "until [ $(opensc-tool --list-readers | grep -c Yes) -eq 2 ]; do sleep 0.1; done";
@@ -201,7 +189,11 @@ pub async fn opensc_and_openssl_use_a_sub_key() {
              --input-file digest --output-file signature"
     ));
     let pem = system::run(&format!("openssl x509 -inform DER -in {dir}/leaf.der"));
-    assert_eq!(pem.trim(), certs::certificates(&chain)[0].trim(), "OpenSC reads our certificate");
+    assert_eq!(
+        pem.trim(),
+        certs::certificates(&chain)[0].trim(),
+        "OpenSC reads the Key's certificate"
+    );
     let verified = system::run(&format!(
         "cd {dir}; openssl x509 -in chain -noout -pubkey >key; \
          openssl dgst -sha256 -verify key -signature signature text"
@@ -211,18 +203,14 @@ pub async fn opensc_and_openssl_use_a_sub_key() {
 
 pub async fn web_server_admits_a_sub_key_of_its_family_only() {
     let (mut machine, sub) = sub_key().await;
-    let family = |objects: &Objects, key: &Plugged| {
-        let memberships: Vec<(String, String)> = objects.key(&key.path)?.get("Memberships");
-        Some(memberships.first()?.0.clone())
-    };
-    let ours = machine.watch.until("a membership", |objects| family(objects, &sub)).await;
+    let ours = machine.family(&sub.path).await;
     let chain = machine.client.key(&sub.path).await.get_certificate_chain("").await.unwrap();
     machine.unplug(sub).await;
     let other = machine.plug("other").await;
     machine.until_state(&other.path, "blank").await;
     let job = machine.client.start_master(&other.path, "Other").await;
     machine.finish(&job, &Answers::master("Other")).await;
-    let theirs = machine.watch.until("a membership", |objects| family(objects, &other)).await;
+    let theirs = machine.family(&other.path).await;
     machine.unplug(other).await;
 
     let dir = "/run/web";
@@ -266,7 +254,7 @@ pub async fn web_server_admits_a_sub_key_of_its_family_only() {
     assert!(!kept_out.contains("let in"), "{kept_out}");
 }
 
-/// The settings of a web server that on each port wants a certificate of a family.
+/// nginx configuration that on each port requires a certificate of a family.
 pub(super) fn nginx(dir: &str, servers: &[(u32, &str)]) -> String {
     let server = |(port, family): &(u32, &str)| {
         format!(
@@ -282,7 +270,7 @@ pub(super) fn nginx(dir: &str, servers: &[(u32, &str)]) -> String {
     )
 }
 
-/// Arguments for piv-tool that write an object, in pieces (ISO 7816-4, 5.3.3).
+/// Arguments for piv-tool that write an object with command chaining (ISO 7816-4, 5.3.3).
 fn put_data(tag: [u8; 3], content: &[u8]) -> String {
     let data = [&[0x5C, 3][..], &tag, content].concat();
     let pieces: Vec<_> = data.chunks(0xF0).collect();
@@ -304,12 +292,13 @@ pub async fn foreign_signing_token_is_never_changed() {
     assert_never_changed("9C", 0x0A).await;
 }
 
-/// With a key in this slot, and a certificate in its container.
+/// Puts a key into this slot and a foreign certificate into its container, runs the daemon through plugs, jobs and
+/// restarts, and compares everything readable before and after.
 async fn assert_never_changed(slot: &str, container: u8) {
     let mut machine = Machine::with_absent_master().await;
     system::run(&format!("systemctl stop {UNIT} && systemctl mask --quiet --runtime {UNIT}"));
     let foreign = machine.insert("foreign", &[]);
-    // A key in the slot and the certificate of a CA that we do not know.
+    // A key in the slot, and a certificate of an unknown CA.
     let put = put_data([0x5F, 0xC1, container], &certs::foreign_container());
     with_pcscd(&format!(
         "echo {MANAGEMENT_KEY} >/run/key; export PIV_EXT_AUTH_KEY=/run/key; \

@@ -1,5 +1,4 @@
-//! The packages: what systemd, udev and polkit say of what they install, and an upgrade, a removal and a purge that
-//! leave what they should. Runs last: afterwards the packages are installed anew.
+//! Tests of the packages: the installed files, upgrade, removal and purge. They run last and reinstall the packages.
 
 use std::path::Path;
 
@@ -40,7 +39,7 @@ pub async fn upgrade_restarts_a_running_daemon_and_keeps_its_state() {
     let (keys, _) = manager.list_keys(Default::default(), "", 10).await.unwrap();
     assert_eq!(keys.len(), 1, "the Master is known");
 
-    // One that does not run is not started.
+    // An upgrade does not start a stopped daemon.
     system::run(&format!("systemctl stop {UNIT}"));
     install::install();
     assert_eq!(system::unit("ActiveState"), "inactive");
@@ -51,7 +50,7 @@ pub async fn removal_keeps_the_state_and_purge_deletes_it() {
     system::run("dpkg --remove keywrightd keywrightctl");
     assert!(Path::new(STATE).join("registry").exists());
     let active = system::sh(&format!("systemctl is-active {UNIT}"));
-    assert!(!active.status.success(), "it does not run on");
+    assert!(!active.status.success(), "the daemon is stopped");
     system::run("dpkg --purge keywrightd keywrightctl keywright-lockd");
     for left in [
         STATE,
@@ -70,11 +69,11 @@ pub async fn removal_keeps_the_state_and_purge_deletes_it() {
     }
     let call =
         system::sh("busctl call org.keywright1 /org/keywright1 org.freedesktop.DBus.Peer Ping");
-    assert!(!call.status.success(), "nobody answers");
+    assert!(!call.status.success(), "the daemon is gone");
     install::install();
 }
 
-/// A Key that is there when the daemon comes is its, and nobody's any more when the daemon has gone.
+/// A device node that exists belongs to the daemon once it is installed, and to root once it is removed.
 pub async fn device_node_owner_follows_install_and_removal() {
     let mut machine = Machine::start().await;
     let key = machine.plug("1").await;
@@ -91,5 +90,5 @@ pub async fn device_node_owner_follows_install_and_removal() {
     let key = machine.until_shown("1", key.key).await;
     machine.until_state(&key.path, "blank").await;
     assert_eq!(owner(), "keywright");
-    assert_eq!(system::unit("NRestarts"), "0", "it may have its name at once");
+    assert_eq!(system::unit("NRestarts"), "0", "it can own its name at the first start");
 }

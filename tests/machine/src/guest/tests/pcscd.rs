@@ -1,12 +1,8 @@
-//! Keys that pcscd has: used through it, beside the programs that use it too.
+//! Tests of Keys that pcscd holds: the daemon uses them through pcscd, beside other programs.
 
 use std::fs;
 
-use keywright_bus_tests::{
-    Answers, Objects, certs,
-    client::assert_refused,
-    pins::{self, PIN},
-};
+use keywright_bus_tests::{Answers, pins::PIN};
 use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 
 use super::other_programs::stop_pcscd;
@@ -15,9 +11,10 @@ use crate::{
     system, vhci,
 };
 
+/// OpenSC's PKCS#11 module.
 pub const MODULE: &str = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so";
 
-/// pcscd, and a program that is connected to it for as long as this lives, as a desktop's are.
+/// A running pcscd with a connected client, as on a desktop; pcscd is stopped when this is dropped.
 pub(super) struct PcscdSession {
     process: String,
     _client: Context,
@@ -29,10 +26,10 @@ impl PcscdSession {
         Self { process: pcscd(), _client: Context::establish(Scope::System).unwrap() }
     }
 
-    /// pcscd is the one that was there, and has this Key.
+    /// Asserts that pcscd was not restarted and holds this Key.
     pub(super) fn assert_holds(&self, key: &Plugged) {
-        assert_eq!(pcscd(), self.process, "pcscd is left alone");
-        assert!(is_claimed(key.key.port), "pcscd has the Key");
+        assert_eq!(pcscd(), self.process, "pcscd was not restarted");
+        assert!(is_claimed(key.key.port), "pcscd holds the Key");
     }
 }
 
@@ -46,13 +43,13 @@ fn pcscd() -> String {
     system::run("systemctl show --value --property=MainPID pcscd.service").trim().to_owned()
 }
 
-/// Somebody has claimed the Key's interface: between our jobs that is pcscd.
+/// Whether a program has claimed the Key's USB interface; between jobs that is pcscd.
 fn is_claimed(port: usize) -> bool {
     let device = vhci::device_name(port);
     fs::exists(format!("/sys/bus/usb/devices/{device}/{device}:1.0/driver")).unwrap()
 }
 
-/// The readers that hold a card, as OpenSC lists them.
+/// Number of readers with a card, as OpenSC lists them.
 pub(super) fn cards() -> usize {
     let list = system::run("opensc-tool --list-readers");
     list.lines().filter(|line| line.split_whitespace().nth(1) == Some("Yes")).count()
@@ -65,12 +62,12 @@ pub async fn key_is_usable_by_the_daemon_and_pcscd_at_once() {
         let master = machine.plug(MASTER).await;
         machine.until_state(&master.path, "master").await;
         session.assert_holds(&master);
-        assert_eq!(cards(), 1, "pcscd is not kept out");
+        assert_eq!(cards(), 1, "pcscd sees the Key");
         machine.unplug(master).await;
     }
 }
 
-/// pcscd takes one reader up after the other.
+/// pcscd initialises one reader after the other.
 pub async fn two_keys_are_usable_by_the_daemon_and_pcscd_at_once() {
     let mut machine = Machine::with_absent_master().await;
     let session = PcscdSession::start();
@@ -83,7 +80,7 @@ pub async fn two_keys_are_usable_by_the_daemon_and_pcscd_at_once() {
         let blank = machine.until_shown(&name, blank).await;
         session.assert_holds(&master);
         session.assert_holds(&blank);
-        assert_eq!(cards(), 2, "pcscd is kept out of neither");
+        assert_eq!(cards(), 2, "pcscd sees both Keys");
         machine.unplug(master).await;
         machine.unplug(blank).await;
     }
@@ -113,24 +110,17 @@ pub async fn exclusively_connected_reader_is_busy_until_released() {
     let master = machine.plug(MASTER).await;
     machine.until_state(&master.path, "master").await;
     session.assert_holds(&master);
-    // The daemon is done with it.
-    let read = |objects: &Objects| {
-        (objects.key(&master.path)?.get::<i32>("PinRetries") == 3).then_some(())
-    };
-    machine.watch.until("all read", read).await;
+    // Then the daemon has read everything and released the Key.
+    machine.until_all_tries_left(&master.path).await;
     let context = Context::establish(Scope::System).unwrap();
     let reader = context.list_readers_owned().unwrap().remove(0);
     let kept = context.connect(&reader, ShareMode::Exclusive, Protocols::ANY).unwrap();
-    let manager = machine.client.manager().await;
-    let request = certs::request("barn");
-    let add = manager.add_lock(&master.path, "barn", &request, pins::pipe(PIN)).await;
-    let text = format!("{add:?}");
-    assert_refused(add, "KeyBusy");
+    let text = machine.add_lock_while_busy(&master).await;
     assert!(text.contains("pcscd"), "{text}");
     kept.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
     machine.add_lock(&master, "barn").await;
 
-    // One that is kept when it comes is taken up by itself.
+    // A Key that is held exclusively at its plug is used once it is released.
     let path = machine.unplug(master).await;
     system::run(
         "systemctl stop keywrightd.service && systemctl mask --quiet --runtime keywrightd.service",
@@ -146,7 +136,7 @@ pub async fn exclusively_connected_reader_is_busy_until_released() {
     machine.until_state(&path, "master").await;
 }
 
-/// An agent with OpenSC's PKCS#11 module keeps a session open, and its PIN verified.
+/// An agent with OpenSC's PKCS#11 module keeps a session open and its PIN verified.
 pub async fn ssh_agent_signs_before_and_after_a_job() {
     let (mut machine, master) = Machine::with_master().await;
     let session = PcscdSession::start();
@@ -158,7 +148,7 @@ pub async fn ssh_agent_signs_before_and_after_a_job() {
          ssh-agent -a {dir}/socket -P '/usr/lib/*' >/dev/null"
     ));
     let (agent, askpass) = (format!("export SSH_AUTH_SOCK={dir}/socket"), system::askpass(PIN));
-    // Its Master is there too, and holds a certificate as well: only the Sub Key's is wanted.
+    // The Master has a certificate too, but only the Sub Key's is to be used.
     machine.unplug(master).await;
     system::run(&format!(
         "{agent}; DISPLAY=:0 SSH_ASKPASS={askpass} SSH_ASKPASS_REQUIRE=force ssh-add -s {MODULE} </dev/null"
@@ -177,9 +167,7 @@ pub async fn ssh_agent_signs_before_and_after_a_job() {
     let mut answers = Answers::sub("Sub", &[]);
     answers.pins.candidate = PIN.into();
     machine.finish(&job, &answers).await;
-    let retries =
-        |objects: &Objects| (objects.key(&sub.path)?.get::<i32>("PinRetries") == 3).then_some(());
-    machine.watch.until("no try lost", retries).await;
+    machine.until_all_tries_left(&sub.path).await;
     assert!(sign().contains("Good"), "after");
     session.assert_holds(&sub);
     system::run(&format!(

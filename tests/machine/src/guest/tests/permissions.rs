@@ -1,11 +1,11 @@
-//! Who may do what: a person at the seat, over ssh, beside, an account without a session, and root; each of the four
-//! polkit actions, answered at once.
+//! Tests of the polkit defaults: each of the four actions, for the active session, an inactive one, ssh, an account
+//! without a session, and root. Every answer comes at once.
 
 use keywright_bus_tests::api;
 
 use crate::{machine::Machine, system, vhci};
 
-/// A call of each action on things that do not exist: whoever may is told so, and nothing happens.
+/// One call for each action, on objects that do not exist: an allowed caller gets another error, and nothing changes.
 const CALLS: [(&str, &str); 4] = [
     ("inspect", "ListKeys 'a{sv}su' 0 '' 10"),
     ("serialize", "StartSerialization 'ooa{sv}' / /org/keywright1/keys/nobody 0"),
@@ -13,11 +13,11 @@ const CALLS: [(&str, &str); 4] = [
     ("manage-locks", "RenameLock ss 00000000000000000000000000000000 x"),
 ];
 const DENIED: &str = "you are not allowed to do this";
-/// For each: an answer that a person would wait for has not been given at once. Whoever waits for polkit in vain does so for
-/// 25 s; a polkit that was just started anew takes some seconds in an emulated machine.
+/// Limit for each answer, in seconds. A call that waits for polkit in vain takes 25 s; a restarted polkit needs some
+/// seconds under emulation.
 const AT_ONCE: u32 = 15;
 
-/// The actions that were allowed, of a script's output.
+/// Reads the allowed actions from the script's output.
 fn allowed(output: &str) -> Vec<&'static str> {
     let answers: Vec<_> = output.split("--- ").skip(1).collect();
     assert_eq!(answers.len(), CALLS.len(), "each call was answered:\n{output}");
@@ -31,7 +31,7 @@ fn allowed(output: &str) -> Vec<&'static str> {
     .collect()
 }
 
-/// A script that makes each call.
+/// Writes a script that makes each call; returns its command.
 fn script() -> String {
     let call = format!(
         "timeout {AT_ONCE} busctl call org.keywright1 /org/keywright1 org.keywright1.Manager"
@@ -43,12 +43,12 @@ fn script() -> String {
     format!("/bin/sh {path}")
 }
 
-/// Runs a shell line that makes the calls, and returns what it wrote.
+/// Runs a shell line that makes the calls; returns its output.
 fn at_once(line: &str) -> String {
     String::from_utf8_lossy(&system::sh(line).stdout).into_owned()
 }
 
-/// Runs a script as a session of a user on a virtual terminal, as a display manager starts one.
+/// Runs a script in a session of a user on a virtual terminal, as a display manager starts one.
 fn on_terminal(user: &str, terminal: u32, script: &str) -> String {
     let out = format!("/run/said-by-{user}");
     let properties = [
@@ -75,7 +75,7 @@ pub async fn active_session_may_do_everything_and_inactive_only_inspect() {
     let script = script();
     let active = on_terminal("alice", 1, &script);
     assert_eq!(allowed(&active), ["inspect", "serialize", "manage-keys", "manage-locks"]);
-    // Terminal 1 stays the one that is seen.
+    // Terminal 1 stays the active one.
     assert_eq!(allowed(&on_terminal("bob", 2, &script)), ["inspect"]);
 }
 
@@ -95,7 +95,7 @@ pub async fn account_without_a_session_has_the_rights_of_a_polkit_rule() {
     let kiosk = format!("runuser -u kiosk -- {}", script());
     assert_eq!(allowed(&at_once(&kiosk)), ["inspect"]);
     let rules = "/etc/polkit-1/rules.d/50-keywright-kiosk.rules";
-    // As docs/installing.md says it.
+    // As docs/installing.md describes.
     let example = "/usr/share/doc/keywrightd/examples/50-keywright-kiosk.rules";
     system::run(&format!("install -m 644 {example} /etc/polkit-1/rules.d/"));
     system::run("systemctl restart polkit");
@@ -106,7 +106,7 @@ pub async fn account_without_a_session_has_the_rights_of_a_polkit_rule() {
     assert_eq!(others, ["inspect"], "the rule is for one account");
 }
 
-/// As distributions do it for readers: the person at the seat gets an entry in the node's access list, a group gets its own.
+/// A rule as distributions have it for readers: an access list entry for the active session, and a group.
 const DESKTOP_RULE: &str = r#"SUBSYSTEM=="usb", ENV{ID_USB_INTERFACES}=="*:0b????:*", TAG+="uaccess", GROUP="plugdev", MODE="0664""#;
 
 pub async fn active_session_keeps_access_to_the_device_node() {
@@ -120,7 +120,7 @@ pub async fn active_session_keeps_access_to_the_device_node() {
     let node = vhci::node(key.key.port);
     let shown = system::run(&format!("stat --format='%U %G %a' {node}"));
     let path = "/run/opens";
-    // logind writes the access list when the session becomes the active one.
+    // logind writes the access list when the session becomes active.
     let tries =
         "for n in $(seq 300); do (: <>$node) 2>/dev/null && echo opened && break; sleep 0.1; done";
     std::fs::write(path, format!("node={node}\n{tries}\nexit 0\n")).unwrap();
@@ -129,7 +129,7 @@ pub async fn active_session_keeps_access_to_the_device_node() {
     system::run("rm /run/udev/rules.d/69-desktop.rules; udevadm control --reload");
     assert_eq!(shown.trim(), "keywright plugdev 664");
     assert_eq!(alice.trim(), "opened");
-    assert_eq!(bob, "", "nobody else");
+    assert_eq!(bob, "", "other users cannot open it");
 }
 
 pub async fn other_users_cannot_own_the_bus_name() {

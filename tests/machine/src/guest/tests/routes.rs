@@ -1,5 +1,4 @@
-//! The main job – a Master, a Lock, a Sub Key, a Backup Key – straight to the tokens and through pcscd: the same, with what
-//! each takes side by side.
+//! Compares the main job (a Master, a Lock, a Sub Key, a Backup Key) directly on the tokens and through pcscd.
 
 use std::{
     fs,
@@ -7,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_bus_tests::{Answers, Objects};
+use keywright_bus_tests::Answers;
 use zbus::OwnedObjectPath;
 
 use super::pcscd::{MODULE, PcscdSession, cards};
@@ -16,19 +15,19 @@ use crate::{
     system,
 };
 
-/// What a job took from its first answer to `finished`.
+/// Commands and time of a job from its first answer to `finished`.
 struct Cost {
     what: &'static str,
     commands: usize,
     time: Duration,
 }
 
-/// Where a virtual Key writes what it is asked.
+/// Path of a virtual Key's command log.
 fn log(name: &str) -> PathBuf {
     PathBuf::from(format!("/run/commands-of-{name}"))
 }
 
-/// Commands that these Keys got so far.
+/// Number of commands that these Keys received so far.
 fn commands(keys: &[&Plugged]) -> usize {
     keys.iter().map(|key| fs::read_to_string(log(&key.name)).unwrap().lines().count()).sum()
 }
@@ -45,12 +44,9 @@ async fn measured(
     keys: &[&Plugged],
     answers: &Answers,
 ) -> Cost {
-    // What was read after the offer is not the job's.
+    // Properties that are read after the offer are not part of the job.
     for key in keys {
-        let read = |objects: &Objects| {
-            (objects.key(&key.path)?.get::<i32>("PinRetries") == 3).then_some(())
-        };
-        machine.watch.until("all properties", read).await;
+        machine.until_all_tries_left(&key.path).await;
     }
     let (before, start) = (commands(keys), Instant::now());
     machine.client.answer_all(&mut machine.watch, job, answers).await.assert_finished();
@@ -84,7 +80,7 @@ async fn main_job(session: Option<&PcscdSession>) -> Vec<Cost> {
         }
         let objects = machine.watch.objects().await;
         let retries = objects.key(&key.path).unwrap().get::<i32>("PinRetries");
-        assert_eq!(retries, 3, "no try was lost");
+        assert_eq!(retries, 3, "no PIN try was used up");
     }
     if session.is_some() {
         assert_eq!(cards(), 3);
@@ -111,6 +107,10 @@ pub async fn main_job_sends_the_same_commands_directly_and_through_pcscd() {
             direct.time.as_millis(),
             shared.time.as_millis()
         );
-        assert_eq!(direct.commands, shared.commands, "the way changes no command: {}", direct.what);
+        assert_eq!(
+            direct.commands, shared.commands,
+            "both routes send the same commands: {}",
+            direct.what
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Programs that keep a session with a Key through pcscd – a browser's library, GnuPG – before, during and after a job of
-//! ours on the same Key.
+//! Tests of programs that keep a session with a Key through pcscd (NSS as in browsers, GnuPG) before, during and after a
+//! job on the same Key.
 
 use std::{
     fs::{self, File},
@@ -7,11 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use keywright_bus_tests::{
-    Answers, Objects, certs,
-    client::assert_refused,
-    pins::{self, PIN},
-};
+use keywright_bus_tests::{Answers, Objects, pins::PIN};
 use zbus::OwnedObjectPath;
 
 use super::{
@@ -26,19 +22,15 @@ use crate::{
 const DIR: &str = "/run/browser";
 const PORT: u32 = 4431;
 
-/// A web server that wants a certificate of the family, and a profile of NSS, the library of Firefox and Chromium, with
-/// OpenSC's module. The Key's PIN is in a file, as if typed whenever it is asked for.
+/// A web server that requires a certificate of the family, and a client profile of NSS, the library of Firefox and
+/// Chromium, with OpenSC's module. The Key's PIN is in a file.
 struct Browser {
     nickname: String,
 }
 
 impl Browser {
     async fn start(machine: &mut Machine, sub: &Plugged) -> Self {
-        let family = |objects: &Objects| {
-            let memberships: Vec<(String, String)> = objects.key(&sub.path)?.get("Memberships");
-            Some(memberships.first()?.0.clone())
-        };
-        let family = machine.watch.until("a membership", family).await;
+        let family = machine.family(&sub.path).await;
         let manager = machine.client.manager().await;
         let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
         system::run(&format!("rm -rf {DIR}; mkdir {DIR}"));
@@ -62,7 +54,7 @@ impl Browser {
         Self { nickname }
     }
 
-    /// A connection: what is written to it is sent, what the server says goes to this file.
+    /// Opens a connection: its standard input is sent, the server's answer goes to this file.
     fn connect(&self, answer: &str) -> Child {
         let _ = fs::remove_file(format!("{DIR}/{answer}"));
         let line = format!(
@@ -72,7 +64,7 @@ impl Browser {
         Command::new("/bin/sh").args(["-c", &line]).stdin(Stdio::piped()).spawn().unwrap()
     }
 
-    /// A page on a connection of its own: the server shows it to nobody but the family.
+    /// Loads a page, which the server shows to the family only, on a new connection.
     fn page(&self) {
         let mut connection = self.connect("page");
         write!(connection.stdin.take().unwrap(), "GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -87,13 +79,13 @@ impl Drop for Browser {
     }
 }
 
-/// The client would stay for as long as the server might say more.
+/// Ends a connection; the client would wait for more data.
 fn end(mut connection: Child) {
     system::run(&format!("kill {}", connection.id()));
     connection.wait().unwrap();
 }
 
-/// Waits until the server has let this connection in so many times.
+/// Waits until the server has answered this connection `times` times.
 fn until_said(answer: &str, times: usize) {
     system::run(&format!(
         "for i in $(seq 300); do [ \"$(grep -a -c 'let in' {DIR}/{answer})\" -ge {times} ] && exit 0; sleep 0.1; done; \
@@ -101,17 +93,11 @@ fn until_said(answer: &str, times: usize) {
     ));
 }
 
-/// The answers of a job on a Sub Key that was made before.
+/// The answers for a Sub Key that was made before, whose PIN is set.
 fn again() -> Answers {
     let mut answers = Answers::sub("Sub", &[]);
     answers.pins.candidate = PIN.into();
     answers
-}
-
-async fn until_stage(machine: &mut Machine, job: &OwnedObjectPath, stage: &str) {
-    let there =
-        |objects: &Objects| (objects.serialization(job)?.text("Stage") == stage).then_some(());
-    machine.watch.until(stage, there).await;
 }
 
 pub async fn browser_session_survives_a_job() {
@@ -123,7 +109,7 @@ pub async fn browser_session_survives_a_job() {
     let browser = Browser::start(&mut machine, &sub).await;
     browser.page();
 
-    // A connection that was made before goes on while its Key is written, and after that.
+    // An open connection keeps working while its Key is written, and afterwards.
     let mut kept = browser.connect("kept");
     let mut send = kept.stdin.take().unwrap();
     let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -134,8 +120,8 @@ pub async fn browser_session_survives_a_job() {
     machine.until_state(&master.path, "master").await;
     let job = machine.offer(&master, &sub).await;
     answer_up_to_the_write(&mut machine, &job).await;
-    until_stage(&mut machine, &job, "certificates").await;
-    // A page that wants the certificate now waits for the end of the job.
+    machine.until_stage(&job, "certificates").await;
+    // A new connection needs the Key, and waits for the end of the job.
     let mut waiting = browser.connect("waiting");
     write!(waiting.stdin.take().unwrap(), "GET / HTTP/1.0\r\n\r\n").unwrap();
     send.write_all(request.as_bytes()).unwrap();
@@ -154,7 +140,7 @@ pub async fn browser_session_survives_a_job() {
     assert_eq!(retries(&mut machine, &sub).await, 3, "no try was lost");
 }
 
-/// Gives every answer, the last PIN too, and does not wait for what comes of it.
+/// Answers all steps, including the last PIN, without waiting for the write.
 async fn answer_up_to_the_write(machine: &mut Machine, job: &OwnedObjectPath) {
     loop {
         machine.client.answer_until(&mut machine.watch, job, &again(), "pins").await;
@@ -181,14 +167,13 @@ async fn retries(machine: &mut Machine, key: &Plugged) -> i32 {
     machine.watch.until("its tries", read).await
 }
 
-/// scdaemon over pcscd keeps a token to itself unless it is told to share it.
+/// scdaemon over pcscd holds a token exclusively unless it is configured to share it.
 pub async fn gnupg_over_pcscd_holds_or_shares_a_key() {
     let mut machine = Machine::with_absent_master().await;
     let session = PcscdSession::start();
     let master = machine.plug(MASTER).await;
     machine.until_state(&master.path, "master").await;
     session.assert_holds(&master);
-    let manager = machine.client.manager().await;
     let gpg = "export GNUPGHOME=/run/gnupg-over-pcscd";
     let settings = "disable-ccid\ncard-timeout 1\n";
     let look = "gpg-connect-agent 'scd serialno undefined' /bye";
@@ -203,17 +188,16 @@ pub async fn gnupg_over_pcscd_holds_or_shares_a_key() {
     };
 
     begin("");
-    let add =
-        manager.add_lock(&master.path, "barn", &certs::request("barn"), pins::pipe(PIN)).await;
-    assert_refused(add, "KeyBusy");
+    machine.add_lock_while_busy(&master).await;
     system::run(&format!("{gpg}; {end}"));
     machine.add_lock(&master, "barn").await;
 
     begin("pcsc-shared\n");
     machine.add_lock(&master, "shed").await;
-    // This firmware keeps the management key's authentication, so the token was reset: the first look may only notice it.
+    // This firmware keeps the management key's authentication, so the daemon has reset the token: scdaemon's first access
+    // may only notice the reset.
     let said = system::run(&format!("{gpg}; {look}; {look}"));
-    assert!(said.contains("SERIALNO"), "scdaemon goes on: {said}");
+    assert!(said.contains("SERIALNO"), "scdaemon still works: {said}");
     system::run(&format!("{gpg}; {end}"));
     session.assert_holds(&master);
     assert_eq!(retries(&mut machine, &master).await, 3, "no try was lost");
