@@ -124,28 +124,6 @@ impl Chain {
     }
 }
 
-/// Checks the chain from the oldest event to the newest.
-pub(super) fn verify(view: &View<'_>) -> Result<(), RegistryError> {
-    let extent: AuditExtent = view.record(&Table::AuditExtent.key())?.unwrap_or_default();
-    let (mut next, mut bytes) = (extent.first, 0);
-    let mut previous = (next == 0).then_some(NOTHING);
-    for record in view.all(Table::Audit.key()) {
-        let (key, payload) = record?;
-        let event = event(&key, &payload)?;
-        if event.position != next || previous.is_some_and(|hash| hash != event.previous) {
-            return Err(RegistryError::damaged(format!("the audit log breaks at {next}")));
-        }
-        previous = Some(event.hash());
-        next += 1;
-        bytes += payload.len() as u64;
-    }
-    if bytes == extent.bytes {
-        Ok(())
-    } else {
-        Err(RegistryError::damaged("the audit log is not as long as it is counted"))
-    }
-}
-
 fn put(changes: &mut Changes, event: &audit::LoggedEvent) -> Result<u64, RegistryError> {
     let audit::LoggedEvent { position, time, event, fields, previous } = event.clone();
     let payload = codec::encode(&AuditRecord { time, event, fields, previous })?;

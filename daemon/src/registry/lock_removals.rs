@@ -34,11 +34,6 @@ impl Registry {
         self.view()?.records_by_id(Table::RemovedLocks.of(family))
     }
 
-    /// Whether any Lock of a family is removed.
-    pub fn has_removed_locks(&self, family: Id) -> Result<bool, RegistryError> {
-        self.view()?.has_any(Table::RemovedLocks.of(family))
-    }
-
     /// A Lock that is removed.
     pub fn removed_lock(&self, family: Id, lock: Id) -> Result<Option<Lock>, RegistryError> {
         self.view()?.record(&Table::RemovedLocks.of_two(family, lock))

@@ -118,16 +118,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads and counts every record, and checks the hash chain of the audit log. With 100,000 Locks it takes half a
-    /// second and 50 MB.
-    ///
-    /// # Errors
-    /// `Damaged`, naming what is lost or altered.
-    pub fn verify(&self) -> Result<(), RegistryError> {
-        self.0.store.verify()?;
-        audit_log::verify(&self.view()?)
-    }
-
     fn view(&self) -> Result<view::View<'_>, RegistryError> {
         self.0.store.view()
     }

@@ -21,6 +21,26 @@ fn log(registry: &Registry, events: u64, full: u64, dropped: u64) {
     }
 }
 
+/// Checks the chain from the oldest event to the newest, and the recorded size of the log.
+pub fn check_chain(registry: &Registry) -> Result<(), RegistryError> {
+    let events = registry.audit_page(0, usize::MAX)?;
+    let view = registry.view()?;
+    let extent: AuditExtent = view.record(&Table::AuditExtent.key())?.unwrap_or_default();
+    let mut previous = (extent.first == 0).then_some(NOTHING);
+    for (event, position) in events.iter().zip(extent.first..) {
+        if event.position != position || previous.is_some_and(|hash| hash != event.previous) {
+            return Err(RegistryError::damaged(format!("the audit log breaks at {position}")));
+        }
+        previous = Some(event.hash());
+    }
+    let sizes = view.all(Table::Audit.key()).map(|record| Ok(record?.1.len() as u64));
+    if sizes.sum::<Result<u64, RegistryError>>()? == extent.bytes {
+        Ok(())
+    } else {
+        Err(RegistryError::damaged("the audit log is not as long as it is counted"))
+    }
+}
+
 #[test]
 fn each_event_has_the_hash_of_the_previous_one() {
     let place = TestDir::new();
