@@ -25,7 +25,9 @@ demo: deps ## a Master, three Locks, a Sub and a Backup Key, before your eyes; A
 	@$(CARGO) build --locked $(PROGRAMS) $(FEATURES)
 	@tests/demo/run.sh $(ARGS)
 
-# `cargo test` builds every program before it runs the first test.
+# `cargo test` builds every program before it runs the first test. A test waits now and then, for a second or for twenty:
+# twice as many run at a time as there are processors.
+test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' "$$(nproc)")
 test: deps deps-test ## format, lints, and every test, the demo among them
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(CARGO) fmt --all --check
