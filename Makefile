@@ -1,12 +1,12 @@
 # Two commands do everything on a bare Debian 12 machine with Rust: `make demo` and `make test`.
 
-# What is missing of these is installed: the build (udev, libusb; libclang for the virtual Key's firmware) and the
-# tests (a message bus, openssl, a mocked udev, the servers of a gateway).
-BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libpcsclite-dev
-PACKAGES       := $(BUILD_PACKAGES) libclang-14-dev dbus-daemon openssl umockdev git ca-certificates \
-                  openssh-server openssh-client nginx mosquitto mount
-# Only `make test` wants these: a pcscd with a reader that a program can fill, and what reads the file of a soft Key.
-TEST_PACKAGES  := pcscd vsmartcard-vpcd openvpn libnss3-tools
+# What is missing of these is installed. Only names that Debian 12, Debian 13 and Ubuntu 24.04 all have.
+BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libpcsclite-dev ca-certificates
+# The demo: libclang for the firmware of the virtual Keys, a message bus, openssl, an MQTT broker.
+PACKAGES       := $(BUILD_PACKAGES) libclang-dev dbus-daemon openssl mosquitto
+# The tests: a mocked udev, a gateway's servers and their clients, a pcscd with a reader that a program can fill, and
+# programs that read the file of a Soft Key.
+TEST_PACKAGES  := umockdev git openssh-server openssh-client nginx mount pcscd vsmartcard-vpcd openvpn libnss3-tools
 # Needed to build and check the packages.
 DEB_PACKAGES   := debhelper lintian systemd libxml2-utils
 
