@@ -22,7 +22,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: deps ## a Master, three Locks, a Sub and a Backup Key, before your eyes; ARGS=--interactive lets you answer
-	@$(CARGO) build --locked $(PROGRAMS) $(FEATURES)
+	@CARGO="$(CARGO)" tests/demo/build --locked $(PROGRAMS) $(FEATURES)
 	@tests/demo/run.sh $(ARGS)
 
 # `cargo test` builds every program before it runs the first test. A test waits now and then, for a second or for twenty:
