@@ -31,21 +31,25 @@ ctl() { "$programs/keywrightctl" --bus "$bus" "$@"; }
 #   before the kernel was told.
 # - The guardian deletes the folder with the PIN files. It reads from a pipe whose other end this shell and everything
 #   it starts have open, so it goes on when the last of them is gone. In a session of its own, neither the
-#   terminal's signals nor a kill of the whole process group reach it. It is no child of this shell, whose `wait`
-#   sometimes waits for every child after SIGINT.
+#   terminal's signals nor a kill of the whole process group reach it.
 start() { exec setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$0" ] && exec "$@"' $$ "$@"; }
 exec {alive}> >(exec setsid --fork sh -c 'cat; until rm -rf "$0"; do sleep 0.1; done' "$work" >/dev/null 2>&1)
 
 # Ends everything that was started here and deletes its files, however the demo ends.
 clean_up() {
-    local status=$? log process
+    local status=$? log process tries
     trap - EXIT
     set +e
     log=$(cat "$work/daemon.log")
     for process in ${wizard:-} "${plugged[@]}" "${running[@]}" ${watcher:-} ${daemon:-} ${broker:-} \
         ${bus_daemon:-}; do
         kill "$process"
-        wait "$process"
+        # Not `wait`: after a signal bash 5.2 sometimes waits for a child that it has reaped already. What does not end
+        # in time is killed when this shell exits.
+        for tries in {1..250}; do
+            kill -0 "$process" || break
+            sleep 0.02
+        done
     done 2>/dev/null
     rm -rf "$work"
     # The wizard may have been asking for a PIN, without echo. Not to be stopped where this is a background job.

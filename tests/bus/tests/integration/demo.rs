@@ -94,14 +94,14 @@ impl Interactive {
     }
 
     fn send_to_shell(&self, signal: &str) {
-        // The only one that was started as bash: its subshells have the same command line, and are its children.
-        let shell =
-            fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).find(|process| {
-                self.owns(process)
-                    && command_line(process).contains("run.sh --interactive")
-                    && parent(process)
-                        .is_some_and(|parent| !command_line(&parent).contains("run.sh"))
-            });
+        // The child of script(1); its subshells have the same command line.
+        let mut all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let shell = all.find(|process| {
+            self.owns(process)
+                && command_line(process).contains("bash ")
+                && parent(process)
+                    .is_some_and(|parent| command_line(&parent).starts_with("script "))
+        });
         let id = shell.unwrap().file_name().unwrap().to_owned();
         let status = Command::new("kill").arg(format!("-{signal}")).arg(id).status().unwrap();
         assert!(status.success());
