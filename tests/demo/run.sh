@@ -218,8 +218,8 @@ show serialize --kind master --name "Anna's Master" --yes --candidate-pin-file "
 plug_again master
 
 heading 'Add three Locks; an MQTT broker carries messages but is not trusted'
-say 'A Lock is a gateway. It makes its own key, openssl the certificate request, and the Master Key signs the' \
-    'certificate. Two of the Locks run and are connected to the broker; the attic is switched off.'
+say 'A Lock is a gateway. It makes its own key, and the Master Key signs its certificate. Two of the Locks run and' \
+    'are connected to the broker; the attic is switched off.'
 printf '[link]\nbroker = "127.0.0.1:%s"\nca = "%s"\n' "$port" "$work/broker-ca.pem" >"$work/lockd.toml"
 start_broker
 for lock in gate barn attic; do
