@@ -1,4 +1,4 @@
-# Two commands do everything on a bare Debian 12 machine with Rust: `make demo` and `make test`.
+# Two commands do everything on a bare Debian 12, Debian 13 or Ubuntu 24.04 with Rust: `make demo` and `make test`.
 
 # What is missing of these is installed. Only names that Debian 12, Debian 13 and Ubuntu 24.04 all have.
 BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libpcsclite-dev ca-certificates
@@ -18,10 +18,10 @@ ARGS     :=
 
 .PHONY: help demo test test-machine soak bench-machine bench deb check-deb docs-xml deps
 
-help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: deps ## a Master, three Locks, a Sub and a Backup Key, before your eyes; ARGS=--interactive lets you answer
+demo: deps ## build everything and play the demo with virtual tokens; ARGS=--interactive lets you answer the questions
 	@CARGO="$(CARGO)" tests/demo/build --locked $(PROGRAMS) $(FEATURES)
 	@tests/demo/run.sh $(ARGS)
 
@@ -60,7 +60,7 @@ check-deb: deb ## check the packages without installing them: lintian, systemd-a
 docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the live objects
 	KEYWRIGHT_WRITE_DOCS=1 $(CARGO) test --locked -p keywrightd introspection
 
-deps: ## install the Debian packages that are missing (asks sudo where it has to)
+deps: ## install the Debian packages that the build and the demo need (with sudo)
 	@tests/install-packages $(PACKAGES)
 
 deps-test:
