@@ -1,4 +1,4 @@
-# Two commands do everything on a bare Debian 12, Debian 13 or Ubuntu 24.04 with Rust: `make demo` and `make test`.
+# Two commands do everything on a bare Debian 12 or 13 with Rust: `make demo` and `make test`.
 
 # What is missing of these is installed. Only names that Debian 12, Debian 13 and Ubuntu 24.04 all have.
 BUILD_PACKAGES := gcc libc6-dev pkg-config libudev-dev libusb-1.0-0-dev libpcsclite-dev ca-certificates
