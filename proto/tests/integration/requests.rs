@@ -52,7 +52,7 @@ fn request_made_by_openssl_gives_its_key() {
 
 #[test]
 fn openssl_verifies_the_request_of_a_lock() {
-    let key = common::Key::new(40);
+    let key = crate::common::Key::new(40);
     let text = csr::to_pem(&key.sign(csr::request(&key.public()).unwrap())).unwrap();
     assert_eq!(read_csr(&text), Ok(key.public()));
     let folder = tempfile::tempdir().unwrap();

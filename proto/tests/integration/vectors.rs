@@ -75,7 +75,7 @@ fn make() -> BTreeMap<String, Vec<u8>> {
     for (name, chain) in &access {
         files.insert(format!("{name}.der"), chain[0].der().to_vec());
     }
-    let revoked = [Revoked { serial: vec![5], since: common::NOW }];
+    let revoked = [Revoked { serial: vec![5], since: crate::common::NOW }];
     files.insert("root-crl.der".into(), master.crl(1, &[]).der().to_vec());
     files.insert("backup-crl.der".into(), backup.crl(2, &revoked).der().to_vec());
 
@@ -293,6 +293,6 @@ fn the_files_verify_as_they_say() {
         if below {
             chain.insert(1, backup.clone());
         }
-        assert!(verify_chain(&chain, &root, Some(common::NOW)).is_ok(), "{leaf}");
+        assert!(verify_chain(&chain, &root, Some(crate::common::NOW)).is_ok(), "{leaf}");
     }
 }

@@ -3,7 +3,7 @@
 //! The hashes of formats 1 to 3 were over the bytes of the records, which no other program could check. The old chain
 //! is checked once more and a new one is made. A last event says so; it holds the end of the old chain.
 
-use keywright_proto::audit::{Event as AuditEvent, NOTHING, REWRITTEN};
+use keywright_proto::audit::{LoggedEvent as AuditEvent, NOTHING, REWRITTEN};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

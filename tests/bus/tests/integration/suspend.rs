@@ -4,7 +4,7 @@
 use std::{fs::File, io::Read, os::fd::OwnedFd, sync::mpsc, time::Duration};
 
 use keywright_bus_tests::{Answers, Station, bus::Bus, card::Reaction};
-use keywrightd::{bus::sleep::guard, station::view::Activity};
+use keywrightd::{bus::sleep::guard, view::Activity};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pipe::{PipeFlags, pipe_with},
