@@ -94,7 +94,7 @@ impl Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
-    // sled has large tables of which it touches little; the kernel would make whole huge pages of them, 24 MB more.
+    // sled allocates large tables and touches little of them. With huge pages all of them would be resident: 24 MB more.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     // Only the daemon's own user reads what it writes.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
