@@ -11,6 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The instruction GENERATE ASYMMETRIC KEY PAIR: the first command of a write that cannot be undone.
+pub const GENERATE: u8 = 0x47;
+
 /// What the card does with a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reaction {

@@ -16,6 +16,8 @@ use zbus::Fd;
 pub const FACTORY_PIN: &str = "123456";
 /// The PIN that the helpers give to every Key.
 pub const PIN: &str = "246802";
+/// The PIN that a test changes a Key's to.
+pub const NEW_PIN: &str = "135791";
 /// A PIN that no Key here has.
 pub const WRONG_PIN: &str = "999999";
 /// A token's PUK from the factory.

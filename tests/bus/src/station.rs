@@ -127,6 +127,13 @@ impl Station {
         path
     }
 
+    /// Carries a Key to another station: pulls it out here and plugs it in there.
+    pub async fn carry_to(&mut self, other: &mut Self, key: Plugged, name: &str) -> Plugged {
+        self.unplug(key).await;
+        fs::copy(self.memory(name), other.memory(name)).unwrap();
+        other.plug(name).await
+    }
+
     /// The file that holds the memory of the Key of this name.
     pub fn memory(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.key"))
@@ -221,6 +228,11 @@ impl Station {
     ) -> zbus::Result<()> {
         let manager = self.client.manager().await;
         manager.change_rights(&issuer.path, key, add, remove, pins::pipe(PIN)).await
+    }
+
+    /// Changes the PIN of a Key.
+    pub async fn change_pin(&self, key: &Plugged, old: &str, new: &str) -> zbus::Result<()> {
+        self.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
     }
 
     /// Makes a Master Key of a Key from the factory.

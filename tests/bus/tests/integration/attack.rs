@@ -5,19 +5,12 @@ use std::sync::mpsc;
 use keywright_bus_tests::{
     Answers, LIMIT, Objects, Plugged, Station,
     api::{NONE, Options},
-    card::Reaction,
+    card::{GENERATE, Reaction},
     certs,
     client::assert_refused,
-    pins::{self, PIN, WRONG_PIN},
+    pins::{self, NEW_PIN, PIN, WRONG_PIN},
 };
 use zbus::OwnedObjectPath;
-
-const NEW_PIN: &str = "135791";
-const GENERATE: u8 = 0x47;
-
-async fn change(station: &Station, key: &Plugged, old: &str, new: &str) -> zbus::Result<()> {
-    station.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
-}
 
 async fn with_lock() -> (Station, Plugged) {
     let mut station = Station::start().await;
@@ -85,7 +78,7 @@ async fn tries_that_queue_do_not_spend_the_last_one() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.make_master(&key, "Master").await;
-    let wrong = || change(&station, &key, WRONG_PIN, NEW_PIN);
+    let wrong = || station.change_pin(&key, WRONG_PIN, NEW_PIN);
     let (a, b, c) = tokio::join!(wrong(), wrong(), wrong());
     for refused in [a, b, c] {
         assert_refused(refused, "PinInvalid");
@@ -286,7 +279,7 @@ async fn a_pin_that_was_changed_is_asked_for_again() {
     let candidate = station.plug("candidate").await;
     let mut answers = Answers::sub("Sub", &[]);
     let job = before_the_write(&mut station, &master, &candidate, &answers).await;
-    change(&station, &master, PIN, NEW_PIN).await.unwrap();
+    station.change_pin(&master, PIN, NEW_PIN).await.unwrap();
     let needed = station.watch.objects().await.serialization(&job).unwrap().words("PinsNeeded");
     assert_eq!(needed, ["issuer", "candidate-new"]);
     answers.pins.issuer = NEW_PIN.into();

@@ -5,17 +5,13 @@ use std::{fs::File, io::Read};
 use keywright_bus_tests::{
     Answers, Gate, Objects, Plugged, Station,
     api::Options,
-    card::Reaction,
+    card::{GENERATE, Reaction},
     certs,
     client::assert_refused,
-    pins::{self, FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
+    pins::{self, FACTORY_PIN, FACTORY_PUK, NEW_PIN, PIN, WRONG_PIN},
 };
 use serde_json::Value;
 use zbus::Fd;
-
-const NEW_PIN: &str = "135791";
-/// GENERATE ASYMMETRIC KEY PAIR: the first command of a write that cannot be undone.
-const GENERATE: u8 = 0x47;
 
 /// The lines of the log.
 async fn export(station: &Station) -> String {
@@ -50,10 +46,6 @@ impl Log {
             assert_eq!(event["fields"]["uid"], uid, "{event}");
         }
     }
-}
-
-async fn change(station: &Station, key: &Plugged, old: &str, new: &str) -> zbus::Result<()> {
-    station.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
 }
 
 /// Goes on as the station with this state directory.
@@ -148,13 +140,13 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
 
-    change(&station, &master, PIN, NEW_PIN).await.unwrap();
-    assert_refused(change(&station, &master, WRONG_PIN, PIN).await, "PinInvalid");
-    assert_refused(change(&station, &master, WRONG_PIN, PIN).await, "PinInvalid");
+    station.change_pin(&master, PIN, NEW_PIN).await.unwrap();
+    assert_refused(station.change_pin(&master, WRONG_PIN, PIN).await, "PinInvalid");
+    assert_refused(station.change_pin(&master, WRONG_PIN, PIN).await, "PinInvalid");
     station.unplug(master).await;
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
-    assert_refused(change(&station, &master, WRONG_PIN, PIN).await, "PinBlocked");
+    assert_refused(station.change_pin(&master, WRONG_PIN, PIN).await, "PinBlocked");
     let object = station.client.key(&master.path).await;
     let wrong = object.unblock_pin(pins::pipe("00000000"), pins::pipe(PIN)).await;
     assert_refused(wrong, "PinInvalid");

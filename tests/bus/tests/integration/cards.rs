@@ -34,13 +34,6 @@ async fn family() -> (Station, Plugged, Gate, String, Vec<u8>) {
     (station, master, gate, family, card)
 }
 
-/// Carries a Key from one station to the other.
-async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -> Plugged {
-    from.unplug(key).await;
-    std::fs::copy(from.memory(name), to.memory(name)).unwrap();
-    to.plug(name).await
-}
-
 /// The Locks of a family that ListLocks names, and of all families.
 async fn locks(station: &Station, family: &str) -> (Vec<String>, usize) {
     let manager = station.client.manager().await;
@@ -60,7 +53,7 @@ async fn a_station_that_never_met_the_family_offers_at_once() {
     for name in ["master", "backup"] {
         let mut there = Station::start().await;
         let key = match (name, backup.take()) {
-            ("backup", Some(backup)) => carry(&mut here, &mut there, backup, name).await,
+            ("backup", Some(backup)) => here.carry_to(&mut there, backup, name).await,
             (_, kept) => {
                 backup = kept;
                 std::fs::copy(here.memory(name), there.memory(name)).unwrap();
@@ -273,7 +266,7 @@ async fn a_card_follows_the_locks() {
     let manager = here.client.manager().await;
     manager.remove_lock(&master.path, &gate.id, pins::pipe(PIN)).await.unwrap();
     let mut there = Station::start().await;
-    let _master = carry(&mut here, &mut there, master, "master").await;
+    let _master = here.carry_to(&mut there, master, "master").await;
     assert_eq!(locks(&there, &family).await, (vec![barn.id], 0));
 }
 

@@ -1,37 +1,17 @@
 //! Two stations of one family that worked apart exchange what is signed, by a file.
 
-use std::{
-    fs::File,
-    io::{Read, Seek},
-    os::fd::OwnedFd,
-};
+use std::os::fd::OwnedFd;
 
 use keywright_bus_tests::{
-    Answers, Gate, Plugged, Station,
+    Answers, Gate, Station,
     client::assert_refused,
     pins::{self, PIN},
 };
 use zbus::Fd;
 
-/// Carries a Key from one station to the other.
-async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -> Plugged {
-    from.unplug(key).await;
-    std::fs::copy(from.memory(name), to.memory(name)).unwrap();
-    to.plug(name).await
-}
-
-async fn export(station: &Station, family: &str) -> File {
-    let mut file = tempfile::tempfile().unwrap();
-    let out = Fd::from(OwnedFd::from(file.try_clone().unwrap()));
-    station.client.manager().await.export_family(family, out).await.unwrap();
-    file.rewind().unwrap();
-    file
-}
-
 /// One station tells the other; answers how many objects were new there.
 async fn tell(from: &Station, to: &Station, family: &str) -> u32 {
-    let file = export(from, family).await;
-    to.client.manager().await.import_family(Fd::from(OwnedFd::from(file))).await.unwrap()
+    to.import(&from.export(family).await).await
 }
 
 #[tokio::test]
@@ -45,11 +25,11 @@ async fn stations_that_worked_apart_end_equal() {
     gate.settle(&here, &key).await;
 
     let mut there = Station::start().await;
-    let file = export(&here, &family).await;
-    let refused = there.client.manager().await.import_family(Fd::from(OwnedFd::from(file))).await;
+    let file = pins::pipe(&here.export(&family).await);
+    let refused = there.client.manager().await.import_family(file).await;
     assert_refused(refused, "Unverified");
     // The Master's own signature pins the family there.
-    let master = carry(&mut here, &mut there, master, "master").await;
+    let master = here.carry_to(&mut there, master, "master").await;
     let mut barn = Gate::add(&there, &master, "barn", 22).await;
     assert!(tell(&here, &there, &family).await > 0);
     assert_eq!(tell(&here, &there, &family).await, 0, "nothing is new any more");
@@ -68,9 +48,7 @@ async fn stations_that_worked_apart_end_equal() {
     assert_eq!(there.rights(&key).await, here.rights(&key).await);
     assert_eq!(tell(&there, &here, &family).await, 0);
     assert_eq!(tell(&here, &there, &family).await, 0);
-    let (mut one, mut other) = (Vec::new(), Vec::new());
-    export(&here, &family).await.read_to_end(&mut one).unwrap();
-    export(&there, &family).await.read_to_end(&mut other).unwrap();
+    let (one, other) = (here.export(&family).await, there.export(&family).await);
     assert_eq!(one, other, "both have the same");
 
     // A revocation there is one here.
@@ -103,11 +81,11 @@ async fn a_file_about_keys_that_are_plugged_in_leaves_them_there() {
     let (sub_id, family) = (here.id(&sub.path).await, here.family(&master.path).await);
 
     let mut there = Station::start().await;
-    let master = carry(&mut here, &mut there, master, "master").await;
+    let master = here.carry_to(&mut there, master, "master").await;
     Gate::add(&there, &master, "gate", 21).await;
-    let both = carry(&mut here, &mut there, both, "both").await;
+    let both = here.carry_to(&mut there, both, "both").await;
     Gate::add(&there, &both, "barn", 22).await;
-    let sub = carry(&mut here, &mut there, sub, "sub").await;
+    let sub = here.carry_to(&mut there, sub, "sub").await;
     assert!(tell(&here, &there, &family).await > 0);
     let objects = there.watch.objects().await;
     let present: Vec<_> = objects.present().map(|key| &key.path).collect();
@@ -128,8 +106,7 @@ async fn hostile_files_are_refused() {
     let manager = station.client.manager().await;
     assert_refused(manager.import_family(pins::pipe("hello")).await, "InvalidArgument");
     assert_refused(manager.import_family(pins::pipe("")).await, "InvalidArgument");
-    let mut good = Vec::new();
-    export(&station, &family).await.read_to_end(&mut good).unwrap();
+    let good = station.export(&family).await;
     assert_eq!(manager.import_family(pins::pipe(&good)).await.unwrap(), 0);
     let cut = &good[..good.len() - 1];
     assert_refused(manager.import_family(pins::pipe(cut)).await, "InvalidArgument");

@@ -7,11 +7,9 @@ use keywright_bus_tests::{
     api::Options,
     card::Reaction,
     client::assert_refused,
-    pins::{self, FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
+    pins::{self, FACTORY_PIN, FACTORY_PUK, NEW_PIN, PIN, WRONG_PIN},
 };
 use zbus::{OwnedObjectPath, OwnedVariant};
-
-const NEW_PIN: &str = "135791";
 
 /// A station where a Master with a Lock and a blank Key are at the step `pins` of a Sub Key.
 async fn at_pins() -> (Station, Plugged, Plugged, OwnedObjectPath) {
@@ -30,10 +28,6 @@ async fn provide(
     job.provide_pin(who, pins::pipe(pin), Options::new()).await
 }
 
-async fn change(station: &Station, key: &Plugged, old: &str, new: &str) -> zbus::Result<()> {
-    station.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
-}
-
 async fn retries(station: &Station, key: &Plugged) -> i32 {
     station.watch.objects().await.key(&key.path).unwrap().get("PinRetries")
 }
@@ -50,7 +44,7 @@ fn tries(key: &Plugged) -> usize {
 /// Two refusals, so that one try is left.
 async fn spend_all_but_one(station: &Station, key: &Plugged) {
     for left in [2, 1] {
-        assert_refused(change(station, key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
+        assert_refused(station.change_pin(key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
         assert_eq!(retries(station, key).await, left);
     }
 }
@@ -192,7 +186,7 @@ async fn a_pin_whose_front_end_let_go_while_it_was_checked_does_not_count() {
             assert_refused(answer, "Cancelled");
         }
         // The token is asked anything else only when the check has ended.
-        assert_refused(change(&station, &master, WRONG_PIN, NEW_PIN).await, "PinInvalid");
+        assert_refused(station.change_pin(&master, WRONG_PIN, NEW_PIN).await, "PinInvalid");
         let objects = station.watch.objects().await;
         let shown = objects.serialization(&job).unwrap();
         assert_eq!(shown.text("Owner"), "");
@@ -219,7 +213,7 @@ async fn a_factory_pin_must_be_replaced_by_another() {
     station.watch.until_step(&job, "finished").await;
     station.client.serialization(&job).await.finish().await.unwrap();
     station.unplug(master).await;
-    change(&station, &candidate, NEW_PIN, PIN).await.unwrap();
+    station.change_pin(&candidate, NEW_PIN, PIN).await.unwrap();
 }
 
 #[tokio::test]
@@ -227,13 +221,13 @@ async fn a_pin_of_ones_own_is_kept() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.until_state(&key.path, "blank").await;
-    change(&station, &key, FACTORY_PIN, NEW_PIN).await.unwrap();
+    station.change_pin(&key, FACTORY_PIN, NEW_PIN).await.unwrap();
     let job = station.client.start_master(&key.path, "Master").await;
     let mut answers = Answers::master("Master");
     answers.pins.candidate = NEW_PIN.into();
     answers.pins.candidate_new = "is not asked for".into();
     station.finish(&job, &answers).await;
-    change(&station, &key, NEW_PIN, PIN).await.unwrap();
+    station.change_pin(&key, NEW_PIN, PIN).await.unwrap();
 }
 
 /// A factory PIN may stay where the configuration says so; then nothing says that it was replaced.
@@ -257,7 +251,7 @@ async fn a_factory_pin_is_kept_where_the_configuration_waives_a_new_one() {
         |objects: &Objects| (objects.key(&key.path)?.get::<i32>("PinRetries") == 3).then_some(());
     station.watch.until("the counter of tries", read).await;
     assert_eq!(station.watch.objects().await.key(&key.path).unwrap().text("Pin"), "unknown");
-    change(&station, &key, FACTORY_PIN, NEW_PIN).await.unwrap();
+    station.change_pin(&key, FACTORY_PIN, NEW_PIN).await.unwrap();
 }
 
 #[tokio::test]
@@ -302,7 +296,7 @@ async fn a_blocked_pin_is_unblocked_with_the_recovery_code() {
     station.unplug(key).await;
     let key = station.plug("key").await;
     station.until_state(&key.path, "master").await;
-    assert_refused(change(&station, &key, WRONG_PIN, NEW_PIN).await, "PinBlocked");
+    assert_refused(station.change_pin(&key, WRONG_PIN, NEW_PIN).await, "PinBlocked");
     let blocked =
         |objects: &Objects| (objects.key(&key.path)?.text("Pin") == "blocked").then_some(());
     station.watch.until("the PIN blocked", blocked).await;
@@ -313,7 +307,7 @@ async fn a_blocked_pin_is_unblocked_with_the_recovery_code() {
     object.unblock_pin(pins::pipe(&code), pins::pipe(NEW_PIN)).await.unwrap();
     let open = |objects: &Objects| (objects.key(&key.path)?.text("Pin") != "blocked").then_some(());
     station.watch.until("the PIN not blocked", open).await;
-    change(&station, &key, NEW_PIN, PIN).await.unwrap();
+    station.change_pin(&key, NEW_PIN, PIN).await.unwrap();
 }
 
 #[tokio::test]
@@ -324,7 +318,7 @@ async fn the_factory_puk_opens_nothing_any_more() {
     let object = station.client.key(&key.path).await;
     let refused = object.unblock_pin(pins::pipe(FACTORY_PUK), pins::pipe(NEW_PIN)).await;
     assert_refused(refused, "PinInvalid");
-    change(&station, &key, PIN, NEW_PIN).await.unwrap();
+    station.change_pin(&key, PIN, NEW_PIN).await.unwrap();
 }
 
 #[tokio::test]
@@ -334,8 +328,8 @@ async fn change_pin_counts_its_refusals_and_takes_only_pins() {
     station.make_master(&key, "Master").await;
     tries(&key);
     for bad in ["12345", "123456789", ""] {
-        assert_refused(change(&station, &key, PIN, bad).await, "InvalidArgument");
-        assert_refused(change(&station, &key, bad, PIN).await, "InvalidArgument");
+        assert_refused(station.change_pin(&key, PIN, bad).await, "InvalidArgument");
+        assert_refused(station.change_pin(&key, bad, PIN).await, "InvalidArgument");
         let object = station.client.key(&key.path).await;
         let unblock = object.unblock_pin(pins::pipe(bad), pins::pipe(NEW_PIN)).await;
         assert_refused(unblock, "InvalidArgument");
@@ -343,9 +337,9 @@ async fn change_pin_counts_its_refusals_and_takes_only_pins() {
         assert_refused(unblock, "InvalidArgument");
     }
     assert!(key.card.take_commands().is_empty(), "no token is asked for what is refused anyway");
-    assert_refused(change(&station, &key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
+    assert_refused(station.change_pin(&key, WRONG_PIN, NEW_PIN).await, "PinInvalid");
     assert_eq!((tries(&key), retries(&station, &key).await), (1, 2));
-    change(&station, &key, PIN, NEW_PIN).await.unwrap();
+    station.change_pin(&key, PIN, NEW_PIN).await.unwrap();
     assert_eq!(retries(&station, &key).await, 3);
 }
 

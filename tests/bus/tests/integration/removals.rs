@@ -49,13 +49,6 @@ fn words(rows: &[WaitingRow]) -> Vec<(&str, &str, &str)> {
     rows.iter().map(|row| (&*row.0, &*row.1, &*row.4)).collect()
 }
 
-/// Carries a Key from one station to the other.
-async fn carry(from: &mut Station, to: &mut Station, key: Plugged, name: &str) -> Plugged {
-    from.unplug(key).await;
-    std::fs::copy(from.memory(name), to.memory(name)).unwrap();
-    to.plug(name).await
-}
-
 async fn remove(station: &Station, by: &Plugged, lock: &str) -> zbus::Result<()> {
     station.client.manager().await.remove_lock(&by.path, lock, pins::pipe(PIN)).await
 }
@@ -79,11 +72,11 @@ async fn a_removed_lock_stays_removed_wherever_it_was_known() {
 
     // The other station knows both Locks, and nothing of the removal.
     let mut there = Station::start().await;
-    let master = carry(&mut here, &mut there, master, "master").await;
+    let master = here.carry_to(&mut there, master, "master").await;
     Gate::add(&there, &master, "attic", 23).await;
     there.import(&old).await;
     assert_eq!(locks(&there).await.len(), 3);
-    let master = carry(&mut there, &mut here, master, "master").await;
+    let master = there.carry_to(&mut here, master, "master").await;
 
     let manager = here.client.manager().await;
     let wrong = manager.remove_lock(&master.path, &gate.id, pins::pipe(WRONG_PIN)).await;
@@ -149,7 +142,7 @@ async fn what_another_ca_owes_waits_and_is_shown() {
         // Nobody carries it but the signed removal.
         let mut there = Station::start().await;
         let master = here.plug("master").await;
-        let master = carry(&mut here, &mut there, master, "master").await;
+        let master = here.carry_to(&mut there, master, "master").await;
         Gate::add(&there, &master, "attic", 23).await;
         there.import(&here.export(&family).await).await;
         assert_eq!(words(&waiting(&there, &family).await), owes);
@@ -219,7 +212,7 @@ async fn locks_of_a_revoked_backup_are_certified_anew() {
 
         // Another station, which knows the old one, takes the new one over.
         let mut there = Station::start().await;
-        let master = carry(&mut station, &mut there, master, "master").await;
+        let master = station.carry_to(&mut there, master, "master").await;
         Gate::add(&there, &master, "attic", 23).await;
         there.import(&before).await;
         there.import(&station.export(&family).await).await;
@@ -240,7 +233,7 @@ async fn the_root_of_a_surviving_backup_travels() {
     here.make(&master, &backup, &Answers::backup("Backup")).await;
     let lost = here.id(&master.path).await;
     let mut there = hasty().await;
-    let master = carry(&mut here, &mut there, master, "master").await;
+    let master = here.carry_to(&mut there, master, "master").await;
     Gate::add(&there, &master, "attic", 23).await;
     drop(master);
     revoke(&here, &backup, &lost, "lost").await;

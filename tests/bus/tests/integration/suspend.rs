@@ -3,7 +3,11 @@
 
 use std::{fs::File, io::Read, os::fd::OwnedFd, sync::mpsc, time::Duration};
 
-use keywright_bus_tests::{Answers, Station, bus::Bus, card::Reaction};
+use keywright_bus_tests::{
+    Answers, Station,
+    bus::Bus,
+    card::{GENERATE, Reaction},
+};
 use keywrightd::{bus::sleep::guard, view::Activity};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -12,7 +16,6 @@ use rustix::{
 use zbus::{interface, object_server::SignalEmitter};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const GENERATE: u8 = 0x47;
 
 /// Gives a pipe for an inhibitor; whoever asked holds it as long as the other end is open.
 struct Logind(mpsc::Sender<([String; 4], OwnedFd)>);
