@@ -31,29 +31,29 @@ impl Families {
     pub fn import(
         &mut self,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
         label_of: &dyn Fn(&PublicKey) -> Option<Label>,
         by: Asker,
         changes: &mut Changes,
     ) -> Result<u32, Error> {
         let mut batch = Batch::new();
-        let mut new = self.put_issuers(&mut batch, family, papers)?;
-        let keys = self.put_keys(&mut batch, family, papers, label_of)?;
+        let mut new = self.put_issuers(&mut batch, family, objects)?;
+        let keys = self.put_keys(&mut batch, family, objects, label_of)?;
         new += keys.len();
-        new += self.put_locks(&mut batch, family, papers)?;
-        new += self.put_statements(&mut batch, family, papers)?;
-        new += self.put_removals(&mut batch, family, papers)?;
+        new += self.put_locks(&mut batch, family, objects)?;
+        new += self.put_statements(&mut batch, family, objects)?;
+        new += self.put_removals(&mut batch, family, objects)?;
         if new > 0 {
             self.log(&mut batch, &AuditEvent::FamilyImported { family, new }, by);
         }
         self.registry.commit(batch)?;
         // Confirmations are found by the digests of what has just been put.
-        let confirmed = self.keep_confirmations(family, papers, by, changes);
+        let confirmed = self.keep_confirmations(family, objects, by, changes);
         // Whatever became of them, what was put is effective from now on.
         changes.new_keys.extend(keys);
         self.settle_revocations(family, by, changes)?;
         new += confirmed?;
-        new += self.keep_renewed(family, papers)?;
+        new += self.keep_renewed(family, objects)?;
         Ok(u32::try_from(new).unwrap_or(u32::MAX))
     }
 
@@ -62,18 +62,18 @@ impl Families {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
     ) -> Result<usize, Error> {
         let mut mine = queries::authorities(&self.registry, family)?;
         let known: BTreeSet<Vec<u8>> = mine.certificates().map(|c| c.der().to_vec()).collect();
-        let mut new = mine.merge_crls(papers);
-        let cas = papers.certificates().filter(|certificate| certificate.is_ca());
-        for ca in cas.chain([papers.root()]) {
+        let mut new = mine.merge_crls(objects);
+        let cas = objects.certificates().filter(|certificate| certificate.is_ca());
+        for ca in cas.chain([objects.root()]) {
             let id = ca.public_key().id();
-            let is_new = ca != papers.root() && !known.contains(ca.der());
+            let is_new = ca != objects.root() && !known.contains(ca.der());
             new += usize::from(is_new);
             let record = self.registry.issuer(id)?;
-            let chain = papers.chain(ca).unwrap_or_default();
+            let chain = objects.chain(ca).unwrap_or_default();
             let chain: Vec<_> = chain.iter().map(|ca| ca.der().to_vec()).collect();
             let mut issuer = match record.clone() {
                 // Of several certificates of one key the nearest to the root is used.
@@ -104,11 +104,11 @@ impl Families {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
         label_of: &dyn Fn(&PublicKey) -> Option<Label>,
     ) -> Result<Vec<Id>, Error> {
         let mut new = Vec::new();
-        for certificate in papers.certificates() {
+        for certificate in objects.certificates() {
             let Some(role) = certificate.role().filter(|role| *role != Role::Lock) else {
                 continue;
             };
@@ -117,7 +117,7 @@ impl Families {
             if self.membership(id, family)?.is_some() || new.contains(&id) {
                 continue;
             }
-            let Some(issuer) = issuer_of(certificate, papers) else { continue };
+            let Some(issuer) = issuer_of(certificate, objects) else { continue };
             let membership = Membership {
                 role,
                 certificate: certificate.der().to_vec(),
@@ -139,17 +139,17 @@ impl Families {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
     ) -> Result<usize, Error> {
         let mut new = BTreeSet::new();
-        for certificate in papers.certificates().filter(|c| c.role() == Some(Role::Lock)) {
+        for certificate in objects.certificates().filter(|c| c.role() == Some(Role::Lock)) {
             let id = certificate.public_key().id();
             let known = self.registry.lock(id)?.is_some()
                 || self.registry.removed_lock(family, id)?.is_some();
             if known || !new.insert(id) {
                 continue;
             }
-            let Some(issuer) = issuer_of(certificate, papers) else { continue };
+            let Some(issuer) = issuer_of(certificate, objects) else { continue };
             let lock = Lock {
                 identity_key: certificate.public_key().spki_der().to_vec(),
                 name: lock_name(id),
@@ -171,14 +171,14 @@ impl Families {
     }
 
     /// Certificates that take the place of those by CAs which do not stand any more. Answers how many do.
-    fn keep_renewed(&self, family: Id, papers: &SignedObjects) -> Result<usize, Error> {
+    fn keep_renewed(&self, family: Id, objects: &SignedObjects) -> Result<usize, Error> {
         let pending = self.pending_signatures(family)?;
         let mut batch = Batch::new();
         let mut new = 0;
         for void in pending.certificates.iter().filter(|void| !void.is_ca) {
-            for certificate in papers.certificates() {
+            for certificate in objects.certificates() {
                 let id = certificate.public_key().id();
-                let Some(issuer) = self.standing_issuer(family, certificate, papers)? else {
+                let Some(issuer) = self.standing_issuer(family, certificate, objects)? else {
                     continue;
                 };
                 let is_lock = certificate.role() == Some(Role::Lock);
@@ -208,9 +208,9 @@ impl Families {
         &self,
         family: Id,
         certificate: &Certificate,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
     ) -> Result<Option<Id>, Error> {
-        let Some(issuer) = issuer_of(certificate, papers).map(|issuer| issuer.id()) else {
+        let Some(issuer) = issuer_of(certificate, objects).map(|issuer| issuer.id()) else {
             return Ok(None);
         };
         let known = self.registry.issuer(issuer)?;
@@ -223,8 +223,8 @@ impl Families {
 }
 
 /// The issuing key that signed a certificate.
-fn issuer_of(certificate: &Certificate, papers: &SignedObjects) -> Option<PublicKey> {
-    let chain = papers.chain(certificate)?;
+fn issuer_of(certificate: &Certificate, objects: &SignedObjects) -> Option<PublicKey> {
+    let chain = objects.chain(certificate)?;
     Some(chain.get(1)?.public_key().clone())
 }
 

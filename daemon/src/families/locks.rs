@@ -28,18 +28,17 @@ impl Families {
         &self,
         issuer: &Issuer,
         issuing: &Issuing,
-        name: &str,
-        csr_pem: &str,
+        key: PublicKey,
+        name: String,
         renews_card: bool,
     ) -> Result<Prepared, Error> {
-        let key = self.check_lock(name, csr_pem)?;
         if let Some(kept) = self.added_lock(&key, issuing.family)? {
             return Ok(Prepared::Nothing(kept));
         }
         let mut plan = Plan::new(Purpose::AddLock, issuing);
         plan.card = Some(self.card_order(issuer, issuing)?).filter(|_| renews_card);
         let unsigned = self.lock_certificate(&key, issuing.own()?)?;
-        plan.objects.push((ToSign::NewLock { key, name: name.to_owned() }, unsigned));
+        plan.objects.push((ToSign::NewLock { key, name }, unsigned));
         plan.prepared()
     }
 
@@ -71,7 +70,7 @@ impl Families {
         let issuer = self.registry.issuer(known.issuer)?;
         let above = issuer.map(|issuer| issuer.chain).unwrap_or_default();
         let chain = chain_pem(std::iter::once(known.certificate).chain(above))?;
-        Ok(Some(Kept::CertificateChanges { id: lock, chain }))
+        Ok(Some(Kept::Certified { id: lock, chain }))
     }
 
     /// A Lock's certificate by this CA.

@@ -151,25 +151,14 @@ impl Families {
         let serial = random_serial().map_err(|_| no_random())?;
         Ok((serial, validity(clock::unix_seconds(), self.certificate_years)))
     }
-
-    /// Checks the name and the request of a Lock that is to be added, before anything else; answers its identity key.
-    ///
-    /// # Errors
-    /// `InvalidArgument`.
-    pub fn check_lock(&self, name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
-        check_request(name, csr_pem)
-    }
-
-    /// The same for a Soft Key; answers its access key.
-    ///
-    /// # Errors
-    /// `InvalidArgument`.
-    pub fn check_soft_key(&self, name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
-        check_request(name, csr_pem)
-    }
 }
 
-fn check_request(name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
+/// Checks the name and the certification request (PKCS#10, PEM) of a Lock or a Soft Key, before anything else; answers the
+/// key in it.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn check_request(name: &str, csr_pem: &str) -> Result<PublicKey, Error> {
     checked(name)?;
     read_csr(csr_pem).map_err(|error| Error::InvalidArgument(error.to_string()))
 }

@@ -3,7 +3,7 @@
 use keywright_proto::{Id, statement::claimed};
 
 use super::{
-    AuditEvent, Families, Issuer, Issuing, LockNames, Plan, Prepared, Present, access_key,
+    AuditEvent, Families, Issuing, LockNames, Plan, Prepared, Present, access_key,
     revocations::is_stolen,
     statements::{NewStatement, in_force},
     to_sign::{Purpose, ToSign},
@@ -22,7 +22,6 @@ impl Families {
     /// `NotFound`, `InvalidArgument`, `Revoked`, `LimitExceeded`; `Unverified`: the family's root is not pinned here.
     pub fn prepare_rights(
         &self,
-        _issuer: &Issuer,
         issuing: &Issuing,
         key: Id,
         add: &LockNames,

@@ -4,7 +4,7 @@
 use keywright_proto::{PublicKey, Role, profile};
 
 use super::{
-    AuditEvent, Families, Issuer, Issuing, LockNames, Plan, Prepared, Present, new_label,
+    AuditEvent, Families, Issuing, LockNames, Plan, Prepared, Present, new_label,
     to_sign::{Purpose, ToSign},
     unsupported,
 };
@@ -29,14 +29,12 @@ impl Families {
     /// `InvalidArgument`, `NotFound`, `LimitExceeded`; `Unverified`: the family's root is not pinned here.
     pub fn prepare_soft_key(
         &self,
-        _issuer: &Issuer,
         issuing: &Issuing,
-        name: &str,
-        csr_pem: &str,
+        key: PublicKey,
+        name: String,
         locks: &LockNames,
         present: &Present<'_>,
     ) -> Result<Prepared, Error> {
-        let key = self.check_soft_key(name, csr_pem)?;
         let (id, family) = (key.id(), issuing.family);
         if let Some(known) = self.registry.key(id)? {
             return Err(Error::InvalidArgument(format!(
@@ -56,7 +54,7 @@ impl Families {
         let kind = Role::Soft;
         let made = AuditEvent::KeyMade { family, key: id, kind, locks, serialization: None };
         plan.event = Some(made);
-        plan.objects.push((ToSign::SoftKey { key, name: name.to_owned() }, certificate));
+        plan.objects.push((ToSign::SoftKey { key, name }, certificate));
         plan.objects.push((ToSign::Statement(Box::new(new)), statement));
         plan.prepared()
     }

@@ -113,7 +113,8 @@ impl Bench {
 
     fn prepare_lock(&self, number: u8) -> Prepared {
         let (issuer, issuing) = (self.issuer(), self.issuing());
-        self.families.prepare_lock(&issuer, &issuing, "Gate", &request(number), true).unwrap()
+        let key = check_request("Gate", &request(number)).unwrap();
+        self.families.prepare_lock(&issuer, &issuing, key, "Gate".into(), true).unwrap()
     }
 
     fn add_lock(&mut self, number: u8) -> (Kept, Changes) {
@@ -126,7 +127,6 @@ impl Bench {
             groups: Vec::new(),
         };
         self.families.prepare_rights(
-            &self.issuer(),
             &self.issuing(),
             id(SUB),
             &names(add),
@@ -198,7 +198,7 @@ fn added_lock_is_certified_once() {
     assert!(first.card().is_some() && first.card_adds_first());
     let second = plan(bench.prepare_lock(100));
     let (kept, changes) = bench.keep(first);
-    let Kept::CertificateChanges { id: lock, chain } = &kept else { panic!("{kept:?}") };
+    let Kept::Certified { id: lock, chain } = &kept else { panic!("{kept:?}") };
     assert_eq!((*lock, chain.matches("BEGIN").count()), (id(100), 2));
     assert!(changes.families.contains(&bench.family()));
     let known = bench.lock(100).unwrap();
@@ -327,7 +327,8 @@ fn removed_lock_is_gone_for_good() {
     assert_eq!(bench.listed().len(), 1);
     assert_eq!(nothing(prepare(&bench)), Kept::Nothing);
     let (issuer, issuing) = (bench.issuer(), bench.issuing());
-    let again = bench.families.prepare_lock(&issuer, &issuing, "Gate", &request(100), false);
+    let key = Key::new(100).public();
+    let again = bench.families.prepare_lock(&issuer, &issuing, key, "Gate".into(), false);
     assert!(matches!(again, Err(Error::InvalidArgument(why)) if why.contains("removed")));
 }
 
@@ -335,17 +336,18 @@ fn removed_lock_is_gone_for_good() {
 fn soft_key_gets_its_certificate_and_rights_together() {
     let mut bench = Bench::start();
     bench.add_lock(100);
-    let (issuer, issuing) = (bench.issuer(), bench.issuing());
+    let issuing = bench.issuing();
     let locks = LockNames { ids: vec![id(100)], groups: Vec::new() };
-    let (csr, present) = (request(50), Present::default());
+    let present = Present::default();
     let prepare = |bench: &Bench| {
-        bench.families.prepare_soft_key(&issuer, &issuing, "Server", &csr, &locks, &present)
+        let (key, name) = (Key::new(50).public(), "Server".to_owned());
+        bench.families.prepare_soft_key(&issuing, key, name, &locks, &present)
     };
     let half = plan(prepare(&bench).unwrap());
     assert!(matches!(bench.keep_first(half, 1).0, Err(Error::JobLost)));
     let whole = plan(prepare(&bench).unwrap());
     let (kept, changes) = bench.keep(whole);
-    assert!(matches!(kept, Kept::CertificateChanges { id: key, .. } if key == id(50)));
+    assert!(matches!(kept, Kept::Certified { id: key, .. } if key == id(50)));
     assert_eq!(changes.new_keys, [id(50)]);
     let record = bench.families.registry().key(id(50)).unwrap().unwrap();
     let facts = bench.families.facts(&record.label, Some(id(50)), None).unwrap();

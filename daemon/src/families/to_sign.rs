@@ -89,7 +89,7 @@ pub enum Kept {
     /// That it is done.
     Nothing,
     /// Who was certified: a Lock or a Soft Key, and its chain, PEM.
-    CertificateChanges {
+    Certified {
         /// Its id.
         id: Id,
         /// Its certificate and those above it.
@@ -197,7 +197,7 @@ impl Families {
         for (object, signed) in first {
             if let ToSign::NewLock { key, .. } | ToSign::SoftKey { key, .. } = &object {
                 let chain = chain_pem(issuing.chain_below(&signed))?;
-                kept = Kept::CertificateChanges { id: key.id(), chain };
+                kept = Kept::Certified { id: key.id(), chain };
             }
             self.put(&mut batch, &issuing, &mut issuers, object, signed, by)?;
         }

@@ -6,7 +6,7 @@ use keywright_proto::Id;
 use super::{Reply, Station};
 use crate::{
     error::Error,
-    families::{Issuer, Issuing, Kept, LockNames, Plan, Prepared},
+    families::{Issuer, Issuing, Kept, LockNames, Plan, Prepared, check_request},
     hotplug::Device,
     serialization::{
         card::Carried,
@@ -37,7 +37,7 @@ impl Station {
         pin: Pin,
         reply: Reply<(Id, String)>,
     ) {
-        let prepared = self.families.check_lock(&name, &csr_pem).and_then(|_| {
+        let prepared = check_request(&name, &csr_pem).and_then(|key| {
             let signer = self.signer(&issuer)?;
             self.keys.may_try(&issuer)?;
             let renewals = self.keys.key(&issuer)?.card_renewals;
@@ -45,8 +45,8 @@ impl Station {
             let prepared = self.families.prepare_lock(
                 &signer.issuer,
                 &signer.issuing,
-                &name,
-                &csr_pem,
+                key,
+                name,
                 renews_card,
             )?;
             Ok((signer, prepared))
@@ -66,8 +66,7 @@ impl Station {
     ) {
         let prepared = self.signer(&issuer).and_then(|signer| {
             let (by, present) = (&signer.issuing, self.keys.for_families());
-            let prepared =
-                self.families.prepare_rights(&signer.issuer, by, key, &add, &remove, &present)?;
+            let prepared = self.families.prepare_rights(by, key, &add, &remove, &present)?;
             Ok((signer, prepared))
         });
         self.sign("rights", prepared, pin, reply, nothing);
@@ -109,13 +108,12 @@ impl Station {
         pin: Pin,
         reply: Reply<(Id, String)>,
     ) {
-        let prepared = self.families.check_soft_key(&name, &csr_pem).and_then(|_| {
+        let prepared = check_request(&name, &csr_pem).and_then(|key| {
             let signer = self.signer(&issuer)?;
             let prepared = self.families.prepare_soft_key(
-                &signer.issuer,
                 &signer.issuing,
-                &name,
-                &csr_pem,
+                key,
+                name,
                 &locks,
                 &self.keys.for_families(),
             )?;
@@ -201,7 +199,7 @@ fn nothing(_: Kept) -> Result<(), Error> {
 
 fn certified(kept: Kept) -> Result<(Id, String), Error> {
     match kept {
-        Kept::CertificateChanges { id, chain } => Ok((id, chain)),
+        Kept::Certified { id, chain } => Ok((id, chain)),
         Kept::Nothing => Err(Error::JobLost),
     }
 }

@@ -23,11 +23,11 @@ impl Families {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
     ) -> Result<usize, Error> {
         let (now, mut new) = (clock::unix_seconds(), 0);
         let mut by_key: BTreeMap<Id, Vec<&SignedStatement>> = BTreeMap::new();
-        for signed in papers.statements() {
+        for signed in objects.statements() {
             if self.registry.statement_by_digest(&signed.statement.digest)?.is_some() {
                 continue;
             }
@@ -70,12 +70,12 @@ impl Families {
     pub(super) fn keep_confirmations(
         &self,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
         by: Asker,
         changes: &mut Changes,
     ) -> Result<usize, Error> {
         let (mut batch, mut confirming, mut new) = (Batch::new(), Confirming::default(), 0);
-        for (lock, said, cose) in papers.confirmations() {
+        for (lock, said, cose) in objects.confirmations() {
             let stated =
                 self.registry.statement_by_digest(&said.statement)?.filter(|s| s.family == family);
             let Some(stated) = stated else { continue };
@@ -94,10 +94,10 @@ impl Families {
         &self,
         batch: &mut Batch,
         family: Id,
-        papers: &SignedObjects,
+        objects: &SignedObjects,
     ) -> Result<usize, Error> {
         let mut new = 0;
-        for (key_hash, signer, cose) in papers.removals() {
+        for (key_hash, signer, cose) in objects.removals() {
             let lock = Id::of_hash(&key_hash);
             let known = self.registry.removals_of_lock(family, lock)?;
             let by = |known: &LockRemoval| claimed_removal(&known.cose).map(|(_, signer)| signer);
@@ -109,7 +109,7 @@ impl Families {
             new += 1;
         }
         let known = self.registry.roots(family)?;
-        for root in papers.own_roots() {
+        for root in objects.own_roots() {
             let ca = root.public_key().id();
             let mine = known.iter().find(|(of, _)| *of == ca).map(|(_, der)| der.as_slice());
             // Of several one is kept, the same at every station.
