@@ -16,7 +16,7 @@ PROGRAMS := -p keywrightd -p keywright-lockd -p keywright-client -p keywright-vi
 CARGO    := cargo
 ARGS     :=
 
-.PHONY: help demo test test-machine soak bench-machine bench deb check-deb docs-xml deps
+.PHONY: help demo test test-machine machine-image machine-programs soak bench-machine bench deb check-deb docs-xml deps deps-deb deps-machine deps-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,10 @@ test: deps deps-test ## format, lints, and every test, the demo among them
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast
 
-test-machine: deps check-deb ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
-	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
+# The packages, the guest and the programs for it are built beside each other: linking a release and unpacking a Debian
+# each keep one processor busy.
+test-machine: deps deps-deb deps-machine ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
+	@$(MAKE) --no-print-directory -j3 check-deb machine-image machine-programs
 	@tests/machine/run $(ARGS)
 
 soak: deps deb ## the same with 300 plug cycles of two Keys, and nothing else
@@ -62,6 +64,15 @@ docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the l
 
 deps: ## install the Debian packages that the build and the demo need (with sudo)
 	@tests/install-packages $(PACKAGES)
+
+deps-machine:
+	@tests/machine/install-qemu
+
+machine-image:
+	@tests/machine/run --prepare
+
+machine-programs:
+	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
 
 deps-test:
 	@tests/install-packages $(TEST_PACKAGES)
