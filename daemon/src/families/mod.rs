@@ -4,6 +4,19 @@
 //! sign ([`Plan`]), keeps what was signed, and says in [`Changes`] what has to be shown again. It knows no token, no
 //! thread and no job: whoever calls it says what is plugged in ([`Issuer`], [`Present`]) and who asked ([`Asker`]).
 //!
+//! | file | what |
+//! | --- | --- |
+//! | `to_sign` | the one way of signed objects: a plan, what becomes of each signature, `keep` |
+//! | `issuing` `chains` | who may sign for a family, and under which chain |
+//! | `locks` `rights` `revocations` `removals` `soft_keys` | what AddLock, ChangeRights, RevokeKey, RemoveLock and IssueSoftKey prepare |
+//! | `statements` `reissue` | a new statement on a Key; what a revoked issuer had signed, signed again |
+//! | `settle` | brings records to what is judged now: who is revoked, which Locks are removed |
+//! | `confirmations` `import` | what Locks confirmed, what other stations signed |
+//! | `cards` | what Keys carry of families that are not known here |
+//! | `names` `groups` `selection` | labels of this station, groups of Locks, which Locks a caller names |
+//! | `facts` | what the registry knows of one Key |
+//! | `log` | events of the audit log, and refused calls |
+//!
 //! Every method may fail because the registry cannot be read or written; nothing of a call is kept then, unless it says
 //! otherwise.
 

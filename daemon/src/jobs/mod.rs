@@ -2,6 +2,14 @@
 //!
 //! A job here never talks to a token. It says what a write needs ([`Jobs::order`]) and takes over how that ended; the
 //! station runs it on a thread of its own.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `serialization` | one serialization: its answers, its driver, its outcome |
+//! | `offers` | from the present Keys to offers and decisions |
+//! | `start` `answers` `selection` `review` `pins` | from its start to the last PIN, call by call |
+//! | `orders` | what its write is given |
+//! | `endings` `interruptions` | how a write ends, how a job waits for a Key, is taken up again or rolled back |
 
 mod answers;
 mod endings;

@@ -115,7 +115,7 @@ impl Jobs {
         self.forget_history_of(label);
     }
 
-    /// A Key was plugged in anew: its pairs may be offered again.
+    /// A new plug of a Key: its pairs may be offered again.
     pub fn forget_history_of(&mut self, label: &Label) {
         self.history
             .retain(|(issuer, candidate), _| issuer.as_ref() != Some(label) && candidate != label);

@@ -1,6 +1,7 @@
 //! The Keys that are shown: plugged in or known, what each of them is, and how it is recognized at its next plug.
 //!
-//! Nothing here talks to a token: the station probes them on threads of its own and brings what they said.
+//! Nothing here talks to a token: the station probes them on threads of its own and brings what they said. `key` is one
+//! Key, `plugs` what a plug, a probe and an unplug change, `pins` when it may be given a PIN.
 
 mod key;
 mod pins;
@@ -147,7 +148,7 @@ impl Keys {
         self.map.iter().find(|(_, key)| shows(key)).map(|(label, _)| label.clone())
     }
 
-    /// Has an absent Key shown anew at the next [`Self::publish`].
+    /// Has an absent Key shown again at the next [`Self::publish`].
     pub fn touch(&mut self, label: &str) {
         self.touched.insert(label.to_owned());
     }

@@ -2,7 +2,15 @@
 //! ([`Families`]).
 //!
 //! Hotplug and the bus send it messages ([`handle`]); work on tokens runs on threads of its own and comes back as a message
-//! too, so nothing here waits. After each message [`Station::settle`] decides anew and puts out what changed.
+//! too, so nothing here waits. After each message [`Station::settle`] decides again and puts out what changed.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `handle` | how the bus and the link ask, and where answers go |
+//! | `calls` | calls that are answered at once |
+//! | `probes` `pins` `signing` `writes` | work on tokens: what it is, its PIN, signatures outside of a job, the write |
+//! | `leases` `work` `token_tasks` | one job at a time for each token, threads, one task on one token |
+//! | `activity` | whether the daemon is needed |
 
 mod activity;
 mod calls;
@@ -132,7 +140,7 @@ impl Station {
         }
     }
 
-    /// Decides anew, and puts out all that changed, the answers last.
+    /// Decides again, and puts out all that changed, the answers last.
     fn settle(&mut self) {
         let Self { keys, jobs, families, .. } = self;
         jobs.make_offers(keys, families);

@@ -95,7 +95,7 @@ async fn a_family_is_made_by_script() {
     let reasons = decisions.as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap());
     assert!(reasons.clone().any(|reason| reason == "same-family"), "{decisions}");
     let said = station.ctl(&["decisions"]).await.done().stdout;
-    assert!(said.contains("both are issuers of one family"), "{said}");
+    assert!(said.contains("both Keys are issuers of one family"), "{said}");
 
     station.ctl(&["key", "rename", "Travel", "Holiday"]).await.done();
     let chain = station.ctl(&["key", "certificate", "Holiday"]).await.done().stdout;
@@ -103,7 +103,7 @@ async fn a_family_is_made_by_script() {
     certs::verify(&chain, roots, bundle["crls_pem"].as_str().unwrap());
     let doctor = station.ctl(&["doctor"]).await.done().stdout;
     assert!(doctor.contains("Holiday (sub) may access its Locks"), "{doctor}");
-    assert!(doctor.contains("both are issuers of one family"), "{doctor}");
+    assert!(doctor.contains("both Keys are issuers of one family"), "{doctor}");
 }
 
 #[tokio::test]
