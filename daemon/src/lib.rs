@@ -25,6 +25,5 @@ pub mod supervisor;
 pub mod view;
 
 use keywright_base::clock;
-use keywright_rules::{decision, presence};
+use keywright_rules::decision;
 use keywright_token as token;
-use keywright_token::hotplug;

@@ -1,15 +1,15 @@
 //! What the bus shows: plain values that it turns into properties and signals.
 
 use keywright_proto::{ErrorName, Kind};
+use keywright_rules::decision::Reason;
+use keywright_token::PinState;
 
 use crate::{
-    decision::Reason,
     error::Error,
     serialization::{
         stage::Stage,
         wizard::{Step, Who},
     },
-    token::PinState,
 };
 
 pub use crate::families::Label;

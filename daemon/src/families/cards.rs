@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use keywright_base::clock;
 use keywright_proto::{Certificate, Id, PublicKey};
+use keywright_rules::presence::Claims;
 
 use super::{Asker, Changes, Families, Issuer, Issuing, Label, Present, import::lock_name};
 use crate::{
-    clock,
     error::Error,
-    presence::Claims,
     queries::LockRow,
     registry::{
         Batch, Filter,

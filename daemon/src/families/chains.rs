@@ -5,9 +5,10 @@ use keywright_proto::{
     pem::{self, Label as Pem},
     verify_chain,
 };
+use keywright_rules::presence::Claims;
 
 use super::Families;
-use crate::{error::Error, presence::Claims};
+use crate::error::Error;
 
 impl Families {
     /// The CA certificates from this one to the root, and whether that root has yet to be pinned.

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
+use keywright_base::clock;
 use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::VersionedEffect};
 
 use super::{Asker, Changes, Families, log::Confirmed};
 use crate::{
-    clock,
     error::Error,
     judging::{
         Words,

@@ -1,11 +1,11 @@
 //! What the registry knows of a Key that is shown.
 
 use keywright_proto::{Id, Role};
+use keywright_rules::presence::{Claims, Known};
 
 use super::Families;
 use crate::{
     error::Error,
-    presence::{Claims, Known},
     queries::counts,
     registry::{Batch, RegistryError},
 };

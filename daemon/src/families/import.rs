@@ -5,6 +5,7 @@ mod statements;
 
 use std::collections::BTreeSet;
 
+use keywright_base::clock;
 use keywright_proto::{Certificate, Crl, Id, PublicKey, Role, SignedObjects};
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
     soft_keys::MODEL as SOFT_KEY,
 };
 use crate::{
-    clock,
     error::Error,
     owed::Of,
     queries,

@@ -1,14 +1,14 @@
 //! Issuing Keys: which of them may sign now, and under which chain of CAs.
 
+use keywright_base::clock;
 use keywright_proto::{Certificate, Id, Judgement, Role, Standing, verify_chain};
+use keywright_rules::decision::Reason;
+use keywright_rules::presence::Claims;
 
 use super::{Asker, AuditEvent, FIRST_CONTAINER, Families, Label};
 use crate::{
-    clock,
-    decision::Reason,
     error::Error,
     judging,
-    presence::Claims,
     registry::{
         Batch, RegistryError,
         records::{self, Membership},

@@ -1,5 +1,6 @@
 //! AddLock, and whether a Lock is there.
 
+use keywright_base::clock;
 use keywright_proto::{Certificate, Id, PublicKey, Role, profile};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     unsupported,
 };
 use crate::{
-    clock,
     error::Error,
     owed::Of,
     registry::{

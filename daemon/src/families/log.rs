@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keywright_base::clock;
 use keywright_proto::Id;
 
 use super::{Asker, AuditEvent, Families};
@@ -10,7 +11,6 @@ use crate::{
         ACTION, MAX_LOCKS_PER_EVENT, NOT_AUTHORIZED, NOT_VERIFIED, Token, UID, WHAT,
         denials::Denials,
     },
-    clock,
     error::Error,
     registry::{Batch, Registry},
     serialization::order::Failure,

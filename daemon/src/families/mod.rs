@@ -47,7 +47,9 @@ use std::{
     fmt::Display,
 };
 
+use keywright_base::clock;
 use keywright_proto::{Id, PublicKey, check_name, profile::Validity, read_csr};
+use keywright_rules::presence::Claims;
 
 pub use facts::Facts;
 pub use issuing::{Issuer, Issuing};
@@ -57,11 +59,9 @@ pub use to_sign::{Kept, Plan, Prepared};
 
 use crate::{
     audit::AuditEvent,
-    clock,
     config::Config,
     error::Error,
     judging::Moment,
-    presence::Claims,
     queries::SettledRow,
     registry::{
         Registry, RegistryError,

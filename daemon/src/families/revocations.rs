@@ -1,6 +1,7 @@
 //! RevokeKey: final for that Key. What a revoked issuer had signed is signed again at once, as far as one call goes, and
 //! by the next call with an issuer after that.
 
+use keywright_base::clock;
 use keywright_proto::{
     Certificate, Crl, Effect, Id, PublicKey, Standing, Target, Unsigned,
     crl::{self, Revoked},
@@ -16,7 +17,6 @@ use super::{
     unsupported,
 };
 use crate::{
-    clock,
     error::Error,
     judging::{self, Words, members},
     owed::{Owed, owed},

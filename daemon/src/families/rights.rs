@@ -1,6 +1,7 @@
 //! ChangeRights: one statement a Key, one signature whatever the number of Locks.
 
 use keywright_proto::{Id, statement::claimed};
+use keywright_rules::decision::Reason;
 
 use super::{
     AuditEvent, Families, Issuing, LockNames, Plan, Prepared, Present, access_key,
@@ -10,7 +11,6 @@ use super::{
     too_many,
 };
 use crate::{
-    decision::Reason,
     error::Error,
     registry::records::{self, LockEntry},
 };

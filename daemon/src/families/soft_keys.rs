@@ -1,6 +1,7 @@
 //! IssueSoftKey: a Sub Key whose private key lives in software. It was made where it is used; only its certification
 //! request comes here.
 
+use keywright_base::clock;
 use keywright_proto::{PublicKey, Role, profile};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     unsupported,
 };
 use crate::{
-    clock,
     error::Error,
     registry::{
         Batch,

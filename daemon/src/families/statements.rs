@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keywright_base::clock;
 use keywright_proto::{
     Effect, Id, Leaf, PublicKey, Target, Tree, Unsigned,
     statement::{Statement as Stating, is_plausible, next_version},
@@ -10,7 +11,6 @@ use keywright_proto::{
 
 use super::{Families, Issuing, random, unsupported};
 use crate::{
-    clock,
     error::Error,
     judging::Words,
     registry::{

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
+use keywright_base::clock;
 use keywright_proto::{Id, PublicKey, Unsigned, tree::Hash};
 
 use super::{
@@ -11,7 +12,6 @@ use super::{
     statements::NewStatement,
 };
 use crate::{
-    clock,
     error::Error,
     owed,
     registry::{

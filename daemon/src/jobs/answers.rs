@@ -3,17 +3,17 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use keywright_proto::Kind;
+use keywright_rules::decision::Past;
+use keywright_token::RecoveryCode;
 
 use super::{Jobs, Serialization, pins::Pins};
 use crate::{
     audit::AuditEvent,
     caller::Caller,
-    decision::Past,
     error::Error,
     families::{Asker, Families, checked},
     keys::Keys,
     serialization::wizard::{Event, Refusal, Step},
-    token::RecoveryCode,
 };
 
 impl Jobs {

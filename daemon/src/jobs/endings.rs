@@ -3,23 +3,23 @@
 use std::sync::atomic::Ordering;
 
 use keywright_proto::{Certificate, Id};
+use keywright_rules::decision::Past;
+use keywright_rules::presence::Claims;
+use keywright_token::hotplug::DeviceId;
+use keywright_token::{PinState, TokenError};
 
 use super::Jobs;
 use crate::{
     audit::AuditEvent,
-    decision::Past,
     error::Error,
     families::{Asker, Families},
-    hotplug::DeviceId,
     keys::{Key, Keys, refusal},
-    presence::Claims,
     registry::RegistryError,
     serialization::{
         card::Carried,
         order::{Made, Puk, Report, Stop, Stopped},
         wizard::{Event, Step, Who},
     },
-    token::{PinState, TokenError},
     view::{Detail, Label, Outcome},
 };
 

@@ -1,15 +1,15 @@
 //! Jobs that were broken off: how they wait, are recognized, go on, or are rolled back.
 
 use keywright_proto::ErrorName;
+use keywright_rules::presence::Claims;
+use keywright_token::hotplug::{Device, DeviceId};
 
 use super::{Jobs, Serialization};
 use crate::{
     audit::AuditEvent,
     error::Error,
     families::{Asker, Families},
-    hotplug::{Device, DeviceId},
     keys::{Key, Keys},
-    presence::Claims,
     registry::records::Intent,
     serialization::{
         left_behind, roll_back,

@@ -28,10 +28,11 @@ pub use pins::Given;
 pub use selection::LockChoice;
 pub use serialization::Serialization;
 
+use keywright_rules::decision::Past;
+
 use crate::{
     audit::Token,
     config::Config,
-    decision::Past,
     error::Error,
     families::Families,
     keys::Keys,

@@ -1,9 +1,10 @@
 //! From the Keys that are plugged in to offers and decisions: asks [`decision`] and does what it says.
 
+use keywright_rules::decision::{self, Past, Ruling, Verdict};
+
 use super::{Jobs, Serialization};
 use crate::{
     audit::AuditEvent,
-    decision::{self, Past, Ruling, Verdict},
     error::Error,
     families::{Asker, Families},
     keys::{Key, Keys},

@@ -1,11 +1,11 @@
 //! What a write is given: put together from what was reviewed and what is known.
 
+use keywright_base::clock;
 use keywright_proto::{Certificate, Id, Kind};
+use keywright_rules::decision::Reason;
 
 use super::{Jobs, Serialization};
 use crate::{
-    clock,
-    decision::Reason,
     error::Error,
     families::{Asker, Families},
     keys::{Key, Keys},
@@ -187,6 +187,6 @@ fn membership(
 }
 
 fn random_guid() -> Result<[u8; 16], Error> {
-    crate::token::random_guid()
+    keywright_token::random_guid()
         .map_err(|_| Error::Unsupported("the system gives no random numbers".into()))
 }

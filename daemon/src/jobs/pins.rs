@@ -1,18 +1,19 @@
 //! The PINs of a job: which are needed, which were accepted, and who gave them. None is ever sent twice by itself.
 
+use keywright_rules::presence::KeyState;
+use keywright_token::hotplug::Device;
+use keywright_token::{Pin, PinState, RecoveryCode};
+
 use super::Jobs;
 use crate::{
     caller::Caller,
     error::Error,
     families::Families,
-    hotplug::Device,
     keys::{Key, Keys},
-    presence::KeyState,
     serialization::{
         wizard::{Event, Step, Who},
         write::issuer_is_done,
     },
-    token::{Pin, PinState, RecoveryCode},
     view::{Detail, Label, Outcome},
 };
 

@@ -1,16 +1,16 @@
 //! From answers to an accepted review.
 
 use keywright_proto::{Certificate, Kind};
+use keywright_rules::decision::Reason;
+use keywright_rules::presence::KeyState;
 
 use super::{Jobs, Serialization};
 use crate::{
     audit::AuditEvent,
     caller::Caller,
-    decision::Reason,
     error::Error,
     families::{Asker, Families, too_many},
     keys::Keys,
-    presence::KeyState,
     registry::records::LockEntry,
     serialization::wizard::Event,
     view::Summary,

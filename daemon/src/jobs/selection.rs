@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use keywright_proto::Id;
+use keywright_rules::decision::Reason;
 
 use super::Jobs;
 use crate::{
     caller::Caller,
-    decision::Reason,
     error::Error,
     families::{Families, LockNames},
     keys::Keys,

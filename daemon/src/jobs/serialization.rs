@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
+use keywright_token::RecoveryCode;
+
 use super::pins::Pins;
 use crate::{
     keys::Keys,
@@ -10,7 +12,6 @@ use crate::{
         stage::Stage,
         wizard::{Who, Wizard},
     },
-    token::RecoveryCode,
     view::{Label, Outcome, SerializationView},
 };
 

@@ -1,14 +1,14 @@
 //! Starting a serialization by hand, and the answers that are proposed for it.
 
 use keywright_proto::Kind;
+use keywright_rules::decision::{self, FOR_BLANK};
+use keywright_rules::presence::KeyState;
 
 use super::Jobs;
 use crate::{
-    decision::{self, FOR_BLANK},
     error::Error,
     families::{Families, checked},
     keys::{self, Keys},
-    presence::KeyState,
     serialization::wizard::{Selection, Step, Wizard},
     view::Label,
 };

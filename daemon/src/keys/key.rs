@@ -1,16 +1,16 @@
 //! One Key that is shown: plugged in or known, what it claims, and what is known of it.
 
 use keywright_proto::{Id, Role};
+use keywright_rules::decision::{Plugged, Reason};
+use keywright_rules::presence::{self, Claims, KeyState};
+use keywright_token::hotplug::Device;
+use keywright_token::{Cleared, Details, PinState, TokenError, TransportError};
 
 use crate::{
     audit::Token,
-    decision::{Plugged, Reason},
     error::Error,
     families::{Facts, Issuer},
-    hotplug::Device,
-    presence::{self, Claims, KeyState},
     serialization::card::Carried,
-    token::{Cleared, Details, PinState, TokenError, TransportError},
     view::{KeyView, Label, Trouble},
 };
 

@@ -10,6 +10,8 @@ mod plugs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{Id, PublicKey};
+use keywright_rules::{decision, presence};
+use keywright_token::hotplug::{Device, DeviceId};
 
 pub use key::Key;
 pub use pins::refusal;
@@ -17,12 +19,9 @@ pub use plugs::{Identified, left_early};
 
 use crate::{
     audit::Token,
-    decision,
     error::Error,
     families::{Changes, Families, Present},
-    hotplug::{Device, DeviceId},
     outbox::{Outbox, Output},
-    presence,
     registry::records,
     serialization::card::Carried,
     view::{KeyView, Label},

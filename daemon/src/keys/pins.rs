@@ -1,12 +1,13 @@
 //! When a Key may be given a PIN, and what is logged where it refuses one.
 
+use keywright_rules::decision::Plugged;
+use keywright_token::TokenError;
+use keywright_token::hotplug::Device;
+
 use super::Keys;
 use crate::{
     audit::{AuditEvent, Token},
-    decision::Plugged,
     error::Error,
-    hotplug::Device,
-    token::TokenError,
     view::Label,
 };
 

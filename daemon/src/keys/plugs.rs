@@ -1,16 +1,16 @@
 //! A token is plugged in, says what it is, and is pulled out: what that changes of the Keys that are shown.
 
+use keywright_base::clock;
 use keywright_proto::{ErrorName, PublicKey};
+use keywright_rules::decision::Plugged;
+use keywright_rules::presence::{self, Claims};
+use keywright_token::hotplug::{Device, DeviceId};
+use keywright_token::{Details, Identity, PinState, TokenError, TransportError};
 
 use super::{Key, Keys};
 use crate::{
-    clock,
-    decision::Plugged,
     error::Error,
     families::{Families, new_label},
-    hotplug::{Device, DeviceId},
-    presence::{self, Claims},
-    token::{Details, Identity, PinState, TokenError, TransportError},
     view::{Label, Trouble},
 };
 

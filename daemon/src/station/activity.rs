@@ -1,10 +1,9 @@
 //! What the station is doing, for whoever decides when the daemon may end, is watched, or holds up a suspend.
 
+use keywright_rules::presence::KeyState;
+
 use super::Station;
-use crate::{
-    jobs::Serialization, outbox::Output, presence::KeyState, serialization::wizard::Step,
-    view::Activity,
-};
+use crate::{jobs::Serialization, outbox::Output, serialization::wizard::Step, view::Activity};
 
 impl Station {
     /// Tells of it where it has changed.

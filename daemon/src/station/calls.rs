@@ -1,6 +1,7 @@
 //! The calls that are answered at once: each asks the part that it is about.
 
 use keywright_proto::{Id, Kind, SignedObjects};
+use keywright_token::RecoveryCode;
 
 use super::{Reply, Station};
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     jobs::LockChoice,
     queries::LockRow,
     registry::Filter,
-    token::RecoveryCode,
     view::{Label, Summary},
 };
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use keywright_token::hotplug::DeviceId;
+
 use super::Station;
-use crate::hotplug::DeviceId;
 
 /// Starts a job, on the station's thread, once its tokens are free.
 pub type Start = Box<dyn FnOnce(&mut Station) + Send>;

@@ -32,13 +32,13 @@ pub use handle::{Handle, Message, Reply};
 use crate::{
     config::Config,
     families::{Changes, Families, RefusedCalls},
-    hotplug::Event,
     jobs::Jobs,
     keys::{Keys, SHOWN_ABSENT_KEYS},
     outbox::{Outbox, Output},
     registry::Registry,
     view::Activity,
 };
+use keywright_token::hotplug::Event;
 use leases::Leases;
 
 /// Everything this station knows right now.

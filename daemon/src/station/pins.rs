@@ -1,6 +1,8 @@
 //! PINs on their way to a token: ProvidePin, ChangePin, UnblockPin.
 
 use keywright_proto::PublicKey;
+use keywright_token::hotplug::Device;
+use keywright_token::{Cleared, Details, Pin, RecoveryCode, Slot, Token, TokenError, challenge};
 
 use super::{Reply, Station};
 use crate::{
@@ -8,10 +10,8 @@ use crate::{
     caller::Caller,
     error::Error,
     families::Asker,
-    hotplug::Device,
     jobs::Given,
     serialization::wizard::Who,
-    token::{Cleared, Details, Pin, RecoveryCode, Slot, Token, TokenError, challenge},
     view::Label,
 };
 

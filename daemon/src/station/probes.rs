@@ -2,14 +2,15 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
+use keywright_rules::decision::Plugged;
+use keywright_rules::presence;
+use keywright_token::hotplug::{Device, DeviceId};
+use keywright_token::{CardSlot, Details, Identity, Session, TokenError, TransportError};
+
 use super::{Handle, Station};
 use crate::{
-    decision::Plugged,
-    hotplug::{Device, DeviceId},
     keys::{Identified, left_early},
-    presence,
     registry::Registry,
-    token::{CardSlot, Details, Identity, Session, TokenError, TransportError},
     view::Trouble,
 };
 

@@ -2,17 +2,17 @@
 //! IssueSoftKey. All take one way: the family prepares what is to be signed, the token signs it, the family keeps it.
 
 use keywright_proto::Id;
+use keywright_token::hotplug::Device;
+use keywright_token::{Pin, Token};
 
 use super::{Reply, Station};
 use crate::{
     error::Error,
     families::{Issuer, Issuing, Kept, LockNames, Plan, Prepared, check_request},
-    hotplug::Device,
     serialization::{
         card::Carried,
         signing::{self, Order},
     },
-    token::{Pin, Token},
     view::Label,
 };
 

@@ -1,13 +1,10 @@
 //! One command or a few on one token, outside of a write.
 
+use keywright_token::hotplug::{Device, DeviceId};
+use keywright_token::{Cleared, Session, Token, TokenError};
+
 use super::Station;
-use crate::{
-    error::Error,
-    families::Asker,
-    hotplug::{Device, DeviceId},
-    keys::refusal,
-    token::{Cleared, Session, Token, TokenError},
-};
+use crate::{error::Error, families::Asker, keys::refusal};
 
 impl Station {
     /// Runs a task on one token, on threads of its own. What the token says of its PIN, and whether something on it stays

@@ -2,8 +2,10 @@
 
 use std::thread;
 
+use keywright_token::hotplug::DeviceId;
+
 use super::{Handle, Station, leases::Start};
-use crate::{error::Error, hotplug::DeviceId};
+use crate::error::Error;
 
 impl Station {
     /// Lets a job run on its own thread as soon as its tokens are free, if it still may then, and hands over what it brings

@@ -1,10 +1,11 @@
 //! From reviewed answers to a running write.
 
+use keywright_token::hotplug::DeviceId;
+
 use super::Station;
 use crate::{
     error::Error,
     families::{Asker, Changes},
-    hotplug::DeviceId,
     serialization::{
         order::{Order, Report, Tools},
         write,

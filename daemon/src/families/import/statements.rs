@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use keywright_base::clock;
 use keywright_proto::{
     Effect, Id, SignedObjects, Target, claimed_removal, family::SignedStatement,
 };
 
 use super::super::{Asker, Changes, Families, confirmations::Confirming};
 use crate::{
-    clock,
     error::Error,
     judging::kept,
     registry::{
