@@ -185,7 +185,7 @@ pub fn key_filter(filter: Options<'_>) -> Result<Filter, Error> {
 
 /// Of which Locks a list is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Among {
+pub enum LockScope {
     /// All of them.
     All,
     /// Those that a serialization has selected, by its number.
@@ -199,8 +199,8 @@ pub enum Among {
 /// # Errors
 /// `InvalidArgument`: an unknown key, a value of the wrong type, or both a group and a serialization. `NotFound`: no
 /// such serialization.
-pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, Among), Error> {
-    let (mut wanted, mut among) = (Filter::default(), Among::All);
+pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, LockScope), Error> {
+    let (mut wanted, mut scope) = (Filter::default(), LockScope::All);
     if filter.contains_key("group") && filter.contains_key("serialization") {
         return Err(invalid("group", "it cannot be combined with serialization"));
     }
@@ -212,13 +212,13 @@ pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, Among), Error> {
                 let path: ObjectPath<'_> = typed(key, value, "an object path")?;
                 let number = bus::serialization_number(&path);
                 let missing = || Error::NotFound(format!("serialization at {path}"));
-                among = Among::Selected(number.ok_or_else(missing)?);
+                scope = LockScope::Selected(number.ok_or_else(missing)?);
             }
-            "group" => among = Among::Group(text(key, value)?),
+            "group" => scope = LockScope::Group(text(key, value)?),
             _ => return Err(unknown_key(key)),
         }
     }
-    Ok((wanted, among))
+    Ok((wanted, scope))
 }
 
 /// An argument that cannot be used, and why.
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_locks() {
+    fn selection_is_limited_in_size() {
         let texts: Vec<_> = (0..=MOST_LOCKS).map(|number| format!("{number:032x}")).collect();
         let ids: Vec<_> = texts.iter().map(String::as_str).collect();
         assert!(lock_choice(&ids[..MOST_LOCKS], false).is_ok());
@@ -316,8 +316,8 @@ mod tests {
         assert_eq!(key_filter(one("query", text("an"))).unwrap().query.as_deref(), Some("an"));
         let path = ObjectPath::try_from(bus::serialization_path(7)).unwrap();
         let path = || path.clone().into();
-        assert_eq!(lock_filter(one("serialization", path())).unwrap().1, Among::Selected(7));
-        assert_eq!(lock_filter(one("group", text("a"))).unwrap().1, Among::Group("a".into()));
+        assert_eq!(lock_filter(one("serialization", path())).unwrap().1, LockScope::Selected(7));
+        assert_eq!(lock_filter(one("group", text("a"))).unwrap().1, LockScope::Group("a".into()));
         let both = Options::from([("group", text("a")), ("serialization", path())]);
         for (named, refusal) in [
             ("kind", refused(start_options(one("kind", text("soft"))))),

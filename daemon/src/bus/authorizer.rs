@@ -13,9 +13,9 @@ use zbus::{
 use crate::{caller::Caller, error::Error};
 
 /// How long polkit may take by itself.
-const POLKIT: Duration = Duration::from_secs(25);
+const POLKIT_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long it may take where it may ask the person.
-const PERSON: Duration = Duration::from_secs(120);
+const INTERACTIVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// `CheckAuthorizationFlags`: AllowUserInteraction.
 const ALLOW_USER_INTERACTION: u32 = 1;
 
@@ -107,21 +107,24 @@ impl Authorizer {
 
     async fn caller(&self, sender: &UniqueName<'_>) -> zbus::Result<Caller> {
         let bus = DBusProxy::new(&self.connection).await?;
-        let uid = timeout(POLKIT, bus.get_connection_unix_user(sender.into()));
+        let uid = timeout(POLKIT_TIMEOUT, bus.get_connection_unix_user(sender.into()));
         let uid = uid.await.map_err(|_| timed_out())??;
         Ok(Caller { name: sender.to_string(), uid })
     }
 
     async fn ask_polkit(&self, sender: &UniqueName<'_>, action: &str, interactive: bool) -> bool {
-        let (flags, patience) =
-            if interactive { (ALLOW_USER_INTERACTION, PERSON) } else { (0, POLKIT) };
+        let (flags, limit) = if interactive {
+            (ALLOW_USER_INTERACTION, INTERACTIVE_TIMEOUT)
+        } else {
+            (0, POLKIT_TIMEOUT)
+        };
         let asked = async {
             let authority = AuthorityProxy::new(&self.connection).await?;
             let subject =
                 ("system-bus-name", HashMap::from([("name", Variant::from(sender.as_str()))]));
             authority.check_authorization(&subject, action, HashMap::new(), flags, "").await
         };
-        match timeout(patience, asked).await.unwrap_or_else(|_| Err(timed_out())) {
+        match timeout(limit, asked).await.unwrap_or_else(|_| Err(timed_out())) {
             Ok((authorized, _challenge, _details)) => authorized,
             Err(error) => {
                 tracing::warn!(%sender, action, %error, "polkit did not answer: denied");

@@ -47,7 +47,7 @@ impl Calls {
 
     /// Returns when every call that came in before has been begun, and every answer that was ready is on its way. Only
     /// right on a runtime of one thread, where each turn lets every task run that can.
-    pub async fn begun() {
+    pub async fn dispatched() {
         // A call passes a queue and a task of its own; an answer the queue of the station's outputs.
         for _ in 0..TURNS {
             yield_now().await;

@@ -14,10 +14,10 @@ use rustix::{
 use super::arguments::invalid;
 use crate::error::Error;
 
-/// How long whoever holds the other end of a pipe may take for the next piece, in seconds.
-const PATIENCE: i64 = 5;
+/// How long whoever holds the other end of a pipe may take for the next chunk, in seconds.
+const READY_TIMEOUT: i64 = 5;
 /// What is read or written at once. A pipe that is ready takes as much without waiting.
-const PIECE: usize = 4096;
+const CHUNK: usize = 4096;
 
 /// Reads to the end, at most so many bytes. Blocks: for a thread that may.
 ///
@@ -25,14 +25,14 @@ const PIECE: usize = 4096;
 /// `InvalidArgument`: something else than a file or pipe, too much, or nothing more for 5 s.
 pub fn read_file(argument: &str, fd: OwnedFd, longest: usize) -> Result<Vec<u8>, Error> {
     let is_pipe = is_pipe(argument, &fd)?;
-    let (mut file, mut bytes, mut piece) = (File::from(fd), Vec::new(), [0; PIECE]);
+    let (mut file, mut bytes, mut chunk) = (File::from(fd), Vec::new(), [0; CHUNK]);
     loop {
         if is_pipe {
             await_ready(argument, &file, PollFlags::IN)?;
         }
-        match file.read(&mut piece) {
+        match file.read(&mut chunk) {
             Ok(0) => return Ok(bytes),
-            Ok(length) => bytes.extend_from_slice(&piece[..length]),
+            Ok(length) => bytes.extend_from_slice(&chunk[..length]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(invalid(argument, error)),
         }
@@ -47,17 +47,17 @@ pub fn read_file(argument: &str, fd: OwnedFd, longest: usize) -> Result<Vec<u8>,
 /// # Errors
 /// `InvalidArgument`: something else than a file or pipe, or one that takes nothing more.
 pub fn write_file(argument: &'static str, fd: OwnedFd, bytes: &[u8]) -> Result<(), Error> {
-    Outlet::open(argument, fd)?.write(bytes)
+    OutputFile::open(argument, fd)?.write(bytes)
 }
 
-/// A file or pipe that is written piece by piece.
-pub struct Outlet {
+/// A file or pipe that is written chunk by chunk.
+pub struct OutputFile {
     argument: &'static str,
     file: File,
     is_pipe: bool,
 }
 
-impl Outlet {
+impl OutputFile {
     /// Of a file descriptor that was given as this argument.
     ///
     /// # Errors
@@ -72,11 +72,11 @@ impl Outlet {
     /// # Errors
     /// `InvalidArgument`: it takes nothing more.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        for piece in bytes.chunks(PIECE) {
+        for chunk in bytes.chunks(CHUNK) {
             if self.is_pipe {
                 await_ready(self.argument, &self.file, PollFlags::OUT)?;
             }
-            self.file.write_all(piece).map_err(|error| invalid(self.argument, error))?;
+            self.file.write_all(chunk).map_err(|error| invalid(self.argument, error))?;
         }
         Ok(())
     }
@@ -92,9 +92,9 @@ fn is_pipe(argument: &str, fd: &OwnedFd) -> Result<bool, Error> {
 }
 
 fn await_ready(argument: &str, file: &File, what: PollFlags) -> Result<(), Error> {
-    let patience = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
+    let patience = Timespec { tv_sec: READY_TIMEOUT, tv_nsec: 0 };
     match poll(&mut [PollFd::new(file, what)], Some(&patience)) {
-        Ok(0) => Err(invalid(argument, format!("nothing more came or went for {PATIENCE} s"))),
+        Ok(0) => Err(invalid(argument, format!("nothing more came or went for {READY_TIMEOUT} s"))),
         Ok(_) => Ok(()),
         Err(error) => Err(invalid(argument, error)),
     }
@@ -110,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_pipes_are_read_to_their_end_and_limit() {
-        let content = vec![7; 3 * PIECE + 5];
+    fn files_and_pipes_are_read_up_to_the_limit() {
+        let content = vec![7; 3 * CHUNK + 5];
         let mut file = tempfile::tempfile().unwrap();
         write_file("out", file.try_clone().unwrap().into(), &content).unwrap();
         file.rewind().unwrap();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn devices_and_directories_are_refused() {
         for path in ["/dev/zero", "/"] {
             assert!(read_file("in", File::open(path).unwrap().into(), 10).is_err(), "{path}");
         }

@@ -12,7 +12,7 @@ use super::{
     key::KeyObject,
     manager::Manager,
     serialization::SerializationObject,
-    tests::{Stage, a_key, a_serialization},
+    tests::{TestBus, a_key, a_serialization},
 };
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
@@ -83,7 +83,7 @@ impl Member {
 }
 
 #[tokio::test]
-async fn the_committed_description_is_true() {
+async fn committed_description_matches_the_live_objects() {
     let xml = live_xml().await;
     let markdown = markdown(&xml);
     for (file, text) in [("org.keywright1.xml", &xml), ("dbus.md", &markdown)] {
@@ -117,7 +117,7 @@ async fn every_method_names_its_errors() {
 }
 
 #[tokio::test]
-async fn signatures_are_those_of_the_contract() {
+async fn signatures_are_unchanged() {
     let interfaces = interfaces(&live_xml().await);
     let mut live: Vec<_> = interfaces
         .iter()
@@ -129,13 +129,13 @@ async fn signatures_are_those_of_the_contract() {
         })
         .collect();
     live.sort();
-    let mut contract: Vec<_> = CONTRACT.iter().map(|line| (*line).to_owned()).collect();
+    let mut contract: Vec<_> = SIGNATURES.iter().map(|line| (*line).to_owned()).collect();
     contract.sort();
     assert_eq!(live, contract);
 }
 
 /// Section 4 of the contract, and what was added to it: `Key.Trouble` and `Key.Card`, the log, groups and the signal of `Manager`.
-const CONTRACT: &[&str] = &[
+const SIGNATURES: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",
     "Manager.StartSerialization (ooa{sv}) → (o)",
@@ -211,7 +211,7 @@ const CONTRACT: &[&str] = &[
 ];
 
 async fn live_xml() -> String {
-    let context = Stage::open(Policy::Polkit).await.context;
+    let context = TestBus::open(Policy::Polkit).await.context;
     let key = watch::channel(a_key()).1;
     let serialization = watch::channel(a_serialization()).1;
     let mut xml = HEAD.to_owned();

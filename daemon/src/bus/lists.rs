@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use keywright_proto::{Id, bus::key_path};
 use zbus::ObjectPath;
 
-use super::{Context, arguments::Among, file_fd::Outlet, object_path};
+use super::{Context, arguments::LockScope, file_fd::OutputFile, object_path};
 use crate::{
     error::Error,
     queries::{self, LockRow, Page, Rows},
@@ -28,8 +28,8 @@ pub fn decisions(
 /// The log of events, into a file or pipe.
 pub async fn export_audit(context: &Context, out: OwnedFd) -> Result<(), Error> {
     let written = context.read(move |registry| {
-        let mut outlet = Outlet::open("out", out)?;
-        queries::export_log(registry, |lines| outlet.write(lines))
+        let mut output = OutputFile::open("out", out)?;
+        queries::export_log(registry, |lines| output.write(lines))
     });
     written.await
 }
@@ -38,25 +38,25 @@ pub async fn export_audit(context: &Context, out: OwnedFd) -> Result<(), Error> 
 pub async fn locks(
     context: &Context,
     filter: Filter,
-    among: Among,
+    scope: LockScope,
     page: Page,
 ) -> Result<Rows<LockRow>, Error> {
-    let number = match among {
-        Among::All => {
+    let number = match scope {
+        LockScope::All => {
             let wanted = filter.clone();
             let read = context.read(move |registry| queries::locks(registry, &wanted, page));
             let (rows, next) = read.await?;
             if rows.is_empty() && page.after.is_none() && filter.family.is_some() {
-                return Ok((carried(context, filter, None).await?, next));
+                return Ok((locks_on_cards(context, filter, None).await?, next));
             }
             return Ok((rows, next));
         }
-        Among::Group(name) => {
+        LockScope::Group(name) => {
             let in_group = context
                 .read(move |registry| queries::locks_in_group(registry, &name, &filter, page));
             return in_group.await;
         }
-        Among::Selected(number) => number,
+        LockScope::Selected(number) => number,
     };
     let selected = context.station.ask(move |station, reply| {
         station.selected_locks(number, page.after, page.limit, reply);
@@ -68,19 +68,19 @@ pub async fn locks(
     let rows = context.read(move |registry| queries::locks_among(registry, &ids, &wanted));
     let rows = rows.await?;
     if rows.is_empty() && !selected.is_empty() {
-        return Ok((carried(context, filter, Some(selected)).await?, next));
+        return Ok((locks_on_cards(context, filter, Some(selected)).await?, next));
     }
     Ok((rows, next))
 }
 
 /// The Locks on cards of Keys whose family this station has not met.
-async fn carried(
+async fn locks_on_cards(
     context: &Context,
     filter: Filter,
     only: Option<Vec<Id>>,
 ) -> Result<Vec<LockRow>, Error> {
-    let carried = context.station.ask(move |station, reply| {
+    let locks_on_cards = context.station.ask(move |station, reply| {
         station.carried_locks(filter, only, reply);
     });
-    carried.await
+    locks_on_cards.await
 }

@@ -187,8 +187,8 @@ impl Manager {
     ) -> Result<(Vec<LockRow>, String)> {
         self.context.authorize(&call, INSPECT).await?;
         let page = arguments::page(after, limit)?;
-        let (filter, among) = arguments::lock_filter(filter)?;
-        Ok(lists::locks(&self.context, filter, among, page).await?)
+        let (filter, scope) = arguments::lock_filter(filter)?;
+        Ok(lists::locks(&self.context, filter, scope, page).await?)
     }
 
     /// A page of the rights of a Key: the Lock, its name, `pending`, `active` or `removing`, and since when, in
@@ -375,7 +375,7 @@ impl Manager {
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let asked = self.context.ask(&caller, |s, reply| s.apply_confirmation(confirmation, reply));
-        Ok(self.context.believed(&caller, Brought::Confirmation, asked.await)?)
+        Ok(self.context.log_if_unverified(&caller, Brought::Confirmation, asked.await)?)
     }
 
     /// Writes the signed objects of a family, for another station of it (`docs/formats.md`), into a file or pipe.
@@ -405,11 +405,12 @@ impl Manager {
             let bytes = read_file("from", from.into(), MAX_FAMILY_FILE)?;
             queries::read_export(registry, &bytes)
         });
-        let (family, papers) = self.context.believed(&caller, Brought::Import, read.await)?;
+        let (family, papers) =
+            self.context.log_if_unverified(&caller, Brought::Import, read.await)?;
         let merged = self.context.ask(&caller, move |station, reply| {
             station.import_family(family, papers, reply);
         });
-        Ok(self.context.believed(&caller, Brought::Import, merged.await)?)
+        Ok(self.context.log_if_unverified(&caller, Brought::Import, merged.await)?)
     }
 
     /// Writes the log of security-relevant events into a file or pipe, oldest first: one line of JSON an event, with the

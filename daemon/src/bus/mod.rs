@@ -4,7 +4,6 @@
 pub mod arguments;
 pub mod authorizer;
 pub mod calls;
-mod clients;
 mod error;
 mod file_fd;
 #[cfg(test)]
@@ -12,6 +11,7 @@ mod introspection_tests;
 pub mod key;
 mod lists;
 pub mod manager;
+mod owner_watch;
 mod publisher;
 pub mod secret_fd;
 pub mod serialization;
@@ -204,9 +204,9 @@ impl Service {
         // The bus has answered, so whatever it passed on before has come in. What was begun waits for something, or is
         // answered.
         let answered = async {
-            Calls::begun().await;
+            Calls::dispatched().await;
             station.answered().await;
-            Calls::begun().await;
+            Calls::dispatched().await;
         };
         tokio::select! {
             ended = self.run() => match ended? {},
@@ -235,7 +235,7 @@ impl Service {
 
     async fn publish_next(&mut self) -> Result<Published, ServiceError> {
         match self.publisher.publish_next(&mut self.outputs).await {
-            Ok(Published::Nothing) => Err(ServiceError::StationEnded),
+            Ok(Published::StationEnded) => Err(ServiceError::StationEnded),
             Ok(published) => Ok(published),
             Err(source) => Err(self.failed(source)),
         }
@@ -258,7 +258,7 @@ impl Context {
     }
 
     /// Hands on what came of papers that a caller brought; has it logged where they are not believed.
-    fn believed<T>(
+    fn log_if_unverified<T>(
         &self,
         caller: &Caller,
         what: Brought,

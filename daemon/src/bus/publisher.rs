@@ -14,7 +14,8 @@ use zbus::{
 };
 
 use super::{
-    Context, clients::Clients, key::KeyObject, manager::Manager, serialization::SerializationObject,
+    Context, key::KeyObject, manager::Manager, owner_watch::OwnerWatch,
+    serialization::SerializationObject,
 };
 use crate::{
     outbox::Output,
@@ -25,7 +26,7 @@ use crate::{
 pub struct Publisher {
     connection: Connection,
     context: Context,
-    clients: Clients,
+    owner_watch: OwnerWatch,
     decisions: watch::Sender<Vec<DecisionView>>,
     keys: HashMap<Label, watch::Sender<KeyView>>,
     serializations: HashMap<u64, watch::Sender<SerializationView>>,
@@ -36,11 +37,11 @@ pub struct Publisher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     /// A change or an answer.
-    Something,
+    Output,
     /// All that was known at the start is on the bus.
     Ready,
     /// The station has ended.
-    Nothing,
+    StationEnded,
 }
 
 impl Publisher {
@@ -52,7 +53,7 @@ impl Publisher {
         server.at(MANAGER_PATH, Manager::new(context.clone(), shown)).await?;
         Ok(Self {
             connection: connection.clone(),
-            clients: Clients::new(connection, context.station.clone()),
+            owner_watch: OwnerWatch::new(connection, context.station.clone()),
             context,
             decisions,
             keys: HashMap::new(),
@@ -77,8 +78,8 @@ impl Publisher {
     ) -> zbus::Result<Published> {
         match outputs.recv().await {
             Some(Output::Ready) => Ok(Published::Ready),
-            Some(output) => self.publish(output).await.map(|()| Published::Something),
-            None => Ok(Published::Nothing),
+            Some(output) => self.publish(output).await.map(|()| Published::Output),
+            None => Ok(Published::StationEnded),
         }
     }
 
@@ -151,7 +152,7 @@ impl Publisher {
     fn watch_owners(&mut self) {
         let shown = self.serializations.values();
         let owners: BTreeSet<_> = shown.filter_map(|view| view.borrow().owner.clone()).collect();
-        self.clients.watch(&owners);
+        self.owner_watch.watch(&owners);
     }
 }
 

@@ -17,11 +17,11 @@ use crate::{
 };
 
 /// How long whoever holds the other end of a pipe may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// One byte more than the longest PIN, so that a longer one is noticed and an endless one is not read.
-const ROOM: usize = 9;
+const BUFFER_LENGTH: usize = 9;
 
-type Buffer = Zeroizing<[u8; ROOM]>;
+type Buffer = Zeroizing<[u8; BUFFER_LENGTH]>;
 
 /// Reads a PIN: every byte of a pipe, or of a sealed memfd from its beginning.
 ///
@@ -44,23 +44,23 @@ async fn read<T>(
     fd: OwnedFd,
     form: impl FnOnce(&[u8]) -> Result<T, PinFormat>,
 ) -> Result<T, Error> {
-    let mut buffer = Buffer::new([0; ROOM]);
+    let mut buffer = Buffer::new([0; BUFFER_LENGTH]);
     let stat = fstat(&fd).map_err(|error| invalid(argument, error))?;
     let length = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo => read_pipe(argument, fd, &mut buffer).await?,
         FileType::RegularFile => read_memfd(argument, &fd, &mut buffer)?,
-        _ => return Err(neither(argument)),
+        _ => return Err(not_pipe_or_memfd(argument)),
     };
     form(&buffer[..length]).map_err(|error| invalid(argument, error))
 }
 
 /// A pipe for a recovery code; opened before the code is asked for, which is there only once.
-pub struct Outlet {
+pub struct CodePipe {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
-impl Outlet {
+impl CodePipe {
     /// An empty one.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ async fn read_pipe(argument: &str, fd: OwnedFd, buffer: &mut Buffer) -> Result<u
     let pipe = pipe::Receiver::from_owned_fd(fd).map_err(|error| invalid(argument, error))?;
     let read = async {
         let mut length = 0;
-        while length < ROOM {
+        while length < BUFFER_LENGTH {
             pipe.readable().await?;
             match pipe.try_read(&mut buffer[length..]) {
                 Ok(0) => break,
@@ -102,10 +102,10 @@ async fn read_pipe(argument: &str, fd: OwnedFd, buffer: &mut Buffer) -> Result<u
         }
         Ok(length)
     };
-    match timeout(PATIENCE, read).await {
+    match timeout(READ_TIMEOUT, read).await {
         Ok(read) => read.map_err(|error| invalid(argument, error)),
         Err(_) => {
-            let why = format!("the pipe was not closed within {} s", PATIENCE.as_secs());
+            let why = format!("the pipe was not closed within {} s", READ_TIMEOUT.as_secs());
             Err(invalid(argument, why))
         }
     }
@@ -115,10 +115,10 @@ fn read_memfd(argument: &str, fd: &OwnedFd, buffer: &mut Buffer) -> Result<usize
     // Only memfds have seals; on tmpfs a plain file answers too, but cannot be sealed.
     let sealed = fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
     if !sealed {
-        return Err(neither(argument));
+        return Err(not_pipe_or_memfd(argument));
     }
     let mut length = 0;
-    while length < ROOM {
+    while length < BUFFER_LENGTH {
         match pread(fd, &mut buffer[length..], length as u64) {
             Ok(0) => break,
             Ok(more) => length += more,
@@ -128,7 +128,7 @@ fn read_memfd(argument: &str, fd: &OwnedFd, buffer: &mut Buffer) -> Result<usize
     Ok(length)
 }
 
-fn neither(argument: &str) -> Error {
+fn not_pipe_or_memfd(argument: &str) -> Error {
     invalid(argument, "give a pipe, or a memfd sealed against writing")
 }
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn six_to_eight_bytes_are_a_pin() {
+    async fn pin_has_six_to_eight_bytes() {
         for bytes in [&b"246810"[..], b"2468101", b"24681012"] {
             assert!(read_pin("pin", pipe_with_bytes(bytes)).await.is_ok());
             assert!(read_pin("pin", memfd(bytes, SealFlags::WRITE)).await.is_ok());
@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_memfd_is_read_from_its_beginning() {
+    async fn memfd_is_read_from_its_beginning() {
         let fd = memfd(b"246810", SealFlags::WRITE);
         rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0)).unwrap();
         assert!(read_pin("pin", fd).await.is_ok());
     }
 
     #[tokio::test]
-    async fn what_could_still_change_is_refused() {
+    async fn unsealed_and_other_descriptors_are_refused() {
         let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         write(&file, b"246810").unwrap();
@@ -198,16 +198,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pipe_without_an_end_is_given_up() {
+    async fn pipe_left_open_times_out() {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         write(&writer, b"246810").unwrap();
         assert!(refusal(reader).await.contains("5 s"));
     }
 
     #[test]
-    fn the_code_is_read_to_its_end() {
+    fn recovery_code_pipe_ends_after_the_code() {
         let code = RecoveryCode::new(b"13572468").unwrap();
-        let fd = Outlet::open().unwrap().fill(&code).unwrap();
+        let fd = CodePipe::open().unwrap().fill(&code).unwrap();
         let mut read = Vec::new();
         File::from(fd).read_to_end(&mut read).unwrap();
         assert_eq!(read, b"13572468");

@@ -11,7 +11,7 @@ use super::{
     arguments::{self, Options},
     error::Result,
     object_path,
-    secret_fd::{Outlet, read_pin},
+    secret_fd::{CodePipe, read_pin},
 };
 use crate::{
     caller::Caller,
@@ -280,9 +280,9 @@ impl SerializationObject {
     #[zbus(out_args("code"))]
     async fn take_recovery_code(&self, #[zbus(header)] call: Header<'_>) -> Result<OwnedFd> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        let outlet = Outlet::open()?;
+        let pipe = CodePipe::open()?;
         let code = self.ask(caller, Station::take_recovery_code).await?;
-        Ok(outlet.fill(&code)?.into())
+        Ok(pipe.fill(&code)?.into())
     }
 
     /// Ends a serialization that is finished, cancelled or failed: the object goes away.

@@ -36,7 +36,7 @@ use crate::{
 const CALLER: (&str, u32) = (":1.7", 1234);
 
 /// Both ends, and what stands behind the daemon's.
-pub struct Stage {
+pub struct TestBus {
     pub context: Context,
     daemon: Connection,
     caller: Connection,
@@ -89,7 +89,7 @@ impl Authority {
     }
 }
 
-impl Stage {
+impl TestBus {
     /// With polkit allowing everything, and an empty registry.
     pub async fn open(policy: Policy) -> Self {
         let polkit = Arc::new(Mutex::new(Polkit { allows: true, asked: Vec::new() }));
@@ -145,7 +145,7 @@ impl Outbox {
     async fn publish(&mut self, publisher: &mut Publisher, output: Output) {
         assert!(self.sender.send(output).is_ok());
         let published = publisher.publish_next(&mut self.outputs).await.unwrap();
-        assert_eq!(published, Published::Something);
+        assert_eq!(published, Published::Output);
     }
 }
 
@@ -174,10 +174,10 @@ fn changes(message: &Message) -> (String, HashMap<String, OwnedVariant>) {
 }
 
 #[tokio::test]
-async fn what_changes_together_is_one_signal() {
-    let stage = Stage::open(Policy::Polkit).await;
-    let mut signals = MessageStream::from(&stage.caller);
-    let (mut publisher, mut outbox) = stage.publisher().await;
+async fn changed_properties_share_one_signal() {
+    let bus = TestBus::open(Policy::Polkit).await;
+    let mut signals = MessageStream::from(&bus.caller);
+    let (mut publisher, mut outbox) = bus.publisher().await;
     outbox.publish(&mut publisher, Output::Key("a".into(), Box::new(a_key()))).await;
     let added = next_signal(&mut signals).await;
     assert_eq!(member(&added), "InterfacesAdded");
@@ -203,10 +203,10 @@ async fn what_changes_together_is_one_signal() {
 }
 
 #[tokio::test]
-async fn each_step_is_announced_and_answers_come_after() {
-    let stage = Stage::open(Policy::Polkit).await;
-    let mut signals = MessageStream::from(&stage.caller);
-    let (mut publisher, mut outbox) = stage.publisher().await;
+async fn each_step_is_announced_before_the_reply() {
+    let bus = TestBus::open(Policy::Polkit).await;
+    let mut signals = MessageStream::from(&bus.caller);
+    let (mut publisher, mut outbox) = bus.publisher().await;
     let step =
         |step| Output::Serialization(3, Box::new(SerializationView { step, ..a_serialization() }));
     let (answer, mut answered) = oneshot::channel();
@@ -230,35 +230,35 @@ async fn each_step_is_announced_and_answers_come_after() {
 }
 
 #[tokio::test]
-async fn an_owner_that_leaves_is_reported() {
-    let mut stage = Stage::open(Policy::Polkit).await;
-    let (mut publisher, mut outbox) = stage.publisher().await;
+async fn owner_leaving_the_bus_is_reported_to_the_station() {
+    let mut bus = TestBus::open(Policy::Polkit).await;
+    let (mut publisher, mut outbox) = bus.publisher().await;
     let owned_by = |owner: &str| {
         let view = SerializationView { owner: Some(owner.into()), ..a_serialization() };
         Output::Serialization(3, Box::new(view))
     };
     outbox.publish(&mut publisher, owned_by(CALLER.0)).await;
-    assert_eq!(stage.looked_up.recv().await.as_deref(), Some(CALLER.0));
+    assert_eq!(bus.looked_up.recv().await.as_deref(), Some(CALLER.0));
     // By the time another call is answered, so is the look-up.
-    stage.call("ListKeys", &(HashMap::<&str, Variant<'_>>::new(), "", 1_u32)).await.unwrap();
-    assert!(stage.asked.try_recv().is_err(), "it is still there");
+    bus.call("ListKeys", &(HashMap::<&str, Variant<'_>>::new(), "", 1_u32)).await.unwrap();
+    assert!(bus.asked.try_recv().is_err(), "it is still there");
     let left = Message::signal("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged")
         .sender("org.freedesktop.DBus")
         .build(&(CALLER.0, CALLER.0, ""))
         .unwrap();
-    stage.caller.send(&left).await.unwrap();
-    assert!(stage.asked.recv().await.is_some());
+    bus.caller.send(&left).await.unwrap();
+    assert!(bus.asked.recv().await.is_some());
 
     // One that had left before anybody watched.
     outbox.publish(&mut publisher, owned_by(":1.9")).await;
-    assert!(stage.asked.recv().await.is_some());
-    assert_eq!(stage.looked_up.recv().await.as_deref(), Some(":1.9"));
+    assert!(bus.asked.recv().await.is_some());
+    assert_eq!(bus.looked_up.recv().await.as_deref(), Some(":1.9"));
 }
 
 #[tokio::test]
-async fn bad_arguments_are_named_and_the_station_is_not_asked() {
-    let mut stage = Stage::open(Policy::Polkit).await;
-    let _publisher = stage.publisher().await;
+async fn invalid_arguments_are_refused_before_the_station_is_asked() {
+    let mut bus = TestBus::open(Policy::Polkit).await;
+    let _publisher = bus.publisher().await;
     let path = |text: &'static str| zbus::ObjectPath::try_from(text).unwrap();
     let key = || path("/org/keywright1/keys/a");
     let options = |name, value| HashMap::from([(name, value)]);
@@ -269,22 +269,22 @@ async fn bad_arguments_are_named_and_the_station_is_not_asked() {
     let fd =
         |path: &str| zbus::Fd::from(std::os::fd::OwnedFd::from(std::fs::File::open(path).unwrap()));
     let calls = [
-        stage.call(start, &(key(), path("/a"), none())).await,
-        stage.call(start, &(path("/org/keywright1"), key(), none())).await,
-        stage.call(start, &(key(), key(), options("color", number.clone()))).await,
-        stage.call(start, &(key(), key(), options("kind", number.clone()))).await,
-        stage.call(start, &(key(), key(), options("kind", Variant::from("lock")))).await,
-        stage.call("ListKeys", &(none(), "", 0_u32)).await,
-        stage.call("ListKeys", &(none(), "next", 1_u32)).await,
-        stage.call("ListKeys", &(options("serialization", number.clone()), "", 1_u32)).await,
-        stage.call("ListLocks", &(options("serialization", number), "", 1_u32)).await,
-        stage.call("ListLocks", &(options("serialization", Variant::from(key())), "", 1_u32)).await,
-        stage.call("ListRights", &(unknown_id.as_str(), "", 1_u32)).await,
-        stage.call("GetFamilyBundle", &("family",)).await,
-        stage.call("GetGrant", &(unknown_id.as_str(), "")).await,
-        stage.call("RenameKey", &("A".repeat(32), "Anna")).await,
-        stage.call("ExportFamily", &("family", fd("/dev/null"))).await,
-        stage.call("ImportFamily", &(fd("/dev/zero"),)).await,
+        bus.call(start, &(key(), path("/a"), none())).await,
+        bus.call(start, &(path("/org/keywright1"), key(), none())).await,
+        bus.call(start, &(key(), key(), options("color", number.clone()))).await,
+        bus.call(start, &(key(), key(), options("kind", number.clone()))).await,
+        bus.call(start, &(key(), key(), options("kind", Variant::from("lock")))).await,
+        bus.call("ListKeys", &(none(), "", 0_u32)).await,
+        bus.call("ListKeys", &(none(), "next", 1_u32)).await,
+        bus.call("ListKeys", &(options("serialization", number.clone()), "", 1_u32)).await,
+        bus.call("ListLocks", &(options("serialization", number), "", 1_u32)).await,
+        bus.call("ListLocks", &(options("serialization", Variant::from(key())), "", 1_u32)).await,
+        bus.call("ListRights", &(unknown_id.as_str(), "", 1_u32)).await,
+        bus.call("GetFamilyBundle", &("family",)).await,
+        bus.call("GetGrant", &(unknown_id.as_str(), "")).await,
+        bus.call("RenameKey", &("A".repeat(32), "Anna")).await,
+        bus.call("ExportFamily", &("family", fd("/dev/null"))).await,
+        bus.call("ImportFamily", &(fd("/dev/zero"),)).await,
     ];
     let refusals: Vec<_> = calls
         .into_iter()
@@ -314,45 +314,45 @@ async fn bad_arguments_are_named_and_the_station_is_not_asked() {
             "InvalidArgument from",
         ]
     );
-    assert!(stage.asked.try_recv().is_err());
+    assert!(bus.asked.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn whoever_may_not_learns_nothing_else() {
-    let mut stage = Stage::open(Policy::Polkit).await;
-    let _publisher = stage.publisher().await;
-    stage.polkit.lock().unwrap().allows = false;
+async fn unauthorized_caller_learns_nothing_else() {
+    let mut bus = TestBus::open(Policy::Polkit).await;
+    let _publisher = bus.publisher().await;
+    bus.polkit.lock().unwrap().allows = false;
     for (method, action) in [("ListKeys", "inspect"), ("ListLocks", "inspect")] {
         let filter = HashMap::from([("unknown", Variant::from(1))]);
-        let (name, text) = stage.call(method, &(filter, "", 0_u32)).await.unwrap_err();
+        let (name, text) = bus.call(method, &(filter, "", 0_u32)).await.unwrap_err();
         assert_eq!(name, "NotAuthorized");
         assert!(text.contains(&format!("org.keywright1.{action}")), "{text}");
     }
-    let (name, _) = stage.call("RenameLock", &("", "")).await.unwrap_err();
+    let (name, _) = bus.call("RenameLock", &("", "")).await.unwrap_err();
     assert_eq!(name, "NotAuthorized");
-    let asked = stage.polkit.lock().unwrap().asked.pop().unwrap();
+    let asked = bus.polkit.lock().unwrap().asked.pop().unwrap();
     assert_eq!(asked, ("system-bus-name :1.7".into(), "org.keywright1.manage-locks".into(), 0));
-    let told = std::iter::from_fn(|| stage.asked.try_recv().ok()).count();
+    let told = std::iter::from_fn(|| bus.asked.try_recv().ok()).count();
     assert_eq!(told, 3, "each refusal is the station's to log, and nothing else was asked of it");
 }
 
 #[tokio::test]
-async fn a_person_is_asked_only_where_the_caller_allows_it() {
-    let stage = Stage::open(Policy::Polkit).await;
+async fn polkit_may_ask_a_person_only_if_the_call_allows_it() {
+    let bus = TestBus::open(Policy::Polkit).await;
     for (flags, expected) in [(Flags::ALLOW_INTERACTIVE_AUTH, 1), (Flags::NO_AUTO_START, 0)] {
         let call = Message::method_call(MANAGER_PATH, "ListKeys")
             .sender(CALLER.0)
             .with_flags(flags)
             .build(&())
             .unwrap();
-        let caller = stage.context.authorizer.check(&call.header(), "action").await.unwrap();
+        let caller = bus.context.authorizer.check(&call.header(), "action").await.unwrap();
         assert_eq!((caller.name.as_str(), caller.uid), CALLER);
-        assert_eq!(stage.polkit.lock().unwrap().asked.pop().unwrap().2, expected);
+        assert_eq!(bus.polkit.lock().unwrap().asked.pop().unwrap().2, expected);
     }
 }
 
 #[tokio::test]
-async fn denied_when_in_doubt() {
+async fn unknown_callers_and_missing_polkit_are_denied() {
     let call = |sender: Option<&'static str>| {
         let call = Message::method_call(MANAGER_PATH, "ListKeys");
         let call = if let Some(sender) = sender { call.sender(sender) } else { call };
@@ -367,14 +367,14 @@ async fn denied_when_in_doubt() {
         (Policy::OnlyUser(CALLER.1), None, false),
         (other_user, Some(CALLER.0), false),
     ] {
-        let stage = Stage::open(policy).await;
-        let checked = stage.context.authorizer.check(&call(sender).header(), "action").await;
+        let bus = TestBus::open(policy).await;
+        let checked = bus.context.authorizer.check(&call(sender).header(), "action").await;
         assert_eq!(checked.is_ok(), allowed, "{policy:?} {sender:?}");
     }
-    let stage = Stage::open(Policy::Polkit).await;
+    let bus = TestBus::open(Policy::Polkit).await;
     let authority = "/org/freedesktop/PolicyKit1/Authority";
-    stage.caller.object_server().remove::<Authority, _>(authority).await.unwrap();
-    let checked = stage.context.authorizer.check(&call(Some(CALLER.0)).header(), "action").await;
+    bus.caller.object_server().remove::<Authority, _>(authority).await.unwrap();
+    let checked = bus.context.authorizer.check(&call(Some(CALLER.0)).header(), "action").await;
     assert!(checked.is_err(), "nobody answers for polkit");
 }
 

@@ -22,7 +22,7 @@ fn state(bench: &Bench) -> String {
 /// A stolen Backup revokes a Sub Key, and a Lock confirms that. The Master revokes the Backup and grants anew; and then
 /// takes the right away for good.
 #[test]
-fn a_denial_after_a_void_revocation_waits_for_the_lock() {
+fn denial_after_a_void_revocation_waits_for_the_lock() {
     let (mut bench, mut papers) = (Bench::start(), nothing_said());
     let first = say(&mut papers, MASTER, &rights(5, Allow));
     bench.import(papers.clone());
@@ -59,7 +59,7 @@ fn a_denial_after_a_void_revocation_waits_for_the_lock() {
 
 /// The denial comes where the Lock has not confirmed what was granted anew: it may admit the Key all the same.
 #[test]
-fn a_void_revocation_is_no_denial_of_what_was_granted_since() {
+fn void_revocation_does_not_deny_later_grants() {
     let (mut bench, mut papers) = (Bench::start(), nothing_said());
     let theft = say(&mut papers, BACKUP, &Saying::RevokeSub(SUB));
     say(&mut papers, MASTER, &rights(5, Allow));
@@ -80,7 +80,7 @@ fn a_void_revocation_is_no_denial_of_what_was_granted_since() {
 /// A Lock that admitted a Key by the word of a Backup no longer does once it hears that the Backup was revoked: what is
 /// granted anew has to reach it.
 #[test]
-fn what_is_signed_anew_is_not_active_before_it_is_confirmed() {
+fn reissued_right_is_pending_until_confirmed() {
     let (mut bench, mut papers) = (Bench::start(), nothing_said());
     let by_backup = say(&mut papers, BACKUP, &rights(5, Allow));
     bench.import(papers.clone());
@@ -99,7 +99,7 @@ fn what_is_signed_anew_is_not_active_before_it_is_confirmed() {
 /// While the revocation of a Master waits, a Lock that was added since hears first that it admits the Master, and then of
 /// the revocation.
 #[test]
-fn a_lock_that_is_new_hears_of_the_master_first() {
+fn new_lock_gets_the_masters_right_before_its_revocation() {
     use family::{EVERYWHERE, MASTERS_KEY, MOMENT, lock};
     use keywright_proto::{Grant, Id, statement::digest};
     let (mut bench, mut papers) = (Bench::start(), nothing_said());

@@ -97,7 +97,7 @@ fn put(batch: &mut Batch, id: Id, access_key: &[u8], label: String, last_seen: u
 }
 
 #[test]
-fn a_thousand_absent_keys_are_shown_whoever_comes_and_goes() {
+fn at_most_a_thousand_absent_keys_are_shown() {
     let state = tempfile::tempdir().unwrap();
     let registry = Registry::open(&state.path().join("registry")).unwrap();
     let (certificate, key) = sub_key();

@@ -11,6 +11,6 @@ mod confirmations;
 mod family;
 mod known_keys;
 mod merge;
-mod owed;
+mod pending_signatures;
 mod roll_back;
 mod station;

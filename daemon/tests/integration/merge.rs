@@ -16,7 +16,7 @@ fn said(papers: &SignedObjects, key: u8, number: u8) -> Option<VersionedEffect> 
 
 /// One Master at two stations apart: one takes the gate away, the other, which never listed it, gives the barn.
 #[test]
-fn a_newer_statement_takes_nothing_away_that_it_does_not_name() {
+fn newer_statement_keeps_rights_it_does_not_name() {
     use Effect::{Allow, Deny};
     let (gate, barn) = (100, 101);
     for effect in [Allow, Deny] {
@@ -39,7 +39,7 @@ fn a_newer_statement_takes_nothing_away_that_it_does_not_name() {
 
 /// What a newer one repeats is left out, and is not new each time that it comes.
 #[test]
-fn what_was_left_out_is_not_new_again() {
+fn superseded_statement_is_not_merged_again() {
     use Effect::{Allow, Deny};
     let (mut old, mut new) = (nothing_said(), nothing_said());
     say(&mut old, 0, &Saying::Rights(31, 10, vec![(100, Allow), (101, Allow)]));
@@ -72,7 +72,7 @@ proptest! {
 
     /// Random histories, in parts that come in any order, some twice, at three stations.
     #[test]
-    fn stations_end_equal_and_with_all_that_counts(
+    fn stations_converge_on_all_effective_statements(
         history in proptest::collection::vec(any_saying(), 1..14),
         parts in proptest::collection::vec((0..3usize, any::<Index>(), any::<Index>()), 1..8),
         last in Just(vec![0usize, 1, 2]).prop_shuffle(),

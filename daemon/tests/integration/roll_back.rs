@@ -61,7 +61,7 @@ fn given_up(made: IntentMade) -> (Vec<Vec<u8>>, Option<Leftover>) {
 }
 
 #[test]
-fn what_may_have_been_signed_is_revoked_and_what_is_left_is_remembered() {
+fn roll_back_revokes_possible_signatures_and_records_leftovers() {
     let serials = vec![vec![0x22], vec![0x33]];
     // Signed or not: an unplug may have hidden the signature.
     let looked = IntentMade { looked: true, serials: serials.clone(), ..IntentMade::default() };
@@ -86,7 +86,7 @@ fn what_may_have_been_signed_is_revoked_and_what_is_left_is_remembered() {
 }
 
 #[test]
-fn before_the_closer_look_there_is_nothing_to_revoke() {
+fn roll_back_before_the_closer_look_revokes_nothing() {
     let made = IntentMade { serials: vec![vec![0x22]], ..IntentMade::default() };
     assert_eq!(given_up(made.clone()), (vec![vec![0x11]], None));
     assert_eq!(left_behind(&intent(made)), [""; 0]);

@@ -22,7 +22,7 @@ pub mod certs;
 pub mod client;
 pub mod command;
 pub mod daemon;
-pub mod documented;
+pub mod error_monitor;
 pub mod gate;
 pub mod job;
 pub mod key;

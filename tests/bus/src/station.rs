@@ -18,7 +18,7 @@ use crate::{
     card::{Card, Reaction, Script},
     certs,
     daemon::{Daemon, Launch},
-    documented::Documented,
+    error_monitor::ErrorMonitor,
     key::VirtualKey,
     pins::{self, PIN},
 };
@@ -34,7 +34,7 @@ pub struct Station {
     /// With what it was started.
     pub launch: Launch,
     /// Looks at every refusal, unless times are measured.
-    pub documented: Option<Documented>,
+    pub error_monitor: Option<ErrorMonitor>,
     /// The bus.
     pub bus: Bus,
     /// Sockets and files.
@@ -64,7 +64,7 @@ impl Station {
     /// The same; `prepare` may change how the daemon is started, and its files.
     pub async fn prepared(prepare: impl FnOnce(&mut Launch)) -> Self {
         let mut station = Self::unwatched(prepare).await;
-        station.documented = Some(Documented::start(station.bus.connect().await).await);
+        station.error_monitor = Some(ErrorMonitor::start(station.bus.connect().await).await);
         station
     }
 
@@ -85,7 +85,7 @@ impl Station {
         let client = Client::new(bus.connect().await);
         let watch = Watch::start(bus.connect().await).await;
         let daemon = launch.start(client.connection()).await;
-        Self { watch, client, daemon, launch, documented: None, bus, dir }
+        Self { watch, client, daemon, launch, error_monitor: None, bus, dir }
     }
 
     /// Starts all of it, with a Master.

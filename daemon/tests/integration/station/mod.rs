@@ -1,7 +1,7 @@
 //! The station with tokens that misbehave: pulled out at the worst moment, held by another program, silent.
 
 mod bench;
-mod looks;
+mod probes;
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -79,7 +79,7 @@ impl Connector for Silent {
 }
 
 #[tokio::test]
-async fn a_silent_token_does_not_hold_up_the_others() {
+async fn silent_token_does_not_delay_the_others() {
     let mut bench = Bench::start();
     let (answer, answered) = mpsc::channel();
     bench.plug("silent", Silent(Mutex::new(answered)));
@@ -97,7 +97,7 @@ async fn a_silent_token_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_key_that_left_while_its_answer_was_on_the_way_is_not_shown() {
+fn key_unplugged_before_its_answer_is_handled_is_not_shown() {
     let state = tempfile::tempdir().unwrap();
     let registry = Registry::open(&state.path().join("registry")).unwrap();
     let (station, mut outputs) = Station::start(registry, Config::default()).unwrap();
@@ -137,7 +137,7 @@ fn refuse(registry: &Registry, uid: u32, calls: u32) -> Vec<keywright_proto::aud
 }
 
 #[test]
-fn nobody_fills_the_disk_with_refused_calls() {
+fn refused_calls_are_logged_at_a_limited_rate() {
     let state = tempfile::tempdir().unwrap();
     let registry = Registry::open(&state.path().join("registry")).unwrap();
     let log = refuse(&registry, 7, 10_000);

@@ -71,7 +71,7 @@ async fn master(station: &mut Station) -> (Plugged, String) {
 }
 
 #[tokio::test]
-async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
+async fn events_are_logged_with_the_caller_and_without_secrets() {
     let mut station = Station::start().await;
     let mut log = Log(0);
     let (master, code) = master(&mut station).await;
@@ -167,7 +167,7 @@ async fn what_is_done_is_logged_with_who_asked_and_nothing_secret() {
 }
 
 #[tokio::test]
-async fn jobs_that_do_not_end_well_are_logged() {
+async fn failed_and_cancelled_jobs_are_logged() {
     let mut station = Station::start().await;
     let (master, _) = master(&mut station).await;
     let (lock, _) = station.add_lock(&master, "gate").await;
@@ -229,7 +229,7 @@ async fn jobs_that_do_not_end_well_are_logged() {
 
 /// Whoever tries it often is named once, with how often it was.
 #[tokio::test]
-async fn papers_that_do_not_verify_are_logged_and_do_not_fill_the_log() {
+async fn unverified_objects_are_logged_at_a_limited_rate() {
     let mut station = Station::start().await;
     let mut log = Log(0);
     let (master, _) = master(&mut station).await;
@@ -251,7 +251,7 @@ async fn papers_that_do_not_verify_are_logged_and_do_not_fill_the_log() {
 }
 
 #[tokio::test]
-async fn keywrightctl_checks_the_log_with_and_without_a_daemon() {
+async fn keywrightctl_verifies_the_log_with_and_without_a_daemon() {
     let mut station = Station::start().await;
     let none = station.ctl(&["audit", "verify"]).await.done().stdout;
     assert!(none.contains("no events yet"), "{none}");
@@ -300,7 +300,7 @@ async fn keywrightctl_checks_the_log_with_and_without_a_daemon() {
 
 /// A file to write to has to be one: what else could be given blocks, or is a device.
 #[tokio::test]
-async fn a_log_goes_to_files_and_pipes_only() {
+async fn log_is_exported_to_files_and_pipes_only() {
     let station = Station::start().await;
     let manager = station.client.manager().await;
     let null = File::options().write(true).open("/dev/null").unwrap();

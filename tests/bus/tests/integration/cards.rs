@@ -44,7 +44,7 @@ async fn locks(station: &Station, family: &str) -> (Vec<String>, usize) {
 }
 
 #[tokio::test]
-async fn a_station_that_never_met_the_family_offers_at_once() {
+async fn station_new_to_a_family_offers_at_once_by_its_card() {
     let (mut here, master, mut gate, family, _) = family().await;
     let backup = here.plug("backup").await;
     here.make(&master, &backup, &Answers::backup("Backup")).await;
@@ -121,7 +121,7 @@ async fn with_card(
 }
 
 #[tokio::test]
-async fn hostile_cards_make_no_offer() {
+async fn forged_cards_make_no_offer() {
     let (here, master, _, family, card) = family().await;
     let (_other, _, _, _, others) = self::family().await;
     drop(master);
@@ -160,7 +160,7 @@ async fn hostile_cards_make_no_offer() {
 
 /// The certificates and the card of a Master, on a token with keys of its own: a person may give it a PIN, and that is all.
 #[tokio::test]
-async fn a_copied_card_gets_no_further_than_the_pin() {
+async fn copied_card_fails_once_the_pin_is_given() {
     let (here, master, _, family, card) = family().await;
     let chain = here.client.key(&master.path).await.get_certificate_chain("").await.unwrap();
     let stolen: Vec<_> = certs::certificates(&chain).iter().map(|c| certs::container(c)).collect();
@@ -205,7 +205,7 @@ async fn a_copied_card_gets_no_further_than_the_pin() {
 
 /// What is in 5FC10D and not ours stays; a token without room for a card is said, and its job is done.
 #[tokio::test]
-async fn nobodys_data_is_overwritten_and_nothing_fails_for_a_card() {
+async fn card_overwrites_no_foreign_data_and_fails_no_job() {
     let (mut station, master, _, _, _) = family().await;
     master.card.script(|_, command| match has(command, 0xCB, CARD) {
         true => Reaction::Answer(vec![0x53, 0x03, 0x70, 0x01, 0x07, 0x90, 0]),
@@ -257,7 +257,7 @@ async fn nobodys_data_is_overwritten_and_nothing_fails_for_a_card() {
 
 /// AddLock puts the newest Lock first; RemoveLock takes one off.
 #[tokio::test]
-async fn a_card_follows_the_locks() {
+async fn card_is_updated_when_locks_are_added_and_removed() {
     let (mut here, master, gate, family, _) = family().await;
     master.card.take_commands();
     let barn = Gate::add(&here, &master, "barn", 22).await;
@@ -272,7 +272,7 @@ async fn a_card_follows_the_locks() {
 
 /// Whoever adds very many Locks in one plug does not write a card for each.
 #[tokio::test]
-async fn a_full_card_is_left_alone_until_the_key_is_plugged_in_again() {
+async fn full_card_is_rewritten_only_after_a_replug() {
     let (mut station, master, ..) = family().await;
     for n in 0..3 {
         Gate::add(&station, &master, &format!("barn {n}"), 22 + n).await;
@@ -295,7 +295,7 @@ async fn a_full_card_is_left_alone_until_the_key_is_plugged_in_again() {
 
 /// A card of before says what it said: a Lock that was removed since is not offered by it where that is known.
 #[tokio::test]
-async fn a_lock_that_was_removed_does_not_come_back_by_a_card() {
+async fn old_card_does_not_restore_a_removed_lock() {
     let (mut station, master, gate, family, _) = family().await;
     let backup = station.plug("backup").await;
     station.make(&master, &backup, &Answers::backup("Backup")).await;

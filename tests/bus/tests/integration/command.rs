@@ -56,7 +56,7 @@ fn make<'a>(kind: &'a str, name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn a_family_is_made_by_script() {
+async fn script_makes_a_whole_family() {
     let (mut station, master) = station().await;
     let json = station.ctl(MASTER).await.json();
     assert_eq!(json["serialization"]["step"], "finished");
@@ -107,7 +107,7 @@ async fn a_family_is_made_by_script() {
 }
 
 #[tokio::test]
-async fn a_pin_is_changed_and_unblocked_with_the_code_that_was_kept() {
+async fn pin_is_changed_and_unblocked_with_the_stored_recovery_code() {
     let (mut station, key) = station().await;
     station.ctl(MASTER).await.done();
     station.until_state(&key.path, "master").await;
@@ -142,7 +142,7 @@ async fn a_pin_is_changed_and_unblocked_with_the_code_that_was_kept() {
 
 /// The firmware here does not tell; that of many tokens does, by GET METADATA.
 #[tokio::test]
-async fn a_doctor_finds_a_key_that_has_its_factory_pin() {
+async fn doctor_reports_a_factory_pin() {
     let (mut station, key) = station().await;
     station.ctl(MASTER).await.done();
     station.until_state(&key.path, "master").await;
@@ -164,7 +164,7 @@ async fn a_doctor_finds_a_key_that_has_its_factory_pin() {
 }
 
 #[tokio::test]
-async fn a_watch_sees_the_plug_the_offer_and_the_progress() {
+async fn watch_prints_the_plug_the_offer_and_the_progress() {
     let (mut station, master) = station().await;
     station.ctl(MASTER).await.done();
     station.until_state(&master.path, "master").await;
@@ -189,7 +189,7 @@ async fn a_watch_sees_the_plug_the_offer_and_the_progress() {
 }
 
 #[tokio::test]
-async fn a_person_makes_a_key_at_a_terminal() {
+async fn terminal_wizard_makes_a_key() {
     let (mut station, master) = station().await;
     station.ctl(MASTER).await.done();
     station.until_state(&master.path, "master").await;
@@ -227,7 +227,7 @@ async fn a_person_makes_a_key_at_a_terminal() {
 }
 
 #[tokio::test]
-async fn of_two_blank_keys_a_person_says_which_becomes_the_master() {
+async fn terminal_wizard_asks_which_of_two_blank_keys_becomes_the_master() {
     let mut station = Station::start().await;
     let keys = [station.plug("one").await, station.plug("two").await];
     for key in &keys {
@@ -263,7 +263,7 @@ async fn state(station: &Station, lock: &str) -> Option<String> {
 
 /// What is done after Keys were made: rights, revocations, what Locks are told and confirm, what stations exchange.
 #[tokio::test]
-async fn rights_and_families_are_managed_by_script() {
+async fn script_manages_rights_and_families() {
     let (mut station, master) = station().await;
     station.ctl(MASTER).await.done();
     station.until_state(&master.path, "master").await;

@@ -55,7 +55,7 @@ async fn two_blank_keys_have_no_issuer() {
 }
 
 #[tokio::test]
-async fn the_first_lock_brings_the_offer() {
+async fn offer_appears_with_the_first_lock() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;
@@ -71,7 +71,7 @@ async fn the_first_lock_brings_the_offer() {
 }
 
 #[tokio::test]
-async fn an_offer_comes_after_its_keys() {
+async fn offer_is_announced_after_its_keys() {
     let mut station = Station::start().await;
     let issuer = master(&mut station, "master").await;
     let mut watch = Watch::start(station.bus.connect().await).await;
@@ -103,7 +103,7 @@ async fn several_candidates_get_an_offer_each() {
 }
 
 #[tokio::test]
-async fn a_sub_key_issues_nothing_and_a_family_is_left_alone() {
+async fn sub_key_cannot_issue_and_same_family_gets_no_offer() {
     let mut station = Station::start().await;
     let issuer = master(&mut station, "master").await;
     let (sub, backup) = (station.plug("sub").await, station.plug("backup").await);
@@ -120,7 +120,7 @@ async fn a_sub_key_issues_nothing_and_a_family_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_sub_key_is_offered_a_change_of_its_rights_only() {
+async fn sub_key_of_the_issuer_is_offered_kind_sub_only() {
     let mut station = Station::start().await;
     let issuer = master(&mut station, "master").await;
     let sub = station.plug("sub").await;
@@ -192,7 +192,7 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
 
 /// A key history may say that no retired container is in use where one is.
 #[tokio::test]
-async fn a_retired_container_is_read_before_it_is_taken() {
+async fn retired_container_is_read_before_it_is_used() {
     let mut station = Station::start().await;
     let (first, second) = two_masters(&mut station).await;
     let job = station.offer(&first, &second).await;
@@ -227,7 +227,7 @@ async fn two_possible_issuers_are_ambiguous_until_one_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_never_overwritten() {
+async fn foreign_credentials_are_never_overwritten() {
     let mut station = Station::start().await;
     let issuer = master(&mut station, "master").await;
     let script = stand_in(b"\x61\x00\x90\x00", certs::foreign_container());
@@ -240,7 +240,7 @@ async fn what_is_not_ours_is_never_overwritten() {
 }
 
 #[tokio::test]
-async fn what_has_no_piv_is_unusable() {
+async fn token_without_piv_is_unusable() {
     let mut station = Station::start().await;
     let issuer = master(&mut station, "master").await;
     let other = station.plug_script(stand_in(b"\x6A\x82", Vec::new())).await;
@@ -249,7 +249,7 @@ async fn what_has_no_piv_is_unusable() {
 }
 
 #[tokio::test]
-async fn cards_that_break_every_rule_are_unusable() {
+async fn malformed_tokens_are_unusable() {
     let mut station = Station::start().await;
     let scripts: [Script; 5] = [
         Box::new(|_, _| Reaction::Answer(vec![0x6F, 0x00])),
@@ -266,7 +266,7 @@ async fn cards_that_break_every_rule_are_unusable() {
 }
 
 #[tokio::test]
-async fn a_card_without_a_try_left_says_so() {
+async fn token_with_a_blocked_pin_says_so() {
     let mut station = Station::start().await;
     let script: Script = Box::new(|_, command| {
         Reaction::Answer(match command[1] {
@@ -290,7 +290,7 @@ async fn a_card_without_a_try_left_says_so() {
 
 /// While a token is silent nothing is decided anew, but a Key that has gone is decided on no more.
 #[tokio::test]
-async fn a_decision_goes_with_its_key_though_another_one_is_silent() {
+async fn decision_on_an_unplugged_key_goes_while_another_key_is_silent() {
     let mut station = Station::start().await;
     let (a, b) = (station.plug("a").await, station.plug("b").await);
     station.watch.until_decision([&a.path, &b.path], "no-issuer").await;
@@ -304,7 +304,7 @@ async fn a_decision_goes_with_its_key_though_another_one_is_silent() {
 }
 
 #[tokio::test]
-async fn a_card_that_hangs_or_vanishes_holds_nobody_up() {
+async fn hanging_or_vanishing_token_delays_no_other() {
     let mut station = Station::start().await;
     let issuer = master(&mut station, "master").await;
     let sub = station.plug("sub").await;

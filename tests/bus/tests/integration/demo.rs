@@ -32,7 +32,7 @@ fn demo_succeeds_and_leaves_no_file() {
 }
 
 #[test]
-fn nothing_stays_when_the_terminal_is_closed() {
+fn closing_the_terminal_leaves_nothing_behind() {
     let mut demo = Interactive::start();
     // script(1) holds the terminal's other end.
     demo.terminal.kill().unwrap();
@@ -40,14 +40,14 @@ fn nothing_stays_when_the_terminal_is_closed() {
 }
 
 #[test]
-fn nothing_stays_when_the_shell_is_killed() {
+fn killing_the_shell_leaves_nothing_behind() {
     let demo = Interactive::start();
     demo.send_to_shell("KILL");
     demo.wait_until_nothing_is_left();
 }
 
 #[test]
-fn nothing_stays_when_the_shell_alone_gets_a_signal() {
+fn signal_to_the_shell_alone_leaves_nothing_behind() {
     for signal in ["HUP", "TERM"] {
         let demo = Interactive::start();
         demo.send_to_shell(signal);
@@ -56,7 +56,7 @@ fn nothing_stays_when_the_shell_alone_gets_a_signal() {
 }
 
 #[test]
-fn nothing_stays_after_ctrl_c() {
+fn ctrl_c_leaves_nothing_behind() {
     let mut demo = Interactive::start();
     demo.terminal.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
     demo.wait_until_nothing_is_left();

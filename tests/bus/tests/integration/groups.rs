@@ -28,7 +28,7 @@ fn pending(names: &[&str]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_group_stands_for_its_locks_wherever_locks_are_selected() {
+async fn group_name_selects_its_locks_in_every_method() {
     let (mut station, master, family, [gate, barn, attic]) = station().await;
     let manager = station.client.manager().await;
     let hall = manager.set_group(&family, "Hall 1", &[&gate.id, &barn.id], &[]).await;
@@ -89,7 +89,7 @@ async fn a_group_stands_for_its_locks_wherever_locks_are_selected() {
 }
 
 #[tokio::test]
-async fn a_group_is_a_label_of_its_family_and_station() {
+async fn group_belongs_to_one_family_and_is_not_exported() {
     let (mut station, master, family, [gate, barn, _]) = station().await;
     let manager = station.client.manager().await;
     let set = async |name: &str, add: &[&str], remove: &[&str]| {

@@ -43,7 +43,7 @@ fn status(stream: &mut UnixStream, command: &[u8]) -> Option<u16> {
 }
 
 #[test]
-fn a_card_in_front_of_a_key_passes_on_and_counts() {
+fn card_forwards_and_counts_commands() {
     let dir = TempDir::new().unwrap();
     let (_key, card, mut stream) = plug(&dir);
     assert_eq!(status(&mut stream, SELECT), Some(0x9000));
@@ -56,7 +56,7 @@ fn a_card_in_front_of_a_key_passes_on_and_counts() {
 }
 
 #[test]
-fn a_cut_command_was_executed_or_not_as_asked() {
+fn cut_command_is_executed_only_if_the_script_says_so() {
     let dir = TempDir::new().unwrap();
     for (reaction, retries) in [(Reaction::Cut, 0x63C3), (Reaction::ExecuteAndCut, 0x63C2)] {
         let (_key, card, mut stream) = plug(&dir);
@@ -71,7 +71,7 @@ fn a_cut_command_was_executed_or_not_as_asked() {
 }
 
 #[tokio::test]
-async fn a_private_bus_ends_with_its_owner() {
+async fn private_bus_ends_when_dropped() {
     let dir = TempDir::new().unwrap();
     let bus = Bus::start(dir.path());
     let connection = bus.connect().await;
@@ -81,7 +81,7 @@ async fn a_private_bus_ends_with_its_owner() {
 }
 
 #[test]
-fn pins_are_behind_descriptors() {
+fn pin_descriptors_contain_the_pin() {
     for fd in [pins::pipe("123456"), pins::memfd("123456")] {
         let mut file = std::fs::File::from(std::os::fd::OwnedFd::try_from(fd).unwrap());
         let _ = std::io::Seek::rewind(&mut file);

@@ -60,7 +60,7 @@ impl Attacker {
 }
 
 #[tokio::test]
-async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
+async fn forged_messages_from_the_broker_change_nothing() {
     let mut thief = Station::start().await;
     let thiefs = thief.plug("thief").await;
     thief.make_master(&thiefs, "Thief").await;
@@ -140,7 +140,7 @@ async fn what_a_hostile_broker_tells_a_station_changes_nothing() {
 
 /// A denial never comes to its Lock; what that Lock said before comes again and again.
 #[tokio::test]
-async fn a_broker_that_withholds_a_denial_and_repeats_old_words_does_not_hide_that() {
+async fn withheld_denial_stays_pending_despite_replayed_confirmations() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Mia").await;

@@ -73,7 +73,7 @@ async fn station(seconds: u32) -> (Station, Manager) {
 }
 
 #[tokio::test]
-async fn it_is_watched_while_it_works_and_ends_when_nobody_needs_it() {
+async fn watchdog_runs_during_work_and_the_idle_daemon_exits() {
     // Longer than a Key takes to come.
     let (mut station, manager) = station(5).await;
     let key = station.plug("1").await;
@@ -115,7 +115,7 @@ async fn it_is_watched_while_it_works_and_ends_when_nobody_needs_it() {
 }
 
 #[tokio::test]
-async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
+async fn key_plugged_during_idle_exit_restarts_the_daemon() {
     let (mut station, manager) = station(1).await;
     let (_, barrier) = manager.until_barrier();
     let (asked, is_asked) = mpsc::channel();
@@ -134,7 +134,7 @@ async fn a_key_that_comes_while_it_ends_has_it_started_anew() {
 
 /// Its front-end took the code and has gone, and so have both Keys.
 #[tokio::test]
-async fn a_recovery_code_that_no_write_has_used_keeps_nobody() {
+async fn unused_recovery_code_does_not_prevent_idle_exit() {
     let (mut station, manager) = station(5).await;
     let (master, candidate, job) = station.at_pins().await;
     let proxy = station.client.serialization(&job).await;
@@ -150,7 +150,7 @@ async fn a_recovery_code_that_no_write_has_used_keeps_nobody() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_cannot_hear_of_plugs_ends_with_an_error() {
+async fn daemon_exits_with_an_error_when_hotplug_fails() {
     let mut station = Station::start().await;
     let pid = station.daemon.pid();
     // The thread that hears of them waits for two descriptors, which the kernel refuses under this limit. A wait that is

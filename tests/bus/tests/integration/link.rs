@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::time::{sleep, timeout};
 
 #[tokio::test]
-async fn rights_become_active_when_locks_come_and_end_when_they_are_taken() {
+async fn rights_become_active_and_end_when_locks_confirm() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Mia").await;

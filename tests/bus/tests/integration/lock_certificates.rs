@@ -51,7 +51,7 @@ async fn family() -> Family {
 }
 
 #[tokio::test]
-async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() {
+async fn lock_is_certified_again_when_its_issuer_is_revoked() {
     let Family { mut station, backup, backup_id, family, first } = self::family().await;
     station.unplug(backup).await;
     let broker = station.link(&first).await;
@@ -88,7 +88,7 @@ async fn a_lock_gets_its_certificate_and_a_new_one_when_its_issuer_is_revoked() 
 }
 
 #[tokio::test]
-async fn a_lock_hears_that_what_is_above_its_certificate_was_made_anew() {
+async fn lock_gets_its_chain_when_an_upper_certificate_is_reissued() {
     let Family { mut station, backup, backup_id, family, first } = self::family().await;
     let below = station.plug("below").await;
     station.make(&backup, &below, &Answers::backup("Bea")).await;

@@ -95,7 +95,7 @@ fn card_of(key: &Plugged) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_master_in_its_own_port_makes_a_lock_one_of_its_family() {
+async fn lock_is_certified_by_a_master_in_its_own_port() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Mia").await;

@@ -7,20 +7,20 @@
     reason = "a test that cannot go on has failed"
 )]
 
-mod attack;
 mod audit;
-mod bad_input;
+mod cancels_and_races;
 mod cards;
+mod client_library;
 mod command;
 mod decisions;
-mod delays;
 mod demo;
-mod exchange;
+mod family_files;
 mod groups;
 mod harness;
 mod hostile_broker;
 mod idle;
 mod interruptions;
+mod invalid_arguments;
 mod link;
 mod lock_certificates;
 mod lock_port;
@@ -28,11 +28,11 @@ mod main_job;
 mod pins;
 mod registry_files;
 mod removals;
+mod revocation_delays;
 mod revocations;
 mod rights;
 mod soft_keys;
 mod stations;
 mod suspend;
-mod trust;
-mod watching;
+mod token_commands;
 mod wizard;

@@ -65,7 +65,7 @@ async fn locks(station: &Station) -> Vec<LockRow> {
 }
 
 #[tokio::test]
-async fn a_sub_key_for_two_locks_and_a_backup_key() {
+async fn master_makes_a_sub_key_for_two_locks_and_a_backup_key() {
     let (mut station, master, ids) = with_master(&["gate", "barn", "attic"]).await;
     assert_eq!(locks(&station).await.len(), 3);
 
@@ -87,7 +87,7 @@ async fn a_sub_key_for_two_locks_and_a_backup_key() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_not_selected_again_is_denied() {
+async fn lock_left_out_of_a_new_selection_is_denied() {
     let (mut station, master, ids) = with_master(&["gate", "barn"]).await;
     let sub = station.plug("sub").await;
     station.make(&master, &sub, &Answers::sub("Sub", &[])).await;
@@ -115,7 +115,7 @@ async fn a_lock_that_is_not_selected_again_is_denied() {
 }
 
 #[tokio::test]
-async fn a_backup_key_makes_keys_without_the_master() {
+async fn backup_key_issues_without_the_master() {
     let (mut station, master, _) = with_master(&["gate"]).await;
     let backup = station.plug("backup").await;
     station.make(&master, &backup, &Answers::backup("Backup")).await;
@@ -129,7 +129,7 @@ async fn a_backup_key_makes_keys_without_the_master() {
 }
 
 #[tokio::test]
-async fn the_last_ca_of_a_chain_is_told_so_before_anything_is_written() {
+async fn too_long_a_chain_is_refused_before_anything_is_written() {
     let (mut station, mut issuer, _) = with_master(&["gate"]).await;
     for name in ["second", "third", "fourth"] {
         let backup = station.plug(name).await;
@@ -188,7 +188,7 @@ async fn a_finished_key_has_the_properties_that_were_asked_for() {
 }
 
 #[tokio::test]
-async fn the_outcome_calls_the_new_key_by_its_name() {
+async fn outcome_names_the_new_key() {
     let (mut station, master, _) = with_master(&["gate"]).await;
     let sub = station.plug("sub").await;
     let job = station.offer(&master, &sub).await;
@@ -201,7 +201,7 @@ async fn the_outcome_calls_the_new_key_by_its_name() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_and_can_be_searched() {
+async fn lists_are_paged_and_searchable() {
     let (station, _master, mut ids) = with_master(&["north gate", "south gate", "barn"]).await;
     let manager = station.client.manager().await;
     let (mut seen, mut after) = (Vec::new(), String::new());
@@ -227,7 +227,7 @@ async fn lists_come_in_pages_and_can_be_searched() {
 }
 
 #[tokio::test]
-async fn everything_is_there_again_after_a_restart() {
+async fn all_objects_return_after_a_restart() {
     let (mut station, master, ids) = with_master(&["gate"]).await;
     let sub = station.plug("sub").await;
     station.make(&master, &sub, &Answers::sub("Sub", &[&ids[0]])).await;

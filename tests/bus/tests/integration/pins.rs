@@ -50,7 +50,7 @@ async fn spend_all_but_one(station: &Station, key: &Plugged) {
 }
 
 #[tokio::test]
-async fn a_refused_pin_is_sent_once_and_known_before_the_reply() {
+async fn refused_pin_is_sent_once_and_counted_before_the_reply() {
     let (mut station, master, _candidate, job) = at_pins().await;
     tries(&master);
     assert_refused(provide(&station, &job, "issuer", WRONG_PIN).await, "PinInvalid");
@@ -64,7 +64,7 @@ async fn a_refused_pin_is_sent_once_and_known_before_the_reply() {
 }
 
 #[tokio::test]
-async fn the_last_try_is_spent_only_after_plugging_again() {
+async fn last_pin_try_is_used_only_after_a_replug() {
     let (mut station, master, _candidate, job) = at_pins().await;
     for left in [2, 1] {
         assert_refused(provide(&station, &job, "issuer", WRONG_PIN).await, "PinInvalid");
@@ -83,7 +83,7 @@ async fn the_last_try_is_spent_only_after_plugging_again() {
 }
 
 #[tokio::test]
-async fn the_outcome_tells_of_a_refused_pin_until_one_is_accepted() {
+async fn outcome_reports_a_refused_pin_until_one_is_accepted() {
     let (mut station, _master, _candidate, job) = at_pins().await;
     let outcome = |objects: &Objects| {
         let job = objects.serialization(&job).unwrap();
@@ -104,7 +104,7 @@ async fn the_outcome_tells_of_a_refused_pin_until_one_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_front_end_that_lets_go_takes_its_pins_along() {
+async fn pins_are_forgotten_when_the_front_end_releases_the_job() {
     let (mut station, master, candidate, job) = at_pins().await;
     tries(&master);
     provide(&station, &job, "issuer", PIN).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_front_end_that_lets_go_takes_its_pins_along() {
 
 /// It lets go while a Key is away: whoever goes on with the job brings every PIN, and is told the recovery code.
 #[tokio::test]
-async fn a_front_end_that_lets_go_of_a_job_that_waits_takes_its_pins_along() {
+async fn pins_are_forgotten_when_a_job_awaiting_its_key_is_released() {
     let (mut station, _master, candidate, job) = at_pins().await;
     provide(&station, &job, "issuer", PIN).await.unwrap();
     provide(&station, &job, "candidate", FACTORY_PIN).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_front_end_that_lets_go_of_a_job_that_waits_takes_its_pins_along() {
 /// The token is still being asked when the front-end lets go, by Release or by leaving the bus: its PIN does not count
 /// any more, and it owns nothing.
 #[tokio::test]
-async fn a_pin_whose_front_end_let_go_while_it_was_checked_does_not_count() {
+async fn pin_being_checked_when_its_front_end_leaves_is_discarded() {
     for leaves_the_bus in [false, true] {
         let (mut station, master, _candidate, job) = at_pins().await;
         station.client.serialization(&job).await.release().await.unwrap();
@@ -196,7 +196,7 @@ async fn a_pin_whose_front_end_let_go_while_it_was_checked_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_factory_pin_must_be_replaced_by_another() {
+async fn factory_pin_must_be_replaced() {
     let (mut station, master, candidate, job) = at_pins().await;
     provide(&station, &job, "issuer", PIN).await.unwrap();
     provide(&station, &job, "candidate", FACTORY_PIN).await.unwrap();
@@ -217,7 +217,7 @@ async fn a_factory_pin_must_be_replaced_by_another() {
 }
 
 #[tokio::test]
-async fn a_pin_of_ones_own_is_kept() {
+async fn changed_pin_is_kept() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.until_state(&key.path, "blank").await;
@@ -232,7 +232,7 @@ async fn a_pin_of_ones_own_is_kept() {
 
 /// A factory PIN may stay where the configuration says so; then nothing says that it was replaced.
 #[tokio::test]
-async fn a_factory_pin_is_kept_where_the_configuration_waives_a_new_one() {
+async fn factory_pin_is_kept_if_the_configuration_allows_it() {
     let mut station = Station::prepared(|launch| {
         let config = launch.state_dir.with_file_name("config");
         std::fs::write(&config, "require_new_pin = false\n").unwrap();
@@ -255,7 +255,7 @@ async fn a_factory_pin_is_kept_where_the_configuration_waives_a_new_one() {
 }
 
 #[tokio::test]
-async fn pins_come_in_sealed_memfds_as_well_and_in_nothing_else() {
+async fn pins_are_read_from_pipes_and_sealed_memfds_only() {
     let (station, master, _candidate, job) = at_pins().await;
     let proxy = station.client.serialization(&job).await;
     let directory = std::fs::File::open(station.dir.path()).unwrap();
@@ -311,7 +311,7 @@ async fn a_blocked_pin_is_unblocked_with_the_recovery_code() {
 }
 
 #[tokio::test]
-async fn the_factory_puk_opens_nothing_any_more() {
+async fn factory_puk_is_refused_after_the_job() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.make_master(&key, "Master").await;
@@ -322,7 +322,7 @@ async fn the_factory_puk_opens_nothing_any_more() {
 }
 
 #[tokio::test]
-async fn change_pin_counts_its_refusals_and_takes_only_pins() {
+async fn change_pin_counts_refusals_and_checks_the_format() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.make_master(&key, "Master").await;
@@ -344,7 +344,7 @@ async fn change_pin_counts_its_refusals_and_takes_only_pins() {
 }
 
 #[tokio::test]
-async fn nothing_stays_authorized_after_a_job() {
+async fn no_authorization_outlives_a_job() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;

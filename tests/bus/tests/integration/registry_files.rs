@@ -30,7 +30,7 @@ fn another(station: &Station) -> Launch {
 }
 
 #[tokio::test]
-async fn a_state_directory_has_one_daemon() {
+async fn second_daemon_on_a_state_directory_is_refused() {
     let station = Station::start().await;
     let launch = Launch { state_dir: station.launch.state_dir.clone(), ..another(&station) };
     assert_refused(&launch.run_to_end().await, &station.launch.state_dir);
@@ -38,7 +38,7 @@ async fn a_state_directory_has_one_daemon() {
 }
 
 #[tokio::test]
-async fn a_socket_in_use_is_refused_and_a_dead_one_replaced() {
+async fn socket_in_use_is_refused_and_a_stale_one_replaced() {
     let mut station = Station::start().await;
     let launch = Launch { reader: station.launch.reader.clone(), ..another(&station) };
     assert_refused(&launch.run_to_end().await, &station.launch.reader);
@@ -54,7 +54,7 @@ async fn a_socket_in_use_is_refused_and_a_dead_one_replaced() {
 }
 
 #[tokio::test]
-async fn a_file_where_the_socket_should_be_is_left_alone() {
+async fn file_at_the_socket_path_is_kept() {
     let station = Station::start().await;
     let launch = another(&station);
     fs::write(&launch.reader, "mine").unwrap();
@@ -67,7 +67,7 @@ async fn a_file_where_the_socket_should_be_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_state_directory_full_of_garbage_is_named_and_kept() {
+async fn state_directory_full_of_garbage_is_reported_and_kept() {
     let station = Station::start().await;
     let launch = another(&station);
     for name in ["db", "conf"] {
@@ -79,7 +79,7 @@ async fn a_state_directory_full_of_garbage_is_named_and_kept() {
 }
 
 #[tokio::test]
-async fn a_registry_of_garbage_is_set_aside_and_the_next_start_has_an_empty_one() {
+async fn damaged_registry_is_set_aside_and_the_next_start_is_empty() {
     let station = Station::start().await;
     let mut launch = another(&station);
     let registry = launch.state_dir.join("registry");
@@ -118,7 +118,7 @@ async fn a_state_directory_must_be_a_directory() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_not_one_is_refused() {
+async fn invalid_configuration_is_refused() {
     let station = Station::start().await;
     let config = station.dir.path().join("config");
     let launch = Launch { config: Some(config.clone()), ..another(&station) };
@@ -130,7 +130,7 @@ async fn a_configuration_that_is_not_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bus_that_is_not_there_is_named() {
+async fn missing_bus_is_reported() {
     let station = Station::start().await;
     let bus = station.dir.path().join("no-bus");
     let launch = Launch { bus: format!("unix:path={}", bus.display()), ..another(&station) };
@@ -142,7 +142,7 @@ async fn a_bus_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_killed_daemon_lost_nothing_that_it_had_said() {
+async fn killed_daemon_loses_nothing_it_announced() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;

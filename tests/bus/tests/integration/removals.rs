@@ -59,7 +59,7 @@ async fn revoke(station: &Station, by: &Plugged, key: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_removed_lock_stays_removed_wherever_it_was_known() {
+async fn lock_removal_is_final_at_every_station() {
     let (mut here, master, family) = with_master().await;
     let mut gate = Gate::add(&here, &master, "gate", 21).await;
     let barn = Gate::add(&here, &master, "barn", 22).await;
@@ -123,7 +123,7 @@ async fn a_removed_lock_stays_removed_wherever_it_was_known() {
 /// A Backup removes the Master's Lock: the Master owes the entry, which every station shows, and pays it with its next
 /// revocation. When the Backup is revoked as stolen the Lock comes back; as lost, the Master says the same.
 #[tokio::test]
-async fn what_another_ca_owes_waits_and_is_shown() {
+async fn crl_entry_of_another_ca_is_listed_as_pending() {
     for reason in ["stolen", "lost"] {
         let (mut here, master, family) = with_master().await;
         let gate = Gate::add(&here, &master, "gate", 21).await;
@@ -169,7 +169,7 @@ async fn what_another_ca_owes_waits_and_is_shown() {
 /// Locks that a lost Backup had certified are certified anew by who revokes it; those of a stolen one when a person
 /// adds them again.
 #[tokio::test]
-async fn locks_of_a_revoked_backup_are_certified_anew() {
+async fn locks_of_a_revoked_backup_are_certified_again() {
     for reason in ["stolen", "lost"] {
         let (mut station, master, family) = with_master().await;
         let backup = station.plug("backup").await;
@@ -226,7 +226,7 @@ async fn locks_of_a_revoked_backup_are_certified_anew() {
 
 /// What a Backup that outlived its Master signed for itself is in the bundle of every station that heard of it.
 #[tokio::test]
-async fn the_root_of_a_surviving_backup_travels() {
+async fn root_of_a_surviving_backup_reaches_other_stations() {
     let (mut here, master, family) = with_master_at(hasty().await).await;
     Gate::add(&here, &master, "gate", 21).await;
     let backup = here.plug("backup").await;

@@ -26,7 +26,7 @@ async fn with_delay(days: u32) -> (Station, Plugged) {
 /// A Backup that made a Sub Key and took a right away is lost: its word is void, its Sub Key keeps
 /// its right, and what it had denied does not come back.
 #[tokio::test]
-async fn what_a_lost_backup_had_signed_is_signed_anew() {
+async fn statements_of_a_lost_backup_are_reissued() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let mut barn = Gate::add(&station, &master, "barn", 22).await;
@@ -99,7 +99,7 @@ async fn what_a_lost_backup_had_signed_is_signed_anew() {
 
 /// The issuer is pulled out while it signs anew: the revocation stands, and the rest waits for the next call.
 #[tokio::test]
-async fn a_revocation_stands_whatever_becomes_of_what_is_signed_anew() {
+async fn revocation_holds_when_reissuing_is_interrupted() {
     let (mut station, master) = Station::with_master().await;
     let gate = Gate::add(&station, &master, "gate", 21).await;
     let backup = station.plug("backup").await;
@@ -151,7 +151,7 @@ async fn a_revocation_stands_whatever_becomes_of_what_is_signed_anew() {
 
 /// With the reason `stolen` nothing of the revoked Key's is signed anew by itself.
 #[tokio::test]
-async fn what_a_stolen_backup_had_signed_stays_void() {
+async fn statements_of_a_stolen_backup_stay_void() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let mut barn = Gate::add(&station, &master, "barn", 22).await;
@@ -185,7 +185,7 @@ async fn what_a_stolen_backup_had_signed_stays_void() {
 /// A Backup takes the place of a lost Master: it revokes it, which acts after the delay, and makes a
 /// new Backup.
 #[tokio::test]
-async fn a_backup_takes_the_place_of_a_lost_master() {
+async fn backup_replaces_a_lost_master() {
     let (mut station, master) = with_delay(0).await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let sub = station.plug("sub").await;
@@ -226,7 +226,7 @@ async fn a_backup_takes_the_place_of_a_lost_master() {
 
 /// Where the Master is not lost, it objects.
 #[tokio::test]
-async fn a_master_objects_to_its_revocation() {
+async fn master_overrules_its_revocation_by_a_backup() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let backup = station.plug("backup").await;

@@ -56,7 +56,7 @@ async fn rights_are_changed_while_the_key_is_away() {
 }
 
 #[tokio::test]
-async fn a_confirmation_counts_from_its_lock_only_and_an_old_one_changes_nothing() {
+async fn confirmation_is_taken_from_its_lock_only_and_replays_change_nothing() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let stranger = Gate::add(&station, &master, "barn", 22).await;
@@ -90,7 +90,7 @@ async fn a_confirmation_counts_from_its_lock_only_and_an_old_one_changes_nothing
 
 /// A front-end hears of each right that a Lock has confirmed, once, and how long that was waited for.
 #[tokio::test]
-async fn each_confirmed_right_is_told_by_a_signal() {
+async fn each_confirmed_right_is_signalled_once() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let mut barn = Gate::add(&station, &master, "barn", 22).await;
@@ -134,7 +134,7 @@ async fn each_confirmed_right_is_told_by_a_signal() {
 }
 
 #[tokio::test]
-async fn a_revoked_sub_key_is_out_for_good() {
+async fn sub_key_revocation_is_final() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let sub = station.plug("sub").await;

@@ -53,7 +53,7 @@ fn run(station: &Station, program: &str, arguments: &[&str]) -> String {
 
 /// The key pair is made by keywrightctl; what is in the file belongs together.
 #[tokio::test]
-async fn openssl_reads_it() {
+async fn openssl_reads_a_soft_key() {
     let (station, _master) = station().await;
     station.write("short", "horse");
     assert_eq!(create(&station, "@short").await.status, 2);
@@ -80,7 +80,7 @@ async fn openssl_reads_it() {
 
 /// NSS is what Firefox, Thunderbird and Chromium keep their certificates in.
 #[tokio::test]
-async fn browsers_take_it() {
+async fn nss_imports_a_soft_key() {
     let (station, _master) = station().await;
     let made = create(&station, "@password").await.json();
     let name = format!("CN=Keywright soft {}", made["id"].as_str().unwrap());
@@ -132,7 +132,7 @@ impl Drop for Vpn {
 
 /// The Lock's own certificate is the server's; each verifies the other by the family's root.
 #[tokio::test]
-async fn openvpn_lets_its_owner_in() {
+async fn openvpn_accepts_a_soft_key() {
     let (station, _master) = station().await;
     let made = create(&station, "@password").await.json();
     let id = made["id"].as_str().unwrap();

@@ -174,7 +174,7 @@ fn name((certificate, _): (PathBuf, PathBuf)) -> Id {
 }
 
 #[tokio::test]
-async fn stations_merge_by_themselves_and_come_to_rest() {
+async fn stations_converge_over_the_link_and_fall_silent() {
     let mut two = Two::start().await;
     let (family, gate, barn) = (two.family.clone(), two.gate.id.clone(), two.barn.id.clone());
     // What each had before the other came is with both now.
@@ -225,7 +225,7 @@ async fn stations_merge_by_themselves_and_come_to_rest() {
 }
 
 #[tokio::test]
-async fn a_station_hears_of_a_family_once_it_is_believed_there() {
+async fn station_gets_a_family_over_the_link_once_it_is_pinned() {
     let (mut here, mut there) = (Station::start().await, Station::start().await);
     let master = here.plug("master").await;
     here.make_master(&master, "Master").await;
@@ -258,7 +258,7 @@ async fn a_station_hears_of_a_family_once_it_is_believed_there() {
 }
 
 #[tokio::test]
-async fn what_a_hostile_broker_says_in_the_name_of_stations_changes_nothing() {
+async fn forged_station_messages_change_nothing() {
     let begun = Instant::now();
     let mut thief = Station::start().await;
     let thiefs = thief.plug("thief").await;
@@ -371,7 +371,7 @@ fn objects_in(file: &[u8]) -> (usize, usize, usize) {
 }
 
 #[tokio::test]
-async fn a_lock_hears_nothing_of_what_stations_say() {
+async fn locks_cannot_read_station_topics() {
     let two = Two::start().await;
     until_equal(&two.here, &two.there, &two.family).await;
     let lock = Lockd::add(&two.here, &two.master, "shed").await;

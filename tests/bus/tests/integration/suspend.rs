@@ -38,7 +38,7 @@ fn is_held(inhibitor: &OwnedFd) -> bool {
 }
 
 #[tokio::test]
-async fn a_suspend_waits_while_a_key_is_written() {
+async fn suspend_is_delayed_while_a_key_is_written() {
     let mut station = Station::start().await;
     let (taken, inhibitors) = mpsc::channel();
     let logind = station.bus.connect().await;
@@ -78,7 +78,7 @@ async fn a_suspend_waits_while_a_key_is_written() {
 }
 
 #[tokio::test]
-async fn after_a_suspend_everything_is_looked_at() {
+async fn plugged_in_tokens_are_read_again_after_a_suspend() {
     let dir = tempfile::tempdir().unwrap();
     let bus = Bus::start(dir.path());
     let logind = bus.connect().await;

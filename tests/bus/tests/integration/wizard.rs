@@ -88,7 +88,7 @@ impl Offer {
 }
 
 #[tokio::test]
-async fn one_drives_and_the_others_watch() {
+async fn only_the_owner_can_answer() {
     let mut offer = Offer::new().await;
     let other = Client::new(offer.station.bus.connect().await);
     let (mine, theirs) = (offer.proxy().await, other.serialization(&offer.job).await);
@@ -119,7 +119,7 @@ async fn one_drives_and_the_others_watch() {
 }
 
 #[tokio::test]
-async fn an_owner_who_leaves_the_bus_lets_go() {
+async fn owner_leaving_the_bus_releases_the_job() {
     let mut offer = Offer::new().await;
     let other = Client::new(offer.station.bus.connect().await);
     other.serialization(&offer.job).await.set_kind("sub").await.unwrap();
@@ -132,7 +132,7 @@ async fn an_owner_who_leaves_the_bus_lets_go() {
 }
 
 #[tokio::test]
-async fn a_running_write_goes_on_without_its_owner() {
+async fn write_continues_without_its_owner() {
     let mut offer = Offer::with(&["--sign-delay-ms", "200"]).await;
     let other = Client::new(offer.station.bus.connect().await);
     let Offer { station, job, .. } = &mut offer;
@@ -143,7 +143,7 @@ async fn a_running_write_goes_on_without_its_owner() {
 }
 
 #[tokio::test]
-async fn back_leads_to_the_step_before_until_save() {
+async fn back_returns_to_the_previous_step_until_save() {
     let mut offer = Offer::new().await;
     let job = offer.proxy().await;
     for step in ["review", "locks", "name", "kind"] {
@@ -159,7 +159,7 @@ async fn back_leads_to_the_step_before_until_save() {
 }
 
 #[tokio::test]
-async fn a_call_out_of_step_changes_nothing() {
+async fn call_at_the_wrong_step_changes_nothing() {
     let mut offer = Offer::new().await;
     let job = offer.proxy().await;
     for step in ["kind", "name", "locks", "review", "pins"] {
@@ -189,7 +189,7 @@ async fn a_call_out_of_step_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_reviewed_is_what_is_saved() {
+async fn save_needs_the_reviewed_revision() {
     let mut offer = Offer::new().await;
     let job = offer.proxy().await;
     offer.answer_until("review").await;
@@ -221,7 +221,7 @@ async fn all_locks_are_fixed_by_save() {
 }
 
 #[tokio::test]
-async fn a_review_of_all_locks_counts_those_that_there_are() {
+async fn review_of_all_locks_includes_new_ones() {
     let mut offer = Offer::new().await;
     offer.answer_until("review").await;
     offer.station.add_lock(offer.master(), "attic").await;
@@ -234,7 +234,7 @@ async fn a_review_of_all_locks_counts_those_that_there_are() {
 }
 
 #[tokio::test]
-async fn an_unplugged_key_is_awaited_and_the_step_comes_back() {
+async fn unplugged_key_is_awaited_and_the_step_resumes() {
     let mut offer = Offer::new().await;
     for step in ["kind", "name", "locks", "review", "pins"] {
         offer.answer_until(step).await;
@@ -252,7 +252,7 @@ async fn an_unplugged_key_is_awaited_and_the_step_comes_back() {
 }
 
 #[tokio::test]
-async fn another_key_in_its_place_is_the_wrong_one() {
+async fn another_key_in_place_of_the_awaited_is_wrong_key() {
     let mut offer = Offer::new().await;
     offer.answer_until("locks").await;
     offer.unplug_candidate().await;
@@ -270,7 +270,7 @@ async fn another_key_in_its_place_is_the_wrong_one() {
 }
 
 #[tokio::test]
-async fn cancel_can_be_repeated_and_the_pair_is_offered_again_when_plugged_again() {
+async fn cancel_is_idempotent_and_a_replug_brings_a_new_offer() {
     let mut offer = Offer::new().await;
     offer.answer_until("locks").await;
     let job = offer.proxy().await;
@@ -292,7 +292,7 @@ async fn cancel_can_be_repeated_and_the_pair_is_offered_again_when_plugged_again
 }
 
 #[tokio::test]
-async fn a_cancelled_job_stays_for_who_cancelled_it_though_its_key_is_gone() {
+async fn cancelled_job_with_an_owner_outlives_its_key() {
     let mut offer = Offer::new().await;
     offer.unplug_candidate().await;
     offer.station.watch.until_step(&offer.job, "awaiting-key").await;
@@ -304,7 +304,7 @@ async fn a_cancelled_job_stays_for_who_cancelled_it_though_its_key_is_gone() {
 }
 
 #[tokio::test]
-async fn a_cancelled_job_goes_with_who_cancelled_it_when_its_key_is_gone() {
+async fn cancelled_job_without_key_is_removed_with_its_owner() {
     let mut offer = Offer::new().await;
     offer.unplug_candidate().await;
     let other = Client::new(offer.station.bus.connect().await);
@@ -315,7 +315,7 @@ async fn a_cancelled_job_goes_with_who_cancelled_it_when_its_key_is_gone() {
 }
 
 #[tokio::test]
-async fn a_manual_start_is_allowed_on_a_cancelled_pair_and_finds_a_live_one() {
+async fn manual_start_allows_a_cancelled_pair_and_returns_a_live_job() {
     let mut offer = Offer::new().await;
     let pair = [offer.master().path.clone(), offer.candidate.as_ref().unwrap().path.clone()];
     let manager = offer.station.client.manager().await;

@@ -39,7 +39,7 @@ impl Connector for Held {
 }
 
 #[tokio::test]
-async fn a_key_that_another_program_holds_is_taken_up_again_when_it_lets_go() {
+async fn key_held_by_another_program_is_probed_when_released() {
     let mut bench = Bench::start();
     let (release, released) = mpsc::channel();
     bench.plug("test", Held { released: Mutex::new(released), is_free: AtomicBool::new(false) });
@@ -83,7 +83,7 @@ impl Connector for Disturbed {
 }
 
 #[tokio::test]
-async fn a_key_whose_pcscd_ended_or_that_was_reset_is_looked_at_again() {
+async fn key_is_probed_again_after_a_reset_or_the_end_of_pcscd() {
     let mut bench = Bench::start();
     let waited = Arc::<Mutex<Vec<u32>>>::default();
     let by = Mutex::new(vec![TransportError::Reset, TransportError::ServiceGone]);
@@ -100,7 +100,7 @@ async fn a_key_whose_pcscd_ended_or_that_was_reset_is_looked_at_again() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_said_to_be_gone_and_is_there_is_looked_at_again() {
+async fn key_reported_unplugged_but_present_is_probed_again() {
     for (lost, state) in [(2, "blank"), (3, "blank"), (4, "unusable")] {
         let mut bench = Bench::start();
         let waited = Arc::<Mutex<Vec<u32>>>::default();
@@ -122,7 +122,7 @@ impl Connector for Pulled {
 }
 
 #[tokio::test]
-async fn a_key_that_is_gone_is_not_waited_for() {
+async fn unplugged_key_is_not_waited_for() {
     let mut bench = Bench::start();
     bench.plug("test", Pulled);
     let working = |output| matches!(output, Output::Activity(activity) if activity.working);
@@ -156,7 +156,7 @@ impl Connector for Contended {
 }
 
 #[tokio::test]
-async fn however_often_a_key_is_looked_at_in_vain_it_is_told_once_and_not_forgotten() {
+async fn repeated_failed_probes_are_announced_once() {
     let mut bench = Bench::start();
     let looks = Arc::<AtomicU32>::default();
     bench.plug("test", Contended { until: unix_seconds() + 2, looks: looks.clone() });
@@ -201,7 +201,7 @@ impl Transport for Answering {
 }
 
 #[tokio::test]
-async fn a_key_that_told_what_it_is_is_asked_for_the_rest_again() {
+async fn identified_key_is_probed_again_for_missing_details() {
     let mut bench = Bench::start();
     // SELECT, 9A, 9C and CHUID are what it is. What it was stays, whatever the next looks find.
     let (answers, waited) = (Mutex::new(vec![5, 0, 0, 4]), Arc::<Mutex<Vec<u32>>>::default());

@@ -74,7 +74,7 @@ async fn cancel_at_generate(
 }
 
 #[tokio::test]
-async fn tries_that_queue_do_not_spend_the_last_one() {
+async fn queued_pin_calls_do_not_use_the_last_try() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.make_master(&key, "Master").await;
@@ -88,7 +88,7 @@ async fn tries_that_queue_do_not_spend_the_last_one() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_added_twice_at_once_counts_once() {
+async fn lock_added_twice_concurrently_is_listed_once() {
     let mut station = Station::start().await;
     let master = station.plug("master").await;
     station.make_master(&master, "Master").await;
@@ -102,7 +102,7 @@ async fn a_lock_that_is_added_twice_at_once_counts_once() {
 }
 
 #[tokio::test]
-async fn a_cancelled_write_shows_what_stays_authorized() {
+async fn cancelled_write_reports_a_key_that_stays_authorized() {
     let (mut station, master) = with_lock().await;
     let candidate = station.plug("candidate").await;
     let answers = Answers::sub("Sub", &[]);
@@ -116,7 +116,7 @@ async fn a_cancelled_write_shows_what_stays_authorized() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_was_answered_holds_when_the_key_is_pulled_out() {
+async fn answered_cancel_holds_after_an_unplug() {
     let (mut station, master) = with_lock().await;
     let candidate = station.plug("candidate").await;
     let answers = Answers::sub("Sub", &[]);
@@ -126,7 +126,7 @@ async fn a_cancel_that_was_answered_holds_when_the_key_is_pulled_out() {
 
 /// The second write waits for the issuer when it is cancelled, and its Key is gone when it is its turn, or another plug.
 #[tokio::test]
-async fn a_cancel_that_was_answered_holds_when_the_write_has_not_begun() {
+async fn answered_cancel_holds_for_a_queued_write() {
     for is_back in [false, true] {
         let (mut station, master) = with_lock().await;
         let answers = Answers::sub("Sub", &[]);
@@ -155,7 +155,7 @@ async fn a_cancel_that_was_answered_holds_when_the_write_has_not_begun() {
 }
 
 #[tokio::test]
-async fn a_recovery_code_that_may_be_in_force_is_handed_out() {
+async fn recovery_code_possibly_in_force_is_handed_out() {
     for cancelled in [false, true] {
         let mut station = Station::start().await;
         let key = station.plug("key").await;
@@ -187,7 +187,7 @@ async fn a_recovery_code_that_may_be_in_force_is_handed_out() {
 }
 
 #[tokio::test]
-async fn a_half_made_backup_makes_nothing() {
+async fn unfinished_backup_cannot_issue() {
     let (mut station, master) = with_lock().await;
     let backup = station.plug("backup").await;
     let answers = Answers::backup("Backup");
@@ -215,7 +215,7 @@ async fn a_half_made_backup_makes_nothing() {
 }
 
 #[tokio::test]
-async fn a_key_made_by_a_backup_of_another_station_shows_its_chain() {
+async fn chain_of_a_key_made_at_another_station_is_complete() {
     let (mut station, master) = with_lock().await;
     let backup = station.plug("backup").await;
     station.make(&master, &backup, &Answers::backup("Backup")).await;
@@ -236,7 +236,7 @@ async fn a_key_made_by_a_backup_of_another_station_shows_its_chain() {
 
 /// A key without a certificate shows only after the PIN: here one that another station made and left.
 #[tokio::test]
-async fn a_token_whose_use_shows_after_the_pin_is_foreign() {
+async fn key_without_certificate_found_after_the_pin_makes_a_token_foreign() {
     let (mut station, master) = with_lock().await;
     let candidate = station.plug("candidate").await;
     let answers = Answers::sub("Sub", &[]);
@@ -274,7 +274,7 @@ async fn elsewhere(station: &mut Station) {
 }
 
 #[tokio::test]
-async fn a_pin_that_was_changed_is_asked_for_again() {
+async fn pin_changed_elsewhere_is_asked_for_again() {
     let (mut station, master) = with_lock().await;
     let candidate = station.plug("candidate").await;
     let mut answers = Answers::sub("Sub", &[]);
@@ -287,7 +287,7 @@ async fn a_pin_that_was_changed_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn the_factory_puk_is_offered_once_whatever_becomes_of_the_jobs() {
+async fn factory_puk_is_tried_once_across_interrupted_jobs() {
     let mut station = Station::start().await;
     let key = station.plug("key").await;
     station.until_state(&key.path, "blank").await;
@@ -340,7 +340,7 @@ async fn cut_and_cancel(
 }
 
 #[tokio::test]
-async fn a_lock_that_is_left_out_of_new_rights_hears_so() {
+async fn lock_left_out_of_new_rights_is_listed_as_removing() {
     let (mut station, master) = with_lock().await;
     let (barn, _) = station.add_lock(&master, "barn").await;
     let sub = station.plug("sub").await;

@@ -40,7 +40,7 @@ async fn everything(station: &Station, manager: &ManagerProxy<'_>) -> String {
 }
 
 #[tokio::test]
-async fn names_are_short_and_printable() {
+async fn long_and_unprintable_names_are_refused() {
     let (mut station, master, candidate, job, lock) = offer().await;
     let manager = station.client.manager().await;
     let proxy = station.client.serialization(&job).await;
@@ -69,7 +69,7 @@ async fn names_are_short_and_printable() {
 }
 
 #[tokio::test]
-async fn requests_of_locks_are_checked() {
+async fn invalid_lock_requests_are_refused() {
     let (station, master, _candidate, _job, _) = offer().await;
     let manager = station.client.manager().await;
     let before = everything(&station, &manager).await;
@@ -91,7 +91,7 @@ async fn requests_of_locks_are_checked() {
 }
 
 #[tokio::test]
-async fn a_selection_is_of_known_locks_once_each() {
+async fn unknown_and_repeated_locks_are_refused_in_a_selection() {
     let (mut station, _master, _candidate, job, lock) = offer().await;
     let manager = station.client.manager().await;
     let answers = Answers::sub("Sub", &[]);
@@ -118,7 +118,7 @@ async fn a_selection_is_of_known_locks_once_each() {
 }
 
 #[tokio::test]
-async fn a_start_names_keys_that_are_there_and_options_that_exist() {
+async fn start_with_unknown_keys_or_options_is_refused() {
     let (mut station, master, candidate, job, _) = offer().await;
     let manager = station.client.manager().await;
     let (a, b) = (&master.path, &candidate.path);
@@ -151,7 +151,7 @@ async fn a_start_names_keys_that_are_there_and_options_that_exist() {
 }
 
 #[tokio::test]
-async fn lists_and_lookups_know_what_exists() {
+async fn lists_and_lookups_refuse_unknown_ids() {
     let (station, master, _candidate, _job, lock) = offer().await;
     let manager = station.client.manager().await;
     let unknown = "0".repeat(32);
@@ -189,7 +189,7 @@ async fn lists_and_lookups_know_what_exists() {
 }
 
 #[tokio::test]
-async fn objects_that_do_not_exist_are_said_not_to() {
+async fn calls_to_unknown_objects_get_unknown_object() {
     let station = Station::start().await;
     for path in ["/org/keywright1/keys/x", "/org/keywright1/serializations/999"] {
         let path = OwnedObjectPath::try_from(path).unwrap();

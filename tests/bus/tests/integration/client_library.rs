@@ -92,7 +92,7 @@ async fn serve(bus: &Bus) -> Connection {
 }
 
 #[tokio::test]
-async fn a_job_is_seen_from_its_appearance_to_its_end() {
+async fn client_follows_a_job_from_offer_to_end() {
     let dir = TempDir::new().unwrap();
     let bus = Bus::start(dir.path());
     let job = OwnedObjectPath::try_from(JOB).unwrap();

@@ -13,7 +13,7 @@ fn crl(number: u64, serials: &[u8]) -> Vec<u8> {
 
 /// A job that was given up, and another call's CRL, come while a CRL is signed that knows of neither.
 #[test]
-fn what_came_while_a_crl_was_signed_waits_for_the_next() {
+fn entries_added_while_a_crl_is_signed_wait_for_the_next() {
     let mut issuer = Issuer {
         family: CAS[0].certificate().public_key().id(),
         chain: Vec::new(),

@@ -45,7 +45,7 @@ fn signatures(commands: &[Vec<u8>]) -> usize {
 }
 
 #[tokio::test]
-async fn a_token_is_changed_in_the_order_of_the_contract() {
+async fn token_is_changed_in_the_documented_order() {
     let (mut station, master) = with_lock().await;
     let secrets = ["change 80", "put 5FC109", "management key", "put 5FFF00", "change 81"];
     let sub = ["put 5FC102", "generate 9A 02", "put 5FC105"];
@@ -68,7 +68,7 @@ async fn a_token_is_changed_in_the_order_of_the_contract() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_has_signed_is_not_asked_again() {
+async fn resumed_job_does_not_ask_the_issuer_again_after_it_signed() {
     let (mut station, master) = with_lock().await;
     let sub = station.plug("sub").await;
     let job = station.offer(&master, &sub).await;
@@ -93,7 +93,7 @@ async fn an_issuer_that_has_signed_is_not_asked_again() {
 
 /// The public certificates of a Master, on a token with keys of its own.
 #[tokio::test]
-async fn copied_certificates_get_nowhere() {
+async fn token_with_copied_certificates_cannot_issue() {
     let (mut station, master) = with_lock().await;
     let chain = station.client.key(&master.path).await.get_certificate_chain("").await.unwrap();
     let stolen: Vec<_> = certs::certificates(&chain).iter().map(|c| certs::container(c)).collect();

@@ -19,12 +19,12 @@ const ALWAYS: &str = "Interrupted";
 type Named = BTreeMap<String, BTreeSet<String>>;
 
 /// Watches the bus of a station. Dropped by a test that went well, it panics where a refusal was not described.
-pub struct Documented {
+pub struct ErrorMonitor {
     undescribed: Arc<Mutex<BTreeSet<String>>>,
     task: AbortHandle,
 }
 
-impl Documented {
+impl ErrorMonitor {
     /// Watches from now on; the connection can be used for nothing else.
     pub async fn start(connection: Connection) -> Self {
         let mut messages = MessageStream::from(&connection);
@@ -48,7 +48,7 @@ impl Documented {
     }
 }
 
-impl Drop for Documented {
+impl Drop for ErrorMonitor {
     fn drop(&mut self) {
         self.task.abort();
         let undescribed = self.undescribed.lock().unwrap();

@@ -15,7 +15,7 @@ async fn tell(from: &Station, to: &Station, family: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn stations_that_worked_apart_end_equal() {
+async fn stations_that_signed_apart_converge() {
     let (mut here, master) = Station::with_master().await;
     let mut gate = Gate::add(&here, &master, "gate", 21).await;
     let sub = here.plug("sub").await;
@@ -67,7 +67,7 @@ async fn stations_that_worked_apart_end_equal() {
 
 /// Of Keys that are plugged in, one that is known here from another family, and one of which nothing was known.
 #[tokio::test]
-async fn a_file_about_keys_that_are_plugged_in_leaves_them_there() {
+async fn import_keeps_plugged_in_keys_present() {
     let (mut here, master) = Station::with_master().await;
     here.add_lock(&master, "hut").await;
     let both = here.plug("both").await;
@@ -100,7 +100,7 @@ async fn a_file_about_keys_that_are_plugged_in_leaves_them_there() {
 }
 
 #[tokio::test]
-async fn hostile_files_are_refused() {
+async fn forged_family_files_are_refused() {
     let (station, master) = Station::with_master().await;
     let family = station.family(&master.path).await;
     let manager = station.client.manager().await;

@@ -25,7 +25,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// The revocation of a Master waits for seven days. The daemon that is there when they are over acts by itself.
 #[tokio::test]
-async fn a_delay_that_ends_is_acted_on_by_a_daemon_that_runs() {
+async fn running_daemon_acts_when_a_revocation_delay_ends() {
     let (mut station, master) = Station::with_master().await;
     Gate::add(&station, &master, "gate", 21).await;
     let backup = station.plug("backup").await;
@@ -66,7 +66,7 @@ async fn a_delay_that_ends_is_acted_on_by_a_daemon_that_runs() {
 
 /// A Lock that lies about the newest version it knows keeps nobody from changing and revoking, here or at other Locks.
 #[tokio::test]
-async fn a_lock_that_reports_a_version_out_of_the_air_blocks_nothing() {
+async fn lock_reporting_a_false_version_blocks_nothing() {
     let (mut station, master) = Station::with_master().await;
     let mut gate = Gate::add(&station, &master, "gate", 21).await;
     let mut barn = Gate::add(&station, &master, "barn", 22).await;

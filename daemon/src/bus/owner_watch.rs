@@ -13,13 +13,13 @@ use zbus::{Connection, fdo::DBusProxy};
 use crate::station::Handle;
 
 /// Watches exactly the names that own something: nobody else's coming and going wakes the daemon.
-pub struct Clients {
+pub struct OwnerWatch {
     connection: Connection,
     station: Handle,
     watched: HashMap<String, AbortHandle>,
 }
 
-impl Clients {
+impl OwnerWatch {
     /// Watches nobody yet.
     pub fn new(connection: &Connection, station: Handle) -> Self {
         Self { connection: connection.clone(), station, watched: HashMap::new() }
