@@ -38,7 +38,7 @@ impl BackOff {
 }
 
 /// From half of this wait to all of it, as `random` says: so that many who wait alike do not come back at the same moment.
-pub fn spread(wait: Duration, random: u64) -> Duration {
+pub fn jitter(wait: Duration, random: u64) -> Duration {
     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(wait / 2 + random % (wait / 2 + 1))
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_wait_is_twice_as_long_up_to_the_longest() {
+    fn each_wait_doubles_up_to_the_longest() {
         let mut back_off = BackOff::new(Duration::from_secs(10), Duration::from_secs(900));
         let mut waits = Vec::new();
         for tries in 0..9 {
@@ -63,11 +63,11 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_wait_is_between_half_and_all() {
+    fn wait_with_jitter_is_between_half_and_all() {
         let wait = Duration::from_millis(1_001);
         for random in [0, 1, 499, 500, 501, 502, u64::MAX] {
-            assert!((500..=1_000).contains(&spread(wait, random).as_millis()), "{random}");
+            assert!((500..=1_000).contains(&jitter(wait, random).as_millis()), "{random}");
         }
-        assert_eq!(spread(Duration::ZERO, 7), Duration::ZERO);
+        assert_eq!(jitter(Duration::ZERO, 7), Duration::ZERO);
     }
 }

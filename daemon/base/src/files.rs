@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-pub use prepared::{Prepared, Writers, clear, prepare, set_aside};
+pub use prepared::{Prepared, Writers, prepare, remove_leftovers, set_aside};
 
 use rustix::{fs::OFlags, process::geteuid};
 
@@ -39,7 +39,7 @@ impl Readers {
 }
 
 /// Makes a directory where there is none; one that is there keeps its mode.
-pub fn directory(path: &Path, readers: Readers) -> io::Result<()> {
+pub fn create_directory(path: &Path, readers: Readers) -> io::Result<()> {
     match fs::DirBuilder::new().mode(readers.directory_mode()).create(path) {
         Ok(()) => give_to_owner_of_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
@@ -58,14 +58,14 @@ fn give_to_owner_of_parent(path: &Path) -> io::Result<()> {
 /// Replaces a file by one with these bytes: whoever reads it sees the old one or the new one, also after a power cut.
 /// On an error, a full disk among them, the old one stays.
 pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
-    prepare(path, bytes, readers)?.put()?;
+    prepare(path, bytes, readers)?.commit()?;
     path.parent().map_or(Ok(()), sync_directory)
 }
 
 /// Makes a file with these bytes where there is none, and answers whether it did; one that is there stays as it is. Either
 /// way there is a whole one, also after a power cut.
 pub fn create(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<bool> {
-    let is_first = prepare(path, bytes, readers)?.put_first()?;
+    let is_first = prepare(path, bytes, readers)?.commit_if_absent()?;
     // Whoever was first may not have come to that.
     path.parent().map_or(Ok(()), sync_directory)?;
     Ok(is_first)
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_read_bounded() {
+    fn file_is_replaced_whole_and_read_up_to_its_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list");
         replace(&path, b"old", Readers::Owner).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_not_read() {
+    fn only_a_regular_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_file_is_given_up() {
+    fn too_long_file_is_not_read() {
         // Sparse: 1 GB without taking any room.
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge");

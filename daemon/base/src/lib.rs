@@ -9,7 +9,7 @@ pub mod files;
 mod instance_lock;
 mod log;
 
-pub use back_off::{BackOff, spread};
+pub use back_off::{BackOff, jitter};
 pub use config::toml_error_in_one_line;
 pub use instance_lock::InstanceLock;
 pub use log::start_log;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_base::{BackOff, spread};
+use keywright_base::{BackOff, jitter};
 use rumqttc::{
     AsyncClient, ClientError, Event as MqttEvent, EventLoop, LastWill, MqttOptions, Packet,
     PublishNoticeError, PublishOptions, QoS, SubscribeFilter, TlsConfiguration, Transport,
@@ -28,7 +28,7 @@ const IN_FLIGHT: u16 = 16;
 const CONNECT: Duration = Duration::from_secs(60);
 /// The longest wait before connecting again.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The waits before connecting again. Each is spread over half its length, so that a broker that comes back is not met by
+/// The waits before connecting again. Each is jitter over half its length, so that a broker that comes back is not met by
 /// everybody at once.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(1), LONGEST);
 
@@ -57,7 +57,7 @@ pub struct Settings {
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum LinkEvent {
     /// The broker is there, and what is retained will come.
     Up,
     /// It is not any more. Whatever was given to [`Connection::publish`] and not reported as published is lost.
@@ -94,7 +94,10 @@ impl Connection {
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn start(settings: Settings, tell: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        settings: Settings,
+        tell: impl Fn(LinkEvent) + Send + 'static,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (outgoing, wanted) = unbounded_channel();
         let certificate = Arc::new(Mutex::new(settings.certificate.clone()));
@@ -105,11 +108,11 @@ impl Connection {
     }
 
     /// Shows another certificate of the same key, from the next time on that the connection is made.
-    pub fn show(&self, certificate: Vec<u8>) {
+    pub fn set_certificate(&self, certificate: Vec<u8>) {
         *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
-    /// Publishes a message that the broker keeps. [`Event::Published`] tells this number when the broker has it; not
+    /// Publishes a message that the broker keeps. [`LinkEvent::Published`] tells this number when the broker has it; not
     /// before is it safe to forget. The caller sees to it that not too many wait.
     pub fn publish(&self, topic: String, payload: Vec<u8>, number: u64) {
         // Where the thread is gone its end was reported, as Down.
@@ -117,7 +120,7 @@ impl Connection {
     }
 
     /// Listens to more, until the connection is lost; not to what goes out by itself. What the broker has kept comes first.
-    pub fn listen(&self, filter: String) {
+    pub fn subscribe(&self, filter: String) {
         let _ = self.outgoing.send(Outgoing::Listen(filter));
     }
 }
@@ -126,7 +129,7 @@ async fn run(
     settings: &Settings,
     shown: &Shown,
     mut wanted: UnboundedReceiver<Outgoing>,
-    tell: &impl Fn(Event),
+    tell: &impl Fn(LinkEvent),
 ) {
     let mut back_off = BACK_OFF;
     loop {
@@ -135,7 +138,7 @@ async fn run(
         let started = Instant::now();
         let was_up = connected(settings, &client, &mut events, &mut wanted, tell).await;
         if was_up {
-            tell(Event::Down);
+            tell(LinkEvent::Down);
         }
         // Whoever asked is told by Down to ask again.
         while wanted.try_recv().is_ok() {}
@@ -146,7 +149,7 @@ async fn run(
         if was_up && started.elapsed() > LONGEST {
             back_off.reset();
         }
-        sleep(spread(back_off.wait(), random())).await;
+        sleep(jitter(back_off.wait(), random())).await;
         back_off.lengthen();
     }
 }
@@ -184,7 +187,7 @@ async fn connected(
     client: &AsyncClient,
     events: &mut EventLoop,
     wanted: &mut UnboundedReceiver<Outgoing>,
-    tell: &impl Fn(Event),
+    tell: &impl Fn(LinkEvent),
 ) -> bool {
     let mut up = false;
     let mut sent = JoinSet::new();
@@ -198,12 +201,12 @@ async fn connected(
                         return up;
                     }
                     up = true;
-                    tell(Event::Up);
+                    tell(LinkEvent::Up);
                 }
                 Ok(MqttEvent::Incoming(Packet::Publish(message))) => {
                     let topic = String::from_utf8_lossy(&message.topic).into_owned();
                     let payload = message.payload.to_vec();
-                    tell(Event::Message { topic, payload, retained: message.retain });
+                    tell(LinkEvent::Message { topic, payload, retained: message.retain });
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -222,7 +225,7 @@ async fn connected(
             Some(done) = sent.join_next() => match done {
                 Ok(Ok(number)) => {
                     if let Some(number) = number {
-                        tell(Event::Published(number));
+                        tell(LinkEvent::Published(number));
                     }
                 }
                 Ok(Err(error)) => {

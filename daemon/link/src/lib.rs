@@ -10,5 +10,5 @@ mod connection;
 mod refusals;
 
 pub use address::{broker_address, check_settings};
-pub use connection::{Connection, Event, Settings};
+pub use connection::{Connection, LinkEvent, Settings};
 pub use refusals::Refusals;

@@ -15,14 +15,14 @@ use crate::{
     error::{Error, Refusal},
     files::{self, Readers},
     identity::Identity,
-    inbox::{Dropped, Watch},
+    inbox::{DirectoryEvent, Watch},
     membership::Membership,
     outbox::{CONFIRMATION, OUTBOX, REFUSED, answer_name},
     service::{INBOX, Origin, Service},
 };
 
 /// How long the service is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 4096;
 
@@ -35,13 +35,17 @@ pub type Outcome = (PathBuf, Result<String, String>);
 /// Nothing could be judged.
 pub fn apply(state: &Path, config: Config, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
     match Service::open(state, config) {
-        Ok(service) => alone(state, service, paths),
-        Err(Error::InUse(_)) => hand_over(state, paths),
+        Ok(service) => apply_directly(state, service, paths),
+        Err(Error::InUse(_)) => apply_through_service(state, paths),
         Err(error) => Err(error),
     }
 }
 
-fn alone(state: &Path, mut service: Service, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
+fn apply_directly(
+    state: &Path,
+    mut service: Service,
+    paths: &[PathBuf],
+) -> Result<Vec<Outcome>, Error> {
     let mut taken = Vec::new();
     for path in paths {
         let name = answer_name(path.file_name().unwrap_or_default());
@@ -56,7 +60,7 @@ fn alone(state: &Path, mut service: Service, paths: &[PathBuf]) -> Result<Vec<Ou
             (Err(refusal), _) => Err(refusal.to_string()),
             (Ok(_), Err(problem)) => Err(problem.clone()),
             (Ok(taken), Ok(_)) if taken.parked => Ok(PARKED.to_owned()),
-            (Ok(_), Ok(_)) => told(&answer(state, &name, CONFIRMATION), &lock),
+            (Ok(_), Ok(_)) => describe(&answer(state, &name, CONFIRMATION), &lock),
         };
         (path.clone(), told)
     });
@@ -69,8 +73,8 @@ fn answer(state: &Path, name: &str, kind: &str) -> PathBuf {
     state.join(OUTBOX).join(format!("{name}.{kind}"))
 }
 
-/// What a confirmation says, in words.
-fn told(path: &Path, lock: &PublicKey) -> Result<String, String> {
+/// What a confirmation says, in statements.
+fn describe(path: &Path, lock: &PublicKey) -> Result<String, String> {
     let bytes = files::read(path, MAX_ANSWER).map_err(|error| error.to_string())?;
     let said = Confirmation::verify(&bytes, lock).map_err(|error| error.to_string())?;
     let effect = match said.effect {
@@ -81,7 +85,7 @@ fn told(path: &Path, lock: &PublicKey) -> Result<String, String> {
 }
 
 /// Puts copies into the inbox of the service that is running, and waits for its answers.
-fn hand_over(state: &Path, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
+fn apply_through_service(state: &Path, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
     let identity = Identity::load_or_create(state)?;
     Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
     let outbox = state.join(OUTBOX);
@@ -107,25 +111,25 @@ fn hand_over(state: &Path, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
 fn wait(
     state: &Path,
     name: &str,
-    answers: &mpsc::Receiver<Dropped>,
+    answers: &mpsc::Receiver<DirectoryEvent>,
     lock: &PublicKey,
 ) -> Result<String, String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let confirmation = OsString::from(format!("{name}.{CONFIRMATION}"));
     let refused = OsString::from(format!("{name}.{REFUSED}"));
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match answers.recv_timeout(left) {
-            Ok(Dropped::File(found)) if found == confirmation => {
-                return told(&answer(state, name, CONFIRMATION), lock);
+            Ok(DirectoryEvent::File(found)) if found == confirmation => {
+                return describe(&answer(state, name, CONFIRMATION), lock);
             }
-            Ok(Dropped::File(found)) if found == refused => {
+            Ok(DirectoryEvent::File(found)) if found == refused => {
                 let text = files::read(&answer(state, name, REFUSED), MAX_ANSWER);
                 let text = text.map_err(|error| error.to_string())?;
                 return Err(String::from_utf8_lossy(&text).trim_end().to_owned());
             }
             Ok(_) => {}
-            Err(_) => return Err("not answered yet; see the log of the service".into()),
+            Err(_) => return Err("not confirmed yet; see the log of the service".into()),
         }
     }
 }

@@ -5,6 +5,6 @@
 pub struct Now {
     /// What the clock says, in milliseconds since 1970: it may say anything.
     pub unix: u64,
-    /// How long this Lock has lived, in milliseconds ([`crate::lived`]).
-    pub lived: u64,
+    /// How long this Lock has uptime, in milliseconds ([`crate::uptime`]).
+    pub uptime: u64,
 }

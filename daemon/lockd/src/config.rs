@@ -64,7 +64,7 @@ pub struct Link {
     /// See `certificate`.
     #[serde(default)]
     pub key: Option<PathBuf>,
-    /// After how many seconds of silence the broker is asked whether it is there: from 10 to 3600.
+    /// After how many seconds of silence the broker is requested whether it is there: from 10 to 3600.
     #[serde(default = "keep_alive")]
     pub keep_alive_seconds: u16,
 }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_and_defaults() {
+    fn configuration_fields_and_defaults_are_read() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         let id = "0123456789abcdef0123456789abcdef";
         let text = format!(
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_named_in_one_line() {
+    fn configuration_error_is_one_line_with_its_place() {
         for (text, part) in [
             ("hook_seconds = 5\nfoo = 1", "line 2: unknown field `foo`"),
             ("max_keys = 0", "max_keys is 0"),

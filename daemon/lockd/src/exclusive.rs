@@ -16,7 +16,7 @@ const LOCK: &str = "lockd.lock";
 /// # Errors
 /// [`Error::InUse`].
 pub fn exclusive(state: &Path) -> Result<InstanceLock, Error> {
-    files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
+    files::create_directory(state, Readers::Everybody).map_err(Error::file(state))?;
     let path = state.join(LOCK);
     if !path.exists() {
         // Never replaced: somebody may have locked it just now, and the next one would lock another.
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_several_first_starts_at_once_one_goes_on() {
+    fn one_of_several_concurrent_starts_gets_the_state_directory() {
         for _ in 0..100 {
             let dir = tempfile::tempdir().unwrap();
             let state = dir.path().join("state");

@@ -1,7 +1,7 @@
 //! The gate: everything that a Lock knows about Keys. It takes grants, and says who is admitted.
 
-mod answers;
 mod chain;
+mod confirmations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,10 +22,10 @@ use crate::{
     clock::Now,
     error::{Error, Refusal},
     identity::Identity,
-    key::{Key, add_chain, word},
+    key::{Key, add_chain, kept_statement},
     membership::Membership,
-    record::{Entry, MAX_ENTRIES, Record, SOME_TIME},
-    rules::{self, Place, Word},
+    record::{Entry, MAX_ENTRIES, Record, UNKNOWN_TIME},
+    rules::{self, KeptStatement, Placement},
     store::{Store, damaged},
 };
 
@@ -53,12 +53,12 @@ pub struct Gate {
     facts: Facts,
     judgement: Judgement,
     authorities: BTreeMap<Hash, Certificate>,
-    lived: u64,
+    uptime: u64,
 }
 
 /// What became of a grant that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct Accepted {
     /// SHA-256 of the Key's access key.
     pub key: Hash,
     /// Names the statement.
@@ -85,8 +85,8 @@ impl Gate {
         facts.learn_chain(membership.chain());
         let store = Store::open(state)?;
         let hashes = store.keys()?;
-        let now = Now { lived: last_seen(&store, &hashes).max(now.lived), ..now };
-        let judgement = facts.judge(limits.revoke_delay, now.lived / 1_000);
+        let now = Now { uptime: last_seen(&store, &hashes).max(now.uptime), ..now };
+        let judgement = facts.judge(limits.revoke_delay, now.uptime / 1_000);
         let mut gate = Self {
             identity,
             membership,
@@ -97,7 +97,7 @@ impl Gate {
             facts,
             judgement,
             authorities: BTreeMap::new(),
-            lived: now.lived,
+            uptime: now.uptime,
         };
         for hash in hashes {
             if let Err(error) = gate.load(hash, now) {
@@ -108,19 +108,19 @@ impl Gate {
         let chain = gate.membership.chain().to_vec();
         gate.learn_authorities(&chain);
         gate.judge(now);
-        gate.confirm_revoked_anew();
+        gate.reconfirm_revoked();
         Ok(gate)
     }
 
     /// A delay may have ended while nothing ran: whoever a revocation concerns is confirmed once more.
-    fn confirm_revoked_anew(&mut self) {
+    fn reconfirm_revoked(&mut self) {
         for key in self.keys.values_mut() {
-            let concerned = key.words.iter().any(|word| {
-                let standing = self.judgement.standing(&word.signer);
-                word.said.version.is_none() || standing != Some(Standing::Stands)
+            let concerned = key.statements.iter().any(|statement| {
+                let standing = self.judgement.standing(&statement.signer);
+                statement.content.version.is_none() || standing != Some(Standing::Stands)
             });
             if concerned {
-                key.unanswered.extend(key.words.iter().map(|word| word.digest));
+                key.unconfirmed.extend(key.statements.iter().map(|statement| statement.digest));
             }
         }
     }
@@ -135,20 +135,20 @@ impl Gate {
             if grant.statement.subject.hash() != hash {
                 return Err(bad("it is about another Key".into()));
             }
-            let word = word(&grant).map_err(|error| bad(error.to_string()))?;
+            let statement = kept_statement(&grant).map_err(|error| bad(error.to_string()))?;
             let key = key.get_or_insert_with(|| Key::new(grant.statement.subject.clone()));
-            key.words.push(word);
-            if !entry.answered {
-                key.unanswered.insert(word.digest);
+            key.statements.push(statement);
+            if !entry.confirmed {
+                key.unconfirmed.insert(statement.digest);
             }
             learnt.push((grant, entry.first_seen));
         }
         let mut key = key.ok_or_else(|| bad("it is empty".into()))?;
         let chains = record.chains.iter().map(|chain| self.parse_access(chain, key.subject()));
         let chains = chains.collect::<Result<Vec<_>, _>>().map_err(bad)?;
-        key.show(&chains);
+        key.set_chains(&chains);
         for (grant, first_seen) in &learnt {
-            let first_seen = if *first_seen == SOME_TIME { now.lived } else { *first_seen };
+            let first_seen = if *first_seen == UNKNOWN_TIME { now.uptime } else { *first_seen };
             self.facts.learn_statement(&grant.statement, first_seen / 1_000);
             self.learn_authorities(&grant.statement.chain);
         }
@@ -159,9 +159,9 @@ impl Gate {
         self.keys.insert(hash, key);
         // When is not known: now, and not at each start anew.
         let mut unknown =
-            record.entries.iter_mut().filter(|e| e.first_seen == SOME_TIME).peekable();
+            record.entries.iter_mut().filter(|e| e.first_seen == UNKNOWN_TIME).peekable();
         if unknown.peek().is_some() {
-            unknown.for_each(|entry| entry.first_seen = now.lived);
+            unknown.for_each(|entry| entry.first_seen = now.uptime);
             if let Err(error) = self.store.write(&hash, &record) {
                 tracing::warn!("{error}; the delay of a revocation may end later for it");
             }
@@ -202,17 +202,18 @@ impl Gate {
 
     /// Judges anew: some time has passed.
     pub fn judge(&mut self, now: Now) {
-        let is_over = self.judgement.next_change().is_some_and(|at| at <= now.lived / 1_000);
+        let is_over = self.judgement.next_change().is_some_and(|at| at <= now.uptime / 1_000);
         let before = is_over.then(|| self.admitted_hashes(now.unix));
-        self.judgement = self.facts.judge(self.limits.revoke_delay, now.lived / 1_000);
+        self.judgement = self.facts.judge(self.limits.revoke_delay, now.uptime / 1_000);
         // Nobody asks when a delay is over: whoever has changed by it is confirmed anew.
         if let Some(before) = before {
             let after = self.admitted_hashes(now.unix);
             let clock = self.clock(now.unix);
             for hash in before.symmetric_difference(&after) {
                 let Some(key) = self.keys.get_mut(hash) else { continue };
-                let counting = key.words.iter().filter(|word| !rules::waits(word, clock));
-                key.unanswered.extend(counting.map(|word| word.digest));
+                let counting =
+                    key.statements.iter().filter(|statement| !rules::waits(statement, clock));
+                key.unconfirmed.extend(counting.map(|statement| statement.digest));
             }
         }
     }
@@ -231,25 +232,25 @@ impl Gate {
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing has changed, on the disk or here.
-    pub fn take(&mut self, bytes: &[u8], now: Now) -> Result<Taken, Refusal> {
+    pub fn take(&mut self, bytes: &[u8], now: Now) -> Result<Accepted, Refusal> {
         let grant = self.verify(bytes)?;
         let hash = grant.statement.subject.hash();
-        let new = word(&grant)?;
+        let new = kept_statement(&grant)?;
         if self.damaged.contains(&hash) {
             return Err(Refusal::DamagedKey(self.store.path(&hash)));
         }
         self.refuse_revoked(&new)?;
         let clock = self.clock(now.unix);
         let parked = rules::waits(&new, clock);
-        let words = self.keys.get(&hash).map_or(&[][..], |key| &key.words);
-        let displaced = match rules::place(words, &new, clock) {
-            Place::Older(known) => return Err(Refusal::Older { known }),
-            Place::Known(at) => {
+        let statements = self.keys.get(&hash).map_or(&[][..], |key| &key.statements);
+        let displaced = match rules::place(statements, &new, clock) {
+            Placement::Older(known) => return Err(Refusal::Older { known }),
+            Placement::Known(at) => {
                 self.keep_certificate(&hash, &grant)?;
-                let digest = words_at(&self.keys, &hash, at).unwrap_or(new.digest);
-                return Ok(Taken { key: hash, digest, known: true, parked });
+                let digest = digest_at(&self.keys, &hash, at).unwrap_or(new.digest);
+                return Ok(Accepted { key: hash, digest, known: true, parked });
             }
-            Place::Kept(displaced) => displaced,
+            Placement::Kept(displaced) => displaced,
         };
         self.refuse_excess(&hash, &new)?;
         let mut record = self.store.read(&hash).map_err(not_saved)?;
@@ -258,32 +259,32 @@ impl Gate {
             None => Key::new(grant.statement.subject.clone()),
         };
         for at in displaced.iter().rev() {
-            let gone = key.words.remove(*at);
-            key.unanswered.remove(&gone.digest);
+            let gone = key.statements.remove(*at);
+            key.unconfirmed.remove(&gone.digest);
             record.entries.remove(*at);
         }
         if record.entries.len() >= MAX_ENTRIES {
-            let at = rules::dispensable(&key.words, &new, &hash, &self.judged_with(&grant, now));
+            let at = rules::evictable(&key.statements, &new, &hash, &self.judged_with(&grant, now));
             let at = at.ok_or(Refusal::TooManySigners)?;
-            key.unanswered.remove(&key.words.remove(at).digest);
+            key.unconfirmed.remove(&key.statements.remove(at).digest);
             record.entries.remove(at);
         }
-        key.words.push(new);
-        key.unanswered.insert(new.digest);
-        let first_seen = now.lived;
-        record.entries.push(Entry { grant: bytes.to_vec(), first_seen, answered: false });
+        key.statements.push(new);
+        key.unconfirmed.insert(new.digest);
+        let first_seen = now.uptime;
+        record.entries.push(Entry { grant: bytes.to_vec(), first_seen, confirmed: false });
         add_chain(&mut record, &grant.access_chain);
         let chains = self.parse_chains(&record, key.subject())?;
-        key.show(&chains);
+        key.set_chains(&chains);
         self.store.write(&hash, &record).map_err(not_saved)?;
         // From here on it is known, also after a power cut.
         self.keys.insert(hash, key);
         self.learn(&grant, now);
-        Ok(Taken { key: hash, digest: new.digest, known: false, parked })
+        Ok(Accepted { key: hash, digest: new.digest, known: false, parked })
     }
 
     fn learn(&mut self, grant: &VerifiedGrant, now: Now) {
-        let new = self.facts.learn_statement(&grant.statement, now.lived / 1_000);
+        let new = self.facts.learn_statement(&grant.statement, now.uptime / 1_000);
         let chain = self.facts.learn_chain(&grant.access_chain);
         self.learn_authorities(&grant.statement.chain);
         self.learn_authorities(&grant.access_chain);
@@ -295,14 +296,14 @@ impl Gate {
     /// The judgement as it will be with this grant: its signer may not be known yet, and it may put somebody out.
     fn judged_with(&self, grant: &VerifiedGrant, now: Now) -> Judgement {
         let mut facts = self.facts.clone();
-        facts.learn_statement(&grant.statement, now.lived / 1_000);
-        facts.judge(self.limits.revoke_delay, now.lived / 1_000)
+        facts.learn_statement(&grant.statement, now.uptime / 1_000);
+        facts.judge(self.limits.revoke_delay, now.uptime / 1_000)
     }
 
     /// A signer that was revoked adds nothing; what of its denials stays in force is here already.
-    fn refuse_revoked(&self, new: &Word) -> Result<(), Refusal> {
+    fn refuse_revoked(&self, new: &KeptStatement) -> Result<(), Refusal> {
         match self.judgement.standing(&new.signer) {
-            Some(Standing::Revoked) if new.said.effect == Effect::Allow => {
+            Some(Standing::Revoked) if new.content.effect == Effect::Allow => {
                 Err(Refusal::RevokedSigner)
             }
             _ => Ok(()),
@@ -310,8 +311,8 @@ impl Gate {
     }
 
     /// There is always room for what shuts somebody out: twice as much as for what lets in.
-    fn refuse_excess(&self, hash: &Hash, new: &Word) -> Result<(), Refusal> {
-        let max = match new.said.effect {
+    fn refuse_excess(&self, hash: &Hash, new: &KeptStatement) -> Result<(), Refusal> {
+        let max = match new.content.effect {
             Effect::Allow => self.limits.max_keys,
             Effect::Deny => self.limits.max_keys.saturating_mul(2),
         };
@@ -330,7 +331,7 @@ impl Gate {
         let chains = self.parse_chains(&record, &grant.statement.subject)?;
         self.store.write(hash, &record).map_err(not_saved)?;
         if let Some(key) = self.keys.get_mut(hash) {
-            key.show(&chains);
+            key.set_chains(&chains);
         }
         self.facts.learn_chain(&grant.access_chain);
         self.learn_authorities(&grant.access_chain);
@@ -352,9 +353,9 @@ impl Gate {
         (now / 1_000 >= self.membership.root().not_before()).then_some(now)
     }
 
-    /// How long the Lock has lived at least: something was first seen then.
-    pub const fn lived(&self) -> u64 {
-        self.lived
+    /// How long the Lock has uptime at least: something was first seen then.
+    pub const fn uptime(&self) -> u64 {
+        self.uptime
     }
 
     /// Whether nobody ever told of a Key.
@@ -368,18 +369,18 @@ impl Gate {
     }
 
     fn effect(&self, key: &Key, now: u64) -> Effect {
-        rules::effect(&key.words, &key.subject, &self.judgement, self.clock(now))
+        rules::effect(&key.statements, &key.subject, &self.judgement, self.clock(now))
     }
 
     /// When somebody may be admitted or shut out without anything arriving, in Unix milliseconds.
     pub fn next_change(&self, now: Now) -> Option<u64> {
         let clock = self.clock(now.unix);
-        let parked = self.keys.values().flat_map(|key| &key.words);
-        let parked = parked.filter(|word| rules::waits(word, clock));
-        let due = parked.filter_map(|word| word.said.version);
+        let parked = self.keys.values().flat_map(|key| &key.statements);
+        let parked = parked.filter(|statement| rules::waits(statement, clock));
+        let due = parked.filter_map(|statement| statement.content.version);
         let due = due.map(|version| version.saturating_sub(PARK_AHEAD_MS));
         let judged = self.judgement.next_change().map(|at| {
-            let left = at.saturating_mul(1_000).saturating_sub(now.lived);
+            let left = at.saturating_mul(1_000).saturating_sub(now.uptime);
             now.unix.saturating_add(left)
         });
         due.chain(judged).min()
@@ -408,11 +409,11 @@ impl Gate {
 fn last_seen(store: &Store, hashes: &[Hash]) -> u64 {
     let records = hashes.iter().filter_map(|hash| store.read(hash).ok());
     let seen = records.flat_map(|record| record.entries).map(|entry| entry.first_seen);
-    seen.filter(|seen| *seen != SOME_TIME).max().unwrap_or_default()
+    seen.filter(|seen| *seen != UNKNOWN_TIME).max().unwrap_or_default()
 }
 
-fn words_at(keys: &BTreeMap<Hash, Key>, hash: &Hash, at: usize) -> Option<Hash> {
-    Some(keys.get(hash)?.words.get(at)?.digest)
+fn digest_at(keys: &BTreeMap<Hash, Key>, hash: &Hash, at: usize) -> Option<Hash> {
+    Some(keys.get(hash)?.statements.get(at)?.digest)
 }
 
 fn not_saved(error: Error) -> Refusal {

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_ends_well_badly_or_too_late() {
+    fn hook_success_failure_and_timeout_are_told_apart() {
         let lists = Path::new("/lists");
         assert!(run(&[], 1, lists).is_ok());
         assert!(run(&hook("test $KEYWRIGHT_LISTS = /lists"), 60, lists).is_ok());

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_once_and_for_its_owner_only() {
+    fn identity_key_is_created_once_and_readable_by_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let first = Identity::load_or_create(dir.path()).unwrap();
         let mode = fs::metadata(dir.path().join(KEY)).unwrap().mode();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn several_first_starts_at_once_have_the_same_key() {
+    fn concurrent_first_starts_share_one_identity_key() {
         for _ in 0..50 {
             let dir = tempfile::tempdir().unwrap();
             let at_once = Barrier::new(4);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_is_not_replaced() {
+    fn damaged_identity_key_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(KEY), "garbage").unwrap();
         assert!(matches!(Identity::load_or_create(dir.path()), Err(Error::Damaged { .. })));

@@ -7,10 +7,10 @@ use keywright_proto::{Effect, tree::Hash};
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentConfirmation {
     /// SHA-256 of the Key's access key.
     pub key: Hash,
-    /// Names the statement that is answered.
+    /// Names the statement that is confirmed.
     pub statement: Hash,
     /// What the Lock did for the Key then.
     pub effect: Effect,
@@ -20,19 +20,19 @@ pub struct Sent {
 #[derive(Debug, Default)]
 pub struct InFlight {
     /// By number.
-    answers: BTreeMap<u64, Sent>,
+    answers: BTreeMap<u64, SentConfirmation>,
     keys: BTreeSet<Hash>,
     next_number: u64,
 }
 
 impl InFlight {
     /// Whether an answer on this Key is on its way: another one has to wait until the broker has that.
-    pub fn has(&self, key: &Hash) -> bool {
+    pub fn contains(&self, key: &Hash) -> bool {
         self.keys.contains(key)
     }
 
     /// One more; its number.
-    pub fn add(&mut self, sent: Sent) -> u64 {
+    pub fn add(&mut self, sent: SentConfirmation) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         self.answers.insert(number, sent);
@@ -41,14 +41,14 @@ impl InFlight {
     }
 
     /// The broker has it.
-    pub fn arrived(&mut self, number: u64) -> Option<Sent> {
+    pub fn acknowledged(&mut self, number: u64) -> Option<SentConfirmation> {
         let arrived = self.answers.remove(&number)?;
         self.keys.remove(&arrived.key);
         Some(arrived)
     }
 
     /// The connection is gone: whatever was on its way may be lost.
-    pub fn lost(&mut self) -> impl Iterator<Item = Sent> {
+    pub fn take_all(&mut self) -> impl Iterator<Item = SentConfirmation> {
         self.keys.clear();
         std::mem::take(&mut self.answers).into_values()
     }

@@ -20,11 +20,11 @@ use crate::files::{self, Prepared};
 
 /// What was dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dropped {
+pub enum DirectoryEvent {
     /// The file of this name.
     File(OsString),
     /// So many that the kernel does not tell which: look at all of them.
-    Many,
+    Overflow,
 }
 
 /// A watched directory.
@@ -33,7 +33,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches a directory. What is in it already is for [`waiting`].
+    /// Watches a directory. What is in it already is for [`complete_files`].
     ///
     /// # Errors
     /// The operating system refuses.
@@ -49,7 +49,7 @@ impl Watch {
     ///
     /// # Errors
     /// The watch has ended.
-    pub fn run(&self, tell: impl Fn(Dropped) -> bool) -> io::Result<()> {
+    pub fn run(&self, tell: impl Fn(DirectoryEvent) -> bool) -> io::Result<()> {
         let mut buffer = [const { MaybeUninit::uninit() }; 8192];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         loop {
@@ -58,13 +58,15 @@ impl Watch {
                 event => event?,
             };
             let dropped = if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                Dropped::Many
+                DirectoryEvent::Overflow
             } else if event.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
                 let gone = "the directory was removed or renamed";
                 return Err(io::Error::new(io::ErrorKind::NotFound, gone));
             } else {
                 match event.file_name().map(CStr::to_bytes) {
-                    Some(name) if counts(name) => Dropped::File(OsStr::from_bytes(name).into()),
+                    Some(name) if is_effective(name) => {
+                        DirectoryEvent::File(OsStr::from_bytes(name).into())
+                    }
                     _ => continue,
                 }
             };
@@ -76,7 +78,7 @@ impl Watch {
 }
 
 /// Whether a file of this name is meant for us. Programs that copy put a dot before a name that is not complete.
-fn counts(name: &[u8]) -> bool {
+fn is_effective(name: &[u8]) -> bool {
     !name.starts_with(b".")
 }
 
@@ -84,35 +86,35 @@ fn counts(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn waiting(directory: &Path) -> io::Result<Vec<OsString>> {
+pub fn complete_files(directory: &Path) -> io::Result<Vec<OsString>> {
     let names = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
-    names.retain(|name| counts(name.as_bytes()));
+    names.retain(|name| is_effective(name.as_bytes()));
     names.sort_unstable();
     Ok(names)
 }
 
 /// What was found under a name. Another file may take its place while it is judged, or it may be written anew, and of that
 /// an event comes; what has not been judged is not removed.
-pub struct Found {
+pub struct InboxFile {
     path: PathBuf,
-    seen: Option<Seen>,
+    seen: Option<FileVersion>,
     grant: Option<Vec<u8>>,
 }
 
 /// Which file, as it was written last.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+struct FileVersion {
     device: u64,
     number: u64,
     length: u64,
     written: (i64, i64),
 }
 
-impl Found {
+impl InboxFile {
     /// Looks at it.
     pub fn at(path: PathBuf) -> Self {
-        Self { seen: Seen::at(&path), path, grant: None }
+        Self { seen: FileVersion::at(&path), path, grant: None }
     }
 
     /// Reads it.
@@ -139,12 +141,12 @@ impl Found {
 
     /// Another one may have come even then. It is judged when it is back: that is an event, too.
     fn remove_or_put_back(&self, aside: Prepared) -> io::Result<()> {
-        let is_this = self.is_at(aside.aside());
+        let is_this = self.is_at(aside.temporary_path());
         if matches!(is_this, Ok(true)) {
             drop(aside);
         } else {
             // One that has come since is newer.
-            aside.put_first()?;
+            aside.commit_if_absent()?;
         }
         is_this?;
         self.path.parent().map_or(Ok(()), files::sync_directory)
@@ -152,7 +154,7 @@ impl Found {
 
     fn is_at(&self, path: &Path) -> io::Result<bool> {
         let Some(grant) = &self.grant else {
-            return Ok(self.seen.is_some() && self.seen == Seen::at(path));
+            return Ok(self.seen.is_some() && self.seen == FileVersion::at(path));
         };
         // Not by its time: that may be set last (`scp -p`), and of that no event comes.
         match files::read(path, grant.len()) {
@@ -165,7 +167,7 @@ impl Found {
     }
 }
 
-impl Seen {
+impl FileVersion {
     fn at(path: &Path) -> Option<Self> {
         let about = fs::symlink_metadata(path).ok().filter(|about| !about.is_dir())?;
         Some(Self {
@@ -184,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complete_files_are_told_of_and_hidden_ones_are_not() {
+    fn watch_reports_complete_files_and_ignores_hidden_ones() {
         let dir = tempfile::tempdir().unwrap();
         let watch = Watch::start(dir.path()).unwrap();
         let (send, told) = mpsc::sync_channel(0);
@@ -193,16 +195,16 @@ mod tests {
         fs::rename(dir.path().join(".partial"), dir.path().join("moved")).unwrap();
         fs::write(dir.path().join("written"), "x").unwrap();
         for name in ["moved", "written"] {
-            assert_eq!(told.recv().unwrap(), Dropped::File(name.into()));
+            assert_eq!(told.recv().unwrap(), DirectoryEvent::File(name.into()));
         }
-        assert_eq!(waiting(dir.path()).unwrap(), ["moved", "written"]);
+        assert_eq!(complete_files(dir.path()).unwrap(), ["moved", "written"]);
         drop(told);
         fs::write(dir.path().join("last"), "x").unwrap();
         thread.join().unwrap().unwrap();
     }
 
     #[test]
-    fn what_takes_the_place_of_a_file_that_is_judged_stays() {
+    fn file_that_replaced_a_judged_one_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, new) = (dir.path().join("bob"), dir.path().join(".bob"));
         let time = fs::metadata(dir.path()).unwrap().modified().unwrap();
@@ -216,7 +218,7 @@ mod tests {
         };
         let found = |readable: bool| {
             write(&path, b"allow");
-            let mut found = Found::at(path.clone());
+            let mut found = InboxFile::at(path.clone());
             assert_eq!(found.read(if readable { 5 } else { 4 }).is_ok(), readable);
             found
         };
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_ends_with_its_directory() {
+    fn watch_ends_when_its_directory_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let inbox = dir.path().join("inbox");
         fs::create_dir(&inbox).unwrap();

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keywright_link::{Connection, Event, Refusals, Settings};
+use keywright_link::{Connection, LinkEvent, Refusals, Settings};
 use keywright_proto::{
     Id, PublicKey,
     link::{self, MAX_PACKET, OFFLINE, ONLINE, Topic},
@@ -40,8 +40,8 @@ pub fn start(
     let joining = Joining { state: state.to_owned(), identity: identity.clone(), family };
     let refusals = Refusals::default();
     let hear = move |event| {
-        let Event::Message { topic, payload, .. } = event else { return };
-        match joining.hear(&topic, &payload) {
+        let LinkEvent::Message { topic, payload, .. } = event else { return };
+        match joining.handle_message(&topic, &payload) {
             Ok(()) => {}
             // The broker has it still: it comes again with the next connection.
             Err(Refusal::NotSaved(error)) => tracing::error!("{error}"),
@@ -76,7 +76,7 @@ fn settings(config: &Link, lock: Id) -> Result<Option<Settings>, Error> {
 }
 
 /// Says where the configuration names another family than the one that this Lock has.
-pub fn compare(config: &Config, membership: &Membership) {
+pub fn warn_if_other_family(config: &Config, membership: &Membership) {
     let own = membership.root().family();
     if let Some(family) = config.family.filter(|family| *family != own) {
         tracing::warn!(%family, "this Lock belongs to family {own} and stays with it, whatever its configuration says");
@@ -84,7 +84,7 @@ pub fn compare(config: &Config, membership: &Membership) {
 }
 
 impl Joining {
-    fn hear(&self, topic: &str, text: &[u8]) -> Result<(), Refusal> {
+    fn handle_message(&self, topic: &str, text: &[u8]) -> Result<(), Refusal> {
         let no = |why: &dyn std::fmt::Display| Refusal::Chain(why.to_string());
         if Topic::parse(topic) != Some(Topic::Chain { lock: self.identity.id() }) {
             return Err(no(&"not the topic of this Lock's certificate"));

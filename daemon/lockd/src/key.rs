@@ -11,16 +11,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     record::{MAX_CHAINS, Record},
-    rules::Word,
+    rules::KeptStatement,
 };
 
 /// A Key, as far as this Lock knows it.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub(crate) subject: PublicKey,
-    pub(crate) words: Vec<Word>,
+    pub(crate) statements: Vec<KeptStatement>,
     /// Statements (their digests) that no confirmation went out for.
-    pub(crate) unanswered: BTreeSet<Hash>,
+    pub(crate) unconfirmed: BTreeSet<Hash>,
     certificates: Vec<Fingerprints>,
     role: Option<Role>,
 }
@@ -38,15 +38,15 @@ impl Key {
     pub(crate) fn new(subject: PublicKey) -> Self {
         Self {
             subject,
-            words: Vec::new(),
-            unanswered: BTreeSet::new(),
+            statements: Vec::new(),
+            unconfirmed: BTreeSet::new(),
             certificates: Vec::new(),
             role: None,
         }
     }
 
     /// Takes its certificates from the chains, the newest first.
-    pub(crate) fn show(&mut self, chains: &[Vec<Certificate>]) {
+    pub(crate) fn set_chains(&mut self, chains: &[Vec<Certificate>]) {
         let access: Vec<_> = chains.iter().filter_map(|chain| chain.first()).collect();
         self.role = access.first().and_then(|access| access.role());
         self.certificates = access.iter().map(|access| fingerprints(access.der())).collect();
@@ -73,10 +73,10 @@ fn fingerprints(der: &[u8]) -> Fingerprints {
 }
 
 /// What a grant says.
-pub(crate) fn word(grant: &VerifiedGrant) -> Result<Word, GrantError> {
+pub(crate) fn kept_statement(grant: &VerifiedGrant) -> Result<KeptStatement, GrantError> {
     let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
-    let said = VersionedEffect { version: grant.statement.version, effect: grant.effect };
-    Ok(Word { signer, said, digest: grant.statement.digest })
+    let content = VersionedEffect { version: grant.statement.version, effect: grant.effect };
+    Ok(KeptStatement { signer, content, digest: grant.statement.digest })
 }
 
 /// Keeps an access certificate, the newest first; says whether there is anything new.

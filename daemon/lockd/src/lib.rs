@@ -22,7 +22,7 @@ pub mod inbox;
 pub mod joining;
 pub mod key;
 pub mod link;
-pub mod lived;
+
 pub mod membership;
 pub mod outbox;
 pub mod outputs;
@@ -34,5 +34,6 @@ pub mod run;
 pub mod service;
 pub mod ssh;
 pub mod store;
+pub mod uptime;
 
 use keywright_base::files;

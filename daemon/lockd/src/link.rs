@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use keywright_link::{Connection, Event, Refusals, Settings};
+use keywright_link::{Connection, LinkEvent, Refusals, Settings};
 use keywright_proto::{
     Id,
     link::{self, MAX_PACKET, OFFLINE, ONLINE, Topic},
@@ -16,18 +16,18 @@ use crate::{
     gate::Gate,
     identity::KEY,
     membership::CHAIN,
-    service::{Answer, Origin, Service},
+    service::{Origin, OutgoingConfirmation, Service},
 };
 
 /// The number of the message that is no answer.
-const PAPERS: u64 = u64::MAX;
+const OWN_CERTIFICATE: u64 = u64::MAX;
 
 /// The link of a Lock.
 pub struct LockLink {
     lock: Id,
     settings: Settings,
     /// What a station that does not know this Lock has to know.
-    papers: Vec<u8>,
+    signed_objects: Vec<u8>,
     /// Tells the connections apart that were made one after the other.
     generation: u64,
     connection: Option<Connection>,
@@ -54,16 +54,16 @@ impl LockLink {
             subscriptions: link::lock_subscriptions(lock).to_vec(),
             max_packet: MAX_PACKET,
         };
-        let papers = gate.membership().papers()?;
+        let signed_objects = gate.membership().signed_objects()?;
         let (generation, connection, refusals) = (0, None, Refusals::default());
-        Ok(Self { lock, settings, papers, generation, connection, refusals })
+        Ok(Self { lock, settings, signed_objects, generation, connection, refusals })
     }
 
     /// Connects, or gives up the connection that is there for a new one: what is retained comes again.
     ///
     /// # Errors
     /// The operating system refuses; the connection that is there stays.
-    pub fn connect(&mut self, tell: impl Fn(u64, Event) + Send + 'static) -> Result<(), Error> {
+    pub fn connect(&mut self, tell: impl Fn(u64, LinkEvent) + Send + 'static) -> Result<(), Error> {
         let generation = self.generation + 1;
         let connection =
             Connection::start(self.settings.clone(), move |event| tell(generation, event));
@@ -77,31 +77,36 @@ impl LockLink {
     ///
     /// # Errors
     /// Something could not be saved. A grant that could not is lost: connect again later.
-    pub fn hear(&mut self, generation: u64, event: Event, to: &mut Service) -> Result<(), Error> {
+    pub fn handle_event(
+        &mut self,
+        generation: u64,
+        event: LinkEvent,
+        to: &mut Service,
+    ) -> Result<(), Error> {
         if generation != self.generation {
             return Ok(());
         }
         match event {
-            Event::Up => {
-                to.link(true);
+            LinkEvent::Up => {
+                to.set_link_up(true);
                 // Stations that know it have told it of a Key.
                 if let Some(connection) = self.connection.as_ref().filter(|_| to.gate().is_empty())
                 {
                     let topic = Topic::OwnCertificate { lock: self.lock };
-                    connection.publish(topic.name(), self.papers.clone(), PAPERS);
+                    connection.publish(topic.name(), self.signed_objects.clone(), OWN_CERTIFICATE);
                 }
             }
-            Event::Down => to.link(false),
-            Event::Published(number) => return to.published(number),
-            Event::Message { topic, payload, retained } => {
+            LinkEvent::Down => to.set_link_up(false),
+            LinkEvent::Published(number) => return to.published(number),
+            LinkEvent::Message { topic, payload, retained } => {
                 // Which Key it is about says the grant, and not the topic.
                 let done = match Topic::parse(&topic) {
                     Some(Topic::Grant { lock, .. }) if lock == self.lock => {
                         to.take(&payload, Origin::Link { retained }).map(drop)
                     }
-                    Some(Topic::Chain { lock }) if lock == self.lock => {
-                        to.take_chain(&payload).and_then(|taken| self.renew(taken, to.gate()))
-                    }
+                    Some(Topic::Chain { lock }) if lock == self.lock => to
+                        .take_chain(&payload)
+                        .and_then(|taken| self.use_certificate(taken, to.gate())),
                     _ => {
                         self.refusals.note("not a topic of this Lock");
                         Ok(())
@@ -120,13 +125,13 @@ impl LockLink {
     }
 
     /// Shows the new certificate from the next connection on, where there is one.
-    fn renew(&mut self, is_new: bool, gate: &Gate) -> Result<(), Refusal> {
+    fn use_certificate(&mut self, is_new: bool, gate: &Gate) -> Result<(), Refusal> {
         if is_new {
             let bad = |error: Error| Refusal::Chain(error.to_string());
             let certificate = gate.membership().text().map_err(bad)?.into_bytes();
-            self.papers = gate.membership().papers().map_err(bad)?;
+            self.signed_objects = gate.membership().signed_objects().map_err(bad)?;
             if let Some(connection) = &self.connection {
-                connection.show(certificate.clone());
+                connection.set_certificate(certificate.clone());
             }
             self.settings.certificate = certificate;
         }
@@ -134,9 +139,9 @@ impl LockLink {
     }
 
     /// Publishes confirmations.
-    pub fn send(&self, answers: Vec<Answer>) {
+    pub fn send(&self, answers: Vec<OutgoingConfirmation>) {
         let Some(connection) = &self.connection else { return };
-        for Answer { number, key, confirmation } in answers {
+        for OutgoingConfirmation { number, key, confirmation } in answers {
             let topic = Topic::Confirmation { lock: self.lock, key };
             connection.publish(topic.name(), confirmation, number);
         }

@@ -65,7 +65,7 @@ struct Claim {
     /// What `keywrightctl lock add` wrote: the chain, PEM; `-` for standard input.
     #[arg(value_name = "CHAIN", required_unless_present = "key")]
     file: Option<PathBuf>,
-    /// From a Master or Backup Key that is plugged into this machine. Its PIN is asked for, or read from standard input.
+    /// From a Master or Backup Key that is plugged into this machine. Its PIN is requested for, or read from standard input.
     #[arg(long, conflicts_with = "file")]
     key: bool,
     /// A file or descriptor (`/dev/fd/3`) with the PIN.
@@ -80,7 +80,7 @@ struct Claim {
     virtual_reader: Option<PathBuf>,
 }
 
-/// Why the program ends without having done what it was asked to: the text, and the exit status.
+/// Why the program ends without having done what it was requested to: the text, and the exit status.
 struct Failure(String, u8);
 
 impl From<Error> for Failure {
@@ -125,7 +125,8 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     match &arguments.command {
         Command::Run => match run::run(state, config()?)? {},
         Command::Request => {
-            files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
+            files::create_directory(state, files::Readers::Everybody)
+                .map_err(Error::file(state))?;
             print(&Identity::load_or_create(state)?.request()?)?;
         }
         Command::Claim(how) => {
@@ -137,11 +138,11 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Export { out } => {
             let identity = Identity::load_or_create(state)?;
             let membership = Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
-            let papers = membership.papers()?;
+            let signed_objects = membership.signed_objects()?;
             if out == Path::new("-") {
-                io::stdout().write_all(&papers)?;
+                io::stdout().write_all(&signed_objects)?;
             } else {
-                fs::write(out, papers).map_err(Error::file(out))?;
+                fs::write(out, signed_objects).map_err(Error::file(out))?;
             }
         }
         Command::Apply { files } => {
@@ -166,7 +167,7 @@ fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn claim(state: &Path, how: &Claim) -> Result<Membership, Failure> {
-    files::directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
+    files::create_directory(state, files::Readers::Everybody).map_err(Error::file(state))?;
     let identity = Identity::load_or_create(state)?;
     let identity = identity.public();
     let chain = match &how.file {

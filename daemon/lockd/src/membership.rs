@@ -25,7 +25,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Reads what `AddLock` answered. Only the last certificate is believed, and only because the person who brings it
+    /// Reads what `AddLock` confirmed. Only the last certificate is believed, and only because the person who brings it
     /// says so; everything above this Lock's key has to lead there.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Membership {
 
     /// Whether every CA of the chain may certify: what one had certified that was revoked is void, and so is what is below
     /// one that nobody certifies any more.
-    pub fn counts(&self, judgement: &Judgement) -> bool {
+    pub fn is_effective(&self, judgement: &Judgement) -> bool {
         let stands = |ca: &Certificate| {
             let standing = judgement.standing(&ca.public_key().hash());
             // Whom a deposed one certified stays so.
@@ -138,13 +138,13 @@ impl Membership {
     ///
     /// # Errors
     /// Only where what was verified does not verify any more.
-    pub fn papers(&self) -> Result<Vec<u8>, Error> {
+    pub fn signed_objects(&self) -> Result<Vec<u8>, Error> {
         let wrong = |error: &dyn std::fmt::Display| Error::System(error.to_string());
-        let mut papers = SignedObjects::new(self.root.clone()).map_err(|error| wrong(&error))?;
+        let mut objects = SignedObjects::new(self.root.clone()).map_err(|error| wrong(&error))?;
         for certificate in self.chain.iter().rev() {
-            papers.add_certificate(certificate.clone()).map_err(|error| wrong(&error))?;
+            objects.add_certificate(certificate.clone()).map_err(|error| wrong(&error))?;
         }
-        papers.encode().map_err(|error| wrong(&error))
+        objects.encode().map_err(|error| wrong(&error))
     }
 
     /// This Lock's certificate first, the root last.
@@ -169,7 +169,7 @@ mod tests {
 
     /// By a person, say, and over the link.
     #[test]
-    fn of_two_families_that_claim_it_at_once_one_has_it() {
+    fn one_of_two_concurrent_claims_wins() {
         let lock = Key::new(60).public();
         let chains = [1, 2].map(|number| {
             let ca = Ca::master(Key::new(number));

@@ -21,7 +21,7 @@ pub const CONFIRMATION: &str = "confirmation";
 /// What a refusal's name ends with.
 pub const REFUSED: &str = "refused";
 /// How many answers are kept at most; then the oldest go.
-const MAX_ANSWERS: usize = 20_000;
+const MAX_FILES: usize = 20_000;
 /// The longest name of a dropped file that is repeated in its answer, in bytes.
 const MAX_NAME: usize = 200;
 
@@ -35,7 +35,7 @@ impl Outbox {
     /// The operating system refuses.
     pub fn open(state: &Path) -> Result<Self, Error> {
         let path = state.join(OUTBOX);
-        files::directory(&path, Readers::Everybody).map_err(Error::file(&path))?;
+        files::create_directory(&path, Readers::Everybody).map_err(Error::file(&path))?;
         Ok(Self(path))
     }
 
@@ -51,7 +51,7 @@ impl Outbox {
 
     /// Nobody may ever fetch the answers: they must not fill the disk.
     fn make_room(&self) -> io::Result<()> {
-        if fs::read_dir(&self.0)?.count() < MAX_ANSWERS {
+        if fs::read_dir(&self.0)?.count() < MAX_FILES {
             return Ok(());
         }
         let mut all = Vec::new();
@@ -60,7 +60,7 @@ impl Outbox {
             all.push((entry.metadata()?.modified()?, entry.path()));
         }
         all.sort_unstable();
-        all.iter().take(MAX_ANSWERS / 4).try_for_each(|(_, path)| files::remove(path))
+        all.iter().take(MAX_FILES / 4).try_for_each(|(_, path)| files::remove(path))
     }
 }
 

@@ -29,14 +29,14 @@ pub fn directory(state: &Path) -> PathBuf {
     state.join(DIRECTORY)
 }
 
-/// Writes every list that differs from what is there, or `anew` every list; says whether any was written.
+/// Writes every list that differs from what is there, or `rewrite_all` every list; says whether any was written.
 ///
 /// # Errors
 /// The operating system refuses; where it has no room, every old list stays. After other errors what is read may be a new
-/// list, and not be on the disk: it has to be written anew.
-pub fn write(gate: &Gate, state: &Path, now: u64, anew: bool) -> Result<bool, Error> {
+/// list, and not be on the disk: it has to be written rewrite_all.
+pub fn write(gate: &Gate, state: &Path, now: u64, rewrite_all: bool) -> Result<bool, Error> {
     let directory = directory(state);
-    files::directory(&directory, Readers::Everybody).map_err(Error::file(&directory))?;
+    files::create_directory(&directory, Readers::Everybody).map_err(Error::file(&directory))?;
     let mut keys: Vec<_> = gate.admitted(now).collect();
     keys.sort_by_key(|key| key.subject().id());
     let mut prepared = Vec::new();
@@ -49,13 +49,13 @@ pub fn write(gate: &Gate, state: &Path, now: u64, anew: bool) -> Result<bool, Er
         ("keys.json", keys_json(gate, &keys)),
     ] {
         let path = directory.join(name);
-        if anew || files::read(&path, MAX_LIST).map_or(true, |old| old != text.as_bytes()) {
+        if rewrite_all || files::read(&path, MAX_LIST).map_or(true, |old| old != text.as_bytes()) {
             let new = files::prepare(&path, text.as_bytes(), Readers::Everybody);
             prepared.push(new.map_err(Error::file(&path))?);
         }
     }
     let changed = !prepared.is_empty();
-    let put = prepared.into_iter().try_for_each(files::Prepared::put);
+    let put = prepared.into_iter().try_for_each(files::Prepared::commit);
     put.and_then(|()| if changed { files::sync_directory(&directory) } else { Ok(()) })
         .map_err(Error::file(&directory))?;
     Ok(changed)

@@ -70,7 +70,7 @@ pub enum PortError {
     NotSigned(String),
 }
 
-/// Waits for a Master or Backup Key and has it certify this Lock's key; answers the chain, PEM. `pin` is asked for when the
+/// Waits for a Master or Backup Key and has it certify this Lock's key; answers the chain, PEM. `pin` is requested for when the
 /// Key is there, and given to it once for each of two signatures. A Lock that has a `family` takes no other.
 ///
 /// # Errors
@@ -95,8 +95,8 @@ pub fn certify(
     let chain = match chain {
         // A Master's own certificate is the root.
         _ if own.family() == own.public_key().id() => vec![own],
-        Some(given) => above(&own, given)?,
-        None => carried(&session, shown)?,
+        Some(given) => chain_from_file(&own, given)?,
+        None => chain_from_card(&session, shown)?,
     };
     let made = clock::unix_seconds();
     let request = LockRequest {
@@ -121,7 +121,7 @@ pub fn certify(
 
 /// The CA certificates from the Key's own up to the root, as its card has them: verified up to that root, which the Key shows
 /// by its signature to be its own.
-fn carried(session: &Session, mut shown: Identity) -> Result<Vec<Certificate>, PortError> {
+fn chain_from_card(session: &Session, mut shown: Identity) -> Result<Vec<Certificate>, PortError> {
     let none = |why: &dyn std::fmt::Display| PortError::NoRoot(why.to_string());
     match session.run(Token::read_card) {
         Ok(CardSlot::Card(card)) => shown.card = Some(card),
@@ -138,7 +138,7 @@ fn carried(session: &Session, mut shown: Identity) -> Result<Vec<Certificate>, P
 
 /// The same from a file that was given. That they belong together is verified by whoever takes the whole chain: a root that did not
 /// certify this Key gets nowhere.
-fn above(own: &Certificate, given: &str) -> Result<Vec<Certificate>, PortError> {
+fn chain_from_file(own: &Certificate, given: &str) -> Result<Vec<Certificate>, PortError> {
     let ders = pem::from_pem(Label::Certificate, given).map_err(|_| PortError::OtherChain)?;
     let given = ders.iter().map(|der| Certificate::parse(der)).collect::<Result<Vec<_>, _>>();
     let given = given.map_err(|_| PortError::OtherChain)?;
@@ -155,17 +155,17 @@ fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
     #[cfg(feature = "virtual-reader")]
     if let Some(socket) = &port.virtual_reader {
         let source = keywright_token::hotplug::VirtualReader::start(socket, sink)?;
-        return Ok((first(&events)?, Box::new(source)));
+        return Ok((only_token(&events)?, Box::new(source)));
     }
     let Port { .. } = port;
     // It ends then, because nobody tells of plugs any more.
     let deaf = |error| eprintln!("plugs cannot be heard of any more: {error}");
     let source = UdevSource::start(sink, Route::Auto, deaf)?;
-    Ok((first(&events)?, Box::new(source)))
+    Ok((only_token(&events)?, Box::new(source)))
 }
 
 /// The one token that is there, or the first that is plugged in.
-fn first(events: &Receiver<Event>) -> Result<Device, PortError> {
+fn only_token(events: &Receiver<Event>) -> Result<Device, PortError> {
     let mut there = Vec::new();
     let mut settled = false;
     loop {

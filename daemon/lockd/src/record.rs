@@ -1,9 +1,9 @@
 //! What is kept of one Key, as bytes: the signed grants themselves, which are verified anew whenever they are read.
 //!
 //! ```cddl
-//! record = [2, [* [grant: bytes, first_seen: uint, answered: bool]], [* [2*5 bytes]]]
+//! record = [2, [* [grant: bytes, first_seen: uint, confirmed: bool]], [* [2*5 bytes]]]
 //! ```
-//! in CBOR, and SHA-256 over that. First seen is how long this Lock had lived then ([`crate::lived`]), in milliseconds;
+//! in CBOR, and SHA-256 over that. First seen is how long this Lock had uptime then ([`crate::uptime`]), in milliseconds;
 //! the last part are the Key's access certificates with what leads to the root. The checksum tells a worn disk from a
 //! forgery: neither is believed. Version 1 had the time of the clock there, which says nothing of how long ago that was.
 
@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 
 /// The version of this format.
 const VERSION: u8 = 2;
-const FIRST: u8 = 1;
+const OLDEST_VERSION: u8 = 1;
 /// First seen by a clock: at some time.
-pub const SOME_TIME: u64 = u64::MAX;
+pub const UNKNOWN_TIME: u64 = u64::MAX;
 /// How many grants are kept of one Key at most: eight of each of four signers.
 pub const MAX_ENTRIES: usize = 32;
 /// How many access certificates of one Key.
@@ -29,10 +29,10 @@ const CHECKSUM: usize = 32;
 pub struct Entry {
     /// The grant as it came.
     pub grant: Vec<u8>,
-    /// How long this Lock had lived when it first saw it, in milliseconds; [`SOME_TIME`] where that is not known.
+    /// How long this Lock had uptime when it first saw it, in milliseconds; [`UNKNOWN_TIME`] where that is not known.
     pub first_seen: u64,
     /// Whether a confirmation went out.
-    pub answered: bool,
+    pub confirmed: bool,
 }
 
 /// What is kept of one Key.
@@ -67,7 +67,7 @@ impl Record {
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
         e.array(3)?.u8(version)?.array(self.entries.len() as u64)?;
         for entry in &self.entries {
-            e.array(3)?.bytes(&entry.grant)?.u64(entry.first_seen)?.bool(entry.answered)?;
+            e.array(3)?.bytes(&entry.grant)?.u64(entry.first_seen)?.bool(entry.confirmed)?;
         }
         e.array(self.chains.len() as u64)?;
         for chain in &self.chains {
@@ -92,14 +92,14 @@ impl Record {
         let mut d = Decoder::new(content);
         let parts = d.array().map_err(|_| "no record")?;
         let version = d.u8().map_err(|_| "no record")?;
-        if !(FIRST..=VERSION).contains(&version) {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err("of another version of keywright-lockd");
         }
         let record = if parts == Some(3) { Self::read(&mut d) } else { None };
         let mut record =
             record.filter(|record| record.encode_as(version) == bytes).ok_or("no record")?;
-        if version == FIRST {
-            record.entries.iter_mut().for_each(|entry| entry.first_seen = SOME_TIME);
+        if version == OLDEST_VERSION {
+            record.entries.iter_mut().for_each(|entry| entry.first_seen = UNKNOWN_TIME);
         }
         Ok(record)
     }
@@ -109,8 +109,8 @@ impl Record {
         for _ in 0..length(d, MAX_ENTRIES)? {
             (d.array().ok()?? == 3).then_some(())?;
             let grant = d.bytes().ok()?.to_vec();
-            let (first_seen, answered) = (d.u64().ok()?, d.bool().ok()?);
-            record.entries.push(Entry { grant, first_seen, answered });
+            let (first_seen, confirmed) = (d.u64().ok()?, d.bool().ok()?);
+            record.entries.push(Entry { grant, first_seen, confirmed });
         }
         for _ in 0..length(d, MAX_CHAINS)? {
             let certificates = length(d, 5)?;
@@ -130,9 +130,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes_and_finds_every_flipped_bit() {
+    fn record_round_trips_and_any_flipped_bit_is_rejected() {
         let record = Record {
-            entries: vec![Entry { grant: vec![1, 2, 3], first_seen: 7, answered: true }],
+            entries: vec![Entry { grant: vec![1, 2, 3], first_seen: 7, confirmed: true }],
             chains: vec![vec![vec![4], vec![5]]],
         };
         let bytes = record.encode();
@@ -149,7 +149,7 @@ mod tests {
 
     /// Written by version 1, once: later versions have to read it.
     #[test]
-    fn a_record_of_version_1_stays_readable() {
+    fn record_of_version_1_is_readable() {
         let bytes = hex::decode(concat!(
             "8301818343010203",
             "07f5818241044105",
@@ -158,7 +158,7 @@ mod tests {
         ));
         let record = Record::decode(&bytes.unwrap()).unwrap();
         assert_eq!(record.entries[0].grant, [1, 2, 3]);
-        assert_eq!(record.entries[0].first_seen, SOME_TIME);
+        assert_eq!(record.entries[0].first_seen, UNKNOWN_TIME);
         assert_eq!(record.chains, [[[4], [5]]]);
     }
 }

@@ -21,7 +21,7 @@ impl Default for Retry {
 
 impl Retry {
     /// Something did not work.
-    pub fn again(&mut self, now: Instant) {
+    pub fn schedule(&mut self, now: Instant) {
         self.at.get_or_insert_with(|| now + self.back_off.wait());
     }
 
@@ -30,20 +30,20 @@ impl Retry {
         self.at
     }
 
-    /// Whether it is due now. It stays due until it is [tried](Self::trying), whatever else takes its time.
+    /// Whether it is due now. It stays due until it is [tried](Self::start_try), whatever else takes its time.
     pub fn is_due(&self, now: Instant) -> bool {
         self.at().is_some_and(|at| at <= now)
     }
 
     /// It is tried now.
-    pub fn trying(&mut self) {
+    pub fn start_try(&mut self) {
         if self.at.take().is_some() {
             self.back_off.lengthen();
         }
     }
 
     /// All that was done since went well; what has failed before is still to be tried.
-    pub fn went_well(&mut self) {
+    pub fn succeeded(&mut self) {
         if self.at.is_none() {
             self.back_off.reset();
         }
@@ -55,32 +55,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_is_tried_until_it_works() {
+    fn failed_work_is_retried_with_back_off_until_it_succeeds() {
         let (mut retry, start) = (Retry::default(), Instant::now());
         let second = |n| start + Duration::from_secs(n);
-        retry.went_well();
+        retry.succeeded();
         assert_eq!(retry.at(), None);
-        retry.again(start);
-        retry.again(second(9));
+        retry.schedule(start);
+        retry.schedule(second(9));
         assert_eq!(retry.at(), Some(second(10)));
         // Something else goes well, and takes longer than until then.
-        retry.went_well();
+        retry.succeeded();
         assert!(!retry.is_due(second(9)) && retry.is_due(second(60)));
-        retry.went_well();
+        retry.succeeded();
         assert!(retry.is_due(second(60)));
         // Each wait is longer than the one before.
         let mut waits = Vec::new();
         for _ in 0..8 {
-            retry.trying();
-            retry.again(start);
-            retry.went_well();
+            retry.start_try();
+            retry.schedule(start);
+            retry.succeeded();
             waits.push((retry.at().unwrap() - start).as_secs());
         }
         assert_eq!(waits, [20, 40, 80, 160, 320, 640, 900, 900]);
-        retry.trying();
-        retry.went_well();
+        retry.start_try();
+        retry.succeeded();
         assert_eq!(retry.at(), None);
-        retry.again(start);
+        retry.schedule(start);
         assert_eq!(retry.at(), Some(second(10)));
     }
 }

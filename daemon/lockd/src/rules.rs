@@ -12,18 +12,18 @@ const MAX_REVOCATIONS: usize = 3;
 
 /// What a kept statement says of a Key at this Lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Word {
+pub struct KeptStatement {
     /// SHA-256 of the issuing key that signed it.
     pub signer: Hash,
     /// What it says.
-    pub said: VersionedEffect,
+    pub content: VersionedEffect,
     /// Names the statement.
     pub digest: Hash,
 }
 
 /// What becomes of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Placement {
     /// It is kept already, here.
     Known(usize),
     /// Its signer has said something newer; the version.
@@ -35,38 +35,43 @@ pub enum Place {
 /// Where a new statement belongs among those kept of the same Key. Of each signer the newest is kept, and where that is
 /// an allow, its newest deny too: should the signer be revoked one day, its denials stay and its allows do not. A statement
 /// that is parked displaces none that is not. `now` is in Unix milliseconds, none where the clock is not set.
-pub fn place(kept: &[Word], new: &Word, now: Option<u64>) -> Place {
-    if let Some(at) = kept.iter().position(|word| word.digest == new.digest) {
-        return Place::Known(at);
+pub fn place(kept: &[KeptStatement], new: &KeptStatement, now: Option<u64>) -> Placement {
+    if let Some(at) = kept.iter().position(|statement| statement.digest == new.digest) {
+        return Placement::Known(at);
     }
-    let own = || kept.iter().enumerate().filter(|(_, word)| word.signer == new.signer);
-    let Some(version) = new.said.version else {
-        let revocations = own().filter(|(_, word)| word.said.version.is_none()).count();
-        return if revocations < MAX_REVOCATIONS { Place::Kept(vec![]) } else { Place::Older(0) };
+    let own = || kept.iter().enumerate().filter(|(_, statement)| statement.signer == new.signer);
+    let Some(version) = new.content.version else {
+        let revocations =
+            own().filter(|(_, statement)| statement.content.version.is_none()).count();
+        return if revocations < MAX_REVOCATIONS {
+            Placement::Kept(vec![])
+        } else {
+            Placement::Older(0)
+        };
     };
     let parked = is_parked(version, now);
-    let alike = own().filter_map(|(at, word)| {
-        let known = word.said.version.filter(|known| is_parked(*known, now) == parked)?;
-        Some((at, known, word.said.effect))
+    let alike = own().filter_map(|(at, statement)| {
+        let known = statement.content.version.filter(|known| is_parked(*known, now) == parked)?;
+        Some((at, known, statement.content.effect))
     });
     let alike: Vec<_> = alike.collect();
     if parked {
-        return place_waiting(&alike, version, new.said.effect);
+        return place_parked(&alike, version, new.content.effect);
     }
     // A tie is deny.
-    let outdone = |known: u64, effect: Effect| (known, new.said.effect) >= (version, effect);
+    let outdone = |known: u64, effect: Effect| (known, new.content.effect) >= (version, effect);
     if let Some((_, known, _)) = alike.iter().find(|(_, known, effect)| outdone(*known, *effect)) {
-        return Place::Older(*known);
+        return Placement::Older(*known);
     }
-    let gone = |effect: Effect| effect == new.said.effect || new.said.effect == Effect::Deny;
+    let gone = |effect: Effect| effect == new.content.effect || new.content.effect == Effect::Deny;
     let displaced = alike.iter().filter(|(_, _, effect)| gone(*effect));
-    Place::Kept(displaced.map(|(at, ..)| *at).collect())
+    Placement::Kept(displaced.map(|(at, ..)| *at).collect())
 }
 
 /// Of what one signer says and has to wait, three are kept. The first one due: else a clock that is always ahead would put
 /// off everything for ever. The first denial due, which ends what lets in before it. And the newest denial, which is not to
 /// be lost behind these: what is refused here nobody says again when its time has come.
-fn place_waiting(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) -> Place {
+fn place_parked(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) -> Placement {
     let waiting = || {
         let kept = kept.iter().map(|(at, version, effect)| (Some(*at), *version, *effect));
         kept.chain([(None, version, effect)])
@@ -80,10 +85,10 @@ fn place_waiting(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) ->
     let last_denial = denials().max_by_key(|(at, version, _)| (*version, at.is_some()));
     let stay: Vec<_> = first.into_iter().chain(first_denial).chain(last_denial).collect();
     if let Some((_, known, _)) = stay.first().filter(|_| stay.iter().all(|(at, ..)| at.is_some())) {
-        return Place::Older(*known);
+        return Placement::Older(*known);
     }
     let goes = |at: &usize| stay.iter().all(|(stays, ..)| *stays != Some(*at));
-    Place::Kept(kept.iter().map(|(at, ..)| *at).filter(goes).collect())
+    Placement::Kept(kept.iter().map(|(at, ..)| *at).filter(goes).collect())
 }
 
 /// What can go where there is no more room, if anything can. However much a thief says of a Key with CAs of its own, it can
@@ -91,32 +96,34 @@ fn place_waiting(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) ->
 ///
 /// First goes what counts for nothing because its signer, or whoever had certified it, was revoked. Then, for what shuts out, the oldest of what lets in,
 /// and else of denials, but nothing from nearer to the root unless it is outdone: what waits for a delay displaces nobody's
-/// word meanwhile. For what lets in: what is older, if its signer does not stand or is farther from the root. Last, for a
+/// statement meanwhile. For what lets in: what is older, if its signer does not stand or is farther from the root. Last, for a
 /// revocation: those by signers that do not stand, or are farther from the root; it says the same with more weight.
-pub fn dispensable(
-    kept: &[Word],
-    new: &Word,
+pub fn evictable(
+    kept: &[KeptStatement],
+    new: &KeptStatement,
     subject: &Hash,
     judgement: &Judgement,
 ) -> Option<usize> {
-    let weigh = |word: &Word| judgement.weigh(&word.signer, subject, word.said);
+    let weigh =
+        |statement: &KeptStatement| judgement.weigh(&statement.signer, subject, statement.content);
     let (own, acts) = (judgement.depth(&new.signer), weigh(new).is_some());
-    let gone = kept.iter().enumerate().filter_map(|(at, word)| {
-        let (said, denies, left) = (word.said, word.said.effect == Effect::Deny, weigh(word));
-        let standing = judgement.standing(&word.signer);
+    let gone = kept.iter().enumerate().filter_map(|(at, statement)| {
+        let (said, denies, left) =
+            (statement.content, statement.content.effect == Effect::Deny, weigh(statement));
+        let standing = judgement.standing(&statement.signer);
         let is_out = standing.is_some_and(|standing| standing >= Standing::Orphaned);
-        let depth = judgement.depth(&word.signer).filter(|_| !is_out);
+        let depth = judgement.depth(&statement.signer).filter(|_| !is_out);
         let below = own.is_some_and(|own| depth.is_none_or(|depth| own < depth));
         let beside = below || (own.is_some() && own == depth);
         // A revocation by somebody revoked is no more than a denial.
         let version = left.map_or(said.version, |left| left.version);
-        let class = match (new.said.effect, new.said.version) {
+        let class = match (new.content.effect, new.content.version) {
             _ if left.is_none() && (standing == Some(Standing::Revoked) || is_out && !denies) => 0,
             (Effect::Deny, newer) if said.version.is_some() => {
                 let outdone = acts && newer.is_none_or(|newer| said.version < Some(newer));
                 (beside || outdone).then_some(1)?
             }
-            // One that was certified by somebody revoked may be certified anew, and its word counts then.
+            // One that was certified by somebody revoked may be certified anew, and its statement counts then.
             (Effect::Allow, _) if left.is_none() && is_out && below => 1,
             (Effect::Allow, newer) if version.is_some() && version < newer && below => 1,
             (Effect::Deny, None) if below => 2,
@@ -129,26 +136,27 @@ pub fn dispensable(
 
 /// Whether the Key is admitted.
 pub fn effect(
-    kept: &[Word],
+    kept: &[KeptStatement],
     subject: &PublicKey,
     judgement: &Judgement,
     now: Option<u64>,
 ) -> Effect {
     let subject = subject.hash();
-    let counting = kept.iter().filter(|word| !waits(word, now));
-    let heard = counting.filter_map(|word| judgement.weigh(&word.signer, &subject, word.said));
+    let counting = kept.iter().filter(|statement| !waits(statement, now));
+    let heard = counting
+        .filter_map(|statement| judgement.weigh(&statement.signer, &subject, statement.content));
     newest(heard).map_or(Effect::Deny, |said| said.effect)
 }
 
 /// The newest version that is known and not parked; 0 where there is none.
-pub fn newest_version(kept: &[Word], now: Option<u64>) -> u64 {
-    let counting = kept.iter().filter(|word| !waits(word, now));
-    counting.filter_map(|word| word.said.version).max().unwrap_or(0)
+pub fn newest_version(kept: &[KeptStatement], now: Option<u64>) -> u64 {
+    let counting = kept.iter().filter(|statement| !waits(statement, now));
+    counting.filter_map(|statement| statement.content.version).max().unwrap_or(0)
 }
 
 /// Whether a statement is parked.
-pub fn waits(word: &Word, now: Option<u64>) -> bool {
-    word.said.version.is_some_and(|version| is_parked(version, now))
+pub fn waits(statement: &KeptStatement, now: Option<u64>) -> bool {
+    statement.content.version.is_some_and(|version| is_parked(version, now))
 }
 
 #[cfg(test)]
@@ -162,59 +170,75 @@ mod tests {
     const NOW: Option<u64> = Some(1_000_000_000_000);
     const FUTURE: u64 = 1_000_000_000_000 + 86_400_001;
 
-    fn word(signer: u8, version: Option<u64>, effect: Effect) -> Word {
+    fn stated(signer: u8, version: Option<u64>, effect: Effect) -> KeptStatement {
         let digest = [signer, effect as u8].into_iter().chain(version.unwrap_or(9).to_be_bytes());
         let mut filled = [0; 32];
         filled.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        Word { signer: [signer; 32], said: VersionedEffect { version, effect }, digest: filled }
+        KeptStatement {
+            signer: [signer; 32],
+            content: VersionedEffect { version, effect },
+            digest: filled,
+        }
     }
-    fn allow(signer: u8, version: u64) -> Word {
-        word(signer, Some(version), Effect::Allow)
+    fn allow(signer: u8, version: u64) -> KeptStatement {
+        stated(signer, Some(version), Effect::Allow)
     }
-    fn deny(signer: u8, version: u64) -> Word {
-        word(signer, Some(version), Effect::Deny)
+    fn deny(signer: u8, version: u64) -> KeptStatement {
+        stated(signer, Some(version), Effect::Deny)
     }
 
     #[test]
-    fn places() {
+    fn newer_statements_replace_older_ones_of_their_signer() {
         for (kept, new, expected) in [
-            (vec![], allow(1, 1), Place::Kept(vec![])),
-            (vec![allow(1, 1)], allow(1, 1), Place::Known(0)),
-            (vec![allow(1, 5)], allow(1, 4), Place::Older(5)),
-            (vec![allow(1, 5)], deny(1, 4), Place::Older(5)),
-            (vec![allow(1, 5)], allow(1, 6), Place::Kept(vec![0])),
+            (vec![], allow(1, 1), Placement::Kept(vec![])),
+            (vec![allow(1, 1)], allow(1, 1), Placement::Known(0)),
+            (vec![allow(1, 5)], allow(1, 4), Placement::Older(5)),
+            (vec![allow(1, 5)], deny(1, 4), Placement::Older(5)),
+            (vec![allow(1, 5)], allow(1, 6), Placement::Kept(vec![0])),
             // Its denial stays beside what it allows later.
-            (vec![deny(1, 5)], allow(1, 6), Place::Kept(vec![])),
-            (vec![deny(1, 5), allow(1, 6)], deny(1, 7), Place::Kept(vec![0, 1])),
+            (vec![deny(1, 5)], allow(1, 6), Placement::Kept(vec![])),
+            (vec![deny(1, 5), allow(1, 6)], deny(1, 7), Placement::Kept(vec![0, 1])),
             // A tie is deny, whichever came first.
-            (vec![allow(1, 5)], deny(1, 5), Place::Kept(vec![0])),
-            (vec![deny(1, 5)], allow(1, 5), Place::Older(5)),
+            (vec![allow(1, 5)], deny(1, 5), Placement::Kept(vec![0])),
+            (vec![deny(1, 5)], allow(1, 5), Placement::Older(5)),
             // Another signer may be revoked one day.
-            (vec![allow(1, 5)], allow(2, 4), Place::Kept(vec![])),
+            (vec![allow(1, 5)], allow(2, 4), Placement::Kept(vec![])),
             // The future waits, and takes nobody's place.
-            (vec![allow(1, 5)], deny(1, FUTURE), Place::Kept(vec![])),
-            (vec![deny(1, FUTURE)], allow(1, 5), Place::Kept(vec![])),
-            (vec![deny(1, FUTURE)], allow(1, FUTURE + 1), Place::Older(FUTURE)),
-            (vec![deny(1, FUTURE + 1)], allow(1, FUTURE), Place::Kept(vec![])),
-            (vec![allow(1, FUTURE + 1)], allow(1, FUTURE), Place::Kept(vec![0])),
-            (vec![allow(1, FUTURE)], allow(1, FUTURE + 1), Place::Older(FUTURE)),
+            (vec![allow(1, 5)], deny(1, FUTURE), Placement::Kept(vec![])),
+            (vec![deny(1, FUTURE)], allow(1, 5), Placement::Kept(vec![])),
+            (vec![deny(1, FUTURE)], allow(1, FUTURE + 1), Placement::Older(FUTURE)),
+            (vec![deny(1, FUTURE + 1)], allow(1, FUTURE), Placement::Kept(vec![])),
+            (vec![allow(1, FUTURE + 1)], allow(1, FUTURE), Placement::Kept(vec![0])),
+            (vec![allow(1, FUTURE)], allow(1, FUTURE + 1), Placement::Older(FUTURE)),
             // A denial is not lost behind what is due before it, nor put off by its own repetition.
-            (vec![allow(1, FUTURE)], deny(1, FUTURE + 1), Place::Kept(vec![])),
-            (vec![allow(1, FUTURE), deny(1, FUTURE + 1)], deny(1, FUTURE + 3), Place::Kept(vec![])),
-            (vec![deny(1, FUTURE), deny(1, FUTURE + 1)], deny(1, FUTURE + 2), Place::Kept(vec![1])),
-            (vec![deny(1, FUTURE), deny(1, FUTURE + 2)], deny(1, FUTURE + 1), Place::Older(FUTURE)),
+            (vec![allow(1, FUTURE)], deny(1, FUTURE + 1), Placement::Kept(vec![])),
+            (
+                vec![allow(1, FUTURE), deny(1, FUTURE + 1)],
+                deny(1, FUTURE + 3),
+                Placement::Kept(vec![]),
+            ),
+            (
+                vec![deny(1, FUTURE), deny(1, FUTURE + 1)],
+                deny(1, FUTURE + 2),
+                Placement::Kept(vec![1]),
+            ),
+            (
+                vec![deny(1, FUTURE), deny(1, FUTURE + 2)],
+                deny(1, FUTURE + 1),
+                Placement::Older(FUTURE),
+            ),
             (
                 vec![allow(1, FUTURE), deny(1, FUTURE + 1)],
                 allow(1, FUTURE + 2),
-                Place::Older(FUTURE),
+                Placement::Older(FUTURE),
             ),
-            (vec![allow(1, FUTURE)], deny(1, FUTURE), Place::Kept(vec![0])),
-            (vec![deny(1, FUTURE)], allow(1, FUTURE), Place::Older(FUTURE)),
-            (vec![allow(1, 5)], word(1, None, Effect::Deny), Place::Kept(vec![])),
+            (vec![allow(1, FUTURE)], deny(1, FUTURE), Placement::Kept(vec![0])),
+            (vec![deny(1, FUTURE)], allow(1, FUTURE), Placement::Older(FUTURE)),
+            (vec![allow(1, 5)], stated(1, None, Effect::Deny), Placement::Kept(vec![])),
         ] {
             assert_eq!(place(&kept, &new, NOW), expected, "{kept:?} {new:?}");
         }
-        assert_eq!(place(&[allow(1, 5)], &deny(1, FUTURE), None), Place::Kept(vec![0]));
+        assert_eq!(place(&[allow(1, 5)], &deny(1, FUTURE), None), Placement::Kept(vec![0]));
         assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], NOW), 5);
         assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], None), FUTURE);
     }
@@ -239,25 +263,31 @@ mod tests {
         facts.judge(1, 0)
     }
 
-    /// What goes of these, on the word of 0, the Master. 1 is a Backup by it, and 2 and 3 are by 1.
-    fn goes(revoked: bool, kept: &[Word], new: Word) -> Option<usize> {
+    /// What goes of these, on the statement of 0, the Master. 1 is a Backup by it, and 2 and 3 are by 1.
+    fn goes(revoked: bool, kept: &[KeptStatement], new: KeptStatement) -> Option<usize> {
         let judgement = judgement(revoked);
-        let hashed = |word: &Word| Word { signer: signer(word.signer[0]), ..*word };
+        let hashed = |statement: &KeptStatement| KeptStatement {
+            signer: signer(statement.signer[0]),
+            ..*statement
+        };
         let kept: Vec<_> = kept.iter().map(hashed).collect();
-        dispensable(&kept, &hashed(&new), &[77; 32], &judgement)
+        evictable(&kept, &hashed(&new), &[77; 32], &judgement)
     }
 
     #[test]
-    fn room_is_made() {
-        let revocation = |signer| word(signer, None, Effect::Deny);
+    fn eviction_follows_standing_depth_and_age() {
+        let revocation = |signer| stated(signer, None, Effect::Deny);
         // The Master's own Key, revoked from below.
         let judgement = judgement(false);
         let (own, theft) = (allow(0, 1), revocation(1));
-        let hashed = |word: Word| Word { signer: signer(word.signer[0]), ..word };
+        let hashed = |statement: KeptStatement| KeptStatement {
+            signer: signer(statement.signer[0]),
+            ..statement
+        };
         let kept = [hashed(own)];
         let access = Key::new(9).public().hash();
-        assert_eq!(dispensable(&kept, &hashed(theft), &access, &judgement), None);
-        assert_eq!(dispensable(&kept, &hashed(theft), &[77; 32], &judgement), Some(0));
+        assert_eq!(evictable(&kept, &hashed(theft), &access, &judgement), None);
+        assert_eq!(evictable(&kept, &hashed(theft), &[77; 32], &judgement), Some(0));
         let kept = [revocation(1), deny(1, 3), allow(2, 7), allow(3, 5), deny(3, 1)];
         for (what, revoked, kept, new, expected) in [
             ("shuts out: what lets in goes first", false, &kept[..], deny(1, 9), Some(3)),
@@ -282,25 +312,25 @@ mod tests {
         }
     }
 
-    fn any_word() -> impl Strategy<Value = Word> {
+    fn any_statement() -> impl Strategy<Value = KeptStatement> {
         (0..3u8, proptest::option::of(prop_oneof![0..6u64, FUTURE..FUTURE + 3]), any::<bool>())
             .prop_map(|(signer, version, allows)| match version {
                 Some(version) if allows => allow(signer, version),
-                version => word(signer, version, Effect::Deny),
+                version => stated(signer, version, Effect::Deny),
             })
     }
 
     proptest! {
         /// Whatever arrives, little is kept of each signer, and nothing that counted is outdone by something older.
         #[test]
-        fn little_is_kept_and_nothing_comes_back(words in proptest::collection::vec(any_word(), 0..40)) {
-            let mut kept: Vec<Word> = Vec::new();
-            for new in words {
-                let counting = |kept: &[Word], signer| newest(
-                    kept.iter().filter(|w| w.signer == signer && !waits(w, NOW)).map(|w| w.said),
+        fn few_statements_are_kept_and_old_ones_never_return(statements in proptest::collection::vec(any_statement(), 0..40)) {
+            let mut kept: Vec<KeptStatement> = Vec::new();
+            for new in statements {
+                let counting = |kept: &[KeptStatement], signer| newest(
+                    kept.iter().filter(|w| w.signer == signer && !waits(w, NOW)).map(|w| w.content),
                 );
                 let before = counting(&kept, new.signer);
-                if let Place::Kept(displaced) = place(&kept, &new, NOW) {
+                if let Placement::Kept(displaced) = place(&kept, &new, NOW) {
                     let mut at = 0;
                     kept.retain(|_| { at += 1; !displaced.contains(&(at - 1)) });
                     kept.push(new);

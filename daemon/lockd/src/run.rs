@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     files::{self, Readers, Writers},
     identity::Identity,
-    inbox::{self, Dropped, Watch},
+    inbox::{self, DirectoryEvent, Watch},
     joining,
     link::LockLink,
     membership::{CHAIN, Membership},
@@ -33,11 +33,11 @@ const BATCH: usize = 256;
 const QUEUE: usize = 64;
 
 /// What can happen.
-enum Event {
-    Dropped(Dropped),
-    Link(u64, connection::Event),
+enum ServiceEvent {
+    Inbox(DirectoryEvent),
+    Link(u64, connection::LinkEvent),
     /// The inbox is not watched any more.
-    Deaf(Error),
+    WatchEnded(Error),
 }
 
 /// Serves until it is ended from outside.
@@ -47,23 +47,23 @@ enum Event {
 pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     wait_for_family(state, &config)?;
     let service = Service::open(state, config)?;
-    joining::compare(service.config(), service.gate().membership());
+    joining::warn_if_other_family(service.config(), service.gate().membership());
     let lock = service.gate().identity().public().id();
     let (send, events) = mpsc::sync_channel(QUEUE);
     watch(&service.inbox(), send.clone())?;
     let link = service.config().link.as_ref();
     let link = link.map(|link| LockLink::prepare(link, state, service.gate())).transpose()?;
-    let (retry, reconnect, is_deaf) = (Retry::default(), false, false);
-    let mut running = Running { service, link, send, retry, reconnect, is_deaf };
+    let (retry, reconnect, watch_ended) = (Retry::default(), false, false);
+    let mut running = Running { service, link, send, retry, reconnect, watch_ended };
     running.connect()?;
     tracing::info!(%lock, "ready");
-    running.all_waiting();
+    running.take_all_files();
     loop {
         running.settle();
         let event = next(&events, running.wait());
         let is_quiet = event.is_none();
         for event in event.into_iter().chain(events.try_iter().take(BATCH)) {
-            running.hear(event);
+            running.handle(event);
         }
         // Events may come without an end, and take longer than until then.
         if is_quiet || running.retry.is_due(Instant::now()) {
@@ -76,12 +76,12 @@ pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
 struct Running {
     service: Service,
     link: Option<LockLink>,
-    send: SyncSender<Event>,
+    send: SyncSender<ServiceEvent>,
     retry: Retry,
     /// Whether a grant from the link was lost for lack of room.
     reconnect: bool,
     /// Whether nothing tells of what is dropped: until it is watched again it is only looked at with each try.
-    is_deaf: bool,
+    watch_ended: bool,
 }
 
 impl Running {
@@ -90,28 +90,30 @@ impl Running {
         let send = self.send.clone();
         link.connect(move |generation, event| {
             // Nobody listens any more only when the process ends.
-            let _ = send.send(Event::Link(generation, event));
+            let _ = send.send(ServiceEvent::Link(generation, event));
         })?;
-        self.service.link(false);
+        self.service.set_link_up(false);
         Ok(())
     }
 
-    fn hear(&mut self, event: Event) {
+    fn handle(&mut self, event: ServiceEvent) {
         let done = match (event, &mut self.link) {
-            (Event::Dropped(Dropped::File(name)), _) => self.service.take_dropped(&name),
-            (Event::Dropped(Dropped::Many), _) => return self.all_waiting(),
-            (Event::Deaf(error), _) => {
-                self.is_deaf = true;
+            (ServiceEvent::Inbox(DirectoryEvent::File(name)), _) => {
+                self.service.take_dropped(&name)
+            }
+            (ServiceEvent::Inbox(DirectoryEvent::Overflow), _) => return self.take_all_files(),
+            (ServiceEvent::WatchEnded(error), _) => {
+                self.watch_ended = true;
                 Err(error)
             }
-            (Event::Link(generation, event), Some(link)) => {
-                let done = link.hear(generation, event, &mut self.service);
+            (ServiceEvent::Link(generation, event), Some(link)) => {
+                let done = link.handle_event(generation, event, &mut self.service);
                 self.reconnect |= done.is_err();
                 done
             }
-            (Event::Link(..), None) => Ok(()),
+            (ServiceEvent::Link(..), None) => Ok(()),
         };
-        self.note(done);
+        self.retry_if_failed(done);
     }
 
     fn settle(&mut self) {
@@ -120,48 +122,48 @@ impl Running {
                 if let Some(link) = &self.link {
                     link.send(answers);
                 }
-                self.retry.went_well();
+                self.retry.succeeded();
             }
             Err(problem) => {
                 tracing::error!("{problem}");
-                self.retry.again(Instant::now());
+                self.retry.schedule(Instant::now());
             }
         }
     }
 
     /// Some time has passed.
     fn try_again(&mut self) {
-        self.retry.trying();
+        self.retry.start_try();
         if self.reconnect {
             let done = self.connect();
             self.reconnect = done.is_err();
-            self.note(done);
+            self.retry_if_failed(done);
         }
-        if self.is_deaf {
+        if self.watch_ended {
             let done = watch(&self.service.inbox(), self.send.clone());
-            self.is_deaf = done.is_err();
-            self.note(done);
+            self.watch_ended = done.is_err();
+            self.retry_if_failed(done);
         }
-        self.all_waiting();
+        self.take_all_files();
     }
 
-    fn all_waiting(&mut self) {
+    fn take_all_files(&mut self) {
         let inbox = self.service.inbox();
-        match inbox::waiting(&inbox).map_err(Error::file(&inbox)) {
+        match inbox::complete_files(&inbox).map_err(Error::file(&inbox)) {
             Ok(names) => {
                 for name in names {
                     let done = self.service.take_dropped(&name);
-                    self.note(done);
+                    self.retry_if_failed(done);
                 }
             }
-            Err(error) => self.note(Err(error)),
+            Err(error) => self.retry_if_failed(Err(error)),
         }
     }
 
-    fn note(&mut self, done: Result<(), Error>) {
+    fn retry_if_failed(&mut self, done: Result<(), Error>) {
         if let Err(error) = done {
             tracing::error!("{error}; it will be tried again");
-            self.retry.again(Instant::now());
+            self.retry.schedule(Instant::now());
         }
     }
 
@@ -176,7 +178,7 @@ impl Running {
 }
 
 /// The next event; none when the time is over.
-fn next(events: &Receiver<Event>, wait: Option<Duration>) -> Option<Event> {
+fn next(events: &Receiver<ServiceEvent>, wait: Option<Duration>) -> Option<ServiceEvent> {
     // Nobody hangs up: `Running` could send, too.
     match wait {
         Some(wait) => events.recv_timeout(wait).ok(),
@@ -184,14 +186,14 @@ fn next(events: &Receiver<Event>, wait: Option<Duration>) -> Option<Event> {
     }
 }
 
-fn watch(inbox: &Path, send: SyncSender<Event>) -> Result<(), Error> {
+fn watch(inbox: &Path, send: SyncSender<ServiceEvent>) -> Result<(), Error> {
     let watch = Watch::start(inbox).map_err(Error::file(inbox))?;
     let thread = thread::Builder::new().name("inbox".into());
     let inbox = inbox.to_owned();
     let run = move || {
-        if let Err(error) = watch.run(|dropped| send.send(Event::Dropped(dropped)).is_ok()) {
+        if let Err(error) = watch.run(|dropped| send.send(ServiceEvent::Inbox(dropped)).is_ok()) {
             // Nobody listens any more only when the process ends.
-            let _ = send.send(Event::Deaf(Error::file(&inbox)(error)));
+            let _ = send.send(ServiceEvent::WatchEnded(Error::file(&inbox)(error)));
         }
     };
     thread.spawn(run).map(drop).map_err(|error| Error::System(error.to_string()))
@@ -200,8 +202,8 @@ fn watch(inbox: &Path, send: SyncSender<Event>) -> Result<(), Error> {
 /// Until somebody claims this Lock, or its certificate comes over the link, there is nothing to do but to have a request
 /// ready.
 fn wait_for_family(state: &Path, config: &Config) -> Result<(), Error> {
-    files::directory(state, Readers::Everybody).map_err(Error::file(state))?;
-    files::clear(state, Writers::Others);
+    files::create_directory(state, Readers::Everybody).map_err(Error::file(state))?;
+    files::remove_leftovers(state, Writers::Others);
     let identity = Identity::load_or_create(state)?;
     let request = state.join(REQUEST);
     files::replace(&request, identity.request()?.as_bytes(), Readers::Everybody)
@@ -212,6 +214,6 @@ fn wait_for_family(state: &Path, config: &Config) -> Result<(), Error> {
     }
     tracing::info!("{}", Error::Unclaimed);
     let _until_then = joining::start(config, state, identity.public())?;
-    let unclaimed = |dropped| !matches!(dropped, Dropped::File(name) if name == CHAIN);
+    let unclaimed = |dropped| !matches!(dropped, DirectoryEvent::File(name) if name == CHAIN);
     watch.run(unclaimed).map_err(Error::file(state))
 }

@@ -20,15 +20,15 @@ use crate::{
     error::{Error, Refusal},
     exclusive::exclusive,
     files::{self, Readers, Writers},
-    gate::{Gate, Limits, Taken},
+    gate::{Accepted, Gate, Limits},
     hook::{self, HookError},
     identity::Identity,
-    in_flight::{InFlight, Sent},
-    inbox::Found,
-    lived::{Lived, SAVE},
+    in_flight::{InFlight, SentConfirmation},
+    inbox::InboxFile,
     membership::Membership,
     outbox::{CONFIRMATION, OUTBOX, Outbox, REFUSED, answer_name},
     outputs, store,
+    uptime::{SAVE_EVERY_MS, Uptime},
 };
 
 /// Grants are dropped here, by name.
@@ -48,7 +48,7 @@ pub enum Origin {
 
 /// A confirmation that goes out by the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct OutgoingConfirmation {
     /// To be given to [`Service::published`].
     pub number: u64,
     /// The Key.
@@ -59,7 +59,7 @@ pub struct Answer {
 
 /// Why what is known is not in force yet. It is tried again.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum SettleError {
     /// A file could not be written: the old lists stay in force.
     #[error("{0}; the old lists stay in force, nothing is confirmed, and it will be tried again")]
     Files(#[from] Error),
@@ -73,14 +73,14 @@ pub struct Service {
     state: PathBuf,
     config: Config,
     gate: Gate,
-    lived: Lived,
+    uptime: Uptime,
     outbox: Outbox,
     /// Whether a list may not be on the disk as it is read.
-    lists_due: bool,
+    rewrite_lists: bool,
     /// Whether lists were written that no hook was run for.
     hook_due: bool,
     /// Statements that somebody waits for an answer on: Key and digest.
-    asked: BTreeMap<(Hash, Hash), Vec<Origin>>,
+    requested: BTreeMap<(Hash, Hash), Vec<Origin>>,
     /// Whether there is a link at all, and whether it is there now.
     link: Option<bool>,
     /// Answers that the broker has not taken yet.
@@ -98,28 +98,28 @@ impl Service {
         let identity = Identity::load_or_create(state)?;
         let membership = Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
         let inbox = state.join(INBOX);
-        files::directory(&inbox, Readers::Owner).map_err(Error::file(&inbox))?;
+        files::create_directory(&inbox, Readers::Owner).map_err(Error::file(&inbox))?;
         let outbox = Outbox::open(state)?;
-        files::clear(&inbox, Writers::Others);
+        files::remove_leftovers(&inbox, Writers::Others);
         for own in [OUTBOX, outputs::DIRECTORY, store::DIRECTORY] {
-            files::clear(&state.join(own), Writers::Nobody);
+            files::remove_leftovers(&state.join(own), Writers::Nobody);
         }
         let limits =
             Limits { max_keys: config.max_keys, revoke_delay: config.revoke_delay_days * 86_400 };
-        let mut lived = Lived::open(state);
-        let now = Now { unix: clock::unix_millis(), lived: lived.now() };
+        let mut uptime = Uptime::open(state);
+        let now = Now { unix: clock::unix_millis(), uptime: uptime.now() };
         let gate = Gate::open(state, identity, membership, limits, now)?;
-        lived.at_least(gate.lived());
+        uptime.raise_to(gate.uptime());
         Ok(Self {
             state: state.to_owned(),
             config,
             gate,
-            lived,
+            uptime,
             outbox,
-            lists_due: false,
+            rewrite_lists: false,
             // What the host knows after a start is unknown.
             hook_due: true,
-            asked: BTreeMap::new(),
+            requested: BTreeMap::new(),
             link: None,
             in_flight: InFlight::default(),
             _lock: lock,
@@ -136,11 +136,15 @@ impl Service {
         &self.config
     }
 
-    /// Says whether the link is there. From the first call on, what was not answered before goes out there.
-    pub fn link(&mut self, up: bool) {
+    /// Says whether the link is there. From the first call on, what was not confirmed before goes out there.
+    pub fn set_link_up(&mut self, up: bool) {
         self.link = Some(up);
-        for sent in self.in_flight.lost() {
-            ask(&mut self.asked, (sent.key, sent.statement), Origin::Link { retained: false });
+        for sent in self.in_flight.take_all() {
+            add_requester(
+                &mut self.requested,
+                (sent.key, sent.statement),
+                Origin::Link { retained: false },
+            );
         }
     }
 
@@ -149,16 +153,17 @@ impl Service {
     /// # Errors
     /// That cannot be saved; the answer will go out once more.
     pub fn published(&mut self, number: u64) -> Result<(), Error> {
-        let Some(Sent { key, statement, effect }) = self.in_flight.arrived(number) else {
+        let Some(SentConfirmation { key, statement, effect }) = self.in_flight.acknowledged(number)
+        else {
             return Ok(());
         };
-        let is_another = self.gate.does(&key, self.now().unix) != effect;
-        if is_another && self.gate.is_unanswered(&key, &statement) {
+        let is_another = self.gate.effect_on(&key, self.now().unix) != effect;
+        if is_another && self.gate.is_unconfirmed(&key, &statement) {
             // A delay has ended since: that is still to be said. Where the statement is no word any more, another one's is.
-            ask(&mut self.asked, (key, statement), Origin::Link { retained: false });
+            add_requester(&mut self.requested, (key, statement), Origin::Link { retained: false });
             return Ok(());
         }
-        self.gate.answered(&key, &statement)
+        self.gate.set_confirmed(&key, &statement)
     }
 
     /// The directory that grants are dropped into.
@@ -170,14 +175,14 @@ impl Service {
     ///
     /// # Errors
     /// Why it changes nothing.
-    pub fn take(&mut self, grant: &[u8], origin: Origin) -> Result<Taken, Refusal> {
+    pub fn take(&mut self, grant: &[u8], origin: Origin) -> Result<Accepted, Refusal> {
         let taken = self.gate.take(grant, self.now())?;
         let name = Id::of_hash(&taken.key);
         tracing::info!(key = %name, known = taken.known, parked = taken.parked, "grant taken");
         let pair = (taken.key, taken.digest);
         let nobody_asks = taken.known && origin == Origin::Link { retained: true };
-        if !nobody_asks || self.gate.is_unanswered(&pair.0, &pair.1) {
-            ask(&mut self.asked, pair, origin);
+        if !nobody_asks || self.gate.is_unconfirmed(&pair.0, &pair.1) {
+            add_requester(&mut self.requested, pair, origin);
         }
         Ok(taken)
     }
@@ -196,18 +201,18 @@ impl Service {
         Ok(taken)
     }
 
-    /// Takes a file from the inbox and removes it; one stays that could not be saved, or not be answered.
+    /// Takes a file from the inbox and removes it; one stays that could not be saved, or not be confirmed.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn take_dropped(&mut self, name: &OsStr) -> Result<(), Error> {
         let path = self.inbox().join(name);
         let answer_name = answer_name(name);
-        let mut found = Found::at(path.clone());
+        let mut found = InboxFile::at(path.clone());
         let taken = match found.read(MAX_GRANT) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             // Not for what is in it: it may be a revocation.
-            Err(error) if is_passing(&error) => return Err(Error::file(&path)(error)),
+            Err(error) if is_transient(&error) => return Err(Error::file(&path)(error)),
             Err(error) => Err(Refusal::Unreadable(error)),
             Ok(grant) => self.take(grant, Origin::File(answer_name.clone())),
         };
@@ -226,66 +231,66 @@ impl Service {
     /// Puts what is known in force, and confirms it: lists, hook, then answers. Answers for the link are returned.
     ///
     /// # Errors
-    /// A [`Problem`]: call it again later.
-    pub fn settle(&mut self) -> Result<Vec<Answer>, Problem> {
+    /// A [`SettleError`]: call it again later.
+    pub fn settle(&mut self) -> Result<Vec<OutgoingConfirmation>, SettleError> {
         let now = self.now();
         self.gate.judge(now);
         if self.gate.is_delayed() {
-            self.lived.save()?;
+            self.uptime.save()?;
         }
         let now = now.unix;
         // Where that fails, some are written and some are not, and no hook was run for those that are.
-        let anew = std::mem::replace(&mut self.lists_due, true);
-        self.hook_due |= anew;
-        self.hook_due |= outputs::write(&self.gate, &self.state, now, anew)?;
-        self.lists_due = false;
+        let rewrite_all = std::mem::replace(&mut self.rewrite_lists, true);
+        self.hook_due |= rewrite_all;
+        self.hook_due |= outputs::write(&self.gate, &self.state, now, rewrite_all)?;
+        self.rewrite_lists = false;
         if self.hook_due {
             let lists = outputs::directory(&self.state);
             hook::run(&self.config.hook, self.config.hook_seconds, &lists)?;
             self.hook_due = false;
         }
         let in_flight = self.in_flight.pairs();
-        for pair in self.gate.unanswered(now) {
+        for pair in self.gate.unconfirmed(now) {
             if !in_flight.contains(&pair) {
-                self.asked.entry(pair).or_default();
+                self.requested.entry(pair).or_default();
             }
         }
         let (mut answers, mut failed) = (Vec::new(), None);
-        for (pair, origins) in std::mem::take(&mut self.asked) {
-            match self.answer(pair, &origins, now) {
+        for (pair, origins) in std::mem::take(&mut self.requested) {
+            match self.confirm(pair, &origins, now) {
                 Ok(answer) => answers.extend(answer),
                 Err(error) => {
-                    self.asked.insert(pair, origins);
+                    self.requested.insert(pair, origins);
                     failed.get_or_insert(error);
                 }
             }
         }
         match failed {
-            // What goes out by the link is asked for once more.
+            // What goes out by the link is requested for once more.
             Some(error) => {
-                self.link.into_iter().for_each(|up| self.link(up));
+                self.link.into_iter().for_each(|up| self.set_link_up(up));
                 Err(error.into())
             }
             None => Ok(answers),
         }
     }
 
-    /// Answers everybody who asked about a statement; what goes out by the link is returned.
-    fn answer(
+    /// Answers everybody who requested about a statement; what goes out by the link is returned.
+    fn confirm(
         &mut self,
         (key, statement): (Hash, Hash),
         origins: &[Origin],
         now: u64,
-    ) -> Result<Option<Answer>, Error> {
+    ) -> Result<Option<OutgoingConfirmation>, Error> {
         if self.gate.is_parked(&key, &statement, now) {
-            // It will be answered when its time has come.
+            // It will be confirmed when its time has come.
             return Ok(None);
         }
-        let effect = self.gate.does(&key, now);
+        let effect = self.gate.effect_on(&key, now);
         let confirmation = self.gate.confirm(&key, statement, now)?;
         let id = Id::of_hash(&key);
         let mut names = Vec::new();
-        // Who asked before this start is not known any more.
+        // Who requested before this start is not known any more.
         let mut by_link = origins.is_empty();
         for origin in origins {
             match origin {
@@ -301,46 +306,50 @@ impl Service {
         }
         match self.link {
             // The next one, once the broker has taken this one, says what is so then.
-            Some(true) if by_link && !self.in_flight.has(&key) => {
-                let number = self.in_flight.add(Sent { key, statement, effect });
-                Ok(Some(Answer { number, key: id, confirmation }))
+            Some(true) if by_link && !self.in_flight.contains(&key) => {
+                let number = self.in_flight.add(SentConfirmation { key, statement, effect });
+                Ok(Some(OutgoingConfirmation { number, key: id, confirmation }))
             }
             Some(_) if by_link => {
                 let wait = Origin::Link { retained: false };
-                self.asked.insert((key, statement), vec![wait]);
+                self.requested.insert((key, statement), vec![wait]);
                 Ok(None)
             }
-            _ => self.gate.answered(&key, &statement).map(|()| None),
+            _ => self.gate.set_confirmed(&key, &statement).map(|()| None),
         }
     }
 
-    /// How many answers are owed to those who asked.
-    pub fn owed(&self) -> usize {
-        self.asked.values().map(|origins| origins.len().max(1)).sum()
+    /// How many answers are owed to those who requested.
+    pub fn pending_confirmations(&self) -> usize {
+        self.requested.values().map(|origins| origins.len().max(1)).sum()
     }
 
     /// When something changes by itself, in Unix milliseconds.
     pub fn next_change(&self) -> Option<u64> {
         let now = self.now();
         // That this Lock goes on living is noted now and then.
-        let save = self.gate.is_delayed().then(|| now.unix.saturating_add(SAVE));
+        let save = self.gate.is_delayed().then(|| now.unix.saturating_add(SAVE_EVERY_MS));
         self.gate.next_change(now).into_iter().chain(save).min()
     }
 
     fn now(&self) -> Now {
-        Now { unix: clock::unix_millis(), lived: self.lived.now() }
+        Now { unix: clock::unix_millis(), uptime: self.uptime.now() }
     }
 }
 
 /// Whether a file could not be read for a reason that has nothing to do with it, and passes.
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
     Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 
-/// Somebody waits for an answer. Whoever asks again gets one: while nothing can be answered, a broker may ask without end.
-fn ask(asked: &mut BTreeMap<(Hash, Hash), Vec<Origin>>, pair: (Hash, Hash), origin: Origin) {
-    let origins = asked.entry(pair).or_default();
+/// Somebody waits for an answer. Whoever asks again gets one: while nothing can be confirmed, a broker may ask without end.
+fn add_requester(
+    requested: &mut BTreeMap<(Hash, Hash), Vec<Origin>>,
+    pair: (Hash, Hash),
+    origin: Origin,
+) {
+    let origins = requested.entry(pair).or_default();
     if !origins.contains(&origin) {
         origins.push(origin);
     }

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_in_and_where() {
+    fn authorized_keys_line_depends_on_account_and_key() {
         let list = format!("SHA256:aa ecdsa AAAA {ID}\nSHA256:bb ecdsa BBBB {}\n", "f".repeat(32));
         let accounts = [
             account("all", None, "restrict,pty"),

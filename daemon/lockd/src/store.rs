@@ -30,7 +30,7 @@ impl Store {
     /// The operating system refuses.
     pub fn open(state: &Path) -> Result<Self, Error> {
         let directory = state.join(DIRECTORY);
-        files::directory(&directory, Readers::Owner).map_err(Error::file(&directory))?;
+        files::create_directory(&directory, Readers::Owner).map_err(Error::file(&directory))?;
         Ok(Self { directory })
     }
 

@@ -17,7 +17,7 @@ use keywright_proto::link::{self, MAX_PACKET, Topic, station_subscriptions};
 use sha2::{Digest, Sha256};
 
 use self::{
-    connection::{Connection, Event, Settings},
+    connection::{Connection, LinkEvent, Settings},
     refusals::Refusals,
     room::{Noted, QUEUE, Room},
     stations::{FIRST_NUMBER, Stations},
@@ -77,7 +77,7 @@ pub fn start(
     });
     // Both end with the process.
     let connection = Connection::start(settings, move |event| match event {
-        Event::Up | Event::Down => {
+        LinkEvent::Up | LinkEvent::Down => {
             let _ = to_stations.send(stations::Event::Link(event.clone()));
             let _ = to_room.send(room::Event::Link(event));
         }
@@ -104,13 +104,13 @@ pub fn start(
     Ok(())
 }
 
-fn is_of_stations(event: &Event) -> bool {
+fn is_of_stations(event: &LinkEvent) -> bool {
     match event {
-        Event::Published(number) => *number >= FIRST_NUMBER,
-        Event::Message { topic, .. } => {
+        LinkEvent::Published(number) => *number >= FIRST_NUMBER,
+        LinkEvent::Message { topic, .. } => {
             matches!(Topic::parse(topic), Some(Topic::Here { .. } | Topic::Piece { .. }))
         }
-        Event::Up | Event::Down => false,
+        LinkEvent::Up | LinkEvent::Down => false,
     }
 }
 

@@ -51,7 +51,7 @@ const PAGE: u32 = 100;
 const RETRY: Duration = Duration::from_secs(60);
 /// What the room is told.
 pub(super) enum Event {
-    Link(connection::Event),
+    Link(connection::LinkEvent),
     /// Statements are new; which, is noted.
     Changed,
 }
@@ -228,22 +228,22 @@ impl Room {
         }
     }
 
-    fn hear(&mut self, event: connection::Event) -> Result<(), Error> {
+    fn hear(&mut self, event: connection::LinkEvent) -> Result<(), Error> {
         match event {
-            connection::Event::Up => {
+            connection::LinkEvent::Up => {
                 self.forget();
                 self.up = true;
                 self.want_all()?;
             }
-            connection::Event::Down => {
+            connection::LinkEvent::Down => {
                 self.forget();
                 self.up = false;
             }
-            connection::Event::Published(number) => {
+            connection::LinkEvent::Published(number) => {
                 self.in_flight.remove(&number);
                 self.chains.published(number);
             }
-            connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
+            connection::LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
                 Some(Topic::OwnCertificate { lock }) => self.papers(lock, payload)?,

@@ -47,7 +47,7 @@ const MOST_HEARD: usize = 64;
 
 /// What this thread is told.
 pub(super) enum Event {
-    Link(connection::Event),
+    Link(connection::LinkEvent),
     /// Something that is exchanged was committed; that is noted, too.
     Changed,
 }
@@ -167,7 +167,7 @@ impl Stations {
     fn try_again(&mut self) {
         let Some(failed) = self.again.due() else { return };
         for family in failed.unheard.intersection(&self.families) {
-            self.connection.listen(family_subscription(*family));
+            self.connection.subscribe(family_subscription(*family));
         }
         self.to_say.extend(failed.unsaid.intersection(&self.wanted));
         if failed.unjoined {
@@ -175,24 +175,24 @@ impl Stations {
         }
     }
 
-    fn hear(&mut self, event: connection::Event) -> Result<(), Error> {
+    fn hear(&mut self, event: connection::LinkEvent) -> Result<(), Error> {
         match event {
-            connection::Event::Up => {
+            connection::LinkEvent::Up => {
                 self.forget();
                 self.up = true;
                 self.join()
             }
-            connection::Event::Down => {
+            connection::LinkEvent::Down => {
                 self.forget();
                 self.up = false;
                 Ok(())
             }
-            connection::Event::Published(number) => {
+            connection::LinkEvent::Published(number) => {
                 self.in_flight.remove(&number);
                 self.behind.published(number);
                 Ok(())
             }
-            connection::Event::Message { topic, payload, .. } => match Topic::parse(&topic) {
+            connection::LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Here { family, station }) => {
                     let is_ours = self.families.contains(&family);
                     // An empty one is taken away: that station does not exist any more.
@@ -247,7 +247,7 @@ impl Stations {
         })?;
         for (family, _) in families {
             if self.families.insert(family) {
-                self.connection.listen(family_subscription(family));
+                self.connection.subscribe(family_subscription(family));
                 self.publish(Topic::Here { family, station: self.own }, HERE.to_vec());
             }
         }

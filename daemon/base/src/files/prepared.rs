@@ -56,17 +56,17 @@ fn own(directory: &Path, name: &str) -> PathBuf {
 
 impl Prepared {
     /// Where it is until then.
-    pub fn aside(&self) -> &Path {
+    pub fn temporary_path(&self) -> &Path {
         &self.new
     }
 
     /// Takes the other's place; the directory is still to be forced to the disk.
-    pub fn put(self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
         fs::rename(&self.new, &self.path)
     }
 
     /// Takes the place if nobody has it, and answers whether it did; the directory is still to be forced to the disk.
-    pub fn put_first(self) -> io::Result<bool> {
+    pub fn commit_if_absent(self) -> io::Result<bool> {
         let put = match renameat_with(CWD, &self.new, CWD, &self.path, RenameFlags::NOREPLACE) {
             // Not every file system can.
             Err(Errno::INVAL | Errno::NOSYS) => self.link(),
@@ -89,7 +89,7 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // What stays is for `clear`.
+        // What stays is for `remove_leftovers`.
         let _ = fs::remove_file(&self.new);
     }
 }
@@ -123,7 +123,7 @@ pub enum Writers {
 
 /// Removes what processes have left that ended while they wrote, at a power cut say. Nobody comes upon these names again,
 /// so they would take their room for good.
-pub fn clear(directory: &Path, writers: Writers) {
+pub fn remove_leftovers(directory: &Path, writers: Writers) {
     // What cannot be removed takes room, and does no other harm.
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_the_same_file_at_once_writes_it_whole() {
+    fn concurrent_writers_leave_a_whole_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("chain.pem");
         for _ in 0..100 {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_that_make_a_file_at_once_one_does() {
+    fn one_of_several_concurrent_creators_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         for round in 0..100 {
             let path = dir.path().join(round.to_string());
@@ -208,7 +208,7 @@ mod tests {
 
     /// As on a file system that cannot tell whether it would replace.
     #[test]
-    fn where_it_has_to_be_a_link_a_watcher_hears_of_it() {
+    fn watcher_is_notified_when_a_hard_link_replaces_the_rename() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("chain.pem");
         // What a Lock's inbox listens to.
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_dead_have_left_goes_and_nothing_else() {
+    fn only_leftovers_of_ended_processes_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let mut child = process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
@@ -242,11 +242,11 @@ mod tests {
             fs::write(dir.path().join(name), "x").unwrap();
         }
         let there = |name: &str| dir.path().join(name).exists();
-        clear(dir.path(), Writers::Others);
+        remove_leftovers(dir.path(), Writers::Others);
         assert!(left.iter().all(|name| !there(name)));
         assert!(alive.iter().all(|name| there(name)) && others.iter().all(|name| there(name)));
-        clear(dir.path(), Writers::Nobody);
+        remove_leftovers(dir.path(), Writers::Nobody);
         assert!(alive.iter().all(|name| !there(name)) && others.iter().all(|name| there(name)));
-        clear(&dir.path().join("none"), Writers::Nobody);
+        remove_leftovers(&dir.path().join("none"), Writers::Nobody);
     }
 }

@@ -41,11 +41,11 @@ impl Gate {
         // A CA that nobody here has heard of may stand by its certificate, which comes along.
         let mut facts = self.facts.clone();
         facts.learn_chain(new.chain());
-        let judgement = facts.judge(self.limits.revoke_delay, now.lived / 1_000);
-        if !new.counts(&judgement) {
+        let judgement = facts.judge(self.limits.revoke_delay, now.uptime / 1_000);
+        if !new.is_effective(&judgement) {
             return no("a CA that leads to it was revoked");
         }
-        if self.membership.counts(&judgement) && !new.is_newer_than(&self.membership) {
+        if self.membership.is_effective(&judgement) && !new.is_newer_than(&self.membership) {
             return no("it is older than the one that this Lock has");
         }
         new.save(state).map_err(super::not_saved)?;

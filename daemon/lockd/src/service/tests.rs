@@ -45,13 +45,13 @@ fn say_all(service: &mut Service, key: Id) -> Vec<Effect> {
 }
 
 #[test]
-fn what_changes_while_an_answer_is_on_its_way_is_said_too() {
+fn effect_changed_during_publication_is_confirmed_again() {
     let (ca, backup) = (Ca::at_depth(1), Ca::at_depth(2));
     let (master, bob) = (Key::new(40), Key::new(30));
     let dir = tempfile::tempdir().unwrap();
     claim(dir.path(), &ca);
     let mut service = Service::open(dir.path(), Config::default()).unwrap();
-    service.link(true);
+    service.set_link_up(true);
     let access = ca.issue(&master, Role::Master, &[9]);
     let everywhere = [leaf(Target::All, Effect::Allow)];
     take(&mut service, &ca.grant(&master, Some(1), &everywhere, 0, &access));
@@ -63,19 +63,21 @@ fn what_changes_while_an_answer_is_on_its_way_is_said_too() {
     let here = [leaf(Target::Lock(service.gate.identity().public().hash()), Effect::Allow)];
     take(&mut service, &ca.grant(&bob, Some(5), &here, 0, &[]));
     let on_its_way = service.settle().unwrap();
-    let [Answer { number, key, .. }] = on_its_way[..] else { panic!("{on_its_way:?}") };
+    let [OutgoingConfirmation { number, key, .. }] = on_its_way[..] else {
+        panic!("{on_its_way:?}")
+    };
     assert_eq!(key, id);
     // The Master that had allowed it is out from now on.
-    let now = service.lived.now();
-    service.lived.at_least(now + DELAY);
+    let now = service.uptime.now();
+    service.uptime.raise_to(now + DELAY);
     assert_eq!(say_all(&mut service, id), [], "one of each Key is on its way");
     service.published(number).unwrap();
     assert_eq!(say_all(&mut service, id), [Effect::Deny]);
-    assert_eq!(service.owed(), 0);
+    assert_eq!(service.pending_confirmations(), 0);
 }
 
 #[test]
-fn what_a_sudden_end_has_left_is_removed() {
+fn leftover_temporary_files_are_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     claim(dir.path(), &Ca::at_depth(1));
     let mut child = Command::new("true").spawn().unwrap();

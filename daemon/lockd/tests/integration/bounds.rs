@@ -19,16 +19,16 @@ fn replay(service: &mut Service, grant: &[u8]) -> usize {
 }
 
 #[test]
-fn a_question_that_is_repeated_has_one_answer_on_its_way() {
+fn replayed_grant_has_one_confirmation_in_flight() {
     let (ca, bob, eve) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::of(&ca);
     let mut service = lock.service();
-    service.link(true);
+    service.set_link_up(true);
     let grant = lock.grant(&ca, &bob, 5, Allow);
     take(&mut service, &grant).unwrap();
     let first = service.settle().unwrap().remove(0);
     let more: usize = (0..REPLAYS).map(|_| replay(&mut service, &grant)).sum();
-    assert_eq!((more, service.owed()), (0, 1));
+    assert_eq!((more, service.pending_confirmations()), (0, 1));
     // Another Key's is not held up.
     assert_eq!(replay(&mut service, &lock.grant(&ca, &eve, 5, Allow)), 1);
     // A newer statement of the same Key waits, and says what is so when its turn has come.
@@ -45,37 +45,37 @@ fn a_question_that_is_repeated_has_one_answer_on_its_way() {
         }
     }
     assert_eq!(last.unwrap().newest_version, 6);
-    assert_eq!(service.owed(), 0);
-    // Once the broker has it, it may be asked for again.
+    assert_eq!(service.pending_confirmations(), 0);
+    // Once the broker has it, it may be requested for again.
     assert_eq!(replay(&mut service, &denial), 1);
     // And what may be lost goes out anew with the next connection, once.
-    service.link(false);
+    service.set_link_up(false);
     assert!((0..REPLAYS).all(|_| replay(&mut service, &denial) == 0));
-    service.link(true);
+    service.set_link_up(true);
     assert_eq!(service.settle().unwrap().len(), 2);
-    assert_eq!(service.owed(), 0);
+    assert_eq!(service.pending_confirmations(), 0);
 }
 
 #[test]
-fn questions_while_the_hook_fails_are_one_question() {
+fn replays_while_the_hook_fails_are_confirmed_once() {
     let (ca, bob) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let gate = lock.dir.path().join("gate");
     let config: Config =
         toml::from_str(&format!("hook = ['test', '-e', '{}']", gate.display())).unwrap();
     let mut service = lock.service_with(config);
-    service.link(true);
+    service.set_link_up(true);
     let grant = lock.grant(&ca, &bob, 5, Allow);
     for _ in 0..REPLAYS {
         take(&mut service, &grant).unwrap();
     }
     assert!(service.settle().is_err());
-    service.link(false);
-    service.link(true);
+    service.set_link_up(false);
+    service.set_link_up(true);
     for _ in 0..REPLAYS {
         take(&mut service, &grant).unwrap();
     }
-    assert_eq!(service.owed(), 1);
+    assert_eq!(service.pending_confirmations(), 1);
     fs::write(gate, "").unwrap();
     assert_eq!(service.settle().unwrap().len(), 1);
 }

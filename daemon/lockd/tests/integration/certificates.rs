@@ -10,7 +10,7 @@ use std::{
 use der::{Any, Decode, Encode};
 use keywright_base::clock::unix_millis;
 use keywright_bus_tests::broker::Broker;
-use keywright_lockd::inbox::Dropped;
+use keywright_lockd::inbox::DirectoryEvent;
 use keywright_proto::{
     Certificate, Confirmation,
     Effect::{Allow, Deny},
@@ -43,7 +43,7 @@ fn revoke(master: &Ca, backup: &Ca, access: &Key) -> Vec<u8> {
 }
 
 #[test]
-fn a_newer_certificate_is_taken_and_nothing_else() {
+fn only_a_newer_certificate_of_this_lock_is_taken() {
     let master = Ca::master(Key::new(1));
     let (backup, other) = (master.backup(Key::new(2), 0x82), master.backup(Key::new(3), 0x83));
     let lock = Lock::of(&backup);
@@ -105,7 +105,7 @@ fn a_newer_certificate_is_taken_and_nothing_else() {
 }
 
 #[test]
-fn what_a_revoked_backup_certified_gives_way_and_never_comes_back() {
+fn certificate_by_a_revoked_backup_is_replaced_for_good() {
     let master = Ca::master(Key::new(1));
     let (backup, access) = (master.backup(Key::new(2), 0x82), Key::new(40));
     let below = backup.backup(Key::new(3), 0x83);
@@ -131,7 +131,7 @@ fn what_a_revoked_backup_certified_gives_way_and_never_comes_back() {
 }
 
 #[test]
-fn a_new_chain_is_shown_by_servers_and_at_the_broker() {
+fn new_chain_is_used_by_servers_and_at_the_broker() {
     let master = Ca::master(Key::new(1));
     let (backup, access) = (master.backup(Key::new(2), 0x82), Key::new(40));
     let lock = Lock::of(&backup);
@@ -154,7 +154,7 @@ fn a_new_chain_is_shown_by_servers_and_at_the_broker() {
     }
     station.publish(topic(Id::from_bytes([3; 16])), pem_of(&anew).as_bytes());
     station.publish(topic(lock.key.id()), pem_of(&anew).as_bytes());
-    while from.recv_timeout(LIMIT).unwrap() != Dropped::File("chain.pem".into()) {}
+    while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("chain.pem".into()) {}
     assert_eq!(chain_on_disk(&lock.state()), pem_of(&anew));
     // It is in force as any change is: no list is another one, and the hook has run before the next answer.
     station.kept.clear();
@@ -239,7 +239,7 @@ impl Drop for Newcomer {
 }
 
 #[test]
-fn a_lock_without_a_family_takes_the_one_that_its_administrator_has_named() {
+fn unclaimed_lock_joins_the_configured_family_over_the_link() {
     let (master, thief) = (Ca::master(Key::new(1)), Ca::master(Key::new(77)));
     let mut lock = Newcomer::new();
     let broker = Broker::start(lock.dir.path(), &pem_of(&master.chain));
@@ -269,11 +269,11 @@ fn a_lock_without_a_family_takes_the_one_that_its_administrator_has_named() {
     for text in &hostile {
         station.publish(topic(id), text.as_bytes());
     }
-    // It answers nothing to these. It is asked what it makes of them by the one after them.
+    // It answers nothing to these. It is requested what it makes of them by the one after them.
     assert_eq!(chain_on_disk(&lock.state()), "");
     let from = watch(&lock.state());
     station.publish(topic(id), good.as_bytes());
-    while from.recv_timeout(LIMIT).unwrap() != Dropped::File("chain.pem".into()) {}
+    while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("chain.pem".into()) {}
     assert_eq!(chain_on_disk(&lock.state()), good);
     // From here on it is a Lock as any other: with its own certificate, and it hears of Keys.
     let (bob, leaf) = (Key::new(30), [common::leaf(Target::Lock(lock.key.hash()), Allow)]);
@@ -298,7 +298,7 @@ fn a_lock_without_a_family_takes_the_one_that_its_administrator_has_named() {
 
 /// Each of these would take the family of whoever is at the broker.
 #[test]
-fn without_a_name_no_family_is_taken_from_a_broker() {
+fn unclaimed_lock_without_a_configured_family_joins_none() {
     let master = Ca::master(Key::new(1));
     let mut lock = Newcomer::new();
     let broker = Broker::start(lock.dir.path(), &pem_of(&master.chain));
@@ -310,7 +310,7 @@ fn without_a_name_no_family_is_taken_from_a_broker() {
     let from = watch(&lock.state());
     for (family, with_certificate) in [("", true), (&*named, false), (&*other, true)] {
         lock.start(&broker, family, with_certificate);
-        while from.recv_timeout(LIMIT).unwrap() != Dropped::File("request.pem".into()) {}
+        while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("request.pem".into()) {}
         if family == other {
             station.until(Topic::Presence { lock: lock.key.id() }, |said| said == b"online");
         }
@@ -319,7 +319,7 @@ fn without_a_name_no_family_is_taken_from_a_broker() {
         let (theirs, own) = (Ca::master(Key::new(50)), lock.key.clone());
         let by_hand = pem_of(&certify_at(&theirs, &own, MADE, 1));
         done(run(&lock.state(), &["claim", "-"], by_hand.as_bytes()));
-        while from.recv_timeout(LIMIT).unwrap() != Dropped::File("lockd.lock".into()) {}
+        while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("lockd.lock".into()) {}
         assert_eq!(chain_on_disk(&lock.state()), by_hand);
         lock.stop();
         for name in ["chain.pem", "lockd.lock"] {

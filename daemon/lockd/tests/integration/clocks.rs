@@ -85,7 +85,7 @@ impl Told {
 }
 
 const fn at(unix: u64) -> Now {
-    Now { unix, lived: 0 }
+    Now { unix, uptime: 0 }
 }
 
 proptest! {
@@ -95,7 +95,7 @@ proptest! {
     /// whoever knows all that was signed is the last word: at once where no clock was ahead, at the latest when that time
     /// has come, and for good.
     #[test]
-    fn old_words_do_not_come_back_and_denials_stay(steps in prop::collection::vec(step(), 1..30)) {
+    fn older_statements_never_return_and_denials_stay(steps in prop::collection::vec(step(), 1..30)) {
         let (ca, key) = (Ca::at_depth(1), Key::new(30));
         let hash = key.public().hash();
         let mut lock = Told::new(&ca);
@@ -117,7 +117,7 @@ proptest! {
                 }
                 Step::Tell(_) => {}
             }
-            prop_assert_eq!(lock.gate.does(&hash, NOW), lock.expected(NOW));
+            prop_assert_eq!(lock.gate.effect_on(&hash, NOW), lock.expected(NOW));
         }
         let all = signed.iter().map(|said| said.0).max();
         let last = next_version(all, NOW).unwrap();
@@ -130,7 +130,7 @@ proptest! {
         // Until then nobody is let in whom the newest word whose time has come keeps out.
         for now in lock.heard.iter().map(|(version, _)| due_at(*version)) {
             if lock.expected(now) == Deny {
-                prop_assert_eq!(lock.gate.does(&hash, now), Deny, "{} of {:?}", now, lock.heard);
+                prop_assert_eq!(lock.gate.effect_on(&hash, now), Deny, "{} of {:?}", now, lock.heard);
             }
         }
         // Whatever else arrives late, and in whatever order.
@@ -138,7 +138,7 @@ proptest! {
             lock.hear(&ca, &key, *said, NOW);
         }
         for now in [due, due + 1, due + YEAR, due + 3 * YEAR] {
-            prop_assert_eq!(lock.gate.does(&hash, now), Deny, "{} of {:?}", last, signed);
+            prop_assert_eq!(lock.gate.effect_on(&hash, now), Deny, "{} of {:?}", last, signed);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Delayed {
 
     fn admits(&mut self, now: Now) -> bool {
         self.gate.judge(now);
-        self.gate.does(&self.master.public().hash(), now.unix) == Effect::Allow
+        self.gate.effect_on(&self.master.public().hash(), now.unix) == Effect::Allow
     }
 
     fn restart(self, now: Now) -> Self {
@@ -60,7 +60,7 @@ impl Delayed {
 }
 
 #[test]
-fn a_clock_that_is_set_ends_no_delay() {
+fn setting_the_clock_ends_no_delay() {
     for (what, first, then) in [
         ("no battery", 0, NOW),
         ("a year behind", NOW - YEAR, NOW),
@@ -68,7 +68,7 @@ fn a_clock_that_is_set_ends_no_delay() {
         ("right", NOW, NOW),
         ("a thief who says what time it is", NOW, NOW + 99 * YEAR),
     ] {
-        let at = |unix, lived| Now { unix, lived };
+        let at = |unix, uptime| Now { unix, uptime };
         let mut lock = Delayed::hears(at(first, 5_000));
         assert!(lock.admits(at(first, 5_000)), "{what}");
         assert!(lock.admits(at(then, 6_000)), "{what}");
@@ -83,39 +83,39 @@ fn a_clock_that_is_set_ends_no_delay() {
 
 /// A new certificate of the Lock's own has it judge anew: by the same time.
 #[test]
-fn a_certificate_that_comes_ends_no_delay() {
-    let now = Now { unix: NOW, lived: 5_000 };
+fn new_certificate_ends_no_delay() {
+    let now = Now { unix: NOW, uptime: 5_000 };
     let mut lock = Delayed::hears(now);
     let newer =
         common::certify_at(&Ca::at_depth(1), &lock.lock.key, common::VALIDITY.not_before + 1, 9);
     let text = common::pem_of(&newer);
     assert!(lock.gate.take_chain(&lock.lock.state(), text.as_bytes(), now).unwrap());
-    assert_eq!(lock.gate.does(&lock.master.public().hash(), now.unix), Effect::Allow);
+    assert_eq!(lock.gate.effect_on(&lock.master.public().hash(), now.unix), Effect::Allow);
     assert!(lock.gate.is_delayed());
 }
 
 /// What was lost at a power cut is waited for once more, and not at each start.
 #[test]
-fn a_lock_that_forgot_how_long_it_lived_goes_on_from_what_it_saw() {
-    let at = |lived| Now { unix: NOW, lived };
+fn lost_uptime_continues_from_the_last_statement_seen() {
+    let at = |uptime| Now { unix: NOW, uptime };
     let lock = Delayed::hears(at(3 * DAY));
     let mut lock = lock.restart(at(0));
-    assert_eq!(lock.gate.lived(), 3 * DAY);
+    assert_eq!(lock.gate.uptime(), 3 * DAY);
     assert!(lock.admits(at(3 * DAY + DELAY - 1)));
     assert!(!lock.admits(at(3 * DAY + DELAY)));
 }
 
 /// A record of an earlier time says when by a clock: that is no time of ours, and the delay begins anew, once.
 #[test]
-fn a_time_by_the_clock_is_not_believed() {
+fn clock_time_in_an_old_record_restarts_the_delay() {
     use keywright_lockd::{record::Record, store::Store};
-    let at = |lived| Now { unix: NOW, lived };
+    let at = |uptime| Now { unix: NOW, uptime };
     let lock = Delayed::hears(at(DAY));
     let store = Store::open(&lock.lock.state()).unwrap();
     let hash = lock.master.public().hash();
     let mut record = store.read(&hash).unwrap();
     for entry in &mut record.entries {
-        entry.first_seen = keywright_lockd::record::SOME_TIME;
+        entry.first_seen = keywright_lockd::record::UNKNOWN_TIME;
     }
     store.write(&hash, &record).unwrap();
     let mut lock = lock.restart(at(2 * DAY));
@@ -128,54 +128,54 @@ fn a_time_by_the_clock_is_not_believed() {
 
 /// Nobody asks when the delay is over: whoever waits for it is told.
 #[test]
-fn the_end_of_a_delay_is_confirmed() {
-    let at = |lived| Now { unix: NOW, lived };
+fn end_of_a_delay_is_confirmed() {
+    let at = |uptime| Now { unix: NOW, uptime };
     let mut lock = Delayed::hears(at(5_000));
     let hash = lock.master.public().hash();
-    let unanswered =
-        |gate: &Gate| gate.unanswered(NOW).into_iter().filter(|(key, _)| *key == hash).count();
+    let unconfirmed =
+        |gate: &Gate| gate.unconfirmed(NOW).into_iter().filter(|(key, _)| *key == hash).count();
     // The grant and the revocation, which waits.
-    let all = lock.gate.unanswered(NOW);
+    let all = lock.gate.unconfirmed(NOW);
     for (key, statement) in all {
-        lock.gate.answered(&key, &statement).unwrap();
+        lock.gate.set_confirmed(&key, &statement).unwrap();
     }
     lock.gate.judge(at(5_000 + DELAY - 1));
-    assert_eq!(unanswered(&lock.gate), 0);
+    assert_eq!(unconfirmed(&lock.gate), 0);
     lock.gate.judge(at(5_000 + DELAY));
-    assert_eq!(unanswered(&lock.gate), 2);
-    let all = lock.gate.unanswered(NOW);
+    assert_eq!(unconfirmed(&lock.gate), 2);
+    let all = lock.gate.unconfirmed(NOW);
     for (key, statement) in all {
         let confirmed = lock.gate.confirm(&key, statement, NOW).unwrap();
         let said = keywright_proto::Confirmation::verify(&confirmed, &lock.lock.key).unwrap();
         assert_eq!(said.effect, Effect::Deny);
-        lock.gate.answered(&key, &statement).unwrap();
+        lock.gate.set_confirmed(&key, &statement).unwrap();
     }
     lock.gate.judge(at(5_000 + DELAY + 1));
-    assert_eq!(unanswered(&lock.gate), 0, "once");
+    assert_eq!(unconfirmed(&lock.gate), 0, "once");
     // And once more where it may have ended while nothing ran.
     let lock = lock.restart(at(5_000 + DELAY + 2));
-    assert_eq!(unanswered(&lock.gate), 2);
+    assert_eq!(unconfirmed(&lock.gate), 2);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// Whatever the clock says and however often the Lock starts: the Master is in until the Lock has lived for the delay,
+    /// Whatever the clock says and however often the Lock starts: the Master is in until the Lock has uptime for the delay,
     /// and out from then on.
     #[test]
-    fn only_time_that_passes_ends_a_delay(
+    fn only_uptime_ends_a_delay(
         first in 0..2 * NOW,
         steps in proptest::collection::vec((0..2 * NOW, 0..3 * DAY, any::<bool>()), 1..8),
     ) {
-        let mut lived = DAY;
-        let mut lock = Delayed::hears(Now { unix: first, lived });
+        let mut uptime = DAY;
+        let mut lock = Delayed::hears(Now { unix: first, uptime });
         for (unix, passes, restarts) in steps {
-            lived += passes;
-            let now = Now { unix, lived };
+            uptime += passes;
+            let now = Now { unix, uptime };
             if restarts {
                 lock = lock.restart(now);
             }
-            prop_assert_eq!(lock.admits(now), lived / 1_000 < (DAY + DELAY) / 1_000);
+            prop_assert_eq!(lock.admits(now), uptime / 1_000 < (DAY + DELAY) / 1_000);
         }
     }
 }

@@ -41,7 +41,7 @@ fn limit_files(of: &Running, to: Option<u64>) -> Option<u64> {
 /// The connection is to be made anew, for a grant that could not be saved, and cannot be. It is tried again; what comes
 /// meanwhile by the one that is there is heard.
 #[test]
-fn a_connection_that_cannot_be_made_anew_is_kept() {
+fn connection_is_kept_when_no_new_one_can_be_made() {
     let (ca, bob, eve, carol) = (Ca::at_depth(1), Key::new(30), Key::new(31), Key::new(32));
     let lock = Lock::of(&ca);
     let broker = Broker::start(lock.dir.path(), &pem_of(&ca.chain));

@@ -18,7 +18,7 @@ fn admits(service: &mut Service, lock: &Lock, key: &Key) -> bool {
 }
 
 #[test]
-fn a_lock_is_claimed_once() {
+fn lock_is_claimed_once() {
     let (ours, theirs) = (Ca::at_depth(1), Ca::master(Key::new(77)));
     let lock = Lock::of(&ours);
     let before = lock.everything();
@@ -44,7 +44,7 @@ fn a_lock_is_claimed_once() {
 }
 
 #[test]
-fn an_allow_and_a_deny_are_put_in_force_and_confirmed() {
+fn allow_and_deny_are_enforced_and_confirmed() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let said = done(lock.apply("bob.grant", &lock.grant(&ca, &sub, 5, Allow)));
@@ -69,7 +69,7 @@ fn an_allow_and_a_deny_are_put_in_force_and_confirmed() {
 }
 
 #[test]
-fn bad_grants_are_refused_and_nothing_changes() {
+fn bad_grant_is_refused_and_changes_nothing() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let (by_sub, other) =
@@ -129,7 +129,7 @@ fn bad_grants_are_refused_and_nothing_changes() {
 }
 
 #[test]
-fn a_flipped_bit_anywhere_is_refused() {
+fn grant_with_any_flipped_bit_is_refused() {
     let (ca, sub) = (Ca::at_depth(2), Key::new(30));
     let lock = Lock::of(&ca);
     let mut service = lock.service();
@@ -145,7 +145,7 @@ fn a_flipped_bit_anywhere_is_refused() {
 }
 
 #[test]
-fn a_revoked_backup_lets_nobody_in() {
+fn grant_of_a_revoked_backup_admits_nobody() {
     let (master, backup) = (Ca::at_depth(1), Ca::at_depth(2));
     let (sub, backup_key) = (Key::new(30), Key::new(31));
     let lock = Lock::of(&master);
@@ -176,7 +176,7 @@ fn a_revoked_backup_lets_nobody_in() {
 }
 
 #[test]
-fn the_future_waits() {
+fn statement_from_the_future_is_parked() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let mut service = lock.service();
@@ -193,7 +193,7 @@ fn the_future_waits() {
 }
 
 #[test]
-fn a_revocation_is_final_and_an_old_statement_never_comes_back() {
+fn revocation_is_final_and_older_statements_are_refused() {
     let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::of(&ca);
     let old = lock.grant(&ca, &other, 5, Allow);
@@ -209,7 +209,7 @@ fn a_revocation_is_final_and_an_old_statement_never_comes_back() {
 }
 
 #[test]
-fn a_damaged_record_shuts_out_and_is_named() {
+fn damaged_record_denies_its_key_and_is_reported() {
     let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::of(&ca);
     done(lock.apply("a", &lock.grant(&ca, &sub, 5, Allow)));
@@ -230,7 +230,7 @@ fn a_damaged_record_shuts_out_and_is_named() {
 }
 
 #[test]
-fn no_more_keys_than_the_limit_but_always_room_to_shut_out() {
+fn key_limit_leaves_room_for_denials() {
     let ca = Ca::at_depth(1);
     let lock = Lock::of(&ca);
     let mut service = lock.service_with(Config { max_keys: 2, ..Config::default() });
@@ -247,7 +247,7 @@ fn no_more_keys_than_the_limit_but_always_room_to_shut_out() {
 
 /// A thief with a Backup makes CAs of its own, as many as it likes, and lets each say something of a Key.
 #[test]
-fn what_a_thief_says_leaves_room_for_the_master() {
+fn flood_by_a_stolen_backup_leaves_room_for_the_master() {
     let (master, thief) = (Ca::at_depth(1), Ca::at_depth(2));
     let (sub, thiefs, other) = (Key::new(30), Key::new(31), Key::new(32));
     let lock = Lock::of(&master);
@@ -288,7 +288,7 @@ fn what_a_thief_says_leaves_room_for_the_master() {
 }
 
 #[test]
-fn the_certificate_may_come_later_and_is_kept() {
+fn later_certificate_is_added_and_kept() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let statement = ca.grant(&sub, Some(5), &[lock.leaf(Allow)], 0, &[]);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use keywright_bus_tests::{broker::Broker, port};
-use keywright_link::{Connection, Event, Settings};
+use keywright_link::{Connection, LinkEvent, Settings};
 use keywright_lockd::record::Record;
 use keywright_proto::{
     Effect::{Allow, Deny},
@@ -34,7 +34,7 @@ fn admits(lock: &Lock, key: &Key) -> bool {
 }
 
 #[test]
-fn grants_come_and_confirmations_go_also_to_a_lock_that_was_not_there() {
+fn grants_and_confirmations_reach_a_lock_that_was_offline() {
     let (ca, lock, mut broker) = stage();
     let (bob, eve) = (Key::new(30), Key::new(31));
     let mut station = Station::start(&broker);
@@ -62,15 +62,15 @@ fn grants_come_and_confirmations_go_also_to_a_lock_that_was_not_there() {
 
     // The broker dies and comes back, and nobody does anything.
     broker.kill();
-    station.until_event("its end", |event| *event == Event::Down);
+    station.until_event("its end", |event| *event == LinkEvent::Down);
     broker.restart();
-    station.until_event("the link", |event| *event == Event::Up);
+    station.until_event("the link", |event| *event == LinkEvent::Up);
     station.grant(&lock, &eve, &lock.grant(&ca, &eve, 6, Deny));
     station.confirmed(&lock, &eve, Deny, 6);
 }
 
 #[test]
-fn a_broker_that_forgot_everything_is_told_again_when_a_station_asks() {
+fn broker_without_memory_gets_a_confirmation_when_a_grant_is_repeated() {
     let (ca, lock, mut broker) = stage();
     let bob = Key::new(30);
     let _running = linked(&lock, &broker);
@@ -81,7 +81,7 @@ fn a_broker_that_forgot_everything_is_told_again_when_a_station_asks() {
     broker.kill();
     broker.forget();
     broker.restart();
-    station.until_event("the link", |event| *event == Event::Up);
+    station.until_event("the link", |event| *event == LinkEvent::Up);
     station.kept.clear();
     // The Lock is there again. What was kept for it when it came would be nothing new to it.
     station.until(presence(&lock), |said| said == b"online");
@@ -91,7 +91,7 @@ fn a_broker_that_forgot_everything_is_told_again_when_a_station_asks() {
 
 /// Whoever may publish everything at the broker is the broker, as far as a Lock can tell.
 #[test]
-fn what_a_hostile_broker_sends_changes_nothing() {
+fn messages_of_a_hostile_broker_change_nothing() {
     let (ca, lock, broker) = stage();
     let (bob, eve) = (Key::new(30), Key::new(31));
     let _running = linked(&lock, &broker);
@@ -118,7 +118,7 @@ fn what_a_hostile_broker_sends_changes_nothing() {
         station.connection.publish(nowhere.name(), number.to_be_bytes().repeat(100), station.next);
     }
     let last = station.next;
-    station.until_event("the flood's end", |event| *event == Event::Published(last));
+    station.until_event("the flood's end", |event| *event == LinkEvent::Published(last));
     // Swapped: a grant that is right, under another Key's name. What it says is signed, the topic is not.
     station.publish(grant_topic(&lock, &bob), &lock.grant(&ca, &eve, 5, Allow));
     station.confirmed(&lock, &eve, Allow, 5);
@@ -146,7 +146,7 @@ fn what_a_hostile_broker_sends_changes_nothing() {
 
 /// Each Lock is held to its own topics by the broker, so that it learns nothing of the others.
 #[test]
-fn a_lock_hears_nothing_of_another() {
+fn lock_receives_no_messages_of_another_lock() {
     let (ca, lock, broker) = stage();
     let (other, bob) = (Lock::of(&ca), Key::new(30));
     let mut station = Station::start(&broker);
@@ -163,11 +163,11 @@ fn a_lock_hears_nothing_of_another() {
     };
     let (send, heard) = mpsc::channel();
     let curious = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
-    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), Event::Up);
+    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), LinkEvent::Up);
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
     // Its own it does hear, and after the other's.
     station.publish(Topic::Grant { lock: other.key.id(), key: bob.public().id() }, b"own");
-    let Event::Message { payload, .. } = heard.recv_timeout(LIMIT).unwrap() else { panic!() };
+    let LinkEvent::Message { payload, .. } = heard.recv_timeout(LIMIT).unwrap() else { panic!() };
     assert_eq!(payload, b"own");
     // Nor does it speak for another.
     let confirmation = Topic::Confirmation { lock: lock.key.id(), key: bob.public().id() };
@@ -179,7 +179,7 @@ fn a_lock_hears_nothing_of_another() {
 }
 
 #[test]
-fn a_connection_that_nobody_wants_any_more_ends() {
+fn dropped_connection_is_closed() {
     let (_, lock, broker) = stage();
     let mut station = Station::start(&broker);
     let topic = Topic::Presence { lock: lock.key.id() };
@@ -202,7 +202,7 @@ fn a_connection_that_nobody_wants_any_more_ends() {
 
 /// A broker that keeps to no rule: it floods without waiting for anything, and then announces 256 MB.
 #[test]
-fn a_broker_that_breaks_the_protocol_costs_little() {
+fn protocol_violation_by_the_broker_is_cheap() {
     let (ca, lock, broker) = stage();
     let port = port::free();
     let path = |name: &str| broker.ca().with_file_name(name).to_str().unwrap().to_owned();

@@ -154,7 +154,7 @@ fn is_enforced_when_confirmed(hook: &str, master: &Ca, lock: &Lock, nginx: &Ngin
 }
 
 #[test]
-fn nginx_lets_in_whom_the_lock_admits() {
+fn nginx_admits_the_keys_that_the_lock_admits() {
     let (master, lock, nginx) = stage();
     let hook = format!(
         "hook = ['env', 'KEYWRIGHT_NGINX_STAMP={}', '{SCRIPT}', 'reload', '{}']",
@@ -166,7 +166,7 @@ fn nginx_lets_in_whom_the_lock_admits() {
 
 /// As the packages do it: somebody else may signal nginx, and does when a file has changed.
 #[test]
-fn the_hook_waits_for_somebody_else_who_reloads_nginx() {
+fn hook_waits_until_another_program_has_reloaded_nginx() {
     let (master, lock, nginx) = stage();
     let changes = common::watch(&lock.state().join("lists"));
     let mut first = reload(&lock);
@@ -185,7 +185,7 @@ fn the_hook_waits_for_somebody_else_who_reloads_nginx() {
 }
 
 #[test]
-fn what_is_not_in_force_is_not_said_to_be() {
+fn nothing_is_confirmed_before_nginx_enforces_it() {
     let (_, lock, nginx) = stage();
     let ends = |command: &mut Command| {
         let output = command.env("KEYWRIGHT_NGINX_SECONDS", "1").output().unwrap();

@@ -15,7 +15,7 @@ use keywright_proto::{
 use crate::common::{self, Ca, Key, Lock, PROGRAM, pem_of, refused, run};
 
 #[test]
-fn what_is_dropped_is_answered() {
+fn grant_in_the_inbox_is_answered() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let running = lock.start("");
@@ -30,17 +30,17 @@ fn what_is_dropped_is_answered() {
     assert_eq!(lock.list("ssh_keys"), "");
     // An answer is written before what it is about goes.
     let begun = Instant::now();
-    while common::waiting(&lock) > 0 {
-        assert!(begun.elapsed() < common::LIMIT, "what was answered stays");
+    while common::files_in_inbox(&lock) > 0 {
+        assert!(begun.elapsed() < common::LIMIT, "what was confirmed stays");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn what_was_taken_is_answered_after_a_sudden_end() {
+fn accepted_grant_is_confirmed_after_a_crash() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
-    // Taken, and ended before anything was put in force.
+    // Accepted, and ended before anything was put in force.
     common::take(&mut lock.service(), &lock.grant(&ca, &sub, 5, Allow)).unwrap();
     let running = lock.start("");
     let id = sub.public().id().to_string();
@@ -55,7 +55,7 @@ fn what_was_taken_is_answered_after_a_sudden_end() {
 }
 
 #[test]
-fn an_unclaimed_lock_waits_for_its_family() {
+fn unclaimed_service_waits_for_a_claim() {
     let dir = tempfile::TempDir::new().unwrap();
     let state = dir.path().join("state");
     fs::create_dir(&state).unwrap();
@@ -69,7 +69,7 @@ fn an_unclaimed_lock_waits_for_its_family() {
         .unwrap();
     let until = |name: &str| loop {
         let found = made.recv_timeout(common::LIMIT).unwrap();
-        if found == keywright_lockd::inbox::Dropped::File(name.into()) {
+        if found == keywright_lockd::inbox::DirectoryEvent::File(name.into()) {
             break;
         }
     };
@@ -85,7 +85,7 @@ fn an_unclaimed_lock_waits_for_its_family() {
 }
 
 #[test]
-fn nothing_is_confirmed_before_the_hook_has_done_its_work() {
+fn nothing_is_confirmed_before_the_hook_succeeds() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let (gate, ran) = (lock.dir.path().join("gate"), lock.dir.path().join("ran"));
@@ -111,7 +111,7 @@ fn nothing_is_confirmed_before_the_hook_has_done_its_work() {
 
 /// What could not be saved is tried again, also where something else goes well meanwhile and takes longer than until then.
 #[test]
-fn what_could_not_be_saved_is_tried_again() {
+fn grant_that_could_not_be_saved_is_retried() {
     let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::of(&ca);
     // There can be no record of this Key until the hook has run for another one, which takes longer than the first wait.
@@ -128,12 +128,12 @@ fn what_could_not_be_saved_is_tried_again() {
     fs::write(lock.state().join("inbox/first"), lock.grant(&ca, &sub, 5, Deny)).unwrap();
     running.drop_grant("other", &lock.grant(&ca, &other, 5, Allow)).unwrap();
     running.answer("first").unwrap();
-    assert_eq!(common::waiting(&lock), 0);
+    assert_eq!(common::files_in_inbox(&lock), 0);
 }
 
 /// The directory is another one, and nothing tells of it but the end of the watch.
 #[test]
-fn an_inbox_that_was_removed_is_watched_again_when_there_is_one() {
+fn recreated_inbox_is_watched_again() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let running = lock.start("");
@@ -149,7 +149,7 @@ fn an_inbox_that_was_removed_is_watched_again_when_there_is_one() {
 
 /// Each takes the place of the one before, which is just being judged.
 #[test]
-fn of_files_of_one_name_the_last_one_is_judged() {
+fn last_file_of_one_name_is_judged() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let running = lock.start("");
@@ -170,11 +170,11 @@ fn of_files_of_one_name_the_last_one_is_judged() {
     }
 }
 
-/// A state directory on a file system of its own that is full: run again by [`a_full_disk_changes_nothing`] in a mount
+/// A state directory on a file system of its own that is full: run again by [`full_disk_changes_nothing`] in a mount
 /// namespace.
 #[test]
-#[ignore = "wants a mount namespace; run by a_full_disk_changes_nothing"]
-fn on_a_small_disk() {
+#[ignore = "wants a mount namespace; run by full_disk_changes_nothing"]
+fn full_disk_in_a_mount_namespace() {
     let disk = tempfile::TempDir::new_in("/mnt").unwrap();
     let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::in_directory(disk, &ca);
@@ -220,10 +220,10 @@ fn on_a_small_disk() {
 }
 
 #[test]
-fn a_full_disk_changes_nothing() {
+fn full_disk_changes_nothing() {
     let test = std::env::current_exe().unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=256k none /mnt && exec '{}' --ignored --exact service::on_a_small_disk",
+        "mount -t tmpfs -o size=256k none /mnt && exec '{}' --ignored --exact service::full_disk_in_a_mount_namespace",
         test.display()
     );
     let output = Command::new("unshare")

@@ -74,7 +74,7 @@ impl Sshd {
 }
 
 #[test]
-fn sshd_lets_in_whom_the_lock_admits() {
+fn sshd_admits_the_keys_that_the_lock_admits() {
     if !root() {
         return;
     }

@@ -13,7 +13,7 @@ use keywright_bus_tests::{
     client::assert_refused,
     pins::{self, PIN},
 };
-use keywright_link::{Connection, Event, Settings};
+use keywright_link::{Connection, LinkEvent, Settings};
 use keywright_proto::{
     Confirmation, Effect, Id,
     link::{MAX_PACKET, ONLINE, Topic},
@@ -23,7 +23,7 @@ const FLOOD: u32 = 2_000;
 
 struct Attacker {
     connection: Connection,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<LinkEvent>,
     published: u64,
 }
 
@@ -44,7 +44,7 @@ impl Attacker {
         };
         let (send, events) = mpsc::channel();
         let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
-        assert_eq!(events.recv_timeout(LIMIT).unwrap(), Event::Up);
+        assert_eq!(events.recv_timeout(LIMIT).unwrap(), LinkEvent::Up);
         Self { connection, events, published: 0 }
     }
 
@@ -55,7 +55,7 @@ impl Attacker {
 
     /// Waits until the broker has all of it.
     fn flush(&self) {
-        while self.events.recv_timeout(LIMIT).unwrap() != Event::Published(self.published) {}
+        while self.events.recv_timeout(LIMIT).unwrap() != LinkEvent::Published(self.published) {}
     }
 }
 

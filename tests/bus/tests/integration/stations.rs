@@ -17,7 +17,7 @@ use keywright_bus_tests::{
     lockd::Lockd,
     pins::{self, PIN},
 };
-use keywright_link::{Connection, Event, Settings};
+use keywright_link::{Connection, LinkEvent, Settings};
 use keywright_proto::{
     Id, SignedObjects, link,
     link::{HERE, MAX_PACKET, Topic},
@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 /// Somebody at the broker who hears and says what stations do: the broker itself, as far as they can tell.
 struct Listener {
     connection: Connection,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<LinkEvent>,
     numbers: u64,
     /// The pieces that stations said meanwhile, by who said them.
     heard: Vec<(Id, Topic)>,
@@ -59,7 +59,7 @@ impl Listener {
         };
         let (send, events) = mpsc::channel();
         let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
-        assert_eq!(events.recv_timeout(LIMIT).unwrap(), Event::Up);
+        assert_eq!(events.recv_timeout(LIMIT).unwrap(), LinkEvent::Up);
         Self { connection, events, numbers: 0, heard: Vec::new(), gone: Vec::new() }
     }
 
@@ -70,12 +70,12 @@ impl Listener {
 
     /// Says it all and waits until the broker has it.
     fn flush(&mut self) {
-        while self.next(LIMIT).unwrap() != Event::Published(self.numbers) {}
+        while self.next(LIMIT).unwrap() != LinkEvent::Published(self.numbers) {}
     }
 
-    fn next(&mut self, patience: Duration) -> Option<Event> {
+    fn next(&mut self, patience: Duration) -> Option<LinkEvent> {
         let event = self.events.recv_timeout(patience).ok()?;
-        if let Event::Message { topic, payload, retained: false } = &event
+        if let LinkEvent::Message { topic, payload, retained: false } = &event
             && let Some(topic @ Topic::Piece { station, .. }) = Topic::parse(topic)
         {
             if payload.is_empty() {
@@ -390,8 +390,8 @@ async fn locks_cannot_read_station_topics() {
     station.flush();
     loop {
         match spy.next(LIMIT).expect("the grant comes") {
-            Event::Message { topic, .. } if Topic::parse(&topic) == Some(own) => break,
-            Event::Message { topic, .. } => {
+            LinkEvent::Message { topic, .. } if Topic::parse(&topic) == Some(own) => break,
+            LinkEvent::Message { topic, .. } => {
                 let its_own = Topic::parse(&topic);
                 assert!(
                     matches!(its_own, Some(Topic::Grant { lock, .. } | Topic::Chain { lock }) if lock == lock_id),
@@ -404,10 +404,10 @@ async fn locks_cannot_read_station_topics() {
     // Nor is it heard there: the broker refuses.
     let piece = Topic::Piece { family, station: Id::from_bytes([7; 16]), number: 0 };
     spy.say(piece, b"a lie");
-    while !matches!(spy.next(LIMIT).unwrap(), Event::Down | Event::Published(1)) {}
+    while !matches!(spy.next(LIMIT).unwrap(), LinkEvent::Down | LinkEvent::Published(1)) {}
     let end = Topic::Here { family, station: Id::from_bytes([6; 16]) };
     station.say(end, HERE);
-    let is_end = |event| matches!(event, Event::Message { topic, .. } if topic == end.name());
+    let is_end = |event| matches!(event, LinkEvent::Message { topic, .. } if topic == end.name());
     while !is_end(station.next(LIMIT).unwrap()) {}
     assert!(station.heard.iter().all(|(_, topic)| *topic != piece));
 }

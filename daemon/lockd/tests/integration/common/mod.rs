@@ -22,7 +22,7 @@ pub use family::{Ca, Key, NOW, VALIDITY, ders, leaf, signed_anew};
 use keywright_lockd::{
     config::Config,
     error::Error,
-    inbox::{self, Dropped, Watch},
+    inbox::{self, DirectoryEvent, Watch},
     service::{Origin, Service},
 };
 use keywright_proto::{
@@ -207,7 +207,7 @@ pub fn refused(output: Output) -> String {
 }
 
 /// Files that appear in a directory from now on.
-pub fn watch(directory: &Path) -> Receiver<Dropped> {
+pub fn watch(directory: &Path) -> Receiver<DirectoryEvent> {
     let watch = Watch::start(directory).unwrap();
     let (send, files) = mpsc::channel();
     thread::spawn(move || watch.run(|dropped| send.send(dropped).is_ok()));
@@ -217,7 +217,7 @@ pub fn watch(directory: &Path) -> Receiver<Dropped> {
 /// A running `keywright-lockd`; killed when dropped.
 pub struct Running {
     child: Child,
-    answers: Receiver<Dropped>,
+    answers: Receiver<DirectoryEvent>,
     outbox: PathBuf,
     inbox: PathBuf,
 }
@@ -238,10 +238,10 @@ impl Running {
         let refused = OsString::from(format!("{name}.refused"));
         loop {
             match self.answers.recv_timeout(LIMIT).expect("an answer comes") {
-                Dropped::File(found) if found == confirmation => {
+                DirectoryEvent::File(found) if found == confirmation => {
                     return Ok(fs::read(self.outbox.join(found)).unwrap());
                 }
-                Dropped::File(found) if found == refused => {
+                DirectoryEvent::File(found) if found == refused => {
                     return Err(fs::read_to_string(self.outbox.join(found)).unwrap());
                 }
                 _ => {}
@@ -276,8 +276,8 @@ pub fn take(service: &mut Service, grant: &[u8]) -> Result<(), String> {
 }
 
 /// What is in the inbox.
-pub fn waiting(lock: &Lock) -> usize {
-    inbox::waiting(&lock.state().join("inbox")).unwrap().len()
+pub fn files_in_inbox(lock: &Lock) -> usize {
+    inbox::complete_files(&lock.state().join("inbox")).unwrap().len()
 }
 
 /// The revocation of a Master or Backup, with its issuing key.

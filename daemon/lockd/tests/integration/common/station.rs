@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, sync::mpsc};
 
 use keywright_bus_tests::broker::Broker;
-use keywright_link::{Connection, Event, Settings};
+use keywright_link::{Connection, LinkEvent, Settings};
 use keywright_proto::{
     Confirmation, Effect,
     link::{MAX_PACKET, Topic, station_subscriptions},
@@ -14,7 +14,7 @@ use super::{Key, LIMIT, Lock, Running};
 /// A station, or whoever has its rights at the broker.
 pub struct Station {
     pub connection: Connection,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<LinkEvent>,
     /// The last message of each topic.
     pub kept: BTreeMap<String, Vec<u8>>,
     pub next: u64,
@@ -37,16 +37,16 @@ impl Station {
         let (send, events) = mpsc::channel();
         let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
         let mut station = Self { connection, events, kept: BTreeMap::new(), next: 0 };
-        station.until_event("the link", |event| *event == Event::Up);
+        station.until_event("the link", |event| *event == LinkEvent::Up);
         station
     }
 
-    pub fn until_event(&mut self, what: &str, check: impl Fn(&Event) -> bool) {
+    pub fn until_event(&mut self, what: &str, check: impl Fn(&LinkEvent) -> bool) {
         loop {
             let event = self.events.recv_timeout(LIMIT);
             let event = event.unwrap_or_else(|_| panic!("no {what}; kept: {:?}", self.kept.keys()));
             let found = check(&event);
-            if let Event::Message { topic, payload, .. } = event {
+            if let LinkEvent::Message { topic, payload, .. } = event {
                 self.kept.insert(topic, payload);
             }
             if found {
@@ -60,7 +60,7 @@ impl Station {
         self.next += 1;
         let number = self.next;
         self.connection.publish(topic.name(), payload.to_vec(), number);
-        self.until_event("acknowledgement", |event| *event == Event::Published(number));
+        self.until_event("acknowledgement", |event| *event == LinkEvent::Published(number));
     }
 
     pub fn grant(&mut self, lock: &Lock, key: &Key, payload: &[u8]) {
@@ -74,7 +74,7 @@ impl Station {
             return;
         }
         self.until_event(&name, |event| match event {
-            Event::Message { topic, payload, .. } => *topic == name && check(payload),
+            LinkEvent::Message { topic, payload, .. } => *topic == name && check(payload),
             _ => false,
         });
     }

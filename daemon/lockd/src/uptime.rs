@@ -1,4 +1,4 @@
-//! How long this Lock has lived: time that passed while its machine was up, whatever its clock says.
+//! How long this Lock has uptime: time that passed while its machine was up, whatever its clock says.
 //!
 //! Nobody may end the delay of a revocation by setting a clock. A Lock without a battery starts in 1970 and is set years
 //! ahead a minute later; one that was off may have any time. So the delay is counted in what is certain to have passed:
@@ -6,7 +6,7 @@
 //! off is not counted, and the delay ends later for it.
 //!
 //! ```cddl
-//! lived = [1, lived: uint, up: uint]
+//! uptime = [1, uptime: uint, up: uint]
 //! ```
 //! in CBOR, and SHA-256 over that; both in milliseconds. It is written while something waits, now and then: what passed
 //! since is lost at a power cut.
@@ -26,20 +26,20 @@ const FILE: &str = "lived.cbor";
 const VERSION: u8 = 1;
 const LONGEST: usize = 128;
 /// How often it is written while something waits, in milliseconds.
-pub const SAVE: u64 = 3_600_000;
+pub const SAVE_EVERY_MS: u64 = 3_600_000;
 
-/// How long this Lock has lived.
+/// How long this Lock has uptime.
 #[derive(Debug)]
-pub struct Lived {
+pub struct Uptime {
     path: PathBuf,
     /// So much at the time of `up`, the machine's time since its start.
-    lived: u64,
+    uptime: u64,
     up: u64,
     /// What was written last by this process.
     saved: Option<u64>,
 }
 
-impl Lived {
+impl Uptime {
     /// Reads it; what cannot be read is not counted.
     pub fn open(state: &Path) -> Self {
         Self::open_at(state, up())
@@ -48,8 +48,8 @@ impl Lived {
     fn open_at(state: &Path, up: u64) -> Self {
         let path = state.join(FILE);
         let known = files::read(&path, LONGEST).ok().and_then(|bytes| decode(&bytes));
-        let lived = known.map_or(0, |(lived, then)| lived.saturating_add(since(then, up)));
-        Self { path, lived, up, saved: None }
+        let uptime = known.map_or(0, |(uptime, then)| uptime.saturating_add(since(then, up)));
+        Self { path, uptime, up, saved: None }
     }
 
     /// Milliseconds, never less than before.
@@ -58,14 +58,14 @@ impl Lived {
     }
 
     fn at(&self, up: u64) -> u64 {
-        self.lived.saturating_add(up.saturating_sub(self.up))
+        self.uptime.saturating_add(up.saturating_sub(self.up))
     }
 
-    /// It has lived at least as long as this: something was noted then.
-    pub fn at_least(&mut self, lived: u64) {
+    /// It has uptime at least as long as this: something was noted then.
+    pub fn raise_to(&mut self, uptime: u64) {
         let up = up();
-        if self.at(up) < lived {
-            (self.lived, self.up) = (lived, up);
+        if self.at(up) < uptime {
+            (self.uptime, self.up) = (uptime, up);
         }
     }
 
@@ -75,7 +75,7 @@ impl Lived {
     /// The operating system refuses; less is counted after the next start.
     pub fn save(&mut self) -> Result<(), Error> {
         let (up, now) = (up(), self.now());
-        if self.saved.is_some_and(|saved| now < saved.saturating_add(SAVE)) {
+        if self.saved.is_some_and(|saved| now < saved.saturating_add(SAVE_EVERY_MS)) {
             return Ok(());
         }
         files::replace(&self.path, &encode(now, up), Readers::Owner)
@@ -97,13 +97,13 @@ fn up() -> u64 {
     millis.saturating_add(u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000)
 }
 
-fn encode(lived: u64, up: u64) -> Vec<u8> {
+fn encode(uptime: u64, up: u64) -> Vec<u8> {
     let mut e = Encoder::new(Vec::new());
     // Writing to a Vec cannot fail.
     let _ = e
         .array(3)
         .and_then(|e| e.u8(VERSION))
-        .and_then(|e| e.u64(lived))
+        .and_then(|e| e.u64(uptime))
         .and_then(|e| e.u64(up))
         .map(drop);
     let mut bytes = e.into_writer();
@@ -115,8 +115,8 @@ fn encode(lived: u64, up: u64) -> Vec<u8> {
 fn decode(bytes: &[u8]) -> Option<(u64, u64)> {
     let mut d = Decoder::new(bytes);
     (d.array().ok()? == Some(3) && d.u8().ok()? == VERSION).then_some(())?;
-    let (lived, up) = (d.u64().ok()?, d.u64().ok()?);
-    (encode(lived, up) == bytes).then_some((lived, up))
+    let (uptime, up) = (d.u64().ok()?, d.u64().ok()?);
+    (encode(uptime, up) == bytes).then_some((uptime, up))
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_what_was_written_or_nothing() {
+    fn uptime_file_round_trips_and_any_flipped_bit_is_rejected() {
         let bytes = encode(1 << 40, 7);
         assert_eq!(decode(&bytes), Some((1 << 40, 7)));
         for bit in 0..bytes.len() * 8 {
@@ -137,10 +137,10 @@ mod tests {
 
     /// Never more than has passed: a process after the other, and starts of the machine between them.
     #[test]
-    fn no_more_is_counted_than_has_passed() {
+    fn uptime_never_exceeds_the_time_passed() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Lived::open_at(dir.path(), 500).at(700), 200);
-        for (lived, then, up, counted) in [
+        assert_eq!(Uptime::open_at(dir.path(), 500).at(700), 200);
+        for (uptime, then, up, counted) in [
             // The same start of the machine.
             (200, 700, 900, 400),
             (200, 700, 700, 200),
@@ -149,22 +149,22 @@ mod tests {
             (200, 700, 100, 300),
             (u64::MAX, 0, 9, u64::MAX),
         ] {
-            std::fs::write(dir.path().join(FILE), encode(lived, then)).unwrap();
-            assert_eq!(Lived::open_at(dir.path(), up).at(up), counted);
+            std::fs::write(dir.path().join(FILE), encode(uptime, then)).unwrap();
+            assert_eq!(Uptime::open_at(dir.path(), up).at(up), counted);
         }
     }
 
     #[test]
-    fn it_is_written_now_and_then() {
+    fn uptime_is_saved_at_most_once_per_interval() {
         let dir = tempfile::tempdir().unwrap();
-        let mut lived = Lived::open(dir.path());
-        lived.at_least(1 << 40);
-        lived.save().unwrap();
+        let mut uptime = Uptime::open(dir.path());
+        uptime.raise_to(1 << 40);
+        uptime.save().unwrap();
         std::fs::remove_file(dir.path().join(FILE)).unwrap();
-        lived.save().unwrap();
+        uptime.save().unwrap();
         assert!(!dir.path().join(FILE).exists());
-        lived.at_least((1 << 40) + 2 * SAVE);
-        lived.save().unwrap();
-        assert!(Lived::open(dir.path()).now() >= (1 << 40) + 2 * SAVE);
+        uptime.raise_to((1 << 40) + 2 * SAVE_EVERY_MS);
+        uptime.save().unwrap();
+        assert!(Uptime::open(dir.path()).now() >= (1 << 40) + 2 * SAVE_EVERY_MS);
     }
 }
