@@ -1,8 +1,8 @@
-//! How long to wait before something is tried again. No clock and no randomness: the caller has them.
+//! Back-off between retries. No clock and no randomness: the caller passes both.
 
 use std::time::Duration;
 
-/// Waits between tries: the first one, then twice as long each time, up to the longest.
+/// A back-off: each wait is twice as long as the one before, up to a longest one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackOff {
     first: Duration,
@@ -11,33 +11,34 @@ pub struct BackOff {
 }
 
 impl BackOff {
-    /// Before the first wait.
+    /// A back-off that starts with the wait `first`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, current: first }
     }
 
-    /// How long to wait now.
+    /// The present wait.
     pub const fn wait(&self) -> Duration {
         self.current
     }
 
-    /// Makes the next wait longer, because a try was made.
+    /// Doubles the wait, after a failure.
     pub fn lengthen(&mut self) {
         self.current = self.current.saturating_mul(2).min(self.longest);
     }
 
-    /// Begins with the first wait again, because something worked.
+    /// Starts with the first wait again, after a success.
     pub fn reset(&mut self) {
         self.current = self.first;
     }
 
-    /// The wait after this many tries.
+    /// The wait after this many failures.
     pub fn after(&self, tries: u32) -> Duration {
         self.first.saturating_mul(2_u32.saturating_pow(tries)).min(self.longest)
     }
 }
 
-/// From half of this wait to all of it, as `random` says: so that many who wait alike do not come back at the same moment.
+/// A wait between half of `wait` and all of it, chosen by `random`, so that many clients do not retry at the same
+/// moment.
 pub fn jitter(wait: Duration, random: u64) -> Duration {
     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(wait / 2 + random % (wait / 2 + 1))

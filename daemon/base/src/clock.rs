@@ -1,9 +1,9 @@
-//! What time it is.
+//! Wall-clock time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn since_1970() -> Duration {
-    // A clock before 1970 counts as 1970: versions then grow by one each, as the rule for them says.
+    // A clock before 1970 counts as 1970; statement versions then grow by one each.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -1,7 +1,7 @@
 //! Configuration files.
 
-/// Says in one line what is wrong in a configuration file with this `text`, and where: the parser's own message draws the
-/// place over several lines.
+/// A one-line message for an error in a configuration file with this `text`, with its line number. The parser's own
+/// message takes several lines.
 pub fn toml_error_in_one_line(error: &toml::de::Error, text: &str) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;

@@ -1,4 +1,5 @@
-//! Files: read bounded, written whole or not at all.
+//! Reads files up to a limit, and writes them atomically.
+//! || Functions that return `io::Result` fail only as the operating system does, unless they say otherwise.
 
 mod prepared;
 
@@ -38,7 +39,7 @@ impl Readers {
     }
 }
 
-/// Makes a directory where there is none; one that is there keeps its mode.
+/// Creates a directory; one that exists keeps its mode.
 pub fn create_directory(path: &Path, readers: Readers) -> io::Result<()> {
     match fs::DirBuilder::new().mode(readers.directory_mode()).create(path) {
         Ok(()) => give_to_owner_of_parent(path),
@@ -47,36 +48,35 @@ pub fn create_directory(path: &Path, readers: Readers) -> io::Result<()> {
     }
 }
 
-/// What root makes by hand (`claim`, `apply`) has to stay readable for the user that the service runs as: the owner of
-/// the directory.
+/// Gives a file made by root (`claim`, `apply`) to the owner of its directory, so that the service's user can read
+/// it.
 fn give_to_owner_of_parent(path: &Path) -> io::Result<()> {
     let Some(parent) = path.parent().filter(|_| geteuid().is_root()) else { return Ok(()) };
     let owner = fs::metadata(parent)?;
     std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// Replaces a file by one with these bytes: whoever reads it sees the old one or the new one, also after a power cut.
-/// On an error, a full disk among them, the old one stays.
+/// Replaces a file atomically and durably: readers see the old content or the new one, also after a power cut. On an
+/// error, for example a full disk, the old file stays.
 pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     prepare(path, bytes, readers)?.commit()?;
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Makes a file with these bytes where there is none, and answers whether it did; one that is there stays as it is. Either
-/// way there is a whole one, also after a power cut.
+/// Creates a file atomically and durably, and returns true; an existing file stays, and false is returned.
 pub fn create(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<bool> {
     let is_first = prepare(path, bytes, readers)?.commit_if_absent()?;
-    // Whoever was first may not have come to that.
+    // The process that created it may not have synced the directory yet.
     path.parent().map_or(Ok(()), sync_directory)?;
     Ok(is_first)
 }
 
-/// Forces to the disk which files a directory has.
+/// Forces a directory's entries to the disk.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Removes a file, durably; one that is not there is removed.
+/// Removes a file durably. A missing file is no error.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -85,8 +85,9 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads a file of at most `longest` bytes; [`io::ErrorKind::FileTooLarge`] above that, before more is read. Only a
-/// regular file is read, and no symbolic link is followed: what is put in a directory must not make us wait or leave it.
+/// Reads a regular file of at most `longest` bytes. A longer one is [`io::ErrorKind::FileTooLarge`]. Symbolic links
+/// are not followed and pipes are not opened: a file that somebody puts into a directory must not block the program
+/// or lead out of the directory.
 pub fn read(path: &Path, longest: usize) -> io::Result<Vec<u8>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -132,7 +133,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         assert!(read(&link, 1 << 20).is_err());
         assert!(read(dir.path(), 1 << 20).is_err());
-        // A pipe that nobody writes to would be waited for.
+        // Opening a pipe without a writer would block.
         let pipe = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
         assert!(read(&pipe, 10).is_err());

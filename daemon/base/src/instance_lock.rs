@@ -1,16 +1,16 @@
-//! One process at a time uses a directory: a lock on a file in or beside it.
+//! An exclusive lock on a file, so that one process at a time uses a directory.
 
 use std::{
     fs::{File, TryLockError},
     io,
 };
 
-/// The right to use what a lock file stands for. The operating system takes it back with the process, however that ends.
+/// An exclusive lock on a file. The operating system releases it when the process ends.
 #[derive(Debug)]
 pub struct InstanceLock(File);
 
 impl InstanceLock {
-    /// Locks this file; `None` where another process has locked it.
+    /// Locks the file; returns `None` if another process holds the lock.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -25,8 +25,8 @@ impl InstanceLock {
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        // Not left to the closing of the file: a process that is just being started may have it open too.
-        // There is nothing to be done about a failure, and closing releases the lock a moment later.
+        // Unlock now: a child process that is just being started may hold a copy of the descriptor for a moment.
+        // A failure can be ignored: closing the file releases the lock.
         let _ = self.0.unlock();
     }
 }

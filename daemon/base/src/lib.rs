@@ -1,5 +1,5 @@
-//! What keywrightd and keywright-lockd share below everything that is about Keys: where the log goes, the clock, files
-//! that are replaced whole, one process at a time, and waits between tries.
+//! What keywrightd and keywright-lockd share: logging, clock, atomic files, instance lock, and back-off. Nothing here
+//! knows about Keys.
 #![forbid(unsafe_code)]
 
 mod back_off;

@@ -1,13 +1,13 @@
-//! What a configuration says of a broker: its address and how often it is asked whether it is there.
+//! Checks what a configuration says about a broker: its address and the keep-alive time.
 
-/// The host and the port of `host:port`; an IPv6 address stands in brackets.
+/// Splits `host:port`; an IPv6 address stands in brackets.
 pub fn broker_address(broker: &str) -> Option<(String, u16)> {
     let (host, port) = broker.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Some((host.to_owned(), port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
 }
 
-/// Says in one line which of these settings is out of range.
+/// Checks a broker's settings; the error says in one line which one is wrong.
 ///
 /// # Errors
 /// The address is not `host:port`, or the seconds are not from 10 to 3600.

@@ -1,7 +1,7 @@
-//! One connection to a broker: MQTT 5 over TLS with a certificate on both sides, made again and again until it is there.
+//! A connection to an MQTT 5 broker over TLS, with certificates on both sides. It reconnects until it is dropped.
 //!
-//! Every connection starts clean: what is retained at the broker is sent anew, and nothing depends on what a broker
-//! remembers of a session.
+//! Every connection has a clean start: the broker sends its retained messages again, and nothing depends on a session
+//! that the broker remembers.
 
 use std::{
     io,
@@ -21,68 +21,67 @@ use tokio::{
     time::sleep,
 };
 
-/// How many messages are on their way at once, in either direction.
+/// How many messages may be unacknowledged at once, in either direction.
 const IN_FLIGHT: u16 = 16;
-/// How long a connection may take. A broker to which thousands come at once makes them wait: who gives up early comes
-/// again, and makes it worse.
-const CONNECT: Duration = Duration::from_secs(60);
-/// The longest wait before connecting again.
-const LONGEST: Duration = Duration::from_secs(60);
-/// The waits before connecting again. Each is jitter over half its length, so that a broker that comes back is not met by
-/// everybody at once.
-const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(1), LONGEST);
+/// How long connecting may take. A broker that thousands of clients reach at once makes them wait; to give up early
+/// and retry would add to its load.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest wait before reconnecting.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The back-off before reconnecting. Jitter of half the wait keeps clients from reconnecting all at once.
+const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(1), MAX_WAIT);
 
-/// How to connect, and as whom. Certificates and keys are PEM.
+/// How to connect, and with which certificate. Certificates and keys are PEM.
 #[derive(Clone)]
 pub struct Settings {
     /// The broker's host and port.
     pub broker: (String, u16),
-    /// Which authorities may certify the broker.
+    /// The CA certificates that may certify the broker.
     pub ca: Vec<u8>,
-    /// The own certificate with its chain.
+    /// The client certificate with its chain.
     pub certificate: Vec<u8>,
-    /// Its key.
+    /// The client certificate's key.
     pub key: Vec<u8>,
-    /// A name that nobody else has at this broker.
+    /// The MQTT client id, unique at this broker.
     pub client_id: String,
-    /// After how many seconds of silence the broker is asked whether it is there.
+    /// After how many seconds of silence the broker is pinged.
     pub keep_alive: u16,
-    /// Published, retained, when the connection is there, and when it is lost: topic, birth and last will.
+    /// Retained presence messages: topic, payload when connected (birth), payload when lost (last will).
     pub presence: Option<(String, &'static [u8], &'static [u8])>,
-    /// What to listen to.
+    /// The topic filters to subscribe to.
     pub subscriptions: Vec<String>,
-    /// The longest packet, in bytes; a longer one ends the connection.
+    /// The longest packet in bytes; a longer one ends the connection.
     pub max_packet: u32,
 }
 
-/// What happens.
+/// An event of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// The broker is there, and what is retained will come.
+    /// Connected; retained messages follow.
     Up,
-    /// It is not any more. Whatever was given to [`Connection::publish`] and not reported as published is lost.
+    /// Disconnected. A message that was not reported as published may be lost.
     Down,
-    /// A message.
+    /// A message arrived.
     Message {
         /// Its topic.
         topic: String,
         /// Its content.
         payload: Vec<u8>,
-        /// Whether the broker had kept it: it is not new.
+        /// Whether the broker had retained it, so that it may be old.
         retained: bool,
     },
-    /// The broker has taken the message with this number.
+    /// The broker has acknowledged the message with this number.
     Published(u64),
 }
 
-/// A connection, or the wish for one. It ends when this is dropped.
+/// A connection that is made again whenever it is lost. It is closed when this is dropped.
 pub struct Connection {
     outgoing: UnboundedSender<Outgoing>,
-    certificate: Shown,
+    certificate: SharedCertificate,
 }
 
-/// The own certificate with its chain: what the next connection shows.
-type Shown = Arc<Mutex<Vec<u8>>>;
+/// The client certificate with its chain, used by the next connection.
+type SharedCertificate = Arc<Mutex<Vec<u8>>>;
 
 enum Outgoing {
     Publish { topic: String, payload: Vec<u8>, number: u64 },
@@ -90,7 +89,7 @@ enum Outgoing {
 }
 
 impl Connection {
-    /// Starts the thread of a connection. `tell` is called from it and may wait: then nothing more is read.
+    /// Starts the connection's thread. It calls `tell` for each event; while `tell` blocks, nothing more is read.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -99,27 +98,28 @@ impl Connection {
         tell: impl Fn(LinkEvent) + Send + 'static,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (outgoing, wanted) = unbounded_channel();
+        let (outgoing, requests) = unbounded_channel();
         let certificate = Arc::new(Mutex::new(settings.certificate.clone()));
-        let shown = Arc::clone(&certificate);
-        let run = move || runtime.block_on(run(&settings, &shown, wanted, &tell));
+        let shared = Arc::clone(&certificate);
+        let run = move || runtime.block_on(run(&settings, &shared, requests, &tell));
         thread::Builder::new().name("link".into()).spawn(run)?;
         Ok(Self { outgoing, certificate })
     }
 
-    /// Shows another certificate of the same key, from the next time on that the connection is made.
+    /// Sets another client certificate for the same key, used from the next connection on.
     pub fn set_certificate(&self, certificate: Vec<u8>) {
         *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
-    /// Publishes a message that the broker keeps. [`LinkEvent::Published`] tells this number when the broker has it; not
-    /// before is it safe to forget. The caller sees to it that not too many wait.
+    /// Publishes a retained message. [`LinkEvent::Published`] reports its number when the broker has acknowledged it;
+    /// until then it may be lost. The caller limits how many messages wait.
     pub fn publish(&self, topic: String, payload: Vec<u8>, number: u64) {
-        // Where the thread is gone its end was reported, as Down.
+        // If the thread has ended, it has reported `Down`.
         let _ = self.outgoing.send(Outgoing::Publish { topic, payload, number });
     }
 
-    /// Listens to more, until the connection is lost; not to what goes out by itself. What the broker has kept comes first.
+    /// Subscribes to one more filter until the connection is lost. Own messages are not received; retained ones come
+    /// first.
     pub fn subscribe(&self, filter: String) {
         let _ = self.outgoing.send(Outgoing::Listen(filter));
     }
@@ -127,26 +127,26 @@ impl Connection {
 
 async fn run(
     settings: &Settings,
-    shown: &Shown,
-    mut wanted: UnboundedReceiver<Outgoing>,
+    shared: &SharedCertificate,
+    mut requests: UnboundedReceiver<Outgoing>,
     tell: &impl Fn(LinkEvent),
 ) {
     let mut back_off = BACK_OFF;
     loop {
-        let certificate = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let certificate = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (client, mut events) = client(settings, certificate);
         let started = Instant::now();
-        let was_up = connected(settings, &client, &mut events, &mut wanted, tell).await;
+        let was_up = connected(settings, &client, &mut events, &mut requests, tell).await;
         if was_up {
             tell(LinkEvent::Down);
         }
-        // Whoever asked is told by Down to ask again.
-        while wanted.try_recv().is_ok() {}
-        if wanted.is_closed() {
+        // `Down` tells the callers that these messages are lost.
+        while requests.try_recv().is_ok() {}
+        if requests.is_closed() {
             return;
         }
-        // A broker that takes us and throws us out at once is not met again at once.
-        if was_up && started.elapsed() > LONGEST {
+        // Keep the back-off for a broker that accepts a connection and closes it at once.
+        if was_up && started.elapsed() > MAX_WAIT {
             back_off.reset();
         }
         sleep(jitter(back_off.wait(), random())).await;
@@ -156,7 +156,7 @@ async fn run(
 
 fn random() -> u64 {
     let mut random = [0; 8];
-    // Without randomness everybody comes at once: slow, and nothing worse.
+    // Without randomness all clients reconnect at once: slow, but harmless.
     let _ = getrandom::fill(&mut random);
     u64::from_le_bytes(random)
 }
@@ -166,7 +166,7 @@ fn client(settings: &Settings, certificate: Vec<u8>) -> (AsyncClient, EventLoop)
     let mut options = MqttOptions::new(settings.client_id.clone(), (host, port));
     options.set_keep_alive(settings.keep_alive);
     options.set_clean_start(true);
-    options.set_connect_timeout(CONNECT);
+    options.set_connect_timeout(CONNECT_TIMEOUT);
     options.set_receive_maximum(Some(IN_FLIGHT));
     options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
     options.set_max_packet_size(Some(settings.max_packet));
@@ -181,23 +181,23 @@ fn client(settings: &Settings, certificate: Vec<u8>) -> (AsyncClient, EventLoop)
     AsyncClient::builder(options).capacity(usize::from(IN_FLIGHT)).build()
 }
 
-/// Serves one connection until it ends; answers whether it was ever there.
+/// Runs one connection until it ends; returns whether it was ever established.
 async fn connected(
     settings: &Settings,
     client: &AsyncClient,
     events: &mut EventLoop,
-    wanted: &mut UnboundedReceiver<Outgoing>,
+    requests: &mut UnboundedReceiver<Outgoing>,
     tell: &impl Fn(LinkEvent),
 ) -> bool {
     let mut up = false;
     let mut sent = JoinSet::new();
     loop {
-        let room = up && sent.len() < usize::from(IN_FLIGHT);
+        let has_capacity = up && sent.len() < usize::from(IN_FLIGHT);
         tokio::select! {
             event = events.poll() => match event {
                 Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                    if let Err(error) = greet(settings, client) {
-                        tracing::error!("the link cannot be set up: {error}");
+                    if let Err(error) = subscribe_and_announce(settings, client) {
+                        tracing::error!("cannot subscribe at the broker: {error}");
                         return up;
                     }
                     up = true;
@@ -210,15 +210,15 @@ async fn connected(
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(broker = %settings.broker.0, "no link: {error}");
+                    tracing::warn!(broker = %settings.broker.0, "not connected to the broker: {error}");
                     return up;
                 }
             },
-            message = wanted.recv(), if room => {
-                // Nobody wants this connection any more.
+            message = requests.recv(), if has_capacity => {
+                // The `Connection` was dropped.
                 let Some(message) = message else { return up };
                 if let Err(error) = send(client, message, &mut sent) {
-                    tracing::warn!("the link takes no message: {error}");
+                    tracing::warn!("cannot send to the broker: {error}");
                     return up;
                 }
             }
@@ -229,8 +229,8 @@ async fn connected(
                     }
                 }
                 Ok(Err(error)) => {
-                    // It will be asked for again after Down.
-                    tracing::warn!("the broker does not take a message: {error}");
+                    // The caller publishes it again after `Down`.
+                    tracing::warn!("the broker refuses a message: {error}");
                     return up;
                 }
                 Err(_) => return up,
@@ -239,14 +239,14 @@ async fn connected(
     }
 }
 
-/// What is on its way; the number of what was published, when the broker has it.
+/// Messages in flight; each yields the number of a published message, when the broker has acknowledged it.
 type Sent = JoinSet<Result<Option<u64>, PublishNoticeError>>;
 
 fn send(client: &AsyncClient, message: Outgoing, sent: &mut Sent) -> Result<(), ClientError> {
     match message {
         Outgoing::Publish { topic, payload, number } => {
-            let kept = PublishOptions::at_least_once().retained();
-            let notice = client.try_publish_tracked(topic, payload, kept)?;
+            let options = PublishOptions::at_least_once().retained();
+            let notice = client.try_publish_tracked(topic, payload, options)?;
             sent.spawn(async move { notice.wait_completion_async().await.map(|()| Some(number)) });
         }
         Outgoing::Listen(filter) => {
@@ -254,9 +254,9 @@ fn send(client: &AsyncClient, message: Outgoing, sent: &mut Sent) -> Result<(), 
                 SubscribeFilter { nolocal: true, ..SubscribeFilter::new(filter, QoS::AtLeastOnce) };
             let notice = client.try_subscribe_many_tracked([filter])?;
             sent.spawn(async move {
-                // The rest of the link goes on without it.
+                // The other subscriptions still work.
                 if let Err(error) = notice.wait_completion_async().await {
-                    tracing::warn!("the broker does not let us listen: {error}");
+                    tracing::warn!("the broker refuses a subscription: {error}");
                 }
                 Ok(None)
             });
@@ -265,14 +265,14 @@ fn send(client: &AsyncClient, message: Outgoing, sent: &mut Sent) -> Result<(), 
     Ok(())
 }
 
-fn greet(settings: &Settings, client: &AsyncClient) -> Result<(), ClientError> {
+fn subscribe_and_announce(settings: &Settings, client: &AsyncClient) -> Result<(), ClientError> {
     let filters = settings.subscriptions.iter();
     client.try_subscribe_many(
         filters.map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce)),
     )?;
     if let Some((topic, birth, _)) = &settings.presence {
-        let kept = PublishOptions::at_least_once().retained();
-        client.try_publish(topic.clone(), *birth, kept)?;
+        let options = PublishOptions::at_least_once().retained();
+        client.try_publish(topic.clone(), *birth, options)?;
     }
     Ok(())
 }

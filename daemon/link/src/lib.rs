@@ -1,8 +1,8 @@
-//! The link of stations and Locks: one connection to an MQTT 5 broker over TLS, made again with a back-off, and what is
-//! refused from it.
+//! The link between stations and Locks: one MQTT 5 connection over TLS that reconnects with back-off, and
+//! rate-limited logging of refused messages.
 //!
-//! This crate moves messages. It knows no topic, no grant and no rule: the daemon and `keywright-lockd` say what to
-//! listen to, and judge what comes.
+//! This crate moves messages and knows no topics, grants or rules. keywrightd and keywright-lockd choose the
+//! subscriptions and judge every message.
 #![forbid(unsafe_code)]
 
 mod address;

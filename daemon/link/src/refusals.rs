@@ -1,4 +1,4 @@
-//! What is refused from the link: counted, and logged in a line that a hostile broker cannot repeat at will.
+//! Counts and logs refused messages, at most one line a minute, so that a hostile broker cannot fill the log.
 
 use std::{
     fmt::Display,
@@ -6,15 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A hostile broker must not fill the log: one line in this time.
+/// The least time between two log lines.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How many messages were refused since the last line, and when that was.
+/// The number of refused messages since the last log line, and the time of that line.
 #[derive(Default)]
 pub struct Refusals(Mutex<(u64, Option<Instant>)>);
 
 impl Refusals {
-    /// Counts one more; answers whether a line was logged.
+    /// Counts a refused message; returns whether a line was logged.
     pub fn note(&self, why: &(impl Display + ?Sized)) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (refused, last_told) = &mut *state;

@@ -1,4 +1,5 @@
-//! `keywright-lockd apply FILE…`: by itself where no service runs, else through the service's inbox.
+//! `keywright-lockd apply FILE…`: judges grants itself if no service runs, otherwise hands them to the service's
+//! inbox.
 
 use std::{
     ffi::OsString,
@@ -21,18 +22,18 @@ use crate::{
     service::{INBOX, Origin, Service},
 };
 
-/// How long the service is waited for.
+/// How long to wait for the service's answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest answer, in bytes.
+/// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 4096;
 
-/// What became of a file: what the Lock does now, or why nothing changed.
+/// A file and its result: what the Lock does for the Key now, or why the grant changes nothing.
 pub type Outcome = (PathBuf, Result<String, String>);
 
-/// Has these grants judged.
+/// Judges these grants.
 ///
 /// # Errors
-/// Nothing could be judged.
+/// No grant could be judged.
 pub fn apply(state: &Path, config: Config, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
     match Service::open(state, config) {
         Ok(service) => apply_directly(state, service, paths),
@@ -67,13 +68,13 @@ fn apply_directly(
     Ok(told.collect())
 }
 
-const PARKED: &str = "its version is in the future; it waits for its time";
+const PARKED: &str = "its version is in the future; it takes effect at that time";
 
 fn answer(state: &Path, name: &str, kind: &str) -> PathBuf {
     state.join(OUTBOX).join(format!("{name}.{kind}"))
 }
 
-/// What a confirmation says, in statements.
+/// Describes a confirmation to a person.
 fn describe(path: &Path, lock: &PublicKey) -> Result<String, String> {
     let bytes = files::read(path, MAX_ANSWER).map_err(|error| error.to_string())?;
     let said = Confirmation::verify(&bytes, lock).map_err(|error| error.to_string())?;
@@ -84,7 +85,7 @@ fn describe(path: &Path, lock: &PublicKey) -> Result<String, String> {
     Ok(format!("{effect}; confirmed in {}", path.display()))
 }
 
-/// Puts copies into the inbox of the service that is running, and waits for its answers.
+/// Copies the grants into the inbox of the running service and waits for its answers.
 fn apply_through_service(state: &Path, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
     let identity = Identity::load_or_create(state)?;
     Membership::load(state, identity.public())?.ok_or(Error::Unclaimed)?;
@@ -129,7 +130,7 @@ fn wait(
                 return Err(String::from_utf8_lossy(&text).trim_end().to_owned());
             }
             Ok(_) => {}
-            Err(_) => return Err("not confirmed yet; see the log of the service".into()),
+            Err(_) => return Err("no answer from the service within 60 s; read its log".into()),
         }
     }
 }

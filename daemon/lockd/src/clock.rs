@@ -1,10 +1,11 @@
-//! Time, as this Lock knows it.
+//! The two clocks that a Lock judges by.
 
-/// A moment, as this Lock knows it.
+/// One moment on both clocks of this Lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// What the clock says, in milliseconds since 1970: it may say anything.
+    /// Wall-clock time in milliseconds since 1970. It is not trusted: anybody with access to the machine may have set
+    /// it.
     pub unix: u64,
-    /// How long this Lock has uptime, in milliseconds ([`crate::uptime`]).
+    /// Uptime of this Lock in milliseconds ([`crate::uptime`]).
     pub uptime: u64,
 }

@@ -11,27 +11,27 @@ use serde::Deserialize;
 
 use crate::files;
 
-/// The longest configuration, in bytes.
+/// The longest configuration file that is read, in bytes.
 const MAX_CONFIG: usize = 1 << 20;
 
-/// What an administrator may choose.
+/// The settings that an administrator may choose.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// A program and its arguments, run when a list has changed. Empty: none.
+    /// A program and its arguments, run after a list has changed. Empty: none.
     pub hook: Vec<String>,
-    /// How long it may take, in seconds: from 1 to 3600.
+    /// How long the hook may run, in seconds: from 1 to 3600.
     pub hook_seconds: u64,
-    /// How many Keys are kept at most: from 1 to 1,000,000.
+    /// How many Keys the Lock keeps at most: from 1 to 1,000,000.
     pub max_keys: usize,
-    /// How long the revocation of a Master by a Backup waits for an objection, in days: at most 365.
+    /// Days before a Backup's revocation of the Master takes effect, so that the Master can object: at most 365.
     pub revoke_delay_days: u64,
-    /// The family whose certificate a Lock that has none takes over the link. None: it takes one only from a person.
+    /// The family that an unclaimed Lock may join over the link. None: only a person can claim it.
     #[serde(deserialize_with = "family")]
     pub family: Option<Id>,
-    /// The link to the stations. None: grants come and answers go as files.
+    /// The link to the stations. None: grants and confirmations are exchanged as files.
     pub link: Option<Link>,
-    /// Accounts that Keys may log in to by SSH. None at first.
+    /// Accounts that Keys may log in to by SSH. Empty by default.
     #[serde(rename = "account")]
     pub accounts: Vec<Account>,
 }
@@ -40,12 +40,13 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Account {
-    /// Its name.
+    /// The account's name.
     pub name: String,
-    /// Ids of the Keys that may; absent: every Key that this Lock admits. It narrows and never widens.
+    /// Ids of the Keys that may log in; absent: every Key that this Lock admits. It can only narrow what the Lock
+    /// admits.
     #[serde(default, deserialize_with = "ids")]
     pub keys: Option<Vec<Id>>,
-    /// Options before the key, as in authorized_keys: `restrict,pty`.
+    /// Options before the key, as in `authorized_keys`: `restrict,pty`.
     #[serde(default)]
     pub options: String,
 }
@@ -56,20 +57,20 @@ pub struct Account {
 pub struct Link {
     /// The broker's host and port: `broker.example:8883`.
     pub broker: String,
-    /// A file with the certificates of those who may certify the broker, PEM.
+    /// A PEM file with the CA certificates that may certify the broker.
     pub ca: PathBuf,
-    /// For the time before the Lock has a certificate of its family: another one that the broker takes, PEM, and its key.
+    /// A PEM certificate that the broker accepts, used until the Lock has one of its family.
     #[serde(default)]
     pub certificate: Option<PathBuf>,
-    /// See `certificate`.
+    /// The private key of `certificate`.
     #[serde(default)]
     pub key: Option<PathBuf>,
-    /// After how many seconds of silence the broker is requested whether it is there: from 10 to 3600.
+    /// After how many seconds of silence the broker is pinged: from 10 to 3600.
     #[serde(default = "keep_alive")]
     pub keep_alive_seconds: u16,
 }
 
-/// Short enough for most address translators, and some tens of kilobytes a day.
+/// Short enough to keep most NAT mappings open, at some tens of kilobytes a day.
 const fn keep_alive() -> u16 {
     300
 }
@@ -110,10 +111,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file; a field that is not in it keeps its default.
+    /// Reads a configuration file. A missing field has its default.
     ///
     /// # Errors
-    /// Says in one line what is wrong, and where.
+    /// One line that says what is wrong, and where.
     pub fn load(path: &Path) -> Result<Self, String> {
         let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
         let bytes = files::read(path, MAX_CONFIG).map_err(|error| named(&error))?;
@@ -140,7 +141,7 @@ impl Config {
             }
         }
         for account in &config.accounts {
-            // It would end the line, or the options, and start something else.
+            // A line break would end the `authorized_keys` line and start another one.
             if account.options.contains(['\n', '\r', '\0']) {
                 return Err(format!("the options of account {} are not one line", account.name));
             }

@@ -1,4 +1,4 @@
-//! What went wrong, to what, and what to do next.
+//! Errors: what failed, on which file, and what to do next.
 
 use std::{
     io,
@@ -7,18 +7,18 @@ use std::{
 
 use keywright_proto::grant::GrantError;
 
-/// Why something could not be done.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused a file.
+    /// The operating system refused a file operation.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Something that this program wrote is not as it wrote it.
+    /// A file of this program is damaged.
     #[error("{} is damaged ({what}); {next}", path.display())]
     Damaged {
         /// The file.
@@ -28,68 +28,70 @@ pub enum Error {
         /// What to do.
         next: &'static str,
     },
-    /// No family yet.
+    /// The Lock is not claimed by a family yet.
     #[error(
-        "this Lock has no family yet; give `keywright-lockd request` to `keywrightctl lock add`, and what that \
-         answers to `keywright-lockd claim`"
+        "this Lock has no family yet; give the output of `keywright-lockd request` to `keywrightctl lock add`, and \
+         the file that this writes to `keywright-lockd claim`"
     )]
     Unclaimed,
-    /// Another family than the one that is pinned.
+    /// The Lock is pinned to another family.
     #[error(
         "this Lock belongs to family {0} and stays with it; to give it to another one, remove its state directory and \
-         start anew"
+         start again"
     )]
     OtherFamily(String),
-    /// A chain that is not for this Lock.
-    #[error("not the certificates of this Lock: {0}")]
+    /// A certificate chain that is not for this Lock.
+    #[error("not a certificate chain of this Lock: {0}")]
     NotOurChain(String),
     /// Another process uses the state directory.
     #[error("{} is in use by another keywright-lockd", .0.display())]
     InUse(PathBuf),
-    /// No randomness, no signature: the machine is broken.
+    /// The system failed: no randomness, no thread, no signature.
     #[error("{0}")]
     System(String),
 }
 
 impl Error {
-    /// Names the file in an error of the operating system.
+    /// Adds the file's path to an error of the operating system.
     pub fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { path, source }
     }
 }
 
-/// Why a grant, or a certificate of this Lock, changes nothing.
+/// Why a grant, or a certificate of this Lock, was refused and changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// It is not believed.
+    /// The grant does not verify.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    /// Not a file that can be read, or one that is too long.
+    /// The file cannot be read, or is too long.
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
-    /// The same signer has said something newer, or the same thing as new.
+    /// The same signer has signed a newer statement, or a denial of the same version.
     #[error("older than what this Lock knows (version {known})")]
     Older {
-        /// The version that is known.
+        /// The known version.
         known: u64,
     },
-    /// Its signer's issuing key was revoked, or leads to the root through one that was.
+    /// The signer's issuing key was revoked, or every chain to it leads through a revoked one.
     #[error("its signer was revoked")]
     RevokedSigner,
-    /// No room.
-    #[error("this Lock keeps {0} Keys already, which is its limit (`max_keys`)")]
+    /// The limit of Keys is reached.
+    #[error("this Lock keeps {0} Keys already, which is its limit (`max_keys` in lockd.toml)")]
     TooManyKeys(usize),
-    /// No room for what one more signer says of a Key.
-    #[error("too many Master and Backup Keys have said something of this Key; revoke some of them")]
+    /// The record of this Key is full, and nothing in it may be evicted for this statement.
+    #[error(
+        "too many Master and Backup Keys have signed statements about this Key; revoke some of them"
+    )]
     TooManySigners,
-    /// What is known of the Key cannot be read, so nothing can be compared with it.
-    #[error("what is known of this Key is damaged: {}; remove that file to start anew with it", .0.display())]
+    /// The record of this Key is damaged, so the grant cannot be compared with it.
+    #[error("the record of this Key is damaged: {}; remove that file to start again with this Key", .0.display())]
     DamagedKey(PathBuf),
-    /// A chain from the link that is not taken.
+    /// A chain from the link that is not accepted.
     #[error("not a new certificate of this Lock: {0}")]
     Chain(String),
-    /// It could not be saved.
+    /// The change could not be saved.
     #[error("could not be saved, so nothing changes: {0}")]
     NotSaved(Box<Error>),
 }

@@ -1,4 +1,4 @@
-//! One process at a time changes a state directory.
+//! Locks a state directory, so that one process at a time changes it.
 
 use std::{fs::File, path::Path};
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 
 const LOCK: &str = "lockd.lock";
 
-/// Takes the right to change a state directory.
+/// Locks a state directory until the returned lock is dropped.
 ///
 /// # Errors
 /// [`Error::InUse`].
@@ -19,7 +19,7 @@ pub fn exclusive(state: &Path) -> Result<InstanceLock, Error> {
     files::create_directory(state, Readers::Everybody).map_err(Error::file(state))?;
     let path = state.join(LOCK);
     if !path.exists() {
-        // Never replaced: somebody may have locked it just now, and the next one would lock another.
+        // The lock file is never replaced: two processes could then hold locks on two different files.
         files::create(&path, b"", Readers::Owner).map_err(Error::file(&path))?;
     }
     let file = File::open(&path).map_err(Error::file(&path))?;
@@ -42,7 +42,7 @@ mod tests {
             let start = || {
                 at_once.wait();
                 let got = exclusive(&state);
-                // Nobody lets go before everybody has tried.
+                // Nobody releases the lock before everybody has tried.
                 at_once.wait();
                 match got {
                     Ok(_) => true,

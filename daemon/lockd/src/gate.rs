@@ -1,4 +1,4 @@
-//! The gate: everything that a Lock knows about Keys. It takes grants, and says who is admitted.
+//! The gate: everything that a Lock knows about Keys. It takes grants and decides which Keys are admitted.
 
 mod chain;
 mod confirmations;
@@ -32,12 +32,12 @@ use crate::{
 /// How many CA certificates of the family are kept for TLS servers.
 const MAX_AUTHORITIES: usize = 64;
 
-/// What bounds a gate.
+/// Limits of a gate.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// How many Keys it keeps.
     pub max_keys: usize,
-    /// How long the revocation of a senior waits, in seconds.
+    /// Seconds before the revocation of a Master, or of another senior Key, takes effect.
     pub revoke_delay: u64,
 }
 
@@ -48,7 +48,7 @@ pub struct Gate {
     limits: Limits,
     store: Store,
     keys: BTreeMap<Hash, Key>,
-    /// Keys whose record cannot be read. They are not admitted, and nothing about them is taken.
+    /// Keys whose record cannot be read. They are not admitted, and grants for them are refused.
     damaged: BTreeSet<Hash>,
     facts: Facts,
     judgement: Judgement,
@@ -56,21 +56,21 @@ pub struct Gate {
     uptime: u64,
 }
 
-/// What became of a grant that was taken.
+/// The result of a grant that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
     /// SHA-256 of the Key's access key.
     pub key: Hash,
-    /// Names the statement.
+    /// The statement's digest.
     pub digest: Hash,
-    /// Whether it was known already.
+    /// Whether the statement was known already.
     pub known: bool,
-    /// Whether it waits: its version is in the future.
+    /// Whether the statement is parked: its version is in the future.
     pub parked: bool,
 }
 
 impl Gate {
-    /// Reads everything and verifies it anew. Records that are damaged are named in the log; their Keys stay outside.
+    /// Reads and verifies all records. A damaged record is logged, and its Key is not admitted.
     ///
     /// # Errors
     /// The state directory cannot be read.
@@ -112,7 +112,7 @@ impl Gate {
         Ok(gate)
     }
 
-    /// A delay may have ended while nothing ran: whoever a revocation concerns is confirmed once more.
+    /// A delay may have ended while the service was down, so Keys that a revocation concerns are confirmed again.
     fn reconfirm_revoked(&mut self) {
         for key in self.keys.values_mut() {
             let concerned = key.statements.iter().any(|statement| {
@@ -129,7 +129,7 @@ impl Gate {
         let mut record = self.store.read(&hash)?;
         let bad = |what: String| damaged(self.store.path(&hash), what);
         let mut key: Option<Key> = None;
-        let mut learnt = Vec::new();
+        let mut verified = Vec::new();
         for entry in &record.entries {
             let grant = self.verify(&entry.grant).map_err(|error| bad(error.to_string()))?;
             if grant.statement.subject.hash() != hash {
@@ -141,13 +141,13 @@ impl Gate {
             if !entry.confirmed {
                 key.unconfirmed.insert(statement.digest);
             }
-            learnt.push((grant, entry.first_seen));
+            verified.push((grant, entry.first_seen));
         }
         let mut key = key.ok_or_else(|| bad("it is empty".into()))?;
         let chains = record.chains.iter().map(|chain| self.parse_access(chain, key.subject()));
         let chains = chains.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         key.set_chains(&chains);
-        for (grant, first_seen) in &learnt {
+        for (grant, first_seen) in &verified {
             let first_seen = if *first_seen == UNKNOWN_TIME { now.uptime } else { *first_seen };
             self.facts.learn_statement(&grant.statement, first_seen / 1_000);
             self.learn_authorities(&grant.statement.chain);
@@ -157,13 +157,14 @@ impl Gate {
             self.learn_authorities(chain);
         }
         self.keys.insert(hash, key);
-        // When is not known: now, and not at each start anew.
+        // The time of the first sight is unknown: count from now, and save that, so that the delay does not start
+        // again at each start.
         let mut unknown =
             record.entries.iter_mut().filter(|e| e.first_seen == UNKNOWN_TIME).peekable();
         if unknown.peek().is_some() {
             unknown.for_each(|entry| entry.first_seen = now.uptime);
             if let Err(error) = self.store.write(&hash, &record) {
-                tracing::warn!("{error}; the delay of a revocation may end later for it");
+                tracing::warn!("{error}; the delay of a revocation may end later because of this");
             }
         }
         Ok(())
@@ -179,7 +180,7 @@ impl Gate {
         verify_chain(&chain, self.root_der(), None).map_err(|error| error.to_string())?;
         match chain.first() {
             Some(access) if access.public_key() == subject => Ok(chain),
-            _ => Err("a certificate is another Key's".into()),
+            _ => Err("it contains a certificate of another Key".into()),
         }
     }
 
@@ -200,20 +201,19 @@ impl Gate {
         }
     }
 
-    /// Judges anew: some time has passed.
+    /// Judges again after some time has passed.
     pub fn judge(&mut self, now: Now) {
         let is_over = self.judgement.next_change().is_some_and(|at| at <= now.uptime / 1_000);
         let before = is_over.then(|| self.admitted_hashes(now.unix));
         self.judgement = self.facts.judge(self.limits.revoke_delay, now.uptime / 1_000);
-        // Nobody asks when a delay is over: whoever has changed by it is confirmed anew.
+        // No station asks at the end of a delay, so each Key whose effect changed is confirmed again.
         if let Some(before) = before {
             let after = self.admitted_hashes(now.unix);
             let clock = self.clock(now.unix);
             for hash in before.symmetric_difference(&after) {
                 let Some(key) = self.keys.get_mut(hash) else { continue };
-                let counting =
-                    key.statements.iter().filter(|statement| !rules::waits(statement, clock));
-                key.unconfirmed.extend(counting.map(|statement| statement.digest));
+                let due = key.statements.iter().filter(|statement| !rules::waits(statement, clock));
+                key.unconfirmed.extend(due.map(|statement| statement.digest));
             }
         }
     }
@@ -222,16 +222,16 @@ impl Gate {
         self.admitted(now).map(|key| key.subject().hash()).collect()
     }
 
-    /// Whether a revocation waits for the end of a delay.
+    /// Whether a revocation waits for the end of its delay.
     pub fn is_delayed(&self) -> bool {
         self.judgement.next_change().is_some()
     }
 
-    /// Takes a grant: verifies it, compares it with what is known, saves it. What follows from it for the outputs is
-    /// for the caller.
+    /// Takes a grant: verifies it, compares it with the known statements, and saves it. The caller updates the
+    /// outputs.
     ///
     /// # Errors
-    /// A [`Refusal`]; then nothing has changed, on the disk or here.
+    /// A [`Refusal`]; then nothing has changed, on the disk or in memory.
     pub fn take(&mut self, bytes: &[u8], now: Now) -> Result<Accepted, Refusal> {
         let grant = self.verify(bytes)?;
         let hash = grant.statement.subject.hash();
@@ -277,7 +277,7 @@ impl Gate {
         let chains = self.parse_chains(&record, key.subject())?;
         key.set_chains(&chains);
         self.store.write(&hash, &record).map_err(not_saved)?;
-        // From here on it is known, also after a power cut.
+        // From here on it is saved, even at a power cut.
         self.keys.insert(hash, key);
         self.learn(&grant, now);
         Ok(Accepted { key: hash, digest: new.digest, known: false, parked })
@@ -293,14 +293,14 @@ impl Gate {
         }
     }
 
-    /// The judgement as it will be with this grant: its signer may not be known yet, and it may put somebody out.
+    /// The judgement with this grant included: its signer may be unknown yet, and it may revoke somebody.
     fn judged_with(&self, grant: &VerifiedGrant, now: Now) -> Judgement {
         let mut facts = self.facts.clone();
         facts.learn_statement(&grant.statement, now.uptime / 1_000);
         facts.judge(self.limits.revoke_delay, now.uptime / 1_000)
     }
 
-    /// A signer that was revoked adds nothing; what of its denials stays in force is here already.
+    /// A revoked signer can add no allow. Its denials are kept.
     fn refuse_revoked(&self, new: &KeptStatement) -> Result<(), Refusal> {
         match self.judgement.standing(&new.signer) {
             Some(Standing::Revoked) if new.content.effect == Effect::Allow => {
@@ -310,7 +310,7 @@ impl Gate {
         }
     }
 
-    /// There is always room for what shuts somebody out: twice as much as for what lets in.
+    /// Denials may use twice as many records as allows, so that there is always room for them.
     fn refuse_excess(&self, hash: &Hash, new: &KeptStatement) -> Result<(), Refusal> {
         let max = match new.content.effect {
             Effect::Allow => self.limits.max_keys,
@@ -322,7 +322,7 @@ impl Gate {
         Ok(())
     }
 
-    /// A grant that is known may bring a certificate that is not.
+    /// Adds the certificate of a known grant, if the certificate is new.
     fn keep_certificate(&mut self, hash: &Hash, grant: &VerifiedGrant) -> Result<(), Refusal> {
         let mut record = self.store.read(hash).map_err(not_saved)?;
         if !add_chain(&mut record, &grant.access_chain) {
@@ -348,17 +348,17 @@ impl Gate {
         chains.collect::<Result<_, _>>().map_err(|_| Refusal::DamagedKey(path))
     }
 
-    /// The clock, where it is set: one that is before the family's beginning is not.
+    /// The wall clock, if it is set: a time before the family's beginning means that it is not.
     fn clock(&self, now: u64) -> Option<u64> {
         (now / 1_000 >= self.membership.root().not_before()).then_some(now)
     }
 
-    /// How long the Lock has uptime at least: something was first seen then.
+    /// The least uptime of this Lock: that of the latest record.
     pub const fn uptime(&self) -> u64 {
         self.uptime
     }
 
-    /// Whether nobody ever told of a Key.
+    /// Whether this Lock has no grant yet.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -372,7 +372,7 @@ impl Gate {
         rules::effect(&key.statements, &key.subject, &self.judgement, self.clock(now))
     }
 
-    /// When somebody may be admitted or shut out without anything arriving, in Unix milliseconds.
+    /// When a Key's effect changes without an event, in Unix milliseconds.
     pub fn next_change(&self, now: Now) -> Option<u64> {
         let clock = self.clock(now.unix);
         let parked = self.keys.values().flat_map(|key| &key.statements);
@@ -386,7 +386,7 @@ impl Gate {
         due.chain(judged).min()
     }
 
-    /// The family's CA certificates that were seen, the root first, PEM.
+    /// The family's known CA certificates as PEM, the root first.
     pub fn authorities(&self) -> String {
         let root = self.membership.root();
         let others = self.authorities.values().filter(|ca| *ca != root);
@@ -394,18 +394,18 @@ impl Gate {
         pem::to_pem(Label::Certificate, ders).unwrap_or_default()
     }
 
-    /// This Lock's key.
+    /// This Lock's identity key.
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// This Lock's family.
+    /// This Lock's certificate chain.
     pub const fn membership(&self) -> &Membership {
         &self.membership
     }
 }
 
-/// The latest of the times at which something was first seen. What cannot be read is named when it is loaded.
+/// The latest time at which a grant arrived. Unreadable records are reported when they are loaded.
 fn last_seen(store: &Store, hashes: &[Hash]) -> u64 {
     let records = hashes.iter().filter_map(|hash| store.read(hash).ok());
     let seen = records.flat_map(|record| record.entries).map(|entry| entry.first_seen);

@@ -1,4 +1,4 @@
-//! The administrator's program that is run when a list has changed: `nginx -s reload` and the like.
+//! Runs the administrator's hook after a list has changed: `nginx -s reload` and the like.
 
 use std::{
     path::Path,
@@ -11,24 +11,24 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-/// Why a hook did not do its work.
+/// Why a hook failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// It could not be started.
     #[error("the hook {0} cannot be run: {1}")]
     Start(String, std::io::Error),
-    /// It said that it failed.
+    /// It ended with a failure status.
     #[error("the hook {0} failed: {1}")]
     Failed(String, ExitStatus),
-    /// It was still running, and was ended.
+    /// It ran too long and was killed.
     #[error("the hook {0} was still running after {1} s and was killed")]
     TooLong(String, u64),
 }
 
-/// Runs the hook, if there is one, and waits for its end. `KEYWRIGHT_LISTS` tells it where the lists are.
+/// Runs the hook, if one is configured, and waits for its end. `KEYWRIGHT_LISTS` holds the path of the lists.
 ///
 /// # Errors
-/// It did not end well: whether the host enforces the new list is unknown.
+/// The hook failed: whether the host enforces the new lists is unknown.
 pub fn run(hook: &[String], seconds: u64, lists: &Path) -> Result<(), HookError> {
     let [program, arguments @ ..] = hook else { return Ok(()) };
     let name = || program.clone();
@@ -47,7 +47,7 @@ pub fn run(hook: &[String], seconds: u64, lists: &Path) -> Result<(), HookError>
     }
 }
 
-/// Waits for its end, at most so long; then kills it and answers none.
+/// Waits for the child's end, and kills it after `limit`; returns `None` then.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;

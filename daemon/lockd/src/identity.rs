@@ -1,4 +1,4 @@
-//! The Lock's identity: a P-256 key that it makes at first start and never gives away, and the request made with it.
+//! The Lock's identity: a P-256 key made at the first start that never leaves the machine, and its PKCS#10 request.
 
 use std::{io, path::Path};
 
@@ -18,26 +18,26 @@ use crate::{
 pub const KEY: &str = "identity.key";
 const MAX_KEY: usize = 4096;
 
-/// The identity key.
+/// The Lock's identity key.
 pub struct Identity {
     key: SigningKey,
     public: PublicKey,
 }
 
 impl Identity {
-    /// Reads the key of this state directory, or makes it: the first start.
+    /// Reads the identity key of this state directory, or creates it at the first start.
     ///
     /// # Errors
-    /// A key that is damaged is never replaced: the Lock would be another one.
+    /// The key is damaged. It is never replaced, because that would make the machine another Lock.
     pub fn load_or_create(state: &Path) -> Result<Self, Error> {
         let path = state.join(KEY);
         if let Some(known) = Self::load(&path)? {
             return Ok(known);
         }
         let pem = new_key()?;
-        // Of several first starts at once one makes the key, and all have that: a request is for the key on the disk.
+        // If several processes start at once, one creates the key and all of them read that one from the disk.
         files::create(&path, pem.as_bytes(), Readers::Owner).map_err(Error::file(&path))?;
-        Self::load(&path)?.ok_or_else(|| broken("it was removed"))
+        Self::load(&path)?.ok_or_else(|| broken("it was removed meanwhile"))
     }
 
     fn load(path: &Path) -> Result<Option<Self>, Error> {
@@ -50,7 +50,7 @@ impl Identity {
         key.map(Some).ok_or_else(|| Error::Damaged {
             path: path.to_owned(),
             what: "no P-256 key in PKCS#8".into(),
-            next: "bring it back from a backup; without it this is another Lock",
+            next: "restore it from a backup; without it this machine is another Lock",
         })
     }
 
@@ -60,15 +60,15 @@ impl Identity {
         Some(Self { key, public })
     }
 
-    /// The public key: what the Lock is.
+    /// The public key, which identifies the Lock.
     pub const fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs and puts together.
+    /// Signs a structure and assembles it with the signature.
     ///
     /// # Errors
-    /// Only where the arithmetic fails, which it does not.
+    /// The signature could not be computed; that does not happen with a valid key.
     pub fn sign(&self, unsigned: Unsigned) -> Result<Vec<u8>, Error> {
         let broken = |what: String| Error::System(format!("cannot sign: {what}"));
         let signature: Signature =
@@ -87,12 +87,12 @@ impl Identity {
     }
 }
 
-/// A key out of random numbers, PKCS#8 in PEM.
+/// A random key, PKCS#8 in PEM.
 fn new_key() -> Result<Zeroizing<String>, Error> {
     let key = loop {
         let mut secret = p256::FieldBytes::default();
         getrandom::fill(&mut secret).map_err(|error| broken(&error.to_string()))?;
-        // Fails where the number is not below the order of the curve: once in 2^32 times.
+        // Fails if the number is not below the order of the curve: once in 2^32 times.
         if let Ok(key) = SigningKey::from_bytes(&secret) {
             break key;
         }
@@ -101,7 +101,7 @@ fn new_key() -> Result<Zeroizing<String>, Error> {
 }
 
 fn broken(what: &str) -> Error {
-    Error::System(format!("no identity key could be made: {what}"))
+    Error::System(format!("cannot create the identity key: {what}"))
 }
 
 #[cfg(test)]

@@ -1,37 +1,37 @@
-//! Answers that are on their way to the broker: one of each Key, however often somebody asks and whether or not the broker
-//! ever says that it has it.
+//! Confirmations on their way to the broker: at most one for each Key, so that a broker that replays grants and never
+//! acknowledges cannot fill the memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_proto::{Effect, tree::Hash};
 
-/// What was sent.
+/// A confirmation that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SentConfirmation {
     /// SHA-256 of the Key's access key.
     pub key: Hash,
-    /// Names the statement that is confirmed.
+    /// The digest of the confirmed statement.
     pub statement: Hash,
-    /// What the Lock did for the Key then.
+    /// The effect that was confirmed.
     pub effect: Effect,
 }
 
-/// Answers that the broker has not taken yet.
+/// Confirmations that the broker has not acknowledged yet.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    /// By number.
+    /// By message number.
     answers: BTreeMap<u64, SentConfirmation>,
     keys: BTreeSet<Hash>,
     next_number: u64,
 }
 
 impl InFlight {
-    /// Whether an answer on this Key is on its way: another one has to wait until the broker has that.
+    /// Whether a confirmation for this Key is in flight: the next one has to wait for its acknowledgement.
     pub fn contains(&self, key: &Hash) -> bool {
         self.keys.contains(key)
     }
 
-    /// One more; its number.
+    /// Adds a confirmation and returns its message number.
     pub fn add(&mut self, sent: SentConfirmation) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -40,20 +40,20 @@ impl InFlight {
         number
     }
 
-    /// The broker has it.
+    /// Removes the confirmation that the broker acknowledged.
     pub fn acknowledged(&mut self, number: u64) -> Option<SentConfirmation> {
         let arrived = self.answers.remove(&number)?;
         self.keys.remove(&arrived.key);
         Some(arrived)
     }
 
-    /// The connection is gone: whatever was on its way may be lost.
+    /// Removes all confirmations, because the connection is gone and they may be lost.
     pub fn take_all(&mut self) -> impl Iterator<Item = SentConfirmation> {
         self.keys.clear();
         std::mem::take(&mut self.answers).into_values()
     }
 
-    /// Keys and statements.
+    /// Key and statement of each confirmation in flight.
     pub fn pairs(&self) -> BTreeSet<(Hash, Hash)> {
         self.answers.values().map(|sent| (sent.key, sent.statement)).collect()
     }

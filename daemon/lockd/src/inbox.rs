@@ -1,4 +1,4 @@
-//! The directory that grants are dropped into, watched with inotify.
+//! Watches a directory with inotify for complete files, and removes exactly the file that was judged.
 
 use std::{
     ffi::{CStr, OsStr, OsString},
@@ -18,12 +18,12 @@ use rustix::{
 
 use crate::files::{self, Prepared};
 
-/// What was dropped.
+/// A change in a watched directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DirectoryEvent {
-    /// The file of this name.
+    /// A file of this name is complete.
     File(OsString),
-    /// So many that the kernel does not tell which: look at all of them.
+    /// The kernel's event queue overflowed: list the directory.
     Overflow,
 }
 
@@ -33,22 +33,22 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches a directory. What is in it already is for [`complete_files`].
+    /// Starts to watch a directory. [`complete_files`] lists those that are already there.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn start(directory: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
-        // A file counts when it is complete: closed by whoever wrote it, or moved here.
+        // A file is complete when its writer has closed it, or when it was moved here.
         let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::MOVE_SELF;
         inotify::add_watch(&inotify, directory, flags)?;
         Ok(Self { inotify })
     }
 
-    /// Waits for files and tells of them, until `tell` says that nobody listens any more.
+    /// Waits for files and passes them to `tell`, until `tell` returns false.
     ///
     /// # Errors
-    /// The watch has ended.
+    /// The watch has ended, because the directory was removed or renamed.
     pub fn run(&self, tell: impl Fn(DirectoryEvent) -> bool) -> io::Result<()> {
         let mut buffer = [const { MaybeUninit::uninit() }; 8192];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
@@ -77,12 +77,12 @@ impl Watch {
     }
 }
 
-/// Whether a file of this name is meant for us. Programs that copy put a dot before a name that is not complete.
+/// Whether a file name is not hidden. Programs that copy put a dot before the name of an incomplete file.
 fn is_effective(name: &[u8]) -> bool {
     !name.starts_with(b".")
 }
 
-/// What is in the directory now.
+/// The names of the complete files in the directory now.
 ///
 /// # Errors
 /// It cannot be read.
@@ -94,15 +94,15 @@ pub fn complete_files(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// What was found under a name. Another file may take its place while it is judged, or it may be written anew, and of that
-/// an event comes; what has not been judged is not removed.
+/// A file in the inbox. Another one may replace it while it is judged; inotify reports that, so [`InboxFile::remove`]
+/// removes only the content that was judged.
 pub struct InboxFile {
     path: PathBuf,
     seen: Option<FileVersion>,
     grant: Option<Vec<u8>>,
 }
 
-/// Which file, as it was written last.
+/// Identifies one version of a file.
 #[derive(Debug, PartialEq, Eq)]
 struct FileVersion {
     device: u64,
@@ -112,12 +112,12 @@ struct FileVersion {
 }
 
 impl InboxFile {
-    /// Looks at it.
+    /// Notes which file is at this path.
     pub fn at(path: PathBuf) -> Self {
         Self { seen: FileVersion::at(&path), path, grant: None }
     }
 
-    /// Reads it.
+    /// Reads the file.
     ///
     /// # Errors
     /// As [`files::read`].
@@ -125,7 +125,7 @@ impl InboxFile {
         Ok(self.grant.insert(files::read(&self.path, longest)?))
     }
 
-    /// Removes it, durably, unless there is something else now. A directory stays.
+    /// Removes the file durably, unless it was replaced since. A directory stays.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -139,13 +139,13 @@ impl InboxFile {
         }
     }
 
-    /// Another one may have come even then. It is judged when it is back: that is an event, too.
+    /// The file may be replaced even between the check and the rename. It is then put back, which inotify reports.
     fn remove_or_put_back(&self, aside: Prepared) -> io::Result<()> {
         let is_this = self.is_at(aside.temporary_path());
         if matches!(is_this, Ok(true)) {
             drop(aside);
         } else {
-            // One that has come since is newer.
+            // A file that arrived meanwhile is newer and stays.
             aside.commit_if_absent()?;
         }
         is_this?;
@@ -156,7 +156,7 @@ impl InboxFile {
         let Some(grant) = &self.grant else {
             return Ok(self.seen.is_some() && self.seen == FileVersion::at(path));
         };
-        // Not by its time: that may be set last (`scp -p`), and of that no event comes.
+        // Compare the content, not the time: `scp -p` sets the time last, and inotify does not report that.
         match files::read(path, grant.len()) {
             Ok(now) => Ok(now == *grant),
             Err(error) => match error.kind() {
@@ -233,12 +233,12 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), b"denied");
             found(readable).remove().unwrap();
             assert!(!path.exists());
-            // Somebody else was faster.
+            // Another process was faster.
             let judged = found(readable);
             fs::remove_file(&path).unwrap();
             judged.remove().unwrap();
         }
-        // At the last moment; and then one that is newer still.
+        // Replaced at the last moment, and then once more.
         let judged = found(true);
         mv(b"deny!");
         judged.remove_or_put_back(files::set_aside(&path).unwrap()).unwrap();
@@ -248,12 +248,12 @@ mod tests {
         judged.remove_or_put_back(aside).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"newer");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        // Written over, as long and at the same time.
+        // Overwritten with the same length and time.
         let judged = found(true);
         write(&path, b"deny!");
         judged.remove().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"deny!");
-        // Its time alone is another one: no event will come.
+        // Only the time differs: inotify reports nothing.
         let judged = found(true);
         fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         judged.remove().unwrap();

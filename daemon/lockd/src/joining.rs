@@ -1,5 +1,5 @@
-//! A Lock without a family takes its certificate from the link, where its administrator has named the family: the root has
-//! to be of that key. Of the broker nothing else is believed, and without that name no family is taken from it.
+//! Lets an unclaimed Lock take its first certificate from the link, if the configuration names the family: the root
+//! has to have that key. Nothing else that the broker says is trusted.
 
 use std::path::{Path, PathBuf};
 
@@ -17,15 +17,15 @@ use crate::{
     membership::Membership,
 };
 
-/// Whose certificate is waited for.
+/// The certificate that is waited for.
 struct Joining {
     state: PathBuf,
     identity: PublicKey,
     family: Id,
 }
 
-/// Waits at the broker, where the configuration has a family and what to show there, until the connection is dropped. What
-/// is taken is written into the state directory.
+/// Connects to the broker if the configuration has a family, a link and a certificate for it, and waits until the
+/// connection is dropped. A certificate that arrives is saved in the state directory.
 ///
 /// # Errors
 /// A file that the configuration names cannot be read, or the operating system refuses.
@@ -43,7 +43,7 @@ pub fn start(
         let LinkEvent::Message { topic, payload, .. } = event else { return };
         match joining.handle_message(&topic, &payload) {
             Ok(()) => {}
-            // The broker has it still: it comes again with the next connection.
+            // The broker keeps the message and delivers it again at the next connection.
             Err(Refusal::NotSaved(error)) => tracing::error!("{error}"),
             Err(refusal) => {
                 refusals.note(&refusal);
@@ -68,18 +68,18 @@ fn settings(config: &Link, lock: Id) -> Result<Option<Settings>, Error> {
         key: read(key)?,
         client_id: format!("keywright-lock-{lock}"),
         keep_alive: config.keep_alive_seconds,
-        // A station that knows this Lock already tells it at once.
+        // The presence message makes a station that knows this Lock publish its certificate at once.
         presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
         subscriptions: vec![link::lock_subscriptions(lock)[1].clone()],
         max_packet: MAX_PACKET,
     }))
 }
 
-/// Says where the configuration names another family than the one that this Lock has.
+/// Warns if the configuration names another family than the one of this Lock.
 pub fn warn_if_other_family(config: &Config, membership: &Membership) {
     let own = membership.root().family();
     if let Some(family) = config.family.filter(|family| *family != own) {
-        tracing::warn!(%family, "this Lock belongs to family {own} and stays with it, whatever its configuration says");
+        tracing::warn!(%family, "this Lock belongs to family {own} and stays with it; the family in its configuration is ignored");
     }
 }
 
@@ -91,7 +91,7 @@ impl Joining {
         }
         let text = std::str::from_utf8(text).map_err(|error| no(&error))?;
         let unreadable = |error| Refusal::NotSaved(Box::new(error));
-        // Which of two is the newer one is judged once everything else is known, and not here.
+        // Whether it is newer than the saved one is judged by the running service, which knows all revocations.
         if Membership::load(&self.state, &self.identity).map_err(unreadable)?.is_some() {
             return Ok(());
         }
@@ -105,7 +105,7 @@ impl Joining {
         Membership::claim(&self.state, &self.identity, text).map(drop).map_err(
             |error| match error {
                 Error::File { .. } => Refusal::NotSaved(Box::new(error)),
-                // A person was faster, with another one.
+                // A person has claimed the Lock meanwhile, for another family.
                 error => no(&error),
             },
         )

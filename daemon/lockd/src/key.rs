@@ -1,4 +1,4 @@
-//! A Key, as far as this Lock knows it.
+//! What a Lock knows about one Key.
 
 use std::collections::BTreeSet;
 
@@ -14,23 +14,23 @@ use crate::{
     rules::KeptStatement,
 };
 
-/// A Key, as far as this Lock knows it.
+/// What a Lock knows about one Key.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub(crate) subject: PublicKey,
     pub(crate) statements: Vec<KeptStatement>,
-    /// Statements (their digests) that no confirmation went out for.
+    /// Digests of the statements that were not confirmed yet.
     pub(crate) unconfirmed: BTreeSet<Hash>,
     certificates: Vec<Fingerprints>,
     role: Option<Role>,
 }
 
-/// How TLS servers know a certificate.
+/// How TLS servers identify a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprints {
-    /// SHA-1 of the DER certificate: all that nginx knows.
+    /// SHA-1 of the DER certificate, the only one that nginx offers.
     pub sha1: [u8; 20],
-    /// SHA-256 of it.
+    /// SHA-256 of the DER certificate.
     pub sha256: Hash,
 }
 
@@ -45,24 +45,24 @@ impl Key {
         }
     }
 
-    /// Takes its certificates from the chains, the newest first.
+    /// Replaces the certificates by those of these chains, the newest first.
     pub(crate) fn set_chains(&mut self, chains: &[Vec<Certificate>]) {
         let access: Vec<_> = chains.iter().filter_map(|chain| chain.first()).collect();
         self.role = access.first().and_then(|access| access.role());
         self.certificates = access.iter().map(|access| fingerprints(access.der())).collect();
     }
 
-    /// Its access key.
+    /// The Key's access key.
     pub const fn subject(&self) -> &PublicKey {
         &self.subject
     }
 
-    /// Its certificates.
+    /// Fingerprints of the Key's certificates.
     pub fn certificates(&self) -> &[Fingerprints] {
         &self.certificates
     }
 
-    /// What its newest certificate says that it is; none where there is no certificate.
+    /// The role in its newest certificate; `None` without a certificate.
     pub const fn role(&self) -> Option<Role> {
         self.role
     }
@@ -72,14 +72,14 @@ fn fingerprints(der: &[u8]) -> Fingerprints {
     Fingerprints { sha1: Sha1::digest(der).into(), sha256: Sha256::digest(der).into() }
 }
 
-/// What a grant says.
+/// The statement of a grant, in the form in which it is kept.
 pub(crate) fn kept_statement(grant: &VerifiedGrant) -> Result<KeptStatement, GrantError> {
     let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
     let content = VersionedEffect { version: grant.statement.version, effect: grant.effect };
     Ok(KeptStatement { signer, content, digest: grant.statement.digest })
 }
 
-/// Keeps an access certificate, the newest first; says whether there is anything new.
+/// Adds an access certificate to the record, the newest first; returns whether that changed the record.
 pub(crate) fn add_chain(record: &mut Record, chain: &[Certificate]) -> bool {
     let ders: Vec<_> = chain.iter().map(|certificate| certificate.der().to_vec()).collect();
     if ders.is_empty() || record.chains.iter().any(|kept| kept.first() == ders.first()) {

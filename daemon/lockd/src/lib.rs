@@ -1,8 +1,8 @@
-//! The Lock's own program, `keywright-lockd`: it judges what it is told about Keys, offline and with nothing but its
-//! family's root, and writes what its host enforces.
+//! `keywright-lockd`, the Lock's daemon: it judges grants offline, trusting only its family's root, and writes the
+//! lists that its host enforces.
 //!
-//! One way through it: a grant comes in (`inbox`, `link`) → `gate` asks `rules` → `store` keeps it → `outputs` are
-//! written and the `hook` runs → a signed confirmation goes out. Start reading in `gate.rs`.
+//! The path of a grant: it arrives (`inbox`, `link`), `gate` verifies it and asks `rules`, `store` saves it,
+//! `outputs` writes the lists, the `hook` runs, and a signed confirmation goes out. Start reading in `gate.rs`.
 #![forbid(unsafe_code)]
 
 pub mod apply;

@@ -1,4 +1,5 @@
-//! The link: grants and certificates of this Lock come, and confirmations go, over a broker, which is believed nothing.
+//! The link: receives grants and this Lock's certificates from a broker that is not trusted, and publishes
+//! confirmations.
 
 use std::path::Path;
 
@@ -19,23 +20,23 @@ use crate::{
     service::{Origin, OutgoingConfirmation, Service},
 };
 
-/// The number of the message that is no answer.
+/// The message number of this Lock's own certificate; every other number is a confirmation's.
 const OWN_CERTIFICATE: u64 = u64::MAX;
 
 /// The link of a Lock.
 pub struct LockLink {
     lock: Id,
     settings: Settings,
-    /// What a station that does not know this Lock has to know.
+    /// This Lock's certificate with its chain, for stations that do not know it.
     signed_objects: Vec<u8>,
-    /// Tells the connections apart that were made one after the other.
+    /// Counts the connections, so that an event of an earlier one is recognised.
     generation: u64,
     connection: Option<Connection>,
     refusals: Refusals,
 }
 
 impl LockLink {
-    /// Reads what it needs. Nothing is connected yet.
+    /// Reads the certificates and keys. Nothing is connected yet.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -59,24 +60,24 @@ impl LockLink {
         Ok(Self { lock, settings, signed_objects, generation, connection, refusals })
     }
 
-    /// Connects, or gives up the connection that is there for a new one: what is retained comes again.
+    /// Connects, or replaces the connection that is there: the broker then sends its retained messages again.
     ///
     /// # Errors
-    /// The operating system refuses; the connection that is there stays.
+    /// The operating system refuses; the present connection stays.
     pub fn connect(&mut self, tell: impl Fn(u64, LinkEvent) + Send + 'static) -> Result<(), Error> {
         let generation = self.generation + 1;
         let connection =
             Connection::start(self.settings.clone(), move |event| tell(generation, event));
         let connection = connection.map_err(|error| Error::System(error.to_string()))?;
-        // Not before: where there is no new one, the old one is still heard.
+        // Only now: if the new connection failed, the old one is still used.
         (self.generation, self.connection) = (generation, Some(connection));
         Ok(())
     }
 
-    /// Lets the service know of an event.
+    /// Handles an event of the connection.
     ///
     /// # Errors
-    /// Something could not be saved. A grant that could not is lost: connect again later.
+    /// Something could not be saved. A grant is then lost: connect again later to receive it once more.
     pub fn handle_event(
         &mut self,
         generation: u64,
@@ -89,7 +90,7 @@ impl LockLink {
         match event {
             LinkEvent::Up => {
                 to.set_link_up(true);
-                // Stations that know it have told it of a Key.
+                // A Lock that has grants is known to the stations already.
                 if let Some(connection) = self.connection.as_ref().filter(|_| to.gate().is_empty())
                 {
                     let topic = Topic::OwnCertificate { lock: self.lock };
@@ -99,7 +100,7 @@ impl LockLink {
             LinkEvent::Down => to.set_link_up(false),
             LinkEvent::Published(number) => return to.published(number),
             LinkEvent::Message { topic, payload, retained } => {
-                // Which Key it is about says the grant, and not the topic.
+                // The Key is the one named in the signed grant, whatever the topic says.
                 let done = match Topic::parse(&topic) {
                     Some(Topic::Grant { lock, .. }) if lock == self.lock => {
                         to.take(&payload, Origin::Link { retained }).map(drop)
@@ -124,7 +125,7 @@ impl LockLink {
         Ok(())
     }
 
-    /// Shows the new certificate from the next connection on, where there is one.
+    /// Uses the new certificate, if there is one, from the next connection on.
     fn use_certificate(&mut self, is_new: bool, gate: &Gate) -> Result<(), Refusal> {
         if is_new {
             let bad = |error: Error| Refusal::Chain(error.to_string());

@@ -1,4 +1,4 @@
-//! `keywright-lockd`: reads its arguments, and does one of the things that a Lock does.
+//! `keywright-lockd`: parses the command line and runs one command.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -15,17 +15,17 @@ use keywright_lockd::{
 };
 use keywright_proto::pem::MAX_PEM;
 
-/// The configuration file that may be missing.
+/// The default configuration file, which may be missing.
 const DEFAULT_CONFIG: &str = "/etc/keywright/lockd.toml";
 
-/// The Lock's own program: judges grants, and writes what this host enforces.
+/// The Lock's daemon: judges grants, and writes the lists that this host enforces.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where the Lock's identity and all that it knows is kept.
+    /// Directory of the Lock's identity and state.
     #[arg(long, default_value = "/var/lib/keywright-lock", value_name = "DIR", global = true)]
     state_dir: PathBuf,
-    /// The configuration file [default: /etc/keywright/lockd.toml, if it exists].
+    /// Configuration file [default: /etc/keywright/lockd.toml, if it exists].
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -34,20 +34,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve: judge what is dropped into the inbox, until ended.
+    /// Run the service: judge grants from the inbox and the link until it is stopped.
     Run,
-    /// Print this Lock's PKCS#10 request, for `keywrightctl lock add`; makes its key at the first call.
+    /// Print this Lock's PKCS#10 request for `keywrightctl lock add`; the first call creates its key.
     Request,
-    /// Take this Lock's certificates, and its family with them, for good.
+    /// Take this Lock's certificate and pin its family for good.
     Claim(Claim),
-    /// Write what a station has to know of this Lock, for `keywrightctl family import`.
+    /// Write this Lock's certificate to a file for `keywrightctl family import`.
     Export {
-        /// Where to; `-` for standard output.
+        /// The file to write; `-` for standard output.
         out: PathBuf,
     },
-    /// Judge these grants now, and say what became of each.
+    /// Judge grants now and print the result of each.
     Apply {
-        /// The grants.
+        /// The files with the grants.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -62,25 +62,26 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Claim {
-    /// What `keywrightctl lock add` wrote: the chain, PEM; `-` for standard input.
+    /// The PEM chain that `keywrightctl lock add` wrote; `-` for standard input.
     #[arg(value_name = "CHAIN", required_unless_present = "key")]
     file: Option<PathBuf>,
-    /// From a Master or Backup Key that is plugged into this machine. Its PIN is requested for, or read from standard input.
+    /// Let a Master or Backup Key in a USB port of this machine certify the Lock. Asks for its PIN, or reads it from
+    /// standard input.
     #[arg(long, conflicts_with = "file")]
     key: bool,
     /// A file or descriptor (`/dev/fd/3`) with the PIN.
     #[arg(long, value_name = "FILE", requires = "key")]
     pin_file: Option<PathBuf>,
-    /// For a Backup Key that carries no card of its family: what `keywrightctl key certificate` says of it.
+    /// For a Backup Key without a family card: the output of `keywrightctl key certificate`.
     #[arg(long, value_name = "FILE", requires = "key")]
     chain: Option<PathBuf>,
-    /// A Unix socket on which card programs plug themselves in (vpcd protocol).
+    /// A Unix socket on which virtual card programs connect (vpcd protocol).
     #[cfg(feature = "virtual-reader")]
     #[arg(long, value_name = "SOCKET", requires = "key")]
     virtual_reader: Option<PathBuf>,
 }
 
-/// Why the program ends without having done what it was requested to: the text, and the exit status.
+/// Why a command failed: the message, and the exit status.
 struct Failure(String, u8);
 
 impl From<Error> for Failure {
@@ -103,7 +104,7 @@ impl From<io::Error> for Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
-    // It is small, and is to stay so: no huge pages behind little used memory.
+    // Huge pages would waste memory in a process this small.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     match execute(arguments) {
         Ok(status) => status,

@@ -1,4 +1,4 @@
-//! The family that a Lock belongs to: its certificate and the root that is pinned with it, once.
+//! The family of a Lock: its certificate chain, whose root is pinned when the Lock is claimed.
 
 use std::{io, path::Path};
 
@@ -14,10 +14,10 @@ use crate::{
     files::{self, Readers},
 };
 
-/// The chain: this Lock's certificate first, the root last.
+/// The chain's file: this Lock's certificate first, the root last.
 pub const CHAIN: &str = "chain.pem";
 
-/// A Lock's place in its family.
+/// A Lock's certificate chain in its family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     chain: Vec<Certificate>,
@@ -25,8 +25,8 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Reads what `AddLock` confirmed. Only the last certificate is believed, and only because the person who brings it
-    /// says so; everything above this Lock's key has to lead there.
+    /// Parses and verifies a chain, as `AddLock` returns it. The root is trusted only because the person who brings
+    /// the file vouches for it; the Lock's certificate has to lead to it.
     ///
     /// # Errors
     /// [`Error::NotOurChain`].
@@ -44,10 +44,10 @@ impl Membership {
         Ok(Self { chain, root })
     }
 
-    /// Reads the membership of this state directory; none where the Lock is unclaimed.
+    /// Reads the chain of this state directory; `None` if the Lock is unclaimed.
     ///
     /// # Errors
-    /// It cannot be read, or is damaged.
+    /// The chain cannot be read, or is damaged.
     pub fn load(state: &Path, identity: &PublicKey) -> Result<Option<Self>, Error> {
         let path = state.join(CHAIN);
         let text = match files::read(&path, pem::MAX_PEM) {
@@ -58,19 +58,19 @@ impl Membership {
         Self::read(&text, identity).map(Some).map_err(|error| Error::Damaged {
             path,
             what: error.to_string(),
-            next: "bring it back from a backup, or put the answer of `keywrightctl lock add` in its place",
+            next: "restore it from a backup, or replace it by the file that `keywrightctl lock add` wrote",
         })
     }
 
-    /// Takes a chain for good. One of the same root may replace it: a new certificate of this Lock.
+    /// Claims the Lock for the family of this chain, for good. A later chain to the same root replaces it.
     ///
     /// # Errors
-    /// [`Error::OtherFamily`] where another root is pinned: it is never replaced.
+    /// [`Error::OtherFamily`] if another root is pinned already: it is never replaced.
     pub fn claim(state: &Path, identity: &PublicKey, text: &str) -> Result<Self, Error> {
         let new = Self::read(text, identity)?;
         let known = match Self::load(state, identity)? {
             None if new.save_first(state)? => return Ok(new),
-            // Somebody else claims it just now, and was first.
+            // Another process has claimed the Lock meanwhile.
             None => Self::load(state, identity)?,
             known => known,
         };
@@ -85,59 +85,57 @@ impl Membership {
         Ok(new)
     }
 
-    /// Puts it into the state directory, in place of what is there.
+    /// Saves the chain in the state directory, replacing the old one.
     ///
     /// # Errors
-    /// The operating system refuses; the old one stays.
+    /// The operating system refuses; the old chain stays.
     pub fn save(&self, state: &Path) -> Result<(), Error> {
         let path = state.join(CHAIN);
         let text = self.text()?;
         files::replace(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))
     }
 
-    /// Puts it into the state directory unless there is one; says whether it did.
+    /// Saves the chain unless there is one already; returns whether it did.
     fn save_first(&self, state: &Path) -> Result<bool, Error> {
         let path = state.join(CHAIN);
         let text = self.text()?;
         files::create(&path, text.as_bytes(), Readers::Everybody).map_err(Error::file(&path))
     }
 
-    /// The chain, PEM.
+    /// The chain as PEM.
     ///
     /// # Errors
-    /// It is too long, which what was read is not.
+    /// The chain is too long, which no chain that was read is.
     pub fn text(&self) -> Result<String, Error> {
         pem::to_pem(Label::Certificate, self.chain.iter().map(Certificate::der))
             .map_err(|error| Error::NotOurChain(error.to_string()))
     }
 
-    /// Whether every CA of the chain may certify: what one had certified that was revoked is void, and so is what is below
-    /// one that nobody certifies any more.
+    /// Whether every CA of the chain may certify. What a revoked CA certified is void, and so is everything below it.
     pub fn is_effective(&self, judgement: &Judgement) -> bool {
-        let stands = |ca: &Certificate| {
+        let may_certify = |ca: &Certificate| {
             let standing = judgement.standing(&ca.public_key().hash());
-            // Whom a deposed one certified stays so.
+            // Certificates signed by a deposed CA remain valid.
             matches!(standing, Some(Standing::Stands | Standing::Deposed))
         };
-        self.chain.iter().filter(|certificate| certificate.is_ca()).all(stands)
+        self.chain.iter().filter(|certificate| certificate.is_ca()).all(may_certify)
     }
 
-    /// Whether it was made after another one: this Lock's certificate, or, of the same certificate, what is above it.
+    /// Whether this chain is newer than another one: by the Lock's certificate, then by the CA certificates above it.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         self.age().gt(other.age())
     }
 
-    /// By the beginning of its validity, then by its serial number; the Lock's own first.
+    /// What chains are ordered by: start of validity, then serial number, from the Lock's certificate upwards.
     fn age(&self) -> impl Iterator<Item = (u64, usize, &[u8])> {
-        // Without leading zeros the longer number is the greater one.
+        // Serial numbers have no leading zeros, so the longer one is greater.
         self.chain.iter().map(|one| (one.not_before(), one.serial().len(), one.serial()))
     }
 
-    /// What a station has to know of this Lock, as a file for `keywrightctl family import`: its certificate, and what
-    /// leads to the root.
+    /// This Lock's certificate with its chain, as a file for `keywrightctl family import`.
     ///
     /// # Errors
-    /// Only where what was verified does not verify any more.
+    /// A verified certificate no longer verifies, which does not happen.
     pub fn signed_objects(&self) -> Result<Vec<u8>, Error> {
         let wrong = |error: &dyn std::fmt::Display| Error::System(error.to_string());
         let mut objects = SignedObjects::new(self.root.clone()).map_err(|error| wrong(&error))?;
@@ -167,7 +165,7 @@ mod tests {
     use super::*;
     use crate::family::{Ca, Key, VALIDITY};
 
-    /// By a person, say, and over the link.
+    /// For example, a person at the machine and a message over the link.
     #[test]
     fn one_of_two_concurrent_claims_wins() {
         let lock = Key::new(60).public();

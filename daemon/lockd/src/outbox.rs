@@ -1,4 +1,4 @@
-//! Answers as files: confirmations, to be brought to a station, and refusals with their reason.
+//! The outbox: confirmations as files, to be carried to a station, and refusals with their reason.
 
 use std::{
     ffi::OsStr,
@@ -14,22 +14,22 @@ use crate::{
     files::{self, Readers},
 };
 
-/// Answers are put here: `NAME.confirmation` or `NAME.refused`.
+/// The directory of answers: `NAME.confirmation` or `NAME.refused`.
 pub const OUTBOX: &str = "outbox";
-/// What a confirmation's name ends with.
+/// The suffix of a confirmation.
 pub const CONFIRMATION: &str = "confirmation";
-/// What a refusal's name ends with.
+/// The suffix of a refusal.
 pub const REFUSED: &str = "refused";
-/// How many answers are kept at most; then the oldest go.
+/// How many answers are kept; the oldest are then removed.
 const MAX_FILES: usize = 20_000;
-/// The longest name of a dropped file that is repeated in its answer, in bytes.
+/// The longest file name that is repeated in its answer's name, in bytes.
 const MAX_NAME: usize = 200;
 
 /// The directory of answers.
 pub struct Outbox(PathBuf);
 
 impl Outbox {
-    /// Opens it, or makes it.
+    /// Opens the directory, or creates it.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -39,7 +39,7 @@ impl Outbox {
         Ok(Self(path))
     }
 
-    /// Puts an answer.
+    /// Writes an answer.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -49,7 +49,7 @@ impl Outbox {
         files::replace(&path, bytes, Readers::Everybody).map_err(Error::file(&path))
     }
 
-    /// Nobody may ever fetch the answers: they must not fill the disk.
+    /// Nobody may ever fetch the answers, so they must not fill the disk.
     fn make_room(&self) -> io::Result<()> {
         if fs::read_dir(&self.0)?.count() < MAX_FILES {
             return Ok(());
@@ -64,7 +64,7 @@ impl Outbox {
     }
 }
 
-/// The name that an answer to a dropped file has.
+/// The name of the answer to a file in the inbox.
 pub fn answer_name(dropped: &OsStr) -> String {
     match dropped.to_str().filter(|name| name.len() <= MAX_NAME) {
         Some(name) => name.to_owned(),

@@ -1,5 +1,5 @@
-//! What the host enforces, as files: for sshd, for TLS servers, for everything else. Each is replaced whole, and only
-//! where it differs; and none before there is room for all.
+//! Writes the lists that the host enforces: for sshd, for TLS servers, and for other programs. A list is replaced as
+//! a whole, only if it differs, and only when there is room for all of them.
 
 use std::path::{Path, PathBuf};
 
@@ -15,25 +15,26 @@ use crate::{
     key::{Fingerprints, Key},
 };
 
-/// The directory below the state directory; everybody on the machine may read it.
+/// The directory of the lists in the state directory; everybody on the machine may read it.
 pub const DIRECTORY: &str = "lists";
-/// One line a Key: its SSH fingerprint, its SSH key, its id.
+/// The list for sshd: a line for each Key with its SSH fingerprint, SSH key and id.
 pub const SSH_KEYS: &str = "ssh_keys";
 /// The longest list that is read, in bytes.
 pub const MAX_LIST: usize = 512 * 1024 * 1024;
 const CURVE: &[u8] = b"nistp256";
 const ALGORITHM: &str = "ecdsa-sha2-nistp256";
 
-/// Where the lists are.
+/// The path of the lists.
 pub fn directory(state: &Path) -> PathBuf {
     state.join(DIRECTORY)
 }
 
-/// Writes every list that differs from what is there, or `rewrite_all` every list; says whether any was written.
+/// Writes every list that differs from the one on the disk, or all of them with `rewrite_all`; returns whether it
+/// wrote any.
 ///
 /// # Errors
-/// The operating system refuses; where it has no room, every old list stays. After other errors what is read may be a new
-/// list, and not be on the disk: it has to be written rewrite_all.
+/// If the disk is full, every old list stays. After another error a new list may be visible without being on the
+/// disk: call again with `rewrite_all`.
 pub fn write(gate: &Gate, state: &Path, now: u64, rewrite_all: bool) -> Result<bool, Error> {
     let directory = directory(state);
     files::create_directory(&directory, Readers::Everybody).map_err(Error::file(&directory))?;
@@ -61,7 +62,7 @@ pub fn write(gate: &Gate, state: &Path, now: u64, rewrite_all: bool) -> Result<b
     Ok(changed)
 }
 
-/// The public key as SSH writes it (RFC 5656, 3.1): the name of the algorithm, of the curve, the point.
+/// The public key in SSH's format (RFC 5656, 3.1): algorithm, curve, point.
 fn ssh_blob(key: &PublicKey) -> Vec<u8> {
     // A SubjectPublicKeyInfo of 91 bytes ends with the uncompressed point of 65.
     let point = &key.spki_der()[26..];
@@ -73,7 +74,7 @@ fn ssh_blob(key: &PublicKey) -> Vec<u8> {
     blob
 }
 
-/// As `ssh-keygen -l` shows it: `SHA256:` and base64 without padding.
+/// The fingerprint in the format of `ssh-keygen -l`: `SHA256:` and base64 without padding.
 fn ssh_fingerprint(key: &PublicKey) -> String {
     format!("SHA256:{}", Base64Unpadded::encode_string(&Sha256::digest(ssh_blob(key))))
 }
@@ -91,7 +92,7 @@ fn ssh_keys(keys: &[&Key]) -> String {
     lines.concat()
 }
 
-/// For `map $ssl_client_fingerprint $keywright_key { include …; }`: the Key's id, or nothing.
+/// For nginx's `map $ssl_client_fingerprint $keywright_key { include …; }`: the Key's id, or an empty string.
 fn nginx_map(keys: &[&Key]) -> String {
     let mut text = "default \"\";\n".to_owned();
     for key in keys {

@@ -1,4 +1,4 @@
-//! The physical way: a Master or Backup Key that is put into this Lock's own USB port certifies it.
+//! Claims a Lock with a Master or Backup Key in its own USB port, which certifies the Lock there.
 
 #[cfg(feature = "virtual-reader")]
 use std::path::PathBuf;
@@ -24,13 +24,13 @@ use keywright_token::{
 };
 use zeroize::Zeroizing;
 
-/// For how many years a Lock's certificate is valid.
+/// How many years a Lock's certificate is valid.
 const YEARS: u32 = 20;
 
 /// Where tokens are plugged in.
 #[derive(Debug, Clone, Default)]
 pub struct Port {
-    /// A socket on which card programs plug themselves in, in place of USB. For tests.
+    /// For tests: a socket on which virtual cards connect, in place of USB.
     #[cfg(feature = "virtual-reader")]
     pub virtual_reader: Option<PathBuf>,
 }
@@ -38,43 +38,46 @@ pub struct Port {
 /// Why a Key did not certify this Lock.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
-    /// Nobody tells of plugs.
+    /// Plugs cannot be watched.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Several tokens.
-    #[error("{0} tokens are plugged in; leave the Master or Backup Key alone and try again")]
+    /// More than one token is plugged in.
+    #[error(
+        "{0} tokens are plugged in; leave only the Master or Backup Key plugged in and try again"
+    )]
     Several(usize),
-    /// The token.
+    /// The token failed.
     #[error("the token cannot be used: {0}")]
     Token(#[from] TokenError),
-    /// Not an issuing Key.
-    #[error("this is no Master or Backup Key; another one cannot give a Lock a family")]
+    /// The Key is not a Master or Backup.
+    #[error("this is not a Master or Backup Key; only those can give a Lock a family")]
     NotAnIssuer,
-    /// The Lock stays with the family it has.
-    #[error("this Key is of another family than this Lock")]
+    /// The Lock belongs to another family already.
+    #[error("this Key is of another family than this Lock, which stays with its family")]
     OtherFamily,
-    /// A Backup's certificates do not lead to the root by themselves, and its card does not say more.
+    /// A Backup carries no family card that leads from its certificate to the root.
     #[error(
-        "this Backup Key does not show what leads to its family's root ({0}); give what `keywrightctl key certificate` says \
-         of it with --chain"
+        "this Backup Key does not carry the certificates up to its family's root ({0}); write the output of \
+         `keywrightctl key certificate` to a file and name it with --chain"
     )]
     NoRoot(String),
-    /// A file that does not belong to the Key.
-    #[error("the file given with --chain is not the chain of this Key")]
+    /// The file of `--chain` is another Key's.
+    #[error("the file of --chain is not the certificate chain of this Key")]
     OtherChain,
-    /// The PIN could not be had.
-    #[error("no PIN: {0}")]
+    /// The PIN could not be read.
+    #[error("cannot read the PIN: {0}")]
     Pin(String),
-    /// The Key's answer.
+    /// The Key did not sign.
     #[error("the Key did not certify this Lock: {0}")]
     NotSigned(String),
 }
 
-/// Waits for a Master or Backup Key and has it certify this Lock's key; answers the chain, PEM. `pin` is requested for when the
-/// Key is there, and given to it once for each of two signatures. A Lock that has a `family` takes no other.
+/// Waits for a Master or Backup Key, lets it certify this Lock's key, and returns the chain as PEM. `pin` is called
+/// once the Key is there; the PIN is presented for each of the two signatures. A Lock that has a `family` accepts no
+/// other.
 ///
 /// # Errors
-/// See [`PortError`]; nothing was changed then.
+/// See [`PortError`]. Nothing has changed then.
 pub fn certify(
     port: &Port,
     identity: &PublicKey,
@@ -112,15 +115,15 @@ pub fn certify(
         finish(token, signed, None)
     })?;
     if cleared.authorized {
-        eprintln!("this token stays authorized until it is unplugged: pull it out now");
+        eprintln!("unplug this token now: it stays authorized until it is unplugged");
     }
     let (own, _) = signed.map_err(|failure| PortError::NotSigned(failure.to_string()))?;
     let ders = std::iter::once(own.as_slice()).chain(chain.iter().map(Certificate::der));
     pem::to_pem(Label::Certificate, ders).map_err(|error| PortError::NotSigned(error.to_string()))
 }
 
-/// The CA certificates from the Key's own up to the root, as its card has them: verified up to that root, which the Key shows
-/// by its signature to be its own.
+/// The CA certificates from the Key's own to the root, read from its family card. The card's chain is verified; that
+/// the Key holds the key of the first certificate is proven by its signature.
 fn chain_from_card(session: &Session, mut shown: Identity) -> Result<Vec<Certificate>, PortError> {
     let none = |why: &dyn std::fmt::Display| PortError::NoRoot(why.to_string());
     match session.run(Token::read_card) {
@@ -136,8 +139,8 @@ fn chain_from_card(session: &Session, mut shown: Identity) -> Result<Vec<Certifi
     }
 }
 
-/// The same from a file that was given. That they belong together is verified by whoever takes the whole chain: a root that did not
-/// certify this Key gets nowhere.
+/// The same chain from a file. Whoever takes the whole chain verifies it: a root that did not certify this Key is
+/// refused there.
 fn chain_from_file(own: &Certificate, given: &str) -> Result<Vec<Certificate>, PortError> {
     let ders = pem::from_pem(Label::Certificate, given).map_err(|_| PortError::OtherChain)?;
     let given = ders.iter().map(|der| Certificate::parse(der)).collect::<Result<Vec<_>, _>>();
@@ -146,7 +149,7 @@ fn chain_from_file(own: &Certificate, given: &str) -> Result<Vec<Certificate>, P
     if cas.first().is_some_and(|first| first == own) { Ok(cas) } else { Err(PortError::OtherChain) }
 }
 
-/// What tells of plugs; it ends with this, and so may what it told of.
+/// The source of plug events; a device may only be used as long as it lives.
 type Source = Box<dyn Any>;
 
 fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
@@ -158,13 +161,13 @@ fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
         return Ok((only_token(&events)?, Box::new(source)));
     }
     let Port { .. } = port;
-    // It ends then, because nobody tells of plugs any more.
-    let deaf = |error| eprintln!("plugs cannot be heard of any more: {error}");
-    let source = UdevSource::start(sink, Route::Auto, deaf)?;
+    // When plug events end, the channel closes and waiting ends with an error.
+    let on_end = |error| eprintln!("cannot watch for tokens any more: {error}");
+    let source = UdevSource::start(sink, Route::Auto, on_end)?;
     Ok((only_token(&events)?, Box::new(source)))
 }
 
-/// The one token that is there, or the first that is plugged in.
+/// Returns the one token that is plugged in, or waits for the first one.
 fn only_token(events: &Receiver<Event>) -> Result<Device, PortError> {
     let mut there = Vec::new();
     let mut settled = false;
@@ -177,18 +180,18 @@ fn only_token(events: &Receiver<Event>) -> Result<Device, PortError> {
         }
         match (settled, there.len()) {
             (true, 1) => return Ok(there.remove(0)),
-            (true, 0) => eprintln!("plug in the Master Key, or a Backup"),
+            (true, 0) => eprintln!("plug in the Master Key, or a Backup Key"),
             (true, several) => return Err(PortError::Several(several)),
             (false, _) => {}
         }
     }
 }
 
-/// Reads a PIN: from a file or descriptor, from a terminal without showing it, or from standard input. Its bytes are the
-/// PIN; one line feed at the end is left out.
+/// Reads a PIN from a file or descriptor, from the terminal without echo, or from standard input. One line feed at
+/// the end is removed.
 ///
 /// # Errors
-/// It cannot be read, or is none.
+/// The PIN cannot be read, or has a wrong length or characters.
 pub fn read_pin(file: Option<&Path>) -> Result<Pin, PortError> {
     let wrong = |why: &dyn std::fmt::Display| PortError::Pin(why.to_string());
     let mut bytes = Zeroizing::new(Vec::with_capacity(64));

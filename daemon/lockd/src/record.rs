@@ -1,11 +1,12 @@
-//! What is kept of one Key, as bytes: the signed grants themselves, which are verified anew whenever they are read.
+//! The file format of what a Lock keeps about one Key: the signed grants, which are verified each time they are read.
 //!
 //! ```cddl
 //! record = [2, [* [grant: bytes, first_seen: uint, confirmed: bool]], [* [2*5 bytes]]]
 //! ```
-//! in CBOR, and SHA-256 over that. First seen is how long this Lock had uptime then ([`crate::uptime`]), in milliseconds;
-//! the last part are the Key's access certificates with what leads to the root. The checksum tells a worn disk from a
-//! forgery: neither is believed. Version 1 had the time of the clock there, which says nothing of how long ago that was.
+//! The structure is CBOR, followed by its SHA-256. `first_seen` is the Lock's uptime ([`crate::uptime`]) in
+//! milliseconds when the grant arrived. The last part holds the Key's access certificates with their chains. The
+//! checksum detects a failing disk; signatures detect forgeries. Version 1 had wall-clock time in `first_seen`, which
+//! does not tell how long ago that was.
 
 use keywright_proto::grant::MAX_GRANT;
 use minicbor::{Decoder, Encoder};
@@ -14,11 +15,11 @@ use sha2::{Digest, Sha256};
 /// The version of this format.
 const VERSION: u8 = 2;
 const OLDEST_VERSION: u8 = 1;
-/// First seen by a clock: at some time.
+/// `first_seen` of version 1, which is not an uptime.
 pub const UNKNOWN_TIME: u64 = u64::MAX;
-/// How many grants are kept of one Key at most: eight of each of four signers.
+/// How many grants of one Key are kept: eight of each of four signers.
 pub const MAX_ENTRIES: usize = 32;
-/// How many access certificates of one Key.
+/// How many access certificates of one Key are kept.
 pub const MAX_CHAINS: usize = 3;
 /// The longest record, in bytes.
 pub const MAX_RECORD: usize = 2 * MAX_ENTRIES * MAX_GRANT;
@@ -27,15 +28,15 @@ const CHECKSUM: usize = 32;
 /// A grant as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The grant as it came.
+    /// The encoded grant.
     pub grant: Vec<u8>,
-    /// How long this Lock had uptime when it first saw it, in milliseconds; [`UNKNOWN_TIME`] where that is not known.
+    /// The Lock's uptime when the grant arrived, in milliseconds; [`UNKNOWN_TIME`] if not known.
     pub first_seen: u64,
-    /// Whether a confirmation went out.
+    /// Whether a confirmation was delivered.
     pub confirmed: bool,
 }
 
-/// What is kept of one Key.
+/// What a Lock keeps about one Key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// The grants.
@@ -45,7 +46,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Its bytes.
+    /// Encodes the record in the current version.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_as(VERSION)
     }
@@ -79,10 +80,10 @@ impl Record {
         Ok(())
     }
 
-    /// Reads a record; the error says what is wrong. No grant is verified here.
+    /// Decodes a record and checks its checksum; the grants are not verified here.
     ///
     /// # Errors
-    /// It is damaged, or of a newer version of this program.
+    /// Says what is wrong: the record is damaged, or of a newer version of this program.
     pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let length = bytes.len().checked_sub(CHECKSUM).ok_or("too short")?;
         let (content, checksum) = bytes.split_at(length);
@@ -147,7 +148,7 @@ mod tests {
         }
     }
 
-    /// Written by version 1, once: later versions have to read it.
+    /// Written once by version 1; later versions have to read it.
     #[test]
     fn record_of_version_1_is_readable() {
         let bytes = hex::decode(concat!(

@@ -1,4 +1,4 @@
-//! When to try again what did not work. No clock: the caller says what time it is.
+//! When to retry failed work. It has no clock: the caller passes the time.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use keywright_base::BackOff;
 
 const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(10), Duration::from_secs(900));
 
-/// When to try again what did not work.
+/// When to retry failed work.
 #[derive(Debug)]
 pub struct Retry {
     at: Option<Instant>,
@@ -20,29 +20,29 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Something did not work.
+    /// Schedules a retry after a failure.
     pub fn schedule(&mut self, now: Instant) {
         self.at.get_or_insert_with(|| now + self.back_off.wait());
     }
 
-    /// When the next try is due; none where everything works.
+    /// When the next retry is due; `None` if nothing failed.
     pub fn at(&self) -> Option<Instant> {
         self.at
     }
 
-    /// Whether it is due now. It stays due until it is [tried](Self::start_try), whatever else takes its time.
+    /// Whether a retry is due. It stays due until it is [started](Self::start_try), however long other work takes.
     pub fn is_due(&self, now: Instant) -> bool {
         self.at().is_some_and(|at| at <= now)
     }
 
-    /// It is tried now.
+    /// Notes that the retry is made now.
     pub fn start_try(&mut self) {
         if self.at.take().is_some() {
             self.back_off.lengthen();
         }
     }
 
-    /// All that was done since went well; what has failed before is still to be tried.
+    /// Notes that everything since the last retry succeeded. A failure before it still has to be retried.
     pub fn succeeded(&mut self) {
         if self.at.is_none() {
             self.back_off.reset();
@@ -63,7 +63,7 @@ mod tests {
         retry.schedule(start);
         retry.schedule(second(9));
         assert_eq!(retry.at(), Some(second(10)));
-        // Something else goes well, and takes longer than until then.
+        // Other work succeeds, and takes longer than the wait.
         retry.succeeded();
         assert!(!retry.is_due(second(9)) && retry.is_due(second(60)));
         retry.succeeded();

@@ -1,5 +1,5 @@
-//! Which statements about a Key a Lock keeps, and whether it admits the Key. Who is believed is judged in
-//! `keywright_proto::trust`; here is what one Lock makes of it for one Key. No I/O, no clock.
+//! Which statements about a Key a Lock keeps, and whether it admits the Key. `keywright_proto::trust` judges which
+//! signers are trusted; this module applies that to one Key at one Lock. No I/O, no clock.
 
 use keywright_proto::{
     Effect, Judgement, PublicKey, Standing, is_parked,
@@ -7,34 +7,35 @@ use keywright_proto::{
     tree::Hash,
 };
 
-/// How many different revocations of one Key by one signer are kept.
+/// How many revocations of one Key by one signer are kept.
 const MAX_REVOCATIONS: usize = 3;
 
-/// What a kept statement says of a Key at this Lock.
+/// A statement about a Key, as a Lock keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptStatement {
     /// SHA-256 of the issuing key that signed it.
     pub signer: Hash,
-    /// What it says.
+    /// The version and the effect at this Lock.
     pub content: VersionedEffect,
-    /// Names the statement.
+    /// The statement's digest.
     pub digest: Hash,
 }
 
-/// What becomes of a statement.
+/// What happens to a new statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// It is kept already, here.
+    /// It is kept already, at this index.
     Known(usize),
-    /// Its signer has said something newer; the version.
+    /// It is refused: the same signer has signed this newer version.
     Older(u64),
-    /// It is kept, and these are not any more.
+    /// It is to be kept, and the statements at these indices are to be removed.
     Kept(Vec<usize>),
 }
 
-/// Where a new statement belongs among those kept of the same Key. Of each signer the newest is kept, and where that is
-/// an allow, its newest deny too: should the signer be revoked one day, its denials stay and its allows do not. A statement
-/// that is parked displaces none that is not. `now` is in Unix milliseconds, none where the clock is not set.
+/// Decides whether to keep a new statement, and which older ones it replaces. Of each signer the newest statement is
+/// kept. If that one allows, the newest denial is kept too, because a signer's denials outlive its revocation and its
+/// allows do not. A parked statement replaces only parked ones. `now` is in Unix milliseconds, `None` if the clock is
+/// not set.
 pub fn place(kept: &[KeptStatement], new: &KeptStatement, now: Option<u64>) -> Placement {
     if let Some(at) = kept.iter().position(|statement| statement.digest == new.digest) {
         return Placement::Known(at);
@@ -58,7 +59,7 @@ pub fn place(kept: &[KeptStatement], new: &KeptStatement, now: Option<u64>) -> P
     if parked {
         return place_parked(&alike, version, new.content.effect);
     }
-    // A tie is deny.
+    // Of an allow and a denial of the same version, the denial wins.
     let outdone = |known: u64, effect: Effect| (known, new.content.effect) >= (version, effect);
     if let Some((_, known, _)) = alike.iter().find(|(_, known, effect)| outdone(*known, *effect)) {
         return Placement::Older(*known);
@@ -68,9 +69,9 @@ pub fn place(kept: &[KeptStatement], new: &KeptStatement, now: Option<u64>) -> P
     Placement::Kept(displaced.map(|(at, ..)| *at).collect())
 }
 
-/// Of what one signer says and has to wait, three are kept. The first one due: else a clock that is always ahead would put
-/// off everything for ever. The first denial due, which ends what lets in before it. And the newest denial, which is not to
-/// be lost behind these: what is refused here nobody says again when its time has come.
+/// Of the parked statements of one signer, three are kept: the first one due, because otherwise a station whose clock
+/// is always ahead would put off everything for ever; the first denial due, which ends an allow before it; and the
+/// newest denial, because no station repeats a denial that was refused here.
 fn place_parked(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) -> Placement {
     let waiting = || {
         let kept = kept.iter().map(|(at, version, effect)| (Some(*at), *version, *effect));
@@ -91,13 +92,16 @@ fn place_parked(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) -> 
     Placement::Kept(kept.iter().map(|(at, ..)| *at).filter(goes).collect())
 }
 
-/// What can go where there is no more room, if anything can. However much a thief says of a Key with CAs of its own, it can
-/// be shut out, and whoever stands above the thief can let in.
+/// Which statement to evict when a Key's record is full: its index, or `None`. However many statements a thief signs
+/// with CAs of its own, a Key can still be denied, and the issuers above the thief can still allow it.
 ///
-/// First goes what counts for nothing because its signer, or whoever had certified it, was revoked. Then, for what shuts out, the oldest of what lets in,
-/// and else of denials, but nothing from nearer to the root unless it is outdone: what waits for a delay displaces nobody's
-/// statement meanwhile. For what lets in: what is older, if its signer does not stand or is farther from the root. Last, for a
-/// revocation: those by signers that do not stand, or are farther from the root; it says the same with more weight.
+/// The candidates, in this order:
+/// || 1. Statements without effect, because their signer or its issuer was revoked.
+/// 2. For a denial: the oldest allow, else the oldest denial, but none of a signer nearer to the root unless the new
+/// one outweighs it now; a revocation that waits for its delay evicts nothing from above.
+/// 3. For an allow: an older statement whose signer is not in effect or is farther from the root.
+/// 4. For a revocation: a revocation whose signer is not in effect or is farther from the root, since the new one
+/// says the same with more weight.
 pub fn evictable(
     kept: &[KeptStatement],
     new: &KeptStatement,
@@ -115,7 +119,7 @@ pub fn evictable(
         let depth = judgement.depth(&statement.signer).filter(|_| !is_out);
         let below = own.is_some_and(|own| depth.is_none_or(|depth| own < depth));
         let beside = below || (own.is_some() && own == depth);
-        // A revocation by somebody revoked is no more than a denial.
+        // A revocation by a revoked signer counts as a denial only.
         let version = left.map_or(said.version, |left| left.version);
         let class = match (new.content.effect, new.content.version) {
             _ if left.is_none() && (standing == Some(Standing::Revoked) || is_out && !denies) => 0,
@@ -123,7 +127,7 @@ pub fn evictable(
                 let outdone = acts && newer.is_none_or(|newer| said.version < Some(newer));
                 (beside || outdone).then_some(1)?
             }
-            // One that was certified by somebody revoked may be certified anew, and its statement counts then.
+            // A signer whose issuer was revoked may be certified again, and its statements then count again.
             (Effect::Allow, _) if left.is_none() && is_out && below => 1,
             (Effect::Allow, newer) if version.is_some() && version < newer && below => 1,
             (Effect::Deny, None) if below => 2,
@@ -134,7 +138,7 @@ pub fn evictable(
     gone.min().map(|(.., at)| at)
 }
 
-/// Whether the Key is admitted.
+/// Whether the Lock admits the Key.
 pub fn effect(
     kept: &[KeptStatement],
     subject: &PublicKey,
@@ -148,13 +152,13 @@ pub fn effect(
     newest(heard).map_or(Effect::Deny, |said| said.effect)
 }
 
-/// The newest version that is known and not parked; 0 where there is none.
+/// The newest version that is known and not parked; 0 if there is none.
 pub fn newest_version(kept: &[KeptStatement], now: Option<u64>) -> u64 {
     let counting = kept.iter().filter(|statement| !waits(statement, now));
     counting.filter_map(|statement| statement.content.version).max().unwrap_or(0)
 }
 
-/// Whether a statement is parked.
+/// Whether a statement is parked: its version is too far in the future.
 pub fn waits(statement: &KeptStatement, now: Option<u64>) -> bool {
     statement.content.version.is_some_and(|version| is_parked(version, now))
 }
@@ -195,22 +199,22 @@ mod tests {
             (vec![allow(1, 5)], allow(1, 4), Placement::Older(5)),
             (vec![allow(1, 5)], deny(1, 4), Placement::Older(5)),
             (vec![allow(1, 5)], allow(1, 6), Placement::Kept(vec![0])),
-            // Its denial stays beside what it allows later.
+            // The denial stays beside a later allow.
             (vec![deny(1, 5)], allow(1, 6), Placement::Kept(vec![])),
             (vec![deny(1, 5), allow(1, 6)], deny(1, 7), Placement::Kept(vec![0, 1])),
-            // A tie is deny, whichever came first.
+            // The denial wins a tie, whichever came first.
             (vec![allow(1, 5)], deny(1, 5), Placement::Kept(vec![0])),
             (vec![deny(1, 5)], allow(1, 5), Placement::Older(5)),
-            // Another signer may be revoked one day.
+            // The other signer may be revoked one day.
             (vec![allow(1, 5)], allow(2, 4), Placement::Kept(vec![])),
-            // The future waits, and takes nobody's place.
+            // A parked statement replaces none that is in effect.
             (vec![allow(1, 5)], deny(1, FUTURE), Placement::Kept(vec![])),
             (vec![deny(1, FUTURE)], allow(1, 5), Placement::Kept(vec![])),
             (vec![deny(1, FUTURE)], allow(1, FUTURE + 1), Placement::Older(FUTURE)),
             (vec![deny(1, FUTURE + 1)], allow(1, FUTURE), Placement::Kept(vec![])),
             (vec![allow(1, FUTURE + 1)], allow(1, FUTURE), Placement::Kept(vec![0])),
             (vec![allow(1, FUTURE)], allow(1, FUTURE + 1), Placement::Older(FUTURE)),
-            // A denial is not lost behind what is due before it, nor put off by its own repetition.
+            // A denial is neither lost behind statements due before it nor put off by its repetition.
             (vec![allow(1, FUTURE)], deny(1, FUTURE + 1), Placement::Kept(vec![])),
             (
                 vec![allow(1, FUTURE), deny(1, FUTURE + 1)],
@@ -263,7 +267,8 @@ mod tests {
         facts.judge(1, 0)
     }
 
-    /// What goes of these, on the statement of 0, the Master. 1 is a Backup by it, and 2 and 3 are by 1.
+    /// What a new statement evicts. Signer 0 is the Master, 1 a Backup certified by it, 2 and 3 are Backups certified
+    /// by 1.
     fn goes(revoked: bool, kept: &[KeptStatement], new: KeptStatement) -> Option<usize> {
         let judgement = judgement(revoked);
         let hashed = |statement: &KeptStatement| KeptStatement {
@@ -277,7 +282,7 @@ mod tests {
     #[test]
     fn eviction_follows_standing_depth_and_age() {
         let revocation = |signer| stated(signer, None, Effect::Deny);
-        // The Master's own Key, revoked from below.
+        // A Backup revokes the Master's own Key.
         let judgement = judgement(false);
         let (own, theft) = (allow(0, 1), revocation(1));
         let hashed = |statement: KeptStatement| KeptStatement {
@@ -321,7 +326,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever arrives, little is kept of each signer, and nothing that counted is outdone by something older.
+        /// Whatever arrives, few statements of each signer are kept, and an older one never takes the place of a
+        /// newer one.
         #[test]
         fn few_statements_are_kept_and_old_ones_never_return(statements in proptest::collection::vec(any_statement(), 0..40)) {
             let mut kept: Vec<KeptStatement> = Vec::new();

@@ -1,5 +1,5 @@
-//! `keywright-lockd run`: waits for grants, and for nothing else. There is nothing to do at its end, and so no signal is
-//! handled: whatever was taken is on the disk, and what was not yet confirmed is at the next start.
+//! `keywright-lockd run`: waits for grants and handles them. No signal handler is needed: an accepted grant is on the
+//! disk, and an unconfirmed one is confirmed at the next start.
 
 use std::{
     convert::Infallible,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use keywright_base::clock;
-use keywright_link as connection;
+use keywright_link::LinkEvent;
 
 use crate::{
     config::Config,
@@ -25,25 +25,25 @@ use crate::{
     service::Service,
 };
 
-/// The request, for whoever adds this Lock to a family.
+/// The request's file, for the person who adds this Lock to a family.
 pub const REQUEST: &str = "request.pem";
-/// How many events are taken before the lists are written once for all of them.
+/// How many events are handled before the lists are written once for all of them.
 const BATCH: usize = 256;
-/// How many events wait at most; whoever brings more has to wait too.
+/// How many events may wait; senders block when the queue is full.
 const QUEUE: usize = 64;
 
-/// What can happen.
+/// What the service waits for.
 enum ServiceEvent {
     Inbox(DirectoryEvent),
-    Link(u64, connection::LinkEvent),
-    /// The inbox is not watched any more.
+    Link(u64, LinkEvent),
+    /// The watch on the inbox has ended.
     WatchEnded(Error),
 }
 
-/// Serves until it is ended from outside.
+/// Runs the service until the process is killed.
 ///
 /// # Errors
-/// It cannot start.
+/// The service cannot start.
 pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     wait_for_family(state, &config)?;
     let service = Service::open(state, config)?;
@@ -65,22 +65,22 @@ pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
         for event in event.into_iter().chain(events.try_iter().take(BATCH)) {
             running.handle(event);
         }
-        // Events may come without an end, and take longer than until then.
+        // Events may arrive without a pause for longer than the wait until a retry.
         if is_quiet || running.retry.is_due(Instant::now()) {
             running.try_again();
         }
     }
 }
 
-/// The service, with what did not work and is to be tried again.
+/// The running service, and what is to be retried.
 struct Running {
     service: Service,
     link: Option<LockLink>,
     send: SyncSender<ServiceEvent>,
     retry: Retry,
-    /// Whether a grant from the link was lost for lack of room.
+    /// Whether a grant from the link was lost because it could not be saved.
     reconnect: bool,
-    /// Whether nothing tells of what is dropped: until it is watched again it is only looked at with each try.
+    /// Whether the watch on the inbox has ended. Until it is started again, each retry lists the inbox.
     watch_ended: bool,
 }
 
@@ -89,7 +89,7 @@ impl Running {
         let Some(link) = &mut self.link else { return Ok(()) };
         let send = self.send.clone();
         link.connect(move |generation, event| {
-            // Nobody listens any more only when the process ends.
+            // The receiver is gone only when the process ends.
             let _ = send.send(ServiceEvent::Link(generation, event));
         })?;
         self.service.set_link_up(false);
@@ -131,7 +131,7 @@ impl Running {
         }
     }
 
-    /// Some time has passed.
+    /// Retries failed work: connection, watch, and files in the inbox.
     fn try_again(&mut self) {
         self.retry.start_try();
         if self.reconnect {
@@ -162,12 +162,12 @@ impl Running {
 
     fn retry_if_failed(&mut self, done: Result<(), Error>) {
         if let Err(error) = done {
-            tracing::error!("{error}; it will be tried again");
+            tracing::error!("{error}; the Lock tries again");
             self.retry.schedule(Instant::now());
         }
     }
 
-    /// How long to wait for an event; none: until there is one.
+    /// How long to wait for an event; `None`: without limit.
     fn wait(&self) -> Option<Duration> {
         let change = self.service.next_change();
         let change =
@@ -177,9 +177,9 @@ impl Running {
     }
 }
 
-/// The next event; none when the time is over.
+/// The next event; `None` after the wait.
 fn next(events: &Receiver<ServiceEvent>, wait: Option<Duration>) -> Option<ServiceEvent> {
-    // Nobody hangs up: `Running` could send, too.
+    // The channel never closes: `Running` holds a sender.
     match wait {
         Some(wait) => events.recv_timeout(wait).ok(),
         None => events.recv().ok(),
@@ -192,15 +192,14 @@ fn watch(inbox: &Path, send: SyncSender<ServiceEvent>) -> Result<(), Error> {
     let inbox = inbox.to_owned();
     let run = move || {
         if let Err(error) = watch.run(|dropped| send.send(ServiceEvent::Inbox(dropped)).is_ok()) {
-            // Nobody listens any more only when the process ends.
+            // The receiver is gone only when the process ends.
             let _ = send.send(ServiceEvent::WatchEnded(Error::file(&inbox)(error)));
         }
     };
     thread.spawn(run).map(drop).map_err(|error| Error::System(error.to_string()))
 }
 
-/// Until somebody claims this Lock, or its certificate comes over the link, there is nothing to do but to have a request
-/// ready.
+/// Waits until a person claims this Lock or its certificate arrives over the link; its request is ready meanwhile.
 fn wait_for_family(state: &Path, config: &Config) -> Result<(), Error> {
     files::create_directory(state, Readers::Everybody).map_err(Error::file(state))?;
     files::remove_leftovers(state, Writers::Others);

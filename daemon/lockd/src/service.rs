@@ -1,4 +1,4 @@
-//! The service: what comes in is judged, what follows from it is put in force, and only then confirmed.
+//! The running Lock: judges what arrives, puts the result in force, and only then confirms it.
 
 #[cfg(test)]
 mod tests;
@@ -31,25 +31,25 @@ use crate::{
     uptime::{SAVE_EVERY_MS, Uptime},
 };
 
-/// Grants are dropped here, by name.
+/// The directory for incoming grants.
 pub const INBOX: &str = "inbox";
 
-/// Where a grant came from, and where its answer goes.
+/// Where a grant came from, and where its confirmation goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A file of this name; its answer is a file too.
+    /// A file of this name in the inbox; the confirmation is a file in the outbox.
     File(String),
-    /// The link; the answer is given back to whoever runs the service.
+    /// The link; the confirmation is returned to the caller, who publishes it.
     Link {
-        /// Whether the broker had kept it: nobody asks just now.
+        /// Whether the broker had retained the grant, so that no station is waiting for the confirmation.
         retained: bool,
     },
 }
 
-/// A confirmation that goes out by the link.
+/// A confirmation to publish on the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingConfirmation {
-    /// To be given to [`Service::published`].
+    /// The message number, for [`Service::published`].
     pub number: u64,
     /// The Key.
     pub key: Id,
@@ -57,42 +57,42 @@ pub struct OutgoingConfirmation {
     pub confirmation: Vec<u8>,
 }
 
-/// Why what is known is not in force yet. It is tried again.
+/// Why the present state could not be put in force. Settle again later.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// A file could not be written: the old lists stay in force.
-    #[error("{0}; the old lists stay in force, nothing is confirmed, and it will be tried again")]
+    #[error("{0}; the old lists stay in force, nothing is confirmed, and the Lock tries again")]
     Files(#[from] Error),
-    /// The hook did not do its work.
-    #[error("{0}; nothing is confirmed, and it will be tried again")]
+    /// The hook failed.
+    #[error("{0}; nothing is confirmed, and the Lock tries again")]
     Hook(#[from] HookError),
 }
 
-/// A Lock at work. One process at a time has it.
+/// A running Lock. It holds the lock on the state directory.
 pub struct Service {
     state: PathBuf,
     config: Config,
     gate: Gate,
     uptime: Uptime,
     outbox: Outbox,
-    /// Whether a list may not be on the disk as it is read.
+    /// Whether writing the lists failed, so that a visible list may not be on the disk.
     rewrite_lists: bool,
-    /// Whether lists were written that no hook was run for.
+    /// Whether lists were written and the hook has not run since.
     hook_due: bool,
-    /// Statements that somebody waits for an answer on: Key and digest.
+    /// Confirmations to send: Key and statement, and who asked for them.
     requested: BTreeMap<(Hash, Hash), Vec<Origin>>,
-    /// Whether there is a link at all, and whether it is there now.
+    /// Whether the link is up; `None` without a link.
     link: Option<bool>,
-    /// Answers that the broker has not taken yet.
+    /// Confirmations that the broker has not acknowledged yet.
     in_flight: InFlight,
     _lock: keywright_base::InstanceLock,
 }
 
 impl Service {
-    /// Takes the state directory and reads it.
+    /// Locks the state directory and reads it.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::Unclaimed`], or something cannot be read.
+    /// [`Error::InUse`], [`Error::Unclaimed`], or a file cannot be read.
     pub fn open(state: &Path, config: Config) -> Result<Self, Error> {
         let lock = exclusive(state)?;
         let identity = Identity::load_or_create(state)?;
@@ -117,7 +117,7 @@ impl Service {
             uptime,
             outbox,
             rewrite_lists: false,
-            // What the host knows after a start is unknown.
+            // Which lists the host uses after a start is unknown.
             hook_due: true,
             requested: BTreeMap::new(),
             link: None,
@@ -126,17 +126,18 @@ impl Service {
         })
     }
 
-    /// What it knows.
+    /// What the Lock knows about Keys.
     pub const fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// What it was started with.
+    /// The configuration it was opened with.
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Says whether the link is there. From the first call on, what was not confirmed before goes out there.
+    /// Sets whether the link is up. From the first call on, statements that were not confirmed yet are confirmed over
+    /// the link.
     pub fn set_link_up(&mut self, up: bool) {
         self.link = Some(up);
         for sent in self.in_flight.take_all() {
@@ -148,10 +149,10 @@ impl Service {
         }
     }
 
-    /// The broker has an answer.
+    /// Notes that the broker has acknowledged a confirmation.
     ///
     /// # Errors
-    /// That cannot be saved; the answer will go out once more.
+    /// That cannot be saved; the confirmation is then sent once more.
     pub fn published(&mut self, number: u64) -> Result<(), Error> {
         let Some(SentConfirmation { key, statement, effect }) = self.in_flight.acknowledged(number)
         else {
@@ -159,14 +160,15 @@ impl Service {
         };
         let is_another = self.gate.effect_on(&key, self.now().unix) != effect;
         if is_another && self.gate.is_unconfirmed(&key, &statement) {
-            // A delay has ended since: that is still to be said. Where the statement is no word any more, another one's is.
+            // A delay ended while the confirmation was in flight, so the new effect is confirmed too. If this
+            // statement was superseded, the one that replaced it is confirmed.
             add_requester(&mut self.requested, (key, statement), Origin::Link { retained: false });
             return Ok(());
         }
         self.gate.set_confirmed(&key, &statement)
     }
 
-    /// The directory that grants are dropped into.
+    /// The path of the inbox.
     pub fn inbox(&self) -> PathBuf {
         self.state.join(INBOX)
     }
@@ -174,7 +176,7 @@ impl Service {
     /// Takes a grant.
     ///
     /// # Errors
-    /// Why it changes nothing.
+    /// A [`Refusal`] says why the grant changes nothing.
     pub fn take(&mut self, grant: &[u8], origin: Origin) -> Result<Accepted, Refusal> {
         let taken = self.gate.take(grant, self.now())?;
         let name = Id::of_hash(&taken.key);
@@ -187,21 +189,21 @@ impl Service {
         Ok(taken)
     }
 
-    /// Takes a newer certificate of this Lock; answers whether it is one.
+    /// Takes a newer certificate chain of this Lock; returns whether it differs from the present one.
     ///
     /// # Errors
-    /// Why it changes nothing.
+    /// A [`Refusal`] says why the chain changes nothing.
     pub fn take_chain(&mut self, text: &[u8]) -> Result<bool, Refusal> {
         let taken = self.gate.take_chain(&self.state, text, self.now())?;
         if taken {
             tracing::info!("this Lock has a new certificate");
-            // Servers show it, too.
+            // TLS servers of this host use the certificate.
             self.hook_due = true;
         }
         Ok(taken)
     }
 
-    /// Takes a file from the inbox and removes it; one stays that could not be saved, or not be confirmed.
+    /// Takes a file from the inbox and removes it. The file stays if it could not be saved or answered.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -211,7 +213,7 @@ impl Service {
         let mut found = InboxFile::at(path.clone());
         let taken = match found.read(MAX_GRANT) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // Not for what is in it: it may be a revocation.
+            // Do not refuse the file for a shortage of this machine: it may be a revocation.
             Err(error) if is_transient(&error) => return Err(Error::file(&path)(error)),
             Err(error) => Err(Refusal::Unreadable(error)),
             Ok(grant) => self.take(grant, Origin::File(answer_name.clone())),
@@ -220,7 +222,8 @@ impl Service {
             Ok(_) => {}
             Err(Refusal::NotSaved(error)) => return Err(*error),
             Err(refusal) => {
-                // Before the file goes: where there is no room for the reason, both come again.
+                // The answer is written before the file is removed: if the disk is full, the file is read again
+                // later.
                 tracing::warn!(file = %answer_name, "refused: {refusal}");
                 self.outbox.put(&answer_name, REFUSED, format!("{refusal}\n").as_bytes())?;
             }
@@ -228,10 +231,11 @@ impl Service {
         found.remove().map_err(Error::file(&path))
     }
 
-    /// Puts what is known in force, and confirms it: lists, hook, then answers. Answers for the link are returned.
+    /// Puts the present state in force: writes the lists, runs the hook, then confirms. Returns the confirmations to
+    /// publish on the link.
     ///
     /// # Errors
-    /// A [`SettleError`]: call it again later.
+    /// A [`SettleError`]: settle again later.
     pub fn settle(&mut self) -> Result<Vec<OutgoingConfirmation>, SettleError> {
         let now = self.now();
         self.gate.judge(now);
@@ -239,7 +243,7 @@ impl Service {
             self.uptime.save()?;
         }
         let now = now.unix;
-        // Where that fails, some are written and some are not, and no hook was run for those that are.
+        // If this fails, some lists may be written without the hook having run for them.
         let rewrite_all = std::mem::replace(&mut self.rewrite_lists, true);
         self.hook_due |= rewrite_all;
         self.hook_due |= outputs::write(&self.gate, &self.state, now, rewrite_all)?;
@@ -266,7 +270,7 @@ impl Service {
             }
         }
         match failed {
-            // What goes out by the link is requested for once more.
+            // The confirmations for the link were not returned, so they are requested again.
             Some(error) => {
                 self.link.into_iter().for_each(|up| self.set_link_up(up));
                 Err(error.into())
@@ -275,7 +279,7 @@ impl Service {
         }
     }
 
-    /// Answers everybody who requested about a statement; what goes out by the link is returned.
+    /// Confirms a statement to everybody who asked. Returns the confirmation to publish on the link, if any.
     fn confirm(
         &mut self,
         (key, statement): (Hash, Hash),
@@ -283,14 +287,14 @@ impl Service {
         now: u64,
     ) -> Result<Option<OutgoingConfirmation>, Error> {
         if self.gate.is_parked(&key, &statement, now) {
-            // It will be confirmed when its time has come.
+            // It is confirmed when it takes effect.
             return Ok(None);
         }
         let effect = self.gate.effect_on(&key, now);
         let confirmation = self.gate.confirm(&key, statement, now)?;
         let id = Id::of_hash(&key);
         let mut names = Vec::new();
-        // Who requested before this start is not known any more.
+        // After a restart it is not known who asked.
         let mut by_link = origins.is_empty();
         for origin in origins {
             match origin {
@@ -305,7 +309,7 @@ impl Service {
             self.outbox.put(&name, CONFIRMATION, &confirmation)?;
         }
         match self.link {
-            // The next one, once the broker has taken this one, says what is so then.
+            // The next confirmation, after the acknowledgement of this one, reports the effect at that time.
             Some(true) if by_link && !self.in_flight.contains(&key) => {
                 let number = self.in_flight.add(SentConfirmation { key, statement, effect });
                 Ok(Some(OutgoingConfirmation { number, key: id, confirmation }))
@@ -319,15 +323,15 @@ impl Service {
         }
     }
 
-    /// How many answers are owed to those who requested.
+    /// How many confirmations are still to be sent.
     pub fn pending_confirmations(&self) -> usize {
         self.requested.values().map(|origins| origins.len().max(1)).sum()
     }
 
-    /// When something changes by itself, in Unix milliseconds.
+    /// When something changes without an event, in Unix milliseconds.
     pub fn next_change(&self) -> Option<u64> {
         let now = self.now();
-        // That this Lock goes on living is noted now and then.
+        // Uptime is saved now and then.
         let save = self.gate.is_delayed().then(|| now.unix.saturating_add(SAVE_EVERY_MS));
         self.gate.next_change(now).into_iter().chain(save).min()
     }
@@ -337,13 +341,14 @@ impl Service {
     }
 }
 
-/// Whether a file could not be read for a reason that has nothing to do with it, and passes.
+/// Whether reading a file failed for a passing shortage that has nothing to do with the file.
 fn is_transient(error: &io::Error) -> bool {
     let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO];
     Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 
-/// Somebody waits for an answer. Whoever asks again gets one: while nothing can be confirmed, a broker may ask without end.
+/// Records who asked for a confirmation, each of them once: a broker may ask without end while nothing can be
+/// confirmed.
 fn add_requester(
     requested: &mut BTreeMap<(Hash, Hash), Vec<Origin>>,
     pair: (Hash, Hash),

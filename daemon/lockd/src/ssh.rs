@@ -1,5 +1,5 @@
-//! `keywright-lockd authorized-keys USER FINGERPRINT`, for sshd's AuthorizedKeysCommand. It reads the list that is in
-//! force, and nothing else: no state, no secret, no running service.
+//! `keywright-lockd authorized-keys USER FINGERPRINT`, for sshd's AuthorizedKeysCommand. It only reads the current
+//! list and the configuration: no secret, no running service.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::{
     outputs::{self, MAX_LIST, SSH_KEYS},
 };
 
-/// The line that lets this key in, or nothing.
+/// The `authorized_keys` line for this key, or `None` if it may not log in.
 ///
 /// # Errors
-/// There is no list, or it cannot be read: nobody gets in.
+/// The list cannot be read: nobody may log in.
 pub fn authorized_keys(
     state: &Path,
     accounts: &[Account],

@@ -1,4 +1,4 @@
-//! Records on disk: one file a Key, named by the SHA-256 of its access key, replaced whole.
+//! The records on disk: one file for each Key, named by the SHA-256 of its access key, and replaced as a whole.
 
 use std::{
     fs, io,
@@ -13,18 +13,18 @@ use crate::{
     record::{MAX_RECORD, Record},
 };
 
-/// The directory below the state directory.
+/// The directory of the records in the state directory.
 pub const DIRECTORY: &str = "keys";
 const SUFFIX: &str = ".cbor";
 
-/// The directory of records.
+/// The directory of the records.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
 }
 
 impl Store {
-    /// Opens it, or makes it.
+    /// Opens the directory, or creates it.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -34,12 +34,12 @@ impl Store {
         Ok(Self { directory })
     }
 
-    /// Where a Key's record is.
+    /// The path of a Key's record.
     pub fn path(&self, key: &Hash) -> PathBuf {
         self.directory.join(format!("{}{SUFFIX}", hex::encode(key)))
     }
 
-    /// The Keys that there is a record of.
+    /// The Keys that have a record.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -56,7 +56,7 @@ impl Store {
         Ok(keys)
     }
 
-    /// Reads a Key's record; an empty one where there is none.
+    /// Reads a Key's record; an empty one if there is none.
     ///
     /// # Errors
     /// [`Error::Damaged`], or the operating system refuses.
@@ -72,7 +72,7 @@ impl Store {
         }
     }
 
-    /// Replaces a Key's record. It is on the disk when this returns.
+    /// Replaces a Key's record durably.
     ///
     /// # Errors
     /// The operating system refuses; the old record stays.
@@ -82,8 +82,8 @@ impl Store {
     }
 }
 
-/// What to do about a damaged record.
+/// The error for a damaged record.
 pub fn damaged(path: PathBuf, what: String) -> Error {
-    let next = "the Key is not admitted; remove that file to start anew with it";
+    let next = "the Key is not admitted; remove that file to start again with this Key";
     Error::Damaged { path, what, next }
 }

@@ -1,15 +1,16 @@
-//! How long this Lock has uptime: time that passed while its machine was up, whatever its clock says.
+//! Uptime: time that has certainly passed while this Lock's machine was up, whatever its wall clock says.
 //!
-//! Nobody may end the delay of a revocation by setting a clock. A Lock without a battery starts in 1970 and is set years
-//! ahead a minute later; one that was off may have any time. So the delay is counted in what is certain to have passed:
-//! the time since the machine's start, which nobody can set, and never more than that. What passes while the machine is
-//! off is not counted, and the delay ends later for it.
+//! Setting a clock must not end the delay of a revocation. A Lock without a battery starts in 1970 and is set years
+//! ahead a minute later; one that was off may have any time. So the delay is counted in uptime, which is added up
+//! over reboots from the boot-time clock that nobody can set. Time while the machine is off is not counted, so a
+//! delay can only end later.
 //!
-//! ```cddl
-//! uptime = [1, uptime: uint, up: uint]
+//! The file is called `lived.cbor` (its format is stable):
+//! || ```cddl
+//! lived = [1, uptime: uint, up: uint]
 //! ```
-//! in CBOR, and SHA-256 over that; both in milliseconds. It is written while something waits, now and then: what passed
-//! since is lost at a power cut.
+//! in CBOR, followed by its SHA-256; both in milliseconds. `up` is the boot-time clock at that uptime. The file is
+//! written once an hour while a delay runs: at most that hour is lost at a power cut.
 
 use std::path::{Path, PathBuf};
 
@@ -25,22 +26,22 @@ use crate::{
 const FILE: &str = "lived.cbor";
 const VERSION: u8 = 1;
 const LONGEST: usize = 128;
-/// How often it is written while something waits, in milliseconds.
+/// How often the file is written while a delay runs, in milliseconds.
 pub const SAVE_EVERY_MS: u64 = 3_600_000;
 
-/// How long this Lock has uptime.
+/// The uptime of this Lock.
 #[derive(Debug)]
 pub struct Uptime {
     path: PathBuf,
-    /// So much at the time of `up`, the machine's time since its start.
+    /// Uptime counted so far, as of boot-time clock `up`.
     uptime: u64,
     up: u64,
-    /// What was written last by this process.
+    /// The uptime that this process has saved last.
     saved: Option<u64>,
 }
 
 impl Uptime {
-    /// Reads it; what cannot be read is not counted.
+    /// Reads the saved uptime; a missing or damaged file counts as zero.
     pub fn open(state: &Path) -> Self {
         Self::open_at(state, up())
     }
@@ -52,7 +53,7 @@ impl Uptime {
         Self { path, uptime, up, saved: None }
     }
 
-    /// Milliseconds, never less than before.
+    /// The uptime now in milliseconds. It never decreases.
     pub fn now(&self) -> u64 {
         self.at(up())
     }
@@ -61,7 +62,7 @@ impl Uptime {
         self.uptime.saturating_add(up.saturating_sub(self.up))
     }
 
-    /// It has uptime at least as long as this: something was noted then.
+    /// Raises the uptime to that of a record: the Lock was up at least that long when it wrote the record.
     pub fn raise_to(&mut self, uptime: u64) {
         let up = up();
         if self.at(up) < uptime {
@@ -69,10 +70,10 @@ impl Uptime {
         }
     }
 
-    /// Writes it, unless that was done not long ago.
+    /// Saves the uptime, unless it was saved less than [`SAVE_EVERY_MS`] ago.
     ///
     /// # Errors
-    /// The operating system refuses; less is counted after the next start.
+    /// The operating system refuses; less uptime is counted after the next start.
     pub fn save(&mut self) -> Result<(), Error> {
         let (up, now) = (up(), self.now());
         if self.saved.is_some_and(|saved| now < saved.saturating_add(SAVE_EVERY_MS)) {
@@ -85,12 +86,12 @@ impl Uptime {
     }
 }
 
-/// What has passed for certain since the machine was up for `then`: it is up for `now`, since the same start or a later one.
+/// The least time that has passed between two readings of the boot-time clock, of the same boot or a later one.
 const fn since(then: u64, now: u64) -> u64 {
     if now >= then { now - then } else { now }
 }
 
-/// Milliseconds since the machine's start, with those that it slept.
+/// The boot-time clock in milliseconds; it includes suspend.
 fn up() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     let millis = u64::try_from(time.tv_sec).unwrap_or_default().saturating_mul(1_000);
@@ -135,16 +136,16 @@ mod tests {
         assert_eq!(decode(b""), None);
     }
 
-    /// Never more than has passed: a process after the other, and starts of the machine between them.
+    /// Over several processes and reboots.
     #[test]
     fn uptime_never_exceeds_the_time_passed() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Uptime::open_at(dir.path(), 500).at(700), 200);
         for (uptime, then, up, counted) in [
-            // The same start of the machine.
+            // The same boot.
             (200, 700, 900, 400),
             (200, 700, 700, 200),
-            // Another one, after any time that it was off.
+            // A later boot, after any time off.
             (200, 700, 0, 200),
             (200, 700, 100, 300),
             (u64::MAX, 0, 9, u64::MAX),

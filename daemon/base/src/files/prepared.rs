@@ -1,5 +1,5 @@
-//! Files that are written beside others and take their places when they are complete. Each has a name that nobody else
-//! writes to: `request` and `claim` may make the same file while the service starts.
+//! Files that are written under a temporary name and then renamed into place. The temporary name is unique to the
+//! process, because two processes, such as `request` and the service, may write the same file at once.
 
 use std::{
     fs::{self, OpenOptions},
@@ -18,18 +18,18 @@ use rustix::{
 
 use super::Readers;
 
-/// What such a name ends with; before that are the process and the number of the file among those that it writes.
+/// The suffix of a temporary name; before it stand the process id and a counter.
 const SUFFIX: &str = ".new";
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A file on the disk that is to take another's place; one that does not is removed.
+/// A complete file under a temporary name. Unless it is committed, it is removed when dropped.
 #[derive(Debug)]
 pub struct Prepared {
     new: PathBuf,
     path: PathBuf,
 }
 
-/// Writes what is to replace a file, beside it: all that may fail for want of room.
+/// Writes a file under a temporary name: every step that may fail because the disk is full.
 pub fn prepare(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<Prepared> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -39,36 +39,38 @@ pub fn prepare(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<Prepar
     Ok(prepared)
 }
 
-/// Takes a file from its place, where others may put another one at any time: to be removed, or to be put back.
+/// Renames a file to a temporary name, while other processes may create a new one in its place. It can then be
+/// removed or put back.
 pub fn set_aside(path: &Path) -> io::Result<Prepared> {
-    // Its own name may be as long as a name can be.
+    // The file's own name may already have the maximal length.
     let new = own(path.parent().ok_or(io::ErrorKind::InvalidInput)?, "aside");
     let aside = Prepared { new, path: path.to_owned() };
     fs::rename(path, &aside.new)?;
     Ok(aside)
 }
 
-/// A name that nobody else has.
+/// A temporary name that no other process uses.
 fn own(directory: &Path, name: &str) -> PathBuf {
     let (process, number) = (process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     directory.join(format!(".{name}.{process}.{number}{SUFFIX}"))
 }
 
 impl Prepared {
-    /// Where it is until then.
+    /// The temporary path.
     pub fn temporary_path(&self) -> &Path {
         &self.new
     }
 
-    /// Takes the other's place; the directory is still to be forced to the disk.
+    /// Renames the file into place. The caller syncs the directory.
     pub fn commit(self) -> io::Result<()> {
         fs::rename(&self.new, &self.path)
     }
 
-    /// Takes the place if nobody has it, and answers whether it did; the directory is still to be forced to the disk.
+    /// Renames the file into place unless another one is there; returns whether it did. The caller syncs the
+    /// directory.
     pub fn commit_if_absent(self) -> io::Result<bool> {
         let put = match renameat_with(CWD, &self.new, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // Not every file system can.
+            // Some file systems do not support RENAME_NOREPLACE.
             Err(Errno::INVAL | Errno::NOSYS) => self.link(),
             put => put.map_err(io::Error::from),
         };
@@ -81,7 +83,7 @@ impl Prepared {
 
     fn link(&self) -> io::Result<()> {
         fs::hard_link(&self.new, &self.path)?;
-        // Whoever watches the directory is told of files that are moved there or closed, and not of links.
+        // inotify watchers get no event for a hard link, but for a closed file.
         let _ = OpenOptions::new().write(true).open(&self.path);
         Ok(())
     }
@@ -89,20 +91,20 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // What stays is for `remove_leftovers`.
+        // `remove_leftovers` removes what is left.
         let _ = fs::remove_file(&self.new);
     }
 }
 
 fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
-    // A process that had our number may have left one.
+    // A process with the same id may have left a file.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mode = readers.file_mode();
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // The umask of whoever calls is not to decide who may read it.
+    // The umask of the caller must not decide who can read the file.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     if geteuid().is_root() {
         let owner = fs::metadata(path.parent().unwrap_or(path))?;
@@ -112,19 +114,19 @@ fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Who else may be writing in a directory just now.
+/// Who else may be writing in a directory now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// Nobody: only who has the state directory writes there, and that is the caller.
+    /// Nobody: the caller holds the lock on the state directory.
     Nobody,
     /// Other processes, and other threads of this one.
     Others,
 }
 
-/// Removes what processes have left that ended while they wrote, at a power cut say. Nobody comes upon these names again,
-/// so they would take their room for good.
+/// Removes temporary files of processes that ended while writing, for example at a power cut. Their names are never
+/// used again, so they would stay for good.
 pub fn remove_leftovers(directory: &Path, writers: Writers) {
-    // What cannot be removed takes room, and does no other harm.
+    // A file that cannot be removed takes room and does no other harm.
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.filter_map(Result::ok) {
         if entry.file_name().to_str().is_some_and(|name| is_left(name, writers)) {
@@ -142,7 +144,7 @@ fn is_left(name: &str, writers: Writers) -> bool {
     };
     match writers {
         Writers::Nobody => true,
-        // Nothing of this process is numbered so yet: there was another one of the same number.
+        // This process has not used that number yet, so the file is of an earlier process with the same id.
         Writers::Others if process == process::id() => number >= NUMBER.load(Ordering::Relaxed),
         Writers::Others => {
             let process = i32::try_from(process).ok().and_then(Pid::from_raw);
@@ -206,16 +208,16 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 100);
     }
 
-    /// As on a file system that cannot tell whether it would replace.
+    /// As on a file system without RENAME_NOREPLACE.
     #[test]
     fn watcher_is_notified_when_a_hard_link_replaces_the_rename() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("chain.pem");
-        // What a Lock's inbox listens to.
+        // The events that a Lock's inbox waits for.
         let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO;
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
         let prepared = prepare(&path, b"x", Readers::Everybody).unwrap();
-        // From here on, so that nothing else is heard of.
+        // Watch only from here on, so that no earlier event is received.
         inotify::add_watch(&watch, dir.path(), flags).unwrap();
         prepared.link().unwrap();
         assert_eq!(prepared.link().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
@@ -234,7 +236,7 @@ mod tests {
         child.wait().unwrap();
         let (dead, own) = (child.id(), process::id());
         let left = [format!(".list.{dead}.7.new"), format!(".a.b.{own}.{}.new", u32::MAX)];
-        // Of somebody who is there, of us; and what others call theirs.
+        // Files of a live process and of this one, and names of other programs.
         let alive = [".list.1.7.new".into(), format!(".list.{own}.0.new")];
         let others = [".grant.new", "list.1.7.new", ".1.7.new", ".list.1.7", ".list.1.x.new"];
         NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! A certificate of this Lock that comes over the link, made anew after the old one's issuer was revoked, say. The broker
-//! that brings it is believed nothing: it may bring any that was ever made.
+//! Renews this Lock's certificate over the link, for example after its issuer was revoked. The broker is not trusted:
+//! it may replay any certificate that was ever made.
 
 use std::path::Path;
 
@@ -13,11 +13,11 @@ use crate::{
 };
 
 impl Gate {
-    /// Takes another chain of this Lock in place of the one that it has, and saves it; answers whether it is another one. It
-    /// has to lead to the pinned root by CAs that stand, and to be newer than the old one, unless that is void.
+    /// Replaces this Lock's chain and saves it; returns false if it is the present one. The new chain has to lead to
+    /// the pinned root by CAs that are not revoked, and has to be newer than the present one unless that is void.
     ///
     /// # Errors
-    /// A [`Refusal`]; then nothing has changed, on the disk or here.
+    /// A [`Refusal`]; then nothing has changed, on the disk or in memory.
     pub fn take_chain(&mut self, state: &Path, text: &[u8], now: Now) -> Result<bool, Refusal> {
         let no = |why: &str| Err(Refusal::Chain(why.to_owned()));
         let text = std::str::from_utf8(text).map_err(|error| Refusal::Chain(error.to_string()))?;
@@ -32,13 +32,13 @@ impl Gate {
         if new.root().der() != self.root_der() {
             return no("its root is not the one that is pinned");
         }
-        // It would win over every later one, and no server could use it.
+        // It would win over every later chain, and no server accepts it yet.
         let own = new.chain().first().map_or(0, |own| own.not_before());
         let latest = now.unix.saturating_add(PARK_AHEAD_MS) / 1_000;
         if self.clock(now.unix).is_some() && own > latest {
             return no("it begins in the future");
         }
-        // A CA that nobody here has heard of may stand by its certificate, which comes along.
+        // The new chain may contain a CA that is unknown here.
         let mut facts = self.facts.clone();
         facts.learn_chain(new.chain());
         let judgement = facts.judge(self.limits.revoke_delay, now.uptime / 1_000);

@@ -1,4 +1,4 @@
-//! What the gate answers: confirmations, and which of them are still owed.
+//! Confirmations: what the Lock signs about a statement, and which statements are not confirmed yet.
 
 use keywright_proto::{Confirmation, Effect, tree::Hash};
 
@@ -6,17 +6,17 @@ use super::Gate;
 use crate::{error::Error, key::Key, rules};
 
 impl Gate {
-    /// What the Lock does for a Key now.
+    /// The effect in force for a Key.
     pub fn effect_on(&self, key: &Hash, now: u64) -> Effect {
         self.keys.get(key).map_or(Effect::Deny, |key| self.effect(key, now))
     }
 
-    /// Whether no confirmation went out for a statement.
+    /// Whether a statement was not confirmed yet.
     pub fn is_unconfirmed(&self, key: &Hash, statement: &Hash) -> bool {
         self.keys.get(key).is_some_and(|key| key.unconfirmed.contains(statement))
     }
 
-    /// Statements that no confirmation went out for, and that do not wait: Key and digest.
+    /// Key and digest of each statement that was not confirmed yet and is not parked.
     pub fn unconfirmed(&self, now: u64) -> Vec<(Hash, Hash)> {
         let clock = self.clock(now);
         let of = |(hash, key): (&Hash, &Key)| {
@@ -27,14 +27,14 @@ impl Gate {
         self.keys.iter().filter(|(_, key)| !key.unconfirmed.is_empty()).flat_map(of).collect()
     }
 
-    /// Whether a statement waits for its time.
+    /// Whether a statement is parked.
     pub fn is_parked(&self, key: &Hash, statement: &Hash, now: u64) -> bool {
         let statements = self.keys.get(key).map_or(&[][..], |key| &key.statements);
         let kept = statements.iter().find(|kept| kept.digest == *statement);
         kept.is_some_and(|kept| rules::waits(kept, self.clock(now)))
     }
 
-    /// The signed confirmation of a statement: what this Lock does for that Key now.
+    /// Signs a confirmation of a statement, with the effect in force for its Key.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -46,10 +46,10 @@ impl Gate {
         self.identity.sign(unsigned.map_err(|error| Error::System(error.to_string()))?)
     }
 
-    /// Notes that a confirmation went out.
+    /// Notes that a statement was confirmed.
     ///
     /// # Errors
-    /// It cannot be saved; it will go out once more.
+    /// That cannot be saved; the statement is confirmed once more.
     pub fn set_confirmed(&mut self, hash: &Hash, statement: &Hash) -> Result<(), Error> {
         let Some(key) = self.keys.get_mut(hash) else { return Ok(()) };
         let at = key.statements.iter().position(|kept| kept.digest == *statement);

@@ -9,7 +9,7 @@ use keywright_proto::{
 use super::*;
 use crate::family::{Ca, Key, VALIDITY, leaf};
 
-/// More than the delay of a revocation, in milliseconds.
+/// Longer than the delay of a revocation, in milliseconds.
 const DELAY: u64 = 8 * 86_400_000;
 
 fn claim(state: &Path, ca: &Ca) {
@@ -25,7 +25,7 @@ fn take(service: &mut Service, grant: &Grant) {
     service.take(&grant.encode(), Origin::Link { retained: false }).unwrap();
 }
 
-/// Settles and publishes until nothing is owed any more but what is on its way; what was said of this Key.
+/// Settles and acknowledges until no confirmation is left to publish; returns the effects confirmed for this Key.
 fn say_all(service: &mut Service, key: Id) -> Vec<Effect> {
     let lock = service.gate.identity().public().clone();
     let mut said = Vec::new();
@@ -67,7 +67,7 @@ fn effect_changed_during_publication_is_confirmed_again() {
         panic!("{on_its_way:?}")
     };
     assert_eq!(key, id);
-    // The Master that had allowed it is out from now on.
+    // After the delay the Master that allowed the Key is revoked.
     let now = service.uptime.now();
     service.uptime.raise_to(now + DELAY);
     assert_eq!(say_all(&mut service, id), [], "one of each Key is on its way");
