@@ -11,7 +11,7 @@ use std::{
 use clap::Parser;
 use keywright_base::start_log;
 #[cfg(feature = "virtual-reader")]
-use keywright_token::hotplug::{Event, VirtualReader};
+use keywright_token::hotplug::{PlugEvent, VirtualReader};
 use keywright_token::hotplug::{Sink, StartError, UdevSource};
 use keywrightd::{
     bus::{Bus, Service, ServiceError, sleep},
@@ -163,7 +163,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let again = Arc::clone(&source);
     let resumed = move || {
         let source = Arc::clone(&again);
-        spawn_blocking(move || source.look_again());
+        spawn_blocking(move || source.rescan());
     };
     let guard = sleep::guard(service.connection().clone(), service.activity(), resumed);
     spawn(async move {
@@ -214,7 +214,7 @@ async fn end_idle(
     let activity = service.activity();
     let looked = async {
         // It does not panic, and what it heard is in the station's mailbox before the question.
-        let _ = spawn_blocking(move || source.look_again()).await;
+        let _ = spawn_blocking(move || source.rescan()).await;
         station.ask(|station, reply| reply.answer(station, Ok(()))).await
     };
     tokio::select! {
@@ -240,7 +240,7 @@ fn open_registry(state_dir: &Path) -> Result<Registry, Failure> {
 fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError> {
     let sink = Arc::clone(sink);
     let plugs = move |event| {
-        if !matches!(event, Event::Settled) {
+        if !matches!(event, PlugEvent::Settled) {
             sink(event);
         }
     };

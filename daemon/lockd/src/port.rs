@@ -19,8 +19,8 @@ use keywright_proto::{
 };
 use keywright_token::{
     CardSlot, Claims, Identity, LockRequest, Pin, Route, Session, Token, TokenError,
-    TransportError, certify_lock, claims, finish,
-    hotplug::{Device, Event, Sink, StartError, UdevSource},
+    TransportError, certify_lock, claims, clear_after_signing,
+    hotplug::{Device, PlugEvent, Sink, StartError, UdevSource},
 };
 use zeroize::Zeroizing;
 
@@ -112,7 +112,7 @@ pub fn certify(
     let pin = pin()?;
     let (cleared, signed) = session.run(move |token| {
         let signed = certify_lock(token, &pin, &request);
-        finish(token, signed, None)
+        clear_after_signing(token, signed, None)
     })?;
     if cleared.authorized {
         eprintln!("unplug this token now: it stays authorized until it is unplugged");
@@ -173,9 +173,9 @@ fn only_token(events: &Receiver<Event>) -> Result<Device, PortError> {
     let mut settled = false;
     loop {
         match events.recv() {
-            Ok(Event::Plugged(device)) => there.push(device),
-            Ok(Event::Unplugged(id)) => there.retain(|device| device.id != id),
-            Ok(Event::Settled) => settled = true,
+            Ok(PlugEvent::Plugged(device)) => there.push(device),
+            Ok(PlugEvent::Unplugged(id)) => there.retain(|device| device.id != id),
+            Ok(PlugEvent::Settled) => settled = true,
             Err(_) => return Err(TokenError::SessionEnded.into()),
         }
         match (settled, there.len()) {

@@ -18,7 +18,7 @@ pub enum Plugged {
 
 /// What a present Key is, as far as the table looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum KeyClass {
     /// Nothing on it.
     Blank,
     /// A Master or Backup Key.
@@ -40,18 +40,18 @@ pub enum Standing {
 
 /// A present Key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Present<'a> {
+pub struct PresentKey<'a> {
     /// Names it.
     pub label: &'a str,
     /// What it is.
-    pub standing: Standing,
+    pub class: KeyClass,
     /// When it came.
     pub plugged: Plugged,
 }
 
 /// What has happened to a pair since both were plugged in, or is happening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
+pub enum PairState {
     /// A serialization of this pair is under way.
     Live,
     /// It was cancelled.
@@ -61,7 +61,7 @@ pub enum Past {
 }
 
 /// The pairs that have a history: issuer (none for a Master's own making), candidate, what happened.
-pub type History<'a> = &'a [(Option<&'a str>, &'a str, Past)];
+pub type History<'a> = &'a [(Option<&'a str>, &'a str, PairState)];
 
 /// What is to be done about a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +84,12 @@ pub struct Ruling<'a> {
 }
 
 /// What a blank Key may become.
-pub const FOR_BLANK: &[Kind] = &[Kind::Backup, Kind::Sub];
+pub const KINDS_FOR_BLANK: &[Kind] = &[Kind::Backup, Kind::Sub];
 /// What a Key that is somebody's already may become.
-pub const FOR_MEMBER: &[Kind] = &[Kind::Sub];
+pub const KINDS_FOR_MEMBER: &[Kind] = &[Kind::Sub];
 
 /// Rules on every pair of present Keys that has no serialization under way.
-pub fn decide<'a>(keys: &[Present<'a>], history: History<'_>) -> Vec<Ruling<'a>> {
+pub fn decide<'a>(keys: &[PresentKey<'a>], history: History<'_>) -> Vec<Ruling<'a>> {
     let mut rulings = Vec::new();
     for (n, first) in keys.iter().enumerate() {
         for second in &keys[n + 1..] {
@@ -102,17 +102,17 @@ pub fn decide<'a>(keys: &[Present<'a>], history: History<'_>) -> Vec<Ruling<'a>>
 /// The kinds that `issuer` may make of `candidate` when a person asks for it by name, or why none.
 ///
 /// Unlike [`decide`] this does not mind other possible issuers, nor what the pair went through before.
-pub fn permit(issuer: Standing, candidate: Standing) -> Result<&'static [Kind], Reason> {
-    match role_error(issuer, candidate) {
+pub fn allowed_kinds(issuer: KeyClass, candidate: KeyClass) -> Result<&'static [Kind], Reason> {
+    match refusal_reason(issuer, candidate) {
         Some(reason) => Err(reason),
-        None if candidate == Standing::Blank => Ok(FOR_BLANK),
-        None => Ok(FOR_MEMBER),
+        None if candidate == KeyClass::Blank => Ok(KINDS_FOR_BLANK),
+        None => Ok(KINDS_FOR_MEMBER),
     }
 }
 
 /// The rows of the table that look at one pair alone, `issuer` being the Key that would issue.
-fn role_error(issuer: Standing, other: Standing) -> Option<Reason> {
-    use Standing::*;
+fn refusal_reason(issuer: KeyClass, other: KeyClass) -> Option<Reason> {
+    use KeyClass::*;
     Some(match (issuer, other) {
         (Revoked, _) | (_, Revoked) => Reason::Revoked,
         (Unusable, _) | (_, Unusable) => Reason::Unusable,
@@ -128,45 +128,45 @@ fn role_error(issuer: Standing, other: Standing) -> Option<Reason> {
 }
 
 fn rule<'a>(
-    first: &Present<'a>,
-    second: &Present<'a>,
-    keys: &[Present<'a>],
+    first: &PresentKey<'a>,
+    second: &PresentKey<'a>,
+    keys: &[PresentKey<'a>],
     history: History<'_>,
 ) -> Option<Ruling<'a>> {
     let (issuer, other) = orient(first, second);
-    let named = matches!(issuer.standing, Standing::Issuer { .. }).then_some(issuer.label);
+    let named = matches!(issuer.class, KeyClass::Issuer { .. }).then_some(issuer.label);
     let none =
         |reason| Ruling { issuer: named, other: other.label, verdict: Verdict::None(reason) };
-    if let Some(reason) = role_error(issuer.standing, other.standing) {
+    if let Some(reason) = refusal_reason(issuer.class, other.class) {
         return Some(none(reason));
     }
-    match past(issuer.label, other.label, history) {
-        Some(Past::Live) => return None,
-        Some(Past::Cancelled) => return Some(none(Reason::Cancelled)),
-        Some(Past::Done) => return Some(none(Reason::Done)),
+    match pair_state(issuer.label, other.label, history) {
+        Some(PairState::Live) => return None,
+        Some(PairState::Cancelled) => return Some(none(Reason::Cancelled)),
+        Some(PairState::Done) => return Some(none(Reason::Done)),
         None => {}
     }
     if is_ambiguous(issuer, other, keys, history) {
         return Some(none(Reason::AmbiguousIssuer));
     }
-    let kinds = if other.standing == Standing::Blank { FOR_BLANK } else { FOR_MEMBER };
+    let kinds = if other.class == KeyClass::Blank { KINDS_FOR_BLANK } else { KINDS_FOR_MEMBER };
     Some(Ruling { issuer: named, other: other.label, verdict: Verdict::Offer(kinds) })
 }
 
 /// Puts the Key that issues, or is named first, before the other.
 fn orient<'k, 'a>(
-    first: &'k Present<'a>,
-    second: &'k Present<'a>,
-) -> (&'k Present<'a>, &'k Present<'a>) {
+    first: &'k PresentKey<'a>,
+    second: &'k PresentKey<'a>,
+) -> (&'k PresentKey<'a>, &'k PresentKey<'a>) {
     // Who can issue stands first; between equals the one that was present first.
-    let rank = |key: &Present<'_>| match key.standing {
-        Standing::Issuer { has_lock: true, .. } => 0,
-        Standing::Issuer { .. } => 1,
-        Standing::Sub => 2,
-        Standing::Blank => 3,
-        Standing::Foreign => 4,
-        Standing::Unusable => 5,
-        Standing::Revoked => 6,
+    let rank = |key: &PresentKey<'_>| match key.class {
+        KeyClass::Issuer { has_lock: true, .. } => 0,
+        KeyClass::Issuer { .. } => 1,
+        KeyClass::Sub => 2,
+        KeyClass::Blank => 3,
+        KeyClass::Foreign => 4,
+        KeyClass::Unusable => 5,
+        KeyClass::Revoked => 6,
     };
     if (rank(second), second.plugged) < (rank(first), first.plugged) {
         (second, first)
@@ -177,38 +177,38 @@ fn orient<'k, 'a>(
 
 /// Whether somebody else could be the issuer of `other` just as well, so that a person has to say which.
 fn is_ambiguous(
-    issuer: &Present<'_>,
-    other: &Present<'_>,
-    keys: &[Present<'_>],
+    issuer: &PresentKey<'_>,
+    other: &PresentKey<'_>,
+    keys: &[PresentKey<'_>],
     history: History<'_>,
 ) -> bool {
     let taken = history.iter().any(|(by, candidate, past)| {
-        *candidate == other.label && *by != Some(issuer.label) && *past == Past::Live
+        *candidate == other.label && *by != Some(issuer.label) && *past == PairState::Live
     });
     // Each family may give rights to a Key that is somebody's already; a blank one belongs to one.
-    if other.standing == Standing::Blank && taken {
+    if other.class == KeyClass::Blank && taken {
         return true;
     }
-    let Standing::Issuer { family, .. } = issuer.standing else { return false };
-    if matches!(other.standing, Standing::Issuer { has_lock: true, .. })
+    let KeyClass::Issuer { family, .. } = issuer.class else { return false };
+    if matches!(other.class, KeyClass::Issuer { has_lock: true, .. })
         && other.plugged == issuer.plugged
     {
         return true;
     }
     keys.iter().filter(|key| key.label != issuer.label && key.label != other.label).any(|rival| {
-        let Standing::Issuer { family: theirs, has_lock: true } = rival.standing else {
+        let KeyClass::Issuer { family: theirs, has_lock: true } = rival.class else {
             return false;
         };
         if theirs == family {
             // Of one family's Keys the one that was present first issues.
             rival.plugged <= issuer.plugged
         } else {
-            other.standing == Standing::Blank
+            other.class == KeyClass::Blank
         }
     })
 }
 
-fn past(issuer: &str, candidate: &str, history: History<'_>) -> Option<Past> {
+fn pair_state(issuer: &str, candidate: &str, history: History<'_>) -> Option<PairState> {
     let of = |a: &str, b: &str| {
         history.iter().find(|(by, key, _)| *by == Some(a) && *key == b).map(|(.., past)| *past)
     };

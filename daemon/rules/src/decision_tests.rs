@@ -7,37 +7,37 @@ use super::*;
 const F: u8 = 1;
 const G: u8 = 2;
 
-fn issuer(family: u8) -> Standing {
-    Standing::Issuer { family: Id::from_bytes([family; 16]), has_lock: true }
+fn issuer(family: u8) -> KeyClass {
+    KeyClass::Issuer { family: Id::from_bytes([family; 16]), has_lock: true }
 }
 
-fn lockless(family: u8) -> Standing {
-    Standing::Issuer { family: Id::from_bytes([family; 16]), has_lock: false }
+fn lockless(family: u8) -> KeyClass {
+    KeyClass::Issuer { family: Id::from_bytes([family; 16]), has_lock: false }
 }
 
 /// Keys named a, b, c… plugged in one after the other.
-fn in_turn(standings: &[Standing]) -> Vec<Present<'static>> {
+fn in_turn(classes: &[KeyClass]) -> Vec<PresentKey<'static>> {
     const LABELS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-    standings
+    classes
         .iter()
         .zip(LABELS)
         .enumerate()
-        .map(|(n, (standing, label))| Present {
+        .map(|(n, (class, label))| PresentKey {
             label,
-            standing: *standing,
+            class: *class,
             plugged: Plugged::Later(n as u64),
         })
         .collect()
 }
 
-fn at_start(standings: &[Standing]) -> Vec<Present<'static>> {
-    let mut keys = in_turn(standings);
+fn at_start(classes: &[KeyClass]) -> Vec<PresentKey<'static>> {
+    let mut keys = in_turn(classes);
     keys.iter_mut().for_each(|key| key.plugged = Plugged::AtStart);
     keys
 }
 
 /// `issuer>other:verdict` for each ruling.
-fn said(rulings: &[Ruling<'_>]) -> Vec<String> {
+fn rulings(rulings: &[Ruling<'_>]) -> Vec<String> {
     let word = |verdict: &Verdict| match verdict {
         Verdict::Offer(kinds) => kinds.iter().map(|k| k.as_str()).collect::<Vec<_>>().join("+"),
         Verdict::None(reason) => reason.as_str().to_owned(),
@@ -51,10 +51,10 @@ fn said(rulings: &[Ruling<'_>]) -> Vec<String> {
 }
 
 #[test]
-fn every_row_in_both_plug_orders() {
-    use Standing::*;
+fn pair_table_holds_in_both_plug_orders() {
+    use KeyClass::*;
     // One Key, the other, and what is said of them; X is the first one and Y the second.
-    let rows: &[(Standing, Standing, &str)] = &[
+    let rows: &[(KeyClass, KeyClass, &str)] = &[
         (issuer(F), Blank, "X>Y:backup+sub"),
         (issuer(F), Sub, "X>Y:sub"),
         (issuer(F), issuer(F), "*:same-family"),
@@ -79,17 +79,17 @@ fn every_row_in_both_plug_orders() {
         (Blank, Unusable, "/>Y:unusable"),
     ];
     for (x, y, expected) in rows {
-        for (standings, names) in [([*x, *y], ("a", "b")), ([*y, *x], ("b", "a"))] {
-            for keys in [in_turn(&standings), at_start(&standings)] {
-                let said = said(&decide(&keys, &[]));
+        for (classes, names) in [([*x, *y], ("a", "b")), ([*y, *x], ("b", "a"))] {
+            for keys in [in_turn(&classes), at_start(&classes)] {
+                let said = rulings(&decide(&keys, &[]));
                 let expected = expected.replace('X', names.0).replace('Y', names.1);
                 match expected.strip_prefix('*') {
                     // Symmetric rows: whichever is named first.
                     Some(verdict) => assert!(
                         said.len() == 1 && said[0].ends_with(verdict),
-                        "{standings:?}: {said:?}"
+                        "{classes:?}: {said:?}"
                     ),
-                    None => assert_eq!(said, [expected], "{standings:?}"),
+                    None => assert_eq!(said, [expected], "{classes:?}"),
                 }
             }
         }
@@ -97,46 +97,46 @@ fn every_row_in_both_plug_orders() {
 }
 
 #[test]
-fn of_two_issuers_the_one_present_first_issues() {
-    assert_eq!(said(&decide(&in_turn(&[issuer(F), issuer(G)]), &[])), ["a>b:sub"]);
-    assert_eq!(said(&decide(&in_turn(&[issuer(G), issuer(F)]), &[])), ["a>b:sub"]);
-    let unordered = said(&decide(&at_start(&[issuer(F), issuer(G)]), &[]));
+fn issuer_present_first_issues() {
+    assert_eq!(rulings(&decide(&in_turn(&[issuer(F), issuer(G)]), &[])), ["a>b:sub"]);
+    assert_eq!(rulings(&decide(&in_turn(&[issuer(G), issuer(F)]), &[])), ["a>b:sub"]);
+    let unordered = rulings(&decide(&at_start(&[issuer(F), issuer(G)]), &[]));
     assert_eq!(unordered, ["a>b:ambiguous-issuer"]);
 }
 
 #[test]
-fn two_issuers_of_one_family_and_a_blank() {
-    let keys = in_turn(&[issuer(F), issuer(F), Standing::Blank]);
+fn earlier_issuer_of_a_family_is_offered_the_blank_key() {
+    let keys = in_turn(&[issuer(F), issuer(F), KeyClass::Blank]);
     let expected = ["a>b:same-family", "a>c:backup+sub", "b>c:ambiguous-issuer"];
-    assert_eq!(said(&decide(&keys, &[])), expected);
-    let keys = at_start(&[issuer(F), issuer(F), Standing::Blank]);
+    assert_eq!(rulings(&decide(&keys, &[])), expected);
+    let keys = at_start(&[issuer(F), issuer(F), KeyClass::Blank]);
     let expected = ["a>b:same-family", "a>c:ambiguous-issuer", "b>c:ambiguous-issuer"];
-    assert_eq!(said(&decide(&keys, &[])), expected);
+    assert_eq!(rulings(&decide(&keys, &[])), expected);
 }
 
 #[test]
-fn issuers_of_two_families_and_a_blank() {
-    let keys = in_turn(&[issuer(F), issuer(G), Standing::Blank]);
+fn issuers_of_two_families_are_ambiguous_for_a_blank_key() {
+    let keys = in_turn(&[issuer(F), issuer(G), KeyClass::Blank]);
     let expected = ["a>b:sub", "a>c:ambiguous-issuer", "b>c:ambiguous-issuer"];
-    assert_eq!(said(&decide(&keys, &[])), expected);
+    assert_eq!(rulings(&decide(&keys, &[])), expected);
 }
 
 #[test]
-fn a_pair_in_an_offer_never_changes() {
-    let keys = in_turn(&[issuer(F), Standing::Blank, issuer(G)]);
-    let live = [(Some("a"), "b", Past::Live)];
-    assert_eq!(said(&decide(&keys, &live)), ["a>c:sub", "c>b:ambiguous-issuer"]);
+fn live_offer_is_never_ruled_on() {
+    let keys = in_turn(&[issuer(F), KeyClass::Blank, issuer(G)]);
+    let live = [(Some("a"), "b", PairState::Live)];
+    assert_eq!(rulings(&decide(&keys, &live)), ["a>c:sub", "c>b:ambiguous-issuer"]);
 }
 
 #[test]
-fn one_lockless_issuer_does_not_make_the_other_ambiguous() {
-    let keys = in_turn(&[issuer(F), lockless(G), Standing::Blank]);
-    assert_eq!(said(&decide(&keys, &[])), ["a>b:sub", "a>c:backup+sub", "b>c:no-lock"]);
+fn issuer_without_a_lock_causes_no_ambiguity() {
+    let keys = in_turn(&[issuer(F), lockless(G), KeyClass::Blank]);
+    assert_eq!(rulings(&decide(&keys, &[])), ["a>b:sub", "a>c:backup+sub", "b>c:no-lock"]);
 }
 
 #[test]
-fn several_candidates_get_an_offer_each() {
-    let keys = in_turn(&[Standing::Blank, issuer(F), Standing::Blank, Standing::Sub]);
+fn each_candidate_gets_an_offer() {
+    let keys = in_turn(&[KeyClass::Blank, issuer(F), KeyClass::Blank, KeyClass::Sub]);
     let expected = [
         "/>a:not-an-issuer",
         "/>c:no-issuer",
@@ -145,35 +145,35 @@ fn several_candidates_get_an_offer_each() {
         "b>c:backup+sub",
         "b>d:sub",
     ];
-    assert_eq!(said(&decide(&keys, &[])), expected);
+    assert_eq!(rulings(&decide(&keys, &[])), expected);
 }
 
 #[test]
-fn a_cancelled_or_done_pair_waits_for_a_replug() {
-    let keys = in_turn(&[issuer(F), Standing::Blank]);
-    let cancelled = [(Some("a"), "b", Past::Cancelled)];
-    assert_eq!(said(&decide(&keys, &cancelled)), ["a>b:cancelled"]);
-    let done = [(Some("a"), "b", Past::Done)];
-    assert_eq!(said(&decide(&keys, &done)), ["a>b:done"]);
+fn cancelled_or_done_pair_is_not_offered_again() {
+    let keys = in_turn(&[issuer(F), KeyClass::Blank]);
+    let cancelled = [(Some("a"), "b", PairState::Cancelled)];
+    assert_eq!(rulings(&decide(&keys, &cancelled)), ["a>b:cancelled"]);
+    let done = [(Some("a"), "b", PairState::Done)];
+    assert_eq!(rulings(&decide(&keys, &done)), ["a>b:done"]);
 }
 
 #[test]
-fn a_person_may_name_the_issuer() {
-    assert_eq!(permit(issuer(F), Standing::Blank), Ok(FOR_BLANK));
-    assert_eq!(permit(issuer(F), issuer(G)), Ok(FOR_MEMBER));
-    assert_eq!(permit(Standing::Sub, Standing::Blank), Err(Reason::NotAnIssuer));
-    assert_eq!(permit(Standing::Blank, issuer(F)), Err(Reason::NoIssuer));
-    assert_eq!(permit(lockless(F), Standing::Blank), Err(Reason::NoLock));
-    assert_eq!(permit(issuer(F), Standing::Foreign), Err(Reason::ForeignCredentials));
+fn named_issuer_resolves_ambiguity() {
+    assert_eq!(allowed_kinds(issuer(F), KeyClass::Blank), Ok(KINDS_FOR_BLANK));
+    assert_eq!(allowed_kinds(issuer(F), issuer(G)), Ok(KINDS_FOR_MEMBER));
+    assert_eq!(allowed_kinds(KeyClass::Sub, KeyClass::Blank), Err(Reason::NotAnIssuer));
+    assert_eq!(allowed_kinds(KeyClass::Blank, issuer(F)), Err(Reason::NoIssuer));
+    assert_eq!(allowed_kinds(lockless(F), KeyClass::Blank), Err(Reason::NoLock));
+    assert_eq!(allowed_kinds(issuer(F), KeyClass::Foreign), Err(Reason::ForeignCredentials));
 }
 
-fn standings() -> impl Strategy<Value = Standing> {
+fn classes() -> impl Strategy<Value = KeyClass> {
     prop_oneof![
-        Just(Standing::Blank),
-        Just(Standing::Sub),
-        Just(Standing::Foreign),
-        Just(Standing::Revoked),
-        Just(Standing::Unusable),
+        Just(KeyClass::Blank),
+        Just(KeyClass::Sub),
+        Just(KeyClass::Foreign),
+        Just(KeyClass::Revoked),
+        Just(KeyClass::Unusable),
         (1u8..3).prop_map(issuer),
         (1u8..3).prop_map(lockless),
     ]
@@ -182,20 +182,20 @@ fn standings() -> impl Strategy<Value = Standing> {
 proptest! {
     #[test]
     fn one_ruling_a_pair_and_offers_only_by_issuers(
-        standings in prop::collection::vec(standings(), 0..6),
+        classes in prop::collection::vec(classes(), 0..6),
         coldplug in any::<bool>(),
     ) {
-        let keys = if coldplug { at_start(&standings) } else { in_turn(&standings) };
+        let keys = if coldplug { at_start(&classes) } else { in_turn(&classes) };
         let rulings = decide(&keys, &[]);
         prop_assert_eq!(rulings.len(), keys.len() * keys.len().saturating_sub(1) / 2);
-        let standing = |label| keys.iter().find(|k| k.label == label).unwrap().standing;
+        let class = |label| keys.iter().find(|k| k.label == label).unwrap().class;
         for ruling in &rulings {
             let Verdict::Offer(kinds) = ruling.verdict else { continue };
             let has_lock = matches!(
-                standing(ruling.issuer.unwrap()), Standing::Issuer { has_lock: true, .. }
+                class(ruling.issuer.unwrap()), KeyClass::Issuer { has_lock: true, .. }
             );
             prop_assert!(has_lock);
-            let blank = standing(ruling.other) == Standing::Blank;
+            let blank = class(ruling.other) == KeyClass::Blank;
             prop_assert_eq!(kinds.contains(&Kind::Backup), blank);
         }
         // No blank Key is offered to two issuers at once.
@@ -203,7 +203,7 @@ proptest! {
             let offers = rulings.iter().filter(|r| {
                 r.other == key.label && matches!(r.verdict, Verdict::Offer(_))
             });
-            if key.standing == Standing::Blank {
+            if key.class == KeyClass::Blank {
                 prop_assert!(offers.count() <= 1);
             }
         }
@@ -211,10 +211,10 @@ proptest! {
 
     #[test]
     fn the_order_of_the_list_does_not_matter(
-        standings in prop::collection::vec(standings(), 0..6),
+        classes in prop::collection::vec(classes(), 0..6),
     ) {
-        let keys = in_turn(&standings);
+        let keys = in_turn(&classes);
         let reversed: Vec<_> = keys.iter().rev().copied().collect();
-        prop_assert_eq!(said(&decide(&keys, &[])), said(&decide(&reversed, &[])));
+        prop_assert_eq!(rulings(&decide(&keys, &[])), rulings(&decide(&reversed, &[])));
     }
 }

@@ -4,7 +4,7 @@ use keywright_proto::Role;
 pub use keywright_proto::words::KeyState;
 pub use keywright_token::{Claims, claims};
 
-use crate::decision::Standing;
+use crate::decision::KeyClass;
 
 /// What this station knows of a token that it has recognized.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub fn state(claims: &Claims, known: Known) -> KeyState {
         return KeyState::Revoked;
     }
     // A job that was given up may have got as far as half of its certificates, but to no other.
-    if known.leftover && !claims.alien {
+    if known.leftover && !claims.unknown_profile {
         return KeyState::Blank;
     }
     if claims.foreign {
@@ -41,16 +41,16 @@ pub fn state(claims: &Claims, known: Known) -> KeyState {
 }
 
 /// What the decision looks at.
-pub fn standing(state: KeyState, claims: &Claims, has_lock: bool) -> Standing {
+pub fn classify(state: KeyState, claims: &Claims, has_lock: bool) -> KeyClass {
     match (state, claims.family) {
-        (KeyState::Blank, _) => Standing::Blank,
+        (KeyState::Blank, _) => KeyClass::Blank,
         (KeyState::Master | KeyState::Backup, Some((family, _))) => {
-            Standing::Issuer { family, has_lock }
+            KeyClass::Issuer { family, has_lock }
         }
-        (KeyState::Sub, _) => Standing::Sub,
-        (KeyState::Revoked, _) => Standing::Revoked,
-        (KeyState::Unusable, _) => Standing::Unusable,
-        (KeyState::Foreign | KeyState::Master | KeyState::Backup, _) => Standing::Foreign,
+        (KeyState::Sub, _) => KeyClass::Sub,
+        (KeyState::Revoked, _) => KeyClass::Revoked,
+        (KeyState::Unusable, _) => KeyClass::Unusable,
+        (KeyState::Foreign | KeyState::Master | KeyState::Backup, _) => KeyClass::Foreign,
     }
 }
 

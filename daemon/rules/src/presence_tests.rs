@@ -58,7 +58,7 @@ fn state_of(access: Option<&[u8]>, issuing: Option<&[u8]>) -> KeyState {
 }
 
 #[test]
-fn a_token_is_what_its_two_certificates_say_together() {
+fn state_follows_both_certificates() {
     let (issuing, access) = (Holder::new(1), Holder::new(2));
     let (ca, own) = master(&issuing, &access);
     let sub = member(&issuing, &ca, &access, Role::Sub);
@@ -91,7 +91,7 @@ fn a_token_is_what_its_two_certificates_say_together() {
 }
 
 #[test]
-fn what_the_station_knows_counts_before_what_is_claimed() {
+fn local_knowledge_overrides_claims() {
     let (issuing, access) = (Holder::new(1), Holder::new(2));
     let (ca, _) = master(&issuing, &access);
     let sub = member(&issuing, &ca, &access, Role::Sub);
@@ -107,22 +107,22 @@ fn what_the_station_knows_counts_before_what_is_claimed() {
 }
 
 #[test]
-fn the_decision_sees_issuers_with_their_family() {
+fn issuers_are_classified_with_their_family() {
     let (issuing, access) = (Holder::new(1), Holder::new(2));
     let (ca, own) = master(&issuing, &access);
     let claims = claims(&identity(Some(&own), Some(&ca)));
     let family = issuing.public().id();
     assert_eq!(
-        standing(KeyState::Master, &claims, true),
-        Standing::Issuer { family, has_lock: true }
+        classify(KeyState::Master, &claims, true),
+        KeyClass::Issuer { family, has_lock: true }
     );
     // A Key that is a Master by memory only has nothing to sign with.
-    assert_eq!(standing(KeyState::Master, &Claims::default(), true), Standing::Foreign);
-    assert_eq!(standing(KeyState::Unusable, &claims, true), Standing::Unusable);
+    assert_eq!(classify(KeyState::Master, &Claims::default(), true), KeyClass::Foreign);
+    assert_eq!(classify(KeyState::Unusable, &claims, true), KeyClass::Unusable);
 }
 
 #[test]
-fn what_somebody_put_on_a_token_of_a_given_up_job_is_not_ours() {
+fn leftover_token_with_an_unknown_certificate_is_foreign() {
     let leftover = Known { leftover: true, ..Known::default() };
     assert_eq!(state(&claims(&Identity::default()), leftover), KeyState::Blank);
     let certificate = Some(b"of another program".to_vec());

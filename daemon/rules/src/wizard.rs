@@ -1,6 +1,6 @@
 //! The wizard: which step a serialization is at, and what may happen there (contract section 3).
 //!
-//! [`EDGES`] is the whole of it: an event that has no row at a step is refused there. Nothing here
+//! [`TRANSITIONS`] is the whole of it: an event that has no row at a step is refused there. Nothing here
 //! asks a token, a disk or a clock.
 
 use keywright_proto::Kind;
@@ -8,7 +8,7 @@ pub use keywright_proto::words::{Step, Who};
 
 /// What can happen to a serialization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Event {
+pub enum WizardEvent {
     /// The kind was chosen.
     SetKind,
     /// The name was given.
@@ -39,7 +39,7 @@ pub enum Event {
 
 /// Which kinds an edge is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum For {
+pub enum Kinds {
     /// Whatever the kind.
     Any,
     /// Sub Keys, which are asked for Locks.
@@ -50,7 +50,7 @@ pub enum For {
 
 /// Where an edge leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To {
+pub enum Target {
     /// To this step.
     Step(Step),
     /// Back to where the Key was missed.
@@ -58,13 +58,13 @@ pub enum To {
 }
 
 /// One row: at this step, this event, for these kinds, leads there.
-pub type Edge = (Step, Event, For, To);
+pub type Transition = (Step, WizardEvent, Kinds, Target);
 
 /// The transition table.
-pub const EDGES: &[Edge] = {
-    use {Event as E, For::*, Step as S, To::Before};
-    const fn to(step: Step) -> To {
-        To::Step(step)
+pub const TRANSITIONS: &[Transition] = {
+    use {Kinds::*, Step as S, Target::Before, WizardEvent as E};
+    const fn to(step: Step) -> Target {
+        Target::Step(step)
     }
     &[
         (S::Kind, E::SetKind, Any, to(S::Name)),
@@ -139,7 +139,7 @@ pub struct Wizard {
     selection: Selection,
     revision: u32,
     step: Step,
-    before_absence: Step,
+    step_before_absence: Step,
     pins: Vec<Who>,
 }
 
@@ -153,7 +153,7 @@ impl Wizard {
             selection: Selection::default(),
             revision: 0,
             step: Step::Kind,
-            before_absence: Step::Kind,
+            step_before_absence: Step::Kind,
             pins: Vec::new(),
         }
     }
@@ -165,7 +165,7 @@ impl Wizard {
             name,
             selection,
             step: Step::AwaitingKey,
-            before_absence: Step::Pins,
+            step_before_absence: Step::Pins,
             ..Self::new(&[kind])
         }
     }
@@ -222,7 +222,7 @@ impl Wizard {
         if self.kind == Some(kind) && matches!(self.step, Step::Name) {
             return Ok(());
         }
-        let to = self.next(Event::SetKind)?;
+        let to = self.next(WizardEvent::SetKind)?;
         if !self.kinds.contains(&kind) {
             return Err(Refusal::Kind(kind));
         }
@@ -236,7 +236,7 @@ impl Wizard {
 
     /// Answers `name`; the caller has checked it.
     pub fn set_name(&mut self, name: String) -> Result<(), Refusal> {
-        let to = self.next(Event::SetName)?;
+        let to = self.next(WizardEvent::SetName)?;
         self.name = name;
         self.answer(to);
         Ok(())
@@ -249,7 +249,7 @@ impl Wizard {
 
     /// Answers `locks`; the caller has checked them.
     pub fn select_locks(&mut self, selection: Selection) -> Result<(), Refusal> {
-        let to = self.next(Event::SelectLocks)?;
+        let to = self.next(WizardEvent::SelectLocks)?;
         self.selection = selection;
         self.answer(to);
         Ok(())
@@ -261,19 +261,19 @@ impl Wizard {
     }
 
     /// Whether this call could be made now.
-    pub fn check(&self, event: Event) -> Result<(), Refusal> {
+    pub fn check(&self, event: WizardEvent) -> Result<(), Refusal> {
         self.next(event).map(|_| ())
     }
 
     /// One step back.
     pub fn back(&mut self) -> Result<(), Refusal> {
-        self.step = self.next(Event::Back)?;
+        self.step = self.next(WizardEvent::Back)?;
         Ok(())
     }
 
     /// Accepts what was reviewed. `count` is how many Locks "all" means from now on.
     pub fn save(&mut self, revision: u32, count: u32, pins: Vec<Who>) -> Result<(), Refusal> {
-        let to = self.next(Event::Save)?;
+        let to = self.next(WizardEvent::Save)?;
         if revision != self.revision {
             return Err(Refusal::Revision { given: revision, current: self.revision });
         }
@@ -285,7 +285,7 @@ impl Wizard {
 
     /// A PIN was accepted. True when it was the last one that is needed: the write begins.
     pub fn pin_accepted(&mut self, who: Who) -> Result<bool, Refusal> {
-        let writing = self.next(Event::PinsComplete)?;
+        let writing = self.next(WizardEvent::PinsComplete)?;
         self.pins.retain(|needed| *needed != who);
         if self.pins.is_empty() {
             self.step = writing;
@@ -302,11 +302,12 @@ impl Wizard {
     }
 
     /// Something happened that is nobody's answer.
-    pub fn happen(&mut self, event: Event) -> Result<(), Refusal> {
+    pub fn apply(&mut self, event: WizardEvent) -> Result<(), Refusal> {
         let to = self.next(event)?;
         if to == Step::AwaitingKey {
             // After a broken write there is nothing to be reviewed again: only PINs are missing.
-            self.before_absence = if event == Event::Interrupted { Step::Pins } else { self.step };
+            self.step_before_absence =
+                if event == WizardEvent::Interrupted { Step::Pins } else { self.step };
         }
         self.step = to;
         Ok(())
@@ -317,7 +318,7 @@ impl Wizard {
         if matches!(self.step, Step::Cancelled | Step::Failed) {
             return Ok(());
         }
-        self.happen(Event::Cancel)
+        self.apply(WizardEvent::Cancel)
     }
 
     fn answer(&mut self, to: Step) {
@@ -325,18 +326,18 @@ impl Wizard {
         self.step = to;
     }
 
-    fn next(&self, event: Event) -> Result<Step, Refusal> {
-        let fits = |edge: &For| match edge {
-            For::Any => true,
-            For::Sub => self.kind == Some(Kind::Sub),
-            For::Others => self.kind != Some(Kind::Sub),
+    fn next(&self, event: WizardEvent) -> Result<Step, Refusal> {
+        let fits = |edge: &Kinds| match edge {
+            Kinds::Any => true,
+            Kinds::Sub => self.kind == Some(Kind::Sub),
+            Kinds::Others => self.kind != Some(Kind::Sub),
         };
-        let edge = EDGES
+        let edge = TRANSITIONS
             .iter()
             .find(|(from, on, when, _)| *from == self.step && *on == event && fits(when));
         match edge {
-            Some((.., To::Step(step))) => Ok(*step),
-            Some((.., To::Before)) => Ok(self.before_absence),
+            Some((.., Target::Step(step))) => Ok(*step),
+            Some((.., Target::Before)) => Ok(self.step_before_absence),
             None => Err(Refusal::Step { at: self.step }),
         }
     }

@@ -4,20 +4,20 @@ use proptest::prelude::*;
 
 use super::*;
 
-const EVENTS: [Event; 13] = [
-    Event::SetKind,
-    Event::SetName,
-    Event::SelectLocks,
-    Event::Back,
-    Event::Save,
-    Event::PinsComplete,
-    Event::PinLost,
-    Event::Written,
-    Event::Interrupted,
-    Event::Abandoned,
-    Event::KeyLeft,
-    Event::KeysBack,
-    Event::Cancel,
+const EVENTS: [WizardEvent; 13] = [
+    WizardEvent::SetKind,
+    WizardEvent::SetName,
+    WizardEvent::SelectLocks,
+    WizardEvent::Back,
+    WizardEvent::Save,
+    WizardEvent::PinsComplete,
+    WizardEvent::PinLost,
+    WizardEvent::Written,
+    WizardEvent::Interrupted,
+    WizardEvent::Abandoned,
+    WizardEvent::KeyLeft,
+    WizardEvent::KeysBack,
+    WizardEvent::Cancel,
 ];
 
 const STEPS: [Step; 10] = [
@@ -38,51 +38,59 @@ fn at(step: Step, kind: Kind) -> Wizard {
     Wizard {
         kind: Some(kind),
         step,
-        before_absence: Step::Name,
+        step_before_absence: Step::Name,
         pins: vec![Who::Candidate],
         ..Wizard::new(&[Kind::Master, Kind::Backup, Kind::Sub])
     }
 }
 
 /// Lets an event happen by the call that stands for it.
-fn play(wizard: &mut Wizard, event: Event) -> Result<(), Refusal> {
+fn play(wizard: &mut Wizard, event: WizardEvent) -> Result<(), Refusal> {
     match event {
-        Event::SetKind => wizard.set_kind(Kind::Sub),
-        Event::SetName => wizard.set_name("Anna".into()),
-        Event::SelectLocks => wizard.select_locks(Selection { all: false, count: 2 }),
-        Event::Back => wizard.back(),
-        Event::Save => wizard.save(wizard.revision(), 2, vec![Who::Candidate]),
-        Event::PinsComplete => wizard.pin_accepted(Who::Candidate).map(|_| ()),
-        Event::Cancel => wizard.cancel(),
-        other => wizard.happen(other),
+        WizardEvent::SetKind => wizard.set_kind(Kind::Sub),
+        WizardEvent::SetName => wizard.set_name("Anna".into()),
+        WizardEvent::SelectLocks => wizard.select_locks(Selection { all: false, count: 2 }),
+        WizardEvent::Back => wizard.back(),
+        WizardEvent::Save => wizard.save(wizard.revision(), 2, vec![Who::Candidate]),
+        WizardEvent::PinsComplete => wizard.pin_accepted(Who::Candidate).map(|_| ()),
+        WizardEvent::Cancel => wizard.cancel(),
+        other => wizard.apply(other),
     }
 }
 
 #[test]
-fn an_event_happens_exactly_where_the_table_has_a_row() {
+fn only_events_in_the_table_are_accepted() {
     for kind in [Kind::Backup, Kind::Sub] {
         for step in STEPS {
             for event in EVENTS {
                 let mut wizard = at(step, kind);
-                let row = EDGES.iter().find(|(from, on, when, _)| {
+                let row = TRANSITIONS.iter().find(|(from, on, when, _)| {
                     let fits = match when {
-                        For::Any => true,
-                        For::Sub => kind == Kind::Sub,
-                        For::Others => kind != Kind::Sub,
+                        Kinds::Any => true,
+                        Kinds::Sub => kind == Kind::Sub,
+                        Kinds::Others => kind != Kind::Sub,
                     };
                     *from == step && *on == event && fits
                 });
                 let answer = play(&mut wizard, event);
                 match row {
-                    Some((.., To::Step(to))) => assert_eq!((answer, wizard.step), (Ok(()), *to)),
-                    Some((.., To::Before)) => {
+                    Some((.., Target::Step(to))) => {
+                        assert_eq!((answer, wizard.step), (Ok(()), *to))
+                    }
+                    Some((.., Target::Before)) => {
                         assert_eq!((answer, wizard.step), (Ok(()), Step::Name));
                     }
                     // Giving up twice, and choosing the chosen kind again, are no errors.
-                    None if event == Event::Cancel && step.is_end() && step != Step::Finished => {
+                    None if event == WizardEvent::Cancel
+                        && step.is_end()
+                        && step != Step::Finished =>
+                    {
                         assert_eq!((answer, wizard.step), (Ok(()), step));
                     }
-                    None if event == Event::SetKind && step == Step::Name && kind == Kind::Sub => {
+                    None if event == WizardEvent::SetKind
+                        && step == Step::Name
+                        && kind == Kind::Sub =>
+                    {
                         assert_eq!((answer, wizard.step), (Ok(()), step));
                     }
                     None => {
@@ -96,7 +104,7 @@ fn an_event_happens_exactly_where_the_table_has_a_row() {
 }
 
 #[test]
-fn a_sub_key_from_offer_to_end() {
+fn sub_key_wizard_runs_from_offer_to_end() {
     let mut wizard = Wizard::new(&[Kind::Backup, Kind::Sub]);
     assert_eq!(wizard.set_kind(Kind::Master), Err(Refusal::Kind(Kind::Master)));
     wizard.set_kind(Kind::Sub).unwrap();
@@ -116,21 +124,21 @@ fn a_sub_key_from_offer_to_end() {
     assert_eq!(wizard.pin_accepted(Who::Candidate), Ok(false));
     assert_eq!(wizard.pin_accepted(Who::CandidateNew), Ok(true));
     assert_eq!(wizard.step(), Step::Writing);
-    wizard.happen(Event::Written).unwrap();
+    wizard.apply(WizardEvent::Written).unwrap();
     assert_eq!(wizard.step(), Step::Finished);
 }
 
 #[test]
-fn a_broken_write_goes_on_with_the_pins() {
+fn interrupted_write_resumes_at_the_pins() {
     let mut wizard = at(Step::Writing, Kind::Backup);
-    wizard.happen(Event::Interrupted).unwrap();
+    wizard.apply(WizardEvent::Interrupted).unwrap();
     assert_eq!(wizard.step(), Step::AwaitingKey);
-    wizard.happen(Event::KeysBack).unwrap();
+    wizard.apply(WizardEvent::KeysBack).unwrap();
     assert_eq!(wizard.step(), Step::Pins);
 }
 
 #[test]
-fn another_kind_forgets_the_selection() {
+fn changing_the_kind_clears_the_lock_selection() {
     let mut wizard = Wizard::new(&[Kind::Backup, Kind::Sub]);
     wizard.set_kind(Kind::Sub).unwrap();
     wizard.set_name("Anna".into()).unwrap();
@@ -145,7 +153,7 @@ fn another_kind_forgets_the_selection() {
 
 proptest! {
     #[test]
-    fn random_walks_keep_the_rules(
+    fn random_walks_keep_the_invariants(
         events in prop::collection::vec(prop::sample::select(EVENTS.to_vec()), 0..60),
     ) {
         let mut wizard = Wizard::new(&[Kind::Backup, Kind::Sub]);
@@ -159,7 +167,7 @@ proptest! {
             }
             prop_assert!(wizard.revision >= before.revision);
             prop_assert!(!ended || wizard.step == before.step, "an end is left");
-            saved |= event == Event::Save;
+            saved |= event == WizardEvent::Save;
             if saved {
                 // What was reviewed is what is written.
                 prop_assert_eq!(&wizard.name, &before.name);

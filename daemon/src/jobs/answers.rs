@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use keywright_proto::Kind;
-use keywright_rules::decision::Past;
+use keywright_rules::decision::PairState;
 use keywright_token::RecoveryCode;
 
 use super::{Jobs, Serialization, pins::Pins};
@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     families::{Asker, Families, checked},
     keys::Keys,
-    serialization::wizard::{Event, Refusal, Step},
+    serialization::wizard::{WizardEvent, Refusal, Step},
 };
 
 impl Jobs {
@@ -98,7 +98,7 @@ impl Jobs {
     /// SetName.
     pub fn set_name(&mut self, number: u64, caller: &Caller, name: String) -> Result<(), Error> {
         let job = self.driven(number, caller)?;
-        job.wizard.check(Event::SetName)?;
+        job.wizard.check(WizardEvent::SetName)?;
         checked(&name)?;
         Ok(job.wizard.set_name(name)?)
     }
@@ -119,7 +119,7 @@ impl Jobs {
     ) -> Result<RecoveryCode, Error> {
         let job = self.driven(number, caller)?;
         if matches!(job.wizard.step(), Step::Kind | Step::Name | Step::Locks | Step::Review) {
-            job.wizard.check(Event::PinsComplete)?;
+            job.wizard.check(WizardEvent::PinsComplete)?;
         }
         let code = job.recovery_code.take().ok_or_else(|| {
             Error::NotFound("recovery code: it was taken before, or the PUK is not replaced".into())
@@ -167,7 +167,7 @@ impl Jobs {
         if job.has_ended() {
             return Ok(job.wizard.cancel()?);
         }
-        job.wizard.check(Event::Cancel)?;
+        job.wizard.check(WizardEvent::Cancel)?;
         // What would have let it go on is void now.
         let before = std::mem::take(&mut job.outcome);
         // What cannot be rolled back is not cancelled.
@@ -179,12 +179,12 @@ impl Jobs {
         let step = job.wizard.step();
         job.wizard.cancel()?;
         self.note_cancelled(number, step, keys, families, by);
-        self.ended(number, Past::Cancelled);
+        self.ended(number, PairState::Cancelled);
         Ok(())
     }
 
     /// The pair is not offered again before a re-plug; its PINs are forgotten.
-    pub(super) fn ended(&mut self, number: u64, past: Past) {
+    pub(super) fn ended(&mut self, number: u64, past: PairState) {
         let Some(job) = self.map.get_mut(&number) else { return };
         job.pins = Pins::default();
         job.new_puk = None;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use keywright_proto::{Certificate, Id};
-use keywright_rules::decision::Past;
+use keywright_rules::decision::PairState;
 use keywright_rules::presence::Claims;
 use keywright_token::hotplug::DeviceId;
 use keywright_token::{PinState, TokenError};
@@ -16,9 +16,9 @@ use crate::{
     keys::{Key, Keys, refusal},
     registry::RegistryError,
     serialization::{
-        card::Carried,
+        card::CardOutcome,
         order::{Made, Puk, Report, Stop, Stopped},
-        wizard::{Event, Step, Who},
+        wizard::{WizardEvent, Step, Who},
     },
     view::{Detail, Label, Outcome},
 };
@@ -57,13 +57,13 @@ impl Jobs {
         let outcome = self.success(number, made);
         if let Some(job) = self.map.get_mut(&number) {
             job.outcome = outcome;
-            if let Err(error) = job.wizard.happen(Event::Written) {
+            if let Err(error) = job.wizard.apply(WizardEvent::Written) {
                 tracing::error!(number, %error, "a finished write was not expected");
             }
         }
         self.tell_card(number, made.card, keys);
         self.ask_for_replug(number, keys);
-        self.ended(number, Past::Done);
+        self.ended(number, PairState::Done);
         self.pin_changed(&candidate);
         Some(keys.get(&candidate)?.claims.family?.0)
     }
@@ -87,7 +87,7 @@ impl Jobs {
     }
 
     /// Says why a Key does not carry its family's card.
-    fn tell_card(&mut self, number: u64, card: Carried, keys: &mut Keys) {
+    fn tell_card(&mut self, number: u64, card: CardOutcome, keys: &mut Keys) {
         if let Some(candidate) = self.map.get(&number).map(|job| job.candidate.clone()) {
             keys.note_card(&candidate, card);
         }
@@ -226,11 +226,11 @@ impl Jobs {
             Stop::Cancelled => {
                 self.note_cancelled(number, Step::Writing, keys, families, by);
                 if let Some(job) = self.map.get_mut(&number)
-                    && let Err(error) = job.wizard.happen(Event::Cancel)
+                    && let Err(error) = job.wizard.apply(WizardEvent::Cancel)
                 {
                     tracing::error!(number, %error, "a write was cancelled out of step");
                 }
-                self.ended(number, Past::Cancelled);
+                self.ended(number, PairState::Cancelled);
                 self.offer_again_after_replug(number, used, keys);
                 self.abandon_or_say(number, keys, families, by);
             }
@@ -291,7 +291,7 @@ impl Jobs {
         }
         let is_read = self.load_intent(number, keys, families);
         if let Some(job) = self.map.get_mut(&number)
-            && job.wizard.happen(Event::PinLost).is_ok()
+            && job.wizard.apply(WizardEvent::PinLost).is_ok()
         {
             job.pins.forget(who);
             job.wizard.need_pin(who);
@@ -314,7 +314,7 @@ impl Jobs {
         let Some(job) = self.map.get_mut(&number) else { return };
         needed.into_iter().for_each(|who| job.wizard.need_pin(who));
         if !job.has_its_keys(keys)
-            && let Err(error) = job.wizard.happen(Event::KeyLeft)
+            && let Err(error) = job.wizard.apply(WizardEvent::KeyLeft)
         {
             tracing::error!(number, %error, "a Key left out of step");
         }
@@ -333,13 +333,13 @@ impl Jobs {
         let event = AuditEvent::JobFailed { serialization: number, error: error.name(), token };
         families.note_event(&event, by);
         if let Some(job) = self.map.get_mut(&number) {
-            if let Err(refusal) = job.wizard.happen(Event::Abandoned) {
+            if let Err(refusal) = job.wizard.apply(WizardEvent::Abandoned) {
                 tracing::error!(number, %refusal, "a job failed out of step");
             }
             let stage = job.stage.map(|stage| stage.as_str().to_owned()).unwrap_or_default();
             job.outcome = Outcome::failed(error).with("stage", Detail::Text(stage));
         }
-        self.ended(number, Past::Done);
+        self.ended(number, PairState::Done);
         if matches!(error, Error::Foreign { .. }) {
             self.is_foreign(number, keys, families);
         }
@@ -352,7 +352,7 @@ impl Jobs {
         let candidate = job.candidate.clone();
         if let Some(key) = keys.get_mut(&candidate) {
             key.claims.foreign = true;
-            key.claims.alien = true;
+            key.claims.unknown_profile = true;
         }
         keys.refresh(&candidate, families);
     }

@@ -13,7 +13,7 @@ use crate::{
     registry::records::Intent,
     serialization::{
         left_behind, roll_back,
-        wizard::{Event, Selection, Step, Wizard},
+        wizard::{Selection, Step, Wizard, WizardEvent},
     },
     view::{Detail, Label, Outcome},
 };
@@ -39,7 +39,7 @@ impl Jobs {
             ),
         };
         let Some(job) = self.map.get_mut(&number) else { return };
-        if job.wizard.happen(Event::Interrupted).is_err() {
+        if job.wizard.apply(WizardEvent::Interrupted).is_err() {
             return;
         }
         job.owner = None;

@@ -28,7 +28,7 @@ pub use pins::Given;
 pub use selection::LockChoice;
 pub use serialization::Serialization;
 
-use keywright_rules::decision::Past;
+use keywright_rules::decision::PairState;
 
 use crate::{
     audit::Token,
@@ -45,7 +45,7 @@ use crate::{
 pub struct Jobs {
     map: BTreeMap<u64, Serialization>,
     /// Pairs that were cancelled or are done, until one of the two is re-plugged.
-    history: BTreeMap<(Option<Label>, Label), Past>,
+    history: BTreeMap<(Option<Label>, Label), PairState>,
     /// What the bus was last told.
     shown: BTreeMap<u64, SerializationView>,
     shown_decisions: Vec<DecisionView>,

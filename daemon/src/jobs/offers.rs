@@ -1,6 +1,6 @@
 //! From the Keys that are plugged in to offers and decisions: asks [`decision`] and does what it says.
 
-use keywright_rules::decision::{self, Past, Ruling, Verdict};
+use keywright_rules::decision::{self, PairState, Ruling, Verdict};
 
 use super::{Jobs, Serialization};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     families::{Asker, Families},
     keys::{Key, Keys},
-    serialization::wizard::{Event, Step, Wizard},
+    serialization::wizard::{WizardEvent, Step, Wizard},
     view::{DecisionView, Label, Outcome},
 };
 
@@ -73,7 +73,7 @@ impl Jobs {
             self.map
                 .values()
                 .filter(|job| !job.has_ended())
-                .map(|job| (job.issuer.as_deref(), job.candidate.as_str(), Past::Live)),
+                .map(|job| (job.issuer.as_deref(), job.candidate.as_str(), PairState::Live)),
         );
         let half_made = |label: &str| self.is_half_made(label, None);
         decision::decide(&keys.candidates(families), &history)
@@ -108,7 +108,7 @@ impl Jobs {
             let Some(job) = self.map.get_mut(&number) else { continue };
             job.key_left(label);
             // A running write notices by itself; what has ended stays as it is.
-            if job.wizard.happen(Event::KeyLeft).is_ok() {
+            if job.wizard.apply(WizardEvent::KeyLeft).is_ok() {
                 self.announce(number);
             }
             self.withdraw_if_unanswered(number, keys, families);
@@ -149,7 +149,7 @@ impl Jobs {
         let needed = self.pins_to_ask(number, keys);
         self.renew_recovery_code(number, keys);
         if let Some(job) = self.map.get_mut(&number)
-            && job.wizard.happen(Event::KeysBack).is_ok()
+            && job.wizard.apply(WizardEvent::KeysBack).is_ok()
         {
             job.outcome = Outcome::default();
             if job.wizard.step() == Step::Pins {

@@ -32,7 +32,7 @@ impl Jobs {
         let job = self.job(number)?;
         let (key, device) = keys.present_key(&job.candidate)?;
         // Somebody used the token while the job waited for it.
-        if key.claims.alien {
+        if key.claims.unknown_profile {
             return Err(Error::Pair(Reason::ForeignCredentials));
         }
         let pin = job.pins.candidate.clone().ok_or(Error::PinRequired(Who::Candidate))?;

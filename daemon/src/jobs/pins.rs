@@ -11,7 +11,7 @@ use crate::{
     families::Families,
     keys::{Key, Keys},
     serialization::{
-        wizard::{Event, Step, Who},
+        wizard::{Step, Who, WizardEvent},
         write::issuer_is_done,
     },
     view::{Detail, Label, Outcome},
@@ -149,7 +149,7 @@ impl Jobs {
         keys: &Keys,
     ) -> Result<Given, Error> {
         let job = self.driven(number, caller)?;
-        job.wizard.check(Event::PinsComplete)?;
+        job.wizard.check(WizardEvent::PinsComplete)?;
         if !job.wizard.pins_needed().contains(&who) {
             return Err(Error::InvalidArgument(format!(
                 "no {} PIN is needed now; PinsNeeded says which are",
@@ -208,7 +208,7 @@ impl Jobs {
         let require_new = self.config.require_new_pin;
         let job = self.job_mut(number)?;
         // The Key may have left, or somebody may have cancelled, while the token was asked.
-        job.wizard.check(Event::PinsComplete)?;
+        job.wizard.check(WizardEvent::PinsComplete)?;
         let is_factory = who == Who::Candidate && pin.is_factory();
         if is_factory && require_new && job.pins.candidate_new.is_none() {
             job.wizard.need_pin(Who::CandidateNew);

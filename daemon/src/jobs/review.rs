@@ -12,7 +12,7 @@ use crate::{
     families::{Asker, Families, too_many},
     keys::Keys,
     registry::records::LockEntry,
-    serialization::wizard::Event,
+    serialization::wizard::WizardEvent,
     view::Summary,
 };
 
@@ -25,7 +25,7 @@ impl Jobs {
         keys: &Keys,
         families: &Families,
     ) -> Result<Summary, Error> {
-        self.driven(number, caller)?.wizard.check(Event::Save)?;
+        self.driven(number, caller)?.wizard.check(WizardEvent::Save)?;
         let mut warnings = self.warnings(number, keys, families)?;
         if self.job(number)?.wizard.kind() == Some(Kind::Sub) {
             let selected = self.selection(number, keys, families)?;
@@ -91,7 +91,7 @@ impl Jobs {
         by: Asker,
     ) -> Result<(), Error> {
         let job = self.driven(number, caller)?;
-        job.wizard.check(Event::Save)?;
+        job.wizard.check(WizardEvent::Save)?;
         let kind = job.wizard.kind();
         if kind == Some(Kind::Backup) && self.is_last_issuer(number, keys) {
             return Err(Error::LimitExceeded(

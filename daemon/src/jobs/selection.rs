@@ -12,7 +12,7 @@ use crate::{
     families::{Families, LockNames},
     keys::Keys,
     registry::records::LockEntry,
-    serialization::wizard::{Event, Selection},
+    serialization::wizard::{Selection, WizardEvent},
 };
 
 /// Which Locks a front-end selects.
@@ -35,7 +35,7 @@ impl Jobs {
         families: &Families,
     ) -> Result<(), Error> {
         let job = self.driven(number, caller)?;
-        job.wizard.check(Event::SelectLocks)?;
+        job.wizard.check(WizardEvent::SelectLocks)?;
         let (family, present) = (self.issuing_family(number, keys)?, keys.for_families());
         let (all, count, locks): (_, _, Arc<[LockEntry]>) = match choice {
             LockChoice::All => (true, families.lock_count(family, &present)?, Arc::default()),

@@ -10,7 +10,7 @@ use crate::{
     audit::Token,
     error::Error,
     families::{Facts, Issuer},
-    serialization::card::Carried,
+    serialization::card::CardOutcome,
     view::{KeyView, Label, Trouble},
 };
 
@@ -50,7 +50,7 @@ pub struct Key {
     /// How often AddLock has renewed its card since it was plugged in.
     pub card_renewals: usize,
     /// What became of its card when that was last to be written, since it was plugged in.
-    pub card: Carried,
+    pub card: CardOutcome,
     /// Something on it stays authorized until it is re-plugged.
     pub authorized: bool,
     /// Why it cannot be used.
@@ -130,7 +130,7 @@ impl Key {
             card_renewals: self.card_renewals,
             claims: Claims {
                 foreign: self.trouble.is_none() && self.claims.foreign,
-                alien: self.trouble.is_none() && self.claims.alien,
+                unknown_profile: self.trouble.is_none() && self.claims.unknown_profile,
                 ..Claims::default()
             },
             card: std::mem::take(&mut self.card),

@@ -23,7 +23,7 @@ use crate::{
     families::{Changes, Families, Present},
     outbox::{Outbox, Output},
     registry::records,
-    serialization::card::Carried,
+    serialization::card::CardOutcome,
     view::{KeyView, Label},
 };
 
@@ -123,10 +123,10 @@ impl Keys {
     }
 
     /// The Keys that are plugged in, as the decision sees them.
-    pub fn candidates(&self, families: &Families) -> Vec<decision::Present<'_>> {
-        let present = self.present().map(|(label, key)| decision::Present {
+    pub fn candidates(&self, families: &Families) -> Vec<decision::PresentKey<'_>> {
+        let present = self.present().map(|(label, key)| decision::PresentKey {
             label,
-            standing: standing(key, families),
+            class: standing(key, families),
             plugged: key.plugged,
         });
         present.collect()
@@ -235,8 +235,8 @@ impl Keys {
     }
 
     /// Shows what became of a Key's family card, where it was to be written.
-    pub fn note_card(&mut self, label: &Label, card: Carried) {
-        let Some(key) = self.map.get_mut(label).filter(|_| card != Carried::NotDue) else {
+    pub fn note_card(&mut self, label: &Label, card: CardOutcome) {
+        let Some(key) = self.map.get_mut(label).filter(|_| card != CardOutcome::NotDue) else {
             return;
         };
         if let Some((_, why)) = card.why_not() {
@@ -295,6 +295,6 @@ impl Keys {
 }
 
 /// What the decision looks at.
-pub fn standing(key: &Key, families: &Families) -> decision::Standing {
-    presence::standing(key.state, &key.claims, families.has_lock(&key.claims))
+pub fn standing(key: &Key, families: &Families) -> decision::KeyClass {
+    presence::classify(key.state, &key.claims, families.has_lock(&key.claims))
 }

@@ -126,7 +126,7 @@ impl Keys {
             label
         });
         claims.foreign |= since_plug.claims.foreign;
-        claims.alien |= since_plug.claims.alien;
+        claims.unknown_profile |= since_plug.claims.unknown_profile;
         let label = match self.recognize(device, &claims, guid, busy.clone(), families, interrupted)
         {
             Ok(label) => label,

@@ -9,7 +9,7 @@ use crate::{
     token::{CardContents, OldCard, Pin, Token, TokenError, unlock_for_card},
 };
 
-pub use crate::token::Carried;
+pub use crate::token::CardOutcome;
 
 /// How many Locks are offered to a card: more than any has room for.
 const LOCKS: usize = 16;
@@ -65,7 +65,7 @@ impl CardOrder {
 ///
 /// # Errors
 /// [`TokenError::Transport`].
-pub fn put_card(token: &mut Token, order: &CardOrder) -> Result<Carried, TokenError> {
+pub fn put_card(token: &mut Token, order: &CardOrder) -> Result<CardOutcome, TokenError> {
     let old = match OldCard::read(token)? {
         Ok(old) => old,
         Err(why_not) => return Ok(why_not),
@@ -74,7 +74,7 @@ pub fn put_card(token: &mut Token, order: &CardOrder) -> Result<Carried, TokenEr
         Ok(locks) => old.replace(token, &order.contents(), &locks),
         Err(error) => {
             tracing::warn!(%error, "there is no family card");
-            Ok(Carried::NotDue)
+            Ok(CardOutcome::NotDue)
         }
     }
 }
@@ -88,7 +88,7 @@ pub fn put_card_with_pin(
     token: &mut Token,
     pin: &Pin,
     order: &CardOrder,
-) -> Result<Carried, TokenError> {
+) -> Result<CardOutcome, TokenError> {
     match unlock_for_card(token, pin)? {
         Ok(()) => put_card(token, order),
         Err(why_not) => Ok(why_not),

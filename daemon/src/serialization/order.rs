@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use keywright_proto::{Certificate, Id};
 
-use super::{card::Carried, stage::Stage, wizard::Who};
+use super::{card::CardOutcome, stage::Stage, wizard::Who};
 use crate::{
     registry::{
         Registry, RegistryError,
@@ -107,7 +107,7 @@ pub struct Made {
     /// What became of the PUK.
     pub puk: Puk,
     /// What became of the family's card.
-    pub card: Carried,
+    pub card: CardOutcome,
 }
 
 /// Why a write ended before it was done.

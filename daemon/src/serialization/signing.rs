@@ -3,7 +3,7 @@
 use keywright_proto::Unsigned;
 
 use super::{
-    card::{CardOrder, Carried, put_card_with_pin},
+    card::{CardOrder, CardOutcome, put_card_with_pin},
     order::Failure,
 };
 use crate::token::{self, Cleared, Pin, Token, TokenError};
@@ -24,7 +24,7 @@ pub struct Order {
 
 /// The signed objects in the order given and what became of the Key's card, or why there are none; and what the token
 /// answered when it was cleared.
-pub type Signed = (Cleared, Result<(Vec<Vec<u8>>, Carried), Failure>);
+pub type Signed = (Cleared, Result<(Vec<Vec<u8>>, CardOutcome), Failure>);
 
 /// Signs. 2 commands an object, and 3 around them; 2 more where the key proves itself, 8 more where the Key's card changes.
 ///
@@ -33,7 +33,7 @@ pub type Signed = (Cleared, Result<(Vec<Vec<u8>>, Carried), Failure>);
 pub fn sign(token: &mut Token, pin: &Pin, order: Order) -> Result<Signed, TokenError> {
     let Order { unsigned, proves, all_or_nothing, card, card_adds_first } = order;
     if !all_or_nothing {
-        let (cleared, signed) = token::sign_first(token, pin, unsigned)?;
+        let (cleared, signed) = token::sign_until_failure(token, pin, unsigned)?;
         return Ok((cleared, signed.map_err(Failure::from)));
     }
     let proven = match unsigned.first() {
@@ -52,6 +52,6 @@ pub fn sign(token: &mut Token, pin: &Pin, order: Order) -> Result<Signed, TokenE
         }
         _ => None,
     };
-    let (cleared, signed) = token::finish(token, signed, renewed)?;
+    let (cleared, signed) = token::clear_after_signing(token, signed, renewed)?;
     Ok((cleared, signed.map_err(Failure::from)))
 }

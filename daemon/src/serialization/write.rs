@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use keywright_proto::{Id, Kind, PublicKey, statement::next_version};
 
 use super::{
-    card::{CardOrder, Carried, put_card},
+    card::{CardOrder, CardOutcome, put_card},
     commit::new_issuer,
     look,
     order::{Failure, Made, Order, Puk, Report, Side, Stop, Stopped, Tools},
@@ -117,7 +117,7 @@ impl Write {
         self.on_candidate(move |token| token.verify_pin(&pin))?;
         if !self.order.intent.made.looked {
             let pin = self.pin();
-            let usage = self.on_candidate(move |token| token.closer_look(&pin))?;
+            let usage = self.on_candidate(move |token| token.read_usage(&pin))?;
             if self.is_blank() {
                 look::blank(&usage, self.order.leftover)?;
             }
@@ -248,12 +248,12 @@ impl Write {
 
     /// The family's card, on a Key that can issue. A Sub Key never does, so that nobody would look at its card: it
     /// carries none.
-    fn put_card(&mut self) -> Result<Carried, Stop> {
+    fn put_card(&mut self) -> Result<CardOutcome, Stop> {
         let made = &self.order.intent.made;
         let (Some(family), Some(statement), true) =
             (self.order.intent.family, made.statement.clone(), made.ca_certificate.is_some())
         else {
-            return Ok(Carried::NotDue);
+            return Ok(CardOutcome::NotDue);
         };
         let order = CardOrder {
             family,
@@ -304,8 +304,8 @@ impl Write {
         let Some(code) = self.order.recovery_code.clone() else { return Ok(Puk::Left) };
         self.order.intent.made.puk_begun = true;
         self.save()?;
-        let offer = self.on_candidate(move |token| token.offer_factory_puk(&code))?;
-        if offer != crate::token::PukOffer::Replaced {
+        let offer = self.on_candidate(move |token| token.replace_factory_puk(&code))?;
+        if offer != crate::token::PukReplacement::Replaced {
             return Ok(Puk::Left);
         }
         self.order.intent.made.puk_replaced = true;

@@ -38,7 +38,7 @@ use crate::{
     registry::Registry,
     view::Activity,
 };
-use keywright_token::hotplug::Event;
+use keywright_token::hotplug::PlugEvent;
 use leases::Leases;
 
 /// Everything this station knows right now.
@@ -93,11 +93,11 @@ impl Station {
     }
 
     /// A plug or an unplug.
-    pub fn hotplug(&mut self, event: Event) {
+    pub fn hotplug(&mut self, event: PlugEvent) {
         match event {
-            Event::Plugged(device) => self.plugged(device),
-            Event::Unplugged(device) => self.unplugged(&device),
-            Event::Settled => self.keys.settled(),
+            PlugEvent::Plugged(device) => self.plugged(device),
+            PlugEvent::Unplugged(device) => self.unplugged(&device),
+            PlugEvent::Settled => self.keys.settled(),
         }
     }
 

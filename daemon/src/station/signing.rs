@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     families::{Issuer, Issuing, Kept, LockNames, Plan, Prepared, check_request},
     serialization::{
-        card::Carried,
+        card::CardOutcome,
         signing::{self, Order},
     },
     view::Label,
@@ -171,9 +171,9 @@ impl Station {
         });
     }
 
-    fn note_card(&mut self, label: &Label, plan: &Plan, card: Carried) {
+    fn note_card(&mut self, label: &Label, plan: &Plan, card: CardOutcome) {
         if plan.card_adds_first()
-            && card == Carried::Written
+            && card == CardOutcome::Written
             && let Some(key) = self.keys.get_mut(label)
         {
             key.card_renewals += 1;

@@ -8,7 +8,7 @@ use keywright_proto::{
 };
 use keywright_token::{
     Connector, Limits, Transport, TransportError,
-    hotplug::{Device, DeviceId, Event},
+    hotplug::{Device, DeviceId, PlugEvent},
 };
 use keywrightd::{
     config::Config,
@@ -137,14 +137,14 @@ fn at_most_a_thousand_absent_keys_are_shown() {
         connector: Arc::new(Token(tlv(0x53, &container))),
     };
     station.tell(|station| {
-        station.hotplug(Event::Settled);
-        station.hotplug(Event::Plugged(device));
+        station.hotplug(PlugEvent::Settled);
+        station.hotplug(PlugEvent::Plugged(device));
     });
     let plugged =
         until(&|o| matches!(o, Output::Key(label, view) if label == "longest" && view.present));
     assert_eq!(plugged.len(), SHOWN + 1);
 
-    station.tell(move |station| station.hotplug(Event::Unplugged(id)));
+    station.tell(move |station| station.hotplug(PlugEvent::Unplugged(id)));
     // Its answer comes after all that was to be told before.
     let asking = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 use super::{Limits, TokenError, Transport, TransportError};
 
 /// The longest answer that is put together, in bytes. The largest object of any known token has 3 KB.
-pub const LONGEST_ANSWER: usize = 16 * 1024;
-/// GET RESPONSE commands for one answer: what [`LONGEST_ANSWER`] needs, twice.
-const MOST_PIECES: usize = 2 * LONGEST_ANSWER / 256;
+pub const MAX_RESPONSE: usize = 16 * 1024;
+/// GET RESPONSE commands for one answer: what [`MAX_RESPONSE`] needs, twice.
+const MAX_GET_RESPONSES: usize = 2 * MAX_RESPONSE / 256;
 
 /// One command, before it is cut to what the reader takes.
 #[derive(Clone, Copy)]
@@ -23,12 +23,12 @@ pub struct Command<'a> {
     /// The data field; may hold a secret.
     pub data: &'a [u8],
     /// How much answer is expected.
-    pub answer: Expected,
+    pub expected: ExpectedLength,
 }
 
 /// Le.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
+pub enum ExpectedLength {
     /// A status word only.
     Nothing,
     /// At most 256 bytes.
@@ -38,14 +38,14 @@ pub enum Expected {
 }
 
 /// The whole answer to a command.
-pub struct Answer {
+pub struct Response {
     /// The data, without status words; may hold a secret.
     pub data: Zeroizing<Vec<u8>>,
     /// The last status word.
     pub status: Status,
 }
 
-impl Answer {
+impl Response {
     /// The data, where the token said 9000.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Answer {
 ///
 /// # Errors
 /// [`TokenError::Transport`]; an answer that is too short, too long or never ends is [`TransportError::Protocol`].
-pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Answer, TokenError> {
+pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Response, TokenError> {
     let mut pieces = command.encode(transport.limits())?;
     let last = pieces.pop().unwrap_or_default();
     for piece in pieces {
@@ -72,15 +72,15 @@ pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Answ
         }
     }
     let mut answer = transmit(transport, &last)?;
-    for _ in 0..MOST_PIECES {
+    for _ in 0..MAX_GET_RESPONSES {
         let Status::MoreAvailable(length) = answer.status else { return Ok(answer) };
         let get = [0x00, Instruction::GetResponse.into(), 0, 0, length];
         let more = transmit(transport, &get)?;
-        if answer.data.len() + more.data.len() > LONGEST_ANSWER {
+        if answer.data.len() + more.data.len() > MAX_RESPONSE {
             return Err(protocol("an answer of more than 16 KiB"));
         }
         // A new buffer each time: growing the old one would leave a copy that is not zeroized.
-        answer = Answer {
+        answer = Response {
             data: Zeroizing::new([&answer.data[..], &more.data[..]].concat()),
             status: more.status,
         };
@@ -95,10 +95,10 @@ impl Command<'_> {
             return Err(TokenError::Unsupported("more than 65,535 bytes in one command"));
         }
         let instruction = Instruction::from(self.instruction);
-        let le = match self.answer {
-            Expected::Nothing => ExpectedLen::Ne(0),
-            Expected::Object if limits.extended => ExpectedLen::Max,
-            Expected::Short | Expected::Object => ExpectedLen::Ne(256),
+        let le = match self.expected {
+            ExpectedLength::Nothing => ExpectedLen::Ne(0),
+            ExpectedLength::Object if limits.extended => ExpectedLen::Max,
+            ExpectedLength::Short | ExpectedLength::Object => ExpectedLen::Ne(256),
         };
         if limits.extended {
             let whole = CommandBuilder::new(ZERO_CLA, instruction, self.p1, self.p2, self.data, le);
@@ -107,7 +107,7 @@ impl Command<'_> {
             }
         }
         // Chains are of short APDUs even on an extended reader: those every token takes.
-        let le = if self.answer == Expected::Nothing { 0 } else { 256 };
+        let le = if self.expected == ExpectedLength::Nothing { 0 } else { 256 };
         Ok(short(instruction, self.p1, self.p2, self.data, le)
             .map(|piece| piece.serialize_to_vec().into())
             .collect())
@@ -125,7 +125,7 @@ fn short(
 }
 
 /// One APDU there and back; asks again with the right Le where the token says 6Cxx, once.
-fn transmit(transport: &mut dyn Transport, apdu: &[u8]) -> Result<Answer, TokenError> {
+fn transmit(transport: &mut dyn Transport, apdu: &[u8]) -> Result<Response, TokenError> {
     let answer = split(transport.transmit(apdu)?)?;
     let Status::WrongLeField(le) = answer.status else { return Ok(answer) };
     // Only a short APDU that has an Le field can be told another one; in it Le is the last byte.
@@ -141,13 +141,13 @@ fn transmit(transport: &mut dyn Transport, apdu: &[u8]) -> Result<Answer, TokenE
     split(transport.transmit(&again)?)
 }
 
-fn split(mut response: Vec<u8>) -> Result<Answer, TokenError> {
+fn split(mut response: Vec<u8>) -> Result<Response, TokenError> {
     let Some((_, status)) = response.split_last_chunk::<2>() else {
         return Err(protocol("an answer without a status word"));
     };
     let status = Status::from(*status);
     response.truncate(response.len() - 2);
-    Ok(Answer { data: response.into(), status })
+    Ok(Response { data: response.into(), status })
 }
 
 fn protocol(what: &str) -> TokenError {
@@ -160,13 +160,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn command(data: &[u8], answer: Expected) -> Command<'_> {
-        Command { instruction: 0xCB, p1: 0x3F, p2: 0xFF, data, answer }
+    fn command(data: &[u8], expected: ExpectedLength) -> Command<'_> {
+        Command { instruction: 0xCB, p1: 0x3F, p2: 0xFF, data, expected }
     }
 
     #[test]
-    fn encoding() {
-        use Expected::{Nothing, Object, Short};
+    fn commands_are_encoded_for_the_reader() {
+        use ExpectedLength::{Nothing, Object, Short};
         for (limits, data, answer, expected) in [
             (EXTENDED, &[][..], Nothing, "00cb3fff"),
             (EXTENDED, &[], Short, "00cb3fff00"),
@@ -184,18 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_command_holds_is_refused() {
+    fn oversized_command_data_is_refused() {
         let too_long = vec![0; 65_536];
-        let error = command(&too_long, Expected::Nothing).encode(EXTENDED).err();
+        let error = command(&too_long, ExpectedLength::Nothing).encode(EXTENDED).err();
         assert!(matches!(error, Some(TokenError::Unsupported(_))));
     }
 
     /// Each row: what the token answers to one GET DATA, and what comes of it.
     #[test]
-    fn answers() {
+    fn responses_are_assembled() {
         let fits = |steps: &[Step]| {
             let mut token = Scripted::new(SHORT, steps.iter().cloned());
-            let answer = exchange(&mut token, &command(&[9], Expected::Object));
+            let answer = exchange(&mut token, &command(&[9], ExpectedLength::Object));
             assert!(token.is_done(), "{steps:?}");
             answer.map(|a| (hex::encode(&*a.data), a.status.to_u16())).map_err(|e| e.to_string())
         };
@@ -248,33 +248,33 @@ mod tests {
     }
 
     #[test]
-    fn endless_answers_end() {
+    fn endless_responses_are_cut_off() {
         for (piece, expected) in
             [(0, "an answer that never ends"), (256, "an answer of more than 16 KiB")]
         {
-            let error = exchange(&mut Endless(piece), &command(&[], Expected::Object)).err();
+            let error = exchange(&mut Endless(piece), &command(&[], ExpectedLength::Object)).err();
             assert_eq!(error, Some(protocol(expected)), "{piece}");
         }
     }
 
     #[test]
-    fn a_chain_stops_where_it_is_refused() {
+    fn refused_chain_is_not_continued() {
         let data = vec![7; 300];
         let mut token = Scripted::new(SHORT, [("10cb3fff..", Ok("6884"))]);
-        let answer = exchange(&mut token, &command(&data, Expected::Nothing)).unwrap();
+        let answer = exchange(&mut token, &command(&data, ExpectedLength::Nothing)).unwrap();
         assert_eq!(answer.status.to_u16(), 0x6884);
     }
 
     proptest! {
         /// Every piece fits the reader, and together they are the data.
         #[test]
-        fn pieces_add_up(
+        fn chained_commands_carry_all_data(
             data in prop::collection::vec(any::<u8>(), 0..4000),
             extended: bool,
             longest_command in 261..3062_usize,
         ) {
             let limits = Limits { extended, longest_command };
-            let pieces = command(&data, Expected::Object).encode(limits).unwrap();
+            let pieces = command(&data, ExpectedLength::Object).encode(limits).unwrap();
             let mut sum = Vec::new();
             for (n, piece) in pieces.iter().enumerate() {
                 prop_assert!(piece.len() <= longest_command);

@@ -9,15 +9,15 @@ pub const HEADER: usize = 10;
 const DESCRIPTOR_TYPE: u8 = 0x21;
 const DESCRIPTOR_LENGTH: usize = 54;
 /// Largest short command APDU and its header: what a reader of any use takes (5.1).
-const SMALLEST_MESSAGE: usize = HEADER + 261;
+const MIN_MESSAGE: usize = HEADER + 261;
 /// Largest extended command APDU and its header: a reader that claims more never needs it.
-const LARGEST_MESSAGE: usize = HEADER + 65_544;
+const MAX_MESSAGE: usize = HEADER + 65_544;
 /// A reader that claims even more has made its descriptor up.
-const LARGEST_CLAIM: usize = 1 << 20;
+const MAX_CLAIMED_MESSAGE: usize = 1 << 20;
 /// The longest answer to reset (ISO 7816-3, 8.1).
-const LONGEST_ANSWER_TO_RESET: usize = 33;
+const MAX_ATR: usize = 33;
 /// A response APDU has at most 65,536 bytes and a status word.
-const LONGEST_RESPONSE: usize = 65_538;
+const MAX_RESPONSE: usize = 65_538;
 
 const POWER_ON: u8 = 0x62;
 const POWER_OFF: u8 = 0x63;
@@ -79,10 +79,10 @@ impl Reader {
             _ => 0,
         };
         let longest = usize::try_from(word(44)).unwrap_or(usize::MAX);
-        if !(SMALLEST_MESSAGE..=LARGEST_CLAIM).contains(&longest) {
+        if !(MIN_MESSAGE..=MAX_CLAIMED_MESSAGE).contains(&longest) {
             return Err(unusable("its reader's longest message has a length that none can have"));
         }
-        Ok(Reader { longest_message: longest.min(LARGEST_MESSAGE), extended, power })
+        Ok(Reader { longest_message: longest.min(MAX_MESSAGE), extended, power })
     }
 
     /// What may be sent in one piece.
@@ -104,9 +104,9 @@ pub fn power_on(sequence: u8, power: u8) -> Zeroizing<Vec<u8>> {
 ///
 /// # Errors
 /// [`TransportError::Unusable`] where it cannot be one.
-pub fn check_answer_to_reset(bytes: &[u8]) -> Result<(), TransportError> {
+pub fn check_atr(bytes: &[u8]) -> Result<(), TransportError> {
     match bytes.len() {
-        0..=LONGEST_ANSWER_TO_RESET => Ok(()),
+        0..=MAX_ATR => Ok(()),
         _ => Err(unusable("its answer to reset is longer than any can be")),
     }
 }
@@ -209,7 +209,7 @@ impl Exchange {
         match (kind, chain) {
             (SLOT_STATUS, _) => Ok(Next::Done(Vec::new())),
             (DATA_BLOCK, 0..=3) => {
-                if self.answer.len() + data.len() > LONGEST_RESPONSE {
+                if self.answer.len() + data.len() > MAX_RESPONSE {
                     return Err(protocol("an answer that never ends"));
                 }
                 self.answer.extend_from_slice(data);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors() {
+    fn class_descriptors_are_parsed() {
         for (features, longest, voltages, expected) in [
             (0x4_0040, 3072, 7, Ok((3072, true, 1))),
             (0x4_0008, 1352, 7, Ok((1352, true, 0))),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_descriptor_is_found_among_others() {
+    fn class_descriptor_is_found_among_others() {
         let ccid = descriptor(0x4_0000, 3072, 1);
         let after_another = [&[4, 0x24, 1, 2][..], &ccid].concat();
         assert!(Reader::parse(&after_another).is_ok());
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn commands() {
+    fn messages_are_encoded() {
         for (message, expected) in [
             (power_on(1, 0), "62000000000001000000"),
             (power_on(1, 2), "62000000000001020000"),
@@ -303,7 +303,7 @@ mod tests {
 
     /// Each row: the messages that come in for command 7, and what the last of them leads to.
     #[test]
-    fn answers() {
+    fn responses_are_assembled() {
         let done = |hex_data: &str| Ok(Next::Done(hex::decode(hex_data).unwrap()));
         let next = |message: &str| Ok(Next::Send(hex::decode(message).unwrap().into()));
         let wrong = |what: &str| Err(protocol(what));
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_chain_ends() {
+    fn endless_chained_response_is_cut_off() {
         let mut exchange = Exchange::new(0);
         let end = (0..100).find_map(|_| {
             let mut message = message(DATA_BLOCK, exchange.sequence(), [0, 0, 1], &[7; 4096]);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn announced_lengths_are_checked() {
+    fn message_lengths_are_checked() {
         assert_eq!(message_length(&transfer(0, &[1, 2, 3]), 13), Ok(13));
         assert!(message_length(&transfer(0, &[1, 2, 3]), 12).is_err());
         assert!(message_length(&[0x80, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0], 3072).is_err());

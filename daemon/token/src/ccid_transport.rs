@@ -8,11 +8,11 @@ use super::ccid::{self, Exchange, HEADER, Next, Reader};
 use super::{Limits, Transport, TransportError};
 
 /// How long one message may take. A token that needs longer asks for more time before that.
-const ONE_MESSAGE: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one command may take, however often the token asks for more time.
-const ONE_COMMAND: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a token that is let go, or that failed, is waited for.
-const CLEANING_UP: Duration = Duration::from_secs(1);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The bulk pipes of a CCID interface.
 pub trait Pipe: Send {
@@ -43,7 +43,7 @@ impl<P: Pipe> CcidTransport<P> {
     pub fn open(pipe: P, reader: Reader) -> Result<Self, TransportError> {
         let mut transport = CcidTransport { pipe, reader, sequence: 0 };
         let answer = transport.exchange(|sequence| ccid::power_on(sequence, reader.power))?;
-        ccid::check_answer_to_reset(&answer)?;
+        ccid::check_atr(&answer)?;
         Ok(transport)
     }
 
@@ -61,16 +61,16 @@ impl<P: Pipe> CcidTransport<P> {
     }
 
     fn send_and_wait(&mut self, message: &[u8]) -> Result<Vec<u8>, TransportError> {
-        let deadline = Instant::now() + ONE_COMMAND;
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
         let mut exchange = Exchange::new(self.sequence);
-        self.write(message, ONE_MESSAGE)?;
+        self.write(message, MESSAGE_TIMEOUT)?;
         while Instant::now() < deadline {
-            let received = self.read(ONE_MESSAGE)?;
+            let received = self.read(MESSAGE_TIMEOUT)?;
             match exchange.receive(&received)? {
                 Next::Read => {}
                 Next::Send(message) => {
                     self.sequence = exchange.sequence();
-                    self.write(&message, ONE_MESSAGE)?;
+                    self.write(&message, MESSAGE_TIMEOUT)?;
                 }
                 Next::Done(answer) => return Ok(answer),
             }
@@ -106,16 +106,16 @@ impl<P: Pipe> CcidTransport<P> {
     /// Brings reader and host together again (CCID 5.3.1): the class request, its bulk twin, then whatever the reader
     /// still says. Nothing more can be done where that fails.
     fn abort(&mut self) {
-        let asked = self.pipe.request_abort(self.sequence, CLEANING_UP);
+        let asked = self.pipe.request_abort(self.sequence, CLEANUP_TIMEOUT);
         let cleared = self.pipe.clear_halts();
         if asked.and(cleared).is_err()
-            || self.write(&ccid::abort(self.sequence), CLEANING_UP).is_err()
+            || self.write(&ccid::abort(self.sequence), CLEANUP_TIMEOUT).is_err()
         {
             return;
         }
-        let deadline = Instant::now() + CLEANING_UP;
+        let deadline = Instant::now() + CLEANUP_TIMEOUT;
         while Instant::now() < deadline {
-            match self.read(CLEANING_UP) {
+            match self.read(CLEANUP_TIMEOUT) {
                 Ok(message) if ccid::ends_abort(&message, self.sequence) => return,
                 Ok(_) => {}
                 Err(_) => return,
@@ -138,8 +138,8 @@ impl<P: Pipe> Drop for CcidTransport<P> {
     fn drop(&mut self) {
         // Best effort: the token may be gone.
         let message = ccid::power_off(self.sequence.wrapping_add(1));
-        if self.write(&message, CLEANING_UP).is_ok() {
-            let _ = self.read(CLEANING_UP);
+        if self.write(&message, CLEANUP_TIMEOUT).is_ok() {
+            let _ = self.read(CLEANUP_TIMEOUT);
         }
     }
 }
@@ -227,7 +227,7 @@ mod tests {
 
     /// Each row: the packets (of 16 bytes at most) that come back, and the answer that they are.
     #[test]
-    fn packets_and_messages() {
+    fn messages_are_assembled_from_packets() {
         for (packets, expected) in [
             (&["800200000000020000009000"][..], Ok("9000")),
             // More than a packet.
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_brought_back_after_a_failure() {
+    fn failed_command_is_aborted_and_the_next_one_works() {
         let pipe = FakePipe::new(&[
             // The command fails; late, the reader still answers the command, then the abort.
             ("6f04000000000200000000a40400", &["8000000000000240fe00"]),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_gone_is_not_cleaned_up_after() {
+    fn unplugged_token_is_not_aborted() {
         let pipe = FakePipe::new(&[]);
         let mut transport = CcidTransport::open(pipe.clone(), READER).unwrap();
         assert_eq!(transport.transmit(&[0, 0xA4, 4, 0]), Err(TransportError::Gone));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_reader_is_named() {
+    fn empty_reader_is_unusable() {
         let steps = [("62000000000001000000", &["8000000000000142fe00"][..])].into();
         let pipe = FakePipe(Arc::new(Mutex::new(Script { steps, ..Script::default() })));
         let error = CcidTransport::open(pipe, READER).err().unwrap();

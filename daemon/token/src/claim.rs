@@ -16,17 +16,17 @@ use rustix::{
 };
 
 /// How often it is looked whether a token is free. A look reads one link in sysfs and does not disturb.
-struct Pace {
+struct PollIntervals {
     /// After a close of the node: the kernel tells of it before it gives the interface back.
-    soon: [Duration; 4],
+    after_close: [Duration; 4],
     /// A program may give an interface back and keep the node open, of which nothing tells: so it is looked at anew after
     /// this time, twice it, and so on, and at last once in every `last`.
     first: Duration,
     last: Duration,
 }
 
-const PACE: Pace = Pace {
-    soon: [
+const POLL_INTERVALS: PollIntervals = PollIntervals {
+    after_close: [
         Duration::from_millis(5),
         Duration::from_millis(25),
         Duration::from_millis(120),
@@ -53,11 +53,12 @@ pub enum Claim {
 pub fn wait_until_free(node: &Path, interface: &Path, at_most: Option<Duration>) -> Claim {
     let watch = watch(node).inspect_err(|error| {
         if error.kind() != io::ErrorKind::NotFound {
-            tracing::warn!(%error, ?node, "closes of a token's node cannot be heard of; it is looked at instead");
+            tracing::warn!(%error, ?node, "closes of a token's node cannot be watched; polling instead");
         }
     });
-    let mut held = Held { node, interface, watch: watch.ok(), was_claimed: at_most.is_none() };
-    held.ended().unwrap_or_else(|| held.wait(&PACE, at_most))
+    let mut token =
+        ClaimedToken { node, interface, watch: watch.ok(), was_claimed: at_most.is_none() };
+    token.check().unwrap_or_else(|| token.wait(&POLL_INTERVALS, at_most))
 }
 
 /// Hears of it when a program closes this node, and when the node goes.
@@ -69,17 +70,17 @@ fn watch(node: &Path) -> io::Result<OwnedFd> {
 }
 
 /// A token that somebody may have.
-struct Held<'a> {
+struct ClaimedToken<'a> {
     node: &'a Path,
     interface: &'a Path,
-    /// None where nothing can be heard.
+    /// None where nothing can be watched.
     watch: Option<OwnedFd>,
     was_claimed: bool,
 }
 
-impl Held<'_> {
+impl ClaimedToken<'_> {
     /// A look.
-    fn ended(&mut self) -> Option<Claim> {
+    fn check(&mut self) -> Option<Claim> {
         if !self.node.exists() || !self.interface.exists() {
             return Some(Claim::Gone);
         }
@@ -89,25 +90,25 @@ impl Held<'_> {
     }
 
     /// Waits for what comes after a look.
-    fn wait(&mut self, pace: &Pace, at_most: Option<Duration>) -> Claim {
+    fn wait(&mut self, intervals: &PollIntervals, at_most: Option<Duration>) -> Claim {
         let deadline = at_most.map(|at_most| Instant::now() + at_most);
-        let mut back_off = BackOff::new(pace.first, pace.last);
+        let mut back_off = BackOff::new(intervals.first, intervals.last);
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Claim::Unknown;
             }
-            let heard = heard(self.watch.as_ref(), left.unwrap_or(back_off.wait()));
-            if let Some(ended) = self.ended() {
+            let closed = wait_for_close(self.watch.as_ref(), left.unwrap_or(back_off.wait()));
+            if let Some(ended) = self.check() {
                 return ended;
             }
-            if !heard {
+            if !closed {
                 back_off.lengthen();
                 continue;
             }
-            for pause in pace.soon {
+            for pause in intervals.after_close {
                 thread::sleep(pause);
-                if let Some(ended) = self.ended() {
+                if let Some(ended) = self.check() {
                     return ended;
                 }
             }
@@ -115,10 +116,10 @@ impl Held<'_> {
     }
 }
 
-/// Waits for a close of the node; false where none was heard of in this time, or none can be.
-fn heard(watch: Option<&OwnedFd>, patience: Duration) -> bool {
+/// Waits for a close of the node; false if none happened within `timeout`, or if there is no watch.
+fn wait_for_close(watch: Option<&OwnedFd>, timeout: Duration) -> bool {
     let asked = Instant::now();
-    if let (Some(watch), Ok(timeout)) = (watch, Timespec::try_from(patience)) {
+    if let (Some(watch), Ok(timeout)) = (watch, Timespec::try_from(timeout)) {
         match poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => return false,
             Ok(_) if drain(watch) => return true,
@@ -126,14 +127,14 @@ fn heard(watch: Option<&OwnedFd>, patience: Duration) -> bool {
             Ok(_) | Err(_) => {}
         }
     }
-    thread::sleep(patience.saturating_sub(asked.elapsed()));
+    thread::sleep(timeout.saturating_sub(asked.elapsed()));
     false
 }
 
 /// How long to wait before a token is tried again that was said to be busy although nobody had claimed it, and was so
 /// this many times before.
 pub fn back_off(attempts: u32) -> Duration {
-    BackOff::new(PACE.first, PACE.last).after(attempts)
+    BackOff::new(POLL_INTERVALS.first, POLL_INTERVALS.last).after(attempts)
 }
 
 /// Whether some program, or a driver, has this interface. Whoever claims it through usbfs is its driver.
@@ -161,12 +162,12 @@ mod tests {
 
     use super::*;
 
-    struct Bed {
+    struct FakeDevice {
         directory: tempfile::TempDir,
         holder: fs::File,
     }
 
-    impl Bed {
+    impl FakeDevice {
         /// A node that somebody holds open, and an interface that is claimed.
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
@@ -180,15 +181,21 @@ mod tests {
             self.directory.path().join(name)
         }
 
-        /// Waits at this pace, deaf or not. From its return on nothing is looked at but at this pace.
-        fn wait(&self, deaf: bool, pace: Pace, at_most: Option<Duration>) -> mpsc::Receiver<Claim> {
+        /// Waits at these intervals, without_watch or not. From its return on nothing is looked at but at these intervals.
+        fn wait(
+            &self,
+            without_watch: bool,
+            intervals: PollIntervals,
+            at_most: Option<Duration>,
+        ) -> mpsc::Receiver<Claim> {
             let (sender, ended) = mpsc::channel();
             let (node, interface) = (self.path("node"), self.path("interface"));
-            let watch = (!deaf).then(|| watch(&node).unwrap());
+            let watch = (!without_watch).then(|| watch(&node).unwrap());
             let was_claimed = is_claimed(&interface);
             thread::spawn(move || {
-                let mut held = Held { node: &node, interface: &interface, watch, was_claimed };
-                sender.send(held.wait(&pace, at_most)).unwrap();
+                let mut token =
+                    ClaimedToken { node: &node, interface: &interface, watch, was_claimed };
+                sender.send(token.wait(&intervals, at_most)).unwrap();
             });
             ended
         }
@@ -198,89 +205,94 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
     const HOURS: Duration = Duration::from_secs(10_000);
     const MOMENT: Duration = Duration::from_millis(10);
-    /// Nobody who waits at this pace would see it in time.
-    const NEVER: Pace = Pace { first: HOURS, last: HOURS, ..PACE };
-    const OFTEN: Pace = Pace { first: MOMENT, last: MOMENT, ..PACE };
+    /// Nobody who waits at these intervals would see it in time.
+    const NEVER: PollIntervals = PollIntervals { first: HOURS, last: HOURS, ..POLL_INTERVALS };
+    const OFTEN: PollIntervals = PollIntervals { first: MOMENT, last: MOMENT, ..POLL_INTERVALS };
     /// With a limit and without: where pcscd may have it, and where another program has.
     const LIMITS: [Option<Duration>; 2] = [None, Some(HOURS)];
 
     #[test]
-    fn a_close_is_heard_of_where_nobody_looks() {
+    fn closing_the_node_ends_the_wait() {
         for at_most in LIMITS {
-            let bed = Bed::new();
-            let ended = bed.wait(false, NEVER, at_most);
-            bed.let_go();
-            drop(bed.holder);
-            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Released), "{at_most:?}");
+            let device = FakeDevice::new();
+            let ended = device.wait(false, NEVER, at_most);
+            device.let_go();
+            drop(device.holder);
+            assert_eq!(ended.recv_timeout(TIMEOUT), Ok(Claim::Released), "{at_most:?}");
         }
     }
 
     #[test]
-    fn an_interface_is_given_back_after_its_close() {
-        let bed = Bed::new();
+    fn interface_released_shortly_after_a_close_is_noticed() {
+        let device = FakeDevice::new();
         // The last look after a close is the one that counts, however busy this machine is.
-        let soon = [MOMENT, MOMENT, MOMENT, Duration::from_secs(2)];
-        let ended = bed.wait(false, Pace { soon, ..NEVER }, None);
+        let after_close = [MOMENT, MOMENT, MOMENT, Duration::from_secs(2)];
+        let ended = device.wait(false, PollIntervals { after_close, ..NEVER }, None);
         // Somebody else comes and goes; the claim stays.
-        drop(fs::File::options().write(true).open(bed.path("node")).unwrap());
+        drop(fs::File::options().write(true).open(device.path("node")).unwrap());
         assert_eq!(ended.recv_timeout(MOMENT), Err(mpsc::RecvTimeoutError::Timeout));
         // As the kernel does it.
-        let driver = bed.path("interface/driver");
-        drop(bed.holder);
+        let driver = device.path("interface/driver");
+        drop(device.holder);
         fs::remove_file(driver).unwrap();
-        assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Released));
+        assert_eq!(ended.recv_timeout(TIMEOUT), Ok(Claim::Released));
     }
 
     #[test]
-    fn an_interface_given_back_without_a_close_is_looked_at() {
-        // Nothing is told, or nothing can be heard.
-        for deaf in [false, true] {
-            let bed = Bed::new();
-            let ended = bed.wait(deaf, OFTEN, None);
-            bed.let_go();
-            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Released), "{deaf}");
+    fn interface_released_without_a_close_is_polled() {
+        // Nothing is told, or nothing can be watched.
+        for without_watch in [false, true] {
+            let device = FakeDevice::new();
+            let ended = device.wait(without_watch, OFTEN, None);
+            device.let_go();
+            assert_eq!(ended.recv_timeout(TIMEOUT), Ok(Claim::Released), "{without_watch}");
         }
     }
 
     #[test]
-    fn no_longer_is_waited_than_is_allowed() {
-        for (deaf, claimed) in [(false, true), (true, true), (false, false), (true, false)] {
-            let bed = Bed::new();
+    fn wait_ends_at_its_limit() {
+        for (without_watch, claimed) in [(false, true), (true, true), (false, false), (true, false)]
+        {
+            let device = FakeDevice::new();
             if !claimed {
-                bed.let_go();
+                device.let_go();
             }
-            let ended = bed.wait(deaf, NEVER, Some(MOMENT));
-            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Unknown), "{deaf} {claimed}");
+            let ended = device.wait(without_watch, NEVER, Some(MOMENT));
+            assert_eq!(
+                ended.recv_timeout(TIMEOUT),
+                Ok(Claim::Unknown),
+                "{without_watch} {claimed}"
+            );
         }
         // One that was let go before it was waited for is free, and not waited for.
-        let bed = Bed::new();
-        bed.let_go();
-        let free = wait_until_free(&bed.path("node"), &bed.path("interface"), None);
+        let device = FakeDevice::new();
+        device.let_go();
+        let free = wait_until_free(&device.path("node"), &device.path("interface"), None);
         assert_eq!(free, Claim::Released);
     }
 
     #[test]
-    fn a_token_that_is_pulled_out_is_gone() {
+    fn unplugged_token_ends_the_wait() {
         for at_most in LIMITS {
-            let bed = Bed::new();
-            let ended = bed.wait(false, NEVER, at_most);
-            fs::remove_file(bed.path("node")).unwrap();
+            let device = FakeDevice::new();
+            let ended = device.wait(false, NEVER, at_most);
+            fs::remove_file(device.path("node")).unwrap();
             // The kernel forgets a node when the last program has closed it.
-            drop(bed.holder);
-            assert_eq!(ended.recv_timeout(PATIENCE), Ok(Claim::Gone), "{at_most:?}");
+            drop(device.holder);
+            assert_eq!(ended.recv_timeout(TIMEOUT), Ok(Claim::Gone), "{at_most:?}");
             let (node, interface) =
-                (bed.directory.path().join("node"), bed.directory.path().join("interface"));
+                (device.directory.path().join("node"), device.directory.path().join("interface"));
             assert_eq!(wait_until_free(&node, &interface, at_most), Claim::Gone);
         }
     }
 
     #[test]
-    fn the_back_off_is_bounded() {
+    fn back_off_is_bounded() {
         let seconds: Vec<u64> = (0..9).map(|n| back_off(n).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(back_off(u32::MAX), PACE.last);
+        assert_eq!(back_off(u32::MAX), POLL_INTERVALS.last);
     }
 }

@@ -3,7 +3,7 @@
 use iso7816::Status;
 use zeroize::Zeroizing;
 
-use super::apdu::Expected;
+use super::apdu::ExpectedLength;
 use super::management_key::ManagementKey;
 use super::object::Slot;
 use super::piv::{MANAGEMENT, PIN, PUK, Piv};
@@ -49,7 +49,7 @@ impl Piv {
         // At most 32 bytes: the cast is exact.
         let header = [kind.algorithm(), MANAGEMENT, kind.length() as u8];
         let data = Zeroizing::new([&header[..], key.bytes()].concat());
-        self.send(NAME, SET_MANAGEMENT_KEY, 0xFF, 0xFF, &data, Expected::Nothing)?
+        self.send(NAME, SET_MANAGEMENT_KEY, 0xFF, 0xFF, &data, ExpectedLength::Nothing)?
             .ok(NAME)
             .map(drop)
     }
@@ -83,7 +83,7 @@ impl Piv {
     /// # Errors
     /// [`TokenError::Transport`].
     pub fn version(&mut self) -> Result<Option<[u8; 3]>, TokenError> {
-        let answer = self.send("GET VERSION", GET_VERSION, 0, 0, &[], Expected::Short)?;
+        let answer = self.send("GET VERSION", GET_VERSION, 0, 0, &[], ExpectedLength::Short)?;
         Ok(match answer.status {
             Status::Success => answer.data[..].try_into().ok(),
             _ => None,
@@ -95,7 +95,7 @@ impl Piv {
     /// # Errors
     /// [`TokenError::Transport`].
     pub fn serial(&mut self) -> Result<Option<String>, TokenError> {
-        let answer = self.send("GET SERIAL", GET_SERIAL, 0, 0, &[], Expected::Short)?;
+        let answer = self.send("GET SERIAL", GET_SERIAL, 0, 0, &[], ExpectedLength::Short)?;
         let serial = <[u8; 4]>::try_from(&answer.data[..]);
         Ok(match (answer.status, serial) {
             (Status::Success, Ok(serial)) if serial != SAME_SERIAL && serial != [0; 4] => {
@@ -118,7 +118,7 @@ impl Piv {
         name: &'static str,
         reference: u8,
     ) -> Result<MetadataAnswer, TokenError> {
-        let answer = self.send(name, GET_METADATA, 0, reference, &[], Expected::Object)?;
+        let answer = self.send(name, GET_METADATA, 0, reference, &[], ExpectedLength::Object)?;
         Ok(match answer.status {
             Status::Success if !answer.data.is_empty() => {
                 let one = |bytes: Option<&[u8]>| bytes.and_then(|b| b.last().copied());

@@ -16,7 +16,7 @@ const SMALLER: usize = MAX_CARD / 2;
 
 /// What became of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Carried {
+pub enum CardOutcome {
     /// This Key carries none.
     #[default]
     NotDue,
@@ -30,7 +30,7 @@ pub enum Carried {
     Locked,
 }
 
-impl Carried {
+impl CardOutcome {
     /// Why it is not on the token: a word for programs, and one for people.
     pub const fn why_not(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
@@ -66,12 +66,12 @@ impl OldCard {
     ///
     /// # Errors
     /// [`TokenError::Transport`].
-    pub fn read(token: &mut Token) -> Result<Result<Self, Carried>, TokenError> {
+    pub fn read(token: &mut Token) -> Result<Result<Self, CardOutcome>, TokenError> {
         match token.read_card() {
             Ok(CardSlot::Card(card)) => Ok(Ok(Self(Some(card)))),
             Ok(CardSlot::Empty) => Ok(Ok(Self(None))),
-            Ok(CardSlot::Other) => Ok(Err(Carried::InUse)),
-            Err(error) => not_taken(error, Carried::NoRoom).map(Err),
+            Ok(CardSlot::Other) => Ok(Err(CardOutcome::InUse)),
+            Err(error) => not_taken(error, CardOutcome::NoRoom).map(Err),
         }
     }
 
@@ -91,18 +91,18 @@ impl OldCard {
         token: &mut Token,
         contents: &CardContents<'_>,
         locks: &[Certificate],
-    ) -> Result<Carried, TokenError> {
+    ) -> Result<CardOutcome, TokenError> {
         for room in [MAX_CARD, SMALLER] {
-            let Some(card) = contents.card(locks, room) else { return Ok(Carried::NoRoom) };
+            let Some(card) = contents.card(locks, room) else { return Ok(CardOutcome::NoRoom) };
             if self.0.as_ref() == Some(&card) {
-                return Ok(Carried::Written);
+                return Ok(CardOutcome::Written);
             }
             match token.write_card(&card) {
-                Ok(()) => return Ok(Carried::Written),
-                Err(error) => not_taken(error, Carried::NoRoom).map(drop)?,
+                Ok(()) => return Ok(CardOutcome::Written),
+                Err(error) => not_taken(error, CardOutcome::NoRoom).map(drop)?,
             }
         }
-        Ok(Carried::NoRoom)
+        Ok(CardOutcome::NoRoom)
     }
 }
 
@@ -111,15 +111,18 @@ impl OldCard {
 ///
 /// # Errors
 /// [`TokenError::Transport`].
-pub fn unlock_for_card(token: &mut Token, pin: &Pin) -> Result<Result<(), Carried>, TokenError> {
-    match token.authenticate_kept_key(pin) {
+pub fn unlock_for_card(
+    token: &mut Token,
+    pin: &Pin,
+) -> Result<Result<(), CardOutcome>, TokenError> {
+    match token.authenticate_protected_key(pin) {
         Ok(true) => Ok(Ok(())),
-        Ok(false) => Ok(Err(Carried::Locked)),
-        Err(error) => not_taken(error, Carried::Locked).map(Err),
+        Ok(false) => Ok(Err(CardOutcome::Locked)),
+        Err(error) => not_taken(error, CardOutcome::Locked).map(Err),
     }
 }
 
-fn not_taken(error: TokenError, carried: Carried) -> Result<Carried, TokenError> {
+fn not_taken(error: TokenError, carried: CardOutcome) -> Result<CardOutcome, TokenError> {
     match error {
         error @ (TokenError::Transport(_) | TokenError::SessionEnded) => Err(error),
         error => {

@@ -17,7 +17,7 @@ pub struct Claims {
     /// Something that is not ours is on it.
     pub foreign: bool,
     /// A certificate on it is none that any station makes.
-    pub alien: bool,
+    pub unknown_profile: bool,
     /// The family's card, where it was read and verifies up to the root that it names.
     pub card: Option<Card>,
     /// Why it does not.
@@ -38,7 +38,7 @@ impl Claims {
 
 /// Reads the claims of a token.
 pub fn claims(identity: &Identity) -> Claims {
-    let mut claims = certified(identity);
+    let mut claims = certificate_claims(identity);
     if let (Some(card), Some(access), Some(own)) = (&identity.card, &claims.access, &claims.issuing)
     {
         match Card::read(card, access, own) {
@@ -50,14 +50,14 @@ pub fn claims(identity: &Identity) -> Claims {
 }
 
 /// What its certificates say.
-fn certified(identity: &Identity) -> Claims {
+fn certificate_claims(identity: &Identity) -> Claims {
     let access = identity.access_certificate.as_deref().map(Certificate::parse);
     let issuing = identity.issuing_certificate.as_deref().map(Certificate::parse);
-    let alien = matches!(access, Some(Err(_))) || matches!(issuing, Some(Err(_)));
-    let foreign = Claims { foreign: true, alien, ..Claims::default() };
+    let unknown_profile = matches!(access, Some(Err(_))) || matches!(issuing, Some(Err(_)));
+    let foreign = Claims { foreign: true, unknown_profile, ..Claims::default() };
     match (access, issuing) {
         (None, None) => Claims::default(),
-        (Some(Ok(access)), None) => match member(&access) {
+        (Some(Ok(access)), None) => match membership(&access) {
             Some((family, Role::Sub)) => Claims {
                 family: Some((family, Role::Sub)),
                 access: Some(access),
@@ -65,7 +65,7 @@ fn certified(identity: &Identity) -> Claims {
             },
             _ => foreign,
         },
-        (Some(Ok(access)), Some(Ok(issuing))) => match (member(&access), issuing.uri()) {
+        (Some(Ok(access)), Some(Ok(issuing))) => match (membership(&access), issuing.uri()) {
             (Some((family, role)), Uri::Ca { family: issues_for })
                 if role.is_issuer() && family == *issues_for && issuing.is_ca() =>
             {
@@ -83,7 +83,7 @@ fn certified(identity: &Identity) -> Claims {
 }
 
 /// Family and role of an access certificate that names its own key.
-fn member(access: &Certificate) -> Option<(Id, Role)> {
+fn membership(access: &Certificate) -> Option<(Id, Role)> {
     match access.uri() {
         Uri::EndEntity { family, role, id } if *id == access.public_key().id() => {
             Some((*family, *role))

@@ -47,18 +47,18 @@ use std::fmt;
 
 pub use details::{Details, PinState};
 pub use error::TokenError;
-pub use family_card::{CardContents, Carried, OldCard, unlock_for_card};
+pub use family_card::{CardContents, CardOutcome, OldCard, unlock_for_card};
 pub use identity_claims::{Claims, claims};
 pub use object::{Container, Retired, Slot, decode_card, random_guid, random_seed};
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use route::Route;
 pub use session::Session;
 pub use signing::{
-    Finished, LockRequest, NotSigned, Signed, certify_lock, challenge, finish, prove_issuing_key,
-    random_serial, sign_all, sign_first, validity,
+    Finished, LockRequest, NotSigned, Signed, certify_lock, challenge, clear_after_signing,
+    prove_issuing_key, random_serial, sign_all, sign_until_failure, validity,
 };
 pub use usage::{Printed, Usage};
-pub use verbs::{CardSlot, Cleared, Identity, PukOffer, Token};
+pub use verbs::{CardSlot, Cleared, Identity, PukReplacement, Token};
 
 /// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
 pub trait Transport: Send {

@@ -4,7 +4,7 @@ use super::TokenError;
 use super::management_key::{ADMIN_DATA, KeyType, ManagementKey, protected_key};
 use super::object::Container;
 use super::pin::Pin;
-use super::piv::Object;
+use super::piv::DataObject;
 use super::usage::{Printed, printed_use};
 use super::verbs::Token;
 
@@ -42,7 +42,7 @@ impl Token {
             };
             self.authorized = true;
             self.piv.may_stay_authorized(true);
-            if self.piv.answer_witness(&key, &witness)? {
+            if self.piv.authenticate_mutually(&key, &witness)? {
                 self.management = Some((key, origin));
                 return Ok(origin);
             }
@@ -55,7 +55,7 @@ impl Token {
     ///
     /// # Errors
     /// As [`Token::verify_pin`].
-    pub fn authenticate_kept_key(&mut self, pin: &Pin) -> Result<bool, TokenError> {
+    pub fn authenticate_protected_key(&mut self, pin: &Pin) -> Result<bool, TokenError> {
         if !self.verified {
             self.verify_pin(pin)?;
         }
@@ -101,7 +101,7 @@ impl Token {
     /// # Errors
     /// [`TokenError::Unsupported`] where PRINTED is another program's or not under the PIN: then the old key stays.
     pub fn protect_management_key(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        let kind = match self.managed()? {
+        let kind = match self.authenticated_key()? {
             (_, KeyOrigin::Protected) => return Ok(()),
             (key, KeyOrigin::Factory) => key.kind(),
         };
@@ -147,18 +147,18 @@ impl Token {
             Err(error) => return Err(error),
         };
         self.verified = false;
-        if self.piv.get_data(Container::Printed)? != Object::Locked {
+        if self.piv.get_data(Container::Printed)? != DataObject::Locked {
             return Err(TokenError::Unsupported("its PRINTED object is readable without the PIN"));
         }
-        self.seen_cleared = true;
+        self.pin_known_cleared = true;
         if selected { self.authenticate_again() } else { Ok(()) }
     }
 
     /// Authenticates with the key that was authenticated in this session before. 2 commands.
     fn authenticate_again(&mut self) -> Result<(), TokenError> {
-        let key = self.managed()?.0.clone();
+        let key = self.authenticated_key()?.0.clone();
         let witness = self.piv.witness(key.kind())?.ok_or(TokenError::ForeignManagementKey)?;
-        if self.piv.answer_witness(&key, &witness)? {
+        if self.piv.authenticate_mutually(&key, &witness)? {
             Ok(())
         } else {
             Err(TokenError::ForeignManagementKey)
@@ -166,7 +166,7 @@ impl Token {
     }
 
     /// The management key, where it was authenticated in this session.
-    pub(super) fn managed(&self) -> Result<&(ManagementKey, KeyOrigin), TokenError> {
+    pub(super) fn authenticated_key(&self) -> Result<&(ManagementKey, KeyOrigin), TokenError> {
         self.management.as_ref().ok_or(TokenError::NotAuthenticated)
     }
 
@@ -175,14 +175,14 @@ impl Token {
         if self.printed.is_none() {
             let object = self.piv.get_data(Container::Printed)?;
             // Locked says nothing of what is there: ask again after the PIN.
-            self.printed = Some(object).filter(|object| *object != Object::Locked);
+            self.printed = Some(object).filter(|object| *object != DataObject::Locked);
         }
         Ok(())
     }
 
     /// The key that PRINTED is known to keep, where it fits the type.
     fn protected(&self, kind: KeyType) -> Option<ManagementKey> {
-        let Some(Object::Contents(contents)) = &self.printed else { return None };
+        let Some(DataObject::Contents(contents)) = &self.printed else { return None };
         ManagementKey::new(kind, &protected_key(contents)?)
     }
 }

@@ -158,7 +158,7 @@ mod tests {
 
     /// FIPS 197 appendix C; for 3DES the example of SP 800-67 appendix B, first block.
     #[test]
-    fn known_answers() {
+    fn ciphers_match_the_standards_examples() {
         let plain = "00112233445566778899aabbccddeeff";
         for (kind, key, plain, expected) in [
             (
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn protected_keys_read_back_and_nothing_else_does() {
+    fn only_protected_keys_are_read_from_printed() {
         for kind in KeyType::ALL {
             let key = ManagementKey::random(kind).unwrap();
             assert_eq!(protected_key(&key.protected()).unwrap()[..], *key.bytes());
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_output_has_no_secret() {
         assert_eq!(format!("{:?}", ManagementKey::factory(KeyType::Tdes)), "ManagementKey(Tdes)");
     }
 }

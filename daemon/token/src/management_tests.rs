@@ -2,13 +2,13 @@
 
 use super::management::KeyOrigin;
 use super::management_key::{KeyType, ManagementKey, protected_key};
-use super::simulated::{Card, Habits, NITROKEY, PRINTED, YUBIKEY};
+use super::simulated::{Card, NITROKEY, PRINTED, Quirks, YUBIKEY};
 use super::verbs::Token;
 use super::verbs_tests::{authorized, cost, factory_pin, open, pin};
 use super::{TokenError, TransportError};
 
 #[test]
-fn management_keys() {
+fn management_key_in_force_is_found() {
     for (kind, commands) in
         [(KeyType::Tdes, 2), (KeyType::Aes192, 3), (KeyType::Aes256, 4), (KeyType::Aes128, 5)]
     {
@@ -36,7 +36,7 @@ fn management_keys() {
 }
 
 #[test]
-fn a_pin_that_was_seen_to_be_cleared_is_not_asked_for_again() {
+fn pin_known_to_be_cleared_is_not_checked_again() {
     type Present = fn(&mut Token);
     let rows: [(Present, usize); 4] = [
         (|_| {}, 2),
@@ -57,7 +57,7 @@ fn a_pin_that_was_seen_to_be_cleared_is_not_asked_for_again() {
 
 /// A second, failed authentication does not hide the first.
 #[test]
-fn what_may_be_authorized_is_asked_for() {
+fn failed_authentication_does_not_hide_an_earlier_one() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
     let mut token = open(&card);
     token.authenticate_management().unwrap();
@@ -67,11 +67,11 @@ fn what_may_be_authorized_is_asked_for() {
 }
 
 #[test]
-fn a_key_that_would_not_be_under_the_pin_is_not_set() {
-    for habits in
-        [Habits { printed_under_pin: false, ..NITROKEY }, Habits { clears_pin: false, ..NITROKEY }]
+fn management_key_is_not_set_unless_printed_is_under_the_pin() {
+    for quirks in
+        [Quirks { printed_under_pin: false, ..NITROKEY }, Quirks { clears_pin: false, ..NITROKEY }]
     {
-        let card = Card::blank(habits, KeyType::Tdes);
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         token.authenticate_management().unwrap();
         assert!(token.protect_management_key(&factory_pin()).is_err());
@@ -81,8 +81,8 @@ fn a_key_that_would_not_be_under_the_pin_is_not_set() {
 
 /// Firmware from before VERIFY with P1 = FF (SP 800-73-4) forgets the PIN, and the management key, with a SELECT.
 #[test]
-fn where_only_a_select_clears_the_pin_it_is_used() {
-    let card = Card::blank(Habits { clears_pin: false, ..YUBIKEY }, KeyType::Aes192);
+fn select_clears_the_pin_where_verify_cannot() {
+    let card = Card::blank(Quirks { clears_pin: false, ..YUBIKEY }, KeyType::Aes192);
     let mut token = open(&card);
     token.authenticate_management().unwrap();
     token.verify_pin(&factory_pin()).unwrap();
@@ -97,7 +97,7 @@ fn where_only_a_select_clears_the_pin_it_is_used() {
 }
 
 #[test]
-fn another_programs_printed_data_stays() {
+fn printed_data_of_another_program_is_kept() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
     card.with(|card| card.objects.insert(PRINTED, b"\x01\x04Name".to_vec()));
     let mut token = open(&card);
@@ -109,12 +109,12 @@ fn another_programs_printed_data_stays() {
 
 /// A key that somebody left in PRINTED beside a factory management key is not put in force.
 #[test]
-fn a_key_that_lies_in_printed_is_not_used() {
+fn planted_management_key_is_not_put_in_force() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
     let planted = ManagementKey::random(KeyType::Tdes).unwrap();
     card.with(|card| card.objects.insert(PRINTED, planted.protected().to_vec()));
     let mut token = open(&card);
-    token.closer_look(&factory_pin()).unwrap();
+    token.read_usage(&factory_pin()).unwrap();
     assert_eq!(token.authenticate_management(), Ok(KeyOrigin::Factory));
     token.protect_management_key(&factory_pin()).unwrap();
     card.with(|card| assert_ne!(card.management.bytes(), planted.bytes()));
@@ -123,9 +123,9 @@ fn a_key_that_lies_in_printed_is_not_used() {
 /// Pulled out at every command, before and after it took effect: the next run always ends with the key in force kept
 /// under the PIN, and at no moment is there no usable key.
 #[test]
-fn protecting_the_management_key_survives_every_interruption() {
-    let selects = Habits { clears_pin: false, ..YUBIKEY };
-    for (habits, kind) in
+fn protecting_the_management_key_survives_any_interruption() {
+    let selects = Quirks { clears_pin: false, ..YUBIKEY };
+    for (quirks, kind) in
         [(NITROKEY, KeyType::Tdes), (YUBIKEY, KeyType::Aes192), (selects, KeyType::Aes192)]
     {
         let job = |token: &mut Token| {
@@ -136,7 +136,7 @@ fn protecting_the_management_key_survives_every_interruption() {
         for last in 0.. {
             let mut finished = false;
             for takes_effect in [false, true] {
-                let card = Card::blank(habits, kind);
+                let card = Card::blank(quirks, kind);
                 let first = Token::open(card.plug_until(last, takes_effect))
                     .and_then(|mut token| job(&mut token));
                 match first {

@@ -220,7 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn tags() {
+    fn containers_have_their_standard_tags() {
         for (container, tag) in [
             (Slot::Access.container(), "5fc105"),
             (Slot::Issuing.container(), "5fc10a"),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_containers() {
+    fn certificates_are_decoded() {
         for (contents, expected) in [
             ("", None),
             ("7000710100fe00", None),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn key_history() {
+    fn key_history_is_decoded() {
         for (contents, expected) in [
             ("c10100c20100fe00", Some(0)),
             ("c10102c20101f300fe00", Some(3)),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn chuid_without_identity() {
+    fn chuid_without_a_usable_guid_names_nothing() {
         assert_eq!(decode_guid(&encode_chuid(&[0; 16])), None);
         assert_eq!(decode_guid(&[0x34, 2, 1, 2]), None);
         assert_eq!(decode_guid(&[]), None);
@@ -283,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(
+        fn encoded_values_decode(
             guid in any::<[u8; 16]>().prop_filter("not zero", |g| *g != [0; 16]),
             der in prop::collection::vec(any::<u8>(), 1..2000),
         ) {

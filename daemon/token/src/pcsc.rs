@@ -16,21 +16,21 @@ use pcsc::{
 };
 use zeroize::Zeroizing;
 
-use super::pcsc_reader::{Address, Matched, Seen, likeliest_first, matched};
+use super::pcsc_reader::{ReaderMatch, ReaderProbe, UsbAddress, likeliest_first, match_readers};
 use super::{Limits, Transport, TransportError};
 
 /// How long another program's transaction is waited for.
-const OTHERS: Duration = Duration::from_secs(10);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one command may take; pcscd itself asks the token whether it needs more time.
-const ONE_COMMAND: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the end of a transaction is waited for.
-const LETTING_GO: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the readers are listed anew where the list grew meanwhile.
-const LISTINGS: usize = 5;
+const MAX_LISTINGS: usize = 5;
 /// How often a transaction is begun anew where the one before it was ended with a reset.
-const BEGINNINGS: usize = 5;
+const MAX_BEGIN_ATTEMPTS: usize = 5;
 /// A response APDU has at most 65,536 bytes and a status word.
-const LONGEST_RESPONSE: usize = 65_538;
+const MAX_RESPONSE: usize = 65_538;
 
 /// A token in a transaction. Dropping it ends the transaction.
 pub struct PcscTransport {
@@ -41,7 +41,7 @@ pub struct PcscTransport {
 }
 
 /// The readers that jobs of ours have right now.
-static OURS: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
+static READERS_IN_USE: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 enum Request {
     Transmit(Zeroizing<Vec<u8>>, mpsc::SyncSender<Result<Vec<u8>, TransportError>>),
@@ -51,32 +51,34 @@ enum Request {
     },
 }
 
-/// Whether a reader of this name at this place is the token's.
-type IsIt<'a> = &'a dyn Fn(&CStr, Option<Address>) -> bool;
+/// Whether a reader of this name at this address is the token's.
+type IsToken<'a> = &'a dyn Fn(&CStr, Option<UsbAddress>) -> bool;
 type Opened = Result<bool, TransportError>;
 
 impl PcscTransport {
-    /// Opens the token at this place and waits until no other program is in the middle of something with it; `None`
-    /// where pcscd does not have it, and has not taken it up within `patience`. `hint` is what its reader's name is likely
+    /// Opens the token at this address and waits until no other program is in the middle of something with it; `None`
+    /// where pcscd does not have it, and has not taken it up within `reader_timeout`. `hint` is what its reader's name is likely
     /// to contain.
     ///
     /// # Errors
     /// [`TransportError::Busy`] where another program keeps it, or where it is not sure which reader is its;
     /// [`TransportError::Unusable`] where pcscd lets this program use no reader.
     pub fn open(
-        place: Address,
+        address: UsbAddress,
         hint: &str,
         limits: Limits,
-        patience: Duration,
+        reader_timeout: Duration,
     ) -> Result<Option<Self>, TransportError> {
-        Self::start([OTHERS, patience], hint, limits, move |_, address| address == Some(place))
+        Self::start([TRANSACTION_TIMEOUT, reader_timeout], hint, limits, move |_, found| {
+            found == Some(address)
+        })
     }
 
     pub(super) fn start(
-        [others, patience]: [Duration; 2],
+        [transaction_timeout, reader_timeout]: [Duration; 2],
         hint: &str,
         limits: Limits,
-        is_it: impl Fn(&CStr, Option<Address>) -> bool + Send + 'static,
+        is_token: impl Fn(&CStr, Option<UsbAddress>) -> bool + Send + 'static,
     ) -> Result<Option<Self>, TransportError> {
         let hint = hint.to_owned();
         let (requests, queue) = mpsc::channel();
@@ -85,7 +87,9 @@ impl PcscTransport {
         thread::Builder::new()
             .name("pcsc".into())
             .spawn(move || {
-                if let Err(error) = hold(&hint, &is_it, patience, &queue, &report) {
+                if let Err(error) =
+                    find_and_serve(&hint, &is_token, reader_timeout, &queue, &report)
+                {
                     // Where the opener does not wait any more nobody needs to know.
                     let _ = report.send(Err(error));
                 }
@@ -93,7 +97,7 @@ impl PcscTransport {
             })
             .map_err(|error| TransportError::Protocol(format!("no thread: {error}")))?;
         let transport = PcscTransport { requests: Some(requests), ended, limits, reset: false };
-        match opened.recv_timeout(others + patience) {
+        match opened.recv_timeout(transaction_timeout + reader_timeout) {
             Ok(Ok(true)) => Ok(Some(transport)),
             Ok(Ok(false)) => Ok(None),
             Ok(Err(error)) => Err(error),
@@ -109,7 +113,7 @@ impl Transport for PcscTransport {
         let request = Request::Transmit(Zeroizing::new(command.to_vec()), reply);
         let requests = self.requests.as_ref().ok_or(TransportError::Timeout)?;
         requests.send(request).map_err(|_| TransportError::Gone)?;
-        match answer.recv_timeout(ONE_COMMAND) {
+        match answer.recv_timeout(COMMAND_TIMEOUT) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Disconnected) => Err(TransportError::Gone),
             Err(RecvTimeoutError::Timeout) => {
@@ -135,17 +139,17 @@ impl Drop for PcscTransport {
             && requests.send(Request::End { reset: self.reset }).is_ok()
         {
             // Whoever opens the token next must find it free; a pcscd that hangs is not waited for.
-            let _ = self.ended.recv_timeout(LETTING_GO);
+            let _ = self.ended.recv_timeout(END_TIMEOUT);
         }
     }
 }
 
 /// Finds the reader, begins a transaction, and serves requests until the end. `false` is reported where pcscd does not
 /// have the token.
-fn hold(
+fn find_and_serve(
     hint: &str,
-    is_it: IsIt<'_>,
-    patience: Duration,
+    is_token: IsToken<'_>,
+    reader_timeout: Duration,
     queue: &mpsc::Receiver<Request>,
     report: &mpsc::SyncSender<Opened>,
 ) -> Result<(), TransportError> {
@@ -157,33 +161,33 @@ fn hold(
         }
         context => context.map_err(failure)?,
     };
-    let Some(reader) = await_token(&context, hint, is_it, patience)? else {
+    let Some(reader) = wait_for_reader(&context, hint, is_token, reader_timeout)? else {
         let _ = report.send(Ok(false));
         return Ok(());
     };
     let reader = reader.as_c_str();
     let mut card = context.connect(reader, ShareMode::Shared, Protocols::ANY).map_err(failure)?;
-    let served = serve_alone(&mut card, reader, is_it, queue, report);
-    leave(card);
+    let served = serve_in_transaction(&mut card, reader, is_token, queue, report);
+    disconnect(card);
     served
 }
 
 /// One transaction, from before the first command to after the last.
-fn serve_alone(
+fn serve_in_transaction(
     card: &mut Card,
     reader: &CStr,
-    is_it: IsIt<'_>,
+    is_token: IsToken<'_>,
     queue: &mpsc::Receiver<Request>,
     report: &mpsc::SyncSender<Opened>,
 ) -> Result<(), TransportError> {
-    let transaction = begin(card).map_err(failure)?;
+    let transaction = begin_transaction(card).map_err(failure)?;
     // The name may have passed to another token since it was looked at.
-    if !is_it(reader, channel(&transaction)) {
+    if !is_token(reader, address_of(&transaction)) {
         return Err(TransportError::Gone);
     }
-    lock(&OURS).insert(reader.to_owned());
+    lock(&READERS_IN_USE).insert(reader.to_owned());
     let reset = report.send(Ok(true)).is_ok() && serve(&transaction, queue);
-    lock(&OURS).remove(reader);
+    lock(&READERS_IN_USE).remove(reader);
     let end = if reset { Disposition::ResetCard } else { Disposition::LeaveCard };
     if let Err((_, error)) = transaction.end(end) {
         tracing::debug!(%error, "a transaction could not be ended");
@@ -193,8 +197,8 @@ fn serve_alone(
 
 /// Waits until no other program is in the middle of something, and keeps the token from then on. One that ended with a
 /// reset is no trouble of ours: nothing was begun yet, so it is connected anew.
-pub(super) fn begin(mut card: &mut Card) -> Result<Transaction<'_>, Error> {
-    for _ in 0..BEGINNINGS {
+pub(super) fn begin_transaction(mut card: &mut Card) -> Result<Transaction<'_>, Error> {
+    for _ in 0..MAX_BEGIN_ATTEMPTS {
         match card.transaction2() {
             Ok(transaction) => return Ok(transaction),
             Err((connected, Error::ResetCard)) => {
@@ -209,7 +213,7 @@ pub(super) fn begin(mut card: &mut Card) -> Result<Transaction<'_>, Error> {
 }
 
 /// Lets go without a reset: dropping a connection would reset the token under the other programs.
-fn leave(card: Card) {
+fn disconnect(card: Card) {
     if let Err((_, error)) = card.disconnect(Disposition::LeaveCard) {
         tracing::debug!(%error, "pcscd could not be disconnected");
     }
@@ -217,7 +221,7 @@ fn leave(card: Card) {
 
 /// Passes commands on until the end; says whether the token has to be reset.
 fn serve(transaction: &Transaction<'_>, queue: &mpsc::Receiver<Request>) -> bool {
-    let mut buffer = Zeroizing::new(vec![0; LONGEST_RESPONSE]);
+    let mut buffer = Zeroizing::new(vec![0; MAX_RESPONSE]);
     loop {
         match queue.recv() {
             Ok(Request::Transmit(command, reply)) => {
@@ -237,15 +241,15 @@ fn serve(transaction: &Transaction<'_>, queue: &mpsc::Receiver<Request>) -> bool
     }
 }
 
-/// The reader of the token, where pcscd has it or takes it up within `patience`.
-fn await_token(
+/// The reader of the token, where pcscd has it or takes it up within `reader_timeout`.
+fn wait_for_reader(
     context: &Context,
     hint: &str,
-    is_it: IsIt<'_>,
-    patience: Duration,
+    is_token: IsToken<'_>,
+    reader_timeout: Duration,
 ) -> Result<Option<CString>, TransportError> {
     let mut readers = [ReaderState::new(PNP_NOTIFICATION(), State::UNAWARE)];
-    let come = |left| match context.get_status_change(left, &mut readers) {
+    let wait = |left| match context.get_status_change(left, &mut readers) {
         Ok(()) => {
             readers[0].sync_current_state();
             Ok(())
@@ -253,30 +257,30 @@ fn await_token(
         Err(Error::Timeout) => Ok(()),
         Err(error) => Err(failure(error)),
     };
-    look_until(Instant::now() + patience, || find(context, hint, is_it), come)
+    poll_until(Instant::now() + reader_timeout, || find(context, hint, is_token), wait)
 }
 
-/// Looks, and looks again after each reader that comes or goes: those of other tokens may come first. `come` waits for the
-/// next; what came between a look and this wait an older pcscd does not tell, so it is looked once more at the end.
-fn look_until<T>(
+/// Looks, and probes again after each reader that comes or goes: those of other tokens may wait first. `wait` waits for the
+/// next; what waits between a look and this wait an older pcscd does not tell, so it is looked once more at the end.
+fn poll_until<T>(
     deadline: Instant,
-    mut look: impl FnMut() -> Result<Option<T>, TransportError>,
-    mut come: impl FnMut(Duration) -> Result<(), TransportError>,
+    mut probe: impl FnMut() -> Result<Option<T>, TransportError>,
+    mut wait: impl FnMut(Duration) -> Result<(), TransportError>,
 ) -> Result<Option<T>, TransportError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let found = look()?;
+        let found = probe()?;
         if found.is_some() || left.is_zero() {
             return Ok(found);
         }
-        come(left)?;
+        wait(left)?;
     }
 }
 
 /// The names of all readers. pcscd is asked first for their length and then for them; a reader that comes in between makes
 /// the second answer longer than the first had said.
 fn readers(context: &Context) -> Result<Vec<CString>, TransportError> {
-    for _ in 0..LISTINGS {
+    for _ in 0..MAX_LISTINGS {
         match context.list_readers_owned() {
             Err(Error::InsufficientBuffer) => {}
             listed => return listed.map_err(failure),
@@ -285,59 +289,65 @@ fn readers(context: &Context) -> Result<Vec<CString>, TransportError> {
     Err(busy())
 }
 
-/// The reader of the token, asked of each by its place on the bus. One that another program is in the middle of something
+/// The reader of the token, asked of each by its address on the bus. One that another program is in the middle of something
 /// with does not answer: it is waited for only where no other is the token's.
-fn find(context: &Context, hint: &str, is_it: IsIt<'_>) -> Result<Option<CString>, TransportError> {
+fn find(
+    context: &Context,
+    hint: &str,
+    is_token: IsToken<'_>,
+) -> Result<Option<CString>, TransportError> {
     let mut readers = likeliest_first(readers(context)?, hint);
     // A token is in one job at a time: what another job of ours has is another token.
-    let ours = lock(&OURS).clone();
+    let ours = lock(&READERS_IN_USE).clone();
     readers.retain(|reader| !ours.contains(reader));
     let mut seen = Vec::new();
     for reader in &readers {
-        seen.push(look(context, reader, is_it, false)?);
+        seen.push(probe(context, reader, is_token, false)?);
     }
-    if !seen.contains(&Seen::It) {
+    if !seen.contains(&ReaderProbe::Token) {
         for (reader, seen) in
-            readers.iter().zip(&mut seen).filter(|(_, seen)| **seen == Seen::Hidden)
+            readers.iter().zip(&mut seen).filter(|(_, seen)| **seen == ReaderProbe::Exclusive)
         {
-            *seen = look(context, reader, is_it, true)?;
+            *seen = probe(context, reader, is_token, true)?;
         }
     }
-    match matched(&seen) {
-        Matched::Reader(position) => Ok(readers.into_iter().nth(position)),
-        Matched::None => Ok(None),
-        Matched::Unsure(why) => Err(TransportError::Busy { holder: why.into() }),
+    match match_readers(&seen) {
+        ReaderMatch::Found(position) => Ok(readers.into_iter().nth(position)),
+        ReaderMatch::NotFound => Ok(None),
+        ReaderMatch::Ambiguous(why) => Err(TransportError::Busy { holder: why.into() }),
     }
 }
 
 /// Asks one reader where it is; `wait` for the end of another program's transaction.
-fn look(
+fn probe(
     context: &Context,
     reader: &CStr,
-    is_it: IsIt<'_>,
+    is_token: IsToken<'_>,
     wait: bool,
-) -> Result<Seen, TransportError> {
+) -> Result<ReaderProbe, TransportError> {
     let card = context.connect(reader, ShareMode::Shared, Protocols::ANY);
-    let place = card.and_then(|mut card| {
-        let place = match card.get_attribute_owned(Attribute::ChannelId) {
-            Err(Error::SharingViolation) if wait => begin(&mut card).map(|alone| channel(&alone)),
+    let address = card.and_then(|mut card| {
+        let address = match card.get_attribute_owned(Attribute::ChannelId) {
+            Err(Error::SharingViolation) if wait => {
+                begin_transaction(&mut card).map(|alone| address_of(&alone))
+            }
             Err(Error::SharingViolation) => Err(Error::SharingViolation),
-            attribute => Ok(attribute.ok().and_then(|id| Address::of_channel_id(&id))),
+            attribute => Ok(attribute.ok().and_then(|id| UsbAddress::of_channel_id(&id))),
         };
-        leave(card);
-        place
+        disconnect(card);
+        address
     });
-    match place {
-        Ok(place) if is_it(reader, place) => Ok(Seen::It),
-        Ok(_) => Ok(Seen::Another),
-        Err(Error::SharingViolation) => Ok(Seen::Hidden),
+    match address {
+        Ok(address) if is_token(reader, address) => Ok(ReaderProbe::Token),
+        Ok(_) => Ok(ReaderProbe::NotToken),
+        Err(Error::SharingViolation) => Ok(ReaderProbe::Exclusive),
         Err(error) => match failure(error) {
             // Said of pcscd, and so of every reader.
             error @ (TransportError::ServiceGone | TransportError::Unusable(_)) => Err(error),
             // Nothing is in it, or nothing that can be talked to. It may be any card at all, and keeps nobody from the token.
             _ => {
                 tracing::debug!(%error, ?reader, "a reader is passed over");
-                Ok(Seen::Another)
+                Ok(ReaderProbe::NotToken)
             }
         },
     }
@@ -348,9 +358,9 @@ fn lock(ours: &Mutex<BTreeSet<CString>>) -> MutexGuard<'_, BTreeSet<CString>> {
 }
 
 /// Where a reader is on the bus, where its driver says so.
-fn channel(card: &Card) -> Option<Address> {
+fn address_of(card: &Card) -> Option<UsbAddress> {
     let attribute = card.get_attribute_owned(Attribute::ChannelId).ok()?;
-    Address::of_channel_id(&attribute)
+    UsbAddress::of_channel_id(&attribute)
 }
 
 fn busy() -> TransportError {
@@ -388,45 +398,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readers_of_other_tokens_may_come_first() {
-        let (mut looks, mut came) = (0, 0);
-        let look = || {
-            looks += 1;
-            Ok((looks == 4).then_some("it"))
+    fn readers_are_probed_until_the_token_is_found() {
+        let (mut probes, mut waits) = (0, 0);
+        let probe = || {
+            probes += 1;
+            Ok((probes == 4).then_some("it"))
         };
-        let come = |_| {
-            came += 1;
+        let wait = |_| {
+            waits += 1;
             Ok(())
         };
         let deadline = Instant::now() + Duration::from_secs(600);
-        assert_eq!(look_until(deadline, look, come), Ok(Some("it")));
-        assert_eq!((looks, came), (4, 3));
+        assert_eq!(poll_until(deadline, probe, wait), Ok(Some("it")));
+        assert_eq!((probes, waits), (4, 3));
     }
 
     #[test]
-    fn a_reader_of_whose_coming_nothing_told_is_seen_at_the_end() {
+    fn unannounced_reader_is_found_at_the_deadline() {
         let mut waited = false;
-        let patience = Duration::from_millis(500);
+        let reader_timeout = Duration::from_millis(500);
         let seen = std::cell::Cell::new(false);
-        let look = || Ok(seen.get().then_some("it"));
-        let come = |left| {
-            assert!(!std::mem::replace(&mut waited, true) && left <= patience);
+        let probe = || Ok(seen.get().then_some("it"));
+        let wait = |left| {
+            assert!(!std::mem::replace(&mut waited, true) && left <= reader_timeout);
             // It comes, and nothing tells.
             thread::sleep(left);
             seen.set(true);
             Ok(())
         };
-        assert_eq!(look_until(Instant::now() + patience, look, come), Ok(Some("it")));
+        assert_eq!(poll_until(Instant::now() + reader_timeout, probe, wait), Ok(Some("it")));
         // Where pcscd has had its time already it is not waited for.
         let never = |_| panic!("nobody waits");
-        assert_eq!(look_until::<()>(Instant::now(), || Ok(None), never), Ok(None));
+        assert_eq!(poll_until::<()>(Instant::now(), || Ok(None), never), Ok(None));
     }
 
     #[test]
-    fn a_pcscd_that_ends_meanwhile_is_not_waited_for() {
+    fn ended_pcscd_ends_the_wait() {
         let deadline = Instant::now() + Duration::from_secs(600);
         let ends = |_| Err(TransportError::ServiceGone);
-        let ended = look_until::<()>(deadline, || Ok(None), ends);
+        let ended = poll_until::<()>(deadline, || Ok(None), ends);
         assert_eq!(ended, Err(TransportError::ServiceGone));
     }
 }

@@ -4,14 +4,14 @@ use std::ffi::CString;
 
 /// A device on a USB bus (sysfs `busnum`, `devnum`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
+pub struct UsbAddress {
     /// The bus.
     pub bus: u8,
     /// The device on it.
     pub device: u8,
 }
 
-impl Address {
+impl UsbAddress {
     /// Reads the attribute SCARD_ATTR_CHANNEL_ID (PC/SC part 3, 3.1.2): `DDDDCCCC`, where DDDD is 0020 for USB and CCCC is
     /// bus and device, as the CCID driver of pcscd fills it in. `None` for a reader that is on no USB.
     pub fn of_channel_id(attribute: &[u8]) -> Option<Self> {
@@ -26,37 +26,37 @@ impl Address {
 
 /// What was seen of one reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum ReaderProbe {
     /// The token.
-    It,
+    Token,
     /// Not the token.
-    Another,
-    /// Another program keeps it to itself.
-    Hidden,
+    NotToken,
+    /// NotToken program keeps it to itself.
+    Exclusive,
 }
 
 /// The answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Matched {
+pub enum ReaderMatch {
     /// The one at this position.
-    Reader(usize),
+    Found(usize),
     /// None of them.
-    None,
+    NotFound,
     /// It cannot be known.
-    Unsure(&'static str),
+    Ambiguous(&'static str),
 }
 
 /// The reader that is the token. A token with several readers, and one that may be behind a reader that cannot be asked,
 /// is not guessed.
-pub fn matched(seen: &[Seen]) -> Matched {
-    let mut those = seen.iter().enumerate().filter(|(_, seen)| **seen == Seen::It);
-    match (those.next(), those.next()) {
-        (Some((position, _)), None) => Matched::Reader(position),
-        (Some(_), Some(_)) => Matched::Unsure("pcscd, which shows several readers for it"),
-        (None, _) if seen.contains(&Seen::Hidden) => {
-            Matched::Unsure("another program, which keeps a reader of pcscd to itself")
+pub fn match_readers(seen: &[ReaderProbe]) -> ReaderMatch {
+    let mut found = seen.iter().enumerate().filter(|(_, seen)| **seen == ReaderProbe::Token);
+    match (found.next(), found.next()) {
+        (Some((position, _)), None) => ReaderMatch::Found(position),
+        (Some(_), Some(_)) => ReaderMatch::Ambiguous("pcscd, which shows several readers for it"),
+        (None, _) if seen.contains(&ReaderProbe::Exclusive) => {
+            ReaderMatch::Ambiguous("another program, which keeps a reader of pcscd to itself")
         }
-        (None, _) => Matched::None,
+        (None, _) => ReaderMatch::NotFound,
     }
 }
 
@@ -71,38 +71,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_id_is_a_place_on_usb_or_none() {
+    fn channel_id_gives_the_usb_address() {
         for (bytes, expected) in [
-            (&[4, 1, 0x20, 0, 0, 0, 0, 0][..], Some(Address { bus: 1, device: 4 })),
-            (&[127, 2, 0x20, 0], Some(Address { bus: 2, device: 127 })),
+            (&[4, 1, 0x20, 0, 0, 0, 0, 0][..], Some(UsbAddress { bus: 1, device: 4 })),
+            (&[127, 2, 0x20, 0], Some(UsbAddress { bus: 2, device: 127 })),
             (&[4, 1, 0x21, 0, 0, 0, 0, 0], None),
             (&[4, 1, 0x20, 1, 0, 0, 0, 0], None),
             (&[4, 1, 0x20, 0, 1, 0, 0, 0], None),
             (&[4, 1, 0x20], None),
             (&[], None),
         ] {
-            assert_eq!(Address::of_channel_id(bytes), expected, "{bytes:?}");
+            assert_eq!(UsbAddress::of_channel_id(bytes), expected, "{bytes:?}");
         }
     }
 
     #[test]
-    fn a_reader_is_matched_surely_or_not_at_all() {
-        use Seen::{Another, Hidden, It};
+    fn reader_is_matched_only_if_unambiguous() {
+        use ReaderProbe::{Exclusive, NotToken, Token};
         for (seen, expected) in [
-            (&[][..], Matched::None),
-            (&[Another, Another], Matched::None),
-            (&[Another, It], Matched::Reader(1)),
-            (&[It, Hidden], Matched::Reader(0)),
+            (&[][..], ReaderMatch::NotFound),
+            (&[NotToken, NotToken], ReaderMatch::NotFound),
+            (&[NotToken, Token], ReaderMatch::Found(1)),
+            (&[Token, Exclusive], ReaderMatch::Found(0)),
         ] {
-            assert_eq!(matched(seen), expected, "{seen:?}");
+            assert_eq!(match_readers(seen), expected, "{seen:?}");
         }
-        for seen in [&[It, It][..], &[Another, Hidden], &[It, Another, It]] {
-            assert!(matches!(matched(seen), Matched::Unsure(_)), "{seen:?}");
+        for seen in [&[Token, Token][..], &[NotToken, Exclusive], &[Token, NotToken, Token]] {
+            assert!(matches!(match_readers(seen), ReaderMatch::Ambiguous(_)), "{seen:?}");
         }
     }
 
     #[test]
-    fn a_hint_only_orders() {
+    fn hint_only_orders_readers() {
         let names = |names: &[&str]| -> Vec<CString> {
             names.iter().map(|name| CString::new(*name).unwrap()).collect()
         };

@@ -15,9 +15,9 @@ use pcsc::{Context, Disposition, Protocols, ReaderState, Scope, ShareMode, State
 use tempfile::TempDir;
 
 use super::management_key::KeyType;
-use super::pcsc::{PcscTransport, begin};
+use super::pcsc::{PcscTransport, begin_transaction};
 use super::pin::Pin;
-use super::simulated::{Card, Habits, NITROKEY, Shared};
+use super::simulated::{Card, NITROKEY, Quirks, Shared};
 use super::verbs::Token;
 use super::{Limits, Transport, TransportError};
 
@@ -27,9 +27,9 @@ const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 /// Where libpcsclite finds pcscd, instead of the one of this machine.
 const SOCKET: &str = "PCSCLITE_CSOCK_NAME";
 const LIMITS: Limits = Limits { extended: true, longest_command: 3062 };
-const ENOUGH: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// For other programs, and for a reader to come.
-const WAITS: [Duration; 2] = [ENOUGH, Duration::ZERO];
+const TIMEOUTS: [Duration; 2] = [TIMEOUT, Duration::ZERO];
 const T1: &[u8] = &[0x3B, 0x80, 0x01, 0x81];
 /// Of a protocol that pcscd does not speak.
 const T2: &[u8] = &[0x3B, 0x80, 0x02, 0x82];
@@ -126,14 +126,14 @@ fn await_card(slot: usize) {
     let name = context.list_readers_owned().unwrap().remove(slot);
     let mut reader = [ReaderState::new(name, State::UNAWARE)];
     while !reader[0].event_state().contains(State::PRESENT) {
-        context.get_status_change(ENOUGH, &mut reader).unwrap();
+        context.get_status_change(TIMEOUT, &mut reader).unwrap();
         reader[0].sync_current_state();
     }
 }
 
 /// Asks again and again: the other program is not ours, and tells nobody when it is ready.
 fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + ENOUGH;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = check() {
             return value;
@@ -143,12 +143,12 @@ fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn is_test(name: &CStr, _place: Option<super::pcsc_reader::Address>) -> bool {
+fn is_test(name: &CStr, _place: Option<super::pcsc_reader::UsbAddress>) -> bool {
     name.to_bytes() == b"Test 00 00"
 }
 
 fn open() -> Result<Option<PcscTransport>, TransportError> {
-    PcscTransport::start(WAITS, "", LIMITS, is_test)
+    PcscTransport::start(TIMEOUTS, "", LIMITS, is_test)
 }
 
 fn token() -> Token {
@@ -166,11 +166,18 @@ fn transmit(card: &pcsc::Card, command: &[u8]) -> Result<Vec<u8>, pcsc::Error> {
 
 /// libpcsclite takes its socket from the environment: the test runs itself once more with it set.
 #[test]
-fn on_a_real_pcscd() {
+fn scenarios_pass_on_a_real_pcscd() {
     if env::var_os(SOCKET).is_some() {
         return;
     }
-    for name in ["a_job", "others", "resets", "other_cards", "pulled_out", "without_pcscd"] {
+    for name in [
+        "token_is_reset_only_if_it_stays_authorized",
+        "other_programs_are_kept_apart",
+        "reset_before_our_transaction_is_harmless",
+        "unresponsive_cards_are_skipped",
+        "unplugged_token_is_noticed",
+        "ended_pcscd_is_noticed",
+    ] {
         let (pcscd, socket) = Pcscd::start();
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", &format!("pcsc_tests::{name}"), "--ignored", "--nocapture"])
@@ -186,19 +193,19 @@ fn on_a_real_pcscd() {
     }
 }
 
-fn card(habits: Habits) -> (Shared, Inserted) {
-    let card = Card::blank(habits, KeyType::Tdes);
+fn card(quirks: Quirks) -> (Shared, Inserted) {
+    let card = Card::blank(quirks, KeyType::Tdes);
     let inserted = Inserted::insert(&card, 0, T1);
     (card, inserted)
 }
 
 #[test]
-#[ignore = "run by on_a_real_pcscd"]
-fn a_job() {
+#[ignore = "run by scenarios_pass_on_a_real_pcscd"]
+fn token_is_reset_only_if_it_stays_authorized() {
     let (card, _inserted) = card(NITROKEY);
     let resets = card.with(|card| card.resets);
     let mut token = token();
-    token.closer_look(&pin()).unwrap();
+    token.read_usage(&pin()).unwrap();
     token.authenticate_management().unwrap();
     token.write_certificate(super::Container::AccessCertificate, &[0x30; 1800]).unwrap();
     token.protect_management_key(&pin()).unwrap();
@@ -218,8 +225,8 @@ fn a_job() {
 }
 
 #[test]
-#[ignore = "run by on_a_real_pcscd"]
-fn others() {
+#[ignore = "run by scenarios_pass_on_a_real_pcscd"]
+fn other_programs_are_kept_apart() {
     let (card, _inserted) = card(NITROKEY);
     let context = Context::establish(Scope::System).unwrap();
     let name = context.list_readers_owned().unwrap().remove(0);
@@ -237,7 +244,7 @@ fn others() {
             transmit(&theirs, IS_VERIFIED).unwrap()
         });
         asks.recv().unwrap();
-        token.closer_look(&pin()).unwrap();
+        token.read_usage(&pin()).unwrap();
         assert!(card.with(|card| card.verified));
         assert!(!token.clear().unwrap().authorized);
         drop(token);
@@ -268,7 +275,7 @@ fn others() {
     assert!(matches!(open().err(), Some(TransportError::Busy { .. })));
     drop(alone);
     assert!(open().unwrap().is_some());
-    let other = PcscTransport::start(WAITS, "", LIMITS, |_, place| place.is_some());
+    let other = PcscTransport::start(TIMEOUTS, "", LIMITS, |_, place| place.is_some());
     assert!(other.unwrap().is_none(), "a reader that is on no USB is no USB token's");
 }
 
@@ -279,8 +286,8 @@ fn asked(what: &str) -> usize {
 }
 
 #[test]
-#[ignore = "run by on_a_real_pcscd"]
-fn resets() {
+#[ignore = "run by scenarios_pass_on_a_real_pcscd"]
+fn reset_before_our_transaction_is_harmless() {
     let (card, _inserted) = card(NITROKEY);
     let resets = card.with(|card| card.resets);
     let context = Context::establish(Scope::System).unwrap();
@@ -292,7 +299,7 @@ fn resets() {
     let begun = asked("BEGIN_TRANSACTION");
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let transaction = begin(&mut ours).unwrap();
+            let transaction = begin_transaction(&mut ours).unwrap();
             transaction.transmit(IS_VERIFIED, &mut [0; 256]).map(<[u8]>::to_vec)
         });
         until("ours begins", || (asked("BEGIN_TRANSACTION") > begun).then_some(()));
@@ -304,8 +311,8 @@ fn resets() {
 }
 
 #[test]
-#[ignore = "run by on_a_real_pcscd"]
-fn other_cards() {
+#[ignore = "run by scenarios_pass_on_a_real_pcscd"]
+fn unresponsive_cards_are_skipped() {
     let (_card, _inserted) = card(NITROKEY);
     let _other = Inserted::insert(&Card::blank(NITROKEY, KeyType::Tdes), 1, T2);
     let context = Context::establish(Scope::System).unwrap();
@@ -313,13 +320,13 @@ fn other_cards() {
     let refused = context.connect(&name, ShareMode::Shared, Protocols::ANY).err();
     assert_eq!(refused, Some(pcsc::Error::ProtoMismatch));
     assert!(open().unwrap().is_some(), "a card that cannot be talked to hides no token");
-    let elsewhere = PcscTransport::start(WAITS, "", LIMITS, |_, _| false);
+    let elsewhere = PcscTransport::start(TIMEOUTS, "", LIMITS, |_, _| false);
     assert!(elsewhere.unwrap().is_none(), "nor one that pcscd does not have");
 }
 
 #[test]
-#[ignore = "run by on_a_real_pcscd"]
-fn pulled_out() {
+#[ignore = "run by scenarios_pass_on_a_real_pcscd"]
+fn unplugged_token_is_noticed() {
     let (_card, inserted) = card(NITROKEY);
     let mut transport = open().unwrap().unwrap();
     assert_eq!(transport.transmit(IS_VERIFIED), Ok(vec![0x63, 0xC3]));
@@ -330,8 +337,8 @@ fn pulled_out() {
 }
 
 #[test]
-#[ignore = "run by on_a_real_pcscd"]
-fn without_pcscd() {
+#[ignore = "run by scenarios_pass_on_a_real_pcscd"]
+fn ended_pcscd_is_noticed() {
     let (_card, _inserted) = card(NITROKEY);
     let mut transport = open().unwrap().unwrap();
     assert_eq!(transport.transmit(IS_VERIFIED), Ok(vec![0x63, 0xC3]));

@@ -16,7 +16,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn it_is_active_while_it_or_its_unit_lives() {
+    fn pcscd_is_active_while_its_process_or_unit_lives() {
         for (files, expected) in [
             (&[][..], false),
             (&["run/pcscd/pcscd.pid"], false),

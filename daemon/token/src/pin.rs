@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn form() {
+    fn form_is_checked() {
         for (bytes, expected) in [
             (&b""[..], Err(PinFormat::Length)),
             (b"12345", Err(PinFormat::Length)),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn new_pins() {
+    fn new_pins_are_digits_and_not_factory_values() {
         for (bytes, expected) in [
             (&b"246810"[..], Ok(())),
             (b"24681012", Ok(())),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_output_has_no_secret() {
         assert_eq!(format!("{:?}", Pin::new(b"246810").unwrap()), "Pin");
         assert_eq!(format!("{:?}", RecoveryCode::factory()), "RecoveryCode");
     }

@@ -6,7 +6,7 @@ use iso7816::Status;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::apdu::{Answer, Command, Expected, exchange};
+use super::apdu::{Command, ExpectedLength, Response, exchange};
 use super::management_key::{KeyType, ManagementKey};
 use super::object::{Container, Slot};
 use super::pin::{Pin, RecoveryCode};
@@ -35,7 +35,7 @@ pub enum PinStatus {
 
 /// A data object as GET DATA answers it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Object {
+pub enum DataObject {
     /// Nothing was ever written there, or the token has no such object.
     Absent,
     /// Readable only after the PIN.
@@ -46,7 +46,7 @@ pub enum Object {
 
 /// What a signature attempt says of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attempt {
+pub enum SignAttempt {
     /// The signature, in DER.
     Signature(Vec<u8>),
     /// The slot is empty (6985, 6400).
@@ -83,7 +83,7 @@ impl Piv {
     /// # Errors
     /// [`TokenError::NoPiv`].
     pub fn select(&mut self) -> Result<(), TokenError> {
-        let answer = self.send("SELECT", 0xA4, 0x04, 0, &AID, Expected::Short)?;
+        let answer = self.send("SELECT", 0xA4, 0x04, 0, &AID, ExpectedLength::Short)?;
         match answer.status {
             Status::Success => Ok(()),
             _ => Err(TokenError::NoPiv),
@@ -95,7 +95,7 @@ impl Piv {
     /// # Errors
     /// [`TokenError::PinRefused`], [`TokenError::PinBlocked`], [`TokenError::PinFormat`].
     pub fn verify(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        let answer = self.send("VERIFY", 0x20, 0, PIN, pin.padded(), Expected::Nothing)?;
+        let answer = self.send("VERIFY", 0x20, 0, PIN, pin.padded(), ExpectedLength::Nothing)?;
         self.just_verified = answer.status == Status::Success;
         self.pin_answer("VERIFY", answer.status)
     }
@@ -105,7 +105,7 @@ impl Piv {
     /// # Errors
     /// [`TokenError::Refused`] where the token cannot be asked.
     pub fn pin_status(&mut self) -> Result<PinStatus, TokenError> {
-        let answer = self.send("VERIFY (query)", 0x20, 0, PIN, &[], Expected::Nothing)?;
+        let answer = self.send("VERIFY (query)", 0x20, 0, PIN, &[], ExpectedLength::Nothing)?;
         match answer.status {
             Status::Success => Ok(PinStatus::Verified),
             Status::RemainingRetries(0) | Status::OperationBlocked => Ok(PinStatus::Blocked),
@@ -119,7 +119,7 @@ impl Piv {
     /// # Errors
     /// [`TokenError::Refused`] where the token has no such thing.
     pub fn clear_pin(&mut self) -> Result<(), TokenError> {
-        self.send("VERIFY (clear)", 0x20, 0xFF, PIN, &[], Expected::Nothing)?
+        self.send("VERIFY (clear)", 0x20, 0xFF, PIN, &[], ExpectedLength::Nothing)?
             .ok("VERIFY (clear)")
             .map(drop)
     }
@@ -129,8 +129,8 @@ impl Piv {
     /// # Errors
     /// As [`Piv::verify`]; the try counter is the old PIN's.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
-        let data = pair(old.padded(), new.padded());
-        let answer = self.send("CHANGE PIN", 0x24, 0, PIN, &*data, Expected::Nothing)?;
+        let data = concatenate(old.padded(), new.padded());
+        let answer = self.send("CHANGE PIN", 0x24, 0, PIN, &*data, ExpectedLength::Nothing)?;
         self.pin_answer("CHANGE PIN", answer.status)
     }
 
@@ -139,8 +139,8 @@ impl Piv {
     /// # Errors
     /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
     pub fn change_puk(&mut self, old: &RecoveryCode, new: &RecoveryCode) -> Result<(), TokenError> {
-        let data = pair(old.padded(), new.padded());
-        let answer = self.send("CHANGE PUK", 0x24, 0, PUK, &*data, Expected::Nothing)?;
+        let data = concatenate(old.padded(), new.padded());
+        let answer = self.send("CHANGE PUK", 0x24, 0, PUK, &*data, ExpectedLength::Nothing)?;
         code_answer("CHANGE PUK", answer.status)
     }
 
@@ -149,8 +149,9 @@ impl Piv {
     /// # Errors
     /// As [`Piv::change_puk`].
     pub fn unblock(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
-        let data = pair(code.padded(), new.padded());
-        let answer = self.send("RESET RETRY COUNTER", 0x2C, 0, PIN, &*data, Expected::Nothing)?;
+        let data = concatenate(code.padded(), new.padded());
+        let answer =
+            self.send("RESET RETRY COUNTER", 0x2C, 0, PIN, &*data, ExpectedLength::Nothing)?;
         code_answer("RESET RETRY COUNTER", answer.status)
     }
 
@@ -177,7 +178,7 @@ impl Piv {
     ///
     /// # Errors
     /// [`TokenError::Malformed`] where the token accepted the key but does not know it itself.
-    pub fn answer_witness(
+    pub fn authenticate_mutually(
         &mut self,
         key: &ManagementKey,
         witness: &[u8],
@@ -213,10 +214,10 @@ impl Piv {
         };
         let with_policy = [0xAC, 6, 0x80, 1, ECC_P256, 0xAA, 1, policy];
         let mut answer =
-            self.send(NAME, 0x47, 0, slot.reference(), &with_policy, Expected::Short)?;
+            self.send(NAME, 0x47, 0, slot.reference(), &with_policy, ExpectedLength::Short)?;
         if matches!(answer.status, Status::IncorrectDataParameter | Status::WrongLength) {
             let plain = [0xAC, 3, 0x80, 1, ECC_P256];
-            answer = self.send(NAME, 0x47, 0, slot.reference(), &plain, Expected::Short)?;
+            answer = self.send(NAME, 0x47, 0, slot.reference(), &plain, ExpectedLength::Short)?;
         }
         let data = answer.ok(NAME)?;
         // 7F49 { 86 point }; the tag has two bytes.
@@ -235,7 +236,7 @@ impl Piv {
     pub fn management_authorized(&mut self) -> Result<bool, TokenError> {
         let reference = Slot::Access.reference();
         let answer =
-            self.send("GENERATE (query)", 0x47, 0, reference, &[0xAC, 0], Expected::Nothing)?;
+            self.send("GENERATE (query)", 0x47, 0, reference, &[0xAC, 0], ExpectedLength::Nothing)?;
         Ok(answer.status != Status::SecurityStatusNotSatisfied)
     }
 
@@ -243,9 +244,9 @@ impl Piv {
     ///
     /// # Errors
     /// [`TokenError::Refused`] with status 6982 where the PIN is missing.
-    pub fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<Attempt, TokenError> {
+    pub fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<SignAttempt, TokenError> {
         match self.sign_raw(slot, ECC_P256, digest)? {
-            Attempt::Signature(signature) if tlv::only(0x30, &signature).is_none() => {
+            SignAttempt::Signature(signature) if tlv::only(0x30, &signature).is_none() => {
                 Err(TokenError::Malformed { command: SIGN })
             }
             attempt => Ok(attempt),
@@ -261,20 +262,20 @@ impl Piv {
         slot: Slot,
         algorithm: u8,
         data: &[u8],
-    ) -> Result<Attempt, TokenError> {
+    ) -> Result<SignAttempt, TokenError> {
         let fields = [(0x82, &[][..]), (0x81, data)];
         let answer = self.authenticate(SIGN, algorithm, slot.reference(), &fields)?;
         match answer.status {
             Status::Success => tlv::only(0x7C, &answer.data)
                 .and_then(|template| tlv::find(0x82, template))
-                .map(|signature| Attempt::Signature(signature.to_vec()))
+                .map(|signature| SignAttempt::Signature(signature.to_vec()))
                 .ok_or(TokenError::Malformed { command: SIGN }),
             Status::ConditionsOfUseNotSatisfied
             | Status::UnspecifiedNonpersistentExecutionError
             | Status::KeyReferenceNotFound
-            | Status::NotFound => Ok(Attempt::NoKey),
+            | Status::NotFound => Ok(SignAttempt::NoKey),
             Status::IncorrectDataParameter | Status::IncorrectP1OrP2Parameter => {
-                Ok(Attempt::OtherKeyOrNone)
+                Ok(SignAttempt::OtherKeyOrNone)
             }
             status => Err(refused(SIGN, status)),
         }
@@ -284,21 +285,21 @@ impl Piv {
     ///
     /// # Errors
     /// [`TokenError::Refused`], [`TokenError::Malformed`].
-    pub fn get_data(&mut self, container: Container) -> Result<Object, TokenError> {
+    pub fn get_data(&mut self, container: Container) -> Result<DataObject, TokenError> {
         const NAME: &str = "GET DATA";
         let data = tlv::encode(0x5C, &container.tag());
-        let answer = self.send(NAME, 0xCB, 0x3F, 0xFF, &data, Expected::Object)?;
+        let answer = self.send(NAME, 0xCB, 0x3F, 0xFF, &data, ExpectedLength::Object)?;
         match answer.status {
-            Status::Success if answer.data.is_empty() => Ok(Object::Absent),
+            Status::Success if answer.data.is_empty() => Ok(DataObject::Absent),
             Status::Success => tlv::only(0x53, &answer.data)
-                .map(|contents| Object::Contents(contents.to_vec().into()))
+                .map(|contents| DataObject::Contents(contents.to_vec().into()))
                 .ok_or(TokenError::Malformed { command: NAME }),
             Status::NotFound
             | Status::IncorrectDataParameter
             | Status::FunctionNotSupported
             | Status::IncorrectP1OrP2Parameter
-            | Status::KeyReferenceNotFound => Ok(Object::Absent),
-            Status::SecurityStatusNotSatisfied => Ok(Object::Locked),
+            | Status::KeyReferenceNotFound => Ok(DataObject::Absent),
+            Status::SecurityStatusNotSatisfied => Ok(DataObject::Locked),
             status => Err(refused(NAME, status)),
         }
     }
@@ -310,7 +311,9 @@ impl Piv {
     pub fn put_data(&mut self, container: Container, contents: &[u8]) -> Result<(), TokenError> {
         let tag = tlv::encode(0x5C, &container.tag());
         let data = Zeroizing::new([&tag[..], &tlv::encode(0x53, contents)].concat());
-        self.send("PUT DATA", 0xDB, 0x3F, 0xFF, &data, Expected::Nothing)?.ok("PUT DATA").map(drop)
+        self.send("PUT DATA", 0xDB, 0x3F, 0xFF, &data, ExpectedLength::Nothing)?
+            .ok("PUT DATA")
+            .map(drop)
     }
 
     fn authenticate(
@@ -319,7 +322,7 @@ impl Piv {
         algorithm: u8,
         reference: u8,
         fields: &[(u8, &[u8])],
-    ) -> Result<Answer, TokenError> {
+    ) -> Result<Response, TokenError> {
         // Room for everything at once: a growing vector would leave copies behind.
         let room = fields.iter().map(|(_, value)| value.len() + 10).sum();
         let mut template = Zeroizing::new(Vec::with_capacity(room));
@@ -327,7 +330,7 @@ impl Piv {
             tlv::push(&mut template, *tag, value);
         }
         let data = tlv::encode(0x7C, &template);
-        self.send(name, 0x87, algorithm, reference, &data, Expected::Object)
+        self.send(name, 0x87, algorithm, reference, &data, ExpectedLength::Object)
     }
 
     /// What the answer to a command with the PIN means.
@@ -365,11 +368,11 @@ impl Piv {
         p1: u8,
         p2: u8,
         data: &[u8],
-        answer: Expected,
-    ) -> Result<Answer, TokenError> {
+        expected: ExpectedLength,
+    ) -> Result<Response, TokenError> {
         self.commands += 1;
         self.just_verified = false;
-        let command = Command { instruction, p1, p2, data, answer };
+        let command = Command { instruction, p1, p2, data, expected };
         let answer = exchange(&mut *self.transport, &command);
         match &answer {
             Ok(answer) => {
@@ -381,7 +384,7 @@ impl Piv {
     }
 }
 
-fn pair(first: &[u8; 8], second: &[u8; 8]) -> Zeroizing<[u8; 16]> {
+fn concatenate(first: &[u8; 8], second: &[u8; 8]) -> Zeroizing<[u8; 16]> {
     let mut data = Zeroizing::new([0; 16]);
     data[..8].copy_from_slice(first);
     data[8..].copy_from_slice(second);

@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::claim::{self, Claim};
 use super::pcsc::PcscTransport;
-use super::usb::{Interface, Usb};
+use super::usb::{Usb, UsbInterface};
 use super::{Connector, Transport, TransportError, pcscd};
 
 /// How long a pcscd that runs is given to take up a token that was just plugged in; it needs about 0.2 s.
-const TAKING_UP: Duration = Duration::from_secs(2);
+const PCSCD_CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an administrator chooses; nobody has to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -31,32 +31,35 @@ pub enum Route {
 #[derive(Debug)]
 pub struct UsbConnector {
     usb: Usb,
-    interface: Interface,
+    interface: UsbInterface,
     /// What a reader's name is likely to contain: the token's USB serial number or its model.
     hint: String,
     route: Route,
     /// pcscd has had its time to take the token up since it was plugged in.
-    taken_up: AtomicBool,
+    pcscd_had_time: AtomicBool,
 }
 
 impl UsbConnector {
     /// Opens the token behind this interface in this way. `hint` is what the name of pcscd's reader is likely to contain:
     /// an order to look in, nothing more.
-    pub fn new(usb: Usb, interface: Interface, hint: String, route: Route) -> Self {
-        Self { usb, interface, hint, route, taken_up: AtomicBool::new(false) }
+    pub fn new(usb: Usb, interface: UsbInterface, hint: String, route: Route) -> Self {
+        Self { usb, interface, hint, route, pcscd_had_time: AtomicBool::new(false) }
     }
 
     /// The token in pcscd; `None` where pcscd does not have it.
-    fn in_pcscd(&self) -> Result<Option<PcscTransport>, TransportError> {
+    fn open_in_pcscd(&self) -> Result<Option<PcscTransport>, TransportError> {
         let limits = self.usb.limits(&self.interface)?;
         // Both of us hear of a plug at the same time, and whoever claims the token first keeps the other out.
-        let patience =
-            if self.taken_up.swap(true, Ordering::Relaxed) { Duration::ZERO } else { TAKING_UP };
-        PcscTransport::open(self.interface.place, &self.hint, limits, patience).or_else(|error| {
-            match self.route.after(error, is_active(), self.interface.sysfs.exists()) {
+        let timeout = if self.pcscd_had_time.swap(true, Ordering::Relaxed) {
+            Duration::ZERO
+        } else {
+            PCSCD_CLAIM_TIMEOUT
+        };
+        PcscTransport::open(self.interface.address, &self.hint, limits, timeout).or_else(|error| {
+            match self.route.error_after_pcscd(error, is_active(), self.interface.sysfs.exists()) {
                 Some(error) => {
                     // A pcscd that starts anew takes it up anew.
-                    self.taken_up
+                    self.pcscd_had_time
                         .fetch_and(error != TransportError::ServiceGone, Ordering::Relaxed);
                     Err(error)
                 }
@@ -69,8 +72,8 @@ impl UsbConnector {
 impl UsbConnector {
     /// The kernel has the device, and nobody can open it.
     fn is_without_node(&self) -> bool {
-        let Interface { place, sysfs, .. } = &self.interface;
-        !claim::node(place.bus, place.device).exists() && sysfs.exists()
+        let UsbInterface { address, sysfs, .. } = &self.interface;
+        !claim::node(address.bus, address.device).exists() && sysfs.exists()
     }
 }
 
@@ -81,8 +84,8 @@ fn is_active() -> bool {
 impl Connector for UsbConnector {
     fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
         let active = is_active();
-        let (pcscd, direct) = self.route.ways(active);
-        if pcscd && let Some(shared) = self.in_pcscd()? {
+        let (pcscd, direct) = self.route.allowed(active);
+        if pcscd && let Some(shared) = self.open_in_pcscd()? {
             return Ok(Box::new(shared));
         }
         if !direct {
@@ -104,18 +107,18 @@ impl Connector for UsbConnector {
     }
 
     fn wait_until_free(&self, attempts: u32) -> bool {
-        let Interface { place, sysfs, .. } = &self.interface;
-        let (pcscd, _) = self.route.ways(is_active());
+        let UsbInterface { address, sysfs, .. } = &self.interface;
+        let (pcscd, _) = self.route.allowed(is_active());
         // pcscd keeps its claim when a program lets go of a token in it, and does not say so; and what nobody has
         // claimed was let go in between, or refused for a reason of its own. So these are tried again after a while all
         // the same, but not at once, and ever more seldom.
         let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
-        let node = claim::node(place.bus, place.device);
+        let node = claim::node(address.bus, address.device);
         let ended = claim::wait_until_free(&node, sysfs, at_most);
         // pcscd may take the token up now, and first of all one that has ended to start anew: of that nothing may have told, so
         // it is given its time after the first wait in any case.
         if pcscd && (ended == Claim::Released || (ended == Claim::Unknown && attempts == 0)) {
-            self.taken_up.store(false, Ordering::Relaxed);
+            self.pcscd_had_time.store(false, Ordering::Relaxed);
             if ended == Claim::Released && !is_active() {
                 std::thread::sleep(claim::back_off(0));
             }
@@ -126,7 +129,7 @@ impl Connector for UsbConnector {
 
 impl Route {
     /// Whether pcscd is asked for the token, and whether it may be claimed where pcscd does not have it.
-    fn ways(self, pcscd_is_active: bool) -> (bool, bool) {
+    fn allowed(self, pcscd_is_active: bool) -> (bool, bool) {
         match self {
             Self::Auto => (pcscd_is_active, true),
             Self::Direct => (false, true),
@@ -136,13 +139,13 @@ impl Route {
 
     /// What comes of it that pcscd could not be asked for the token: an error, or `None` where it does not have it any
     /// more. A pcscd that ends says that every token is gone; whether it was pulled out is for sysfs to tell.
-    fn after(
+    fn error_after_pcscd(
         self,
         error: TransportError,
         pcscd_is_active: bool,
         is_there: bool,
     ) -> Option<TransportError> {
-        let (_, direct) = self.ways(pcscd_is_active);
+        let (_, direct) = self.allowed(pcscd_is_active);
         match error {
             TransportError::Gone if !is_there => Some(TransportError::Gone),
             // One that starts anew is not kept out of the token: it is looked at again when that has taken it up.
@@ -156,7 +159,7 @@ impl Route {
 
     /// Who has claimed a token that cannot be claimed: pcscd only where it was not asked, because it would have said so.
     fn holder(self, pcscd_is_active: bool) -> &'static str {
-        let (asked, _) = self.ways(pcscd_is_active);
+        let (asked, _) = self.allowed(pcscd_is_active);
         if pcscd_is_active && !asked { "pcscd or another program" } else { "another program" }
     }
 }
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn pcscd_is_asked_only_while_it_runs() {
-        for (route, active, ways) in [
+        for (route, active, allowed) in [
             (Route::Auto, false, (false, true)),
             (Route::Auto, true, (true, true)),
             (Route::Direct, false, (false, true)),
@@ -175,12 +178,12 @@ mod tests {
             (Route::Pcscd, false, (false, false)),
             (Route::Pcscd, true, (true, false)),
         ] {
-            assert_eq!(route.ways(active), ways, "{route:?}, active: {active}");
+            assert_eq!(route.allowed(active), allowed, "{route:?}, active: {active}");
         }
     }
 
     #[test]
-    fn a_pcscd_that_ends_while_it_is_asked_is_done_without() {
+    fn direct_route_is_used_if_pcscd_ends() {
         use TransportError::{Gone, ServiceGone, Timeout};
         for (route, error, active, is_there, after) in [
             (Route::Auto, ServiceGone, false, true, None),
@@ -195,12 +198,12 @@ mod tests {
             (Route::Auto, Timeout, false, true, Some(Timeout)),
         ] {
             let case = format!("{route:?} {error:?} {active} {is_there}");
-            assert_eq!(route.after(error, active, is_there), after, "{case}");
+            assert_eq!(route.error_after_pcscd(error, active, is_there), after, "{case}");
         }
     }
 
     #[test]
-    fn pcscd_is_named_where_it_may_have_the_token() {
+    fn pcscd_is_named_if_it_may_hold_the_token() {
         for (route, active, holder) in [
             (Route::Auto, false, "another program"),
             (Route::Auto, true, "another program"),

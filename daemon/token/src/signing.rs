@@ -2,7 +2,7 @@
 //! Key was made.
 //!
 //! Signing takes two steps, so that the caller may renew the Key's card ([`OldCard`](crate::OldCard)) in between, while the
-//! token is authorized: [`certify_lock`], [`sign_all`] or [`sign_first`], then [`finish`]. Every function here fails as
+//! token is authorized: [`certify_lock`], [`sign_all`] or [`sign_until_failure`], then [`clear_after_signing`]. Every function here fails as
 //! [`Token::sign_with`] does.
 
 use keywright_proto::{
@@ -11,7 +11,7 @@ use keywright_proto::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{Carried, Cleared, Pin, Slot, Token, TokenError, TransportError};
+use crate::{CardOutcome, Cleared, Pin, Slot, Token, TokenError, TransportError};
 
 /// What a token signs to show that it holds a key; nothing else that is signed has this form.
 const CHALLENGE: &[u8] = b"Keywright challenge\0";
@@ -35,7 +35,7 @@ pub enum NotSigned {
 pub type Signed<T> = Result<T, NotSigned>;
 
 /// What the token answered when it was cleared; what was signed, and what became of the Key's card.
-pub type Finished<T> = (Cleared, Signed<(T, Carried)>);
+pub type Finished<T> = (Cleared, Signed<(T, CardOutcome)>);
 
 /// A Lock's certificate that is to be signed.
 #[derive(Clone)]
@@ -114,7 +114,7 @@ pub fn sign_all(
 
 /// Signs these objects in the order given, the most important first, and clears the token. What was signed before one
 /// failed is handed out; it is an error only where nothing was signed.
-pub fn sign_first(
+pub fn sign_until_failure(
     token: &mut Token,
     pin: &Pin,
     objects: Vec<Unsigned>,
@@ -123,7 +123,7 @@ pub fn sign_first(
     for object in objects {
         match sign_all(token, pin, vec![object]) {
             Ok(Ok(one)) => signed.extend(one),
-            failed if signed.is_empty() => return finish(token, failed, None),
+            failed if signed.is_empty() => return clear_after_signing(token, failed, None),
             Ok(Err(why)) => {
                 tracing::error!(?why, "the rest was not signed");
                 break;
@@ -142,14 +142,14 @@ pub fn sign_first(
         }
         cleared => cleared?,
     };
-    Ok((cleared, Ok((signed, Carried::NotDue))))
+    Ok((cleared, Ok((signed, CardOutcome::NotDue))))
 }
 
 /// Clears the token after it signed and, where its card was due, after the card was put on it. 3 commands.
-pub fn finish<T>(
+pub fn clear_after_signing<T>(
     token: &mut Token,
     signed: Result<Signed<T>, TokenError>,
-    card: Option<Result<Carried, TokenError>>,
+    card: Option<Result<CardOutcome, TokenError>>,
 ) -> Result<Finished<T>, TokenError> {
     let cleared = match (token.clear(), &card) {
         // A token that left while its card was written has signed all the same, and forgets by itself.

@@ -1,4 +1,4 @@
-//! Test double: a small PIV card whose habits can be chosen, and which can be pulled out at any command.
+//! Test double: a small PIV card whose quirks can be chosen, and which can be pulled out at any command.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ type Reply = Result<Vec<u8>, u16>;
 
 /// What firmware does differently.
 #[derive(Debug, Clone, Copy)]
-pub struct Habits {
+pub struct Quirks {
     pub extended: bool,
     pub metadata: bool,
     pub key_history: bool,
@@ -29,7 +29,7 @@ pub struct Habits {
 }
 
 /// As piv-authenticator does it.
-pub const NITROKEY: Habits = Habits {
+pub const NITROKEY: Quirks = Quirks {
     extended: true,
     metadata: false,
     key_history: true,
@@ -44,7 +44,7 @@ pub const NITROKEY: Habits = Habits {
 };
 
 /// As a YubiKey does it.
-pub const YUBIKEY: Habits = Habits {
+pub const YUBIKEY: Quirks = Quirks {
     metadata: true,
     key_history: false,
     admin_data: true,
@@ -54,7 +54,7 @@ pub const YUBIKEY: Habits = Habits {
 };
 
 pub struct Card {
-    pub habits: Habits,
+    pub quirks: Quirks,
     pub pin: [u8; 8],
     pub pin_tries: u8,
     pub puk: [u8; 8],
@@ -76,15 +76,15 @@ pub struct Card {
 
 impl Card {
     /// As it comes from the factory.
-    pub fn blank(habits: Habits, kind: KeyType) -> Shared {
-        let objects = if habits.key_history {
+    pub fn blank(quirks: Quirks, kind: KeyType) -> Shared {
+        let objects = if quirks.key_history {
             let printed = hex::decode("010e4e6974726f6b657920332050495602000409fe00").unwrap();
             HashMap::from([(PRINTED, printed)])
         } else {
             HashMap::new()
         };
         Shared(Arc::new(Mutex::new(Card {
-            habits,
+            quirks,
             pin: *b"123456\xFF\xFF",
             pin_tries: 3,
             puk: *b"12345678",
@@ -120,7 +120,7 @@ impl Card {
         let reply = match (instruction, command.p1, command.p2) {
             (0xA4, 4, 0) => self.select(&data),
             (0x20, 0, 0x80) => self.verify(&data),
-            (0x20, 0xFF, 0x80) if self.habits.clears_pin => {
+            (0x20, 0xFF, 0x80) if self.quirks.clears_pin => {
                 self.verified = false;
                 Ok(vec![])
             }
@@ -133,9 +133,9 @@ impl Card {
             (0xCB, 0x3F, 0xFF) => self.get(&data),
             (0xDB, 0x3F, 0xFF) => self.put(&data),
             (0xFF, 0xFF, 0xFF) => self.set_management_key(&data),
-            (0xF7, 0, reference) if self.habits.metadata => self.metadata(reference),
+            (0xF7, 0, reference) if self.quirks.metadata => self.metadata(reference),
             (0xF7, ..) => Ok(vec![]),
-            (0xF8, ..) if self.habits.metadata => Ok(vec![0, 0, 1, 1]),
+            (0xF8, ..) if self.quirks.metadata => Ok(vec![0, 0, 1, 1]),
             (0xF8, ..) => Ok(vec![0x00, 0x52, 0xF7, 0x43]),
             (0xFD, ..) => Ok(vec![6, 6, 6]),
             _ => Err(0x6D00),
@@ -158,7 +158,7 @@ impl Card {
 
     fn select(&mut self, aid: &[u8]) -> Reply {
         assert_eq!(hex::encode(aid), "a000000308000010000100");
-        if self.habits.select_clears {
+        if self.quirks.select_clears {
             (self.verified, self.authorized) = (false, false);
         }
         Ok(vec![0x61, 0])
@@ -195,17 +195,17 @@ impl Card {
     fn change_pin(&mut self, data: &[u8]) -> Reply {
         if !self.try_pin(&data[..8]) {
             let tries = 0x63C0 + u16::from(self.pin_tries);
-            return Err(if self.habits.tells_tries_on_change { tries } else { 0x6300 });
+            return Err(if self.quirks.tells_tries_on_change { tries } else { 0x6300 });
         }
         self.pin.copy_from_slice(&data[8..]);
-        self.verified &= self.habits.change_verifies;
+        self.verified &= self.quirks.change_verifies;
         Ok(vec![])
     }
 
     fn change_puk(&mut self, data: &[u8]) -> Reply {
         if !self.try_puk(&data[..8]) {
             let tries = 0x63C0 + u16::from(self.puk_tries);
-            return Err(if self.habits.tells_tries_on_change { tries } else { 0x6300 });
+            return Err(if self.quirks.tells_tries_on_change { tries } else { 0x6300 });
         }
         self.puk.copy_from_slice(&data[8..]);
         Ok(vec![])
@@ -224,7 +224,7 @@ impl Card {
         self.need_management()?;
         let template = tlv::only(0xAC, data).ok_or(0x6A80_u16)?;
         let algorithm = tlv::find(0x80, template).ok_or(0x6A80_u16)?;
-        if tlv::find(0xAA, template).is_some() && !self.habits.takes_policy {
+        if tlv::find(0xAA, template).is_some() && !self.quirks.takes_policy {
             return Err(0x6A80);
         }
         self.keys.insert(slot, algorithm[0]);
@@ -281,10 +281,10 @@ impl Card {
 
     fn get(&mut self, data: &[u8]) -> Reply {
         let tag: [u8; 3] = tlv::only(0x5C, data).unwrap().try_into().unwrap();
-        if tag == PRINTED && self.habits.printed_under_pin && !self.verified {
+        if tag == PRINTED && self.quirks.printed_under_pin && !self.verified {
             return Err(0x6982);
         }
-        if tag == [0x5F, 0xC1, 0x0C] && self.habits.key_history {
+        if tag == [0x5F, 0xC1, 0x0C] && self.quirks.key_history {
             let retired = |tag: &[u8; 3]| (0x0D..=0x20).contains(&tag[2]) && tag[1] == 0xC1;
             let count = self.objects.keys().filter(|tag| retired(tag)).count();
             let count = u8::try_from(count).unwrap();
@@ -299,10 +299,10 @@ impl Card {
     fn put(&mut self, data: &[u8]) -> Reply {
         self.need_management()?;
         let tag: [u8; 3] = tlv::find(0x5C, data).unwrap().try_into().unwrap();
-        if tag[1] == 0xFF && !self.habits.admin_data {
+        if tag[1] == 0xFF && !self.quirks.admin_data {
             return Err(0x6A80);
         }
-        if self.habits.stores {
+        if self.quirks.stores {
             self.objects.insert(tag, tlv::find(0x53, data).unwrap().to_vec());
         }
         Ok(vec![])
@@ -393,7 +393,7 @@ impl Transport for Plugged {
     }
 
     fn limits(&self) -> Limits {
-        let extended = self.card.with(|card| card.habits.extended);
+        let extended = self.card.with(|card| card.quirks.extended);
         Limits { extended, longest_command: if extended { 3062 } else { 261 } }
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_bytes_are_not_found() {
+    fn malformed_tlv_is_not_found() {
         for bytes in [&[][..], &[0x53], &[0x53, 2, 1], &[0x53, 0x82, 1], &[0x53, 0x84, 0, 0, 0, 0]]
         {
             assert_eq!(find(0x53, bytes), None, "{bytes:02X?}");
@@ -76,7 +76,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(value in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn encoded_values_decode(value in prop::collection::vec(any::<u8>(), 0..600)) {
             let mut bytes = vec![0x70, 1, 9];
             push(&mut bytes, 0x71, &value);
             prop_assert_eq!(find(0x71, &bytes), Some(&value[..]));
@@ -84,7 +84,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64), tag: u8) {
+        fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64), tag: u8) {
             let _ = find(tag, &bytes);
             let _ = only(tag, &bytes);
         }

@@ -4,12 +4,12 @@ use super::extensions::MetadataAnswer;
 use super::management_key::protected_key;
 use super::object::{Container, Retired, Slot, decode_key_history};
 use super::pin::Pin;
-use super::piv::{Attempt, Object};
+use super::piv::{DataObject, SignAttempt};
 use super::verbs::Token;
 use super::{TokenError, tlv};
 
 /// What is signed to learn whether a slot holds a key: no hash of anything.
-const QUESTION: &[u8; 32] = b"Keywright: is this slot in use?\0";
+const PROBE_DIGEST: &[u8; 32] = b"Keywright: is this slot in use?\0";
 /// Keys of other types (SP 800-78-5 table 6) and how much they sign: P-384, RSA-2048, RSA-3072, RSA-4096.
 const OTHER_KEYS: [(u8, usize); 4] = [(0x14, 48), (0x07, 256), (0x05, 384), (0x16, 512)];
 /// What piv-authenticator answers for PRINTED before anything was written there begins with this name.
@@ -50,7 +50,7 @@ impl Token {
     ///
     /// # Errors
     /// As [`Token::verify_pin`]; [`TokenError::Refused`].
-    pub fn closer_look(&mut self, pin: &Pin) -> Result<Usage, TokenError> {
+    pub fn read_usage(&mut self, pin: &Pin) -> Result<Usage, TokenError> {
         let issuing_key = self.holds_key(Slot::Issuing, pin)?;
         let access_key = self.holds_key(Slot::Access, pin)?;
         let key_management = self.read_certificate(Container::KeyManagementCertificate)?.is_some();
@@ -68,11 +68,11 @@ impl Token {
     }
 
     fn holds_key(&mut self, slot: Slot, pin: &Pin) -> Result<bool, TokenError> {
-        self.present_for(slot, pin)?;
-        match self.piv.sign(slot, QUESTION)? {
-            Attempt::Signature(_) => Ok(true),
-            Attempt::NoKey => Ok(false),
-            Attempt::OtherKeyOrNone => match self.piv.key_metadata(slot)? {
+        self.verify_pin_for(slot, pin)?;
+        match self.piv.sign(slot, PROBE_DIGEST)? {
+            SignAttempt::Signature(_) => Ok(true),
+            SignAttempt::NoKey => Ok(false),
+            SignAttempt::OtherKeyOrNone => match self.piv.key_metadata(slot)? {
                 MetadataAnswer::Known(_) => Ok(true),
                 MetadataAnswer::Empty => Ok(false),
                 MetadataAnswer::Silent => self.holds_other_key(slot, pin),
@@ -82,10 +82,10 @@ impl Token {
 
     fn holds_other_key(&mut self, slot: Slot, pin: &Pin) -> Result<bool, TokenError> {
         for (algorithm, length) in OTHER_KEYS {
-            self.present_for(slot, pin)?;
+            self.verify_pin_for(slot, pin)?;
             // Ones are below every modulus.
             match self.piv.sign_raw(slot, algorithm, &vec![1; length]) {
-                Ok(Attempt::Signature(_)) => return Ok(true),
+                Ok(SignAttempt::Signature(_)) => return Ok(true),
                 // An algorithm that the token does not know, in whatever words it says so.
                 Ok(_) | Err(TokenError::Refused { .. }) => {}
                 Err(error) => return Err(error),
@@ -110,17 +110,17 @@ impl Token {
 }
 
 /// What PRINTED, as far as it is known, is used for.
-pub(super) fn printed_use(printed: Option<&Object>) -> Printed {
+pub(super) fn printed_use(printed: Option<&DataObject>) -> Printed {
     match printed {
-        Some(Object::Absent) => Printed::Factory,
-        Some(Object::Contents(contents)) if contents.is_empty() => Printed::Factory,
-        Some(Object::Contents(contents)) if protected_key(contents).is_some() => {
+        Some(DataObject::Absent) => Printed::Factory,
+        Some(DataObject::Contents(contents)) if contents.is_empty() => Printed::Factory,
+        Some(DataObject::Contents(contents)) if protected_key(contents).is_some() => {
             Printed::ManagementKey
         }
-        Some(Object::Contents(contents)) => match tlv::find(0x01, contents) {
+        Some(DataObject::Contents(contents)) => match tlv::find(0x01, contents) {
             Some(name) if name.starts_with(FACTORY_NAME) => Printed::Factory,
             _ => Printed::Other,
         },
-        Some(Object::Locked) | None => Printed::Other,
+        Some(DataObject::Locked) | None => Printed::Other,
     }
 }

@@ -11,7 +11,7 @@ use rusb::{
 
 use super::ccid::Reader;
 use super::ccid_transport::{CcidTransport, Pipe};
-use super::pcsc_reader::Address;
+use super::pcsc_reader::UsbAddress;
 use super::{Limits, TransportError};
 
 /// Class request ABORT (CCID 5.3.1): to the interface, host to device.
@@ -19,9 +19,9 @@ const ABORT_REQUEST: (u8, u8) = (0x21, 0x01);
 
 /// A CCID interface of a USB device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
+pub struct UsbInterface {
     /// The device.
-    pub place: Address,
+    pub address: UsbAddress,
     /// Its interface (sysfs `bInterfaceNumber`).
     pub number: u8,
     /// The interface's directory in sysfs.
@@ -39,9 +39,9 @@ impl Usb {
     /// [`TransportError::Busy`] where another program has claimed it.
     pub fn open(
         &self,
-        interface: &Interface,
+        interface: &UsbInterface,
     ) -> Result<CcidTransport<impl Pipe + use<>>, TransportError> {
-        let device = self.find(interface.place)?;
+        let device = self.find(interface.address)?;
         let (claimed, reader) = Claimed::claim(&device, interface.number)?;
         CcidTransport::open(claimed, reader)
     }
@@ -50,28 +50,31 @@ impl Usb {
     ///
     /// # Errors
     /// [`TransportError::Unusable`] where its reader exchanges no APDUs.
-    pub fn limits(&self, interface: &Interface) -> Result<Limits, TransportError> {
-        let device = self.find(interface.place)?;
+    pub fn limits(&self, interface: &UsbInterface) -> Result<Limits, TransportError> {
+        let device = self.find(interface.address)?;
         let configuration = device.active_config_descriptor().map_err(failure)?;
         Ok(Reader::parse(descriptor(&configuration, interface.number)?.extra())?.limits())
     }
 
-    fn find(&self, place: Address) -> Result<Device<Context>, TransportError> {
+    fn find(&self, address: UsbAddress) -> Result<Device<Context>, TransportError> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(context) = &*shared {
             // libusb hears of plugs by itself, and has heard of this one when it lists them.
-            if let Some(device) = listed(context, place)? {
+            if let Some(device) = listed(context, address)? {
                 return Ok(device);
             }
         } // It hears less than everything where very much is plugged in at once. A new one looks for itself.
         let context = shared.insert(Context::new().map_err(failure)?);
-        listed(context, place)?.ok_or(TransportError::Gone)
+        listed(context, address)?.ok_or(TransportError::Gone)
     }
 }
 
-fn listed(context: &Context, place: Address) -> Result<Option<Device<Context>>, TransportError> {
+fn listed(
+    context: &Context,
+    address: UsbAddress,
+) -> Result<Option<Device<Context>>, TransportError> {
     let devices = context.devices().map_err(failure)?;
-    let is_it = |d: &Device<_>| d.bus_number() == place.bus && d.address() == place.device;
+    let is_it = |d: &Device<_>| d.bus_number() == address.bus && d.address() == address.device;
     Ok(devices.iter().find(is_it))
 }
 
@@ -171,9 +174,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_not_there_is_gone() {
-        let place = Address { bus: 255, device: 255 };
-        let nowhere = Interface { place, number: 0, sysfs: PathBuf::new() };
+    fn absent_device_is_gone() {
+        let address = UsbAddress { bus: 255, device: 255 };
+        let nowhere = UsbInterface { address, number: 0, sysfs: PathBuf::new() };
         let usb = Usb::default();
         assert_eq!(usb.open(&nowhere).err(), Some(TransportError::Gone));
         assert_eq!(usb.limits(&nowhere).err(), Some(TransportError::Gone));

@@ -11,7 +11,7 @@ use super::object::{
     encode_certificate, encode_chuid,
 };
 use super::pin::{Pin, RecoveryCode};
-use super::piv::{Attempt, Object, PinStatus, Piv, PublicPoint};
+use super::piv::{DataObject, PinStatus, Piv, PublicPoint, SignAttempt};
 use super::{TokenError, Transport};
 
 /// Where the family's card is.
@@ -43,11 +43,11 @@ pub enum CardSlot {
 
 /// What became of the offer of the factory recovery code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PukOffer {
+pub enum PukReplacement {
     /// It was the factory's; the new one is in force.
     Replaced,
     /// It is not the factory's, and stays.
-    Left {
+    Kept {
         /// Tries that are left, where the token says so.
         retries: Option<u8>,
     },
@@ -68,9 +68,9 @@ pub struct Token {
     /// The PIN was verified in this session and not cleared since.
     pub(super) verified: bool,
     /// The PIN was cleared, the token showed that, and no PIN was presented since.
-    pub(super) seen_cleared: bool,
+    pub(super) pin_known_cleared: bool,
     /// PRINTED, once it was read after the PIN or written.
-    pub(super) printed: Option<Object>,
+    pub(super) printed: Option<DataObject>,
     /// The management key that was authenticated in this session, and where it comes from.
     pub(super) management: Option<(ManagementKey, KeyOrigin)>,
     /// The token may count a management key as authenticated, whatever became of the answer.
@@ -88,7 +88,7 @@ impl Token {
         Ok(Token {
             piv,
             verified: false,
-            seen_cleared: false,
+            pin_known_cleared: false,
             printed: None,
             management: None,
             authorized: false,
@@ -122,10 +122,10 @@ impl Token {
     /// As [`Piv::get_data`].
     pub fn read_card(&mut self) -> Result<CardSlot, TokenError> {
         Ok(match self.piv.get_data(CARD)? {
-            Object::Absent => CardSlot::Empty,
-            Object::Locked => CardSlot::Other,
-            Object::Contents(contents) if contents.is_empty() => CardSlot::Empty,
-            Object::Contents(contents) => match decode_card(&contents) {
+            DataObject::Absent => CardSlot::Empty,
+            DataObject::Locked => CardSlot::Other,
+            DataObject::Contents(contents) if contents.is_empty() => CardSlot::Empty,
+            DataObject::Contents(contents) => match decode_card(&contents) {
                 Some(card) => CardSlot::Card(card.to_vec()),
                 None => CardSlot::Other,
             },
@@ -145,7 +145,7 @@ impl Token {
     /// # Errors
     /// [`TokenError::PinRefused`], [`TokenError::PinBlocked`], [`TokenError::PinFormat`].
     pub fn verify_pin(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        self.presenting();
+        self.forget_pin_state();
         self.piv.verify(pin)?;
         self.verified = true;
         Ok(())
@@ -157,7 +157,7 @@ impl Token {
     /// As [`Token::verify_pin`], about the old PIN.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         // Tokens differ on whether the new PIN counts as verified.
-        self.presenting();
+        self.forget_pin_state();
         self.piv.change_pin(old, new)
     }
 
@@ -174,13 +174,13 @@ impl Token {
     /// # Errors
     /// As [`Token::change_puk`].
     pub fn unblock_pin(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
-        self.presenting();
+        self.forget_pin_state();
         self.piv.unblock(code, new)
     }
 
     /// A PIN is about to be presented: whatever becomes of that, nothing is known of the PIN's state.
-    fn presenting(&mut self) {
-        (self.verified, self.seen_cleared) = (false, false);
+    fn forget_pin_state(&mut self) {
+        (self.verified, self.pin_known_cleared) = (false, false);
         self.piv.may_stay_authorized(true);
     }
 
@@ -189,11 +189,14 @@ impl Token {
     ///
     /// # Errors
     /// [`TokenError::Transport`], [`TokenError::Refused`].
-    pub fn offer_factory_puk(&mut self, new: &RecoveryCode) -> Result<PukOffer, TokenError> {
+    pub fn replace_factory_puk(
+        &mut self,
+        new: &RecoveryCode,
+    ) -> Result<PukReplacement, TokenError> {
         match self.piv.change_puk(&RecoveryCode::factory(), new) {
-            Ok(()) => Ok(PukOffer::Replaced),
-            Err(TokenError::CodeRefused { retries }) => Ok(PukOffer::Left { retries }),
-            Err(TokenError::CodeBlocked) => Ok(PukOffer::Left { retries: Some(0) }),
+            Ok(()) => Ok(PukReplacement::Replaced),
+            Err(TokenError::CodeRefused { retries }) => Ok(PukReplacement::Kept { retries }),
+            Err(TokenError::CodeBlocked) => Ok(PukReplacement::Kept { retries: Some(0) }),
             Err(error) => Err(error),
         }
     }
@@ -213,7 +216,7 @@ impl Token {
     /// # Errors
     /// [`TokenError::Refused`], [`TokenError::NotAuthenticated`]. After a failed command the new key may be in force.
     pub fn generate(&mut self, slot: Slot) -> Result<PublicPoint, TokenError> {
-        self.managed()?;
+        self.authenticated_key()?;
         self.piv.generate(slot)
     }
 
@@ -228,17 +231,17 @@ impl Token {
         pin: &Pin,
         digest: &[u8; 32],
     ) -> Result<Vec<u8>, TokenError> {
-        self.present_for(slot, pin)?;
+        self.verify_pin_for(slot, pin)?;
         match self.piv.sign(slot, digest)? {
-            Attempt::Signature(signature) => Ok(signature),
-            Attempt::NoKey | Attempt::OtherKeyOrNone => {
+            SignAttempt::Signature(signature) => Ok(signature),
+            SignAttempt::NoKey | SignAttempt::OtherKeyOrNone => {
                 Err(TokenError::Unsupported("its slot holds no P-256 key"))
             }
         }
     }
 
     /// Presents the PIN where a signature of this slot needs it.
-    pub(super) fn present_for(&mut self, slot: Slot, pin: &Pin) -> Result<(), TokenError> {
+    pub(super) fn verify_pin_for(&mut self, slot: Slot, pin: &Pin) -> Result<(), TokenError> {
         let ready = match slot {
             Slot::Access => self.verified,
             Slot::Issuing => self.piv.just_verified(),
@@ -277,7 +280,7 @@ impl Token {
     /// # Errors
     /// [`TokenError::Transport`]: whether anything stays authorized is then not known.
     pub fn clear(&mut self) -> Result<Cleared, TokenError> {
-        let cleared = self.seen_cleared
+        let cleared = self.pin_known_cleared
             || match self.piv.clear_pin() {
                 Ok(()) => true,
                 Err(TokenError::Refused { .. }) => false,
@@ -290,7 +293,8 @@ impl Token {
         }
         self.verified = false;
         self.printed = None;
-        let (pin, retries) = if self.seen_cleared { (false, None) } else { self.pin_stays()? };
+        let (pin, retries) =
+            if self.pin_known_cleared { (false, None) } else { self.pin_is_verified()? };
         let management = managed && self.piv.management_authorized()?;
         let authorized = pin || management;
         self.piv.may_stay_authorized(authorized);
@@ -298,7 +302,7 @@ impl Token {
     }
 
     /// Whether the PIN counts as verified, and the tries that are left.
-    fn pin_stays(&mut self) -> Result<(bool, Option<u8>), TokenError> {
+    fn pin_is_verified(&mut self) -> Result<(bool, Option<u8>), TokenError> {
         match self.piv.pin_status() {
             Ok(PinStatus::Verified) => Ok((true, None)),
             Ok(PinStatus::Retries(retries)) => Ok((false, Some(retries))),
@@ -315,16 +319,16 @@ impl Token {
         container: Container,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, TokenError> {
         match self.piv.get_data(container)? {
-            Object::Absent => Ok(None),
-            Object::Contents(contents) => Ok(Some(contents)),
-            Object::Locked => {
+            DataObject::Absent => Ok(None),
+            DataObject::Contents(contents) => Ok(Some(contents)),
+            DataObject::Locked => {
                 Err(TokenError::Unsupported("an object that PIV makes public wants the PIN"))
             }
         }
     }
 
     fn write(&mut self, container: Container, contents: &[u8]) -> Result<(), TokenError> {
-        self.managed()?;
+        self.authenticated_key()?;
         self.piv.put_data(container, contents)?;
         match self.read(container)? {
             Some(read) if *read == contents => Ok(()),

@@ -7,9 +7,9 @@ use super::management_key::KeyType;
 use super::object::{Container, Slot, encode_certificate, encode_chuid};
 use super::pin::{Pin, RecoveryCode};
 use super::scripted::{EXTENDED, Scripted};
-use super::simulated::{Card, Habits, NITROKEY, PRINTED, SIGNATURE, Shared, YUBIKEY};
+use super::simulated::{Card, NITROKEY, PRINTED, Quirks, SIGNATURE, Shared, YUBIKEY};
 use super::usage::{Printed, Usage};
-use super::verbs::{Identity, PukOffer, Token};
+use super::verbs::{Identity, PukReplacement, Token};
 use super::{Connector, Session, TokenError, TransportError};
 
 /// Whether something stays authorized after clearing.
@@ -48,7 +48,7 @@ pub(super) fn cost<R>(
 }
 
 #[test]
-fn a_token_without_piv() {
+fn token_without_piv_is_refused() {
     for answer in ["6a82", "6d00", "6999"] {
         let token = Scripted::boxed(EXTENDED, [("00a40400..", Ok(answer))]);
         assert_eq!(Token::open(token).err(), Some(TokenError::NoPiv));
@@ -56,9 +56,9 @@ fn a_token_without_piv() {
 }
 
 #[test]
-fn identity_of_a_blank_and_of_a_used_token() {
-    for habits in [NITROKEY, YUBIKEY, Habits { extended: false, ..NITROKEY }] {
-        let card = Card::blank(habits, KeyType::Tdes);
+fn identity_is_read_from_blank_and_used_tokens() {
+    for quirks in [NITROKEY, YUBIKEY, Quirks { extended: false, ..NITROKEY }] {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         assert_eq!(card.commands(), 1);
         let (identity, commands) = cost(&card, &mut token, Token::read_identity);
@@ -79,7 +79,7 @@ fn identity_of_a_blank_and_of_a_used_token() {
 }
 
 #[test]
-fn details() {
+fn details_are_read_with_few_commands() {
     let card = Card::blank(YUBIKEY, KeyType::Aes192);
     card.with(|card| card.keys.insert(0x9A, 0x11));
     let mut token = open(&card);
@@ -111,9 +111,9 @@ fn details() {
 
 /// A token that looks blank is asked what else shows without a PIN, for as many commands on one that tells keys.
 #[test]
-fn details_of_a_blank_token() {
-    for (habits, expected) in [(YUBIKEY, 5), (NITROKEY, 5)] {
-        let card = Card::blank(habits, KeyType::Tdes);
+fn details_of_a_blank_token_name_used_slots() {
+    for (quirks, expected) in [(YUBIKEY, 5), (NITROKEY, 5)] {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         let (details, commands) = cost(&card, &mut token, |token| token.read_details(true));
         let details = details.unwrap();
@@ -127,9 +127,9 @@ fn details_of_a_blank_token() {
 }
 
 #[test]
-fn pins() {
-    for habits in [NITROKEY, YUBIKEY, Habits { clears_pin: false, ..NITROKEY }] {
-        let card = Card::blank(habits, KeyType::Tdes);
+fn pin_refusals_tell_the_tries_left() {
+    for quirks in [NITROKEY, YUBIKEY, Quirks { clears_pin: false, ..NITROKEY }] {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         assert_eq!(cost(&card, &mut token, |t| t.verify_pin(&factory_pin())), (Ok(()), 1));
         let refused = |retries| Err(TokenError::PinRefused { retries });
@@ -151,9 +151,9 @@ fn pins() {
 
 /// The tries are told also where the PIN counts as verified, which hides them on some firmware.
 #[test]
-fn a_refused_change_after_a_verified_pin() {
-    for (habits, commands) in [(NITROKEY, 3), (YUBIKEY, 1)] {
-        let card = Card::blank(habits, KeyType::Tdes);
+fn refused_pin_change_tells_the_tries_after_a_verified_pin() {
+    for (quirks, commands) in [(NITROKEY, 3), (YUBIKEY, 1)] {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         token.verify_pin(&factory_pin()).unwrap();
         let change = |t: &mut Token| t.change_pin(&pin("999999"), &pin("246810"));
@@ -163,29 +163,29 @@ fn a_refused_change_after_a_verified_pin() {
 }
 
 #[test]
-fn the_factory_code_is_offered_once() {
-    for (habits, retries) in [(NITROKEY, None), (YUBIKEY, Some(2))] {
-        let card = Card::blank(habits, KeyType::Tdes);
+fn only_a_factory_recovery_code_is_replaced() {
+    for (quirks, retries) in [(NITROKEY, None), (YUBIKEY, Some(2))] {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
-        let offer = |t: &mut Token| t.offer_factory_puk(&code("24681012"));
-        assert_eq!(cost(&card, &mut token, offer), (Ok(PukOffer::Replaced), 1));
+        let offer = |t: &mut Token| t.replace_factory_puk(&code("24681012"));
+        assert_eq!(cost(&card, &mut token, offer), (Ok(PukReplacement::Replaced), 1));
         card.with(|card| assert_eq!(card.puk, *b"24681012"));
-        assert_eq!(offer(&mut token), Ok(PukOffer::Left { retries }));
+        assert_eq!(offer(&mut token), Ok(PukReplacement::Kept { retries }));
         card.with(|card| card.puk_tries = 1);
-        assert!(matches!(offer(&mut token), Ok(PukOffer::Left { .. })));
+        assert!(matches!(offer(&mut token), Ok(PukReplacement::Kept { .. })));
         let change = token.change_puk(&code("24681012"), &code("11223344"));
         assert!(matches!(change, Err(TokenError::CodeRefused { .. } | TokenError::CodeBlocked)));
     }
 }
 
 #[test]
-fn closer_look_at_a_blank_token() {
+fn blank_token_is_found_unused() {
     // Without a key history each of the 20 retired containers is read.
-    for (habits, expected) in [(NITROKEY, 6), (YUBIKEY, 26)] {
-        let card = Card::blank(habits, KeyType::Tdes);
+    for (quirks, expected) in [(NITROKEY, 6), (YUBIKEY, 26)] {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         token.verify_pin(&factory_pin()).unwrap();
-        let (usage, commands) = cost(&card, &mut token, |t| t.closer_look(&factory_pin()));
+        let (usage, commands) = cost(&card, &mut token, |t| t.read_usage(&factory_pin()));
         let blank = Usage {
             access_key: false,
             issuing_key: false,
@@ -199,7 +199,7 @@ fn closer_look_at_a_blank_token() {
 }
 
 #[test]
-fn closer_look_at_used_tokens() {
+fn every_kind_of_use_is_found() {
     type Prepare = fn(&mut Card);
     type Holds = fn(&Usage) -> bool;
     let rows: [(Prepare, Holds); 9] = [
@@ -235,12 +235,12 @@ fn closer_look_at_used_tokens() {
             |usage| usage.printed == Printed::Other,
         ),
     ];
-    for habits in [NITROKEY, YUBIKEY] {
+    for quirks in [NITROKEY, YUBIKEY] {
         for (n, (prepare, holds)) in rows.iter().enumerate() {
-            let card = Card::blank(habits, KeyType::Tdes);
-            assert!(!holds(&open(&card).closer_look(&factory_pin()).unwrap()), "row {n} blank");
+            let card = Card::blank(quirks, KeyType::Tdes);
+            assert!(!holds(&open(&card).read_usage(&factory_pin()).unwrap()), "row {n} blank");
             card.with(prepare);
-            assert!(holds(&open(&card).closer_look(&factory_pin()).unwrap()), "row {n}");
+            assert!(holds(&open(&card).read_usage(&factory_pin()).unwrap()), "row {n}");
         }
     }
 }
@@ -260,8 +260,8 @@ fn writing_needs_the_management_key() {
 }
 
 #[test]
-fn what_does_not_read_back_is_an_error() {
-    let card = Card::blank(Habits { stores: false, ..NITROKEY }, KeyType::Tdes);
+fn write_that_does_not_read_back_is_an_error() {
+    let card = Card::blank(Quirks { stores: false, ..NITROKEY }, KeyType::Tdes);
     let mut token = open(&card);
     token.authenticate_management().unwrap();
     assert!(matches!(token.write_guid(&[1; 16]), Err(TokenError::ReadBack { .. })));
@@ -275,19 +275,19 @@ fn what_does_not_read_back_is_an_error() {
 
 /// All that a Sub Key's job asks of a blank token, with its cost.
 #[test]
-fn the_commands_of_a_whole_job() {
-    for (habits, generate, protect, stays) in [
+fn whole_job_costs_the_documented_commands() {
+    for (quirks, generate, protect, stays) in [
         (NITROKEY, 1, 6, true),
         (YUBIKEY, 1, 6, false),
-        (Habits { change_verifies: false, ..NITROKEY }, 1, 8, true),
-        (Habits { takes_policy: false, ..NITROKEY }, 2, 6, true),
-        (Habits { extended: false, ..NITROKEY }, 1, 6, true),
-        (Habits { select_clears: true, ..NITROKEY }, 1, 6, false),
+        (Quirks { change_verifies: false, ..NITROKEY }, 1, 8, true),
+        (Quirks { takes_policy: false, ..NITROKEY }, 2, 6, true),
+        (Quirks { extended: false, ..NITROKEY }, 1, 6, true),
+        (Quirks { select_clears: true, ..NITROKEY }, 1, 6, false),
     ] {
-        let card = Card::blank(habits, KeyType::Tdes);
+        let card = Card::blank(quirks, KeyType::Tdes);
         let token = &mut open(&card);
         token.verify_pin(&factory_pin()).unwrap();
-        token.closer_look(&factory_pin()).unwrap();
+        token.read_usage(&factory_pin()).unwrap();
         assert_eq!(cost(&card, token, |t| t.authenticate_management().unwrap()).1, 2);
         assert_eq!(cost(&card, token, |t| t.write_guid(&[7; 16])), (Ok(()), 2));
         assert_eq!(token.read_identity().unwrap().guid, Some([7; 16]));
@@ -326,14 +326,14 @@ fn the_commands_of_a_whole_job() {
 
 /// What showed that PRINTED is under the PIN shows that the PIN is cleared, until a PIN is presented again.
 #[test]
-fn clearing_without_the_management_key() {
+fn clearing_reports_a_pin_that_stays_verified() {
     let rows = [
         (NITROKEY, false, 2),
-        (Habits { clears_pin: false, ..NITROKEY }, true, 3),
-        (Habits { clears_pin: false, ..YUBIKEY }, false, 3),
+        (Quirks { clears_pin: false, ..NITROKEY }, true, 3),
+        (Quirks { clears_pin: false, ..YUBIKEY }, false, 3),
     ];
-    for (habits, expected, commands) in rows {
-        let card = Card::blank(habits, KeyType::Tdes);
+    for (quirks, expected, commands) in rows {
+        let card = Card::blank(quirks, KeyType::Tdes);
         let mut token = open(&card);
         token.verify_pin(&factory_pin()).unwrap();
         assert_eq!(cost(&card, &mut token, authorized), (Ok(expected), commands));
@@ -342,7 +342,7 @@ fn clearing_without_the_management_key() {
 }
 
 #[test]
-fn a_session_runs_on_its_own_thread_and_releases_the_token() {
+fn session_runs_on_its_own_thread_and_releases_the_token() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
     let connector: Arc<dyn Connector> = Arc::new(card.clone());
     let session = Session::open(&connector, "token-test").unwrap();
@@ -357,7 +357,7 @@ fn a_session_runs_on_its_own_thread_and_releases_the_token() {
 }
 
 #[test]
-fn a_session_tells_why_it_could_not_be_opened() {
+fn session_reports_why_it_could_not_be_opened() {
     struct Busy;
     impl Connector for Busy {
         fn open(&self) -> Result<Box<dyn super::Transport>, TransportError> {
@@ -370,7 +370,7 @@ fn a_session_tells_why_it_could_not_be_opened() {
 }
 
 #[test]
-fn a_session_survives_its_caller_but_not_a_panic() {
+fn session_ends_with_a_panic() {
     let connector: Arc<dyn Connector> = Arc::new(Card::blank(NITROKEY, KeyType::Tdes));
     let session = Session::open(&connector, "token-test").unwrap();
     let ended: Result<(), _> = session.run(|_| panic!("expected by this test"));

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use keywright_token::Route;
-use keywright_token::hotplug::{Device, DeviceId, Event, UdevSource};
+use keywright_token::hotplug::{Device, DeviceId, PlugEvent, UdevSource};
 
-const TEST: &str = "one_event_for_one_plug";
+const TEST: &str = "one_plug_gives_one_event";
 /// An event that has not come by then does not come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// MurmurHash2 of the names: what udevd's header carries for the socket filter.
 const USB: u32 = 0x0577_C5E5;
 const USB_DEVICE: u32 = 0x27F8_F50C;
@@ -28,7 +28,7 @@ const CCID: &str = "0b";
 const HID: &str = "03";
 
 #[test]
-fn one_event_for_one_plug() {
+fn one_plug_gives_one_event() {
     if let Some(directory) = std::env::var_os("UMOCKDEV_DIR") {
         return scenario(&TestBed { root: directory.into() });
     }
@@ -53,13 +53,13 @@ fn scenario(bed: &TestBed) {
     let events = Mutex::new(events);
     let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
     let source = UdevSource::start(sink, Route::Auto, |error| panic!("deaf: {error}")).unwrap();
-    let next = || heard.recv_timeout(PATIENCE).expect("an event in time");
+    let next = || heard.recv_timeout(TIMEOUT).expect("an event in time");
 
     let first = plugged(next());
     assert_eq!(first.port, "usb-1-1");
     assert_eq!(first.model, "Key at 1-1");
     assert_eq!(first.usb_serial.as_deref(), Some("S5"));
-    assert!(matches!(next(), Event::Settled));
+    assert!(matches!(next(), PlugEvent::Settled));
 
     // Whatever is repeated is not an event; the Key whose rules have now run is.
     for action in ["bind", "change", "add", "add"] {
@@ -105,16 +105,16 @@ fn scenario(bed: &TestBed) {
     assert_eq!(heard.try_recv().err(), Some(mpsc::TryRecvError::Disconnected));
 }
 
-fn plugged(event: Event) -> Device {
+fn plugged(event: PlugEvent) -> Device {
     match event {
-        Event::Plugged(device) => device,
+        PlugEvent::Plugged(device) => device,
         other => panic!("{other:?} instead of a plug"),
     }
 }
 
-fn unplugged(event: Event) -> DeviceId {
+fn unplugged(event: PlugEvent) -> DeviceId {
     match event {
-        Event::Unplugged(id) => id,
+        PlugEvent::Unplugged(id) => id,
         other => panic!("{other:?} instead of an unplug"),
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use keywright_token::{
     Connector, Limits, Transport, TransportError,
-    hotplug::{Device, DeviceId, Event},
+    hotplug::{Device, DeviceId, PlugEvent},
 };
 use keywrightd::{
     config::Config,
@@ -30,7 +30,7 @@ impl Bench {
         let state = tempfile::tempdir().unwrap();
         let registry = Registry::open(&state.path().join("registry")).unwrap();
         let (station, outputs) = Station::start(registry, Config::default()).unwrap();
-        station.tell(|station| station.hotplug(Event::Settled));
+        station.tell(|station| station.hotplug(PlugEvent::Settled));
         Self { station, outputs, _state: state }
     }
 
@@ -42,7 +42,7 @@ impl Bench {
             usb_serial: None,
             connector: Arc::new(connector),
         };
-        self.station.tell(|station| station.hotplug(Event::Plugged(device)));
+        self.station.tell(|station| station.hotplug(PlugEvent::Plugged(device)));
     }
 
     /// Waits for an output that `find` takes.

@@ -9,7 +9,7 @@ use bench::{Bench, Free, PATIENCE, key};
 use keywright_proto::ErrorName;
 use keywright_token::{
     Connector, Limits, Transport, TransportError,
-    hotplug::{Device, DeviceId, Event},
+    hotplug::{Device, DeviceId, PlugEvent},
 };
 use keywrightd::{
     config::Config,
@@ -48,7 +48,7 @@ impl Transport for Answers {
         }
         self.left -= 1;
         if self.left == 0 {
-            self.station.tell(|station| station.hotplug(Event::Unplugged(id())));
+            self.station.tell(|station| station.hotplug(PlugEvent::Unplugged(id())));
         }
         let select = command[1] == 0xA4;
         Ok(if select { vec![0x90, 0] } else { vec![0x6A, 0x82] })
@@ -111,8 +111,8 @@ fn key_unplugged_before_its_answer_is_handled_is_not_shown() {
         connector: Arc::new(connector),
     };
     station.tell(|station| {
-        station.hotplug(Event::Settled);
-        station.hotplug(Event::Plugged(device));
+        station.hotplug(PlugEvent::Settled);
+        station.hotplug(PlugEvent::Plugged(device));
     });
     is_done.recv().unwrap();
     while let Ok(output) = outputs.try_recv() {

@@ -3,7 +3,7 @@
 //! Two sources stand behind one channel: the kernel by way of udevd ([`UdevSource`]) and, for tests and
 //! demos, a Unix socket on which card programs plug themselves in (`VirtualReader`).
 
-mod seen;
+mod devices;
 mod udev;
 #[cfg(feature = "virtual-reader")]
 mod virtual_reader;
@@ -46,7 +46,7 @@ impl fmt::Debug for Device {
 
 /// A plug or an unplug.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub enum PlugEvent {
     /// A token was plugged in.
     Plugged(Device),
     /// It was pulled out.
@@ -56,7 +56,7 @@ pub enum Event {
 }
 
 /// Where events go. Called from the source's own thread; must not block.
-pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+pub type Sink = Arc<dyn Fn(PlugEvent) + Send + Sync>;
 
 /// Why a source could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -11,9 +11,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use udev::{EventType, MonitorBuilder, MonitorSocket};
 
-use super::seen::{Change, Interface, Seen};
-use super::{Device, Event, Sink, StartError};
-use crate::pcsc_reader::Address;
+use super::devices::{CcidInterface, DeviceChange, PresentDevices};
+use super::{Device, PlugEvent, Sink, StartError};
+use crate::pcsc_reader::UsbAddress;
 use crate::route::{Route, UsbConnector};
 use crate::usb::{self, Usb};
 
@@ -28,23 +28,23 @@ const CCID_CLASS: &str = "0b";
 
 /// The udev source. Dropping it ends its thread; devices that are present are not reported as gone.
 pub struct UdevSource {
-    calls: Option<(mpsc::Sender<Call>, UnixStream)>,
+    calls: Option<(mpsc::Sender<Rescan>, UnixStream)>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Asks the thread to look at what is there; it answers when all of that has been reported.
-type Call = mpsc::SyncSender<()>;
+type Rescan = mpsc::SyncSender<()>;
 
 impl UdevSource {
     /// Starts the thread "hotplug", which calls `sink` for everything that is plugged in, then with
-    /// [`Event::Settled`], then for what changes. Where it can hear of no more changes it calls `deaf` and ends.
+    /// [`PlugEvent::Settled`], then for what changes. Where it can hear of no more changes it calls `on_failure` and ends.
     ///
     /// # Errors
     /// [`StartError::Monitor`].
     pub fn start(
         sink: Sink,
         route: Route,
-        deaf: impl FnOnce(io::Error) + Send + 'static,
+        on_failure: impl FnOnce(io::Error) + Send + 'static,
     ) -> Result<Self, StartError> {
         let (wake, woken) = UnixStream::pair().map_err(StartError::Monitor)?;
         woken.set_nonblocking(true).map_err(StartError::Monitor)?;
@@ -56,10 +56,10 @@ impl UdevSource {
                 Ok(monitor) => {
                     // `start` waits for this.
                     let _ = report.send(Ok(()));
-                    let (seen, usb) = (Seen::default(), Usb::default());
-                    let mut source = Source { monitor, seen, usb, sink, route };
+                    let (devices, usb) = (PresentDevices::default(), Usb::default());
+                    let mut source = Source { monitor, devices, usb, sink, route };
                     if let Err(error) = source.serve(&woken, &called) {
-                        deaf(error);
+                        on_failure(error);
                     }
                 }
                 Err(error) => {
@@ -77,7 +77,7 @@ impl UdevSource {
 
     /// Compares what was reported with what is there, and returns when the differences have been reported. After a
     /// suspend and before the end, when nothing may be missed. Blocks for some milliseconds.
-    pub fn look_again(&self) {
+    pub fn rescan(&self) {
         let Some((calls, wake)) = &self.calls else { return };
         let (done, looked) = mpsc::sync_channel(1);
         // A thread that has ended has said why, or panicked.
@@ -105,7 +105,7 @@ fn open_monitor() -> io::Result<MonitorSocket> {
 /// What the thread owns.
 struct Source {
     monitor: MonitorSocket,
-    seen: Seen,
+    devices: PresentDevices,
     usb: Usb,
     sink: Sink,
     /// How tokens are to be opened.
@@ -113,10 +113,10 @@ struct Source {
 }
 
 impl Source {
-    fn serve(&mut self, mut woken: &UnixStream, called: &mpsc::Receiver<Call>) -> io::Result<()> {
-        // The monitor listens already: what is plugged in from here on is seen twice rather than never.
-        self.look();
-        (self.sink)(Event::Settled);
+    fn serve(&mut self, mut woken: &UnixStream, called: &mpsc::Receiver<Rescan>) -> io::Result<()> {
+        // The monitor listens already: what is plugged in from here on is devices twice rather than never.
+        self.scan();
+        (self.sink)(PlugEvent::Settled);
         loop {
             let mut wait =
                 [PollFd::new(&self.monitor, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
@@ -125,12 +125,12 @@ impl Source {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            self.hear();
+            self.read_events();
             match woken.read(&mut [0; 64]) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {
                     for done in called.try_iter() {
-                        self.look();
+                        self.scan();
                         // Whoever asked may have given up.
                         let _ = done.send(());
                     }
@@ -142,7 +142,7 @@ impl Source {
     }
 
     /// Reports all that udevd has said.
-    fn hear(&mut self) {
+    fn read_events(&mut self) {
         loop {
             let Some(event) = self.monitor.iter().next() else {
                 // libudev says why in errno. ENOBUFS: events came faster than they were read, and some are lost.
@@ -150,14 +150,14 @@ impl Source {
                     return;
                 }
                 tracing::warn!("udev events were lost; looking at what is there");
-                self.look();
+                self.scan();
                 continue;
             };
             match event.event_type() {
                 EventType::Add => self.added(&event.device()),
                 EventType::Remove => {
                     let path = text(event.device().syspath());
-                    if let Some(change) = self.seen.removed(&path) {
+                    if let Some(change) = self.devices.removed(&path) {
                         self.report(change, None);
                     }
                 }
@@ -167,7 +167,7 @@ impl Source {
     }
 
     /// Reports how what is there differs from what was reported.
-    fn look(&mut self) {
+    fn scan(&mut self) {
         let interfaces = match present() {
             Ok(interfaces) => interfaces,
             Err(error) => {
@@ -175,7 +175,8 @@ impl Source {
             }
         };
         let described: Vec<_> = interfaces.iter().filter_map(describe).collect();
-        for change in self.seen.missing(described.iter().map(|(interface, _)| interface)) {
+        for change in self.devices.remove_missing(described.iter().map(|(interface, _)| interface))
+        {
             self.report(change, None);
         }
         interfaces.iter().for_each(|interface| self.added(interface));
@@ -183,36 +184,36 @@ impl Source {
 
     fn added(&mut self, device: &udev::Device) {
         let Some((interface, facts)) = describe(device) else { return };
-        for change in self.seen.added(&interface) {
+        for change in self.devices.added(&interface) {
             self.report(change, Some((&interface, &facts)));
         }
     }
 
-    fn report(&self, change: Change, added: Option<(&Interface, &Facts)>) {
+    fn report(&self, change: DeviceChange, added: Option<(&CcidInterface, &Facts)>) {
         match (change, added) {
-            (Change::Plugged(id), Some((interface, facts))) => {
+            (DeviceChange::Plugged(id), Some((interface, facts))) => {
                 let (bus, device) = interface.address;
-                let interface_of = usb::Interface {
-                    place: Address { bus, device },
+                let usb_interface = usb::UsbInterface {
+                    address: UsbAddress { bus, device },
                     number: interface.number,
                     sysfs: interface.path.clone().into(),
                 };
                 let hint = facts.serial.clone().unwrap_or_else(|| facts.model.clone());
-                (self.sink)(Event::Plugged(Device {
+                (self.sink)(PlugEvent::Plugged(Device {
                     id,
                     port: interface.port.clone(),
                     model: facts.model.clone(),
                     usb_serial: facts.serial.clone(),
                     connector: Arc::new(UsbConnector::new(
                         self.usb.clone(),
-                        interface_of,
+                        usb_interface,
                         hint,
                         self.route,
                     )),
                 }));
             }
-            (Change::Unplugged(id), _) => (self.sink)(Event::Unplugged(id)),
-            (Change::Plugged(_), None) => {}
+            (DeviceChange::Unplugged(id), _) => (self.sink)(PlugEvent::Unplugged(id)),
+            (DeviceChange::Plugged(_), None) => {}
         }
     }
 }
@@ -256,14 +257,14 @@ struct Facts {
 }
 
 /// What sysfs says of a CCID interface; `None` for any other, and for one that is gone already.
-fn describe(interface: &udev::Device) -> Option<(Interface, Facts)> {
+fn describe(interface: &udev::Device) -> Option<(CcidInterface, Facts)> {
     if attribute(interface, CLASS)? != CCID_CLASS {
         return None;
     }
     let device = usb_device(interface)?;
     let number = |name| attribute(&device, name)?.parse().ok();
     Some((
-        Interface {
+        CcidInterface {
             path: text(interface.syspath()),
             port: format!("usb-{}", device.sysname().to_string_lossy()),
             address: (number("busnum")?, number("devnum")?),

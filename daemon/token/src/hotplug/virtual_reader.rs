@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::{Device, DeviceId, Event, Sink, StartError};
+use super::{Device, DeviceId, PlugEvent, Sink, StartError};
 use crate::vpcd::{ANSWER_TIMEOUT, VpcdConnector};
 
 /// A connection has no physical place: the reader is one port for all its cards.
@@ -27,7 +27,7 @@ pub struct VirtualReader {
 }
 
 impl VirtualReader {
-    /// Listens on a socket and starts the thread "virtual-reader", which calls `sink` with [`Event::Settled`] and
+    /// Listens on a socket and starts the thread "virtual-reader", which calls `sink` with [`PlugEvent::Settled`] and
     /// then for each card program that connects or goes.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl VirtualReader {
         let thread = thread::Builder::new()
             .name("virtual-reader".into())
             .spawn(move || {
-                sink(Event::Settled);
+                sink(PlugEvent::Settled);
                 let mut slots = Slots { sink, cards: Vec::new(), plugs: 0 };
                 if let Err(error) = slots.serve(&listener, &stopped) {
                     tracing::error!(%error, "the virtual reader has stopped");
@@ -111,7 +111,7 @@ impl Slots {
         self.cards.retain(|card| {
             let stays = gone.next() != Some(&true);
             if !stays {
-                sink(Event::Unplugged(card.id.clone()));
+                sink(PlugEvent::Unplugged(card.id.clone()));
             }
             stays
         });
@@ -130,7 +130,7 @@ impl Slots {
         self.plugs += 1;
         let id = DeviceId(format!("{PORT}#{}", self.plugs));
         self.cards.push(Card { id: id.clone(), watched });
-        (self.sink)(Event::Plugged(Device {
+        (self.sink)(PlugEvent::Plugged(Device {
             id,
             port: PORT.into(),
             model: "Virtual reader".into(),

@@ -8,43 +8,43 @@ use std::thread;
 use std::time::Duration;
 
 use super::virtual_reader::VirtualReader;
-use super::{Device, DeviceId, Event, StartError};
+use super::{Device, DeviceId, PlugEvent, StartError};
 use crate::vpcd::VpcdConnector;
 use crate::{Connector, TransportError};
 
 /// An event that has not come by then does not come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const ATR: &[u8] = &[0x3B, 0x80, 0x80, 0x01, 0x01];
 
-struct Heard(mpsc::Receiver<Event>);
+struct Events(mpsc::Receiver<PlugEvent>);
 
-impl Heard {
-    fn next(&self) -> Event {
-        self.0.recv_timeout(PATIENCE).expect("an event in time")
+impl Events {
+    fn next(&self) -> PlugEvent {
+        self.0.recv_timeout(TIMEOUT).expect("an event in time")
     }
 
     fn plugged(&self) -> Device {
         match self.next() {
-            Event::Plugged(device) => device,
+            PlugEvent::Plugged(device) => device,
             other => panic!("{other:?} instead of a plug"),
         }
     }
 
     fn unplugged(&self) -> DeviceId {
         match self.next() {
-            Event::Unplugged(id) => id,
+            PlugEvent::Unplugged(id) => id,
             other => panic!("{other:?} instead of an unplug"),
         }
     }
 }
 
-fn start(path: &Path) -> (VirtualReader, Heard) {
+fn start(path: &Path) -> (VirtualReader, Events) {
     let (events, heard) = mpsc::channel();
     let events = Mutex::new(events);
     let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
     let reader = VirtualReader::start(path, sink).unwrap();
-    let heard = Heard(heard);
-    assert!(matches!(heard.next(), Event::Settled));
+    let heard = Events(heard);
+    assert!(matches!(heard.next(), PlugEvent::Settled));
     (reader, heard)
 }
 
@@ -75,7 +75,7 @@ fn well_behaved(message: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn plugs_and_unplugs() {
+fn card_connections_are_plugs_and_unplugs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
     let (reader, heard) = start(&path);
@@ -105,7 +105,7 @@ fn plugs_and_unplugs() {
 }
 
 #[test]
-fn a_job_and_the_watch_do_not_disturb_each_other() {
+fn watching_a_card_does_not_disturb_its_job() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
     let (_reader, heard) = start(&path);
@@ -123,7 +123,7 @@ fn a_job_and_the_watch_do_not_disturb_each_other() {
 }
 
 #[test]
-fn one_unplug_for_a_card_that_goes_in_the_middle_of_a_job() {
+fn card_leaving_during_a_job_is_unplugged_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
     let (_reader, heard) = start(&path);
@@ -147,7 +147,7 @@ fn one_unplug_for_a_card_that_goes_in_the_middle_of_a_job() {
 }
 
 #[test]
-fn a_socket_file_without_a_listener_is_replaced() {
+fn stale_socket_file_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
     drop(UnixListener::bind(&path).unwrap());
@@ -158,7 +158,7 @@ fn a_socket_file_without_a_listener_is_replaced() {
 }
 
 #[test]
-fn a_socket_in_use_is_refused_and_not_disturbed() {
+fn socket_in_use_is_refused_and_not_disturbed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
     let (_reader, heard) = start(&path);
@@ -170,7 +170,7 @@ fn a_socket_in_use_is_refused_and_not_disturbed() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_kept() {
+fn other_file_at_the_socket_path_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
     std::fs::write(&path, "precious").unwrap();
@@ -187,12 +187,12 @@ type Answer = fn(&[u8]) -> Option<Vec<u8>>;
 fn connect(answer: Answer, expected: &str) -> VpcdConnector {
     let (ours, cards) = UnixStream::pair().unwrap();
     card(cards, answer);
-    let patience = if expected.contains("in time") { Duration::from_secs(1) } else { PATIENCE };
-    VpcdConnector::new(ours, patience).unwrap()
+    let timeout = if expected.contains("in time") { Duration::from_secs(1) } else { TIMEOUT };
+    VpcdConnector::new(ours, timeout).unwrap()
 }
 
 #[test]
-fn cards_that_misbehave_when_opened() {
+fn misbehaving_card_fails_to_open() {
     let rows: [(Answer, &str); 5] = [
         (|_| Some(vec![]), "did not answer in time"),
         (|_| None, "was unplugged"),
@@ -207,7 +207,7 @@ fn cards_that_misbehave_when_opened() {
 }
 
 #[test]
-fn cards_that_misbehave_in_a_job() {
+fn misbehaving_card_fails_the_job() {
     let rows: [(Answer, &str); 3] = [
         // Silence.
         (|m| if m.len() > 1 { Some(vec![]) } else { well_behaved(m) }, "did not answer in time"),
@@ -227,10 +227,10 @@ fn cards_that_misbehave_in_a_job() {
 
 /// An answer that comes after its job has given up is not taken for the next job's.
 #[test]
-fn a_late_answer_is_thrown_away() {
+fn late_answer_is_discarded() {
     let (ours, mut card) = UnixStream::pair().unwrap();
     let connector = VpcdConnector::new(ours, Duration::from_secs(1)).unwrap();
-    card.set_read_timeout(Some(PATIENCE)).unwrap();
+    card.set_read_timeout(Some(TIMEOUT)).unwrap();
     let respond = |card: &mut UnixStream, until: &[u8], reply: &[u8]| {
         let mut message = Vec::new();
         while message != until {

@@ -6,7 +6,7 @@ use super::DeviceId;
 
 /// A CCID interface that was announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
+pub struct CcidInterface {
     /// The interface's path in sysfs: names it until it is removed.
     pub path: String,
     /// The physical port of its device: `usb-1-2.3`.
@@ -19,7 +19,7 @@ pub struct Interface {
 
 /// What an announcement means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum DeviceChange {
     /// A device was plugged in; talk to it through the interface that was announced.
     Plugged(DeviceId),
     /// A device was pulled out.
@@ -28,7 +28,7 @@ pub enum Change {
 
 /// The devices that are plugged in.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct PresentDevices {
     present: HashMap<String, Present>,
     plugs: u64,
 }
@@ -40,41 +40,44 @@ struct Present {
     interface: String,
 }
 
-impl Seen {
+impl PresentDevices {
     /// An interface was announced. Its device may be there already (a repetition, or a second interface), or another
     /// device than before may be in its port, where the removal went unheard.
-    pub fn added(&mut self, interface: &Interface) -> Vec<Change> {
+    pub fn added(&mut self, interface: &CcidInterface) -> Vec<DeviceChange> {
         let mut changes = Vec::new();
         if let Some(present) = self.present.get(&interface.port) {
             if present.address == interface.address {
                 return changes;
             }
-            changes.push(Change::Unplugged(present.id.clone()));
+            changes.push(DeviceChange::Unplugged(present.id.clone()));
         }
         self.plugs += 1;
         let id = DeviceId(format!("{}#{}", interface.port, self.plugs));
-        changes.push(Change::Plugged(id.clone()));
+        changes.push(DeviceChange::Plugged(id.clone()));
         let present = Present { id, address: interface.address, interface: interface.path.clone() };
         self.present.insert(interface.port.clone(), present);
         changes
     }
 
     /// The interface with this path was removed. Its device is gone where it was reported with this interface.
-    pub fn removed(&mut self, path: &str) -> Option<Change> {
+    pub fn removed(&mut self, path: &str) -> Option<DeviceChange> {
         let port = self.present.iter().find(|(_, p)| p.interface == path).map(|(port, _)| port)?;
         let port = port.clone();
-        self.present.remove(&port).map(|present| Change::Unplugged(present.id))
+        self.present.remove(&port).map(|present| DeviceChange::Unplugged(present.id))
     }
 
     /// These interfaces are there, and no others: devices whose interface is not among them are gone.
-    pub fn missing<'a>(&mut self, there: impl Iterator<Item = &'a Interface>) -> Vec<Change> {
+    pub fn remove_missing<'a>(
+        &mut self,
+        there: impl Iterator<Item = &'a CcidInterface>,
+    ) -> Vec<DeviceChange> {
         let there: HashSet<_> = there.map(|i| (i.path.as_str(), i.address)).collect();
         let gone = self.present.extract_if(|_, present| {
             !there.contains(&(present.interface.as_str(), present.address))
         });
         let mut gone: Vec<_> = gone.map(|(_, present)| present.id).collect();
         gone.sort();
-        gone.into_iter().map(Change::Unplugged).collect()
+        gone.into_iter().map(DeviceChange::Unplugged).collect()
     }
 }
 
@@ -83,8 +86,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn interface(port: u8, device: u8, number: u8) -> Interface {
-        Interface {
+    fn interface(port: u8, device: u8, number: u8) -> CcidInterface {
+        CcidInterface {
             path: format!("/sys/devices/usb1/1-{port}/1-{port}:1.{number}"),
             port: format!("usb-1-{port}"),
             address: (1, device),
@@ -93,26 +96,26 @@ mod tests {
     }
 
     #[derive(Debug, Clone, Copy)]
-    enum Heard {
+    enum Message {
         Added(u8, u8, u8),
         Removed(u8, u8),
         /// What is there is looked at: this device in this port, or nothing.
-        Looked(Option<(u8, u8)>),
+        Scanned(Option<(u8, u8)>),
     }
-    use Heard::{Added, Looked, Removed};
+    use Message::{Added, Removed, Scanned};
 
-    fn run(heard: &[Heard]) -> Vec<Change> {
-        let mut seen = Seen::default();
-        heard
+    fn run(messages: &[Message]) -> Vec<DeviceChange> {
+        let mut seen = PresentDevices::default();
+        messages
             .iter()
-            .flat_map(|heard| match *heard {
+            .flat_map(|messages| match *messages {
                 Added(port, device, number) => seen.added(&interface(port, device, number)),
                 Removed(port, number) => {
                     seen.removed(&interface(port, 0, number).path).into_iter().collect()
                 }
-                Looked(there) => {
+                Scanned(there) => {
                     let there = there.map(|(port, device)| interface(port, device, 0));
-                    let mut changes = seen.missing(there.iter());
+                    let mut changes = seen.remove_missing(there.iter());
                     changes.extend(there.iter().flat_map(|i| seen.added(i)));
                     changes
                 }
@@ -121,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn one_event_for_one_plug() {
-        for (heard, expected) in [
+    fn one_plug_gives_one_event() {
+        for (messages, expected) in [
             (&[Added(1, 5, 0)][..], &["+usb-1-1#1"][..]),
             // Repeated by the kernel, by udevadm trigger, or by the enumeration.
             (&[Added(1, 5, 0), Added(1, 5, 0)], &["+usb-1-1#1"]),
@@ -149,47 +152,47 @@ mod tests {
             ),
             // Events were lost: an unplug, a plug, another device in the port; or nothing was.
             (
-                &[Added(1, 5, 0), Added(2, 6, 0), Looked(Some((2, 6)))],
+                &[Added(1, 5, 0), Added(2, 6, 0), Scanned(Some((2, 6)))],
                 &["+usb-1-1#1", "+usb-1-2#2", "-usb-1-1#1"],
             ),
-            (&[Looked(Some((1, 5))), Added(1, 5, 0)], &["+usb-1-1#1"]),
-            (&[Added(1, 5, 0), Looked(Some((1, 6)))], &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"]),
-            (&[Added(1, 5, 0), Looked(Some((1, 5)))], &["+usb-1-1#1"]),
-            (&[Added(1, 5, 0), Looked(None), Looked(None)], &["+usb-1-1#1", "-usb-1-1#1"]),
+            (&[Scanned(Some((1, 5))), Added(1, 5, 0)], &["+usb-1-1#1"]),
+            (&[Added(1, 5, 0), Scanned(Some((1, 6)))], &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"]),
+            (&[Added(1, 5, 0), Scanned(Some((1, 5)))], &["+usb-1-1#1"]),
+            (&[Added(1, 5, 0), Scanned(None), Scanned(None)], &["+usb-1-1#1", "-usb-1-1#1"]),
         ] {
-            let changes: Vec<_> = run(heard)
+            let changes: Vec<_> = run(messages)
                 .into_iter()
                 .map(|change| match change {
-                    Change::Plugged(id) => format!("+{}", id.0),
-                    Change::Unplugged(id) => format!("-{}", id.0),
+                    DeviceChange::Plugged(id) => format!("+{}", id.0),
+                    DeviceChange::Unplugged(id) => format!("-{}", id.0),
                 })
                 .collect();
-            assert_eq!(changes, expected, "{heard:?}");
+            assert_eq!(changes, expected, "{messages:?}");
         }
     }
 
     proptest! {
         #[test]
         fn plugs_and_unplugs_alternate(
-            heard in prop::collection::vec(
+            messages in prop::collection::vec(
                 prop_oneof![
                     (0..3_u8, 0..4_u8, 0..2_u8).prop_map(|(p, d, n)| Added(p, d, n)),
                     (0..3_u8, 0..2_u8).prop_map(|(p, n)| Removed(p, n)),
-                    prop::option::of((0..3_u8, 0..4_u8)).prop_map(Looked),
+                    prop::option::of((0..3_u8, 0..4_u8)).prop_map(Scanned),
                 ],
                 0..60,
             )
         ) {
             let mut present: HashMap<String, DeviceId> = HashMap::new();
             let mut ever = std::collections::HashSet::new();
-            for change in run(&heard) {
+            for change in run(&messages) {
                 match change {
-                    Change::Plugged(id) => {
+                    DeviceChange::Plugged(id) => {
                         let port = id.0.split('#').next().unwrap().to_owned();
                         prop_assert!(ever.insert(id.clone()), "an id is never used again");
                         prop_assert_eq!(present.insert(port, id), None);
                     }
-                    Change::Unplugged(id) => {
+                    DeviceChange::Unplugged(id) => {
                         let port = id.0.split('#').next().unwrap();
                         prop_assert_eq!(present.remove(port), Some(id));
                     }
