@@ -9,9 +9,8 @@ use std::{
 
 use keywright_base::toml_error_in_one_line;
 use keywright_proto::trust::{MAX_REVOKE_DELAY_DAYS, REVOKE_DELAY_DAYS};
+use keywright_token::Route;
 use serde::Deserialize;
-
-use crate::token::Route;
 
 /// How long certificates and CRLs may be valid, in years.
 const YEARS: RangeInclusive<u32> = 1..=100;

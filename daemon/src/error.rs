@@ -1,16 +1,13 @@
 //! What the daemon answers when it does not do what was asked.
 
-use keywright_proto::{ErrorName, Id};
-
-use crate::{
-    decision::Reason,
-    registry::RegistryError,
-    serialization::{
-        order::Failure,
-        wizard::{Refusal, Step, Who},
-    },
-    token::TokenError,
+use keywright_proto::{
+    ErrorName, Id,
+    words::{Step, Who},
 };
+use keywright_rules::{decision::Reason, wizard::Refusal};
+use keywright_token::TokenError;
+
+use crate::{registry::RegistryError, serialization::order::Failure};
 
 /// Why something was not done: to what, and what to do next.
 #[derive(Debug, thiserror::Error)]

@@ -2,12 +2,13 @@
 
 use std::{future::pending, time::Duration};
 
+use keywright_base::clock;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{clock, station::Handle, supervisor::Supervisor, view::Activity};
+use crate::{station::Handle, supervisor::Supervisor, view::Activity};
 
 /// The service manager kills a daemon that says nothing for so long while it talks to a token. It lets a job be taken
 /// up again where it was.
@@ -45,7 +46,7 @@ pub async fn until_idle(
 
 /// Has what waited for a delay act when that is over. Delays are in the time of the clock, which may be set and goes on in a
 /// suspend: so while something waits, and at no other time, it is looked at every hour, too.
-pub async fn end_delays(station: Handle, mut activity: watch::Receiver<Activity>) {
+pub async fn act_after_delays(station: Handle, mut activity: watch::Receiver<Activity>) {
     while activity.wait_for(|activity| activity.judges_at.is_some()).await.is_ok() {
         let Some(at) = activity.borrow_and_update().judges_at else { continue };
         let left = at.saturating_sub(clock::unix_seconds());
@@ -67,7 +68,7 @@ pub async fn end_delays(station: Handle, mut activity: watch::Receiver<Activity>
 }
 
 /// Has the daemon watched while it talks to a token: it is alive as long as the station answers and the bus publishes.
-pub async fn watch_over(
+pub async fn run_watchdog(
     supervisor: &Supervisor,
     station: &Handle,
     mut activity: watch::Receiver<Activity>,

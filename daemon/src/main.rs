@@ -171,9 +171,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             tracing::warn!(%error, "a suspend does not wait for a Key that is being written");
         }
     });
-    spawn(lifecycle::end_delays(station.clone(), service.activity()));
+    spawn(lifecycle::act_after_delays(station.clone(), service.activity()));
     let (calls, activity) = (service.calls(), service.activity());
-    let watched = lifecycle::watch_over(&supervisor, &station, service.activity());
+    let watched = lifecycle::run_watchdog(&supervisor, &station, service.activity());
     let idle = async {
         match idle_exit {
             Some(patience) => {

@@ -4,7 +4,7 @@ use keywright_proto::Id;
 use tokio::sync::mpsc;
 
 use crate::{
-    queries::SettledRow,
+    queries::CompletedRightRow,
     view::{Activity, DecisionView, KeyView, Label, SerializationView},
 };
 
@@ -21,7 +21,7 @@ pub enum Output {
     /// The Decisions property.
     Decisions(Vec<DecisionView>),
     /// What Locks have confirmed of a Key, where it changes a right.
-    Confirmed(Id, Vec<SettledRow>),
+    Confirmed(Id, Vec<CompletedRightRow>),
     /// What the station does now.
     Activity(Activity),
     /// Everything known at the start has been put out.

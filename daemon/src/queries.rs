@@ -3,16 +3,18 @@
 mod grants;
 mod groups;
 mod log;
-mod papers;
+mod pending_signatures;
 mod rights;
-mod waiting;
+mod signed_objects;
 
 pub use grants::Grants;
 pub use groups::{GroupRow, groups, locks_in_group};
 pub use log::export_log;
-pub use papers::{authorities, export, read_export, verified_export};
-pub use rights::{SettledRow, counts, grant, is_to_hear, rights, settled};
-pub use waiting::{WaitingRow, waiting};
+pub use pending_signatures::{PendingSignatureRow, pending_signatures};
+pub use rights::{
+    CompletedRightRow, completed_rights, count_rights, grant, needs_delayed_revocation, rights,
+};
+pub use signed_objects::{authorities, export, read_export, verified_export};
 
 use keywright_proto::{
     Certificate, Id, Standing,
@@ -21,8 +23,8 @@ use keywright_proto::{
 
 use crate::{
     error::Error,
-    judging::{Moment, facts},
     registry::{Filter, Registry, RegistryError},
+    trust::{Moment, facts},
 };
 
 /// Which part of a list.

@@ -171,7 +171,7 @@ fn a_removal_is_as_old_as_its_first_statement() {
 fn what_is_confirmed_waited_since_it_was_first_said() {
     let (registry, _dir) = registry();
     let locks: Vec<_> = (1..=5).map(lock_id).collect();
-    let told = || settled(&registry, SUB, FAMILY, &locks, NOW).unwrap();
+    let told = || completed_rights(&registry, SUB, FAMILY, &locks, NOW).unwrap();
     let row = |number, word, waited| (lock_id(number).to_string(), word, waited);
     let active = row(1, "active", CONFIRMED - ISSUED);
     assert_eq!(told(), std::slice::from_ref(&active));
@@ -199,7 +199,7 @@ fn what_is_confirmed_waited_since_it_was_first_said() {
     let confirmation = Confirmation { version: Some(5), allow: true, time: CONFIRMED };
     batch.put_confirmation(MASTER, lock_id(5), confirmation);
     registry.commit(batch).unwrap();
-    let told = settled(&registry, MASTER, FAMILY, &locks, NOW).unwrap();
+    let told = completed_rights(&registry, MASTER, FAMILY, &locks, NOW).unwrap();
     assert_eq!(told, [row(5, "active", CONFIRMED - ISSUED)]);
 }
 
@@ -207,16 +207,16 @@ fn what_is_confirmed_waited_since_it_was_first_said() {
 #[test]
 fn a_removed_lock_has_no_rights() {
     let (registry, _dir) = registry();
-    assert_eq!(counts(&registry, SUB, FAMILY, NOW).unwrap(), (1, 1));
+    assert_eq!(count_rights(&registry, SUB, FAMILY, NOW).unwrap(), (1, 1));
     for (number, left) in [(2, (1, 0)), (1, (0, 0))] {
         let mut batch = Batch::new();
         batch.set_lock_removed(FAMILY, lock_id(number), true);
         registry.commit(batch).unwrap();
-        assert_eq!(counts(&registry, SUB, FAMILY, NOW).unwrap(), left);
+        assert_eq!(count_rights(&registry, SUB, FAMILY, NOW).unwrap(), left);
         let rows = rights(&registry, SUB, first(10), NOW).unwrap().0;
         assert!(rows.iter().all(|row| row.0 != lock_id(number).to_string()), "{rows:?}");
     }
-    assert_eq!(counts(&registry, MASTER, FAMILY, NOW).unwrap().0, 0);
+    assert_eq!(count_rights(&registry, MASTER, FAMILY, NOW).unwrap().0, 0);
 }
 
 #[test]

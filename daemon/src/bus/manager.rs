@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     families::Brought,
-    queries::{self, GroupRow, KeyRow, LockRow, RightRow, SettledRow, WaitingRow},
+    queries::{self, CompletedRightRow, GroupRow, KeyRow, LockRow, PendingSignatureRow, RightRow},
     view::DecisionView,
 };
 
@@ -144,13 +144,14 @@ impl Manager {
         family: &str,
         after: &str,
         limit: u32,
-    ) -> Result<(Vec<WaitingRow>, String)> {
+    ) -> Result<(Vec<PendingSignatureRow>, String)> {
         self.context.authorize(&call, INSPECT).await?;
         let family = arguments::id("family", family)?;
         let page = arguments::page(after, limit)?;
         let moment = self.context.moment();
-        let waiting =
-            self.context.read(move |registry| queries::waiting(registry, family, page, moment));
+        let waiting = self
+            .context
+            .read(move |registry| queries::pending_signatures(registry, family, page, moment));
         Ok(waiting.await?)
     }
 
@@ -361,7 +362,7 @@ impl Manager {
     pub async fn rights_confirmed(
         emitter: &SignalEmitter<'_>,
         key_id: &str,
-        rights: &[SettledRow],
+        rights: &[CompletedRightRow],
     ) -> zbus::Result<()>;
 
     /// Takes in what a Lock confirmed, when it is carried by hand: only that makes a right `active`, or ends `removing`.

@@ -47,10 +47,10 @@ use crate::{
     clock,
     error::Error,
     families::Brought,
-    judging::Moment,
     outbox::Output,
     registry::Registry,
     station::{Handle, Reply, Station},
+    trust::Moment,
     view::Activity,
 };
 

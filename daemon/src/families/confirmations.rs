@@ -9,14 +9,14 @@ use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::VersionedEffe
 use super::{Asker, Changes, Families, log::Confirmed};
 use crate::{
     error::Error,
-    judging::{
-        Words,
-        heard::{self, heard, outdoes},
-    },
     queries,
     registry::{
         Batch,
         records::{self, Lock, SignedConfirmation, StatementRef},
+    },
+    trust::{
+        Statements,
+        confirmation::{self, confirmed_effect, supersedes},
     },
 };
 
@@ -31,7 +31,7 @@ pub(super) struct Confirming {
     /// Locks whose confirmation may have changed a right, by Key and family.
     changed: BTreeMap<(Id, Id), Vec<Id>>,
     /// The statements on a Key in a family; none where they need not be compared.
-    statements: BTreeMap<(Id, Id), Option<Words>>,
+    statements: BTreeMap<(Id, Id), Option<Statements>>,
 }
 
 impl Families {
@@ -89,7 +89,9 @@ impl Families {
         let allow = said.effect == Effect::Allow;
         let statements = match confirming.statements.entry((key, family)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(self.moment().compare(&self.registry, key, family)?),
+            Entry::Vacant(new) => {
+                new.insert(self.moment().competing_statements(&self.registry, key, family)?)
+            }
         };
         let statements = statements.as_ref();
         // A Lock that has confirmed already that it admits this Key changes nothing by saying so again.
@@ -105,8 +107,13 @@ impl Families {
     }
 
     /// Whether the Lock has confirmed that it admits this Key.
-    fn is_admitted(&self, statements: Option<&Words>, key: Id, lock: Id) -> Result<bool, Error> {
-        let heard = heard(&self.registry, statements, key, lock)?;
+    fn is_admitted(
+        &self,
+        statements: Option<&Statements>,
+        key: Id,
+        lock: Id,
+    ) -> Result<bool, Error> {
+        let heard = confirmed_effect(&self.registry, statements, key, lock)?;
         Ok(heard.is_some_and(|(said, _)| said.effect == Effect::Allow))
     }
 
@@ -114,7 +121,7 @@ impl Families {
     pub(super) fn tell_confirmed(&self, confirming: Confirming, changes: &mut Changes) {
         for ((key, family), locks) in confirming.changed {
             for locks in locks.chunks(MOST_TOLD) {
-                match queries::settled(&self.registry, key, family, locks, self.moment()) {
+                match queries::completed_rights(&self.registry, key, family, locks, self.moment()) {
                     Ok(rights) if rights.is_empty() => {}
                     Ok(rights) => changes.confirmed.push((key, rights)),
                     Err(error) => {
@@ -158,7 +165,7 @@ impl Families {
     fn put_confirmed(
         &self,
         batch: &mut Batch,
-        statements: Option<&Words>,
+        statements: Option<&Statements>,
         lock: Id,
         stated: &StatementRef,
         said: Confirmation,
@@ -166,19 +173,20 @@ impl Families {
     ) -> Result<bool, Error> {
         let key = stated.key;
         let new = VersionedEffect { version: stated.version, effect: said.effect };
-        let old = match self.registry.confirmation(key, lock)?.map(heard::said) {
-            Some(old) => {
-                Some((heard(&self.registry, statements, key, lock)?.map(|(said, _)| said), old))
-            }
+        let old = match self.registry.confirmation(key, lock)?.map(confirmation::effect_of) {
+            Some(old) => Some((
+                confirmed_effect(&self.registry, statements, key, lock)?.map(|(said, _)| said),
+                old,
+            )),
             None => None,
         };
         let effective = match statements {
-            Some(statements) => statements.heard(new, Some(&said.statement)),
+            Some(statements) => statements.confirmed_effect(new, Some(&said.statement)),
             None => Some(new),
         };
         let word = self.registry.signed_confirmation(key, lock)?;
         let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
-        let is_new = old.is_none_or(|old| outdoes((effective, new), old));
+        let is_new = old.is_none_or(|old| supersedes((effective, new), old));
         if is_new {
             let allow = said.effect == Effect::Allow;
             let (version, time) = (stated.version, clock::unix_seconds());

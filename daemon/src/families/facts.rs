@@ -6,7 +6,7 @@ use keywright_rules::presence::{Claims, Known};
 use super::Families;
 use crate::{
     error::Error,
-    queries::counts,
+    queries::count_rights,
     registry::{Batch, RegistryError},
 };
 
@@ -54,7 +54,7 @@ impl Families {
         memberships.sort_by_key(|(family, _)| *family != record.family);
         let mut rights = (0u32, 0u32);
         for (family, _) in &memberships {
-            let (active, pending) = counts(&self.registry, id, *family, self.moment())?;
+            let (active, pending) = count_rights(&self.registry, id, *family, self.moment())?;
             rights = (rights.0.saturating_add(active), rights.1.saturating_add(pending));
         }
         let role = memberships.iter().map(|(_, role)| *role).max();

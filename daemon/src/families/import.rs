@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    owed::Of,
+    pending_signatures::Holder,
     queries,
     registry::{
         Batch,
@@ -183,12 +183,12 @@ impl Families {
                 };
                 let is_lock = certificate.role() == Some(Role::Lock);
                 let certificate = certificate.der().to_vec();
-                match void.of {
-                    Of::Lock(lock) if lock == id && is_lock => {
+                match void.holder {
+                    Holder::Lock(lock) if lock == id && is_lock => {
                         let Some(known) = self.registry.lock(lock)? else { continue };
                         batch.put_lock(lock, Lock { certificate, issuer, ..known });
                     }
-                    Of::Key(key) if key == id && !is_lock => {
+                    Holder::Key(key) if key == id && !is_lock => {
                         let Some(own) = self.membership(key, family)? else { continue };
                         let renewed = Membership { certificate, issuer, ..own };
                         batch.put_membership(key, family, renewed);

@@ -8,7 +8,7 @@ use keywright_rules::presence::Claims;
 use super::{Asker, AuditEvent, FIRST_CONTAINER, Families, Label};
 use crate::{
     error::Error,
-    judging,
+    trust,
     registry::{
         Batch, RegistryError,
         records::{self, Membership},
@@ -102,7 +102,7 @@ impl Families {
 
     /// Which issuing Keys of a family stand now; none where the family is not pinned here.
     pub(super) fn judgement(&self, family: Id) -> Result<Option<Judgement>, RegistryError> {
-        let facts = judging::facts(&self.registry, family, &[])?;
+        let facts = trust::facts(&self.registry, family, &[])?;
         Ok(facts.map(|facts| self.moment().judge(&facts)))
     }
 

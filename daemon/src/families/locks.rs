@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    owed::Of,
+    pending_signatures::Holder,
     registry::{
         Batch,
         records::{Family, Lock},
@@ -64,7 +64,7 @@ impl Families {
         }
         // What a revoked issuer had certified is certified again.
         let pending = self.pending_signatures(family)?;
-        if pending.certificates.iter().any(|void| void.of == Of::Lock(lock)) {
+        if pending.certificates.iter().any(|void| void.holder == Holder::Lock(lock)) {
             return Ok(None);
         }
         let issuer = self.registry.issuer(known.issuer)?;

@@ -61,8 +61,8 @@ use crate::{
     audit::AuditEvent,
     config::Config,
     error::Error,
-    judging::Moment,
-    queries::SettledRow,
+    trust::Moment,
+    queries::CompletedRightRow,
     registry::{
         Registry, RegistryError,
         records::{self, Membership},
@@ -104,7 +104,7 @@ pub struct Changes {
     /// Keys that are new in the registry, or new in a family.
     pub new_keys: Vec<Id>,
     /// What Locks have confirmed of a Key, where that changes a right.
-    pub confirmed: Vec<(Id, Vec<SettledRow>)>,
+    pub confirmed: Vec<(Id, Vec<CompletedRightRow>)>,
 }
 
 /// What is plugged in, as far as families have to know it.

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     error::Error,
-    judging::{Words, members},
     registry::records,
+    trust::{Statements, members},
 };
 
 /// The most signatures of one call: a token makes a few a second.
@@ -117,9 +117,9 @@ impl Families {
         record: &records::Key,
         after: &Judgement,
     ) -> Result<Option<NewStatement>, Error> {
-        let now = self.moment().words(&self.registry, key, family)?;
-        let then = Words::read(&self.registry, key, family, Some(after.clone()))?;
-        if then.is_plain() || then.is_revoked() || now.is_revoked() {
+        let now = self.moment().statements(&self.registry, key, family)?;
+        let then = Statements::read(&self.registry, key, family, Some(after.clone()))?;
+        if then.is_single() || then.is_revoked() || now.is_revoked() {
             return Ok(None);
         }
         if let Some(own) = issuing_key(record)? {
@@ -132,7 +132,9 @@ impl Families {
         }
         let mut entries = in_force(&now, true);
         self.forget_removed(family, &mut entries)?;
-        let effect = |statements: &Words, lock| statements.on(lock).map(|(said, _)| said.effect);
+        let effect = |statements: &Statements, lock| {
+            statements.in_effect_at(lock).map(|(said, _)| said.effect)
+        };
         let holds = entries.keys().all(|lock| {
             let then = effect(&then, *lock);
             then.is_some() && then == effect(&now, *lock)

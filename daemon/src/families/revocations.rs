@@ -7,7 +7,6 @@ use keywright_proto::{
     crl::{self, Revoked},
     profile,
     statement::{RevokedIssuer, Statement as Stating, denials_until},
-    trust,
 };
 
 use super::{
@@ -18,10 +17,10 @@ use super::{
 };
 use crate::{
     error::Error,
-    judging::{self, Words, members},
-    owed::{Owed, owed},
+    pending_signatures::{PendingSignatures, pending_signatures},
     registry::RegistryError,
     serialization::validity,
+    trust::{self, Statements, members},
 };
 
 /// Reasons for which nothing that the revoked Key had signed is signed again by itself: some of it may be the thief's.
@@ -56,7 +55,7 @@ impl Families {
         }
         let own = issuing.own()?;
         let (ca, signer) = (own.public_key().id(), own.public_key().hash());
-        let facts = judging::facts(&self.registry, family, &[key])?;
+        let facts = trust::facts(&self.registry, family, &[key])?;
         let mut facts = facts.ok_or(Error::Unverified(family))?;
         let mut plan = Plan::new(Purpose::RevokeKey(key), issuing);
         let mut serials = Vec::new();
@@ -73,7 +72,8 @@ impl Families {
                 .unsigned(&issuing.chain)
                 .map_err(unsupported)?;
             let (subject, reason) = (subject.hash(), reason.to_owned());
-            let revocation = trust::Revocation { signer, subject, issuer: revokes };
+            let revocation =
+                keywright_proto::trust::Revocation { signer, subject, issuer: revokes };
             facts.learn_revocation(revocation, 0);
             plan.event = Some(AuditEvent::KeyRevoked { family, key, reason: reason.clone() });
             plan.objects.push((ToSign::Revocation { key, salt_seed, reason }, unsigned));
@@ -96,15 +96,19 @@ impl Families {
     }
 
     /// What is still to be signed in a family.
-    pub(super) fn pending_signatures(&self, family: Id) -> Result<Owed, RegistryError> {
-        owed(&self.registry, family, self.moment())
+    pub(super) fn pending_signatures(
+        &self,
+        family: Id,
+    ) -> Result<PendingSignatures, RegistryError> {
+        pending_signatures(&self.registry, family, self.moment())
     }
 
     fn revoked_issuer(&self, family: Id, own: &PublicKey) -> Result<RevokedIssuer, Error> {
         let signer = own.hash();
         let mut versions = Vec::new();
         for (key, _) in members(&self.registry, family)? {
-            versions.extend(Words::read(&self.registry, key, family, None)?.versions_of(&signer));
+            versions
+                .extend(Statements::read(&self.registry, key, family, None)?.versions_of(&signer));
         }
         let denials_until = denials_until(versions, clock::unix_millis());
         Ok(RevokedIssuer { issuing_key: signer, denials_until })

@@ -71,14 +71,14 @@ impl Families {
                 both.lock
             )));
         }
-        let statements = self.moment().words(&self.registry, key, family)?;
+        let statements = self.moment().statements(&self.registry, key, family)?;
         if statements.is_revoked() {
             return Err(Error::Pair(Reason::Revoked));
         }
         let mut entries = in_force(&statements, self.takes_up_void(family)?);
         self.forget_removed(family, &mut entries)?;
         let before = entries.clone();
-        let all_effective = entries.keys().all(|lock| statements.on(*lock).is_some());
+        let all_effective = entries.keys().all(|lock| statements.in_effect_at(*lock).is_some());
         for (locks, allow) in [(add, true), (remove, false)] {
             for entry in locks {
                 // What a Key has no right to need not be taken away.

@@ -137,7 +137,7 @@ impl Families {
         family: Id,
         selected: &[LockEntry],
     ) -> Result<Vec<LockEntry>, Error> {
-        let statements = self.moment().words(&self.registry, key, family)?;
+        let statements = self.moment().statements(&self.registry, key, family)?;
         let mut entries = in_force(&statements, true);
         self.forget_removed(family, &mut entries)?;
         let mut known: Vec<LockEntry> = entries.into_values().collect();
@@ -151,11 +151,13 @@ impl Families {
     /// # Errors
     /// The registry cannot be read.
     pub fn not_copied(&self, key: Id, family: Id) -> Result<Vec<(String, String)>, Error> {
-        let statements = self.moment().words(&self.registry, key, family)?;
+        let statements = self.moment().statements(&self.registry, key, family)?;
         let removed = self.registry.removed_locks(family)?;
         let allowed = statements.locks(&self.registry, family)?.into_iter().filter(|lock| {
             removed.iter().all(|(removed, _)| removed != lock)
-                && statements.on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
+                && statements
+                    .in_effect_at(*lock)
+                    .is_some_and(|(said, _)| said.effect == Effect::Allow)
         });
         let warning = |text| ("right-not-copied".to_owned(), text);
         let (mut named, mut bytes, mut more) = (Vec::new(), 0, 0_u32);

@@ -41,7 +41,7 @@ impl Families {
             let Some(record) = self.registry.key(key)? else { continue };
             let mut revoked = false;
             for (of, _) in self.registry.memberships(key)? {
-                revoked |= self.moment().words(&self.registry, key, of)?.is_revoked();
+                revoked |= self.moment().statements(&self.registry, key, of)?.is_revoked();
             }
             if record.revoked != revoked {
                 self.log(&mut batch, &AuditEvent::KeyJudged { family, key, revoked }, by);

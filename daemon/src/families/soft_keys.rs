@@ -46,7 +46,7 @@ impl Families {
         let (serial, validity) = self.new_certificate()?;
         let certificate = profile::end_entity(&key, Role::Soft, issuing.own()?, &serial, validity);
         let certificate = certificate.map_err(unsupported)?;
-        let statements = self.moment().words(&self.registry, id, family)?;
+        let statements = self.moment().statements(&self.registry, id, family)?;
         let new = self.new_statement(id, family, &statements, Some(entries))?;
         let statement = self.unsigned_statement(issuing, &new, &key)?;
         let mut plan = Plan::new(Purpose::IssueSoftKey(id), issuing);

@@ -12,11 +12,11 @@ use keywright_proto::{
 use super::{Families, Issuing, random, unsupported};
 use crate::{
     error::Error,
-    judging::Words,
     registry::{
         Batch,
         records::{LockEntry, Scope, Statement},
     },
+    trust::Statements,
 };
 
 /// A new statement on a Key, on its way to be signed.
@@ -53,7 +53,7 @@ impl Families {
         &self,
         key: Id,
         family: Id,
-        statements: &Words,
+        statements: &Statements,
         entries: Option<Vec<LockEntry>>,
     ) -> Result<NewStatement, Error> {
         let newest = self.newest_among(key, statements)?;
@@ -74,12 +74,12 @@ impl Families {
     /// # Errors
     /// The registry cannot be read.
     pub fn newest_version(&self, key: Id, family: Id) -> Result<Option<u64>, Error> {
-        self.newest_among(key, &self.moment().words(&self.registry, key, family)?)
+        self.newest_among(key, &self.moment().statements(&self.registry, key, family)?)
     }
 
     /// A version that a Lock reports and nobody here has seen is believed as far as a clock may be wrong: a Lock that lies
     /// would leave no version for anybody.
-    fn newest_among(&self, key: Id, statements: &Words) -> Result<Option<u64>, Error> {
+    fn newest_among(&self, key: Id, statements: &Statements) -> Result<Option<u64>, Error> {
         let now = clock::unix_millis();
         let reported =
             self.registry.signed_confirmations(key)?.into_iter().map(|(_, w)| w.newest_version);
@@ -113,7 +113,7 @@ impl Families {
         if newest != before {
             return Err(Error::Stale(format!("the rights of Key {key}")));
         }
-        let statements = self.moment().words(&self.registry, key, family)?;
+        let statements = self.moment().statements(&self.registry, key, family)?;
         let statement = Statement {
             version: Some(version),
             cose,
@@ -122,7 +122,7 @@ impl Families {
             allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
             issued: clock::unix_seconds(),
         };
-        batch.put_older_statements(key, family, statements.beside(&statement, &entries));
+        batch.put_older_statements(key, family, statements.to_keep_beside(&statement, &entries));
         batch.put_statement(key, family, statement, entries);
         Ok(())
     }
@@ -142,11 +142,11 @@ impl Families {
 
 /// The effect of the statements on each Lock that one of them lists. Where none is effective because its signer was
 /// revoked, the newest one is taken up if `take_up_void` says so, for the issuer to sign it again; else the Lock is denied.
-pub(super) fn in_force(statements: &Words, take_up_void: bool) -> BTreeMap<Id, LockEntry> {
+pub(super) fn in_force(statements: &Statements, take_up_void: bool) -> BTreeMap<Id, LockEntry> {
     let listed = statements.listed().into_iter();
     let with_effect = listed.map(|(lock, entry)| {
-        let void = || statements.void_on(lock).filter(|_| take_up_void);
-        let said = statements.on(lock).or_else(void);
+        let void = || statements.void_at(lock).filter(|_| take_up_void);
+        let said = statements.in_effect_at(lock).or_else(void);
         let allow = said.is_some_and(|(said, _)| said.effect == Effect::Allow);
         (lock, LockEntry { allow, ..entry })
     });

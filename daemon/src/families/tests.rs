@@ -142,8 +142,9 @@ impl Bench {
     /// What the Sub Key may do at a Lock; none where no statement is effective.
     fn effect(&self, lock: u8) -> Option<Effect> {
         let registry = self.families.registry();
-        let statements = self.families.moment().words(registry, id(SUB), self.family()).unwrap();
-        statements.on(id(lock)).map(|(said, _)| said.effect)
+        let statements =
+            self.families.moment().statements(registry, id(SUB), self.family()).unwrap();
+        statements.in_effect_at(id(lock)).map(|(said, _)| said.effect)
     }
 
     fn lock(&self, number: u8) -> Option<Lock> {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    owed,
+    pending_signatures,
     registry::{
         Batch, RegistryError,
         records::{self, Lock, LockRemoval, Revocation},
@@ -290,7 +290,7 @@ impl Families {
             ToSign::Crl(ca) => {
                 self.changing(issuers, ca)?;
                 let new = || new_issuer(family, &issuing.chain);
-                owed::publish(issuers.entry(ca).or_insert_with(new), signed);
+                pending_signatures::replace_crl(issuers.entry(ca).or_insert_with(new), signed);
             }
             ToSign::Root(ca) => {
                 batch.put_root(family, ca, signed);

@@ -17,7 +17,7 @@ use crate::{
     registry::RegistryError,
     serialization::{
         card::CardOutcome,
-        order::{Made, Puk, Report, Stop, Stopped},
+        order::{FinishedWrite, PukOutcome, Report, Stop, Stopped},
         wizard::{WizardEvent, Step, Who},
     },
     view::{Detail, Label, Outcome},
@@ -36,7 +36,7 @@ impl Jobs {
     pub fn written(
         &mut self,
         number: u64,
-        made: Made,
+        made: FinishedWrite,
         used: &[DeviceId],
         keys: &mut Keys,
         families: &Families,
@@ -47,7 +47,7 @@ impl Jobs {
         job.intent = None;
         job.result = Some(candidate.clone());
         // One that may be in force is not withheld.
-        if made.puk == Puk::Left {
+        if made.puk == PukOutcome::Left {
             job.recovery_code = None;
         }
         tracing::info!(number, key = %made.key, "a Key was made");
@@ -69,16 +69,16 @@ impl Jobs {
     }
 
     /// What a person should know of a finished write: what became of the PUK.
-    fn success(&self, number: u64, made: Made) -> Outcome {
+    fn success(&self, number: u64, made: FinishedWrite) -> Outcome {
         let known = self.map.get(&number).is_some_and(|job| job.new_puk.is_some());
         let (word, text) = match made.puk {
-            Puk::Replaced if known => return Outcome::default(),
-            Puk::Replaced => (
+            PukOutcome::Replaced if known => return Outcome::default(),
+            PukOutcome::Replaced => (
                 "replaced",
                 "the recovery code that was handed out before the interruption is in force; if nobody took it, it is lost",
             ),
-            Puk::Left => ("left", "the PUK was not the factory's and stays as it was"),
-            Puk::Unknown => (
+            PukOutcome::Left => ("left", "the PUK was not the factory's and stays as it was"),
+            PukOutcome::Unknown => (
                 "unknown",
                 "whether the recovery code is in force could not be learnt; keep the old PUK too",
             ),

@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    judging::Moment,
     registry::{
         Registry,
         records::{Scope, Statement},
     },
+    trust::Moment,
 };
 
 /// What the grants of a Key have in common, while its newest statement is all that counts of it.
@@ -42,7 +42,9 @@ impl Grants {
         moment: Moment,
     ) -> Result<Option<Self>, Error> {
         let Some(statement) = registry.statement(key, family)? else { return Ok(None) };
-        if statement.scope == Scope::All || moment.compare(registry, key, family)?.is_some() {
+        if statement.scope == Scope::All
+            || moment.competing_statements(registry, key, family)?.is_some()
+        {
             return Ok(None);
         }
         let entries = registry.statement_entries(key, family)?;
@@ -62,7 +64,7 @@ impl Grants {
     pub fn are_current(&self, registry: &Registry, key: Id, moment: Moment) -> Result<bool, Error> {
         Ok(self.key == key
             && registry.statement(key, self.family)?.is_some_and(|now| now == self.statement)
-            && moment.compare(registry, key, self.family)?.is_none())
+            && moment.competing_statements(registry, key, self.family)?.is_none())
     }
 
     /// The grant for one Lock; none where nothing is said of it.

@@ -1,6 +1,6 @@
 //! The rights of a Key, and what a Lock gets of them.
 
-mod settled;
+mod completed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,14 @@ use keywright_proto::{
 use super::{Page, RightRow, Rows, cursor, damaged, known_key};
 use crate::{
     error::Error,
-    judging::{Moment, Source, Words, heard::heard},
     registry::{
         Filter, Registry, RegistryError,
         records::{Confirmation, LockEntry, Scope, Statement},
     },
+    trust::{Moment, Source, Statements, confirmation::confirmed_effect},
 };
 
-pub use settled::{SettledRow, settled};
+pub use completed::{CompletedRightRow, completed_rights};
 
 /// What is said of a Key at a Lock.
 struct Found {
@@ -47,13 +47,13 @@ pub fn rights(
     known_key(registry, key)?;
     let limit = page.limit as usize;
     let (mut found, mut more) = (Vec::new(), false);
-    let mut words = BTreeMap::new();
+    let mut statements = BTreeMap::new();
     for (family, _) in registry.memberships(key)? {
-        let further = match moment.compare(registry, key, family)? {
+        let further = match moment.competing_statements(registry, key, family)? {
             None => plain(registry, key, family, page, &mut found)?,
             Some(of_family) => {
                 let further = compared(registry, family, &of_family, page, &mut found)?;
-                words.insert(family, of_family);
+                statements.insert(family, of_family);
                 further
             }
         };
@@ -66,9 +66,9 @@ pub fn rights(
     let mut rows = Vec::with_capacity(found.len());
     for right in found {
         let Found { lock, family, issued, .. } = right;
-        let heard = heard(registry, words.get(&family), key, lock)?;
-        let state = state(right.said, heard.map(|(said, _)| said));
-        let confirmation = heard.map(|(_, confirmation)| confirmation);
+        let confirmed = confirmed_effect(registry, statements.get(&family), key, lock)?;
+        let state = state(right.said, confirmed.map(|(said, _)| said));
+        let confirmation = confirmed.map(|(_, confirmation)| confirmation);
         if state == RightState::None || registry.removed_lock(family, lock)?.is_some() {
             continue;
         }
@@ -149,20 +149,20 @@ fn plain_on(
 fn compared(
     registry: &Registry,
     family: Id,
-    words: &Words,
+    statements: &Statements,
     page: Page,
     found: &mut Vec<Found>,
 ) -> Result<bool, Error> {
     let limit = page.limit as usize;
     let after = |lock: &Id| page.after.is_none_or(|after| *lock > after);
-    let mut locks = words.locks(registry, family)?;
+    let mut locks = statements.locks(registry, family)?;
     locks.retain(after);
     let more = locks.len() > limit;
     for lock in locks.into_iter().take(limit) {
-        let row = match words.on(lock) {
+        let row = match statements.in_effect_at(lock) {
             Some((said, source)) => Some((Some(said), source.statement.issued)),
-            None => words
-                .void_on(lock)
+            None => statements
+                .void_at(lock)
                 .filter(|(said, _)| said.effect == Effect::Allow)
                 .map(|(_, source)| (None, source.statement.issued)),
         };
@@ -183,7 +183,7 @@ fn name_of(registry: &Registry, family: Id, lock: Id) -> Result<String, Error> {
 ///
 /// # Errors
 /// The registry cannot be read.
-pub fn counts(
+pub fn count_rights(
     registry: &Registry,
     key: Id,
     family: Id,
@@ -194,20 +194,23 @@ pub fn counts(
     let confirmed: Vec<Id> = confirmed.collect();
     let removed: BTreeSet<Id> =
         registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
-    if let Some(words) = moment.compare(registry, key, family)? {
+    if let Some(statements) = moment.competing_statements(registry, key, family)? {
         let confirmed: BTreeSet<Id> = confirmed.into_iter().collect();
         let admits = |lock: Id| -> Result<bool, RegistryError> {
-            let heard = heard(registry, Some(&words), key, lock)?;
-            Ok(heard.is_some_and(|(said, _)| said.effect == Effect::Allow))
+            let confirmed = confirmed_effect(registry, Some(&statements), key, lock)?;
+            Ok(confirmed.is_some_and(|(said, _)| said.effect == Effect::Allow))
         };
         let (mut active, mut pending) = (0, 0);
-        for lock in words.locks(registry, family)?.into_iter().filter(|l| !removed.contains(l)) {
-            match words.on(lock).or_else(|| words.void_on(lock)) {
+        for lock in statements.locks(registry, family)?.into_iter().filter(|l| !removed.contains(l))
+        {
+            match statements.in_effect_at(lock).or_else(|| statements.void_at(lock)) {
                 Some((VersionedEffect { effect: Effect::Allow, .. }, _)) => {}
                 _ => continue,
             }
-            let counts = words.on(lock).is_some() && confirmed.contains(&lock) && admits(lock)?;
-            *(if counts { &mut active } else { &mut pending }) += 1;
+            let is_active = statements.in_effect_at(lock).is_some()
+                && confirmed.contains(&lock)
+                && admits(lock)?;
+            *(if is_active { &mut active } else { &mut pending }) += 1;
         }
         return Ok((active, pending));
     }
@@ -247,14 +250,14 @@ pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<V
     let missing = || Error::NotFound(format!("Lock {lock}"));
     let family = registry.lock(lock)?.ok_or_else(missing)?.family;
     let nothing = || Error::NotFound(format!("right of Key {key} at Lock {lock}"));
-    let (statement, entries) = match moment.compare(registry, key, family)? {
+    let (statement, entries) = match moment.competing_statements(registry, key, family)? {
         None => {
             let statement = registry.statement(key, family)?.ok_or_else(nothing)?;
             (statement, registry.statement_entries(key, family)?)
         }
-        Some(words) => {
-            let waiting = waiting_at(registry, &words, key, lock)?;
-            let counts = || words.on(lock).map(|(_, source)| source);
+        Some(statements) => {
+            let waiting = delayed_revocation_at(registry, &statements, key, lock)?;
+            let counts = || statements.in_effect_at(lock).map(|(_, source)| source);
             let source = waiting.or_else(counts).ok_or_else(nothing)?;
             (source.statement.clone(), source.entries.clone())
         }
@@ -276,23 +279,24 @@ pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<V
 
 /// The revocation that a Lock is to hear of before it acts: once it admits the Key. A Lock that was added since has to hear
 /// first that it does; else it would never, while the Key is as good as before.
-fn waiting_at<'a>(
+fn delayed_revocation_at<'a>(
     registry: &Registry,
-    words: &'a Words,
+    statements: &'a Statements,
     key: Id,
     lock: Id,
 ) -> Result<Option<&'a Source>, RegistryError> {
-    let Some(waiting) = words.waiting() else { return Ok(None) };
-    let heard = heard(registry, Some(words), key, lock)?.map(|(said, _)| said);
-    let allowed = words.on(lock).is_some_and(|(said, _)| said.effect == Effect::Allow);
-    Ok((!allowed || heard.is_some_and(|said| said.effect == Effect::Allow)).then_some(waiting))
+    let Some(waiting) = statements.delayed_revocation() else { return Ok(None) };
+    let confirmed = confirmed_effect(registry, Some(statements), key, lock)?.map(|(said, _)| said);
+    let allowed =
+        statements.in_effect_at(lock).is_some_and(|(said, _)| said.effect == Effect::Allow);
+    Ok((!allowed || confirmed.is_some_and(|said| said.effect == Effect::Allow)).then_some(waiting))
 }
 
 /// Whether a Lock has yet to hear of a revocation that waits, and admits the Key until then.
 ///
 /// # Errors
 /// The registry cannot be read.
-pub fn is_to_hear(
+pub fn needs_delayed_revocation(
     registry: &Registry,
     key: Id,
     lock: Id,
@@ -301,8 +305,11 @@ pub fn is_to_hear(
     // Only Masters and Backups are somebody's seniors: for all others this is quick.
     let is_issuer = registry.key(key)?.is_some_and(|key| key.issuing_key.is_some());
     let Some(known) = registry.lock(lock)?.filter(|_| is_issuer) else { return Ok(false) };
-    let Some(words) = moment.compare(registry, key, known.family)? else { return Ok(false) };
-    let waiting = waiting_at(registry, &words, key, lock)?.and_then(|source| source.digest);
+    let Some(statements) = moment.competing_statements(registry, key, known.family)? else {
+        return Ok(false);
+    };
+    let waiting =
+        delayed_revocation_at(registry, &statements, key, lock)?.and_then(|source| source.digest);
     let word = registry.signed_confirmation(key, lock)?;
     let about = word.and_then(|word| LockSaid::claimed(&word.cose).ok());
     Ok(waiting.is_some_and(|waiting| about.is_none_or(|about| about.statement != waiting)))

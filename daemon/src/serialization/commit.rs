@@ -1,6 +1,8 @@
 //! The end of a write: what it made becomes what the station knows, in one durable step.
 
+use keywright_base::clock;
 use keywright_proto::{Certificate, Id, Kind, PublicKey};
+use keywright_token::Container;
 
 use super::{
     order::{Failure, Stop},
@@ -8,13 +10,11 @@ use super::{
 };
 use crate::{
     audit::AuditEvent,
-    clock,
-    judging::Words,
     registry::{
         Batch, Registry, RegistryError,
         records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Scope, Statement},
     },
-    token::Container,
+    trust::Statements,
 };
 
 /// What is left on a token that no job of ours was given up on.
@@ -68,8 +68,8 @@ impl Write {
             allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
             issued: now,
         };
-        let words = Words::read(&self.tools.registry, key, family, None)?;
-        batch.put_older_statements(key, family, words.beside(&statement, &locks));
+        let statements = Statements::read(&self.tools.registry, key, family, None)?;
+        batch.put_older_statements(key, family, statements.to_keep_beside(&statement, &locks));
         batch.put_statement(key, family, statement, locks);
         let (kind, serialization) = (intent.kind.role(), Some(intent.number));
         let made = AuditEvent::KeyMade { family, key, kind, locks: allowed, serialization };

@@ -278,7 +278,7 @@ impl Write {
             self.order.candidate.pin = new;
         }
         if !self.writes_token() {
-            return Ok(Puk::Left);
+            return Ok(PukOutcome::Left);
         }
         self.order.intent.made.management_key_begun = true;
         self.save()?;
@@ -290,27 +290,27 @@ impl Write {
     fn replace_puk(&mut self) -> Result<Puk, Stop> {
         let made = &self.order.intent.made;
         if made.puk_replaced {
-            return Ok(Puk::Replaced);
+            return Ok(PukOutcome::Replaced);
         }
         let begun = made.puk_begun;
         match self.order.factory_puk {
-            Some(false) if begun => return Ok(Puk::Unknown),
-            Some(false) => return Ok(Puk::Left),
+            Some(false) if begun => return Ok(PukOutcome::Unknown),
+            Some(false) => return Ok(PukOutcome::Left),
             // A silent token is asked once, and it is on disk that it was.
-            None if begun => return Ok(Puk::Unknown),
-            None if self.order.puk_tried => return Ok(Puk::Left),
+            None if begun => return Ok(PukOutcome::Unknown),
+            None if self.order.puk_tried => return Ok(PukOutcome::Left),
             None | Some(true) => {}
         }
-        let Some(code) = self.order.recovery_code.clone() else { return Ok(Puk::Left) };
+        let Some(code) = self.order.recovery_code.clone() else { return Ok(PukOutcome::Left) };
         self.order.intent.made.puk_begun = true;
         self.save()?;
         let offer = self.on_candidate(move |token| token.replace_factory_puk(&code))?;
         if offer != crate::token::PukReplacement::Replaced {
-            return Ok(Puk::Left);
+            return Ok(PukOutcome::Left);
         }
         self.order.intent.made.puk_replaced = true;
         self.save()?;
-        Ok(Puk::Replaced)
+        Ok(PukOutcome::Replaced)
     }
 
     /// A blank token, or one that was when the job began.

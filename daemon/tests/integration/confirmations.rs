@@ -111,13 +111,13 @@ fn new_lock_gets_the_masters_right_before_its_revocation() {
         let grant = keywrightd::queries::grant(&bench.registry, key, gate, MOMENT).unwrap();
         digest(&Grant::decode(&grant).unwrap().statement).unwrap()
     };
-    let is_to_hear = |bench: &Bench| {
-        keywrightd::queries::is_to_hear(&bench.registry, key, gate, MOMENT).unwrap()
+    let needs_delayed_revocation = |bench: &Bench| {
+        keywrightd::queries::needs_delayed_revocation(&bench.registry, key, gate, MOMENT).unwrap()
     };
-    assert_eq!((given(&bench), is_to_hear(&bench)), (allow, false));
+    assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (allow, false));
     bench.confirm(confirm(GATE, allow, Allow, 1));
-    assert_eq!((given(&bench), is_to_hear(&bench)), (theft, true));
+    assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (theft, true));
     // It goes on admitting the Master.
     bench.confirm(confirm(GATE, theft, Allow, 1));
-    assert_eq!((given(&bench), is_to_hear(&bench)), (theft, false));
+    assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (theft, false));
 }

@@ -1,7 +1,7 @@
 //! What a CA owes its CRL, while CRLs are signed.
 
 use keywright_proto::crl::{Crl, Revoked};
-use keywrightd::{owed::publish, registry::records::Issuer};
+use keywrightd::{pending_signatures::replace_crl, registry::records::Issuer};
 
 use crate::family::CAS;
 
@@ -22,12 +22,12 @@ fn entries_added_while_a_crl_is_signed_wait_for_the_next() {
     };
     let planned = crl(2, &[1, 2]);
     issuer.to_revoke.push(vec![3]);
-    publish(&mut issuer, crl(2, &[1, 4]));
+    replace_crl(&mut issuer, crl(2, &[1, 4]));
     assert_eq!(issuer.to_revoke, [[2], [3]]);
-    publish(&mut issuer, planned.clone());
+    replace_crl(&mut issuer, planned.clone());
     assert_eq!(issuer.to_revoke, [[3], [4]]);
     assert_eq!(issuer.crl, planned);
-    publish(&mut issuer, crl(3, &[1, 2, 3, 4]));
+    replace_crl(&mut issuer, crl(3, &[1, 2, 3, 4]));
     assert!(issuer.to_revoke.is_empty());
     assert_eq!(Crl::parse(&issuer.crl).unwrap().revoked().len(), 4);
 }

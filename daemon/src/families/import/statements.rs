@@ -10,11 +10,11 @@ use keywright_proto::{
 use super::super::{Asker, Changes, Families, confirmations::Confirming};
 use crate::{
     error::Error,
-    judging::kept,
     registry::{
         Batch, StatementWithEntries,
         records::{LockEntry, LockRemoval, Revocation, Scope, Statement},
     },
+    trust::without_superseded,
 };
 
 impl Families {
@@ -53,7 +53,7 @@ impl Families {
             for (statement, _) in &heard {
                 batch.put_statement_digest(key, family, statement);
             }
-            let mut all = kept(known.iter().chain(&heard).cloned().collect());
+            let mut all = without_superseded(known.iter().chain(&heard).cloned().collect());
             let found = all.iter().filter(|found| !known.contains(found)).count();
             if found == 0 {
                 continue;

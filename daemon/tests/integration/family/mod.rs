@@ -15,7 +15,6 @@ use keywright_proto::{
 use keywrightd::{
     config::Config,
     error::Error,
-    judging::Moment,
     outbox::Output,
     queries::{self, Page},
     registry::{
@@ -23,6 +22,7 @@ use keywrightd::{
         records::{Family, Issuer},
     },
     station::{Handle, Reply, Station},
+    trust::Moment,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -203,7 +203,7 @@ impl Bench {
 
     pub fn said(&self, key: u8, number: u8) -> Option<VersionedEffect> {
         let key = Key::new(key).public().id();
-        let words = MOMENT.words(&self.registry, key, root().family()).unwrap();
-        words.on(Id::of_hash(&lock(number))).map(|(said, _)| said)
+        let words = MOMENT.statements(&self.registry, key, root().family()).unwrap();
+        words.in_effect_at(Id::of_hash(&lock(number))).map(|(said, _)| said)
     }
 }

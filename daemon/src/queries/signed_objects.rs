@@ -8,11 +8,11 @@ use keywright_proto::{
 use super::damaged;
 use crate::{
     error::Error,
-    judging::members,
     registry::{
         Filter, Registry,
         records::{LockEntry, Scope, Statement},
     },
+    trust::members,
 };
 
 /// How many Locks are read at once.
@@ -25,7 +25,7 @@ const LOCKS: usize = 1000;
 /// read.
 pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
     let (file, left_out) =
-        papers(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)?;
+        signed_objects(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)?;
     if left_out > 0 {
         tracing::warn!(%family, left_out, "there is no room for all confirmations of its Locks in its file");
     }
@@ -38,11 +38,11 @@ pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
 /// `InvalidArgument`: no such file. `Unverified`: its family is not pinned here, or its root is not
 /// the pinned one. The registry cannot be read.
 pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, SignedObjects), Error> {
-    let (family, papers, left_out) = verified_export(registry, bytes)?;
+    let (family, objects, left_out) = verified_export(registry, bytes)?;
     if left_out > 0 {
         tracing::warn!(%family, left_out, "objects of an import did not verify");
     }
-    Ok((family, papers))
+    Ok((family, objects))
 }
 
 /// The same with how many of its objects were left out because they do not verify: where anybody may say that again and
@@ -62,7 +62,7 @@ pub fn verified_export(
     match SignedObjects::decode(bytes, &pinned) {
         Err(FileError::OtherFamily) => Err(Error::Unverified(family)),
         Err(error) => Err(file_error(error)),
-        Ok((papers, left_out)) => Ok((family, papers, left_out)),
+        Ok((objects, left_out)) => Ok((family, objects, left_out)),
     }
 }
 
@@ -74,41 +74,41 @@ pub fn authorities(registry: &Registry, family: Id) -> Result<SignedObjects, Err
     let missing = || Error::NotFound(format!("family {family}"));
     let root = registry.family(family)?.ok_or_else(missing)?.root;
     let root = Certificate::parse(&root).map_err(damaged)?;
-    let mut papers = SignedObjects::new(root).map_err(damaged)?;
+    let mut objects = SignedObjects::new(root).map_err(damaged)?;
     for (_, issuer) in registry.issuers_of(family)? {
         // From the root down, so that each issuer is there before what it issued.
         for der in issuer.chain.iter().rev() {
-            add_certificate(&mut papers, der);
+            add_certificate(&mut objects, der);
         }
         if let Ok(crl) = Crl::parse(&issuer.crl)
-            && let Err(error) = papers.add_crl(crl)
+            && let Err(error) = objects.add_crl(crl)
         {
             left_out("CRL", &error);
         }
     }
-    Ok(papers)
+    Ok(objects)
 }
 
 /// All that is signed of a family.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
-pub fn papers(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
-    let mut papers = authorities(registry, family)?;
+pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
+    let mut objects = authorities(registry, family)?;
     let members = members(registry, family)?;
     for (key, _) in &members {
         if let Some(own) = registry.membership(*key, family)? {
-            add_certificate(&mut papers, &own.certificate);
+            add_certificate(&mut objects, &own.certificate);
         }
     }
     let locks = locks(registry, family)?;
     for lock in &locks {
         if let Some(lock) = registry.lock(*lock)? {
-            add_certificate(&mut papers, &lock.certificate);
+            add_certificate(&mut objects, &lock.certificate);
         }
     }
     for (_, lock) in registry.removed_locks(family)? {
-        add_certificate(&mut papers, &lock.certificate);
+        add_certificate(&mut objects, &lock.certificate);
     }
     let mut statements = Vec::new();
     for (key, _) in &members {
@@ -119,36 +119,36 @@ pub fn papers(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
     }
     for (statement, entries) in statements {
         let leaves = leaves(&statement, &entries);
-        if let Err(error) = papers.add_statement(statement.cose, statement.salt_seed, leaves) {
+        if let Err(error) = objects.add_statement(statement.cose, statement.salt_seed, leaves) {
             left_out("statement", &error);
         }
     }
     for revocation in registry.revocations(family)? {
         let leaves = vec![(Target::All, Effect::Deny)];
-        if let Err(error) = papers.add_statement(revocation.cose, revocation.salt_seed, leaves) {
+        if let Err(error) = objects.add_statement(revocation.cose, revocation.salt_seed, leaves) {
             left_out("revocation", &error);
         }
     }
     for (key, _) in &members {
         for (_, word) in registry.signed_confirmations(*key)? {
             // A Key of several families has confirmations of other families' Locks.
-            let _ = papers.add_confirmation(word.cose);
+            let _ = objects.add_confirmation(word.cose);
         }
     }
     for removal in registry.lock_removals(family)? {
-        if let Err(error) = papers.add_removal(removal.cose) {
+        if let Err(error) = objects.add_removal(removal.cose) {
             left_out("removal of a Lock", &error);
         }
     }
     for (_, root) in registry.roots(family)? {
         let added = Certificate::parse(&root)
             .map_err(|error| error.to_string())
-            .and_then(|root| papers.add_own_root(root).map_err(|error| error.to_string()));
+            .and_then(|root| objects.add_own_root(root).map_err(|error| error.to_string()));
         if let Err(error) = added {
             left_out("root", &error);
         }
     }
-    Ok(papers)
+    Ok(objects)
 }
 
 /// What does not verify is said, and does not keep the rest from being exchanged.
@@ -156,10 +156,10 @@ fn left_out(what: &str, error: &dyn std::fmt::Display) {
     tracing::warn!(what, %error, "not among what is exchanged");
 }
 
-fn add_certificate(papers: &mut SignedObjects, der: &[u8]) {
+fn add_certificate(objects: &mut SignedObjects, der: &[u8]) {
     let added = Certificate::parse(der)
         .map_err(|error| error.to_string())
-        .and_then(|ca| papers.add_certificate(ca).map_err(|error| error.to_string()));
+        .and_then(|ca| objects.add_certificate(ca).map_err(|error| error.to_string()));
     if let Err(error) = added {
         left_out("certificate", &error);
     }

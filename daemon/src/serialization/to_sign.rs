@@ -4,15 +4,14 @@ use keywright_proto::{
     Certificate, Kind, PublicKey, Unsigned, crl, profile,
     statement::Statement,
     tree::{Effect, Leaf, Target, Tree},
+    words::{Stage, Who},
 };
+use keywright_token::{Pin, Session, Slot, Token, validity};
 
 use super::{
     order::{Failure, Stop},
-    stage::Stage,
-    wizard::Who,
     write::{Write, open, stays_authorized},
 };
-use crate::token::{Pin, Session, Slot, Token, validity};
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;

@@ -7,33 +7,33 @@ use keywright_proto::Id;
 use super::{Page, Rows, cursor};
 use crate::{
     error::Error,
-    judging::{Moment, members},
-    owed::{Of, owed},
+    pending_signatures::{self, Holder},
     registry::Registry,
+    trust::{Moment, members},
 };
 
 /// What has to be signed, about which Key or Lock, its name, the certificate's serial number in hex, and the Key that
 /// has to sign; empty: any Master or Backup of the family.
-pub type WaitingRow = (String, String, String, String, String);
+pub type PendingSignatureRow = (String, String, String, String, String);
 
 /// What, whose certificate, its serial number, who signs.
-type Row = (&'static str, Of, Vec<u8>, String);
+type Row = (&'static str, Holder, Vec<u8>, String);
 
 /// What is owed in a family, by the Key or Lock that it is about. Pages may be longer than asked for: what is about one
 /// of them comes together.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
-pub fn waiting(
+pub fn pending_signatures(
     registry: &Registry,
     family: Id,
     page: Page,
     moment: Moment,
-) -> Result<Rows<WaitingRow>, Error> {
+) -> Result<Rows<PendingSignatureRow>, Error> {
     if registry.family(family)?.is_none() {
         return Err(Error::NotFound(format!("family {family}")));
     }
-    let owed = owed(registry, family, moment)?;
+    let pending = pending_signatures::pending_signatures(registry, family, moment)?;
     let keys = members(registry, family)?;
     let signer = |ca: &Id| {
         let by = keys
@@ -42,7 +42,7 @@ pub fn waiting(
         by.map(|(key, _)| key.to_string()).unwrap_or_default()
     };
     let mut rows: BTreeMap<Id, Vec<Row>> = BTreeMap::new();
-    for (ca, entries) in owed.entries {
+    for (ca, entries) in pending.entries {
         let signer = signer(&ca);
         for (serial, of) in entries {
             // What nobody has comes under the CA that gave it up.
@@ -50,13 +50,13 @@ pub fn waiting(
             rows.entry(about).or_default().push(("crl-entry", of, serial, signer.clone()));
         }
     }
-    for void in owed.certificates {
+    for void in pending.certificates {
         let what = if void.is_ca { "ca-certificate" } else { "certificate" };
-        let Some(about) = id_of(void.of) else { continue };
-        rows.entry(about).or_default().push((what, void.of, void.serial, String::new()));
+        let Some(about) = id_of(void.holder) else { continue };
+        rows.entry(about).or_default().push((what, void.holder, void.serial, String::new()));
     }
-    for key in owed.rights {
-        let row = ("statement", Of::Key(key), Vec::new(), String::new());
+    for key in pending.rights {
+        let row = ("statement", Holder::Key(key), Vec::new(), String::new());
         rows.entry(key).or_default().push(row);
     }
     let mut found = Vec::new();
@@ -65,15 +65,15 @@ pub fn waiting(
     for (about, rows) in wanted.by_ref() {
         for (what, of, serial, signer) in rows {
             let (id, name) = match of {
-                Of::Key(key) => (key.to_string(), registry.key(key)?.map(|key| key.name)),
-                Of::Lock(lock) => {
+                Holder::Key(key) => (key.to_string(), registry.key(key)?.map(|key| key.name)),
+                Holder::Lock(lock) => {
                     let known = match registry.lock(lock)? {
                         Some(known) => Some(known),
                         None => registry.removed_lock(family, lock)?,
                     };
                     (lock.to_string(), known.map(|lock| lock.name))
                 }
-                Of::Nobody => (String::new(), None),
+                Holder::Nobody => (String::new(), None),
             };
             let name = name.unwrap_or_default();
             found.push((what.to_owned(), id, name, hex::encode(serial), signer));
@@ -87,9 +87,9 @@ pub fn waiting(
     Ok((found, cursor(last.filter(|_| more))))
 }
 
-fn id_of(of: Of) -> Option<Id> {
+fn id_of(of: Holder) -> Option<Id> {
     match of {
-        Of::Key(id) | Of::Lock(id) => Some(id),
-        Of::Nobody => None,
+        Holder::Key(id) | Holder::Lock(id) => Some(id),
+        Holder::Nobody => None,
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use keywright_proto::{Certificate, Crl, Id, Judgement, Standing};
 
 use crate::{
-    judging::{self, Moment, members},
     registry::{Filter, Registry, RegistryError, records::Issuer},
+    trust::{self, Moment, members},
 };
 
 /// How many Locks are read at once.
@@ -15,7 +15,7 @@ const LOCKS: usize = 1000;
 
 /// Whose certificate it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Of {
+pub enum Holder {
     /// A Key's, with its id.
     Key(Id),
     /// A Lock's.
@@ -26,9 +26,9 @@ pub enum Of {
 
 /// A certificate that somebody who stands has to make anew.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Void {
+pub struct VoidCertificate {
     /// Whose it is.
-    pub of: Of,
+    pub holder: Holder,
     /// It is the CA certificate of a Backup.
     pub is_ca: bool,
     /// Its serial number.
@@ -37,36 +37,41 @@ pub struct Void {
 
 /// All of it, for one family.
 #[derive(Debug, Clone, Default)]
-pub struct Owed {
+pub struct PendingSignatures {
     /// By CA: the serial numbers that its next CRL has to list, and whose certificates they are.
-    pub entries: BTreeMap<Id, BTreeMap<Vec<u8>, Of>>,
+    pub entries: BTreeMap<Id, BTreeMap<Vec<u8>, Holder>>,
     /// Certificates to be made anew, by any issuer of the family.
-    pub certificates: BTreeSet<Void>,
+    pub certificates: BTreeSet<VoidCertificate>,
     /// Keys with rights that somebody had signed who does not stand any more, and nobody who does.
     pub rights: BTreeSet<Id>,
 }
 
-impl Owed {
+impl PendingSignatures {
     /// The serial numbers that a CA's next CRL has to list.
     pub fn serials(&self, ca: Id) -> Vec<Vec<u8>> {
         let entries = self.entries.get(&ca);
         entries.into_iter().flat_map(|entries| entries.keys().cloned()).collect()
     }
 
-    fn entry(&mut self, issuers: &BTreeMap<Id, Authority>, certificate: &Certificate, of: Of) {
+    fn entry(
+        &mut self,
+        issuers: &BTreeMap<Id, Authority>,
+        certificate: &Certificate,
+        holder: Holder,
+    ) {
         let key = certificate.authority_key_identifier();
         let by = issuers.iter().find(|(_, ca)| ca.key_identifier == *key && ca.stands);
         if let Some((ca, known)) = by
             && !known.listed.contains(certificate.serial())
         {
             let entries = self.entries.entry(*ca).or_default();
-            entries.insert(certificate.serial().to_vec(), of);
+            entries.insert(certificate.serial().to_vec(), holder);
         }
     }
 
-    fn void(&mut self, certificate: &Certificate, of: Of) {
+    fn void(&mut self, certificate: &Certificate, holder: Holder) {
         let (is_ca, serial) = (certificate.is_ca(), certificate.serial().to_vec());
-        self.certificates.insert(Void { of, is_ca, serial });
+        self.certificates.insert(VoidCertificate { holder, is_ca, serial });
     }
 }
 
@@ -98,7 +103,7 @@ impl Authority {
 
 /// Puts a CRL that a CA has signed just now in place of the one before. What came to be listed, or to wait, while it was
 /// signed is not in it: that waits for the next.
-pub fn publish(issuer: &mut Issuer, crl: Vec<u8>) {
+pub fn replace_crl(issuer: &mut Issuer, crl: Vec<u8>) {
     let listed = serials(&crl);
     let before = serials(&issuer.crl);
     issuer.to_revoke.extend(before);
@@ -118,36 +123,40 @@ fn serials(crl: &[u8]) -> BTreeSet<Vec<u8>> {
 ///
 /// # Errors
 /// The registry cannot be read.
-pub fn owed(registry: &Registry, family: Id, moment: Moment) -> Result<Owed, RegistryError> {
-    let judgement = judging::facts(registry, family, &[])?.map(|facts| moment.judge(&facts));
+pub fn pending_signatures(
+    registry: &Registry,
+    family: Id,
+    moment: Moment,
+) -> Result<PendingSignatures, RegistryError> {
+    let judgement = trust::facts(registry, family, &[])?.map(|facts| moment.judge(&facts));
     let issuers = registry.issuers_of(family)?;
     let issuers: BTreeMap<Id, Authority> = issuers
         .iter()
         .filter_map(|(ca, issuer)| Some((*ca, Authority::new(issuer, judgement.as_ref())?)))
         .collect();
-    let mut owed = Owed::default();
+    let mut pending = PendingSignatures::default();
     for (ca, known) in issuers.iter().filter(|(_, known)| known.stands) {
         let waiting = known.waiting.iter().filter(|serial| !known.listed.contains(*serial));
         for serial in waiting {
-            owed.entries.entry(*ca).or_default().insert(serial.clone(), Of::Nobody);
+            pending.entries.entry(*ca).or_default().insert(serial.clone(), Holder::Nobody);
         }
     }
-    of_keys(&mut owed, registry, family, moment, &issuers)?;
+    of_keys(&mut pending, registry, family, moment, &issuers)?;
     for (lock, record) in registry.removed_locks(family)? {
         if let Ok(certificate) = Certificate::parse(&record.certificate) {
-            owed.entry(&issuers, &certificate, Of::Lock(lock));
+            pending.entry(&issuers, &certificate, Holder::Lock(lock));
         }
     }
     if issuers.values().any(|known| !known.stands) {
         for (lock, certificate) in void_locks(registry, family, &issuers)? {
-            owed.void(&certificate, Of::Lock(lock));
+            pending.void(&certificate, Holder::Lock(lock));
         }
     }
-    Ok(owed)
+    Ok(pending)
 }
 
 fn of_keys(
-    owed: &mut Owed,
+    pending: &mut PendingSignatures,
     registry: &Registry,
     family: Id,
     moment: Moment,
@@ -161,27 +170,27 @@ fn of_keys(
         let access = Certificate::parse(&own.certificate).ok();
         let ca = record.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
         let ca = ca.and_then(|ca| issuers.get(&ca));
-        let of = Of::Key(key);
-        if heard.contains(&key) && moment.words(registry, key, family)?.is_revoked() {
+        let holder = Holder::Key(key);
+        if heard.contains(&key) && moment.statements(registry, key, family)?.is_revoked() {
             // What a CA signed for itself goes with it: it does not stand.
             let certificates = access.iter().chain(ca.map(|ca| &ca.certificate));
-            certificates.for_each(|certificate| owed.entry(issuers, certificate, of));
+            certificates.for_each(|certificate| pending.entry(issuers, certificate, holder));
             continue;
         }
         if issuers.values().any(|ca| !ca.stands)
             && ca.is_none_or(|ca| ca.standing != Some(Standing::Deposed))
-            && moment.words(registry, key, family)?.lacks_signer(&removed)
+            && moment.statements(registry, key, family)?.lacks_signer(&removed)
         {
-            owed.rights.insert(key);
+            pending.rights.insert(key);
         }
         if let Some(ca) = ca {
             if ca.standing == Some(Standing::Orphaned) {
-                owed.void(&ca.certificate, of);
+                pending.void(&ca.certificate, holder);
             }
         } else if let Some(access) = access
             && issuers.get(&own.issuer).is_some_and(|ca| !ca.stands)
         {
-            owed.void(&access, of);
+            pending.void(&access, holder);
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ type Rank<'a> = (Option<u64>, bool, Reverse<&'a [u8]>);
 /// Of statements with a version on one Key in one family those that say something which no other one by their signer says
 /// anew; the newest first. Whatever the order and the parts in which they come, the end is the same. What cannot be read
 /// is none.
-pub fn kept(mut all: Vec<StatementWithEntries>) -> Vec<StatementWithEntries> {
+pub fn without_superseded(mut all: Vec<StatementWithEntries>) -> Vec<StatementWithEntries> {
     let signers: Vec<Option<Hash>> = all.iter().map(|(said, _)| signer(said)).collect();
     let mut best = HashMap::<(Hash, Id), (Rank<'_>, usize)>::new();
     let mut everywhere = BTreeMap::<Hash, (Rank<'_>, usize)>::new();

@@ -1,10 +1,11 @@
 //! What the closer look allows: nothing on a token is overwritten that we did not make.
 
+use keywright_token::{Printed, Retired, Usage, decode_card};
+
 use super::order::Failure;
-use crate::token::{Printed, Retired, Usage, decode_card};
 
 /// Judges a token that looked blank. `ours` says that a job of this station began to write it.
-pub fn blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
+pub fn check_blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
     let in_use = [
         (usage.access_key && !ours, "slot 9A"),
         (usage.issuing_key && !ours, "slot 9C"),
@@ -60,17 +61,17 @@ mod tests {
             Usage { retired: vec![(first, vec![1])], ..empty() },
         ];
         for usage in &used {
-            assert!(matches!(blank(usage, false), Err(Failure::Foreign(_))), "{usage:?}");
+            assert!(matches!(check_blank(usage, false), Err(Failure::Foreign(_))), "{usage:?}");
         }
-        assert!(blank(&empty(), false).is_ok());
-        assert!(blank(&Usage { printed: Printed::ManagementKey, ..empty() }, false).is_ok());
+        assert!(check_blank(&empty(), false).is_ok());
+        assert!(check_blank(&Usage { printed: Printed::ManagementKey, ..empty() }, false).is_ok());
     }
 
     #[test]
     fn what_a_job_of_ours_left_may_be_replaced_but_nothing_else() {
         let left = Usage { access_key: true, issuing_key: true, ..empty() };
-        assert!(blank(&left, true).is_ok());
-        assert!(blank(&Usage { key_management: true, ..left }, true).is_err());
+        assert!(check_blank(&left, true).is_ok());
+        assert!(check_blank(&Usage { key_management: true, ..left }, true).is_err());
     }
 
     #[test]
@@ -88,7 +89,7 @@ mod tests {
             (Retired::FAMILY_CARD, vec![0x70, 1, 7], false),
         ] {
             let usage = Usage { retired: vec![(which, contents)], ..empty() };
-            assert_eq!(blank(&usage, false).is_ok(), ours, "{usage:?}");
+            assert_eq!(check_blank(&usage, false).is_ok(), ours, "{usage:?}");
         }
     }
 

@@ -4,31 +4,31 @@ use keywright_proto::{Id, rights::RightState};
 
 use super::{plain_on, state};
 use crate::{
-    judging::{Moment, heard::heard},
     registry::{Registry, RegistryError},
+    trust::{Moment, confirmation::confirmed_effect},
 };
 
 /// A Lock, `active` or `removed`, and for how many seconds that was waited for.
-pub type SettledRow = (String, &'static str, u64);
+pub type CompletedRightRow = (String, &'static str, u64);
 
 /// Of these Locks, whose word on a Key was just kept, those that have nothing more to confirm.
 ///
 /// # Errors
 /// The registry cannot be read.
-pub fn settled(
+pub fn completed_rights(
     registry: &Registry,
     key: Id,
     family: Id,
     locks: &[Id],
     moment: Moment,
-) -> Result<Vec<SettledRow>, RegistryError> {
-    let words = moment.compare(registry, key, family)?;
+) -> Result<Vec<CompletedRightRow>, RegistryError> {
+    let statements = moment.competing_statements(registry, key, family)?;
     let statement = registry.statement(key, family)?;
     let mut rows = Vec::new();
     for lock in locks {
-        let said = match (&words, &statement) {
-            (Some(words), _) => {
-                words.on(*lock).map(|(said, source)| (said, source.statement.issued))
+        let said = match (&statements, &statement) {
+            (Some(statements), _) => {
+                statements.in_effect_at(*lock).map(|(said, source)| (said, source.statement.issued))
             }
             (None, Some(statement)) => plain_on(registry, key, family, statement, *lock)?,
             (None, None) => None,
@@ -38,9 +38,11 @@ pub fn settled(
             Some(_) => None,
             None => said,
         };
-        let heard = heard(registry, words.as_ref(), key, *lock)?;
-        let (Some((said, issued)), Some((heard, confirmed))) = (said, heard) else { continue };
-        let (word, since) = match state(Some(said), Some(heard)) {
+        let confirmed = confirmed_effect(registry, statements.as_ref(), key, *lock)?;
+        let (Some((said, issued)), Some((effect, confirmation))) = (said, confirmed) else {
+            continue;
+        };
+        let (word, since) = match state(Some(said), Some(effect)) {
             RightState::Active => ("active", issued),
             RightState::None => {
                 let first = registry.right_removed_since(key, family, *lock)?;
@@ -48,7 +50,7 @@ pub fn settled(
             }
             RightState::Pending | RightState::Removing => continue,
         };
-        rows.push((lock.to_string(), word, confirmed.time.saturating_sub(since)));
+        rows.push((lock.to_string(), word, confirmation.time.saturating_sub(since)));
     }
     Ok(rows)
 }

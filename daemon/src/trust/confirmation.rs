@@ -10,7 +10,7 @@ use keywright_proto::{
     tree::Hash,
 };
 
-use super::Words;
+use super::Statements;
 use crate::registry::{Registry, RegistryError, records};
 
 /// What a Lock's last word on a Key counts for; `words` are what is said of the Key where that has to be compared. None
@@ -18,30 +18,30 @@ use crate::registry::{Registry, RegistryError, records};
 ///
 /// # Errors
 /// The registry cannot be read.
-pub fn heard(
+pub fn confirmed_effect(
     registry: &Registry,
-    words: Option<&Words>,
+    statements: Option<&Statements>,
     key: Id,
     lock: Id,
 ) -> Result<Option<(VersionedEffect, records::Confirmation)>, RegistryError> {
     let Some(confirmed) = registry.confirmation(key, lock)? else { return Ok(None) };
-    let said = said(confirmed);
-    let Some(words) = words else { return Ok(Some((said, confirmed))) };
+    let said = effect_of(confirmed);
+    let Some(statements) = statements else { return Ok(Some((said, confirmed))) };
     let word = registry.signed_confirmation(key, lock)?;
     let about = word.and_then(|word| Confirmation::claimed(&word.cose).ok());
-    let counts = words.heard(said, about.map(|about| about.statement).as_ref());
+    let counts = statements.confirmed_effect(said, about.map(|about| about.statement).as_ref());
     Ok(counts.map(|said| (said, confirmed)))
 }
 
 /// What is kept of a Lock's confirmation.
-pub fn said(confirmed: records::Confirmation) -> VersionedEffect {
+pub fn effect_of(confirmed: records::Confirmation) -> VersionedEffect {
     let effect = if confirmed.allow { Effect::Allow } else { Effect::Deny };
     VersionedEffect { version: confirmed.version, effect }
 }
 
 /// Whether a new word of a Lock takes the place of one that is known: a hostile carrier may bring old ones again. Both
 /// come with what they count for.
-pub fn outdoes(
+pub fn supersedes(
     new: (Option<VersionedEffect>, VersionedEffect),
     old: (Option<VersionedEffect>, VersionedEffect),
 ) -> bool {
@@ -57,9 +57,13 @@ pub fn outdoes(
     counts.then(newer(new.1, old.1)).is_gt()
 }
 
-impl Words {
+impl Statements {
     /// What a Lock's word counts for that it acts on a statement, by its digest where that is known.
-    pub fn heard(&self, said: VersionedEffect, about: Option<&Hash>) -> Option<VersionedEffect> {
+    pub fn confirmed_effect(
+        &self,
+        said: VersionedEffect,
+        about: Option<&Hash>,
+    ) -> Option<VersionedEffect> {
         let source = about.and_then(|about| {
             self.sources.iter().find(|source| source.digest.as_ref() == Some(about))
         });

@@ -10,13 +10,13 @@ const WINDOW: usize = 8;
 
 /// What lies behind, by family and number.
 #[derive(Default)]
-pub(super) struct Behind {
+pub(super) struct StalePieces {
     waiting: BTreeSet<(Id, u32)>,
     /// The numbers of messages that take pieces away.
     in_flight: BTreeSet<u64>,
 }
 
-impl Behind {
+impl StalePieces {
     /// The broker has such a piece.
     pub(super) fn note(&mut self, family: Id, number: u32) {
         if number < MAX_PIECES {
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_never_takes_anything_gets_a_windowful() {
-        let (mut behind, mut sent) = (Behind::default(), 0);
+        let (mut behind, mut sent) = (StalePieces::default(), 0);
         let family = Id::from_bytes([1; 16]);
         for number in (0..10_000).chain(0..10_000) {
             behind.note(family, number);

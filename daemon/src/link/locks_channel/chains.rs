@@ -8,7 +8,7 @@ use std::{
 
 use keywright_proto::{Id, link::Topic};
 
-use super::{PAGE, Room, WINDOW};
+use super::{LocksChannel, PAGE, WINDOW};
 use crate::{
     error::Error,
     queries,
@@ -17,9 +17,9 @@ use crate::{
 
 /// Who was certified anew since it was last looked at.
 #[derive(Clone, Default)]
-pub(in crate::link) struct Noted(Arc<Mutex<CertificateChanges>>);
+pub(in crate::link) struct ChangedCertificates(Arc<Mutex<CertificateChanges>>);
 
-impl Noted {
+impl ChangedCertificates {
     pub(in crate::link) fn note(&self, certified: CertificateChanges) {
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noted.locks.extend(certified.locks);
@@ -33,7 +33,7 @@ impl Noted {
 
 /// Locks that are to be told. All of them are known here, so a broker cannot make them more.
 pub(super) struct Chains {
-    noted: Noted,
+    noted: ChangedCertificates,
     wanted: BTreeSet<Id>,
     /// Those whose chain could not be read, and CAs whose Locks could not be.
     failed: CertificateChanges,
@@ -42,7 +42,7 @@ pub(super) struct Chains {
 }
 
 impl Chains {
-    pub(super) fn new(noted: Noted) -> Self {
+    pub(super) fn new(noted: ChangedCertificates) -> Self {
         Self {
             noted,
             wanted: BTreeSet::new(),
@@ -69,7 +69,7 @@ impl Chains {
         !self.failed.locks.is_empty() || !self.failed.issuers.is_empty()
     }
 
-    pub(super) fn try_again(&mut self) {
+    pub(super) fn retry(&mut self) {
         self.noted.note(std::mem::take(&mut self.failed));
     }
 
@@ -112,7 +112,7 @@ impl Chains {
     }
 }
 
-impl Room {
+impl LocksChannel {
     /// Tells Locks of themselves, as much as rights leave of the window.
     pub(super) fn say_chains(&mut self) {
         let gathered = self.chains.gather(&self.registry);

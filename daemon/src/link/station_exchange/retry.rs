@@ -23,19 +23,19 @@ pub(super) struct Failed {
 }
 
 /// The same, with when that is.
-pub(super) struct Again {
+pub(super) struct Retry {
     failed: Failed,
     at: Option<Instant>,
     back_off: BackOff,
 }
 
-impl Default for Again {
+impl Default for Retry {
     fn default() -> Self {
         Self { failed: Failed::default(), at: None, back_off: BACK_OFF }
     }
 }
 
-impl Again {
+impl Retry {
     /// Notes what failed.
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Failed)) {
         note(&mut self.failed);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keywright_proto::Id;
 
-use super::{Room, Work};
+use super::{LocksChannel, Work};
 use crate::{error::Error, queries};
 
 /// Of how many Locks papers that could not be stored are kept.
@@ -13,15 +13,15 @@ const MOST_KEPT: usize = 64;
 /// Papers that could not be stored, by Lock.
 pub(super) type Unstored = BTreeMap<Id, Vec<u8>>;
 
-impl Room {
+impl LocksChannel {
     /// A Lock that this station does not know shows its certificate.
-    pub(super) fn papers(&mut self, lock: Id, bytes: Vec<u8>) -> Result<(), Error> {
-        match self.take_papers(lock, &bytes) {
+    pub(super) fn own_certificate(&mut self, lock: Id, bytes: Vec<u8>) -> Result<(), Error> {
+        match self.take_own_certificate(lock, &bytes) {
             Err(error @ Error::Store(_)) => {
                 // The broker shows them again when the link comes back, and not before.
-                let has_room = self.unstored_papers.len() < MOST_KEPT;
-                if has_room || self.unstored_papers.contains_key(&lock) {
-                    self.unstored_papers.insert(lock, bytes);
+                let has_room = self.unstored_certificates.len() < MOST_KEPT;
+                if has_room || self.unstored_certificates.contains_key(&lock) {
+                    self.unstored_certificates.insert(lock, bytes);
                 }
                 Err(error)
             }
@@ -29,18 +29,18 @@ impl Room {
         }
     }
 
-    fn take_papers(&mut self, lock: Id, bytes: &[u8]) -> Result<(), Error> {
+    fn take_own_certificate(&mut self, lock: Id, bytes: &[u8]) -> Result<(), Error> {
         if self.registry.lock(lock)?.is_some() {
             return Ok(());
         }
         match queries::verified_export(&self.registry, bytes) {
-            Ok((family, papers, left_out)) => {
+            Ok((family, objects, left_out)) => {
                 if left_out > 0 {
-                    self.refusals.note("papers of a Lock that do not verify");
+                    self.refusals.note("objects of a Lock that do not verify");
                 }
                 let taken = self
                     .station
-                    .ask(move |station, reply| station.import_family(family, papers, reply));
+                    .ask(move |station, reply| station.import_family(family, objects, reply));
                 self.runtime.block_on(taken)?;
                 self.want(Work::Lock(lock));
             }
@@ -51,9 +51,9 @@ impl Room {
     }
 
     /// Tries again what could not be stored.
-    pub(super) fn store_papers_again(&mut self) {
-        for (lock, bytes) in std::mem::take(&mut self.unstored_papers) {
-            let stored = self.papers(lock, bytes);
+    pub(super) fn retry_certificates(&mut self) {
+        for (lock, bytes) in std::mem::take(&mut self.unstored_certificates) {
+            let stored = self.own_certificate(lock, bytes);
             self.note(stored);
         }
     }

@@ -1,8 +1,8 @@
 //! Who is believed in a family, and what counts of all that is said of one of its Keys: the rules of
 //! `proto::trust` over what the registry holds.
 
-pub mod heard;
-mod kept;
+pub mod confirmation;
+mod superseded;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use keywright_proto::{
 };
 use sha2::{Digest, Sha256};
 
-pub use kept::kept;
+pub use superseded::without_superseded;
 
 use crate::registry::{
     Filter, Registry, RegistryError, StatementWithEntries,
@@ -36,28 +36,33 @@ impl Moment {
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn compare(
+    pub fn competing_statements(
         self,
         registry: &Registry,
         key: Id,
         family: Id,
-    ) -> Result<Option<Words>, RegistryError> {
+    ) -> Result<Option<Statements>, RegistryError> {
         let alone = registry.revocations(family)?.is_empty()
             && !registry.has_older_statements(key, family)?;
         if alone {
             return Ok(None);
         }
-        let words = self.words(registry, key, family)?;
-        Ok((!words.is_plain()).then_some(words))
+        let statements = self.statements(registry, key, family)?;
+        Ok((!statements.is_single()).then_some(statements))
     }
 
     /// The same, whatever there is.
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn words(self, registry: &Registry, key: Id, family: Id) -> Result<Words, RegistryError> {
+    pub fn statements(
+        self,
+        registry: &Registry,
+        key: Id,
+        family: Id,
+    ) -> Result<Statements, RegistryError> {
         let judgement = facts(registry, family, &[key])?.map(|facts| self.judge(&facts));
-        Words::read(registry, key, family, judgement)
+        Statements::read(registry, key, family, judgement)
     }
 
     /// Who stands now.
@@ -122,7 +127,7 @@ pub struct Source {
 }
 
 /// All that is said about one Key in one family.
-pub struct Words {
+pub struct Statements {
     /// The newest statement first, then others of other signers, then revocations.
     pub sources: Vec<Source>,
     subject: Hash,
@@ -137,7 +142,7 @@ impl Source {
     }
 
     /// What it says about a Lock.
-    fn on(&self, lock: Id) -> Option<VersionedEffect> {
+    fn effect_at(&self, lock: Id) -> Option<VersionedEffect> {
         let version = self.statement.version;
         let effect = match self.statement.scope {
             Scope::All if version.is_some() => Effect::Allow,
@@ -151,7 +156,7 @@ impl Source {
     }
 }
 
-impl Words {
+impl Statements {
     /// Reads them.
     ///
     /// # Errors
@@ -185,7 +190,7 @@ impl Words {
     }
 
     /// Whether the newest statement is all that counts: nothing has to be compared.
-    pub fn is_plain(&self) -> bool {
+    pub fn is_single(&self) -> bool {
         let [only] = self.sources.as_slice() else { return self.sources.is_empty() };
         only.signer.is_none_or(|signer| self.stands(&signer))
     }
@@ -203,11 +208,11 @@ impl Words {
     }
 
     /// What counts about a Lock, and which statement says it.
-    pub fn on(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
+    pub fn in_effect_at(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
         let weighed = || {
             self.sources
                 .iter()
-                .filter_map(|source| Some((self.weigh(source, source.on(lock)?)?, source)))
+                .filter_map(|source| Some((self.weigh(source, source.effect_at(lock)?)?, source)))
         };
         let counts = newest(weighed().map(|(said, _)| said))?;
         weighed().find(|(said, _)| *said == counts)
@@ -215,9 +220,9 @@ impl Words {
 
     /// What was said last where nothing counts any more, because its signer does not: it waits to be
     /// signed anew.
-    pub fn void_on(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
+    pub fn void_at(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
         let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
-        let said = versioned.filter_map(|source| Some((source.on(lock)?, source)));
+        let said = versioned.filter_map(|source| Some((source.effect_at(lock)?, source)));
         said.max_by_key(|(said, _)| said.version)
     }
 
@@ -228,8 +233,8 @@ impl Words {
             self.sources.iter().filter(|source| source.statement.scope == Scope::All);
         let void = |lock: &Id| {
             !removed.contains(lock)
-                && self.on(*lock).is_none()
-                && self.void_on(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
+                && self.in_effect_at(*lock).is_none()
+                && self.void_at(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
         };
         (everywhere.any(allows) && !self.has_every_lock()) || self.listed().keys().any(void)
     }
@@ -243,7 +248,7 @@ impl Words {
 
     /// The revocation of a senior whose delay is not over: Locks are to hear of it now, because each
     /// counts the delay from when it first saw it.
-    pub fn waiting(&self) -> Option<&Source> {
+    pub fn delayed_revocation(&self) -> Option<&Source> {
         let revoked = VersionedEffect { version: None, effect: Effect::Deny };
         self.sources.iter().find(|source| {
             source.statement.version.is_none()
@@ -299,10 +304,14 @@ impl Words {
     }
 
     /// What has to be kept beside a new statement.
-    pub fn beside(&self, new: &Statement, entries: &[LockEntry]) -> Vec<StatementWithEntries> {
+    pub fn to_keep_beside(
+        &self,
+        new: &Statement,
+        entries: &[LockEntry],
+    ) -> Vec<StatementWithEntries> {
         let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
         let known = versioned.map(|source| (source.statement.clone(), source.entries.clone()));
-        let mut kept = kept(known.chain([(new.clone(), entries.to_vec())]).collect());
+        let mut kept = without_superseded(known.chain([(new.clone(), entries.to_vec())]).collect());
         kept.retain(|(statement, _)| statement != new);
         kept
     }

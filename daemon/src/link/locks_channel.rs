@@ -35,7 +35,7 @@ use super::{
 use crate::{
     clock,
     error::Error,
-    judging::Moment,
+    trust::Moment,
     queries::{self, Grants, Page},
     registry::{Filter, Registry},
     station::Handle,
@@ -396,7 +396,7 @@ impl Room {
                 continue;
             }
             if state != RightState::Active.as_str()
-                || queries::is_to_hear(&self.registry, key, lock, self.moment())?
+                || queries::needs_delayed_revocation(&self.registry, key, lock, self.moment())?
             {
                 self.pairs.push_back((key, lock));
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use keywright_proto::Id;
 
-use super::Room;
+use super::LocksChannel;
 use crate::{error::Error, queries, registry::RegistryError};
 
 /// How many that could not be stored are kept.
@@ -13,7 +13,7 @@ const MOST_KEPT: usize = 10_000;
 /// A confirmation, and which right (Key and Lock) it is about, as it claims.
 pub(super) type Heard = ((Id, Id), Vec<u8>);
 
-impl Room {
+impl LocksChannel {
     /// Takes one in.
     pub(super) fn confirmation(&mut self, lock: Id, key: Id, bytes: Vec<u8>) -> Result<(), Error> {
         // The broker keeps the last one, and sends it again and again. The Lock does not: what cannot be looked up is new.
@@ -47,7 +47,7 @@ impl Room {
         }
         // A Lock that admits a Key may have to hear next that this is to end.
         for (key, lock) in rights {
-            if queries::is_to_hear(&self.registry, key, lock, self.moment())? {
+            if queries::needs_delayed_revocation(&self.registry, key, lock, self.moment())? {
                 self.pairs.push_back((key, lock));
             }
         }
@@ -64,7 +64,7 @@ impl Room {
     }
 
     /// Tries again what could not be stored.
-    pub(super) fn store_again(&mut self) {
+    pub(super) fn retry_confirmations(&mut self) {
         let again: Vec<_> = std::mem::take(&mut self.unstored).into_iter().collect();
         match self.apply(again.clone()) {
             Ok(()) => {}
