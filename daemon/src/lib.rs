@@ -25,5 +25,4 @@ pub mod trust;
 pub mod view;
 
 use keywright_base::clock;
-use keywright_rules::decision;
 use keywright_token as token;

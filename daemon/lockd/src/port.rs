@@ -168,7 +168,7 @@ fn wait_for_token(port: &Port) -> Result<(Device, Source), PortError> {
 }
 
 /// Returns the one token that is plugged in, or waits for the first one.
-fn only_token(events: &Receiver<Event>) -> Result<Device, PortError> {
+fn only_token(events: &Receiver<PlugEvent>) -> Result<Device, PortError> {
     let mut there = Vec::new();
     let mut settled = false;
     loop {

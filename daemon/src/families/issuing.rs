@@ -8,12 +8,12 @@ use keywright_rules::presence::Claims;
 use super::{Asker, AuditEvent, FIRST_CONTAINER, Families, Label};
 use crate::{
     error::Error,
-    trust,
     registry::{
         Batch, RegistryError,
         records::{self, Membership},
     },
     serialization::new_issuer,
+    trust,
 };
 
 /// A Key that is plugged in and is to sign, as far as its family has to know it.

@@ -61,13 +61,13 @@ use crate::{
     audit::AuditEvent,
     config::Config,
     error::Error,
-    trust::Moment,
     queries::CompletedRightRow,
     registry::{
         Registry, RegistryError,
         records::{self, Membership},
     },
     serialization::{random_serial, validity},
+    trust::Moment,
 };
 
 /// The last part of a Key's object path.

@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     families::{Asker, Families, checked},
     keys::Keys,
-    serialization::wizard::{WizardEvent, Refusal, Step},
+    serialization::wizard::{Refusal, Step, WizardEvent},
 };
 
 impl Jobs {

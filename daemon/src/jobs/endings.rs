@@ -18,7 +18,7 @@ use crate::{
     serialization::{
         card::CardOutcome,
         order::{FinishedWrite, PukOutcome, Report, Stop, Stopped},
-        wizard::{WizardEvent, Step, Who},
+        wizard::{Step, Who, WizardEvent},
     },
     view::{Detail, Label, Outcome},
 };

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     families::{Asker, Families},
     keys::{Key, Keys},
-    serialization::wizard::{WizardEvent, Step, Wizard},
+    serialization::wizard::{Step, Wizard, WizardEvent},
     view::{DecisionView, Label, Outcome},
 };
 

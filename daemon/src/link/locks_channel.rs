@@ -7,7 +7,7 @@
 
 mod chains;
 mod confirmations;
-mod papers;
+mod own_certificates;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,26 +19,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_base::clock;
+use keywright_link::{Connection, LinkEvent};
 use keywright_proto::{
     Id,
     link::{ONLINE, Topic},
     rights::RightState,
 };
 
-pub(super) use chains::Noted;
+pub(super) use chains::ChangedCertificates;
 
-use self::{chains::Chains, confirmations::Heard, papers::Unstored};
-use super::{
-    connection::{self, Connection},
-    refusals::Refusals,
-};
+use self::{chains::Chains, confirmations::Heard, own_certificates::Unstored};
+use super::refusals::Refusals;
 use crate::{
-    clock,
     error::Error,
-    trust::Moment,
     queries::{self, Grants, Page},
     registry::{Filter, Registry},
     station::Handle,
+    trust::Moment,
 };
 
 /// How many events wait at most; then the broker has to.
@@ -50,8 +48,8 @@ const PAGE: u32 = 100;
 /// After how long what could not be said or stored is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 /// What the room is told.
-pub(super) enum Event {
-    Link(connection::LinkEvent),
+pub(super) enum LocksEvent {
+    Link(LinkEvent),
     /// Statements are new; which, is noted.
     Changed,
 }
@@ -72,7 +70,7 @@ struct Walk {
 }
 
 /// What talks with the Locks.
-pub(super) struct Room {
+pub(super) struct LocksChannel {
     registry: Registry,
     station: Handle,
     delay: u64,
@@ -89,7 +87,7 @@ pub(super) struct Room {
     confirmations: Vec<Heard>,
     /// What could not be stored: the newest of each right.
     unstored: BTreeMap<(Id, Id), Vec<u8>>,
-    unstored_papers: Unstored,
+    unstored_certificates: Unstored,
     /// Whether a Lock is there. All of them are known here, so a broker cannot make them more.
     unstored_presence: BTreeMap<Id, bool>,
     /// When what did not work is tried again.
@@ -107,7 +105,7 @@ pub(super) struct Room {
     refusals: Refusals,
 }
 
-impl Room {
+impl LocksChannel {
     /// `changed` are the Keys of which something new is said, `certified` those that were certified anew.
     pub(super) fn new(
         registry: Registry,
@@ -115,7 +113,7 @@ impl Room {
         delay: u64,
         connection: Arc<Connection>,
         changed: Arc<Mutex<BTreeSet<Id>>>,
-        certified: Noted,
+        certified: ChangedCertificates,
         refusals: Refusals,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -132,7 +130,7 @@ impl Room {
             in_flight: BTreeSet::new(),
             confirmations: Vec::new(),
             unstored: BTreeMap::new(),
-            unstored_papers: Unstored::new(),
+            unstored_certificates: Unstored::new(),
             unstored_presence: BTreeMap::new(),
             retry_at: None,
             failed: BTreeSet::new(),
@@ -145,10 +143,10 @@ impl Room {
         })
     }
 
-    pub(super) fn run(mut self, events: &Receiver<Event>) {
+    pub(super) fn run(mut self, events: &Receiver<LocksEvent>) {
         while let Ok(event) = self.next(events) {
             for event in event.into_iter().chain(events.try_iter().take(QUEUE)) {
-                if let Event::Link(event) = event {
+                if let LocksEvent::Link(event) = event {
                     let heard = self.hear(event);
                     self.note(heard);
                 }
@@ -164,7 +162,7 @@ impl Room {
     }
 
     /// The next event; none where it is time to try again what did not work.
-    fn next(&mut self, events: &Receiver<Event>) -> Result<Option<Event>, RecvError> {
+    fn next(&mut self, events: &Receiver<LocksEvent>) -> Result<Option<LocksEvent>, RecvError> {
         if !self.is_behind() {
             self.retry_at = None;
             return events.recv().map(Some);
@@ -176,7 +174,7 @@ impl Room {
             Err(RecvTimeoutError::Timeout) => None,
         };
         if Instant::now() >= at {
-            self.try_again();
+            self.retry();
         }
         Ok(event)
     }
@@ -184,23 +182,23 @@ impl Room {
     /// Whether something did not work, and nobody will tell when it would.
     fn is_behind(&self) -> bool {
         let unsaid = !self.failed.is_empty() || !self.failed_work.is_empty() || self.all_wanted;
-        let unstored = !self.unstored.is_empty() || !self.unstored_papers.is_empty();
+        let unstored = !self.unstored.is_empty() || !self.unstored_certificates.is_empty();
         unsaid || unstored || !self.unstored_presence.is_empty() || self.chains.is_behind()
     }
 
-    fn try_again(&mut self) {
+    fn retry(&mut self) {
         self.retry_at = None;
         if self.all_wanted {
             let wanted = self.want_all();
             self.note(wanted);
         }
-        self.chains.try_again();
+        self.chains.retry();
         self.pairs.extend(std::mem::take(&mut self.failed));
         for walk in std::mem::take(&mut self.failed_work) {
             self.want(walk.work);
         }
-        self.store_again();
-        self.store_papers_again();
+        self.retry_confirmations();
+        self.retry_certificates();
         for (lock, online) in std::mem::take(&mut self.unstored_presence) {
             let stored = self.store_presence(lock, online);
             self.note(stored);
@@ -228,25 +226,25 @@ impl Room {
         }
     }
 
-    fn hear(&mut self, event: connection::LinkEvent) -> Result<(), Error> {
+    fn hear(&mut self, event: LinkEvent) -> Result<(), Error> {
         match event {
-            connection::LinkEvent::Up => {
+            LinkEvent::Up => {
                 self.forget();
                 self.up = true;
                 self.want_all()?;
             }
-            connection::LinkEvent::Down => {
+            LinkEvent::Down => {
                 self.forget();
                 self.up = false;
             }
-            connection::LinkEvent::Published(number) => {
+            LinkEvent::Published(number) => {
                 self.in_flight.remove(&number);
                 self.chains.published(number);
             }
-            connection::LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
+            LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
-                Some(Topic::OwnCertificate { lock }) => self.papers(lock, payload)?,
+                Some(Topic::OwnCertificate { lock }) => self.own_certificate(lock, payload)?,
                 // What stations say does not come here.
                 Some(
                     Topic::Grant { .. }

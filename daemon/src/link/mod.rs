@@ -1,8 +1,8 @@
 //! The link to the Locks and to other stations: an MQTT broker in between, which is believed nothing. Off unless configured.
 
+mod locks_channel;
 mod refusals;
-mod room;
-mod stations;
+mod station_exchange;
 
 use std::{
     collections::BTreeSet,
@@ -12,15 +12,14 @@ use std::{
     thread,
 };
 
-use keywright_link as connection;
+use keywright_link::{Connection, LinkEvent, Settings};
 use keywright_proto::link::{self, MAX_PACKET, Topic, station_subscriptions};
 use sha2::{Digest, Sha256};
 
 use self::{
-    connection::{Connection, LinkEvent, Settings},
+    locks_channel::{ChangedCertificates, LocksChannel, LocksEvent, QUEUE},
     refusals::Refusals,
-    room::{Noted, QUEUE, Room},
-    stations::{FIRST_NUMBER, Stations},
+    station_exchange::{ExchangeEvent, FIRST_NUMBER, StationExchange},
 };
 use crate::{config::Link as Config, registry::Registry, station::Handle};
 
@@ -54,42 +53,42 @@ pub fn start(
 ) -> Result<(), LinkError> {
     let settings = settings(config)?;
     let own = link::station_id(&settings.certificate);
-    let (to_room, for_room) = mpsc::sync_channel(QUEUE);
+    let (to_locks, for_locks) = mpsc::sync_channel(QUEUE);
     let (to_stations, for_stations) = mpsc::sync_channel(QUEUE);
     // Never waits: whoever commits may be waited for. A full queue is looked through anyway.
     let stated = Arc::new(Mutex::new(BTreeSet::new()));
-    let (wake, noted) = (to_room.clone(), Arc::clone(&stated));
+    let (wake, noted) = (to_locks.clone(), Arc::clone(&stated));
     registry.watch_statements(move |keys| {
         noted.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
-        let _ = wake.try_send(room::Event::Changed);
+        let _ = wake.try_send(LocksEvent::Changed);
     });
-    let certified = Noted::default();
-    let (wake, noted) = (to_room.clone(), certified.clone());
+    let certified = ChangedCertificates::default();
+    let (wake, noted) = (to_locks.clone(), certified.clone());
     registry.watch_certificates(move |certified| {
         noted.note(certified);
-        let _ = wake.try_send(room::Event::Changed);
+        let _ = wake.try_send(LocksEvent::Changed);
     });
     let changed = Arc::new(AtomicBool::new(false));
     let (wake, noted) = (to_stations.clone(), Arc::clone(&changed));
     registry.watch_signed_objects(move || {
         noted.store(true, Ordering::Release);
-        let _ = wake.try_send(stations::Event::Changed);
+        let _ = wake.try_send(ExchangeEvent::Changed);
     });
     // Both end with the process.
     let connection = Connection::start(settings, move |event| match event {
         LinkEvent::Up | LinkEvent::Down => {
-            let _ = to_stations.send(stations::Event::Link(event.clone()));
-            let _ = to_room.send(room::Event::Link(event));
+            let _ = to_stations.send(ExchangeEvent::Link(event.clone()));
+            let _ = to_locks.send(LocksEvent::Link(event));
         }
-        event if is_of_stations(&event) => {
-            let _ = to_stations.send(stations::Event::Link(event));
+        event if is_for_stations(&event) => {
+            let _ = to_stations.send(ExchangeEvent::Link(event));
         }
         event => {
-            let _ = to_room.send(room::Event::Link(event));
+            let _ = to_locks.send(LocksEvent::Link(event));
         }
     })?;
     let (connection, refusals) = (Arc::new(connection), Refusals::new(station.clone()));
-    let stations = Stations::new(
+    let stations = StationExchange::new(
         own,
         registry.clone(),
         station.clone(),
@@ -97,14 +96,15 @@ pub fn start(
         changed,
         refusals.clone(),
     )?;
-    let room = Room::new(registry, station, delay, connection, stated, certified, refusals)?;
-    thread::Builder::new().name("link-room".into()).spawn(move || room.run(&for_room))?;
+    let locks =
+        LocksChannel::new(registry, station, delay, connection, stated, certified, refusals)?;
+    thread::Builder::new().name("link-locks".into()).spawn(move || locks.run(&for_locks))?;
     let run = move || stations.run(&for_stations);
     thread::Builder::new().name("link-stations".into()).spawn(run)?;
     Ok(())
 }
 
-fn is_of_stations(event: &LinkEvent) -> bool {
+fn is_for_stations(event: &LinkEvent) -> bool {
     match event {
         LinkEvent::Published(number) => *number >= FIRST_NUMBER,
         LinkEvent::Message { topic, .. } => {

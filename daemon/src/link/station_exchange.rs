@@ -5,8 +5,8 @@
 //! file when somebody else is there to hear it, and again only when it has changed and nobody has said the very same. Files
 //! only grow by what is taken in, so stations that have heard each other come to rest.
 
-mod again;
-mod behind;
+mod retry;
+mod stale_pieces;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_link::{Connection, LinkEvent};
 use keywright_proto::{
     Id,
     link::{HERE, Topic, family_subscription},
@@ -27,11 +28,8 @@ use keywright_proto::{
 };
 use sha2::{Digest, Sha256};
 
-use self::{again::Again, behind::Behind};
-use super::{
-    connection::{self, Connection},
-    refusals::Refusals,
-};
+use self::{retry::Retry, stale_pieces::StalePieces};
+use super::refusals::Refusals;
 use crate::{error::Error, queries, registry::Registry, station::Handle};
 
 /// Messages with this number and above are ours; those below go to Locks.
@@ -46,8 +44,8 @@ const SHARE: u32 = 20;
 const MOST_HEARD: usize = 64;
 
 /// What this thread is told.
-pub(super) enum Event {
-    Link(connection::LinkEvent),
+pub(super) enum ExchangeEvent {
+    Link(LinkEvent),
     /// Something that is exchanged was committed; that is noted, too.
     Changed,
 }
@@ -60,7 +58,7 @@ struct Saying {
     left: VecDeque<(Topic, Vec<u8>)>,
 }
 
-pub(super) struct Stations {
+pub(super) struct StationExchange {
     own: Id,
     registry: Registry,
     station: Handle,
@@ -81,7 +79,7 @@ pub(super) struct Stations {
     counts: BTreeMap<Id, u32>,
     held: BTreeMap<Id, u32>,
     /// What lies behind the last piece.
-    behind: Behind,
+    stale_pieces: StalePieces,
     in_flight: BTreeSet<u64>,
     next_number: u64,
     /// When the next file may be made.
@@ -91,10 +89,10 @@ pub(super) struct Stations {
     heard: VecDeque<(Hash, bool)>,
     /// Families whose file is too long; it does not get shorter.
     too_long: BTreeSet<Id>,
-    again: Again,
+    retry: Retry,
 }
 
-impl Stations {
+impl StationExchange {
     /// `own` is the name of this station, `changed` whether something that is exchanged was committed.
     pub(super) fn new(
         own: Id,
@@ -120,30 +118,30 @@ impl Stations {
             said: BTreeMap::new(),
             counts: BTreeMap::new(),
             held: BTreeMap::new(),
-            behind: Behind::default(),
+            stale_pieces: StalePieces::default(),
             in_flight: BTreeSet::new(),
             next_number: FIRST_NUMBER,
             next: Instant::now(),
             collector: Collector::default(),
             heard: VecDeque::new(),
             too_long: BTreeSet::new(),
-            again: Again::default(),
+            retry: Retry::default(),
         })
     }
 
-    pub(super) fn run(mut self, events: &Receiver<Event>) {
+    pub(super) fn run(mut self, events: &Receiver<ExchangeEvent>) {
         loop {
             let event = match self.due() {
                 Some(wait) => events.recv_timeout(wait),
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let done = match event {
-                Ok(Event::Link(event)) => self.hear(event),
-                Ok(Event::Changed) | Err(RecvTimeoutError::Timeout) => Ok(()),
+                Ok(ExchangeEvent::Link(event)) => self.hear(event),
+                Ok(ExchangeEvent::Changed) | Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             self.note(done);
-            self.try_again();
+            self.retry();
             let looked = self.look();
             self.note(looked);
             let said = self.say();
@@ -161,11 +159,11 @@ impl Stations {
     fn due(&self) -> Option<Duration> {
         let is_due = self.up && self.saying.is_none() && !self.to_say.is_empty();
         let due = is_due.then(|| self.next.saturating_duration_since(Instant::now()));
-        due.into_iter().chain(self.again.wait()).min()
+        due.into_iter().chain(self.retry.wait()).min()
     }
 
-    fn try_again(&mut self) {
-        let Some(failed) = self.again.due() else { return };
+    fn retry(&mut self) {
+        let Some(failed) = self.retry.due() else { return };
         for family in failed.unheard.intersection(&self.families) {
             self.connection.subscribe(family_subscription(*family));
         }
@@ -175,24 +173,24 @@ impl Stations {
         }
     }
 
-    fn hear(&mut self, event: connection::LinkEvent) -> Result<(), Error> {
+    fn hear(&mut self, event: LinkEvent) -> Result<(), Error> {
         match event {
-            connection::LinkEvent::Up => {
+            LinkEvent::Up => {
                 self.forget();
                 self.up = true;
                 self.join()
             }
-            connection::LinkEvent::Down => {
+            LinkEvent::Down => {
                 self.forget();
                 self.up = false;
                 Ok(())
             }
-            connection::LinkEvent::Published(number) => {
+            LinkEvent::Published(number) => {
                 self.in_flight.remove(&number);
-                self.behind.published(number);
+                self.stale_pieces.published(number);
                 Ok(())
             }
-            connection::LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
+            LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Here { family, station }) => {
                     let is_ours = self.families.contains(&family);
                     // An empty one is taken away: that station does not exist any more.
@@ -223,11 +221,11 @@ impl Stations {
         self.said.clear();
         self.counts.clear();
         self.held.clear();
-        self.behind = Behind::default();
+        self.stale_pieces = StalePieces::default();
         self.in_flight.clear();
         self.collector.clear();
         // The broker shows everything again when it is back.
-        self.again = Again::default();
+        self.retry = Retry::default();
         self.heard.iter_mut().for_each(|(_, is_there)| *is_there = false);
     }
 
@@ -243,7 +241,7 @@ impl Stations {
     /// Listens to the others of each family that is pinned here. What the broker keeps of it comes then.
     fn join(&mut self) -> Result<(), Error> {
         let families = self.registry.families().inspect_err(|_| {
-            self.again.note(|failed| failed.unjoined = true);
+            self.retry.note(|failed| failed.unjoined = true);
         })?;
         for (family, _) in families {
             if self.families.insert(family) {
@@ -270,7 +268,7 @@ impl Stations {
         *held = (*held).max(number + 1);
         match self.counts.get(&family) {
             Some(count) if number >= *count => {
-                self.behind.note(family, number);
+                self.stale_pieces.note(family, number);
             }
             Some(_) => {}
             // Of how many pieces it is one is known when the file is said again.
@@ -325,28 +323,28 @@ impl Stations {
     /// Takes a whole file in, as ImportFamily does.
     fn take(&mut self, family: Id, file: &[u8], digest: Hash) -> Result<(), Error> {
         match queries::verified_export(&self.registry, file) {
-            Ok((of, papers, left_out)) if of == family => {
+            Ok((of, objects, left_out)) if of == family => {
                 if left_out > 0 {
                     self.refusals.note("objects of a family's file that do not verify");
                 }
                 let taken = self
                     .station
-                    .ask(move |station, reply| station.import_family(family, papers, reply));
+                    .ask(move |station, reply| station.import_family(family, objects, reply));
                 if let Err(error) = self.runtime.block_on(taken) {
                     if matches!(error, Error::Store(_)) {
-                        self.again.note(|failed| failed.unheard.extend([family]));
+                        self.retry.note(|failed| failed.unheard.extend([family]));
                     }
                     return Err(error);
                 }
             }
             Ok(_) => self.refusals.note("a family's file under the name of another family"),
             Err(error @ Error::Store(_)) => {
-                self.again.note(|failed| failed.unheard.extend([family]));
+                self.retry.note(|failed| failed.unheard.extend([family]));
                 return Err(error);
             }
             Err(error) => self.refusals.note(&error),
         }
-        self.again.worked();
+        self.retry.worked();
         if self.heard.len() >= MOST_HEARD {
             self.heard.pop_front();
         }
@@ -374,7 +372,7 @@ impl Stations {
                 return Ok(());
             }
             exported => exported.inspect_err(|_| {
-                self.again.note(|failed| failed.unsaid.extend([family]));
+                self.retry.note(|failed| failed.unsaid.extend([family]));
             })?,
         };
         let digest: Hash = Sha256::digest(&file).into();
@@ -400,12 +398,12 @@ impl Stations {
 
     /// Says as much as the windows allow; what the broker has taken is said.
     fn go_on(&mut self) {
-        while let Some((family, number)) = self.behind.next() {
+        while let Some((family, number)) = self.stale_pieces.next() {
             // It may belong to a file that is longer now.
             if self.counts.get(&family).is_some_and(|count| number >= *count) {
                 let topic = Topic::Piece { family, station: self.own, number };
                 let message = self.publish(topic, Vec::new());
-                self.behind.sent(message);
+                self.stale_pieces.sent(message);
             }
         }
         while self.in_flight.len() < WINDOW {

@@ -3,13 +3,11 @@
 use std::cmp::Reverse;
 
 use keywright_proto::{Certificate, Id, tree::Hash};
+use keywright_token::{CardContents, OldCard, Pin, Token, TokenError, unlock_for_card};
 
-use crate::{
-    registry::{Filter, Registry, RegistryError},
-    token::{CardContents, OldCard, Pin, Token, TokenError, unlock_for_card},
-};
+use crate::registry::{Filter, Registry, RegistryError};
 
-pub use crate::token::CardOutcome;
+pub use keywright_token::CardOutcome;
 
 /// How many Locks are offered to a card: more than any has room for.
 const LOCKS: usize = 16;

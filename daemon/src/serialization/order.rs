@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use keywright_proto::{Certificate, Id};
+use keywright_proto::{
+    Certificate, Id,
+    words::{Stage, Who},
+};
+use keywright_token::{CardOutcome, Connector, NotSigned, Pin, RecoveryCode, TokenError};
 
-use super::{card::CardOutcome, stage::Stage, wizard::Who};
-use crate::{
-    registry::{
-        Registry, RegistryError,
-        records::{Intent, LockEntry},
-    },
-    token::{Connector, NotSigned, Pin, RecoveryCode, TokenError},
+use crate::registry::{
+    Registry, RegistryError,
+    records::{Intent, LockEntry},
 };
 
 /// One token of a write.
@@ -85,7 +85,7 @@ pub struct Tools {
 
 /// What became of the PUK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Puk {
+pub enum PukOutcome {
     /// It was not the factory's, or nobody asked.
     #[default]
     Left,
@@ -97,7 +97,7 @@ pub enum Puk {
 
 /// A finished write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Made {
+pub struct FinishedWrite {
     /// The Key.
     pub key: Id,
     /// The issuer stays authorized until it is re-plugged.
@@ -105,7 +105,7 @@ pub struct Made {
     /// The new Key does.
     pub candidate_authorized: bool,
     /// What became of the PUK.
-    pub puk: Puk,
+    pub puk: PukOutcome,
     /// What became of the family's card.
     pub card: CardOutcome,
 }

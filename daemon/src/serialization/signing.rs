@@ -1,12 +1,12 @@
 //! What an issuing Key signs outside of a serialization, and its card, which changes with it.
 
 use keywright_proto::Unsigned;
+use keywright_token::{CardOutcome, Cleared, Pin, Token, TokenError};
 
 use super::{
-    card::{CardOrder, CardOutcome, put_card_with_pin},
+    card::{CardOrder, put_card_with_pin},
     order::Failure,
 };
-use crate::token::{self, Cleared, Pin, Token, TokenError};
 
 /// What an issuing Key is to sign in one go.
 pub struct Order {
@@ -33,15 +33,15 @@ pub type Signed = (Cleared, Result<(Vec<Vec<u8>>, CardOutcome), Failure>);
 pub fn sign(token: &mut Token, pin: &Pin, order: Order) -> Result<Signed, TokenError> {
     let Order { unsigned, proves, all_or_nothing, card, card_adds_first } = order;
     if !all_or_nothing {
-        let (cleared, signed) = token::sign_until_failure(token, pin, unsigned)?;
+        let (cleared, signed) = keywright_token::sign_until_failure(token, pin, unsigned)?;
         return Ok((cleared, signed.map_err(Failure::from)));
     }
     let proven = match unsigned.first() {
-        Some(first) if proves => token::prove_issuing_key(token, pin, first.signer()),
+        Some(first) if proves => keywright_token::prove_issuing_key(token, pin, first.signer()),
         _ => Ok(Ok(())),
     };
     let signed = match proven {
-        Ok(Ok(())) => token::sign_all(token, pin, unsigned),
+        Ok(Ok(())) => keywright_token::sign_all(token, pin, unsigned),
         Ok(Err(why)) => Ok(Err(why)),
         Err(error) => Err(error),
     };
@@ -52,6 +52,6 @@ pub fn sign(token: &mut Token, pin: &Pin, order: Order) -> Result<Signed, TokenE
         }
         _ => None,
     };
-    let (cleared, signed) = token::clear_after_signing(token, signed, renewed)?;
+    let (cleared, signed) = keywright_token::clear_after_signing(token, signed, renewed)?;
     Ok((cleared, signed.map_err(Failure::from)))
 }

@@ -3,26 +3,24 @@
 
 use std::sync::atomic::Ordering;
 
-use keywright_proto::{Id, Kind, PublicKey, statement::next_version};
+use keywright_base::clock;
+use keywright_proto::{
+    Id, Kind, PublicKey,
+    statement::next_version,
+    words::{Stage, Who},
+};
+use keywright_token::{
+    CardOutcome, Cleared, Container, Pin, PukReplacement, Session, Slot, Token, TokenError,
+    TransportError, Usage, challenge, random_serial,
+};
 
 use super::{
-    card::{CardOrder, CardOutcome, put_card},
+    card::{CardOrder, put_card},
+    closer_look,
     commit::new_issuer,
-    look,
-    order::{Failure, Made, Order, Puk, Report, Side, Stop, Stopped, Tools},
-    stage::Stage,
-    wizard::Who,
+    order::{Failure, FinishedWrite, Order, PukOutcome, Report, Side, Stop, Stopped, Tools},
 };
-use crate::{
-    clock,
-    registry::Batch,
-    token::{
-        Cleared, Container, Pin, Session, Slot, Token, TokenError, TransportError, Usage,
-        random_serial,
-    },
-};
-
-pub use crate::token::challenge;
+use crate::registry::Batch;
 
 /// A write that is running.
 pub(super) struct Write {
@@ -35,7 +33,7 @@ pub(super) struct Write {
 }
 
 /// Writes. Blocks; one thread for the job, and one for each token that it opens.
-pub fn write(order: Order, tools: Tools) -> Result<Made, Stopped> {
+pub fn write(order: Order, tools: Tools) -> Result<FinishedWrite, Stopped> {
     begin(&order, &tools)?;
     let candidate = open(&order.candidate, Who::Candidate)?;
     let mut write = Write {
@@ -94,7 +92,7 @@ pub(super) fn open(side: &Side, who: Who) -> Result<Session, Stop> {
 }
 
 impl Write {
-    fn run(&mut self) -> Result<Made, Stop> {
+    fn run(&mut self) -> Result<FinishedWrite, Stop> {
         self.check()?;
         self.keys()?;
         self.issue()?;
@@ -107,7 +105,7 @@ impl Write {
         self.enter(Stage::Saving)?;
         let key = self.commit()?;
         let issuer_authorized = self.issuer_authorized;
-        Ok(Made { key, issuer_authorized, candidate_authorized, puk, card })
+        Ok(FinishedWrite { key, issuer_authorized, candidate_authorized, puk, card })
     }
 
     /// PIN and closer look. What is fixed for the job is on disk before anything is written.
@@ -119,7 +117,7 @@ impl Write {
             let pin = self.pin();
             let usage = self.on_candidate(move |token| token.read_usage(&pin))?;
             if self.is_blank() {
-                look::blank(&usage, self.order.leftover)?;
+                closer_look::check_blank(&usage, self.order.leftover)?;
             }
             self.order.intent.made.container = Some(if self.is_blank() {
                 Container::AccessCertificate.number()
@@ -157,7 +155,7 @@ impl Write {
     /// read before it is taken.
     fn free_container(&self, mut usage: Usage) -> Result<Container, Stop> {
         loop {
-            let retired = look::free_container(&usage)?;
+            let retired = closer_look::free_container(&usage)?;
             let container = Container::Retired(retired);
             match self.on_candidate(move |token| token.read_certificate(container))? {
                 None => return Ok(container),
@@ -268,7 +266,7 @@ impl Write {
     }
 
     /// PIN, management key, PUK, the PUK last.
-    fn secrets(&mut self) -> Result<Puk, Stop> {
+    fn secrets(&mut self) -> Result<PukOutcome, Stop> {
         self.enter(Stage::Secrets)?;
         if let Some(new) = self.order.new_pin.take() {
             self.order.intent.made.pin_begun = true;
@@ -287,7 +285,7 @@ impl Write {
         self.replace_puk()
     }
 
-    fn replace_puk(&mut self) -> Result<Puk, Stop> {
+    fn replace_puk(&mut self) -> Result<PukOutcome, Stop> {
         let made = &self.order.intent.made;
         if made.puk_replaced {
             return Ok(PukOutcome::Replaced);
@@ -305,7 +303,7 @@ impl Write {
         self.order.intent.made.puk_begun = true;
         self.save()?;
         let offer = self.on_candidate(move |token| token.replace_factory_puk(&code))?;
-        if offer != crate::token::PukReplacement::Replaced {
+        if offer != PukReplacement::Replaced {
             return Ok(PukOutcome::Left);
         }
         self.order.intent.made.puk_replaced = true;
