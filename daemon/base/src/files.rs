@@ -108,6 +108,14 @@ pub fn read(path: &Path, longest: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a file like [`read`]; `None` if there is none.
+pub fn read_if_exists(path: &Path, longest: usize) -> io::Result<Option<Vec<u8>>> {
+    match read(path, longest) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => bytes.map(Some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,14 +17,14 @@ impl Refusals {
     /// Counts a refused message; returns whether a line was logged.
     pub fn note(&self, why: &(impl Display + ?Sized)) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (refused, last_told) = &mut *state;
+        let (refused, last_logged) = &mut *state;
         *refused += 1;
-        let is_told = last_told.is_none_or(|told| told.elapsed() >= QUIET);
-        if is_told {
-            *last_told = Some(Instant::now());
+        let is_due = last_logged.is_none_or(|last| last.elapsed() >= QUIET);
+        if is_due {
+            *last_logged = Some(Instant::now());
             tracing::warn!(refused, "refused from the link, the last one because: {why}");
             *refused = 0;
         }
-        is_told
+        is_due
     }
 }

@@ -54,18 +54,18 @@ fn apply_directly(
         let outcome = grant.and_then(|grant| service.take(&grant, Origin::File(name.clone())));
         taken.push((path, name, outcome));
     }
-    let settled = service.settle().map_err(|problem| problem.to_string());
+    let settled = service.settle().map_err(|error| error.to_string());
     let lock = service.gate().identity().public().clone();
-    let told = taken.into_iter().map(|(path, name, outcome)| {
-        let told = match (outcome, &settled) {
+    let outcomes = taken.into_iter().map(|(path, name, outcome)| {
+        let result = match (outcome, &settled) {
             (Err(refusal), _) => Err(refusal.to_string()),
-            (Ok(_), Err(problem)) => Err(problem.clone()),
+            (Ok(_), Err(error)) => Err(error.clone()),
             (Ok(taken), Ok(_)) if taken.parked => Ok(PARKED.to_owned()),
             (Ok(_), Ok(_)) => describe(&answer(state, &name, CONFIRMATION), &lock),
         };
-        (path.clone(), told)
+        (path.clone(), result)
     });
-    Ok(told.collect())
+    Ok(outcomes.collect())
 }
 
 const PARKED: &str = "its version is in the future; it takes effect at that time";
@@ -77,8 +77,8 @@ fn answer(state: &Path, name: &str, kind: &str) -> PathBuf {
 /// Describes a confirmation to a person.
 fn describe(path: &Path, lock: &PublicKey) -> Result<String, String> {
     let bytes = files::read(path, MAX_ANSWER).map_err(|error| error.to_string())?;
-    let said = Confirmation::verify(&bytes, lock).map_err(|error| error.to_string())?;
-    let effect = match said.effect {
+    let confirmation = Confirmation::verify(&bytes, lock).map_err(|error| error.to_string())?;
+    let effect = match confirmation.effect {
         Effect::Allow => "the Key is admitted",
         Effect::Deny => "the Key is not admitted",
     };

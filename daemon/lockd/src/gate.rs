@@ -212,7 +212,7 @@ impl Gate {
             let clock = self.clock(now.unix);
             for hash in before.symmetric_difference(&after) {
                 let Some(key) = self.keys.get_mut(hash) else { continue };
-                let due = key.statements.iter().filter(|statement| !rules::waits(statement, clock));
+                let due = key.statements.iter().filter(|statement| !statement.is_parked(clock));
                 key.unconfirmed.extend(due.map(|statement| statement.digest));
             }
         }
@@ -241,7 +241,7 @@ impl Gate {
         }
         self.refuse_revoked(&new)?;
         let clock = self.clock(now.unix);
-        let parked = rules::waits(&new, clock);
+        let parked = new.is_parked(clock);
         let statements = self.keys.get(&hash).map_or(&[][..], |key| &key.statements);
         let displaced = match rules::place(statements, &new, clock) {
             Placement::Older(known) => return Err(Refusal::Older { known }),
@@ -376,7 +376,7 @@ impl Gate {
     pub fn next_change(&self, now: Now) -> Option<u64> {
         let clock = self.clock(now.unix);
         let parked = self.keys.values().flat_map(|key| &key.statements);
-        let parked = parked.filter(|statement| rules::waits(statement, clock));
+        let parked = parked.filter(|statement| statement.is_parked(clock));
         let due = parked.filter_map(|statement| statement.content.version);
         let due = due.map(|version| version.saturating_sub(PARK_AHEAD_MS));
         let judged = self.judgement.next_change().map(|at| {

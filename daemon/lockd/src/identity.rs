@@ -1,6 +1,6 @@
 //! The Lock's identity: a P-256 key made at the first start that never leaves the machine, and its PKCS#10 request.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use keywright_proto::{PublicKey, Unsigned, csr};
 use p256::{
@@ -41,11 +41,9 @@ impl Identity {
     }
 
     fn load(path: &Path) -> Result<Option<Self>, Error> {
-        let pem = match files::read(path, MAX_KEY) {
-            Ok(pem) => String::from_utf8(pem).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(path)(error)),
-        };
+        let pem = files::read_if_exists(path, MAX_KEY).map_err(Error::file(path))?;
+        let Some(pem) = pem else { return Ok(None) };
+        let pem = String::from_utf8(pem).unwrap_or_default();
         let key = SigningKey::from_pkcs8_pem(&pem).ok().and_then(Self::from_key);
         key.map(Some).ok_or_else(|| Error::Damaged {
             path: path.to_owned(),

@@ -20,7 +20,7 @@ pub struct SentConfirmation {
 #[derive(Debug, Default)]
 pub struct InFlight {
     /// By message number.
-    answers: BTreeMap<u64, SentConfirmation>,
+    confirmations: BTreeMap<u64, SentConfirmation>,
     keys: BTreeSet<Hash>,
     next_number: u64,
 }
@@ -35,26 +35,26 @@ impl InFlight {
     pub fn add(&mut self, sent: SentConfirmation) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        self.answers.insert(number, sent);
+        self.confirmations.insert(number, sent);
         self.keys.insert(sent.key);
         number
     }
 
     /// Removes the confirmation that the broker acknowledged.
     pub fn acknowledged(&mut self, number: u64) -> Option<SentConfirmation> {
-        let arrived = self.answers.remove(&number)?;
-        self.keys.remove(&arrived.key);
-        Some(arrived)
+        let sent = self.confirmations.remove(&number)?;
+        self.keys.remove(&sent.key);
+        Some(sent)
     }
 
     /// Removes all confirmations, because the connection is gone and they may be lost.
     pub fn take_all(&mut self) -> impl Iterator<Item = SentConfirmation> {
         self.keys.clear();
-        std::mem::take(&mut self.answers).into_values()
+        std::mem::take(&mut self.confirmations).into_values()
     }
 
     /// Key and statement of each confirmation in flight.
     pub fn pairs(&self) -> BTreeSet<(Hash, Hash)> {
-        self.answers.values().map(|sent| (sent.key, sent.statement)).collect()
+        self.confirmations.values().map(|sent| (sent.key, sent.statement)).collect()
     }
 }

@@ -189,16 +189,16 @@ mod tests {
     fn watch_reports_complete_files_and_ignores_hidden_ones() {
         let dir = tempfile::tempdir().unwrap();
         let watch = Watch::start(dir.path()).unwrap();
-        let (send, told) = mpsc::sync_channel(0);
+        let (send, events) = mpsc::sync_channel(0);
         let thread = std::thread::spawn(move || watch.run(|dropped| send.send(dropped).is_ok()));
         fs::write(dir.path().join(".partial"), "x").unwrap();
         fs::rename(dir.path().join(".partial"), dir.path().join("moved")).unwrap();
         fs::write(dir.path().join("written"), "x").unwrap();
         for name in ["moved", "written"] {
-            assert_eq!(told.recv().unwrap(), DirectoryEvent::File(name.into()));
+            assert_eq!(events.recv().unwrap(), DirectoryEvent::File(name.into()));
         }
         assert_eq!(complete_files(dir.path()).unwrap(), ["moved", "written"]);
-        drop(told);
+        drop(events);
         fs::write(dir.path().join("last"), "x").unwrap();
         thread.join().unwrap().unwrap();
     }

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use keywright_link::{Connection, LinkEvent, Refusals, Settings};
 use keywright_proto::{
     Id, PublicKey,
-    link::{self, MAX_PACKET, OFFLINE, ONLINE, Topic},
-    pem::MAX_PEM,
+    link::{Topic, lock_subscriptions},
 };
 
 use crate::{
-    config::{Config, Link},
+    config::Config,
     error::{Error, Refusal},
-    files,
+    link,
     membership::Membership,
 };
 
@@ -35,11 +34,18 @@ pub fn start(
     identity: &PublicKey,
 ) -> Result<Option<Connection>, Error> {
     let Some(family) = config.family else { return Ok(None) };
-    let Some(link) = &config.link else { return Ok(None) };
-    let Some(settings) = settings(link, identity.id())? else { return Ok(None) };
+    let Some(config) = &config.link else { return Ok(None) };
+    let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
+        return Ok(None);
+    };
+    // The presence message makes a station that knows this Lock publish its certificate at once.
+    let settings = Settings {
+        subscriptions: vec![lock_subscriptions(identity.id())[1].clone()],
+        ..link::settings(config, identity.id(), certificate, key)?
+    };
     let joining = Joining { state: state.to_owned(), identity: identity.clone(), family };
     let refusals = Refusals::default();
-    let hear = move |event| {
+    let on_event = move |event| {
         let LinkEvent::Message { topic, payload, .. } = event else { return };
         match joining.handle_message(&topic, &payload) {
             Ok(()) => {}
@@ -50,29 +56,10 @@ pub fn start(
             }
         }
     };
-    let connection = Connection::start(settings, hear);
+    let connection = Connection::start(settings, on_event);
     let connection = connection.map_err(|error| Error::System(error.to_string()))?;
     tracing::info!(lock = %identity.id(), %family, "waiting for this Lock's certificate on the link");
     Ok(Some(connection))
-}
-
-fn settings(config: &Link, lock: Id) -> Result<Option<Settings>, Error> {
-    let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else {
-        return Ok(None);
-    };
-    let read = |path: &Path| files::read(path, MAX_PEM).map_err(Error::file(path));
-    Ok(Some(Settings {
-        broker: config.address().ok_or_else(|| Error::System("no broker".into()))?,
-        ca: read(&config.ca)?,
-        certificate: read(certificate)?,
-        key: read(key)?,
-        client_id: format!("keywright-lock-{lock}"),
-        keep_alive: config.keep_alive_seconds,
-        // The presence message makes a station that knows this Lock publish its certificate at once.
-        presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
-        subscriptions: vec![link::lock_subscriptions(lock)[1].clone()],
-        max_packet: MAX_PACKET,
-    }))
 }
 
 /// Warns if the configuration names another family than the one of this Lock.

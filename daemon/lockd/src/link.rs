@@ -23,6 +23,27 @@ use crate::{
 /// The message number of this Lock's own certificate; every other number is a confirmation's.
 const OWN_CERTIFICATE: u64 = u64::MAX;
 
+/// The settings of a Lock's connection to its broker, with this client certificate and its key.
+pub(crate) fn settings(
+    config: &Link,
+    lock: Id,
+    certificate: &Path,
+    key: &Path,
+) -> Result<Settings, Error> {
+    let read = |path: &Path| files::read(path, MAX_PEM).map_err(Error::file(path));
+    Ok(Settings {
+        broker: config.address().ok_or_else(|| Error::System("no broker".into()))?,
+        ca: read(&config.ca)?,
+        certificate: read(certificate)?,
+        key: read(key)?,
+        client_id: format!("keywright-lock-{lock}"),
+        keep_alive: config.keep_alive_seconds,
+        presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
+        subscriptions: link::lock_subscriptions(lock).to_vec(),
+        max_packet: MAX_PACKET,
+    })
+}
+
 /// The link of a Lock.
 pub struct LockLink {
     lock: Id,
@@ -42,19 +63,7 @@ impl LockLink {
     /// A file cannot be read.
     pub fn prepare(config: &Link, state: &Path, gate: &Gate) -> Result<Self, Error> {
         let lock = gate.identity().public().id();
-        let read = |path: &Path| files::read(path, MAX_PEM).map_err(Error::file(path));
-        let broker = config.address().ok_or_else(|| Error::System("no broker".into()))?;
-        let settings = Settings {
-            broker,
-            ca: read(&config.ca)?,
-            certificate: read(&state.join(CHAIN))?,
-            key: read(&state.join(KEY))?,
-            client_id: format!("keywright-lock-{lock}"),
-            keep_alive: config.keep_alive_seconds,
-            presence: Some((Topic::Presence { lock }.name(), ONLINE, OFFLINE)),
-            subscriptions: link::lock_subscriptions(lock).to_vec(),
-            max_packet: MAX_PACKET,
-        };
+        let settings = settings(config, lock, &state.join(CHAIN), &state.join(KEY))?;
         let signed_objects = gate.membership().signed_objects()?;
         let (generation, connection, refusals) = (0, None, Refusals::default());
         Ok(Self { lock, settings, signed_objects, generation, connection, refusals })
@@ -140,9 +149,9 @@ impl LockLink {
     }
 
     /// Publishes confirmations.
-    pub fn send(&self, answers: Vec<OutgoingConfirmation>) {
+    pub fn send(&self, confirmations: Vec<OutgoingConfirmation>) {
         let Some(connection) = &self.connection else { return };
-        for OutgoingConfirmation { number, key, confirmation } in answers {
+        for OutgoingConfirmation { number, key, confirmation } in confirmations {
             let topic = Topic::Confirmation { lock: self.lock, key };
             connection.publish(topic.name(), confirmation, number);
         }

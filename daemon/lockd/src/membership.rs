@@ -1,6 +1,6 @@
 //! The family of a Lock: its certificate chain, whose root is pinned when the Lock is claimed.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use keywright_proto::{
     Certificate, Judgement, PublicKey, Role, Standing,
@@ -50,11 +50,9 @@ impl Membership {
     /// The chain cannot be read, or is damaged.
     pub fn load(state: &Path, identity: &PublicKey) -> Result<Option<Self>, Error> {
         let path = state.join(CHAIN);
-        let text = match files::read(&path, pem::MAX_PEM) {
-            Ok(text) => String::from_utf8(text).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(&path)(error)),
-        };
+        let text = files::read_if_exists(&path, pem::MAX_PEM).map_err(Error::file(&path))?;
+        let Some(text) = text else { return Ok(None) };
+        let text = String::from_utf8(text).unwrap_or_default();
         Self::read(&text, identity).map(Some).map_err(|error| Error::Damaged {
             path,
             what: error.to_string(),

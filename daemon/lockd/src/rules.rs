@@ -21,6 +21,14 @@ pub struct KeptStatement {
     pub digest: Hash,
 }
 
+impl KeptStatement {
+    /// Whether the statement is parked: its version is too far in the future. `now` is in Unix milliseconds, `None` if the
+    /// clock is not set.
+    pub fn is_parked(&self, now: Option<u64>) -> bool {
+        self.content.version.is_some_and(|version| is_parked(version, now))
+    }
+}
+
 /// What happens to a new statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
@@ -60,8 +68,9 @@ pub fn place(kept: &[KeptStatement], new: &KeptStatement, now: Option<u64>) -> P
         return place_parked(&alike, version, new.content.effect);
     }
     // Of an allow and a denial of the same version, the denial wins.
-    let outdone = |known: u64, effect: Effect| (known, new.content.effect) >= (version, effect);
-    if let Some((_, known, _)) = alike.iter().find(|(_, known, effect)| outdone(*known, *effect)) {
+    let outweighed = |known: u64, effect: Effect| (known, new.content.effect) >= (version, effect);
+    if let Some((_, known, _)) = alike.iter().find(|(_, known, effect)| outweighed(*known, *effect))
+    {
         return Placement::Older(*known);
     }
     let gone = |effect: Effect| effect == new.content.effect || new.content.effect == Effect::Deny;
@@ -110,32 +119,37 @@ pub fn evictable(
 ) -> Option<usize> {
     let weigh =
         |statement: &KeptStatement| judgement.weigh(&statement.signer, subject, statement.content);
-    let (own, acts) = (judgement.depth(&new.signer), weigh(new).is_some());
-    let gone = kept.iter().enumerate().filter_map(|(at, statement)| {
-        let (said, denies, left) =
+    let (own, has_effect) = (judgement.depth(&new.signer), weigh(new).is_some());
+    let candidates = kept.iter().enumerate().filter_map(|(at, statement)| {
+        let (content, denies, remaining) =
             (statement.content, statement.content.effect == Effect::Deny, weigh(statement));
         let standing = judgement.standing(&statement.signer);
-        let is_out = standing.is_some_and(|standing| standing >= Standing::Orphaned);
-        let depth = judgement.depth(&statement.signer).filter(|_| !is_out);
+        let is_void = standing.is_some_and(|standing| standing >= Standing::Orphaned);
+        let depth = judgement.depth(&statement.signer).filter(|_| !is_void);
         let below = own.is_some_and(|own| depth.is_none_or(|depth| own < depth));
-        let beside = below || (own.is_some() && own == depth);
+        let level = below || (own.is_some() && own == depth);
         // A revocation by a revoked signer counts as a denial only.
-        let version = left.map_or(said.version, |left| left.version);
+        let version = remaining.map_or(content.version, |remaining| remaining.version);
         let class = match (new.content.effect, new.content.version) {
-            _ if left.is_none() && (standing == Some(Standing::Revoked) || is_out && !denies) => 0,
-            (Effect::Deny, newer) if said.version.is_some() => {
-                let outdone = acts && newer.is_none_or(|newer| said.version < Some(newer));
-                (beside || outdone).then_some(1)?
+            _ if remaining.is_none()
+                && (standing == Some(Standing::Revoked) || is_void && !denies) =>
+            {
+                0
+            }
+            (Effect::Deny, newer) if content.version.is_some() => {
+                let outweighed =
+                    has_effect && newer.is_none_or(|newer| content.version < Some(newer));
+                (level || outweighed).then_some(1)?
             }
             // A signer whose issuer was revoked may be certified again, and its statements then count again.
-            (Effect::Allow, _) if left.is_none() && is_out && below => 1,
+            (Effect::Allow, _) if remaining.is_none() && is_void && below => 1,
             (Effect::Allow, newer) if version.is_some() && version < newer && below => 1,
             (Effect::Deny, None) if below => 2,
             _ => return None,
         };
         Some((class, denies, version, at))
     });
-    gone.min().map(|(.., at)| at)
+    candidates.min().map(|(.., at)| at)
 }
 
 /// Whether the Lock admits the Key.
@@ -146,21 +160,16 @@ pub fn effect(
     now: Option<u64>,
 ) -> Effect {
     let subject = subject.hash();
-    let counting = kept.iter().filter(|statement| !waits(statement, now));
-    let heard = counting
-        .filter_map(|statement| judgement.weigh(&statement.signer, &subject, statement.content));
-    newest(heard).map_or(Effect::Deny, |said| said.effect)
+    let due = kept.iter().filter(|statement| !statement.is_parked(now));
+    let weighed =
+        due.filter_map(|statement| judgement.weigh(&statement.signer, &subject, statement.content));
+    newest(weighed).map_or(Effect::Deny, |newest| newest.effect)
 }
 
 /// The newest version that is known and not parked; 0 if there is none.
 pub fn newest_version(kept: &[KeptStatement], now: Option<u64>) -> u64 {
-    let counting = kept.iter().filter(|statement| !waits(statement, now));
-    counting.filter_map(|statement| statement.content.version).max().unwrap_or(0)
-}
-
-/// Whether a statement is parked: its version is too far in the future.
-pub fn waits(statement: &KeptStatement, now: Option<u64>) -> bool {
-    statement.content.version.is_some_and(|version| is_parked(version, now))
+    let due = kept.iter().filter(|statement| !statement.is_parked(now));
+    due.filter_map(|statement| statement.content.version).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -298,7 +307,7 @@ mod tests {
             ("shuts out: what lets in goes first", false, &kept[..], deny(1, 9), Some(3)),
             ("then denials", false, &kept[..2], revocation(1), Some(1)),
             ("nothing newer from above", false, &[allow(0, 9)], deny(1, 8), None),
-            ("but what is outdone", false, &[allow(0, 7)], deny(1, 8), Some(0)),
+            ("but what is outweighed", false, &[allow(0, 7)], deny(1, 8), Some(0)),
             ("a revocation is final", false, &kept[..1], deny(1, 9), None),
             ("but for the same from above", false, &kept[..1], revocation(0), Some(0)),
             ("not from an equal", false, &kept[..1], revocation(1), None),
@@ -332,16 +341,16 @@ mod tests {
         fn few_statements_are_kept_and_old_ones_never_return(statements in proptest::collection::vec(any_statement(), 0..40)) {
             let mut kept: Vec<KeptStatement> = Vec::new();
             for new in statements {
-                let counting = |kept: &[KeptStatement], signer| newest(
-                    kept.iter().filter(|w| w.signer == signer && !waits(w, NOW)).map(|w| w.content),
+                let newest_of = |kept: &[KeptStatement], signer| newest(
+                    kept.iter().filter(|w| w.signer == signer && !w.is_parked(NOW)).map(|w| w.content),
                 );
-                let before = counting(&kept, new.signer);
+                let before = newest_of(&kept, new.signer);
                 if let Placement::Kept(displaced) = place(&kept, &new, NOW) {
                     let mut at = 0;
                     kept.retain(|_| { at += 1; !displaced.contains(&(at - 1)) });
                     kept.push(new);
                 }
-                let after = counting(&kept, new.signer);
+                let after = newest_of(&kept, new.signer);
                 prop_assert_eq!(newest(before.into_iter().chain(after)), after);
                 for signer in 0..3 {
                     prop_assert!(kept.iter().filter(|w| w.signer == [signer; 32]).count() <= 8);

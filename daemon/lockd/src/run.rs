@@ -118,14 +118,14 @@ impl Running {
 
     fn settle(&mut self) {
         match self.service.settle() {
-            Ok(answers) => {
+            Ok(confirmations) => {
                 if let Some(link) = &self.link {
-                    link.send(answers);
+                    link.send(confirmations);
                 }
                 self.retry.succeeded();
             }
-            Err(problem) => {
-                tracing::error!("{problem}");
+            Err(error) => {
+                tracing::error!("{error}");
                 self.retry.schedule(Instant::now());
             }
         }

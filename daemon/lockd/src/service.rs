@@ -158,8 +158,8 @@ impl Service {
         else {
             return Ok(());
         };
-        let is_another = self.gate.effect_on(&key, self.now().unix) != effect;
-        if is_another && self.gate.is_unconfirmed(&key, &statement) {
+        let has_changed = self.gate.effect_on(&key, self.now().unix) != effect;
+        if has_changed && self.gate.is_unconfirmed(&key, &statement) {
             // A delay ended while the confirmation was in flight, so the new effect is confirmed too. If this
             // statement was superseded, the one that replaced it is confirmed.
             add_requester(&mut self.requested, (key, statement), Origin::Link { retained: false });
@@ -182,8 +182,8 @@ impl Service {
         let name = Id::of_hash(&taken.key);
         tracing::info!(key = %name, known = taken.known, parked = taken.parked, "grant taken");
         let pair = (taken.key, taken.digest);
-        let nobody_asks = taken.known && origin == Origin::Link { retained: true };
-        if !nobody_asks || self.gate.is_unconfirmed(&pair.0, &pair.1) {
+        let nobody_waits = taken.known && origin == Origin::Link { retained: true };
+        if !nobody_waits || self.gate.is_unconfirmed(&pair.0, &pair.1) {
             add_requester(&mut self.requested, pair, origin);
         }
         Ok(taken)
@@ -259,10 +259,10 @@ impl Service {
                 self.requested.entry(pair).or_default();
             }
         }
-        let (mut answers, mut failed) = (Vec::new(), None);
+        let (mut confirmations, mut failed) = (Vec::new(), None);
         for (pair, origins) in std::mem::take(&mut self.requested) {
             match self.confirm(pair, &origins, now) {
-                Ok(answer) => answers.extend(answer),
+                Ok(confirmation) => confirmations.extend(confirmation),
                 Err(error) => {
                     self.requested.insert(pair, origins);
                     failed.get_or_insert(error);
@@ -275,7 +275,7 @@ impl Service {
                 self.link.into_iter().for_each(|up| self.set_link_up(up));
                 Err(error.into())
             }
-            None => Ok(answers),
+            None => Ok(confirmations),
         }
     }
 
@@ -315,8 +315,8 @@ impl Service {
                 Ok(Some(OutgoingConfirmation { number, key: id, confirmation }))
             }
             Some(_) if by_link => {
-                let wait = Origin::Link { retained: false };
-                self.requested.insert((key, statement), vec![wait]);
+                let origin = Origin::Link { retained: false };
+                self.requested.insert((key, statement), vec![origin]);
                 Ok(None)
             }
             _ => self.gate.set_confirmed(&key, &statement).map(|()| None),

@@ -62,9 +62,9 @@ impl Store {
     /// [`Error::Damaged`], or the operating system refuses.
     pub fn read(&self, key: &Hash) -> Result<Record, Error> {
         let path = self.path(key);
-        match files::read(&path, MAX_RECORD) {
-            Ok(bytes) => Record::decode(&bytes).map_err(|what| damaged(path, what.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+        match files::read_if_exists(&path, MAX_RECORD) {
+            Ok(None) => Ok(Record::default()),
+            Ok(Some(bytes)) => Record::decode(&bytes).map_err(|what| damaged(path, what.into())),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 Err(damaged(path, error.to_string()))
             }

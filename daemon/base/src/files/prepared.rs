@@ -223,8 +223,8 @@ mod tests {
         assert_eq!(prepared.link().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         drop(prepared);
         let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
-        let told = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&patience));
-        assert_eq!(told, Ok(1));
+        let ready = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&patience));
+        assert_eq!(ready, Ok(1));
         assert_eq!(read(&path, 1).unwrap(), b"x");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -20,7 +20,7 @@ impl Gate {
     pub fn unconfirmed(&self, now: u64) -> Vec<(Hash, Hash)> {
         let clock = self.clock(now);
         let of = |(hash, key): (&Hash, &Key)| {
-            let due = key.statements.iter().filter(|kept| !rules::waits(kept, clock));
+            let due = key.statements.iter().filter(|kept| !kept.is_parked(clock));
             let due = due.filter(|kept| key.unconfirmed.contains(&kept.digest));
             due.map(|kept| (*hash, kept.digest)).collect::<Vec<_>>()
         };
@@ -31,7 +31,7 @@ impl Gate {
     pub fn is_parked(&self, key: &Hash, statement: &Hash, now: u64) -> bool {
         let statements = self.keys.get(key).map_or(&[][..], |key| &key.statements);
         let kept = statements.iter().find(|kept| kept.digest == *statement);
-        kept.is_some_and(|kept| rules::waits(kept, self.clock(now)))
+        kept.is_some_and(|kept| kept.is_parked(self.clock(now)))
     }
 
     /// Signs a confirmation of a statement, with the effect in force for its Key.
@@ -41,8 +41,9 @@ impl Gate {
     pub fn confirm(&self, key: &Hash, statement: Hash, now: u64) -> Result<Vec<u8>, Error> {
         let statements = self.keys.get(key).map_or(&[][..], |key| &key.statements);
         let newest_version = rules::newest_version(statements, self.clock(now));
-        let said = Confirmation { statement, effect: self.effect_on(key, now), newest_version };
-        let unsigned = said.unsigned(self.identity.public());
+        let confirmation =
+            Confirmation { statement, effect: self.effect_on(key, now), newest_version };
+        let unsigned = confirmation.unsigned(self.identity.public());
         self.identity.sign(unsigned.map_err(|error| Error::System(error.to_string()))?)
     }
 

@@ -26,18 +26,18 @@ fn take(service: &mut Service, grant: &Grant) {
 }
 
 /// Settles and acknowledges until no confirmation is left to publish; returns the effects confirmed for this Key.
-fn say_all(service: &mut Service, key: Id) -> Vec<Effect> {
+fn publish_all(service: &mut Service, key: Id) -> Vec<Effect> {
     let lock = service.gate.identity().public().clone();
-    let mut said = Vec::new();
+    let mut effects = Vec::new();
     loop {
         let answers = service.settle().unwrap();
         if answers.is_empty() {
-            return said;
+            return effects;
         }
         for answer in answers {
             if answer.key == key {
                 let confirmation = Confirmation::verify(&answer.confirmation, &lock).unwrap();
-                said.push(confirmation.effect);
+                effects.push(confirmation.effect);
             }
             service.published(answer.number).unwrap();
         }
@@ -58,21 +58,19 @@ fn effect_changed_during_publication_is_confirmed_again() {
     let revokes = RevokedIssuer { issuing_key: ca.key.public().hash(), denials_until: 1 };
     take(&mut service, &backup.revocation(&master, Some(revokes)));
     let id = bob.public().id();
-    assert_eq!(say_all(&mut service, id), []);
+    assert_eq!(publish_all(&mut service, id), []);
 
     let here = [leaf(Target::Lock(service.gate.identity().public().hash()), Effect::Allow)];
     take(&mut service, &ca.grant(&bob, Some(5), &here, 0, &[]));
-    let on_its_way = service.settle().unwrap();
-    let [OutgoingConfirmation { number, key, .. }] = on_its_way[..] else {
-        panic!("{on_its_way:?}")
-    };
+    let in_flight = service.settle().unwrap();
+    let [OutgoingConfirmation { number, key, .. }] = in_flight[..] else { panic!("{in_flight:?}") };
     assert_eq!(key, id);
     // After the delay the Master that allowed the Key is revoked.
     let now = service.uptime.now();
     service.uptime.raise_to(now + DELAY);
-    assert_eq!(say_all(&mut service, id), [], "one of each Key is on its way");
+    assert_eq!(publish_all(&mut service, id), [], "one of each Key is on its way");
     service.published(number).unwrap();
-    assert_eq!(say_all(&mut service, id), [Effect::Deny]);
+    assert_eq!(publish_all(&mut service, id), [Effect::Deny]);
     assert_eq!(service.pending_confirmations(), 0);
 }
 

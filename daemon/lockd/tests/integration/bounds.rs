@@ -1,4 +1,4 @@
-//! What a broker can make a Lock hold: it replays what is right, and never says that it has an answer.
+//! Limits on what a broker can make a Lock keep in memory by replaying grants and never acknowledging.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use keywright_proto::{
 
 use crate::common::{Ca, Key, Lock, take};
 
-/// How often a broker asks.
+/// How often the broker replays a grant.
 const REPLAYS: usize = 100;
 
 fn replay(service: &mut Service, grant: &[u8]) -> usize {
@@ -29,9 +29,9 @@ fn replayed_grant_has_one_confirmation_in_flight() {
     let first = service.settle().unwrap().remove(0);
     let more: usize = (0..REPLAYS).map(|_| replay(&mut service, &grant)).sum();
     assert_eq!((more, service.pending_confirmations()), (0, 1));
-    // Another Key's is not held up.
+    // Another Key's confirmation is not held up.
     assert_eq!(replay(&mut service, &lock.grant(&ca, &eve, 5, Allow)), 1);
-    // A newer statement of the same Key waits, and says what is so when its turn has come.
+    // A newer statement of the same Key waits, and its confirmation reports the effect at that later time.
     let denial = lock.grant(&ca, &bob, 6, Deny);
     assert_eq!(replay(&mut service, &denial), 0);
     service.published(first.number).unwrap();
@@ -46,9 +46,9 @@ fn replayed_grant_has_one_confirmation_in_flight() {
     }
     assert_eq!(last.unwrap().newest_version, 6);
     assert_eq!(service.pending_confirmations(), 0);
-    // Once the broker has it, it may be requested for again.
+    // After the acknowledgement a replay is confirmed again.
     assert_eq!(replay(&mut service, &denial), 1);
-    // And what may be lost goes out anew with the next connection, once.
+    // A confirmation that may be lost is sent once more with the next connection.
     service.set_link_up(false);
     assert!((0..REPLAYS).all(|_| replay(&mut service, &denial) == 0));
     service.set_link_up(true);

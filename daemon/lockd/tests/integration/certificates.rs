@@ -1,4 +1,4 @@
-//! A Lock's own certificate over the link: made anew for one that has a family, and the first one for one that has none.
+//! A Lock's certificate over the link: the renewal of a claimed Lock, and the first certificate of an unclaimed one.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ fn topic(lock: Id) -> Topic {
     Topic::Chain { lock }
 }
 
-/// The Master's revocation of this Backup, whose access key it is.
+/// The revocation of this Backup, whose access key is `access`, by the Master.
 fn revoke(master: &Ca, backup: &Ca, access: &Key) -> Vec<u8> {
     let revokes = RevokedIssuer { issuing_key: backup.key.public().hash(), denials_until: 0 };
     revocation_of_issuer(master, access, revokes)
@@ -54,7 +54,7 @@ fn only_a_newer_certificate_of_this_lock_is_taken() {
     let ours = |ca: &Ca, made, serial| at(ca, &lock.key, made, serial);
     let good = ours(&other, MADE + 100, 1);
     let thief = Ca::master(Key::new(77));
-    // Same id in the names, another root key: what a thief can make.
+    // The same id in the names with another root key, as a thief can make it.
     let flipped = |place: usize| {
         let mut chain = certify_at(&other, &lock.key, MADE + 100, 1);
         let mut der = chain[0].der().to_vec();
@@ -91,7 +91,7 @@ fn only_a_newer_certificate_of_this_lock_is_taken() {
         assert_eq!(chain_on_disk(&lock.state()), old);
     }
     assert!(service.take_chain(&[0xff; 100]).is_err());
-    // What it has is no news.
+    // The present chain changes nothing.
     assert!(!service.take_chain(old.as_bytes()).unwrap());
 
     for newer in [ours(&other, MADE, 0x4d), good.clone()] {
@@ -112,19 +112,19 @@ fn certificate_by_a_revoked_backup_is_replaced_for_good() {
     let lock = Lock::of(&below);
     let mut service = lock.service();
     let text = |ca: &Ca, made| pem_of(&certify_at(ca, &lock.key, made, 0x4c));
-    let anew = text(&master, MADE - 50);
+    let reissued = text(&master, MADE - 50);
     let refused = |service: &mut keywright_lockd::service::Service, text: &str| {
         service.take_chain(text.as_bytes()).unwrap_err().to_string()
     };
-    // While the old one stands, an older one by whomever does not take its place.
-    assert!(refused(&mut service, &anew).contains("older"));
+    // While the present chain is valid, no older one replaces it.
+    assert!(refused(&mut service, &reissued).contains("older"));
     common::take(&mut service, &revoke(&master, &backup, &access)).unwrap();
-    // The thief's own, by the Backup itself or by one below it, as new as it likes.
+    // The thief's own, by the Backup or by a CA below it, however new.
     assert!(refused(&mut service, &text(&backup, MADE + 100)).contains("revoked"));
     assert!(refused(&mut service, &text(&below, MADE + 100)).contains("revoked"));
-    assert!(service.take_chain(anew.as_bytes()).unwrap());
+    assert!(service.take_chain(reissued.as_bytes()).unwrap());
     assert!(refused(&mut service, &text(&below, MADE + 100)).contains("revoked"));
-    // The one below was certified anew, and with it the same certificate of the Lock counts again.
+    // The CA below was certified again, so the same certificate of the Lock is valid again.
     let again = Ca { key: below.key.clone(), chain: master.backup(Key::new(3), 0x84).chain };
     assert!(service.take_chain(text(&again, MADE).as_bytes()).unwrap());
     assert_eq!(chain_on_disk(&lock.state()), text(&again, MADE));
@@ -140,29 +140,30 @@ fn new_chain_is_used_by_servers_and_at_the_broker() {
     let hook = format!("hook = ['sh', '-c', 'echo >> {}']\n", ran.display());
     let running = linked_with(&lock, &broker, &hook);
     let mut station = Station::start(&broker);
-    station.until(presence(&lock), |said| said == b"online");
-    let anew = certify_at(&master, &lock.key, MADE - 50, 7);
+    station.until(presence(&lock), |payload| payload == b"online");
+    let reissued = certify_at(&master, &lock.key, MADE - 50, 7);
     station.grant(&lock, &access, &revoke(&master, &backup, &access));
     station.confirmed(&lock, &access, Deny, 0);
     let hooks = fs::read_to_string(&ran).unwrap().len();
     let from = watch(&lock.state());
-    // Whoever may publish everything: others' certificates, the thief's, and the right one.
+    // From a broker's client that may publish everything: certificates of others, the thief's, and the right one.
     let thief = certify_at(&backup, &lock.key, MADE + 100, 9);
-    for text in [pem_of(&thief), pem_of(&anew).replace('M', "N"), String::new(), "x".repeat(60_000)]
+    for text in
+        [pem_of(&thief), pem_of(&reissued).replace('M', "N"), String::new(), "x".repeat(60_000)]
     {
         station.publish(topic(lock.key.id()), text.as_bytes());
     }
-    station.publish(topic(Id::from_bytes([3; 16])), pem_of(&anew).as_bytes());
-    station.publish(topic(lock.key.id()), pem_of(&anew).as_bytes());
+    station.publish(topic(Id::from_bytes([3; 16])), pem_of(&reissued).as_bytes());
+    station.publish(topic(lock.key.id()), pem_of(&reissued).as_bytes());
     while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("chain.pem".into()) {}
-    assert_eq!(chain_on_disk(&lock.state()), pem_of(&anew));
-    // It is in force as any change is: no list is another one, and the hook has run before the next answer.
+    assert_eq!(chain_on_disk(&lock.state()), pem_of(&reissued));
+    // It is put in force like a grant: no list differs, and the hook has run before the next confirmation.
     station.kept.clear();
     station.grant(&lock, &access, &revoke(&master, &backup, &access));
     station.confirmed(&lock, &access, Deny, 0);
     assert!(fs::read_to_string(&ran).unwrap().len() > hooks);
 
-    // Whoever is at the broker's place next is shown the new one.
+    // The next broker at this address is shown the new certificate.
     drop(station);
     broker.kill();
     let path = |name: &str| broker.ca().with_file_name(name).to_str().unwrap().to_owned();
@@ -176,7 +177,7 @@ fn new_chain_is_used_by_servers_and_at_the_broker() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(next.stdout.take().unwrap()).lines().map_while(Result::ok);
-    // Whoever else was at the broker may come first.
+    // Another client may connect to the broker first.
     let issuer = master.key.public().id().to_string();
     assert!(lines.any(|line| line.starts_with("issuer=") && line.contains(&issuer)));
     next.kill().unwrap();
@@ -184,7 +185,7 @@ fn new_chain_is_used_by_servers_and_at_the_broker() {
     drop(running);
 }
 
-/// A Lock that has no family: its state directory, its key, and a `keywright-lockd run` with this configuration.
+/// An unclaimed Lock: its state directory, its key, and a `keywright-lockd run`.
 struct Newcomer {
     dir: TempDir,
     key: PublicKey,
@@ -202,7 +203,7 @@ impl Newcomer {
         self.dir.path().join("state")
     }
 
-    /// Starts it; `family` is a line of its configuration.
+    /// Starts the service; `family` is a line of its configuration.
     fn start(&mut self, broker: &Broker, family: &str, with_certificate: bool) {
         let (certificate, key) = broker.newcomer(&self.key.id().to_string());
         let mut config = format!(
@@ -247,7 +248,7 @@ fn unclaimed_lock_joins_the_configured_family_over_the_link() {
     let id = lock.key.id();
     let chain = |ca: &Ca, key: &PublicKey| pem_of(&certify_at(ca, key, MADE, 1));
     let good = chain(&master, &lock.key);
-    // A root that says that it is of this family, and is of another key.
+    // A root that claims this family's id but has another key.
     let liar = {
         let root = liar(&thief, &master);
         let own = certify_at(&Ca { key: thief.key.clone(), chain: vec![root] }, &lock.key, MADE, 1);
@@ -265,24 +266,24 @@ fn unclaimed_lock_joins_the_configured_family_over_the_link() {
     let family = format!("family = \"{}\"", master.key.public().id());
     let presence = Topic::Presence { lock: id };
     lock.start(&broker, &family, true);
-    station.until(presence, |said| said == b"online");
+    station.until(presence, |payload| payload == b"online");
     for text in &hostile {
         station.publish(topic(id), text.as_bytes());
     }
-    // It answers nothing to these. It is requested what it makes of them by the one after them.
+    // The Lock does not answer these. Whether it handled them is seen from the message after them.
     assert_eq!(chain_on_disk(&lock.state()), "");
     let from = watch(&lock.state());
     station.publish(topic(id), good.as_bytes());
     while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("chain.pem".into()) {}
     assert_eq!(chain_on_disk(&lock.state()), good);
-    // From here on it is a Lock as any other: with its own certificate, and it hears of Keys.
+    // From here on it is like any other Lock: it uses its own certificate and receives grants.
     let (bob, leaf) = (Key::new(30), [common::leaf(Target::Lock(lock.key.hash()), Allow)]);
     let grant = master.grant(&bob, Some(5), &leaf, 0, &master.issue(&bob, Role::Sub, &[5]));
     station.publish(Topic::Grant { lock: id, key: bob.public().id() }, &grant.encode());
-    station.until(Topic::Confirmation { lock: id, key: bob.public().id() }, |said| {
-        Confirmation::verify(said, &lock.key).unwrap().effect == Allow
+    station.until(Topic::Confirmation { lock: id, key: bob.public().id() }, |payload| {
+        Confirmation::verify(payload, &lock.key).unwrap().effect == Allow
     });
-    // Another family's, once more, and an older one of its own.
+    // Another family's certificate again, and an older one of its own family.
     let old = pem_of(&certify_at(&master, &lock.key, MADE - 100, 1));
     for text in hostile.iter().chain([&old]) {
         station.publish(topic(id), text.as_bytes());
@@ -290,13 +291,13 @@ fn unclaimed_lock_joins_the_configured_family_over_the_link() {
     let deny = [common::leaf(Target::Lock(lock.key.hash()), Deny)];
     let grant = master.grant(&bob, Some(6), &deny, 0, &[]);
     station.publish(Topic::Grant { lock: id, key: bob.public().id() }, &grant.encode());
-    station.until(Topic::Confirmation { lock: id, key: bob.public().id() }, |said| {
-        Confirmation::verify(said, &lock.key).unwrap().effect == Deny
+    station.until(Topic::Confirmation { lock: id, key: bob.public().id() }, |payload| {
+        Confirmation::verify(payload, &lock.key).unwrap().effect == Deny
     });
     assert_eq!(chain_on_disk(&lock.state()), good);
 }
 
-/// Each of these would take the family of whoever is at the broker.
+/// If the Lock joined with one of these configurations, an attacker at the broker could choose its family.
 #[test]
 fn unclaimed_lock_without_a_configured_family_joins_none() {
     let master = Ca::master(Key::new(1));
@@ -312,9 +313,9 @@ fn unclaimed_lock_without_a_configured_family_joins_none() {
         lock.start(&broker, family, with_certificate);
         while from.recv_timeout(LIMIT).unwrap() != DirectoryEvent::File("request.pem".into()) {}
         if family == other {
-            station.until(Topic::Presence { lock: lock.key.id() }, |said| said == b"online");
+            station.until(Topic::Presence { lock: lock.key.id() }, |payload| payload == b"online");
         }
-        // A person claims it: it goes on with that, so it has waited.
+        // A person claims it, and the service goes on with that family, so it had waited.
         assert_eq!(chain_on_disk(&lock.state()), "");
         let (theirs, own) = (Ca::master(Key::new(50)), lock.key.clone());
         let by_hand = pem_of(&certify_at(&theirs, &own, MADE, 1));
@@ -328,7 +329,7 @@ fn unclaimed_lock_without_a_configured_family_joins_none() {
     }
 }
 
-/// A root of the thief's key that names another family.
+/// A root with the thief's key that names another family.
 fn liar(thief: &Ca, family: &Ca) -> Certificate {
     let theirs = thief.key.public().id().to_string();
     let named = family.key.public().id().to_string();

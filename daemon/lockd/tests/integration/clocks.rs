@@ -1,5 +1,5 @@
-//! Stations whose clocks are a year off, and that were restored from an old copy, sign for one Key; a Lock whose clock is
-//! right hears of it in any order, and not of everything.
+//! Three stations, with clocks up to a year wrong and restored from old backups, sign statements about one Key. A
+//! Lock with a correct clock receives some of them, in any order.
 
 use keywright_lockd::{
     clock::Now,
@@ -17,22 +17,22 @@ use proptest::prelude::*;
 
 use crate::common::{self, Ca, Key, Lock};
 
-/// Milliseconds since 1970, by a clock that is right.
+/// A correct clock, in milliseconds since 1970.
 const NOW: u64 = common::NOW * 1_000;
 const YEAR: u64 = 365 * 86_400_000;
 
-/// What happens, of one of three stations.
+/// An event at one of three stations.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// Its clock is set: ahead of NOW minus a year by so much.
+    /// Its clock is set to NOW minus a year plus this.
     Clock(u64),
-    /// It signs this.
+    /// It signs a statement with this effect.
     Sign(Effect),
-    /// It forgets all that it knows.
+    /// It is restored from a backup and forgets all statements.
     Restore,
-    /// It hears of all that was signed.
+    /// It learns all statements that were signed.
     Merge,
-    /// The Lock hears of the statement with this number, of all, and confirms what it knows to this station.
+    /// The Lock receives this one of all statements, and its confirmation reaches this station.
     Tell(prop::sample::Index),
 }
 
@@ -48,38 +48,39 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
     (0..3_usize, step)
 }
 
-struct Told {
+struct TestLock {
     lock: Lock,
     gate: Gate,
-    heard: Vec<(u64, Effect)>,
+    received: Vec<(u64, Effect)>,
 }
 
-impl Told {
+impl TestLock {
     fn new(ca: &Ca) -> Self {
         let lock = Lock::of(ca);
         let identity = Identity::load_or_create(&lock.state()).unwrap();
         let membership = Membership::load(&lock.state(), identity.public()).unwrap().unwrap();
         let limits = Limits { max_keys: 10, revoke_delay: 0 };
         let gate = Gate::open(&lock.state(), identity, membership, limits, at(NOW)).unwrap();
-        Self { lock, gate, heard: Vec::new() }
+        Self { lock, gate, received: Vec::new() }
     }
 
-    fn hear(&mut self, ca: &Ca, key: &Key, said: (u64, Effect), now: u64) {
-        let grant = self.lock.grant(ca, key, said.0, said.1);
+    fn receive(&mut self, ca: &Ca, key: &Key, signed_one: (u64, Effect), now: u64) {
+        let grant = self.lock.grant(ca, key, signed_one.0, signed_one.1);
         match self.gate.take(&grant, at(now)) {
-            Ok(_) | Err(Refusal::Older { .. }) => self.heard.push(said),
-            Err(refusal) => panic!("{said:?}: {refusal}"),
+            Ok(_) | Err(Refusal::Older { .. }) => self.received.push(signed_one),
+            Err(refusal) => panic!("{signed_one:?}: {refusal}"),
         }
     }
 
-    /// The newest of what it heard and is not in the future; a tie is deny.
+    /// The effect of the newest statement received that is not parked; a denial wins a tie.
     fn expected(&self, now: u64) -> Effect {
-        let due = self.heard.iter().filter(|(version, _)| *version <= now + PARK_AHEAD_MS);
-        due.max_by_key(|(version, effect)| (*version, *effect == Deny)).map_or(Deny, |said| said.1)
+        let due = self.received.iter().filter(|(version, _)| *version <= now + PARK_AHEAD_MS);
+        due.max_by_key(|(version, effect)| (*version, *effect == Deny))
+            .map_or(Deny, |signed_one| signed_one.1)
     }
 
     fn newest(&self, now: u64) -> u64 {
-        let due = self.heard.iter().map(|said| said.0);
+        let due = self.received.iter().map(|signed_one| signed_one.0);
         due.filter(|version| *version <= now + PARK_AHEAD_MS).max().unwrap_or(0)
     }
 }
@@ -91,14 +92,13 @@ const fn at(unix: u64) -> Now {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// The newest word counts whose time has come; of those whose time will come, no denial is missed. And a denial by
-    /// whoever knows all that was signed is the last word: at once where no clock was ahead, at the latest when that time
-    /// has come, and for good.
+    /// The newest statement that is due decides, and no parked denial is missed. A denial by a station that knows all
+    /// statements is final: at once if no clock was ahead, otherwise as soon as its version is due.
     #[test]
     fn older_statements_never_return_and_denials_stay(steps in prop::collection::vec(step(), 1..30)) {
         let (ca, key) = (Ca::at_depth(1), Key::new(30));
         let hash = key.public().hash();
-        let mut lock = Told::new(&ca);
+        let mut lock = TestLock::new(&ca);
         let (mut clocks, mut known) = ([NOW; 3], [None::<u64>; 3]);
         let mut signed: Vec<(u64, Effect)> = Vec::new();
         for (station, step) in steps {
@@ -110,32 +110,32 @@ proptest! {
                     signed.push((version, effect));
                 }
                 Step::Restore => known[station] = None,
-                Step::Merge => known[station] = signed.iter().map(|said| said.0).max(),
+                Step::Merge => known[station] = signed.iter().map(|signed_one| signed_one.0).max(),
                 Step::Tell(which) if !signed.is_empty() => {
-                    lock.hear(&ca, &key, *which.get(&signed), NOW);
+                    lock.receive(&ca, &key, *which.get(&signed), NOW);
                     known[station] = known[station].max(Some(lock.newest(NOW)));
                 }
                 Step::Tell(_) => {}
             }
             prop_assert_eq!(lock.gate.effect_on(&hash, NOW), lock.expected(NOW));
         }
-        let all = signed.iter().map(|said| said.0).max();
+        let all = signed.iter().map(|signed_one| signed_one.0).max();
         let last = next_version(all, NOW).unwrap();
-        lock.hear(&ca, &key, (last, Deny), NOW);
+        lock.receive(&ca, &key, (last, Deny), NOW);
         let due_at = |version: u64| version.saturating_sub(PARK_AHEAD_MS).max(NOW);
         let due = due_at(last);
         if all.is_none_or(|newest| newest < NOW + PARK_AHEAD_MS) {
             prop_assert_eq!(due, NOW);
         }
-        // Until then nobody is let in whom the newest word whose time has come keeps out.
-        for now in lock.heard.iter().map(|(version, _)| due_at(*version)) {
+        // Until then the Key is never admitted against the newest statement that is due.
+        for now in lock.received.iter().map(|(version, _)| due_at(*version)) {
             if lock.expected(now) == Deny {
-                prop_assert_eq!(lock.gate.effect_on(&hash, now), Deny, "{} of {:?}", now, lock.heard);
+                prop_assert_eq!(lock.gate.effect_on(&hash, now), Deny, "{} of {:?}", now, lock.received);
             }
         }
-        // Whatever else arrives late, and in whatever order.
-        for said in signed.iter().rev() {
-            lock.hear(&ca, &key, *said, NOW);
+        // The other statements arrive late, in another order.
+        for signed_one in signed.iter().rev() {
+            lock.receive(&ca, &key, *signed_one, NOW);
         }
         for now in [due, due + 1, due + YEAR, due + 3 * YEAR] {
             prop_assert_eq!(lock.gate.effect_on(&hash, now), Deny, "{} of {:?}", last, signed);

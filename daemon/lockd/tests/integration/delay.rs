@@ -1,5 +1,5 @@
-//! The revocation of a Master by a Backup waits, and no clock ends that wait: not one that starts in 1970, not one that
-//! is a year behind, not one that is set while the Lock is off.
+//! A Backup's revocation of the Master is delayed, and no wall clock ends the delay: neither one that starts in 1970,
+//! nor one that is a year behind, nor one that is set while the Lock is off.
 
 use keywright_lockd::{
     clock::Now,
@@ -14,7 +14,7 @@ use crate::common::{self, Ca, Key, Lock, leaf};
 
 const DAY: u64 = 86_400_000;
 const DELAY: u64 = 7 * DAY;
-/// Milliseconds since 1970: of a clock that is right.
+/// A correct clock, in milliseconds since 1970.
 const NOW: u64 = common::NOW * 1_000;
 const YEAR: u64 = 365 * DAY;
 
@@ -32,8 +32,8 @@ fn open(lock: &Lock, now: Now) -> Gate {
 }
 
 impl Delayed {
-    /// A Lock that admits the Master, and hears then that a Backup revokes it.
-    fn hears(now: Now) -> Self {
+    /// A Lock that admits the Master and has received its revocation by a Backup.
+    fn with_revocation(now: Now) -> Self {
         let (ca, backup, master) = (Ca::at_depth(1), Ca::at_depth(2), Key::new(40));
         let lock = Lock::of(&ca);
         let mut gate = open(&lock, now);
@@ -69,10 +69,10 @@ fn setting_the_clock_ends_no_delay() {
         ("a thief who says what time it is", NOW, NOW + 99 * YEAR),
     ] {
         let at = |unix, uptime| Now { unix, uptime };
-        let mut lock = Delayed::hears(at(first, 5_000));
+        let mut lock = Delayed::with_revocation(at(first, 5_000));
         assert!(lock.admits(at(first, 5_000)), "{what}");
         assert!(lock.admits(at(then, 6_000)), "{what}");
-        // In the time of the clock, for whoever waits.
+        // In wall-clock time, which the service waits by.
         assert_eq!(lock.gate.next_change(at(then, 6_000)), Some(then + DELAY - 1_000), "{what}");
         let mut lock = lock.restart(at(then, 7_000));
         assert!(lock.admits(at(then, 5_000 + DELAY - 1)), "{what}");
@@ -81,11 +81,11 @@ fn setting_the_clock_ends_no_delay() {
     }
 }
 
-/// A new certificate of the Lock's own has it judge anew: by the same time.
+/// Taking a new certificate judges again, by the same uptime.
 #[test]
 fn new_certificate_ends_no_delay() {
     let now = Now { unix: NOW, uptime: 5_000 };
-    let mut lock = Delayed::hears(now);
+    let mut lock = Delayed::with_revocation(now);
     let newer =
         common::certify_at(&Ca::at_depth(1), &lock.lock.key, common::VALIDITY.not_before + 1, 9);
     let text = common::pem_of(&newer);
@@ -94,23 +94,23 @@ fn new_certificate_ends_no_delay() {
     assert!(lock.gate.is_delayed());
 }
 
-/// What was lost at a power cut is waited for once more, and not at each start.
+/// Uptime lost at a power cut is waited for once more, but not at each start.
 #[test]
 fn lost_uptime_continues_from_the_last_statement_seen() {
     let at = |uptime| Now { unix: NOW, uptime };
-    let lock = Delayed::hears(at(3 * DAY));
+    let lock = Delayed::with_revocation(at(3 * DAY));
     let mut lock = lock.restart(at(0));
     assert_eq!(lock.gate.uptime(), 3 * DAY);
     assert!(lock.admits(at(3 * DAY + DELAY - 1)));
     assert!(!lock.admits(at(3 * DAY + DELAY)));
 }
 
-/// A record of an earlier time says when by a clock: that is no time of ours, and the delay begins anew, once.
+/// A record of version 1 has a wall-clock time, which is not an uptime: the delay starts again, once.
 #[test]
 fn clock_time_in_an_old_record_restarts_the_delay() {
     use keywright_lockd::{record::Record, store::Store};
     let at = |uptime| Now { unix: NOW, uptime };
-    let lock = Delayed::hears(at(DAY));
+    let lock = Delayed::with_revocation(at(DAY));
     let store = Store::open(&lock.lock.state()).unwrap();
     let hash = lock.master.public().hash();
     let mut record = store.read(&hash).unwrap();
@@ -126,15 +126,15 @@ fn clock_time_in_an_old_record_restarts_the_delay() {
     assert!(!lock.admits(at(2 * DAY + DELAY)));
 }
 
-/// Nobody asks when the delay is over: whoever waits for it is told.
+/// No grant arrives at the end of the delay; it is confirmed nevertheless.
 #[test]
 fn end_of_a_delay_is_confirmed() {
     let at = |uptime| Now { unix: NOW, uptime };
-    let mut lock = Delayed::hears(at(5_000));
+    let mut lock = Delayed::with_revocation(at(5_000));
     let hash = lock.master.public().hash();
     let unconfirmed =
         |gate: &Gate| gate.unconfirmed(NOW).into_iter().filter(|(key, _)| *key == hash).count();
-    // The grant and the revocation, which waits.
+    // The grant and the delayed revocation.
     let all = lock.gate.unconfirmed(NOW);
     for (key, statement) in all {
         lock.gate.set_confirmed(&key, &statement).unwrap();
@@ -146,13 +146,14 @@ fn end_of_a_delay_is_confirmed() {
     let all = lock.gate.unconfirmed(NOW);
     for (key, statement) in all {
         let confirmed = lock.gate.confirm(&key, statement, NOW).unwrap();
-        let said = keywright_proto::Confirmation::verify(&confirmed, &lock.lock.key).unwrap();
-        assert_eq!(said.effect, Effect::Deny);
+        let confirmation =
+            keywright_proto::Confirmation::verify(&confirmed, &lock.lock.key).unwrap();
+        assert_eq!(confirmation.effect, Effect::Deny);
         lock.gate.set_confirmed(&key, &statement).unwrap();
     }
     lock.gate.judge(at(5_000 + DELAY + 1));
     assert_eq!(unconfirmed(&lock.gate), 0, "once");
-    // And once more where it may have ended while nothing ran.
+    // After a restart it is confirmed again, because the delay may have ended while the service was down.
     let lock = lock.restart(at(5_000 + DELAY + 2));
     assert_eq!(unconfirmed(&lock.gate), 2);
 }
@@ -160,15 +161,15 @@ fn end_of_a_delay_is_confirmed() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// Whatever the clock says and however often the Lock starts: the Master is in until the Lock has uptime for the delay,
-    /// and out from then on.
+    /// Whatever the clock says and however often the Lock restarts, the Master is admitted exactly until the uptime
+    /// exceeds the delay.
     #[test]
     fn only_uptime_ends_a_delay(
         first in 0..2 * NOW,
         steps in proptest::collection::vec((0..2 * NOW, 0..3 * DAY, any::<bool>()), 1..8),
     ) {
         let mut uptime = DAY;
-        let mut lock = Delayed::hears(Now { unix: first, uptime });
+        let mut lock = Delayed::with_revocation(Now { unix: first, uptime });
         for (unix, passes, restarts) in steps {
             uptime += passes;
             let now = Now { unix, uptime };

@@ -1,4 +1,4 @@
-//! A Lock on a real mosquitto whose descriptors run out.
+//! A Lock on a real mosquitto that runs out of file descriptors.
 
 use std::{
     fs,
@@ -31,15 +31,15 @@ fn start(lock: &Lock, broker: &Broker) -> (Running, Receiver<String>) {
     (running, lines)
 }
 
-/// How many files it may open from now on; how many it might.
+/// Limits how many files the process may open from now on; returns the earlier limit.
 fn limit_files(of: &Running, to: Option<u64>) -> Option<u64> {
     let process = Pid::from_raw(of.id() as i32);
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
     prlimit(process, Resource::Nofile, Rlimit { current: to, maximum }).unwrap().current
 }
 
-/// The connection is to be made anew, for a grant that could not be saved, and cannot be. It is tried again; what comes
-/// meanwhile by the one that is there is heard.
+/// The Lock has to reconnect for a grant that it could not save, and cannot. It keeps the present connection, handles
+/// its messages, and tries again.
 #[test]
 fn connection_is_kept_when_no_new_one_can_be_made() {
     let (ca, bob, eve, carol) = (Ca::at_depth(1), Key::new(30), Key::new(31), Key::new(32));
@@ -47,8 +47,8 @@ fn connection_is_kept_when_no_new_one_can_be_made() {
     let broker = Broker::start(lock.dir.path(), &pem_of(&ca.chain));
     let (running, log) = start(&lock, &broker);
     let mut station = Station::start(&broker);
-    station.until(presence(&lock), |said| said == b"online");
-    // There can be no record of Bob.
+    station.until(presence(&lock), |payload| payload == b"online");
+    // No record of Bob can be written.
     let obstacle = lock.state().join(format!("keys/{}.cbor", hex::encode(bob.public().hash())));
     fs::create_dir(&obstacle).unwrap();
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
@@ -57,9 +57,9 @@ fn connection_is_kept_when_no_new_one_can_be_made() {
     fs::remove_dir(&obstacle).unwrap();
 
     let before = limit_files(&running, Some(0));
-    // Of a file the name would be said.
+    // An error about a file has its path.
     let is_refused = |line: &str| line.contains("Too many open files") && !line.contains('/');
-    while !is_refused(&log.recv_timeout(LIMIT).expect("it connects anew after a while")) {}
+    while !is_refused(&log.recv_timeout(LIMIT).expect("it connects reissued after a while")) {}
     limit_files(&running, before);
     station.kept.remove(&presence(&lock).name());
     station.grant(&lock, &carol, &lock.grant(&ca, &carol, 5, Allow));

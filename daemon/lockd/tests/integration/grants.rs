@@ -1,4 +1,4 @@
-//! What a Lock takes and what it refuses, as files and in its own process.
+//! Which grants a Lock accepts and which it refuses, as files and in its own process.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn lock_is_claimed_once() {
         assert!(text.contains(part), "{text}");
         assert_eq!(lock.everything(), before);
     }
-    // A new certificate by a Backup of the same family.
+    // A new certificate by a Backup of the same family is accepted.
     done(claim(&pem_of(&certify(&Ca::at_depth(2), &lock.key))));
     let unclaimed = run(&lock.dir.path().join("new"), &["apply", "/dev/null"], b"");
     assert_eq!(unclaimed.status.code(), Some(2));
@@ -47,8 +47,8 @@ fn lock_is_claimed_once() {
 fn allow_and_deny_are_enforced_and_confirmed() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
-    let said = done(lock.apply("bob.grant", &lock.grant(&ca, &sub, 5, Allow)));
-    assert!(said.contains("is admitted"), "{said}");
+    let output = done(lock.apply("bob.grant", &lock.grant(&ca, &sub, 5, Allow)));
+    assert!(output.contains("is admitted"), "{output}");
     let id = sub.public().id().to_string();
     let confirmed = lock.confirmation("bob.grant");
     assert_eq!((confirmed.effect, confirmed.newest_version), (Allow, 5));
@@ -60,8 +60,8 @@ fn allow_and_deny_are_enforced_and_confirmed() {
     assert_eq!(lock.list("fingerprints.sha256"), sha256 + "\n");
     assert_eq!(lock.list("ca.pem"), pem_of(&ca.chain));
 
-    let said = done(lock.apply("no.grant", &lock.grant(&ca, &sub, 6, Deny)));
-    assert!(said.contains("is not admitted"), "{said}");
+    let output = done(lock.apply("no.grant", &lock.grant(&ca, &sub, 6, Deny)));
+    assert!(output.contains("is not admitted"), "{output}");
     let confirmed = lock.confirmation("no.grant");
     assert_eq!((confirmed.effect, confirmed.newest_version), (Deny, 6));
     assert_eq!(lock.list("ssh_keys"), "");
@@ -82,7 +82,7 @@ fn bad_grant_is_refused_and_changes_nothing() {
     let mut wrong_proof = ca.grant(&sub, Some(10), &[mine, elsewhere], 0, &[]);
     wrong_proof.path = Tree::new([mine, mine]).unwrap().path(0).unwrap();
     let forged = {
-        // A Sub Key has no CA certificate: the best it can do is to sign under its issuer's.
+        // A Sub Key has no CA certificate; it can only sign under its issuer's.
         let tree = Tree::new([mine]).unwrap();
         let mut grant = ca.grant(&sub, Some(10), &[mine], 0, &[]);
         let subject = sub.public();
@@ -122,7 +122,7 @@ fn bad_grant_is_refused_and_changes_nothing() {
     let text = refused(run(&lock.state(), &["apply", huge.to_str().unwrap()], b""));
     assert!(text.contains("longer than 65536 bytes"), "{text}");
     assert_eq!(lock.everything(), before);
-    // What is known is confirmed once more: the first answer may have been lost.
+    // A known statement is confirmed again: the first confirmation may have been lost.
     done(lock.apply("again", &good));
     assert_eq!(lock.confirmation("again"), lock.confirmation("good"));
     assert_eq!(lock.everything(), before);
@@ -166,7 +166,7 @@ fn grant_of_a_revoked_backup_admits_nobody() {
     let refusal = take(&mut service, &lock.grant(&backup, &sub, 6, Allow)).unwrap_err();
     assert_eq!(refusal, "its signer was revoked");
     assert_eq!(lock.everything(), before);
-    // Somebody who stands may let it in again, also after a restart.
+    // An issuer that is not revoked may allow it again, also after a restart.
     take(&mut service, &lock.grant(&master, &sub, 7, Allow)).unwrap();
     assert!(admits(&mut service, &lock, &sub));
     drop(service);
@@ -187,7 +187,7 @@ fn statement_from_the_future_is_parked() {
     assert!(service.settle().unwrap().is_empty());
     let due = service.next_change().unwrap();
     assert_eq!(due, now + day);
-    // What is due now is not held up by it.
+    // The parked statement does not hold up one that is due.
     take(&mut service, &lock.grant(&ca, &sub, now, Allow)).unwrap();
     assert!(admits(&mut service, &lock, &sub));
 }
@@ -203,8 +203,8 @@ fn revocation_is_final_and_older_statements_are_refused() {
     done(lock.apply("allow", &lock.grant(&ca, &sub, 5, Allow)));
     done(lock.apply("revoked", &revocation(&ca, &sub).encode()));
     assert_eq!(lock.list("ssh_keys"), "");
-    let said = done(lock.apply("allow", &lock.grant(&ca, &sub, 50, Allow)));
-    assert!(said.contains("is not admitted"), "{said}");
+    let output = done(lock.apply("allow", &lock.grant(&ca, &sub, 50, Allow)));
+    assert!(output.contains("is not admitted"), "{output}");
     assert_eq!(lock.list("ssh_keys"), "");
 }
 
@@ -224,7 +224,7 @@ fn damaged_record_denies_its_key_and_is_reported() {
     let list = lock.list("ssh_keys");
     assert!(!list.contains(&sub.public().id().to_string()));
     assert!(list.contains(&other.public().id().to_string()));
-    // The person did as the text says.
+    // The file is removed, as the message says.
     fs::remove_file(path).unwrap();
     done(lock.apply("c", &lock.grant(&ca, &sub, 6, Allow)));
 }
@@ -245,7 +245,7 @@ fn key_limit_leaves_room_for_denials() {
     assert!(admits(&mut service, &lock, &Key::new(31)));
 }
 
-/// A thief with a Backup makes CAs of its own, as many as it likes, and lets each say something of a Key.
+/// A thief with a stolen Backup certifies many CAs, and each signs statements about a Key.
 #[test]
 fn flood_by_a_stolen_backup_leaves_room_for_the_master() {
     let (master, thief) = (Ca::at_depth(1), Ca::at_depth(2));
@@ -269,7 +269,7 @@ fn flood_by_a_stolen_backup_leaves_room_for_the_master() {
         let _ = take(&mut service, &revocation(ca, &own).encode());
     }
     assert!(admits(&mut service, &lock, &own), "the Master is not shut out for lack of room");
-    // What is newer lets in.
+    // A newer allow by the Master admits the Key.
     take(&mut service, &lock.grant(&master, &sub, 6, Allow)).unwrap();
     assert!(admits(&mut service, &lock, &sub));
     assert!(admits(&mut service, &lock, &thiefs), "its own wait for the delay");
@@ -279,7 +279,7 @@ fn flood_by_a_stolen_backup_leaves_room_for_the_master() {
     };
     take(&mut service, &common::revocation_of_issuer(&master, &thiefs, revokes)).unwrap();
     assert!(!admits(&mut service, &lock, &thiefs));
-    // What is void now makes room, also for a Key that the Master had said nothing of.
+    // Void statements make room, also for a Key about which the Master had signed nothing.
     take(&mut service, &lock.grant(&master, &other, 3, Allow)).unwrap();
     assert!(admits(&mut service, &lock, &other));
     drop(service);

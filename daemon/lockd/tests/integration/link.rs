@@ -1,4 +1,4 @@
-//! The link on a real mosquitto, with a certificate on both sides; and brokers that do what they should not.
+//! The link over a real mosquitto with certificates on both sides, and over brokers that misbehave.
 
 use std::{
     collections::BTreeMap,
@@ -38,10 +38,10 @@ fn grants_and_confirmations_reach_a_lock_that_was_offline() {
     let (ca, lock, mut broker) = stage();
     let (bob, eve) = (Key::new(30), Key::new(31));
     let mut station = Station::start(&broker);
-    // The Lock is not there yet. A station that does not know it learns of it when it is.
+    // The Lock is offline. A station that does not know it learns its certificate when it connects.
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
     let running = linked(&lock, &broker);
-    station.until(presence(&lock), |said| said == b"online");
+    station.until(presence(&lock), |payload| payload == b"online");
     station.confirmed(&lock, &bob, Allow, 5);
     assert!(admits(&lock, &bob));
     station.until(Topic::OwnCertificate { lock: lock.key.id() }, |papers| {
@@ -53,14 +53,14 @@ fn grants_and_confirmations_reach_a_lock_that_was_offline() {
     station.confirmed(&lock, &bob, Deny, 6);
     assert!(!admits(&lock, &bob));
 
-    // It goes, and misses something; its last will says so.
+    // The Lock goes offline, as its last will says, and misses a grant.
     running.kill();
-    station.until(presence(&lock), |said| said == b"offline");
+    station.until(presence(&lock), |payload| payload == b"offline");
     station.grant(&lock, &eve, &lock.grant(&ca, &eve, 5, Allow));
     let _running = linked(&lock, &broker);
     station.confirmed(&lock, &eve, Allow, 5);
 
-    // The broker dies and comes back, and nobody does anything.
+    // The broker dies and comes back; nobody does anything.
     broker.kill();
     station.until_event("its end", |event| *event == LinkEvent::Down);
     broker.restart();
@@ -83,13 +83,13 @@ fn broker_without_memory_gets_a_confirmation_when_a_grant_is_repeated() {
     broker.restart();
     station.until_event("the link", |event| *event == LinkEvent::Up);
     station.kept.clear();
-    // The Lock is there again. What was kept for it when it came would be nothing new to it.
-    station.until(presence(&lock), |said| said == b"online");
+    // The Lock is online again. It would not confirm a retained grant that it knows.
+    station.until(presence(&lock), |payload| payload == b"online");
     station.grant(&lock, &bob, &grant);
     station.confirmed(&lock, &bob, Allow, 5);
 }
 
-/// Whoever may publish everything at the broker is the broker, as far as a Lock can tell.
+/// To a Lock, a client that may publish everything is as powerful as the broker itself.
 #[test]
 fn messages_of_a_hostile_broker_change_nothing() {
     let (ca, lock, broker) = stage();
@@ -119,7 +119,7 @@ fn messages_of_a_hostile_broker_change_nothing() {
     }
     let last = station.next;
     station.until_event("the flood's end", |event| *event == LinkEvent::Published(last));
-    // Swapped: a grant that is right, under another Key's name. What it says is signed, the topic is not.
+    // Swapped: a valid grant under another Key's topic. Only the signed content counts.
     station.publish(grant_topic(&lock, &bob), &lock.grant(&ca, &eve, 5, Allow));
     station.confirmed(&lock, &eve, Allow, 5);
     assert!(!admits(&lock, &bob) && admits(&lock, &eve));
@@ -138,13 +138,13 @@ fn messages_of_a_hostile_broker_change_nothing() {
     };
     assert_eq!((keys(&before), keys(&after)), (1, 2));
 
-    // Withheld: the denial is late, and in force as soon as it comes.
+    // Withheld: the denial takes effect as soon as it arrives.
     station.grant(&lock, &eve, &revocation(&ca, &eve).encode());
     station.confirmed(&lock, &eve, Deny, 5);
     assert!(!admits(&lock, &eve));
 }
 
-/// Each Lock is held to its own topics by the broker, so that it learns nothing of the others.
+/// The broker's access rules restrict each Lock to its own topics.
 #[test]
 fn lock_receives_no_messages_of_another_lock() {
     let (ca, lock, broker) = stage();
@@ -161,15 +161,17 @@ fn lock_receives_no_messages_of_another_lock() {
         subscriptions: vec!["keywright/1/#".into()],
         max_packet: MAX_PACKET,
     };
-    let (send, heard) = mpsc::channel();
+    let (send, received) = mpsc::channel();
     let curious = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
-    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), LinkEvent::Up);
+    assert_eq!(received.recv_timeout(LIMIT).unwrap(), LinkEvent::Up);
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 5, Allow));
-    // Its own it does hear, and after the other's.
+    // It receives its own grant, which was published after the other Lock's.
     station.publish(Topic::Grant { lock: other.key.id(), key: bob.public().id() }, b"own");
-    let LinkEvent::Message { payload, .. } = heard.recv_timeout(LIMIT).unwrap() else { panic!() };
+    let LinkEvent::Message { payload, .. } = received.recv_timeout(LIMIT).unwrap() else {
+        panic!()
+    };
     assert_eq!(payload, b"own");
-    // Nor does it speak for another.
+    // It cannot publish as the other Lock.
     let confirmation = Topic::Confirmation { lock: lock.key.id(), key: bob.public().id() };
     curious.publish(confirmation.name(), b"forged".to_vec(), 1);
     let own = Topic::Confirmation { lock: other.key.id(), key: bob.public().id() };
@@ -195,12 +197,12 @@ fn dropped_connection_is_closed() {
         max_packet: MAX_PACKET,
     };
     let connection = Connection::start(settings, |_| {}).unwrap();
-    station.until(topic, |said| said == b"online");
+    station.until(topic, |payload| payload == b"online");
     drop(connection);
-    station.until(topic, |said| said == b"offline");
+    station.until(topic, |payload| payload == b"offline");
 }
 
-/// A broker that keeps to no rule: it floods without waiting for anything, and then announces 256 MB.
+/// A broker that violates the protocol: it floods without waiting, and then announces a packet of 256 MB.
 #[test]
 fn protocol_violation_by_the_broker_is_cheap() {
     let (ca, lock, broker) = stage();
@@ -217,7 +219,7 @@ fn protocol_violation_by_the_broker_is_cheap() {
     let ca_file = broker.ca();
     let running = lock
         .start(&format!("[link]\nbroker = \"127.0.0.1:{port}\"\nca = \"{}\"\n", ca_file.display()));
-    // Its first bytes are CONNECT: it is there.
+    // Its first bytes are CONNECT: it is connected.
     let mut from = hostile.stdout.take().unwrap();
     assert_eq!(std::io::Read::read(&mut from, &mut [0; 1]).unwrap(), 1);
     let mut to = hostile.stdin.take().unwrap();
@@ -244,7 +246,7 @@ fn protocol_violation_by_the_broker_is_cheap() {
         #[allow(unreachable_code, reason = "names the type of the error")]
         std::io::Result::Ok(())
     });
-    // It ends when the Lock hangs up.
+    // It ends when the Lock closes the connection.
     assert!(flood.join().unwrap().is_err());
     hostile.wait().unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();

@@ -1,5 +1,5 @@
-//! `keywright-lockd` as a library, as a program and with real servers, a module for each subject. One program: it is linked once, and its
-//! tests run beside each other.
+//! `keywright-lockd` as a library, as a program and with real servers. All modules are linked into one test program,
+//! which runs them in parallel.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

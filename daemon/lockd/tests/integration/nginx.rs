@@ -1,4 +1,4 @@
-//! A real nginx with the Lock's own certificate, and the map that the Lock writes.
+//! A real nginx with the Lock's certificate and the map that the Lock writes.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::common::{
 
 const NGINX: &str = "/usr/sbin/nginx";
 
-/// Puts lists in force, and ends when they are.
+/// Reloads nginx and returns when the new lists are in force.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../systemd/keywright-lock-nginx");
 
 struct Nginx {
@@ -64,7 +64,7 @@ impl Nginx {
         Self { port, _server: server }
     }
 
-    /// What it answers to whoever shows this chain.
+    /// The response to a client with this chain.
     fn answers(&self, lock: &Lock, number: u8, chain: &[Certificate]) -> String {
         let dir = lock.dir.path();
         let (key, cert) = (key_file(dir, number), dir.join(format!("chain-{number}")));
@@ -80,7 +80,7 @@ impl Nginx {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Kept open until the answer has come.
+        // Kept open until the response has arrived.
         let mut to = client.stdin.take().unwrap();
         to.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
         let output = client.wait_with_output().unwrap();
@@ -93,7 +93,7 @@ fn config_file(lock: &Lock) -> std::path::PathBuf {
     lock.dir.path().join("nginx.conf")
 }
 
-/// A Lock that has written its lists, and an nginx that serves by them.
+/// A Lock that has written its lists, and an nginx that uses them.
 fn stage() -> (Ca, Lock, Nginx) {
     let lock = Lock::of(&Ca::at_depth(2));
     lock.service().settle().unwrap();
@@ -118,12 +118,12 @@ fn reload(lock: &Lock) -> Command {
     command
 }
 
-/// Several times: each confirmation is followed by a connection at once, and nothing of nginx is waited for.
+/// Connects right after each confirmation, several times, without waiting for nginx.
 fn is_enforced_when_confirmed(hook: &str, master: &Ca, lock: &Lock, nginx: &Nginx) {
     let backup = Ca::at_depth(2);
     let running = lock.start(hook);
     let (bob, eve) = (Key::new(30), Key::new(31));
-    // One of a Backup, one of the Master: both are Sub Keys of the family, and only one has the right.
+    // Two Sub Keys, one by a Backup and one by the Master; only one has the right.
     let bobs = backup.issue(&bob, Role::Sub, &[5]);
     let eves = master.issue(&eve, Role::Sub, &[6]);
     let inside = format!("key {}", bob.public().id());
@@ -143,7 +143,7 @@ fn is_enforced_when_confirmed(hook: &str, master: &Ca, lock: &Lock, nginx: &Ngin
     assert!(answer.contains("200 OK") && answer.contains(&inside), "{answer}");
     let answer = nginx.answers(lock, 31, &eves);
     assert!(answer.contains("403 Forbidden"), "{answer}");
-    // A thief's own CA can write every name: it does not lead to the root, and has another fingerprint.
+    // A thief's CA can put any name into a certificate, but it does not lead to the root and has another fingerprint.
     let thief = Ca::master(Key::new(77));
     let answer = nginx.answers(lock, 31, &thief.issue(&eve, Role::Sub, &[5]));
     assert!(answer.contains("400 Bad Request"), "{answer}");
@@ -164,7 +164,7 @@ fn nginx_admits_the_keys_that_the_lock_admits() {
     is_enforced_when_confirmed(&hook, &master, &lock, &nginx);
 }
 
-/// As the packages do it: somebody else may signal nginx, and does when a file has changed.
+/// As in the packages: another unit may signal nginx, and does so when a file has changed.
 #[test]
 fn hook_waits_until_another_program_has_reloaded_nginx() {
     let (master, lock, nginx) = stage();
@@ -172,7 +172,7 @@ fn hook_waits_until_another_program_has_reloaded_nginx() {
     let mut first = reload(&lock);
     let mut again = reload(&lock);
     assert!(first.status().unwrap().success());
-    // It ends with the test; where it does not do its work, nothing is confirmed.
+    // It ends with the test; if it does not reload nginx, nothing is confirmed.
     std::thread::spawn(move || {
         while changes.recv().is_ok() {
             while changes.try_recv().is_ok() {}
@@ -193,14 +193,14 @@ fn nothing_is_confirmed_before_nginx_enforces_it() {
         assert!(!lock.dir.path().join("stamp").exists());
         String::from_utf8(output.stderr).unwrap()
     };
-    // Nobody reloads.
+    // Nobody reloads nginx.
     let mut wait = Command::new(SCRIPT);
     wait.arg("wait").env("KEYWRIGHT_LISTS", lock.state().join("lists"));
     wait.env("KEYWRIGHT_NGINX_STAMP", stamp(&lock));
     assert!(ends(&mut wait).contains("does not have the new list"));
     assert!(reload(&lock).status().unwrap().success());
     assert!(wait.status().unwrap().success());
-    // A configuration that nginx refuses: its old workers stay.
+    // nginx refuses its configuration, so its old workers stay.
     let good = fs::read(config_file(&lock)).unwrap();
     fs::write(config_file(&lock), "garbage").unwrap();
     assert!(ends(&mut reload(&lock)).contains("still has its old workers"));

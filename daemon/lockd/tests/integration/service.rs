@@ -1,4 +1,4 @@
-//! `keywright-lockd run`: the inbox, the hook, a full disk, and a sudden end.
+//! `keywright-lockd run`: the inbox, the hook, a full disk, and a crash.
 
 use std::{
     fs,
@@ -23,12 +23,12 @@ fn grant_in_the_inbox_is_answered() {
     assert_eq!(Confirmation::verify(&answer, &lock.key).unwrap().effect, Allow);
     let reason = running.drop_grant("bad", b"garbage").unwrap_err();
     assert!(reason.contains("not a Keywright grant"), "{reason}");
-    // Another process hands over to the one that runs.
-    let said = common::done(lock.apply("deny", &lock.grant(&ca, &sub, 6, Deny)));
-    assert!(said.contains("is not admitted"), "{said}");
+    // Another process hands its grant to the running service.
+    let output = common::done(lock.apply("deny", &lock.grant(&ca, &sub, 6, Deny)));
+    assert!(output.contains("is not admitted"), "{output}");
     assert!(refused(lock.apply("old", &lock.grant(&ca, &sub, 5, Allow))).contains("older"));
     assert_eq!(lock.list("ssh_keys"), "");
-    // An answer is written before what it is about goes.
+    // The answer is written before the file is removed.
     let begun = Instant::now();
     while common::files_in_inbox(&lock) > 0 {
         assert!(begun.elapsed() < common::LIMIT, "what was confirmed stays");
@@ -40,13 +40,13 @@ fn grant_in_the_inbox_is_answered() {
 fn accepted_grant_is_confirmed_after_a_crash() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
-    // Accepted, and ended before anything was put in force.
+    // The grant is accepted, and the process ends before it is put in force.
     common::take(&mut lock.service(), &lock.grant(&ca, &sub, 5, Allow)).unwrap();
     let running = lock.start("");
     let id = sub.public().id().to_string();
     running.answer(&id).unwrap();
     assert!(lock.list("ssh_keys").contains(&id));
-    // What was dropped while nothing ran is found.
+    // A file that was moved into the inbox while the service was down is found.
     running.kill();
     fs::write(lock.state().join("inbox/late"), lock.grant(&ca, &sub, 6, Deny)).unwrap();
     let running = lock.start("");
@@ -60,7 +60,7 @@ fn unclaimed_service_waits_for_a_claim() {
     let state = dir.path().join("state");
     fs::create_dir(&state).unwrap();
     let made = common::watch(&state);
-    // Of one that had its power cut.
+    // The leftover of a process that ended at a power cut.
     let left = state.join(format!(".request.pem.{}.0.new", u32::MAX));
     fs::write(&left, "-----BEGIN").unwrap();
     let mut child = Command::new(PROGRAM)
@@ -78,7 +78,7 @@ fn unclaimed_service_waits_for_a_claim() {
     let key = read_csr(&fs::read_to_string(state.join("request.pem")).unwrap()).unwrap();
     let chain = common::certify(&Ca::at_depth(1), &key);
     common::done(run(&state, &["claim", "-"], pem_of(&chain).as_bytes()));
-    // It takes the state directory once it has a family.
+    // It locks the state directory once it has a family.
     until("lockd.lock");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -103,18 +103,18 @@ fn nothing_is_confirmed_before_the_hook_succeeds() {
     service.settle().unwrap();
     let id = sub.public().id().to_string();
     assert_eq!(lock.confirmation(&id).effect, Allow);
-    // It ran with the new list, each time; and not when nothing has changed.
+    // The hook ran with the new list each time, and does not run without a change.
     assert_eq!(fs::read_to_string(&ran).unwrap().matches(&id).count(), 3);
     service.settle().unwrap();
     assert_eq!(fs::read_to_string(&ran).unwrap().matches(&id).count(), 3);
 }
 
-/// What could not be saved is tried again, also where something else goes well meanwhile and takes longer than until then.
+/// A grant that could not be saved is retried, even if other work succeeds meanwhile and takes longer than the wait.
 #[test]
 fn grant_that_could_not_be_saved_is_retried() {
     let (ca, sub, other) = (Ca::at_depth(1), Key::new(30), Key::new(31));
     let lock = Lock::of(&ca);
-    // There can be no record of this Key until the hook has run for another one, which takes longer than the first wait.
+    // No record of this Key can be written until the hook has run for another Key, longer than the first wait.
     let name = format!("{}.cbor", hex::encode(sub.public().hash()));
     let obstacle = lock.state().join("keys").join(name);
     let script = format!(
@@ -122,7 +122,7 @@ fn grant_that_could_not_be_saved_is_retried() {
         obstacle.display()
     );
     let running = lock.start(&format!("hook = ['sh', '-c', '{script}']"));
-    // It has read its records, and does not find this one damaged.
+    // It has read its records, so it does not find this one damaged.
     running.drop_grant("bad", b"garbage").unwrap_err();
     fs::create_dir(&obstacle).unwrap();
     fs::write(lock.state().join("inbox/first"), lock.grant(&ca, &sub, 5, Deny)).unwrap();
@@ -131,7 +131,7 @@ fn grant_that_could_not_be_saved_is_retried() {
     assert_eq!(common::files_in_inbox(&lock), 0);
 }
 
-/// The directory is another one, and nothing tells of it but the end of the watch.
+/// The directory is replaced, which only the end of the watch reports.
 #[test]
 fn recreated_inbox_is_watched_again() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
@@ -141,13 +141,13 @@ fn recreated_inbox_is_watched_again() {
     let inbox = lock.state().join("inbox");
     fs::remove_dir_all(&inbox).unwrap();
     running.drop_grant("found", &lock.grant(&ca, &sub, 6, Deny)).unwrap();
-    // Not by looking again, which would be 20 s later.
+    // Reported by the watch: a retry would list the inbox 20 s later.
     let begun = Instant::now();
-    running.drop_grant("told", &lock.grant(&ca, &sub, 7, Allow)).unwrap();
+    running.drop_grant("watched", &lock.grant(&ca, &sub, 7, Allow)).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
-/// Each takes the place of the one before, which is just being judged.
+/// Each file replaces the one before, which may just be judged.
 #[test]
 fn last_file_of_one_name_is_judged() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
@@ -170,8 +170,8 @@ fn last_file_of_one_name_is_judged() {
     }
 }
 
-/// A state directory on a file system of its own that is full: run again by [`full_disk_changes_nothing`] in a mount
-/// namespace.
+/// Run by [`full_disk_changes_nothing`] in a mount namespace, with the state directory on a small file system that is
+/// full.
 #[test]
 #[ignore = "wants a mount namespace; run by full_disk_changes_nothing"]
 fn full_disk_in_a_mount_namespace() {
@@ -189,7 +189,7 @@ fn full_disk_in_a_mount_namespace() {
     let refusal = common::take(&mut service, &lock.grant(&ca, &other, 5, Allow)).unwrap_err();
     assert!(refusal.contains("could not be saved, so nothing changes"), "{refusal}");
     assert_eq!(lock.everything(), before);
-    // Nor is there room for the reason why a file is refused: it stays, and its reason comes.
+    // There is no room for the reason of a refusal either: the file stays until there is.
     let reason = lock.state().join("outbox/bad.refused");
     assert!(service.take_dropped("bad".as_ref()).is_err());
     assert!(dropped.exists() && !reason.exists());
@@ -203,7 +203,7 @@ fn full_disk_in_a_mount_namespace() {
     let problem = service.settle().unwrap_err().to_string();
     assert!(problem.contains("the old lists stay in force"), "{problem}");
     assert_eq!(lock.list("ssh_keys"), list);
-    // Nor with room for the first of them, which sshd reads, and none for the others.
+    // Room for the first list, which sshd reads, and none for the others.
     let all = lock.everything();
     let filled = fs::OpenOptions::new().write(true).open("/mnt/fill2").unwrap();
     filled.set_len(filled.metadata().unwrap().len() - 4096).unwrap();
@@ -230,7 +230,7 @@ fn full_disk_changes_nothing() {
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     let why = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{why}");
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}\n{why}");
 }

@@ -1,4 +1,4 @@
-//! A real sshd asks `keywright-lockd authorized-keys`.
+//! A real sshd that runs `keywright-lockd authorized-keys`.
 
 use std::{
     fs::{self, Permissions},
@@ -29,7 +29,7 @@ impl Sshd {
     fn start(lock: &Lock) -> Self {
         let directory = lock.dir.path().to_owned();
         let in_directory = |name: &str| directory.join(name).to_str().unwrap().to_owned();
-        // sshd runs only what root alone can change, and runs it as somebody else.
+        // sshd only runs a program that root alone can change, as another user.
         let program = in_directory("keywright-lockd");
         fs::copy(PROGRAM, &program).unwrap();
         fs::create_dir_all("/run/sshd").unwrap();
@@ -56,7 +56,7 @@ impl Sshd {
         Self { directory, port, _server: server }
     }
 
-    /// Whether the key gets in, and is told what `command` says.
+    /// Whether the key can log in; the session prints what `command` prints.
     fn lets_in(&self, key: &Path, user: &str) -> bool {
         let output = Command::new("ssh")
             .args(["-F", "none", "-p", &self.port.to_string(), "-i", key.to_str().unwrap()])
@@ -78,7 +78,7 @@ fn sshd_admits_the_keys_that_the_lock_admits() {
     if !root() {
         return;
     }
-    // Not in /tmp: everybody can write there, so sshd runs nothing from it.
+    // Not in /tmp: everybody can write there, so sshd runs no program from it.
     let directory = TempDir::new_in("/var/lib").unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let master = Ca::at_depth(1);
@@ -86,7 +86,7 @@ fn sshd_admits_the_keys_that_the_lock_admits() {
     let running = lock.start("[[account]]\nname = \"root\"\noptions = \"restrict\"\n");
     let (bob, eve) = (Key::new(30), Key::new(31));
     running.drop_grant("bob", &lock.grant(&master, &bob, 5, Allow)).unwrap();
-    // Eve has a right elsewhere: nothing of it is for this Lock.
+    // Eve has a right at another Lock only.
     let elsewhere = [leaf(Target::Lock([9; 32]), Allow)];
     running
         .drop_grant("eve", &master.grant(&eve, Some(5), &elsewhere, 0, &[]).encode())

@@ -115,7 +115,7 @@ async fn lock_is_certified_by_a_master_in_its_own_port() {
     // A blank Key, and a wrong PIN, which costs one try and no more.
     let (status, _, said) = claim(&station, "blank", PIN, &[]);
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains("no Master or Backup Key"), "{said}");
+    assert!(said.contains("not a Master or Backup Key"), "{said}");
     let (status, _, said) = claim(&station, "master", WRONG_PIN, &[]);
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("refused the PIN; 2 tries are left"), "{said}");

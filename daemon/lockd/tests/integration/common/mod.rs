@@ -1,4 +1,4 @@
-//! Locks with state directories of their own, and a family made of software keys.
+//! Locks with their own state directories, and a family of software keys.
 #![allow(dead_code, missing_docs, unused_imports)]
 
 #[path = "../../../../../proto/tests/common/mod.rs"]
@@ -35,7 +35,7 @@ use keywright_proto::{
 use tempfile::TempDir;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keywright-lockd");
-/// Far longer than anything takes.
+/// Longer than any step takes.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A Lock with its state directory.
@@ -46,7 +46,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// One that made its key and was added to the family.
+    /// A Lock that has created its key and was claimed by the family.
     pub fn of(ca: &Ca) -> Self {
         Self::in_directory(TempDir::new().unwrap(), ca)
     }
@@ -68,7 +68,7 @@ impl Lock {
         self.key.hash()
     }
 
-    /// The service, in this process.
+    /// The service in this process.
     pub fn service(&self) -> Service {
         self.service_with(Config::default())
     }
@@ -77,7 +77,7 @@ impl Lock {
         Service::open(&self.state(), config).unwrap()
     }
 
-    /// `keywright-lockd apply` on one grant.
+    /// Runs `keywright-lockd apply` with one grant.
     pub fn apply(&self, name: &str, grant: &[u8]) -> Output {
         let path = self.dir.path().join(name);
         fs::write(&path, grant).unwrap();
@@ -88,25 +88,25 @@ impl Lock {
         fs::read_to_string(self.state().join("lists").join(name)).unwrap()
     }
 
-    /// What the Lock says in the answer to a dropped file.
+    /// The confirmation in the outbox for a file.
     pub fn confirmation(&self, name: &str) -> Confirmation {
         let path = self.state().join("outbox").join(format!("{name}.confirmation"));
         Confirmation::verify(&fs::read(path).unwrap(), &self.key).unwrap()
     }
 
-    /// Everything on its disk but the answers.
+    /// All files of the state directory except the outbox.
     pub fn everything(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(&self.state(), &mut files);
         files
     }
 
-    /// A leaf about this Lock.
+    /// A leaf for this Lock.
     pub fn leaf(&self, effect: Effect) -> Leaf {
         leaf(Target::Lock(self.hash()), effect)
     }
 
-    /// A Sub Key's grant: among other Locks' leaves, with its certificate where it allows.
+    /// A Sub Key's grant for this Lock, among other Locks' leaves; an allow has the Key's certificate.
     pub fn grant(&self, ca: &Ca, key: &Key, version: u64, effect: Effect) -> Vec<u8> {
         let other = leaf(Target::Lock([7; 32]), Effect::Allow);
         let certificate = match effect {
@@ -121,7 +121,7 @@ impl Lock {
         self.start_with_log(config, Stdio::inherit())
     }
 
-    /// The same; what it says goes there.
+    /// The same, with its log written there.
     pub fn start_with_log(&self, config: &str, log: impl Into<Stdio>) -> Running {
         let file = self.dir.path().join("lockd.toml");
         fs::write(&file, config).unwrap();
@@ -142,7 +142,7 @@ impl Lock {
 fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
-        // What is being written takes its place in a moment.
+        // Temporary files are renamed in a moment.
         if path.ends_with("outbox") || path.extension().is_some_and(|extension| extension == "new")
         {
             continue;
@@ -155,17 +155,17 @@ fn collect(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// The revocation of a Key, as every Lock gets it.
+/// The revocation of a Key, the same for every Lock.
 pub fn revocation(ca: &Ca, key: &Key) -> Grant {
     ca.grant(key, None, &[leaf(Target::All, Effect::Deny)], 0, &[])
 }
 
-/// A Lock's chain.
+/// A certificate chain for a Lock.
 pub fn certify(ca: &Ca, key: &PublicKey) -> Vec<Certificate> {
     certify_at(ca, key, VALIDITY.not_before, 0x4c)
 }
 
-/// The same, made at this time and with this serial number.
+/// The same with this start of validity and serial number.
 pub fn certify_at(ca: &Ca, key: &PublicKey, not_before: u64, serial: u8) -> Vec<Certificate> {
     let validity = Validity { not_before, ..VALIDITY };
     let unsigned =
@@ -187,26 +187,26 @@ pub fn run(state: &Path, arguments: &[&str], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may end without reading.
+    // The program may end without reading.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
 
-/// Panics unless it went well.
+/// The standard output of a program that succeeded.
 #[track_caller]
 pub fn done(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The refusal that a program ended with.
+/// The error message of a program that ended with status 1.
 #[track_caller]
 pub fn refused(output: Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Files that appear in a directory from now on.
+/// Reports files that appear in a directory from now on.
 pub fn watch(directory: &Path) -> Receiver<DirectoryEvent> {
     let watch = Watch::start(directory).unwrap();
     let (send, files) = mpsc::channel();
@@ -223,7 +223,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Drops a grant and waits for its answer: the confirmation, or the refusal.
+    /// Moves a grant into the inbox and waits for its answer: the confirmation, or the refusal.
     pub fn drop_grant(&self, name: &str, grant: &[u8]) -> Result<Vec<u8>, String> {
         let part = self.inbox.join(format!(".{name}"));
         fs::create_dir_all(&self.inbox).unwrap();
@@ -253,7 +253,7 @@ impl Running {
         self.child.id()
     }
 
-    /// kill -9.
+    /// Kills it with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -275,12 +275,12 @@ pub fn take(service: &mut Service, grant: &[u8]) -> Result<(), String> {
         .map_err(|refusal| refusal.to_string())
 }
 
-/// What is in the inbox.
+/// How many files the inbox has.
 pub fn files_in_inbox(lock: &Lock) -> usize {
     inbox::complete_files(&lock.state().join("inbox")).unwrap().len()
 }
 
-/// The revocation of a Master or Backup, with its issuing key.
+/// The revocation of a Master or Backup together with its issuing key.
 pub fn revocation_of_issuer(
     ca: &Ca,
     key: &Key,

@@ -24,7 +24,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it; its standard error is read for [`Server::until`].
+    /// Starts the server; [`Server::until`] reads its standard error.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let from = BufReader::new(child.stderr.take().unwrap());
@@ -35,13 +35,13 @@ impl Server {
         Self { child, lines }
     }
 
-    /// Waits until it says this.
+    /// Waits for a line with this text on standard error.
     pub fn until(&self, text: &str) {
-        let mut said = Vec::new();
-        while !said.last().is_some_and(|line: &String| line.contains(text)) {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
             match self.lines.recv_timeout(LIMIT) {
-                Ok(line) => said.push(line),
-                Err(_) => panic!("no {text:?} among: {}", said.join("\n")),
+                Ok(line) => lines.push(line),
+                Err(_) => panic!("no {text:?} among: {}", lines.join("\n")),
             }
         }
     }
@@ -49,14 +49,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGTERM, so that it takes its workers along.
+        // SIGTERM also ends its workers.
         let id = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let _ = self.child.wait();
     }
 }
 
-/// The private key of the test key with this number, as a file that ssh and openssl read.
+/// Writes the private key of the test key with this number to a file that ssh and openssl can read.
 pub fn key_file(directory: &Path, number: u8) -> PathBuf {
     let path = directory.join(format!("key-{number}"));
     let key = SecretKey::from_slice(&[number; 32]).unwrap();
@@ -65,7 +65,7 @@ pub fn key_file(directory: &Path, number: u8) -> PathBuf {
     path
 }
 
-/// Whether this test may start a server that wants root; says so where it may not.
+/// Whether the test runs as root, which its server needs; prints a note if not.
 pub fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {

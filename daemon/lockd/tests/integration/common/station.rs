@@ -1,4 +1,4 @@
-//! A station on a real mosquitto, or whoever has its rights there: the broker itself, as far as a Lock can tell.
+//! A station on a real mosquitto, or an attacker with its rights, who is as powerful as the broker itself to a Lock.
 
 use std::{collections::BTreeMap, fs, sync::mpsc};
 
@@ -11,7 +11,7 @@ use keywright_proto::{
 
 use super::{Key, LIMIT, Lock, Running};
 
-/// A station, or whoever has its rights at the broker.
+/// A client with the rights of a station at the broker.
 pub struct Station {
     pub connection: Connection,
     events: mpsc::Receiver<LinkEvent>,
@@ -55,7 +55,7 @@ impl Station {
         }
     }
 
-    /// Publishes, and waits until the broker has it.
+    /// Publishes, and waits for the acknowledgement.
     pub fn publish(&mut self, topic: Topic, payload: &[u8]) {
         self.next += 1;
         let number = self.next;
@@ -67,7 +67,7 @@ impl Station {
         self.publish(grant_topic(lock, key), payload);
     }
 
-    /// Waits until a topic's last message passes.
+    /// Waits until a topic's last message passes the check.
     pub fn until(&mut self, topic: Topic, check: impl Fn(&[u8]) -> bool) {
         let name = topic.name();
         if self.kept.get(&name).is_some_and(|payload| check(payload)) {
@@ -79,12 +79,12 @@ impl Station {
         });
     }
 
-    /// Waits for the Lock to confirm that it does this for the Key, by a statement of this version or a newer one.
+    /// Waits until the Lock confirms this effect for the Key, by a statement of this version or a newer one.
     pub fn confirmed(&mut self, lock: &Lock, key: &Key, effect: Effect, version: u64) {
         let topic = Topic::Confirmation { lock: lock.key.id(), key: key.public().id() };
         self.until(topic, |payload| {
-            let said = Confirmation::verify(payload, &lock.key).unwrap();
-            said.effect == effect && said.newest_version >= version
+            let confirmation = Confirmation::verify(payload, &lock.key).unwrap();
+            confirmation.effect == effect && confirmation.newest_version >= version
         });
     }
 }
@@ -101,7 +101,7 @@ pub fn linked(lock: &Lock, broker: &Broker) -> Running {
     linked_with(lock, broker, "")
 }
 
-/// With more before the link in its configuration.
+/// The same, with more lines before the link in its configuration.
 pub fn linked_with(lock: &Lock, broker: &Broker, more: &str) -> Running {
     let (address, ca) = (broker.address(), broker.ca());
     lock.start(&format!("{more}[link]\nbroker = \"{address}\"\nca = \"{}\"\n", ca.display()))
