@@ -1,5 +1,6 @@
 //! Reads files up to a limit, and writes them atomically.
-//! || Functions that return `io::Result` fail only as the operating system does, unless they say otherwise.
+//!
+//! Functions that return `io::Result` fail only as the operating system does, unless they say otherwise.
 
 mod prepared;
 

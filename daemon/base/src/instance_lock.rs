@@ -11,9 +11,6 @@ pub struct InstanceLock(File);
 
 impl InstanceLock {
     /// Locks the file; returns `None` if another process holds the lock.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn take(file: File) -> io::Result<Option<Self>> {
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),

@@ -90,9 +90,6 @@ enum Outgoing {
 
 impl Connection {
     /// Starts the connection's thread. It calls `tell` for each event; while `tell` blocks, nothing more is read.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn start(
         settings: Settings,
         tell: impl Fn(LinkEvent) + Send + 'static,

@@ -31,9 +31,6 @@ const MAX_ANSWER: usize = 4096;
 pub type Outcome = (PathBuf, Result<String, String>);
 
 /// Judges these grants.
-///
-/// # Errors
-/// No grant could be judged.
 pub fn apply(state: &Path, config: Config, paths: &[PathBuf]) -> Result<Vec<Outcome>, Error> {
     match Service::open(state, config) {
         Ok(service) => apply_directly(state, service, paths),

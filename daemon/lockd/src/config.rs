@@ -111,10 +111,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a configuration file. A missing field has its default.
-    ///
-    /// # Errors
-    /// One line that says what is wrong, and where.
+    /// Reads a configuration file. A missing field has its default. An error is one line: what is wrong, and where.
     pub fn load(path: &Path) -> Result<Self, String> {
         let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
         let bytes = files::read(path, MAX_CONFIG).map_err(|error| named(&error))?;

@@ -71,9 +71,6 @@ pub struct Accepted {
 
 impl Gate {
     /// Reads and verifies all records. A damaged record is logged, and its Key is not admitted.
-    ///
-    /// # Errors
-    /// The state directory cannot be read.
     pub fn open(
         state: &Path,
         identity: Identity,

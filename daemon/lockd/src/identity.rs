@@ -64,9 +64,6 @@ impl Identity {
     }
 
     /// Signs a structure and assembles it with the signature.
-    ///
-    /// # Errors
-    /// The signature could not be computed; that does not happen with a valid key.
     pub fn sign(&self, unsigned: Unsigned) -> Result<Vec<u8>, Error> {
         let broken = |what: String| Error::System(format!("cannot sign: {what}"));
         let signature: Signature =
@@ -75,9 +72,6 @@ impl Identity {
     }
 
     /// The PKCS#10 request for `keywrightctl lock add`, PEM.
-    ///
-    /// # Errors
-    /// As [`Identity::sign`].
     pub fn request(&self) -> Result<String, Error> {
         let broken = |error: csr::CsrError| Error::System(error.to_string());
         let request = self.sign(csr::request(&self.public).map_err(broken)?)?;

@@ -34,9 +34,6 @@ pub struct Watch {
 
 impl Watch {
     /// Starts to watch a directory. [`complete_files`] lists those that are already there.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn start(directory: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
         // A file is complete when its writer has closed it, or when it was moved here.
@@ -83,9 +80,6 @@ fn is_effective(name: &[u8]) -> bool {
 }
 
 /// The names of the complete files in the directory now.
-///
-/// # Errors
-/// It cannot be read.
 pub fn complete_files(directory: &Path) -> io::Result<Vec<OsString>> {
     let names = fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name()));
     let mut names = names.collect::<io::Result<Vec<_>>>()?;
@@ -118,17 +112,11 @@ impl InboxFile {
     }
 
     /// Reads the file.
-    ///
-    /// # Errors
-    /// As [`files::read`].
     pub fn read(&mut self, longest: usize) -> io::Result<&[u8]> {
         Ok(self.grant.insert(files::read(&self.path, longest)?))
     }
 
     /// Removes the file durably, unless it was replaced since. A directory stays.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn remove(&self) -> io::Result<()> {
         if !self.is_at(&self.path)? {
             return Ok(());

@@ -25,9 +25,6 @@ struct Joining {
 
 /// Connects to the broker if the configuration has a family, a link and a certificate for it, and waits until the
 /// connection is dropped. A certificate that arrives is saved in the state directory.
-///
-/// # Errors
-/// A file that the configuration names cannot be read, or the operating system refuses.
 pub fn start(
     config: &Config,
     state: &Path,

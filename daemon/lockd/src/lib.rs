@@ -3,6 +3,8 @@
 //!
 //! The path of a grant: it arrives (`inbox`, `link`), `gate` verifies it and asks `rules`, `store` saves it,
 //! `outputs` writes the lists, the `hook` runs, and a signed confirmation goes out. Start reading in `gate.rs`.
+//!
+//! Errors that a caller can only pass on, such as those of the operating system, are not described at each function.
 #![forbid(unsafe_code)]
 
 pub mod apply;

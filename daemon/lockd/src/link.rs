@@ -58,9 +58,6 @@ pub struct LockLink {
 
 impl LockLink {
     /// Reads the certificates and keys. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// A file cannot be read.
     pub fn prepare(config: &Link, state: &Path, gate: &Gate) -> Result<Self, Error> {
         let lock = gate.identity().public().id();
         let settings = settings(config, lock, &state.join(CHAIN), &state.join(KEY))?;

@@ -27,9 +27,6 @@ pub struct Membership {
 impl Membership {
     /// Parses and verifies a chain, as `AddLock` returns it. The root is trusted only because the person who brings
     /// the file vouches for it; the Lock's certificate has to lead to it.
-    ///
-    /// # Errors
-    /// [`Error::NotOurChain`].
     pub fn read(text: &str, identity: &PublicKey) -> Result<Self, Error> {
         let wrong = |what: &dyn std::fmt::Display| Error::NotOurChain(what.to_string());
         let ders = pem::from_pem(Label::Certificate, text).map_err(|error| wrong(&error))?;
@@ -45,9 +42,6 @@ impl Membership {
     }
 
     /// Reads the chain of this state directory; `None` if the Lock is unclaimed.
-    ///
-    /// # Errors
-    /// The chain cannot be read, or is damaged.
     pub fn load(state: &Path, identity: &PublicKey) -> Result<Option<Self>, Error> {
         let path = state.join(CHAIN);
         let text = files::read_if_exists(&path, pem::MAX_PEM).map_err(Error::file(&path))?;
@@ -101,9 +95,6 @@ impl Membership {
     }
 
     /// The chain as PEM.
-    ///
-    /// # Errors
-    /// The chain is too long, which no chain that was read is.
     pub fn text(&self) -> Result<String, Error> {
         pem::to_pem(Label::Certificate, self.chain.iter().map(Certificate::der))
             .map_err(|error| Error::NotOurChain(error.to_string()))
@@ -131,9 +122,6 @@ impl Membership {
     }
 
     /// This Lock's certificate with its chain, as a file for `keywrightctl family import`.
-    ///
-    /// # Errors
-    /// A verified certificate no longer verifies, which does not happen.
     pub fn signed_objects(&self) -> Result<Vec<u8>, Error> {
         let wrong = |error: &dyn std::fmt::Display| Error::System(error.to_string());
         let mut objects = SignedObjects::new(self.root.clone()).map_err(|error| wrong(&error))?;

@@ -30,9 +30,6 @@ pub struct Outbox(PathBuf);
 
 impl Outbox {
     /// Opens the directory, or creates it.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn open(state: &Path) -> Result<Self, Error> {
         let path = state.join(OUTBOX);
         files::create_directory(&path, Readers::Everybody).map_err(Error::file(&path))?;
@@ -40,9 +37,6 @@ impl Outbox {
     }
 
     /// Writes an answer.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn put(&self, name: &str, kind: &str, bytes: &[u8]) -> Result<(), Error> {
         self.make_room().map_err(Error::file(&self.0))?;
         let path = self.0.join(format!("{name}.{kind}"));

@@ -105,12 +105,13 @@ fn place_parked(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) -> 
 /// with CAs of its own, a Key can still be denied, and the issuers above the thief can still allow it.
 ///
 /// The candidates, in this order:
-/// || 1. Statements without effect, because their signer or its issuer was revoked.
+///
+/// 1. Statements without effect, because their signer or its issuer was revoked.
 /// 2. For a denial: the oldest allow, else the oldest denial, but none of a signer nearer to the root unless the new
-/// one outweighs it now; a revocation that waits for its delay evicts nothing from above.
+///    one outweighs it now; a revocation that waits for its delay evicts nothing from above.
 /// 3. For an allow: an older statement whose signer is not in effect or is farther from the root.
 /// 4. For a revocation: a revocation whose signer is not in effect or is farther from the root, since the new one
-/// says the same with more weight.
+///    says the same with more weight.
 pub fn evictable(
     kept: &[KeptStatement],
     new: &KeptStatement,

@@ -41,9 +41,6 @@ enum ServiceEvent {
 }
 
 /// Runs the service until the process is killed.
-///
-/// # Errors
-/// The service cannot start.
 pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     wait_for_family(state, &config)?;
     let service = Service::open(state, config)?;

@@ -204,9 +204,6 @@ impl Service {
     }
 
     /// Takes a file from the inbox and removes it. The file stays if it could not be saved or answered.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn take_dropped(&mut self, name: &OsStr) -> Result<(), Error> {
         let path = self.inbox().join(name);
         let answer_name = answer_name(name);

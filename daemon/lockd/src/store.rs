@@ -25,9 +25,6 @@ pub struct Store {
 
 impl Store {
     /// Opens the directory, or creates it.
-    ///
-    /// # Errors
-    /// The operating system refuses.
     pub fn open(state: &Path) -> Result<Self, Error> {
         let directory = state.join(DIRECTORY);
         files::create_directory(&directory, Readers::Owner).map_err(Error::file(&directory))?;
@@ -40,9 +37,6 @@ impl Store {
     }
 
     /// The Keys that have a record.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
     pub fn keys(&self) -> Result<Vec<Hash>, Error> {
         let mut keys = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(Error::file(&self.directory))? {

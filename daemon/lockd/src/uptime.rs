@@ -6,7 +6,8 @@
 //! delay can only end later.
 //!
 //! The file is called `lived.cbor` (its format is stable):
-//! || ```cddl
+//!
+//! ```cddl
 //! lived = [1, uptime: uint, up: uint]
 //! ```
 //! in CBOR, followed by its SHA-256; both in milliseconds. `up` is the boot-time clock at that uptime. The file is

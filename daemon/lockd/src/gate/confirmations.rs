@@ -35,9 +35,6 @@ impl Gate {
     }
 
     /// Signs a confirmation of a statement, with the effect in force for its Key.
-    ///
-    /// # Errors
-    /// It cannot be signed.
     pub fn confirm(&self, key: &Hash, statement: Hash, now: u64) -> Result<Vec<u8>, Error> {
         let statements = self.keys.get(key).map_or(&[][..], |key| &key.statements);
         let newest_version = rules::newest_version(statements, self.clock(now));
