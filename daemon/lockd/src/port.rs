@@ -87,8 +87,8 @@ pub fn certify(
 ) -> Result<String, PortError> {
     let (device, _source) = wait_for_token(port)?;
     let session = Session::open(&device.connector, &format!("token-{}", device.port))?;
-    let identity_read = session.run(Token::read_identity)?;
-    let claims = claims(&identity_read);
+    let token_identity = session.run(Token::read_identity)?;
+    let claims = claims(&token_identity);
     let role = claims.family.map(|(_, role)| role);
     let own = claims.issuing.filter(|_| role.is_some_and(Role::is_issuer));
     let own = own.ok_or(PortError::NotAnIssuer)?;
@@ -99,7 +99,7 @@ pub fn certify(
         // A Master's own certificate is the root.
         _ if own.family() == own.public_key().id() => vec![own],
         Some(given) => chain_from_file(&own, given)?,
-        None => chain_from_card(&session, identity_read)?,
+        None => chain_from_card(&session, token_identity)?,
     };
     let made = clock::unix_seconds();
     let request = LockRequest {
@@ -126,16 +126,16 @@ pub fn certify(
 /// the Key holds the key of the first certificate is proven by its signature.
 fn chain_from_card(
     session: &Session,
-    mut identity_read: Identity,
+    mut token_identity: Identity,
 ) -> Result<Vec<Certificate>, PortError> {
     let none = |why: &dyn std::fmt::Display| PortError::NoRoot(why.to_string());
     match session.run(Token::read_card) {
-        Ok(CardSlot::Card(card)) => identity_read.card = Some(card),
+        Ok(CardSlot::Card(card)) => token_identity.card = Some(card),
         Ok(CardSlot::Empty | CardSlot::Other) => return Err(none(&"it carries no family card")),
         Err(error @ TokenError::Transport(TransportError::Gone)) => return Err(error.into()),
         Err(error) => return Err(none(&format!("its family card cannot be read: {error}"))),
     }
-    match claims(&identity_read) {
+    match claims(&token_identity) {
         Claims { card: Some(card), .. } => Ok(card.chain().to_vec()),
         Claims { card_refused: Some(why), .. } => Err(none(&why)),
         _ => Err(none(&"it carries no family card")),

@@ -58,13 +58,13 @@ pub fn run(state: &Path, config: Config) -> Result<Infallible, Error> {
     loop {
         running.settle();
         let event = next(&events, running.wait());
-        let is_quiet = event.is_none();
+        let timed_out = event.is_none();
         for event in event.into_iter().chain(events.try_iter().take(BATCH)) {
             running.handle(event);
         }
         // Events may arrive without a pause for longer than the wait until a retry.
-        if is_quiet || running.retry.is_due(Instant::now()) {
-            running.try_again();
+        if timed_out || running.retry.is_due(Instant::now()) {
+            running.retry_failed();
         }
     }
 }
@@ -95,9 +95,7 @@ impl Running {
 
     fn handle(&mut self, event: ServiceEvent) {
         let done = match (event, &mut self.link) {
-            (ServiceEvent::Inbox(DirectoryEvent::File(name)), _) => {
-                self.service.take_dropped(&name)
-            }
+            (ServiceEvent::Inbox(DirectoryEvent::File(name)), _) => self.service.take_file(&name),
             (ServiceEvent::Inbox(DirectoryEvent::Overflow), _) => return self.take_all_files(),
             (ServiceEvent::WatchEnded(error), _) => {
                 self.watch_ended = true;
@@ -129,7 +127,7 @@ impl Running {
     }
 
     /// Retries failed work: connection, watch, and files in the inbox.
-    fn try_again(&mut self) {
+    fn retry_failed(&mut self) {
         self.retry.start_try();
         if self.reconnect {
             let done = self.connect();
@@ -149,7 +147,7 @@ impl Running {
         match inbox::complete_files(&inbox).map_err(Error::file(&inbox)) {
             Ok(names) => {
                 for name in names {
-                    let done = self.service.take_dropped(&name);
+                    let done = self.service.take_file(&name);
                     self.retry_if_failed(done);
                 }
             }

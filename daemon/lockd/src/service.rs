@@ -204,7 +204,7 @@ impl Service {
     }
 
     /// Takes a file from the inbox and removes it. The file stays if it could not be saved or answered.
-    pub fn take_dropped(&mut self, name: &OsStr) -> Result<(), Error> {
+    pub fn take_file(&mut self, name: &OsStr) -> Result<(), Error> {
         let path = self.inbox().join(name);
         let answer_name = answer_name(name);
         let mut found = InboxFile::at(path.clone());

@@ -191,7 +191,7 @@ fn full_disk_in_a_mount_namespace() {
     assert_eq!(lock.everything(), before);
     // There is no room for the reason of a refusal either: the file stays until there is.
     let reason = lock.state().join("outbox/bad.refused");
-    assert!(service.take_dropped("bad".as_ref()).is_err());
+    assert!(service.take_file("bad".as_ref()).is_err());
     assert!(dropped.exists() && !reason.exists());
     // Room for the record, and none for the lists.
     let filled = fs::OpenOptions::new().write(true).open("/mnt/fill").unwrap();
@@ -212,7 +212,7 @@ fn full_disk_in_a_mount_namespace() {
     assert_eq!(lock.everything(), all);
     fs::remove_file("/mnt/fill2").unwrap();
     fs::remove_file("/mnt/fill").unwrap();
-    service.take_dropped("bad".as_ref()).unwrap();
+    service.take_file("bad".as_ref()).unwrap();
     assert!(!dropped.exists() && fs::read_to_string(reason).unwrap().contains("not a Keywright"));
     service.settle().unwrap();
     assert!(lock.list("ssh_keys").contains(&other.public().id().to_string()));
