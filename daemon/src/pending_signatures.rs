@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use keywright_proto::{Certificate, Crl, Id, Judgement, Standing};
 
 use crate::{
-    registry::{Filter, Registry, RegistryError, records::Issuer},
+    registry::{
+        Registry, RegistryError,
+        records::{Issuer, LockEntry},
+    },
     trust::{self, Moment, members},
 };
-
-/// How many Locks are read at once.
-const LOCKS: usize = 1000;
 
 /// Whose certificate it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,25 +203,18 @@ fn void_locks(
     family: Id,
     issuers: &BTreeMap<Id, Authority>,
 ) -> Result<Vec<(Id, Certificate)>, RegistryError> {
-    let filter = Filter { family: Some(family), query: None };
     let removals = registry.lock_removals(family)?;
     let removed: BTreeSet<Id> = removals.into_iter().map(|removal| removal.lock).collect();
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let page = registry.locks_page(&filter, after, LOCKS)?;
-        for (lock, _) in page.items {
-            let Some(record) = registry.lock(lock)? else { continue };
-            if let Some(ca) = issuers.get(&record.issuer)
-                && (!ca.stands || removed.contains(&lock))
-                && let Ok(certificate) = Certificate::parse(&record.certificate)
-                && (!ca.stands || ca.listed.contains(certificate.serial()))
-            {
-                found.push((lock, certificate));
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            return Ok(found);
+    let mut found = Vec::new();
+    for LockEntry { lock, .. } in registry.lock_entries(family)? {
+        let Some(record) = registry.lock(lock)? else { continue };
+        if let Some(ca) = issuers.get(&record.issuer)
+            && (!ca.stands || removed.contains(&lock))
+            && let Ok(certificate) = Certificate::parse(&record.certificate)
+            && (!ca.stands || ca.listed.contains(certificate.serial()))
+        {
+            found.push((lock, certificate));
         }
     }
+    Ok(found)
 }

@@ -219,6 +219,42 @@ fn a_removed_lock_has_no_rights() {
     assert_eq!(count_rights(&registry, MASTER, FAMILY, NOW).unwrap().0, 0);
 }
 
+/// The count does not read every Lock; the list does.
+#[test]
+fn counts_agree_with_the_list() {
+    let (registry, _dir) = registry();
+    let confirm = |key, lock, version, allow| {
+        let mut batch = Batch::new();
+        let confirmation = Confirmation { version: Some(version), allow, time: CONFIRMED };
+        batch.put_confirmation(key, lock_id(lock), confirmation);
+        registry.commit(batch).unwrap();
+    };
+    let check = |key| {
+        let rows = rights(&registry, key, first(10), NOW).unwrap().0;
+        let listed = |state: &str| rows.iter().filter(|row| row.2 == state).count() as u32;
+        let counted = count_rights(&registry, key, FAMILY, NOW).unwrap();
+        assert_eq!(counted, (listed("active"), listed("pending")), "{rows:?}");
+    };
+    for (lock, version, allow) in
+        [(1, 5, false), (3, 4, true), (2, 4, true), (3, 5, false), (2, 6, false), (1, 5, true)]
+    {
+        for key in [SUB, MASTER] {
+            confirm(key, lock, version, allow);
+            check(key);
+        }
+    }
+    // An older statement has to be compared from now on.
+    let mut batch = Batch::new();
+    let older = Statement { version: Some(3), ..statement(Scope::Listed(2)) };
+    batch.put_older_statements(SUB, FAMILY, vec![(older, vec![entry(4, true), entry(5, false)])]);
+    registry.commit(batch).unwrap();
+    assert!(NOW.competing_statements(&registry, SUB, FAMILY).unwrap().is_some());
+    check(SUB);
+    confirm(SUB, 4, 3, true);
+    confirm(SUB, 5, 3, true);
+    check(SUB);
+}
+
 #[test]
 fn grants_made_together_are_those_made_one_by_one() {
     let (registry, _dir) = registry();
@@ -286,13 +322,8 @@ fn new_certificates_are_told_of() {
 #[test]
 fn a_grant_proves_one_lock() {
     let (registry, _dir) = registry();
-    let leaves = [entry(1, true), entry(2, true), entry(3, false)].map(|entry| {
-        Leaf::new(
-            &[3; 32],
-            Target::Lock(entry.key_hash),
-            if entry.allow { Effect::Allow } else { Effect::Deny },
-        )
-    });
+    let leaves = [entry(1, true), entry(2, true), entry(3, false)]
+        .map(|entry| Leaf::new(&[3; 32], Target::Lock(entry.key_hash), Effect::of(entry.allow)));
     let head = Tree::new(leaves).unwrap().head();
     for number in 1..=3_u8 {
         let given = Grant::decode(&grant(&registry, SUB, lock_id(number), NOW).unwrap()).unwrap();

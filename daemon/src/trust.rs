@@ -6,6 +6,7 @@ mod superseded;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keywright_base::clock;
 use keywright_proto::{
     Certificate, Effect, Facts, Id, Judgement, Standing,
     rights::{VersionedEffect, newest},
@@ -32,6 +33,11 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The present; `delay` in seconds.
+    pub fn now(delay: u64) -> Self {
+        Self { now: clock::unix_seconds(), delay }
+    }
+
     /// What is said about a Key in a family; none where the newest statement is all that counts.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use crate::{
-    Certificate, Confirmation, Crl, Effect, Facts, Judgement, Leaf, PublicKey, Role, Target, Tree,
+    Certificate, Confirmation, Crl, Effect, Facts, Judgement, PublicKey, Role, Target, Tree,
     VerifiedStatement,
     chain::{ChainError, verify_chain, verify_next},
     confirmation::ConfirmationError,
@@ -227,7 +227,7 @@ impl SignedObjects {
         leaves: Vec<(Target, Effect)>,
     ) -> Result<bool, SignedObjectError> {
         let statement = verify_statement(&cose, self.root.der())?;
-        let tree = Tree::new(leaves.iter().map(|(to, effect)| Leaf::new(&seed, *to, *effect)));
+        let tree = Tree::of_statement(&seed, leaves.iter().copied());
         let everywhere = [(Target::All, Effect::Deny)];
         if tree.map_err(|_| SignedObjectError::Leaves)?.head() != statement.tree
             || has_double(&leaves)

@@ -23,6 +23,13 @@ pub enum Effect {
     Allow,
 }
 
+impl Effect {
+    /// The effect of a flag that says whether the Key is allowed.
+    pub const fn of(allow: bool) -> Self {
+        if allow { Self::Allow } else { Self::Deny }
+    }
+}
+
 /// Which Lock a leaf is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
@@ -109,7 +116,7 @@ impl Leaf {
             minicbor::data::Type::Bytes => Target::Lock(decoder.bytes().ok()?.try_into().ok()?),
             _ => (decoder.str().ok()? == "*").then_some(Target::All)?,
         };
-        let effect = if decoder.bool().ok()? { Effect::Allow } else { Effect::Deny };
+        let effect = Effect::of(decoder.bool().ok()?);
         let leaf = Self { salt, target, effect };
         (leaf.encode() == bytes).then_some(leaf)
     }
@@ -146,6 +153,17 @@ impl Tree {
         }
         let root = *level.first().ok_or(BadSize)?;
         Ok(Self { levels, head: TreeHead { size, root } })
+    }
+
+    /// Builds the tree of a statement with this seed: a leaf for each target, in this order.
+    ///
+    /// # Errors
+    /// [`BadSize`].
+    pub fn of_statement(
+        seed: &[u8; 32],
+        effects: impl IntoIterator<Item = (Target, Effect)>,
+    ) -> Result<Self, BadSize> {
+        Self::new(effects.into_iter().map(|(target, effect)| Leaf::new(seed, target, effect)))
     }
 
     /// Size and root, which are signed.

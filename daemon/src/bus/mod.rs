@@ -44,7 +44,6 @@ use self::{
 };
 use crate::{
     caller::Caller,
-    clock,
     error::Error,
     families::Brought,
     outbox::Output,
@@ -282,7 +281,7 @@ impl Context {
 
     /// As of now.
     fn moment(&self) -> Moment {
-        Moment { now: clock::unix_seconds(), delay: self.revoke_delay }
+        Moment::now(self.revoke_delay)
     }
 
     /// Reads from the registry, on a thread that may wait for the disk.

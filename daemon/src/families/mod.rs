@@ -135,7 +135,7 @@ impl Families {
 
     /// The present, and the delay of revocations: what rights are judged by.
     pub fn moment(&self) -> Moment {
-        Moment { now: clock::unix_seconds(), delay: self.revoke_delay }
+        Moment::now(self.revoke_delay)
     }
 
     /// When the first waiting revocation acts, in Unix seconds; none where none waits.

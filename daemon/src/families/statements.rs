@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keywright_base::clock;
 use keywright_proto::{
-    Effect, Id, Leaf, PublicKey, Target, Tree, Unsigned,
+    Effect, Id, PublicKey, Target, Tree, Unsigned,
     statement::{Statement as Stating, is_plausible, next_version},
     tree::TreeHead,
 };
@@ -42,7 +42,7 @@ impl NewStatement {
     fn leaves(&self) -> Vec<(Target, Effect)> {
         match self.scope {
             Scope::All => vec![(Target::All, Effect::Allow)],
-            Scope::Listed(_) => self.entries.iter().map(leaf).collect(),
+            Scope::Listed(_) => self.entries.iter().map(LockEntry::leaf).collect(),
         }
     }
 }
@@ -153,14 +153,9 @@ pub(super) fn in_force(statements: &Statements, take_up_void: bool) -> BTreeMap<
     with_effect.collect()
 }
 
-fn leaf(entry: &LockEntry) -> (Target, Effect) {
-    let effect = if entry.allow { Effect::Allow } else { Effect::Deny };
-    (Target::Lock(entry.key_hash), effect)
-}
-
 /// The head of the tree with these leaves, in this order.
 pub(super) fn tree(seed: &[u8; 32], leaves: Vec<(Target, Effect)>) -> Result<TreeHead, Error> {
-    let leaves = leaves.into_iter().map(|(target, effect)| Leaf::new(seed, target, effect));
-    let tree = Tree::new(leaves).map_err(|error| Error::LimitExceeded(error.to_string()))?;
+    let tree = Tree::of_statement(seed, leaves)
+        .map_err(|error| Error::LimitExceeded(error.to_string()))?;
     Ok(tree.head())
 }

@@ -19,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_base::clock;
 use keywright_link::{Connection, LinkEvent};
 use keywright_proto::{
     Id,
@@ -349,7 +348,7 @@ impl LocksChannel {
     }
 
     fn moment(&self) -> Moment {
-        Moment { now: clock::unix_seconds(), delay: self.delay }
+        Moment::now(self.delay)
     }
 
     fn next_pair(&mut self) -> Result<Option<(Id, Id)>, Error> {

@@ -1,19 +1,13 @@
 //! The grants of one Key for many Locks, one after the other: what they have in common is made once.
 
-use keywright_proto::{
-    Effect, Grant, Id, Leaf, Target,
-    tree::{Hash, Tree},
-};
+use keywright_proto::{Effect, Grant, Id, Leaf, Tree};
 
-use super::{
-    damaged,
-    rights::{access_chain, effect},
-};
+use super::{damaged, rights::access_chain};
 use crate::{
     error::Error,
     registry::{
         Registry,
-        records::{Scope, Statement},
+        records::{LockEntry, Scope, Statement},
     },
     trust::Moment,
 };
@@ -23,8 +17,8 @@ pub struct Grants {
     key: Id,
     family: Id,
     statement: Statement,
-    /// Lock, key hash, allowed.
-    entries: Vec<(Id, Hash, bool)>,
+    /// Sorted by Lock.
+    entries: Vec<LockEntry>,
     tree: Tree,
     access_chain: Vec<Vec<u8>>,
 }
@@ -48,11 +42,8 @@ impl Grants {
             return Ok(None);
         }
         let entries = registry.statement_entries(key, family)?;
-        let entries: Vec<_> = entries.iter().map(|e| (e.lock, e.key_hash, e.allow)).collect();
-        let leaf = |(_, hash, allow): &(Id, Hash, bool)| {
-            Leaf::new(&statement.salt_seed, Target::Lock(*hash), effect(*allow))
-        };
-        let tree = Tree::new(entries.iter().map(leaf)).map_err(damaged)?;
+        let tree = Tree::of_statement(&statement.salt_seed, entries.iter().map(LockEntry::leaf));
+        let tree = tree.map_err(damaged)?;
         let access_chain = access_chain(registry, key, family)?;
         Ok(Some(Self { key, family, statement, entries, tree, access_chain }))
     }
@@ -69,12 +60,12 @@ impl Grants {
 
     /// The grant for one Lock; none where nothing is said of it.
     pub fn at(&self, lock: Id) -> Option<Vec<u8>> {
-        let place = self.entries.binary_search_by_key(&lock, |entry| entry.0).ok()?;
-        let (_, hash, allow) = self.entries.get(place)?;
-        let (index, effect) = (place as u64, effect(*allow));
+        let place = self.entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
+        let (target, effect) = self.entries.get(place)?.leaf();
+        let index = place as u64;
         let grant = Grant {
             statement: self.statement.cose.clone(),
-            leaf: Leaf::new(&self.statement.salt_seed, Target::Lock(*hash), effect),
+            leaf: Leaf::new(&self.statement.salt_seed, target, effect),
             index,
             path: self.tree.path(index)?,
             access_chain: match effect {

@@ -1,8 +1,9 @@
 //! The rights of a Key, and what a Lock gets of them.
 
 mod completed;
+mod count;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use keywright_proto::{
     Confirmation as LockSaid, Id,
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use completed::{CompletedRightRow, completed_rights};
+pub use count::count_rights;
 
 /// What is said of a Key at a Lock.
 struct Found {
@@ -106,7 +108,8 @@ fn plain(
 ) -> Result<bool, Error> {
     let Some(statement) = registry.statement(key, family)? else { return Ok(false) };
     let (limit, filter) = (page.limit as usize, Filter { family: Some(family), query: None });
-    let said = |allow| Some(VersionedEffect { version: statement.version, effect: effect(allow) });
+    let said =
+        |allow| Some(VersionedEffect { version: statement.version, effect: Effect::of(allow) });
     Ok(match statement.scope {
         Scope::All => {
             let locks = registry.locks_page(&filter, page.after, limit)?;
@@ -141,7 +144,7 @@ fn plain_on(
         Scope::All => Some(statement.version.is_some()),
         Scope::Listed(_) => registry.statement_entry(key, family, lock)?.map(|entry| entry.allow),
     };
-    let said = |allow| VersionedEffect { version: statement.version, effect: effect(allow) };
+    let said = |allow| VersionedEffect { version: statement.version, effect: Effect::of(allow) };
     Ok(allow.map(|allow| (said(allow), statement.issued)))
 }
 
@@ -159,14 +162,7 @@ fn compared(
     locks.retain(after);
     let more = locks.len() > limit;
     for lock in locks.into_iter().take(limit) {
-        let row = match statements.in_effect_at(lock) {
-            Some((said, source)) => Some((Some(said), source.statement.issued)),
-            None => statements
-                .void_at(lock)
-                .filter(|(said, _)| said.effect == Effect::Allow)
-                .map(|(_, source)| (None, source.statement.issued)),
-        };
-        if let Some((said, issued)) = row {
+        if let Some((said, issued)) = right_at(statements, lock) {
             let name = name_of(registry, family, lock)?;
             found.push(Found { lock, family, name, said, issued });
         }
@@ -174,71 +170,20 @@ fn compared(
     Ok(more)
 }
 
+/// The effect in force at a Lock and when it was signed. The effect is none where it was an allow whose signer was revoked.
+fn right_at(statements: &Statements, lock: Id) -> Option<(Option<VersionedEffect>, u64)> {
+    match statements.in_effect_at(lock) {
+        Some((effect, source)) => Some((Some(effect), source.statement.issued)),
+        None => statements
+            .void_at(lock)
+            .filter(|(void, _)| void.effect == Effect::Allow)
+            .map(|(_, source)| (None, source.statement.issued)),
+    }
+}
+
 fn name_of(registry: &Registry, family: Id, lock: Id) -> Result<String, Error> {
     let summary = registry.lock_summary(family, lock)?;
     Ok(summary.map(|summary| summary.name).unwrap_or_default())
-}
-
-/// How many rights of a Key in a family are active, and how many pending.
-///
-/// # Errors
-/// The registry cannot be read.
-pub fn count_rights(
-    registry: &Registry,
-    key: Id,
-    family: Id,
-    moment: Moment,
-) -> Result<(u32, u32), RegistryError> {
-    let confirmed = registry.confirmations(key)?;
-    let confirmed = confirmed.into_iter().filter(|(_, said)| said.allow).map(|(lock, _)| lock);
-    let confirmed: Vec<Id> = confirmed.collect();
-    let removed: BTreeSet<Id> =
-        registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
-    if let Some(statements) = moment.competing_statements(registry, key, family)? {
-        let confirmed: BTreeSet<Id> = confirmed.into_iter().collect();
-        let admits = |lock: Id| -> Result<bool, RegistryError> {
-            let confirmed = confirmed_effect(registry, Some(&statements), key, lock)?;
-            Ok(confirmed.is_some_and(|(said, _)| said.effect == Effect::Allow))
-        };
-        let (mut active, mut pending) = (0, 0);
-        for lock in statements.locks(registry, family)?.into_iter().filter(|l| !removed.contains(l))
-        {
-            match statements.in_effect_at(lock).or_else(|| statements.void_at(lock)) {
-                Some((VersionedEffect { effect: Effect::Allow, .. }, _)) => {}
-                _ => continue,
-            }
-            let is_active = statements.in_effect_at(lock).is_some()
-                && confirmed.contains(&lock)
-                && admits(lock)?;
-            *(if is_active { &mut active } else { &mut pending }) += 1;
-        }
-        return Ok((active, pending));
-    }
-    let Some(statement) = registry.statement(key, family)? else { return Ok((0, 0)) };
-    let (allowed, active) = match statement.scope {
-        Scope::All if statement.version.is_none() => (0, 0),
-        Scope::All => {
-            let mut active = 0;
-            for lock in confirmed {
-                active += u32::from(registry.lock_summary(family, lock)?.is_some());
-            }
-            (registry.family(family)?.map_or(0, |family| family.locks), active)
-        }
-        Scope::Listed(_) if confirmed.is_empty() && removed.is_empty() => (statement.allowed, 0),
-        Scope::Listed(_) => {
-            let mut entries = registry.statement_entries(key, family)?;
-            entries.retain(|entry| !removed.contains(&entry.lock));
-            let allows = |lock: &Id| {
-                let place = entries.binary_search_by_key(lock, |entry| entry.lock);
-                place.is_ok_and(|place| entries.get(place).is_some_and(|entry| entry.allow))
-            };
-            let active = confirmed.iter().filter(|lock| allows(lock)).count();
-            let allowed = entries.iter().filter(|entry| entry.allow).count();
-            let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
-            (number(allowed), number(active))
-        }
-    };
-    Ok((active, allowed.saturating_sub(active)))
 }
 
 /// What counts of all that is said of a Key at a Lock, with the proof for that Lock, as it gets it.
@@ -321,7 +266,7 @@ fn whole_family(
     family: Id,
     statement: Statement,
 ) -> Result<Grant, Error> {
-    let effect = effect(statement.version.is_some());
+    let effect = Effect::of(statement.version.is_some());
     // A Lock admits a Key everywhere only where it sees that it is a Master or Backup.
     let access_chain = match effect {
         Effect::Allow => access_chain(registry, key, family)?,
@@ -345,22 +290,16 @@ pub(super) fn access_chain(
 }
 
 fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result<Grant, Error> {
-    let leaf = |entry: &LockEntry| {
-        Leaf::new(&statement.salt_seed, Target::Lock(entry.key_hash), effect(entry.allow))
-    };
-    let tree = Tree::new(entries.iter().map(leaf)).map_err(damaged)?;
+    let tree = Tree::of_statement(&statement.salt_seed, entries.iter().map(LockEntry::leaf));
     let index = place as u64;
     let entry = entries.get(place).ok_or_else(|| damaged("a Lock is missing"))?;
-    let path = tree.path(index).ok_or_else(|| damaged("a Lock is missing"))?;
-    let leaf = leaf(entry);
+    let path = tree.map_err(damaged)?.path(index).ok_or_else(|| damaged("a Lock is missing"))?;
+    let (target, effect) = entry.leaf();
+    let leaf = Leaf::new(&statement.salt_seed, target, effect);
     Ok(Grant { statement: statement.cose, leaf, index, path, access_chain: Vec::new() })
 }
 
 fn state(said: Option<VersionedEffect>, confirmed: Option<VersionedEffect>) -> RightState {
     // What waits to be signed anew is not confirmed, whatever the Lock still does.
     said.map_or(RightState::Pending, |said| rights::state(Some(said), confirmed))
-}
-
-pub(super) fn effect(allow: bool) -> Effect {
-    if allow { Effect::Allow } else { Effect::Deny }
 }

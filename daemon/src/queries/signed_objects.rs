@@ -6,17 +6,7 @@ use keywright_proto::{
 };
 
 use super::damaged;
-use crate::{
-    error::Error,
-    registry::{
-        Filter, Registry,
-        records::{LockEntry, Scope, Statement},
-    },
-    trust::members,
-};
-
-/// How many Locks are read at once.
-const LOCKS: usize = 1000;
+use crate::{error::Error, registry::Registry, trust::members};
 
 /// The file of `ExportFamily`. Where all does not fit, some of the Locks' confirmations stay out.
 ///
@@ -101,9 +91,8 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
             add_certificate(&mut objects, &own.certificate);
         }
     }
-    let locks = locks(registry, family)?;
-    for lock in &locks {
-        if let Some(lock) = registry.lock(*lock)? {
+    for entry in registry.lock_entries(family)? {
+        if let Some(lock) = registry.lock(entry.lock)? {
             add_certificate(&mut objects, &lock.certificate);
         }
     }
@@ -118,7 +107,7 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
         statements.extend(registry.older_statements(*key, family)?);
     }
     for (statement, entries) in statements {
-        let leaves = leaves(&statement, &entries);
+        let leaves = statement.leaves(&entries);
         if let Err(error) = objects.add_statement(statement.cose, statement.salt_seed, leaves) {
             left_out("statement", &error);
         }
@@ -162,30 +151,6 @@ fn add_certificate(objects: &mut SignedObjects, der: &[u8]) {
         .and_then(|ca| objects.add_certificate(ca).map_err(|error| error.to_string()));
     if let Err(error) = added {
         left_out("certificate", &error);
-    }
-}
-
-fn locks(registry: &Registry, family: Id) -> Result<Vec<Id>, Error> {
-    let filter = Filter { family: Some(family), query: None };
-    let (mut all, mut after) = (Vec::new(), None);
-    loop {
-        let page = registry.locks_page(&filter, after, LOCKS)?;
-        all.extend(page.items.into_iter().map(|(lock, _)| lock));
-        after = page.next;
-        if after.is_none() {
-            return Ok(all);
-        }
-    }
-}
-
-/// A statement's leaves, in the order of its tree.
-fn leaves(statement: &Statement, entries: &[LockEntry]) -> Vec<(Target, Effect)> {
-    let effect = |allow| if allow { Effect::Allow } else { Effect::Deny };
-    match statement.scope {
-        Scope::All => vec![(Target::All, effect(statement.version.is_some()))],
-        Scope::Listed(_) => {
-            entries.iter().map(|e| (Target::Lock(e.key_hash), effect(e.allow))).collect()
-        }
     }
 }
 

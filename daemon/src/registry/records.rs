@@ -3,7 +3,7 @@
 //! They are stored without field names: whoever changes one follows the recipe in `schema`. Nothing here is secret: no
 //! PIN, PUK or management key is ever written to disk.
 
-use keywright_proto::{Id, Kind, Role};
+use keywright_proto::{Effect, Id, Kind, Role, Target};
 use serde::{Deserialize, Serialize};
 
 /// Seconds since 1970-01-01 UTC.
@@ -140,6 +140,23 @@ pub struct LockEntry {
     pub key_hash: [u8; 32],
     /// Whether the statement allows the Key at this Lock, or denies it.
     pub allow: bool,
+}
+
+impl LockEntry {
+    /// What its leaf in the statement's tree says.
+    pub const fn leaf(&self) -> (Target, Effect) {
+        (Target::Lock(self.key_hash), Effect::of(self.allow))
+    }
+}
+
+impl Statement {
+    /// What the leaves of its tree say, in their order. `entries` are the Locks that it lists.
+    pub fn leaves(&self, entries: &[LockEntry]) -> Vec<(Target, Effect)> {
+        match self.scope {
+            Scope::All => vec![(Target::All, Effect::of(self.version.is_some()))],
+            Scope::Listed(_) => entries.iter().map(LockEntry::leaf).collect(),
+        }
+    }
 }
 
 /// A job whose write has begun. It is stored before the first change to a token, and removed by the commit that ends

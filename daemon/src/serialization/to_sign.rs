@@ -3,7 +3,7 @@
 use keywright_proto::{
     Certificate, Kind, PublicKey, Unsigned, crl, profile,
     statement::Statement,
-    tree::{Effect, Leaf, Target, Tree},
+    tree::{Effect, Target, Tree},
     words::{Stage, Who},
 };
 use keywright_token::{Pin, Session, Slot, Token, validity};
@@ -12,6 +12,7 @@ use super::{
     order::{Failure, Stop},
     write::{Write, open, stays_authorized},
 };
+use crate::registry::records::LockEntry;
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
@@ -154,11 +155,10 @@ impl Write {
         let subject = key(self.order.intent.made.access_key.as_deref())?;
         let made = &self.order.intent.made;
         let tree = match self.order.intent.kind {
-            Kind::Sub => Tree::new(self.order.locks.iter().map(|entry| {
-                let effect = if entry.allow { Effect::Allow } else { Effect::Deny };
-                Leaf::new(&made.salt_seed, Target::Lock(entry.key_hash), effect)
-            })),
-            _ => Tree::new([Leaf::new(&made.salt_seed, Target::All, Effect::Allow)]),
+            Kind::Sub => {
+                Tree::of_statement(&made.salt_seed, self.order.locks.iter().map(LockEntry::leaf))
+            }
+            _ => Tree::of_statement(&made.salt_seed, [(Target::All, Effect::Allow)]),
         };
         let tree = tree.map_err(profile_failure)?.head();
         Statement { subject: &subject, version: made.version, tree, revokes: None }

@@ -35,8 +35,7 @@ pub fn confirmed_effect(
 
 /// What is kept of a Lock's confirmation.
 pub fn effect_of(confirmed: records::Confirmation) -> VersionedEffect {
-    let effect = if confirmed.allow { Effect::Allow } else { Effect::Deny };
-    VersionedEffect { version: confirmed.version, effect }
+    VersionedEffect { version: confirmed.version, effect: Effect::of(confirmed.allow) }
 }
 
 /// Whether a new word of a Lock takes the place of one that is known: a hostile carrier may bring old ones again. Both

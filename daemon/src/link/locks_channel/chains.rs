@@ -8,11 +8,11 @@ use std::{
 
 use keywright_proto::{Id, link::Topic};
 
-use super::{LocksChannel, PAGE, WINDOW};
+use super::{LocksChannel, WINDOW};
 use crate::{
     error::Error,
     queries,
-    registry::{CertificateChanges, Filter, Registry},
+    registry::{CertificateChanges, Registry},
 };
 
 /// Who was certified anew since it was last looked at.
@@ -90,25 +90,17 @@ impl Chains {
     /// Notes the Locks with a certificate by this CA.
     fn certified_by(&mut self, registry: &Registry, ca: Id) -> Result<(), Error> {
         let Some(issuer) = registry.issuer(ca)? else { return Ok(()) };
-        let filter = Filter { family: Some(issuer.family), query: None };
-        let mut after = None;
-        loop {
-            let page = registry.locks_page(&filter, after, PAGE as usize)?;
-            for (lock, _) in page.items {
-                match registry.lock(lock) {
-                    Ok(Some(known)) if known.issuer == ca => self.wanted.extend([lock]),
-                    Ok(_) => {}
-                    Err(error) => {
-                        self.failed.locks.insert(lock);
-                        tracing::error!(%error, %lock, "whether it is to be told of itself is not known");
-                    }
+        for entry in registry.lock_entries(issuer.family)? {
+            match registry.lock(entry.lock) {
+                Ok(Some(known)) if known.issuer == ca => self.wanted.extend([entry.lock]),
+                Ok(_) => {}
+                Err(error) => {
+                    self.failed.locks.insert(entry.lock);
+                    tracing::error!(%error, lock = %entry.lock, "cannot read whether this Lock has a new certificate; trying again later");
                 }
             }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }
 
