@@ -1,36 +1,37 @@
-//! Which of the present Keys belong together: the table of contract section 2, as one pure function.
+//! Decides which pairs of plugged-in Keys the daemon offers, and why it does not offer the others.
 //!
-//! A ruling is given for each pair of present Keys. The issuer of a pair is the Key that may make
-//! something of the other; the table looks at what the Keys claim, and a job proves the claims.
+//! [`decide`] gives one ruling for each pair. The issuer of a pair is the Key that would sign for the other one. A ruling
+//! relies on what the Keys claim; the job proves the claims before it writes. `decision_tests.rs` lists the rules as a
+//! table.
 
 pub use keywright_proto::words::Reason;
 use keywright_proto::{Id, Kind};
 
-/// When a Key was plugged in. Keys that were there at the start of the daemon have no order among themselves.
+/// When a Key was plugged in. The order of Keys that were present when the daemon started is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Plugged {
-    /// It was there when the daemon started.
+    /// Before the daemon started.
     #[default]
     AtStart,
-    /// It was the n-th to be plugged in since.
+    /// Since then, as the n-th Key.
     Later(u64),
 }
 
-/// What a present Key is, as far as the table looks.
+/// What a plugged-in Key is, as far as it matters for a ruling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyClass {
-    /// Nothing on it.
+    /// It holds no keys or certificates.
     Blank,
     /// A Master or Backup Key.
     Issuer {
-        /// The family that it issues for.
+        /// The family for which it issues.
         family: Id,
         /// Whether the family has a Lock, confirmed or not.
         has_lock: bool,
     },
     /// A Sub Key of any family.
     Sub,
-    /// It holds keys or certificates of somebody else.
+    /// It holds keys or certificates that Keywright did not make.
     Foreign,
     /// It was revoked.
     Revoked,
@@ -38,57 +39,57 @@ pub enum KeyClass {
     Unusable,
 }
 
-/// A present Key.
+/// A plugged-in Key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresentKey<'a> {
-    /// Names it.
+    /// Its label.
     pub label: &'a str,
     /// What it is.
     pub class: KeyClass,
-    /// When it came.
+    /// When it was plugged in.
     pub plugged: Plugged,
 }
 
-/// What has happened to a pair since both were plugged in, or is happening.
+/// What happened to a pair since both Keys were plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairState {
-    /// A serialization of this pair is under way.
+    /// A serialization of this pair is in progress.
     Live,
-    /// It was cancelled.
+    /// Its serialization was cancelled.
     Cancelled,
-    /// It ended.
+    /// Its serialization ended.
     Done,
 }
 
-/// The pairs that have a history: issuer (none for a Master's own making), candidate, what happened.
+/// Pairs with a history: issuer (`None` if the candidate becomes a Master), candidate, what happened.
 pub type History<'a> = &'a [(Option<&'a str>, &'a str, PairState)];
 
-/// What is to be done about a pair.
+/// Whether to offer a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Offer to make one of these kinds.
+    /// Offer to make the other Key one of these kinds.
     Offer(&'static [Kind]),
-    /// Offer nothing, for this reason.
+    /// Do not offer it, for this reason.
     None(Reason),
 }
 
 /// The ruling on one pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ruling<'a> {
-    /// The Key that issues or would, if the pair has one.
+    /// The Key that would issue, if one of the two can.
     pub issuer: Option<&'a str>,
     /// The other Key.
     pub other: &'a str,
-    /// What is to be done.
+    /// Whether to offer the pair.
     pub verdict: Verdict,
 }
 
-/// What a blank Key may become.
+/// The kinds that a blank Key may become.
 pub const KINDS_FOR_BLANK: &[Kind] = &[Kind::Backup, Kind::Sub];
-/// What a Key that is somebody's already may become.
+/// The kinds that a Key with a role in some family may become in another family.
 pub const KINDS_FOR_MEMBER: &[Kind] = &[Kind::Sub];
 
-/// Rules on every pair of present Keys that has no serialization under way.
+/// Rules on every pair of plugged-in Keys that has no serialization in progress.
 pub fn decide<'a>(keys: &[PresentKey<'a>], history: History<'_>) -> Vec<Ruling<'a>> {
     let mut rulings = Vec::new();
     for (n, first) in keys.iter().enumerate() {
@@ -99,9 +100,9 @@ pub fn decide<'a>(keys: &[PresentKey<'a>], history: History<'_>) -> Vec<Ruling<'
     rulings
 }
 
-/// The kinds that `issuer` may make of `candidate` when a person asks for it by name, or why none.
+/// Returns the kinds that `candidate` may become if a person names `issuer`, or the reason why there are none.
 ///
-/// Unlike [`decide`] this does not mind other possible issuers, nor what the pair went through before.
+/// Unlike [`decide`], this ignores other possible issuers and the history of the pair.
 pub fn allowed_kinds(issuer: KeyClass, candidate: KeyClass) -> Result<&'static [Kind], Reason> {
     match refusal_reason(issuer, candidate) {
         Some(reason) => Err(reason),
@@ -110,7 +111,7 @@ pub fn allowed_kinds(issuer: KeyClass, candidate: KeyClass) -> Result<&'static [
     }
 }
 
-/// The rows of the table that look at one pair alone, `issuer` being the Key that would issue.
+/// Returns why `issuer` cannot issue for `other`, considering these two Keys alone.
 fn refusal_reason(issuer: KeyClass, other: KeyClass) -> Option<Reason> {
     use KeyClass::*;
     Some(match (issuer, other) {
@@ -153,12 +154,12 @@ fn rule<'a>(
     Some(Ruling { issuer: named, other: other.label, verdict: Verdict::Offer(kinds) })
 }
 
-/// Puts the Key that issues, or is named first, before the other.
+/// Puts the Key that would issue, or is to be named first, before the other.
 fn orient<'k, 'a>(
     first: &'k PresentKey<'a>,
     second: &'k PresentKey<'a>,
 ) -> (&'k PresentKey<'a>, &'k PresentKey<'a>) {
-    // Who can issue stands first; between equals the one that was present first.
+    // An issuer comes first; of two equals, the one that was plugged in first.
     let rank = |key: &PresentKey<'_>| match key.class {
         KeyClass::Issuer { has_lock: true, .. } => 0,
         KeyClass::Issuer { .. } => 1,
@@ -175,7 +176,7 @@ fn orient<'k, 'a>(
     }
 }
 
-/// Whether somebody else could be the issuer of `other` just as well, so that a person has to say which.
+/// Whether another Key could issue for `other` just as well, so that a person has to choose.
 fn is_ambiguous(
     issuer: &PresentKey<'_>,
     other: &PresentKey<'_>,
@@ -185,7 +186,7 @@ fn is_ambiguous(
     let taken = history.iter().any(|(by, candidate, past)| {
         *candidate == other.label && *by != Some(issuer.label) && *past == PairState::Live
     });
-    // Each family may give rights to a Key that is somebody's already; a blank one belongs to one.
+    // A Key with a role may get rights from several families; a blank Key gets its role from one.
     if other.class == KeyClass::Blank && taken {
         return true;
     }
@@ -200,7 +201,7 @@ fn is_ambiguous(
             return false;
         };
         if theirs == family {
-            // Of one family's Keys the one that was present first issues.
+            // Of two issuers of one family, the one that was plugged in first issues.
             rival.plugged <= issuer.plugged
         } else {
             other.class == KeyClass::Blank

@@ -1,4 +1,4 @@
-//! Contract section 2, row by row.
+//! The rules for pairs as a table, and properties that hold for any set of Keys.
 
 use proptest::prelude::*;
 
@@ -53,7 +53,7 @@ fn rulings(rulings: &[Ruling<'_>]) -> Vec<String> {
 #[test]
 fn pair_table_holds_in_both_plug_orders() {
     use KeyClass::*;
-    // One Key, the other, and what is said of them; X is the first one and Y the second.
+    // One Key, the other, and the ruling; X is the first Key and Y the second.
     let rows: &[(KeyClass, KeyClass, &str)] = &[
         (issuer(F), Blank, "X>Y:backup+sub"),
         (issuer(F), Sub, "X>Y:sub"),
@@ -84,7 +84,7 @@ fn pair_table_holds_in_both_plug_orders() {
                 let said = rulings(&decide(&keys, &[]));
                 let expected = expected.replace('X', names.0).replace('Y', names.1);
                 match expected.strip_prefix('*') {
-                    // Symmetric rows: whichever is named first.
+                    // Symmetric rows: either Key may be named first.
                     Some(verdict) => assert!(
                         said.len() == 1 && said[0].ends_with(verdict),
                         "{classes:?}: {said:?}"

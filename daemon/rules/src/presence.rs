@@ -1,4 +1,6 @@
-//! What a present token is, from what can be read on it without a PIN: a claim, until a job proves it.
+//! Decides the state of a plugged-in Key from what its token claims and from what this station knows of it.
+//!
+//! The claims are read without a PIN and are not proven; a job proves them before it relies on them.
 
 use keywright_proto::Role;
 pub use keywright_proto::words::KeyState;
@@ -6,23 +8,23 @@ pub use keywright_token::{Claims, claims};
 
 use crate::decision::KeyClass;
 
-/// What this station knows of a token that it has recognized.
+/// What this station's registry knows of a token that it recognized.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
-    /// A job made something on it that never got a right: nothing on it counts.
+    /// A cancelled job left keys or certificates on it that never got a right; they are ignored.
     pub leftover: bool,
     /// It was revoked.
     pub revoked: bool,
-    /// The highest role that it has here in any family.
+    /// The highest role that it has in any family of this station.
     pub role: Option<Role>,
 }
 
-/// What the Key is, by its claims and by what this station knows of it.
+/// Returns the state of a Key. What this station knows overrides what the token claims.
 pub fn state(claims: &Claims, known: Known) -> KeyState {
     if known.revoked {
         return KeyState::Revoked;
     }
-    // A job that was given up may have got as far as half of its certificates, but to no other.
+    // A cancelled job leaves some of its own certificates at most, and those have our profile.
     if known.leftover && !claims.unknown_profile {
         return KeyState::Blank;
     }
@@ -34,13 +36,13 @@ pub fn state(claims: &Claims, known: Known) -> KeyState {
         None => KeyState::Blank,
         Some(Role::Master) => KeyState::Master,
         Some(Role::Backup) => KeyState::Backup,
-        // A Soft Key is known from the registry only: no token of ours claims to be one.
+        // Only the registry knows of Soft Keys; no token is made with that role.
         Some(Role::Sub | Role::Soft) => KeyState::Sub,
         Some(Role::Lock) => KeyState::Foreign,
     }
 }
 
-/// What the decision looks at.
+/// Returns what [`decide`](crate::decision::decide) needs to know of a Key.
 pub fn classify(state: KeyState, claims: &Claims, has_lock: bool) -> KeyClass {
     match (state, claims.family) {
         (KeyState::Blank, _) => KeyClass::Blank,

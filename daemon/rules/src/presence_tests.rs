@@ -1,4 +1,4 @@
-//! What tokens claim, with certificates as jobs make them and as nobody should.
+//! States of tokens with valid, incomplete and contradicting certificates.
 
 use keywright_proto::{
     Certificate, PublicKey, Unsigned,

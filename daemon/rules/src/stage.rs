@@ -1,3 +1,3 @@
-//! The stages of a write, as they are shown while it runs.
+//! The stages of a write, which the daemon publishes while the write runs.
 
 pub use keywright_proto::words::Stage;

@@ -1,12 +1,12 @@
-//! The wizard: which step a serialization is at, and what may happen there (contract section 3).
+//! The wizard of a serialization: its step, its answers, and which event is accepted at which step.
 //!
-//! [`TRANSITIONS`] is the whole of it: an event that has no row at a step is refused there. Nothing here
-//! asks a token, a disk or a clock.
+//! [`TRANSITIONS`] defines the wizard. An event without a row for the current step is refused. Nothing here uses a token,
+//! a disk or a clock.
 
 use keywright_proto::Kind;
 pub use keywright_proto::words::{Step, Who};
 
-/// What can happen to a serialization.
+/// An event that may move a serialization to another step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WizardEvent {
     /// The kind was chosen.
@@ -17,47 +17,47 @@ pub enum WizardEvent {
     SelectLocks,
     /// One step back.
     Back,
-    /// What was reviewed is right.
+    /// The reviewed answers were accepted.
     Save,
-    /// Every PIN that is needed was accepted.
+    /// Every required PIN was accepted.
     PinsComplete,
-    /// A token refused in the write a PIN that it had accepted before.
+    /// During the write, a token refused a PIN that it had accepted before.
     PinLost,
     /// Everything is written and committed.
     Written,
-    /// The write was broken off and can be taken up again.
+    /// The write was interrupted and can be resumed.
     Interrupted,
-    /// The write was given up and rolled back.
+    /// The write failed and was rolled back.
     Abandoned,
     /// One of the two Keys was unplugged.
     KeyLeft,
-    /// Both are there (again).
+    /// Both Keys are plugged in again.
     KeysBack,
-    /// A person gives up.
+    /// A person cancelled.
     Cancel,
 }
 
-/// Which kinds an edge is for.
+/// The kinds to which a transition applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinds {
-    /// Whatever the kind.
+    /// Every kind.
     Any,
-    /// Sub Keys, which are asked for Locks.
+    /// Sub Keys, which have the step `locks`.
     Sub,
-    /// The others.
+    /// Masters and Backups.
     Others,
 }
 
-/// Where an edge leads.
+/// The step to which a transition leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// To this step.
+    /// This step.
     Step(Step),
-    /// Back to where the Key was missed.
+    /// The step at which a Key was unplugged.
     Before,
 }
 
-/// One row: at this step, this event, for these kinds, leads there.
+/// One row: the current step, the event, the kinds, the next step.
 pub type Transition = (Step, WizardEvent, Kinds, Target);
 
 /// The transition table.
@@ -78,7 +78,7 @@ pub const TRANSITIONS: &[Transition] = {
         (S::Writing, E::Interrupted, Any, to(S::AwaitingKey)),
         (S::Writing, E::Abandoned, Any, to(S::Failed)),
         (S::Writing, E::Cancel, Any, to(S::Cancelled)),
-        // A closer look, or the store, may end the job before its write.
+        // The check for foreign data on the token, or the registry, may fail before the write starts.
         (S::Pins, E::Abandoned, Any, to(S::Failed)),
         (S::Name, E::Back, Any, to(S::Kind)),
         (S::Locks, E::Back, Any, to(S::Name)),
@@ -99,12 +99,12 @@ pub const TRANSITIONS: &[Transition] = {
     ]
 };
 
-/// Which Locks were chosen.
+/// The chosen Locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Selection {
-    /// Every Lock that the family has at Save.
+    /// All Locks that the family has at Save.
     pub all: bool,
-    /// How many.
+    /// The number of Locks.
     pub count: u32,
 }
 
@@ -117,20 +117,20 @@ pub enum Refusal {
         /// The step.
         at: Step,
     },
-    /// It offers other kinds.
+    /// This kind is not offered for the pair.
     #[error("a {} Key cannot be made of this pair", .0.as_str())]
     Kind(Kind),
-    /// What was reviewed is not what is answered now.
+    /// The answers changed after the review.
     #[error("revision {given} was reviewed, but the answers are at revision {current}")]
     Revision {
-        /// What the front-end gave.
+        /// The revision that the front-end gave.
         given: u32,
-        /// What the serialization is at.
+        /// The current revision.
         current: u32,
     },
 }
 
-/// The answers so far, and the step.
+/// The step of a serialization and the answers given so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wizard {
     kinds: Vec<Kind>,
@@ -144,7 +144,7 @@ pub struct Wizard {
 }
 
 impl Wizard {
-    /// An offer of these kinds, at its first step.
+    /// Starts the wizard for an offer of these kinds.
     pub fn new(kinds: &[Kind]) -> Self {
         Self {
             kinds: kinds.to_vec(),
@@ -158,7 +158,7 @@ impl Wizard {
         }
     }
 
-    /// A write that was interrupted: what was reviewed stands, the Keys have to come back.
+    /// Restores the wizard of an interrupted write: the answers are final, and the Keys must be plugged in again.
     pub fn resumed(kind: Kind, name: String, selection: Selection) -> Self {
         Self {
             kind: Some(kind),
@@ -170,42 +170,42 @@ impl Wizard {
         }
     }
 
-    /// The step.
+    /// The current step.
     pub fn step(&self) -> Step {
         self.step
     }
 
-    /// What may be made.
+    /// The offered kinds.
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds
     }
 
-    /// What is to be made.
+    /// The chosen kind.
     pub fn kind(&self) -> Option<Kind> {
         self.kind
     }
 
-    /// How it is to be called.
+    /// The name of the new Key.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Which Locks.
+    /// The chosen Locks.
     pub fn selection(&self) -> Selection {
         self.selection
     }
 
-    /// Grows with every answer.
+    /// The revision of the answers; it grows with every answer.
     pub fn revision(&self) -> u32 {
         self.revision
     }
 
-    /// The PINs that are still needed.
+    /// The PINs that are still required.
     pub fn pins_needed(&self) -> &[Who] {
         &self.pins
     }
 
-    /// The steps of this kind of job, in order.
+    /// The steps for the chosen kind, in order.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::Kind, Step::Name];
         if self.kind.or(self.kinds.first().copied().filter(|_| self.kinds.len() == 1))
@@ -217,7 +217,7 @@ impl Wizard {
         steps
     }
 
-    /// Answers `kind`. The answer that was given already is no error at a later step.
+    /// Answers the step `kind`. Repeating the same answer at the step `name` is no error.
     pub fn set_kind(&mut self, kind: Kind) -> Result<(), Refusal> {
         if self.kind == Some(kind) && matches!(self.step, Step::Name) {
             return Ok(());
@@ -234,7 +234,7 @@ impl Wizard {
         Ok(())
     }
 
-    /// Answers `name`; the caller has checked it.
+    /// Answers the step `name`. The caller checks the name first.
     pub fn set_name(&mut self, name: String) -> Result<(), Refusal> {
         let to = self.next(WizardEvent::SetName)?;
         self.name = name;
@@ -242,12 +242,12 @@ impl Wizard {
         Ok(())
     }
 
-    /// Proposes a name before the step is reached.
+    /// Presets the name, before the step is reached.
     pub fn propose_name(&mut self, name: String) {
         self.name = name;
     }
 
-    /// Answers `locks`; the caller has checked them.
+    /// Answers the step `locks`. The caller checks the Locks first.
     pub fn select_locks(&mut self, selection: Selection) -> Result<(), Refusal> {
         let to = self.next(WizardEvent::SelectLocks)?;
         self.selection = selection;
@@ -255,23 +255,23 @@ impl Wizard {
         Ok(())
     }
 
-    /// Proposes Locks before the step is reached.
+    /// Presets the Locks, before the step is reached.
     pub fn propose_locks(&mut self, selection: Selection) {
         self.selection = selection;
     }
 
-    /// Whether this call could be made now.
+    /// Checks whether this event is accepted at the current step.
     pub fn check(&self, event: WizardEvent) -> Result<(), Refusal> {
         self.next(event).map(|_| ())
     }
 
-    /// One step back.
+    /// Goes one step back.
     pub fn back(&mut self) -> Result<(), Refusal> {
         self.step = self.next(WizardEvent::Back)?;
         Ok(())
     }
 
-    /// Accepts what was reviewed. `count` is how many Locks "all" means from now on.
+    /// Accepts the reviewed answers and makes them final. `count` is the number of chosen Locks, also if "all" was chosen.
     pub fn save(&mut self, revision: u32, count: u32, pins: Vec<Who>) -> Result<(), Refusal> {
         let to = self.next(WizardEvent::Save)?;
         if revision != self.revision {
@@ -283,7 +283,7 @@ impl Wizard {
         Ok(())
     }
 
-    /// A PIN was accepted. True when it was the last one that is needed: the write begins.
+    /// Records that a token accepted a PIN. Returns true if it was the last required PIN, which starts the write.
     pub fn pin_accepted(&mut self, who: Who) -> Result<bool, Refusal> {
         let writing = self.next(WizardEvent::PinsComplete)?;
         self.pins.retain(|needed| *needed != who);
@@ -293,7 +293,7 @@ impl Wizard {
         Ok(self.pins.is_empty())
     }
 
-    /// A PIN is needed (again).
+    /// Adds a required PIN.
     pub fn need_pin(&mut self, who: Who) {
         if !self.pins.contains(&who) {
             self.pins.push(who);
@@ -301,11 +301,11 @@ impl Wizard {
         }
     }
 
-    /// Something happened that is nobody's answer.
+    /// Applies an event that is not an answer.
     pub fn apply(&mut self, event: WizardEvent) -> Result<(), Refusal> {
         let to = self.next(event)?;
         if to == Step::AwaitingKey {
-            // After a broken write there is nothing to be reviewed again: only PINs are missing.
+            // The answers of an interrupted write are final, so that only PINs are missing.
             self.step_before_absence =
                 if event == WizardEvent::Interrupted { Step::Pins } else { self.step };
         }
@@ -313,7 +313,7 @@ impl Wizard {
         Ok(())
     }
 
-    /// Gives up. Giving up twice is no error.
+    /// Cancels. Cancelling twice is no error.
     pub fn cancel(&mut self) -> Result<(), Refusal> {
         if matches!(self.step, Step::Cancelled | Step::Failed) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Every edge, every forbidden event, and random walks.
+//! Every transition, every refused event, and random walks.
 
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ fn at(step: Step, kind: Kind) -> Wizard {
     }
 }
 
-/// Lets an event happen by the call that stands for it.
+/// Makes the call that triggers this event.
 fn play(wizard: &mut Wizard, event: WizardEvent) -> Result<(), Refusal> {
     match event {
         WizardEvent::SetKind => wizard.set_kind(Kind::Sub),
@@ -80,7 +80,7 @@ fn only_events_in_the_table_are_accepted() {
                     Some((.., Target::Before)) => {
                         assert_eq!((answer, wizard.step), (Ok(()), Step::Name));
                     }
-                    // Giving up twice, and choosing the chosen kind again, are no errors.
+                    // Cancelling twice and repeating the chosen kind are no errors.
                     None if event == WizardEvent::Cancel
                         && step.is_end()
                         && step != Step::Finished =>
@@ -169,7 +169,7 @@ proptest! {
             prop_assert!(!ended || wizard.step == before.step, "an end is left");
             saved |= event == WizardEvent::Save;
             if saved {
-                // What was reviewed is what is written.
+                // The answers are final after Save.
                 prop_assert_eq!(&wizard.name, &before.name);
                 prop_assert_eq!(wizard.kind, before.kind);
                 prop_assert_eq!(wizard.revision, before.revision);

@@ -1,4 +1,4 @@
-//! Command and response APDUs (ISO/IEC 7816-4): encoding by what the reader takes, command chaining, GET RESPONSE.
+//! Encodes command APDUs and assembles responses (ISO/IEC 7816-4), with command chaining and GET RESPONSE.
 
 use iso7816::command::{ChainedCommandIterator, CommandBuilder, ExpectedLen, class::ZERO_CLA};
 use iso7816::{Instruction, Status};
@@ -6,12 +6,12 @@ use zeroize::Zeroizing;
 
 use super::{Limits, TokenError, Transport, TransportError};
 
-/// The longest answer that is put together, in bytes. The largest object of any known token has 3 KB.
+/// The longest response that is assembled, in bytes. The largest object of any known token has 3 KB.
 pub const MAX_RESPONSE: usize = 16 * 1024;
-/// GET RESPONSE commands for one answer: what [`MAX_RESPONSE`] needs, twice.
+/// GET RESPONSE commands for one response: twice as many as [`MAX_RESPONSE`] needs.
 const MAX_GET_RESPONSES: usize = 2 * MAX_RESPONSE / 256;
 
-/// One command, before it is cut to what the reader takes.
+/// One command, before it is split into APDUs that the reader accepts.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
     /// INS.
@@ -22,11 +22,11 @@ pub struct Command<'a> {
     pub p2: u8,
     /// The data field; may hold a secret.
     pub data: &'a [u8],
-    /// How much answer is expected.
+    /// The expected length of the response.
     pub expected: ExpectedLength,
 }
 
-/// Le.
+/// The expected length of a response (Le).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedLength {
     /// A status word only.
@@ -37,7 +37,7 @@ pub enum ExpectedLength {
     Object,
 }
 
-/// The whole answer to a command.
+/// The whole response to a command.
 pub struct Response {
     /// The data, without status words; may hold a secret.
     pub data: Zeroizing<Vec<u8>>,
@@ -46,7 +46,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The data, where the token said 9000.
+    /// Returns the data if the status is 9000.
     ///
     /// # Errors
     /// [`TokenError::Refused`].
@@ -58,10 +58,10 @@ impl Response {
     }
 }
 
-/// Sends a command, in as many pieces as the reader needs, and puts the answer together.
+/// Sends a command, split into as many APDUs as the reader needs, and assembles the response.
 ///
 /// # Errors
-/// [`TokenError::Transport`]; an answer that is too short, too long or never ends is [`TransportError::Protocol`].
+/// [`TransportError::Protocol`] if the response has no status word, is too long or never ends.
 pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Response, TokenError> {
     let mut pieces = command.encode(transport.limits())?;
     let last = pieces.pop().unwrap_or_default();
@@ -79,7 +79,7 @@ pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Resp
         if answer.data.len() + more.data.len() > MAX_RESPONSE {
             return Err(protocol("an answer of more than 16 KiB"));
         }
-        // A new buffer each time: growing the old one would leave a copy that is not zeroized.
+        // A new buffer each time, because growing the old one would leave a copy that is not zeroized.
         answer = Response {
             data: Zeroizing::new([&answer.data[..], &more.data[..]].concat()),
             status: more.status,
@@ -89,7 +89,7 @@ pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Resp
 }
 
 impl Command<'_> {
-    /// The APDUs to send: one, or a chain of short ones (ISO/IEC 7816-4, 5.3.3).
+    /// Returns the APDUs to send: one, or a chain of short ones (ISO/IEC 7816-4, 5.3.3).
     fn encode(&self, limits: Limits) -> Result<Vec<Zeroizing<Vec<u8>>>, TokenError> {
         if self.data.len() > usize::from(u16::MAX) {
             return Err(TokenError::Unsupported("more than 65,535 bytes in one command"));
@@ -106,7 +106,7 @@ impl Command<'_> {
                 return Ok(vec![whole.serialize_to_vec().into()]);
             }
         }
-        // Chains are of short APDUs even on an extended reader: those every token takes.
+        // Every token accepts short APDUs in a chain, so they are used on an extended reader too.
         let le = if self.expected == ExpectedLength::Nothing { 0 } else { 256 };
         Ok(short(instruction, self.p1, self.p2, self.data, le)
             .map(|piece| piece.serialize_to_vec().into())
@@ -124,11 +124,11 @@ fn short(
     CommandBuilder::new_non_extended(ZERO_CLA, instruction, p1, p2, data, le, None)
 }
 
-/// One APDU there and back; asks again with the right Le where the token says 6Cxx, once.
+/// Sends one APDU, and once more with the right Le if the token answers 6Cxx (wrong Le).
 fn transmit(transport: &mut dyn Transport, apdu: &[u8]) -> Result<Response, TokenError> {
     let answer = split(transport.transmit(apdu)?)?;
     let Status::WrongLeField(le) = answer.status else { return Ok(answer) };
-    // Only a short APDU that has an Le field can be told another one; in it Le is the last byte.
+    // Only in a short APDU with an Le field is Le the last byte.
     let has_short_le =
         apdu.len() == 5 || (apdu.len() > 6 && apdu.len() == 6 + usize::from(apdu[4]));
     if !has_short_le {
@@ -190,7 +190,7 @@ mod tests {
         assert!(matches!(error, Some(TokenError::Unsupported(_))));
     }
 
-    /// Each row: what the token answers to one GET DATA, and what comes of it.
+    /// Each row: the APDUs exchanged for one GET DATA, and the result.
     #[test]
     fn responses_are_assembled() {
         let fits = |steps: &[Step]| {
@@ -206,7 +206,7 @@ mod tests {
             (&[(GET, Ok("aabb9000"))][..], ok("aabb", 0x9000)),
             (&[(GET, Ok("6f00"))], ok("", 0x6F00)),
             (&[(GET, Ok("6983"))], ok("", 0x6983)),
-            // The right Le.
+            // Wrong Le.
             (&[(GET, Ok("6c02")), ("00cb3fff010902", Ok("aabb9000"))], ok("aabb", 0x9000)),
             (&[(GET, Ok("6c02")), ("00cb3fff010902", Ok("6c02"))], ok("", 0x6C02)),
             // GET RESPONSE.
@@ -223,7 +223,7 @@ mod tests {
                 &[(GET, Ok("6101")), ("00c0000001", Ok(""))],
                 broken("an answer without a status word"),
             ),
-            // Silence and unplug, at any APDU.
+            // Timeout and unplug, at any APDU.
             (&[(GET, Err(TransportError::Timeout))], Err(TransportError::Timeout.to_string())),
             (
                 &[(GET, Ok("6101")), ("00c0000001", Err(TransportError::Gone))],
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    /// A token that always has more: nothing, or 256 bytes each time.
+    /// A token that always announces more: 0 or 256 bytes each time.
     struct Endless(usize);
 
     impl Transport for Endless {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every piece fits the reader, and together they are the data.
+        /// Every APDU fits the reader, and together they carry the data.
         #[test]
         fn chained_commands_carry_all_data(
             data in prop::collection::vec(any::<u8>(), 0..4000),

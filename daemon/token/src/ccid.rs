@@ -1,4 +1,6 @@
-//! CCID messages (USB Device Class: Smart Card CCID, revision 1.1), as bytes only: nothing here touches USB.
+//! Encodes and decodes CCID messages (USB Device Class: Smart Card CCID, revision 1.1). Nothing here does I/O.
+//!
+//! Numbers in parentheses are sections of that specification.
 
 use zeroize::Zeroizing;
 
@@ -8,11 +10,11 @@ use super::{Limits, TransportError};
 pub const HEADER: usize = 10;
 const DESCRIPTOR_TYPE: u8 = 0x21;
 const DESCRIPTOR_LENGTH: usize = 54;
-/// Largest short command APDU and its header: what a reader of any use takes (5.1).
+/// The smallest `dwMaxCCIDMessageLength` that is accepted: a header and the largest short command APDU (5.1).
 const MIN_MESSAGE: usize = HEADER + 261;
-/// Largest extended command APDU and its header: a reader that claims more never needs it.
+/// The longest message that is sent: a header and the largest extended command APDU.
 const MAX_MESSAGE: usize = HEADER + 65_544;
-/// A reader that claims even more has made its descriptor up.
+/// A `dwMaxCCIDMessageLength` above this is taken for a broken descriptor.
 const MAX_CLAIMED_MESSAGE: usize = 1 << 20;
 /// The longest answer to reset (ISO 7816-3, 8.1).
 const MAX_ATR: usize = 33;
@@ -25,17 +27,17 @@ const TRANSFER: u8 = 0x6F;
 const ABORT: u8 = 0x72;
 const DATA_BLOCK: u8 = 0x80;
 const SLOT_STATUS: u8 = 0x81;
-/// `wLevelParameter` that asks for the next piece of a chained response (6.1.4).
+/// `wLevelParameter` that requests the next part of a chained response (6.1.4).
 const NEXT_PIECE: u16 = 0x0010;
 
-/// What the class descriptor says of a reader (5.1).
+/// The properties of a reader from its class descriptor (5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reader {
     /// The longest message, in bytes, header included.
     pub longest_message: usize,
-    /// Extended APDUs are possible.
+    /// The reader exchanges extended-length APDUs.
     pub extended: bool,
-    /// `bPowerSelect` to switch the token on with (6.1.1).
+    /// The `bPowerSelect` that powers the token on (6.1.1).
     pub power: u8,
 }
 
@@ -43,7 +45,7 @@ impl Reader {
     /// Finds and reads the class descriptor among an interface's extra descriptors.
     ///
     /// # Errors
-    /// [`TransportError::Unusable`] where there is none, or the reader exchanges no APDUs.
+    /// [`TransportError::Unusable`] if there is none, or if the reader does not exchange APDUs.
     pub fn parse(mut descriptors: &[u8]) -> Result<Self, TransportError> {
         while let [length, kind, ..] = *descriptors {
             let length = usize::from(length);
@@ -85,7 +87,7 @@ impl Reader {
         Ok(Reader { longest_message: longest.min(MAX_MESSAGE), extended, power })
     }
 
-    /// What may be sent in one piece.
+    /// The APDU sizes that the reader accepts.
     pub fn limits(&self) -> Limits {
         Limits { extended: self.extended, longest_command: self.longest_message - HEADER }
     }
@@ -100,10 +102,10 @@ pub fn power_on(sequence: u8, power: u8) -> Zeroizing<Vec<u8>> {
     message(POWER_ON, sequence, [power, 0, 0], &[])
 }
 
-/// What a card is switched on with has to be an answer to reset.
+/// Checks the length of the answer to reset (ISO/IEC 7816-3, 8.2) that a card sends when it is powered on.
 ///
 /// # Errors
-/// [`TransportError::Unusable`] where it cannot be one.
+/// [`TransportError::Unusable`] if it is too long.
 pub fn check_atr(bytes: &[u8]) -> Result<(), TransportError> {
     match bytes.len() {
         0..=MAX_ATR => Ok(()),
@@ -129,19 +131,19 @@ pub fn abort(sequence: u8) -> Zeroizing<Vec<u8>> {
 fn message(kind: u8, sequence: u8, specific: [u8; 3], data: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut message = Zeroizing::new(Vec::with_capacity(HEADER + data.len()));
     message.push(kind);
-    // A command APDU has at most 65,544 bytes: the cast is exact.
+    // A command APDU has at most 65,544 bytes, so the cast is exact.
     message.extend_from_slice(&(data.len() as u32).to_le_bytes());
-    // Slot 0: a USB token has no other.
+    // Slot 0, because a USB token has no other.
     message.extend_from_slice(&[0, sequence]);
     message.extend_from_slice(&specific);
     message.extend_from_slice(data);
     message
 }
 
-/// The length of the whole message that begins with this header.
+/// Returns the length of the whole message that begins with this header.
 ///
 /// # Errors
-/// [`TransportError::Protocol`] where the header is not whole or announces more than `longest` bytes.
+/// [`TransportError::Protocol`] if the header is incomplete or announces more than `longest` bytes.
 pub fn message_length(bytes: &[u8], longest: usize) -> Result<usize, TransportError> {
     let [_, a, b, c, d, _, _, _, _, _, ..] = *bytes else {
         return Err(protocol("a CCID message without a whole header"));
@@ -153,18 +155,18 @@ pub fn message_length(bytes: &[u8], longest: usize) -> Result<usize, TransportEr
     }
 }
 
-/// What to do after a message came in.
+/// What to do after a message was received.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Read on: the token asked for more time, or this answers something older.
+    /// Read again: the token asked for more time, or the message answers an older command.
     Read,
-    /// Send this, then read on.
+    /// Send this, then read again.
     Send(Zeroizing<Vec<u8>>),
-    /// The answer is whole.
+    /// The response is complete.
     Done(Vec<u8>),
 }
 
-/// One command on its way: takes messages until its answer is whole.
+/// The exchange of one command: takes messages until the response is complete.
 #[derive(Debug)]
 pub struct Exchange {
     sequence: u8,
@@ -172,20 +174,20 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Waits for the answer to the command with this number.
+    /// Starts the exchange of the command with this sequence number.
     pub fn new(sequence: u8) -> Self {
         Exchange { sequence, answer: Vec::new() }
     }
 
-    /// The number of the last message that was sent.
+    /// The sequence number of the last message that was sent.
     pub fn sequence(&self) -> u8 {
         self.sequence
     }
 
-    /// Takes one whole message from the reader (6.2).
+    /// Handles one whole message from the reader (6.2).
     ///
     /// # Errors
-    /// [`TransportError::Protocol`], [`TransportError::Unusable`] where no card is in the reader.
+    /// [`TransportError::Unusable`] if no card is in the reader; [`TransportError::Protocol`].
     pub fn receive(&mut self, message: &[u8]) -> Result<Next, TransportError> {
         let [kind, _, _, _, _, slot, sequence, status, error, chain, ref data @ ..] = *message
         else {
@@ -225,7 +227,7 @@ impl Exchange {
     }
 }
 
-/// Whether this message ends an abort (6.1.13): the slot status under its number. Anything else is older.
+/// Whether this message ends an abort (6.1.13): the slot status with its sequence number. Any other message is older.
 pub fn ends_abort(message: &[u8], aborted: u8) -> bool {
     matches!(*message, [SLOT_STATUS, _, _, _, _, 0, sequence, ..] if sequence == aborted)
 }

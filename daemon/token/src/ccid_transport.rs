@@ -1,4 +1,4 @@
-//! CCID over a pair of bulk pipes: one message there, one answer back, and order again after a failure.
+//! Exchanges CCID messages over a pair of bulk pipes, and aborts a command that failed (CCID rev. 1.1, 5.3.1).
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,28 @@ use zeroize::Zeroizing;
 use super::ccid::{self, Exchange, HEADER, Next, Reader};
 use super::{Limits, Transport, TransportError};
 
-/// How long one message may take. A token that needs longer asks for more time before that.
+/// How long to wait for one message. A token that needs longer asks for more time before that.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one command may take, however often the token asks for more time.
+/// How long to wait for one command, however often the token asks for more time.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a token that is let go, or that failed, is waited for.
+/// How long to wait for a token that is being released or aborted.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The bulk pipes of a CCID interface.
 pub trait Pipe: Send {
-    /// The packet size of the pipe in, in bytes; never 0.
+    /// The packet size of the bulk-in pipe, in bytes; never 0.
     fn packet(&self) -> usize;
-    /// Writes to the pipe out; answers how much was written.
+    /// Writes to the bulk-out pipe and returns the number of bytes written.
     fn write(&mut self, bytes: &[u8], timeout: Duration) -> Result<usize, TransportError>;
-    /// Reads from the pipe in until the buffer is full or a short packet came; answers how much was read.
+    /// Reads from the bulk-in pipe until the buffer is full or a short packet arrives; returns the number of bytes read.
     fn read(&mut self, buffer: &mut [u8], timeout: Duration) -> Result<usize, TransportError>;
-    /// The class request ABORT (CCID 5.3.1).
+    /// Sends the class request ABORT (CCID 5.3.1).
     fn request_abort(&mut self, sequence: u8, timeout: Duration) -> Result<(), TransportError>;
     /// Clears the halt of both pipes.
     fn clear_halts(&mut self) -> Result<(), TransportError>;
 }
 
-/// A token behind a CCID interface. Dropping it switches the token off.
+/// A token behind a CCID interface. Dropping it powers the token off.
 pub struct CcidTransport<P: Pipe> {
     pipe: P,
     reader: Reader,
@@ -36,10 +36,10 @@ pub struct CcidTransport<P: Pipe> {
 }
 
 impl<P: Pipe> CcidTransport<P> {
-    /// Switches the token on.
+    /// Powers the token on.
     ///
     /// # Errors
-    /// [`TransportError::Unusable`] where no card is in the reader.
+    /// [`TransportError::Unusable`] if no card is in the reader.
     pub fn open(pipe: P, reader: Reader) -> Result<Self, TransportError> {
         let mut transport = CcidTransport { pipe, reader, sequence: 0 };
         let answer = transport.exchange(|sequence| ccid::power_on(sequence, reader.power))?;
@@ -47,7 +47,7 @@ impl<P: Pipe> CcidTransport<P> {
         Ok(transport)
     }
 
-    /// Sends one message and waits for its whole answer; brings order again after a failure.
+    /// Sends one message and waits for the whole response; aborts the command after a failure.
     fn exchange(
         &mut self,
         message: impl FnOnce(u8) -> Zeroizing<Vec<u8>>,
@@ -85,8 +85,8 @@ impl<P: Pipe> CcidTransport<P> {
         }
     }
 
-    /// Reads one message. Its header first: a message that fills its last packet may come without an empty one behind
-    /// it, and a longer read would then wait for nothing.
+    /// Reads one message, its header first. A message that fills its last packet may come without a zero-length packet
+    /// after it; a longer read would then wait until its timeout.
     fn read(&mut self, timeout: Duration) -> Result<Zeroizing<Vec<u8>>, TransportError> {
         let mut message = Zeroizing::new(Vec::new());
         let mut length = HEADER;
@@ -98,13 +98,13 @@ impl<P: Pipe> CcidTransport<P> {
             message.truncate(begin + read);
             if !message.is_empty() {
                 length = ccid::message_length(&message, self.reader.longest_message)?;
-            } // else: the empty packet behind the message before.
+            } // else: the zero-length packet after the previous message.
         }
         Ok(message)
     }
 
-    /// Brings reader and host together again (CCID 5.3.1): the class request, its bulk twin, then whatever the reader
-    /// still says. Nothing more can be done where that fails.
+    /// Aborts the current command (CCID 5.3.1): sends the class request and the bulk message ABORT, then discards messages
+    /// until the abort is confirmed. If that fails, nothing more can be done.
     fn abort(&mut self) {
         let asked = self.pipe.request_abort(self.sequence, CLEANUP_TIMEOUT);
         let cleared = self.pipe.clear_halts();
@@ -136,7 +136,7 @@ impl<P: Pipe> Transport for CcidTransport<P> {
 
 impl<P: Pipe> Drop for CcidTransport<P> {
     fn drop(&mut self) {
-        // Best effort: the token may be gone.
+        // Best effort, because the token may be unplugged.
         let message = ccid::power_off(self.sequence.wrapping_add(1));
         if self.write(&message, CLEANUP_TIMEOUT).is_ok() {
             let _ = self.read(CLEANUP_TIMEOUT);
@@ -154,7 +154,7 @@ mod tests {
     const READER: Reader = Reader { longest_message: 3072, extended: true, power: 0 };
     const ON: (&str, &[&str]) = ("62000000000001000000", &["800200000000010000003b80"]);
 
-    /// What is written, and which packets come back for it; "halt" and "abort" stand for the requests.
+    /// Expected writes with the packets that answer them; "halt" and "abort" log the requests.
     #[derive(Default)]
     struct Script {
         steps: VecDeque<(&'static str, &'static [&'static str])>,
@@ -193,7 +193,7 @@ mod tests {
             Ok(bytes.len())
         }
 
-        /// As libusb: whole packets, until the buffer is full or a short one came.
+        /// Like libusb: whole packets, until the buffer is full or a short packet arrives.
         fn read(&mut self, buffer: &mut [u8], _: Duration) -> Result<usize, TransportError> {
             let mut script = self.0.lock().unwrap();
             let mut read = 0;
@@ -225,19 +225,19 @@ mod tests {
         transport.transmit(&[0, 0xA4, 4, 0]).map(hex::encode)
     }
 
-    /// Each row: the packets (of 16 bytes at most) that come back, and the answer that they are.
+    /// Each row: the received packets (of at most 16 bytes), and the response assembled from them.
     #[test]
     fn messages_are_assembled_from_packets() {
         for (packets, expected) in [
             (&["800200000000020000009000"][..], Ok("9000")),
             // More than a packet.
             (&["80080000000002000000010203040506", "9000"], Ok("0102030405069000")),
-            // A message that fills its last packet, with and without an empty packet behind it.
+            // A message that fills its last packet, without and with a zero-length packet before the next.
             (&["80060000000002000000010203049000"], Ok("010203049000")),
             (&["", "800200000000020000009000"], Ok("9000")),
             // More time.
             (&["80000000000002800000", "800200000000020000009000"], Ok("9000")),
-            // Pulled short: the rest never comes.
+            // The rest of the message never comes.
             (&["80080000000002000000010203040506"], Err(TransportError::Timeout)),
             (&[], Err(TransportError::Timeout)),
         ] {
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn failed_command_is_aborted_and_the_next_one_works() {
         let pipe = FakePipe::new(&[
-            // The command fails; late, the reader still answers the command, then the abort.
+            // The command fails. The reader still answers the command late, then the abort.
             ("6f04000000000200000000a40400", &["8000000000000240fe00"]),
             ("72000000000002000000", &["800200000000020000009000", "81000000000002000000"]),
             ("6f04000000000300000000a40400", &["800200000000030000006a82"]),
@@ -259,7 +259,7 @@ mod tests {
         assert!(matches!(transport.transmit(&[0, 0xA4, 4, 0]), Err(TransportError::Protocol(_))));
         assert_eq!(pipe.log()[1..], ["abort 2", "halt", "72000000000002000000"]);
         assert_eq!(transport.transmit(&[0, 0xA4, 4, 0]), Ok(vec![0x6A, 0x82]));
-        // Let go: switched off.
+        // Dropping it powers the token off.
         drop(transport);
         assert_eq!(pipe.log().last().unwrap(), "63000000000004000000");
         assert!(pipe.0.lock().unwrap().steps.is_empty());

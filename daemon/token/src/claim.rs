@@ -1,4 +1,7 @@
-//! A token that another program has claimed: waiting until it is let go.
+//! Waits until another program releases the USB interface of a token.
+//!
+//! inotify reports when a program closes the device node. A program may also release the interface without closing the
+//! node, which nothing reports; so the interface is polled too, ever more seldom.
 
 use std::{
     io,
@@ -15,12 +18,12 @@ use rustix::{
     io::Errno,
 };
 
-/// How often it is looked whether a token is free. A look reads one link in sysfs and does not disturb.
+/// When to check whether an interface is free. A check reads one link in sysfs and does not disturb the token.
 struct PollIntervals {
-    /// After a close of the node: the kernel tells of it before it gives the interface back.
+    /// The pauses before each check after the node was closed: the kernel reports the close before it releases the
+    /// interface.
     after_close: [Duration; 4],
-    /// A program may give an interface back and keep the node open, of which nothing tells: so it is looked at anew after
-    /// this time, twice it, and so on, and at last once in every `last`.
+    /// The first interval of polling; it doubles each time, up to `last`.
     first: Duration,
     last: Duration,
 }
@@ -36,20 +39,21 @@ const POLL_INTERVALS: PollIntervals = PollIntervals {
     last: Duration::from_secs(60),
 };
 
-/// How the waiting ended.
+/// How the wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody holds the token any more.
+    /// No program holds the token any more.
     Released,
-    /// Somebody may hold it still: it was waited for as long as was allowed.
+    /// The time limit passed; a program may still hold the token.
     Unknown,
-    /// The token was pulled out.
+    /// The token was unplugged.
     Gone,
 }
 
-/// Blocks until whoever has claimed an interface lets it go: `node` is its device's node in /dev, `interface` its
-/// directory in sysfs. Waits no longer than `at_most`, where that is given; then an interface that nobody has claimed
-/// counts as let go only after somebody has.
+/// Blocks until the program that claimed an interface releases it.
+///
+/// `node` is the device's node in /dev, `interface` the interface's directory in sysfs. With `at_most`, the wait ends
+/// after that time, and an interface that nobody has claimed yet counts as released only after it was claimed once.
 pub fn wait_until_free(node: &Path, interface: &Path, at_most: Option<Duration>) -> Claim {
     let watch = watch(node).inspect_err(|error| {
         if error.kind() != io::ErrorKind::NotFound {
@@ -61,7 +65,7 @@ pub fn wait_until_free(node: &Path, interface: &Path, at_most: Option<Duration>)
     token.check().unwrap_or_else(|| token.wait(&POLL_INTERVALS, at_most))
 }
 
-/// Hears of it when a program closes this node, and when the node goes.
+/// Watches a device node for programs that close it and for its removal.
 fn watch(node: &Path) -> io::Result<OwnedFd> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let flags = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::DELETE_SELF;
@@ -69,17 +73,17 @@ fn watch(node: &Path) -> io::Result<OwnedFd> {
     Ok(watch)
 }
 
-/// A token that somebody may have.
+/// A token that another program may have claimed.
 struct ClaimedToken<'a> {
     node: &'a Path,
     interface: &'a Path,
-    /// None where nothing can be watched.
+    /// `None` if the node cannot be watched.
     watch: Option<OwnedFd>,
     was_claimed: bool,
 }
 
 impl ClaimedToken<'_> {
-    /// A look.
+    /// Checks once whether the wait is over.
     fn check(&mut self) -> Option<Claim> {
         if !self.node.exists() || !self.interface.exists() {
             return Some(Claim::Gone);
@@ -89,7 +93,7 @@ impl ClaimedToken<'_> {
         (self.was_claimed && !is_claimed).then_some(Claim::Released)
     }
 
-    /// Waits for what comes after a look.
+    /// Waits until a later check succeeds or the time limit passes.
     fn wait(&mut self, intervals: &PollIntervals, at_most: Option<Duration>) -> Claim {
         let deadline = at_most.map(|at_most| Instant::now() + at_most);
         let mut back_off = BackOff::new(intervals.first, intervals.last);
@@ -123,7 +127,7 @@ fn wait_for_close(watch: Option<&OwnedFd>, timeout: Duration) -> bool {
         match poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => return false,
             Ok(_) if drain(watch) => return true,
-            // What it says is no close.
+            // The event was not a close.
             Ok(_) | Err(_) => {}
         }
     }
@@ -131,18 +135,18 @@ fn wait_for_close(watch: Option<&OwnedFd>, timeout: Duration) -> bool {
     false
 }
 
-/// How long to wait before a token is tried again that was said to be busy although nobody had claimed it, and was so
-/// this many times before.
+/// How long to wait before trying again to open a token that was busy although no program had claimed it. `attempts` is
+/// the number of earlier waits.
 pub fn back_off(attempts: u32) -> Duration {
     BackOff::new(POLL_INTERVALS.first, POLL_INTERVALS.last).after(attempts)
 }
 
-/// Whether some program, or a driver, has this interface. Whoever claims it through usbfs is its driver.
+/// Whether a program or driver has claimed this interface. A program that claims it through usbfs appears as the driver.
 pub fn is_claimed(interface: &Path) -> bool {
     interface.join("driver").symlink_metadata().is_ok()
 }
 
-/// Whether there was any; which close it was, and how many, does not matter.
+/// Discards all pending events and returns whether there were any.
 fn drain(watch: &OwnedFd) -> bool {
     let (mut buffer, mut any) = ([0; 1024], false);
     while rustix::io::read(watch, &mut buffer).is_ok_and(|read| read > 0) {
@@ -151,7 +155,7 @@ fn drain(watch: &OwnedFd) -> bool {
     any
 }
 
-/// Where the node of a USB device is.
+/// Returns the path of a USB device's node.
 pub fn node(bus: u8, device: u8) -> PathBuf {
     PathBuf::from(format!("/dev/bus/usb/{bus:03}/{device:03}"))
 }
@@ -168,7 +172,7 @@ mod tests {
     }
 
     impl FakeDevice {
-        /// A node that somebody holds open, and an interface that is claimed.
+        /// A node that is held open, and an interface that is claimed.
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let holder = fs::File::create(directory.path().join("node")).unwrap();
@@ -181,7 +185,8 @@ mod tests {
             self.directory.path().join(name)
         }
 
-        /// Waits at these intervals, without_watch or not. From its return on nothing is looked at but at these intervals.
+        /// Starts a wait with these intervals, with or without a watch. After it returns, checks happen only as the
+        /// intervals say.
         fn wait(
             &self,
             without_watch: bool,
@@ -208,10 +213,10 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(60);
     const HOURS: Duration = Duration::from_secs(10_000);
     const MOMENT: Duration = Duration::from_millis(10);
-    /// Nobody who waits at these intervals would see it in time.
+    /// Polling that never notices anything within the test.
     const NEVER: PollIntervals = PollIntervals { first: HOURS, last: HOURS, ..POLL_INTERVALS };
     const OFTEN: PollIntervals = PollIntervals { first: MOMENT, last: MOMENT, ..POLL_INTERVALS };
-    /// With a limit and without: where pcscd may have it, and where another program has.
+    /// Without a limit (another program holds the token), and with one (pcscd may hold it).
     const LIMITS: [Option<Duration>; 2] = [None, Some(HOURS)];
 
     #[test]
@@ -228,13 +233,13 @@ mod tests {
     #[test]
     fn interface_released_shortly_after_a_close_is_noticed() {
         let device = FakeDevice::new();
-        // The last look after a close is the one that counts, however busy this machine is.
+        // The last pause is long enough for a busy machine.
         let after_close = [MOMENT, MOMENT, MOMENT, Duration::from_secs(2)];
         let ended = device.wait(false, PollIntervals { after_close, ..NEVER }, None);
-        // Somebody else comes and goes; the claim stays.
+        // Another program opens and closes the node; the claim stays.
         drop(fs::File::options().write(true).open(device.path("node")).unwrap());
         assert_eq!(ended.recv_timeout(MOMENT), Err(mpsc::RecvTimeoutError::Timeout));
-        // As the kernel does it.
+        // In the order of the kernel.
         let driver = device.path("interface/driver");
         drop(device.holder);
         fs::remove_file(driver).unwrap();
@@ -243,7 +248,7 @@ mod tests {
 
     #[test]
     fn interface_released_without_a_close_is_polled() {
-        // Nothing is told, or nothing can be watched.
+        // With a watch that reports nothing, and without one.
         for without_watch in [false, true] {
             let device = FakeDevice::new();
             let ended = device.wait(without_watch, OFTEN, None);
@@ -267,7 +272,7 @@ mod tests {
                 "{without_watch} {claimed}"
             );
         }
-        // One that was let go before it was waited for is free, and not waited for.
+        // An interface that was released before the wait is free at once.
         let device = FakeDevice::new();
         device.let_go();
         let free = wait_until_free(&device.path("node"), &device.path("interface"), None);
@@ -280,7 +285,7 @@ mod tests {
             let device = FakeDevice::new();
             let ended = device.wait(false, NEVER, at_most);
             fs::remove_file(device.path("node")).unwrap();
-            // The kernel forgets a node when the last program has closed it.
+            // inotify reports the removal when the last program closes the node.
             drop(device.holder);
             assert_eq!(ended.recv_timeout(TIMEOUT), Ok(Claim::Gone), "{at_most:?}");
             let (node, interface) =

@@ -1,4 +1,4 @@
-//! What is shown of a token beside its identity: PIN state, keys, serial number.
+//! Reads the PIN state, the keys and the serial number of a token, for display.
 
 pub use keywright_proto::words::PinState;
 
@@ -8,34 +8,33 @@ use super::object::{Container, Slot};
 use super::piv::PinStatus;
 use super::verbs::Token;
 
-/// What is shown of a token beside its identity. Readable without the PIN.
+/// What is displayed of a token besides its identity. Readable without the PIN.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
     /// The PIN's state.
     pub pin: PinState,
-    /// PIN tries that are left.
+    /// The PIN tries that are left.
     pub retries: Option<u8>,
-    /// No try of the recovery code (PUK) is left.
+    /// The recovery code (PUK) has no tries left.
     pub puk_blocked: Option<bool>,
-    /// The recovery code is still the factory's.
+    /// The recovery code has its factory value.
     pub puk_is_factory: Option<bool>,
-    /// Slot 9A holds a key. Not asked of a blank token.
+    /// Slot 9A holds a key. Not read from a blank token.
     pub has_access_key: Option<bool>,
-    /// Slot 9C holds a key. Not asked of a blank token.
+    /// Slot 9C holds a key. Not read from a blank token.
     pub has_issuing_key: Option<bool>,
-    /// Of a blank token: which other slots hold a certificate.
+    /// The other slots that hold a certificate. Read from a blank token only.
     pub other_slots: Vec<&'static str>,
-    /// The serial number, in decimal digits, where it is the unit's own.
+    /// The serial number in decimal digits, if it identifies the unit.
     pub serial: Option<String>,
 }
 
 impl Token {
-    /// PIN and recovery code state, keys and serial number. At most 5 commands: a token that answers GET METADATA is
-    /// asked for the PIN, the PUK, 9A, 9C and its serial number; any other for its try counter, version and serial
-    /// number. One that looks blank is asked for the certificates of 9D and 9E in place of keys in 9A and 9C.
+    /// Reads the state of the PIN and of the recovery code, the keys and the serial number. At most 5 commands.
     ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// A token with GET METADATA is asked for the PIN, the PUK, 9A, 9C and its serial number; any other for its try
+    /// counter, version and serial number. If `blank`, the certificates of 9D and 9E are read instead of the keys in 9A
+    /// and 9C.
     pub fn read_details(&mut self, blank: bool) -> Result<Details, TokenError> {
         let MetadataAnswer::Known(pin) = self.piv.pin_metadata()? else {
             let details = self.read_details_without_metadata()?;
@@ -73,7 +72,7 @@ impl Token {
         })
     }
 
-    /// Certificates that need no PIN to be seen. 2 commands of a blank token, none of others.
+    /// Names the slots 9D and 9E that hold a certificate. 2 commands for a blank token, none for others.
     fn other_slots(&mut self, blank: bool) -> Result<Vec<&'static str>, TokenError> {
         let mut used = Vec::new();
         for (name, container) in [

@@ -1,35 +1,35 @@
-//! Why a job on a token stopped.
+//! Why an operation on a token failed.
 
 use super::TransportError;
 
-/// Why a verb did not do what it was asked for.
+/// Why an operation on a token failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Nothing could be exchanged with the token.
+    /// No APDU could be exchanged with the token.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// SELECT found no PIV application.
     #[error("the token has no PIV application")]
     NoPiv,
-    /// The token refused the PIN; a person has to give it again.
+    /// The token refused the PIN. Only a person may enter it again, because each refusal costs a try.
     #[error("the token refused the PIN; {retries} tries are left")]
     PinRefused {
-        /// Tries that are left; never 0, which is [`TokenError::PinBlocked`].
+        /// The tries that are left; never 0, which is [`TokenError::PinBlocked`].
         retries: u8,
     },
-    /// No PIN try is left: only the recovery code (PUK) helps.
+    /// The PIN has no tries left; only the recovery code (PUK) can unblock it.
     #[error("the PIN is blocked; unblock it with the recovery code")]
     PinBlocked,
-    /// The token does not take such a PIN or code. This costs no try.
+    /// The token does not accept a PIN or code of this form. This costs no try.
     #[error("the token does not accept a PIN or code of this form; use 6 to 8 digits")]
     PinFormat,
     /// The token refused the recovery code (PUK).
     #[error("the token refused the recovery code{}", left(*.retries))]
     CodeRefused {
-        /// Tries that are left, where the token says so.
+        /// The tries that are left, if the token reports them.
         retries: Option<u8>,
     },
-    /// No try of the recovery code is left.
+    /// The recovery code has no tries left.
     #[error("the recovery code is blocked; only a reset of the PIV application helps")]
     CodeBlocked,
     /// The token refused a command.
@@ -40,34 +40,34 @@ pub enum TokenError {
         /// The status word.
         status: u16,
     },
-    /// The token's answer is not what SP 800-73-4 describes.
+    /// The token's response does not follow SP 800-73-4.
     #[error("the token's answer to {command} could not be understood")]
     Malformed {
         /// The command's name.
         command: &'static str,
     },
-    /// What was written does not read back.
+    /// A written object did not read back unchanged.
     #[error("what was written to the token's {what} does not read back")]
     ReadBack {
         /// The object.
         what: &'static str,
     },
-    /// The management key is neither the factory's nor kept under the PIN.
+    /// The management key has neither the factory value nor is it stored under the PIN.
     #[error(
         "the token's management key is neither the factory's nor kept under the PIN; \
          set it back with the program that changed it"
     )]
     ForeignManagementKey,
-    /// A command needs the management key, and nobody has authenticated with it.
+    /// The command needs the management key, which was not authenticated in this session.
     #[error("the management key was not authenticated in this session")]
     NotAuthenticated,
-    /// The token cannot do what the product needs.
+    /// The token lacks something that Keywright needs.
     #[error("the token cannot be used for this: {0}")]
     Unsupported(&'static str),
-    /// The operating system gave no random numbers.
+    /// The operating system returned no random numbers.
     #[error("the system has no random numbers")]
     NoRandomness,
-    /// The session's thread could not be started or has ended.
+    /// The session's thread could not be started, or it has ended.
     #[error("the session with the token has ended")]
     SessionEnded,
 }

@@ -1,4 +1,6 @@
-//! Commands outside SP 800-73-4 that Yubico introduced and other firmware shares in part.
+//! Commands outside SP 800-73-4: Yubico's extensions to PIV, which other firmware supports in part.
+//!
+//! Source: developers.yubico.com/PIV/Introduction/Yubico_extensions.html.
 
 use iso7816::Status;
 use zeroize::Zeroizing;
@@ -9,40 +11,36 @@ use super::object::Slot;
 use super::piv::{MANAGEMENT, PIN, PUK, Piv};
 use super::{TokenError, tlv};
 
-/// Instructions outside the standard (developers.yubico.com/PIV/Introduction/Yubico_extensions.html).
 const SET_MANAGEMENT_KEY: u8 = 0xFF;
 const GET_METADATA: u8 = 0xF7;
 const GET_SERIAL: u8 = 0xF8;
 const GET_VERSION: u8 = 0xFD;
-/// Version and serial number that piv-authenticator answers on every unit.
+/// The version and serial number that every unit with piv-authenticator reports.
 const SAME_VERSION: [u8; 3] = [6, 6, 6];
 const SAME_SERIAL: [u8; 4] = [0x00, 0x52, 0xF7, 0x43];
 
-/// What GET METADATA says of a PIN, code or key.
+/// The response to GET METADATA for a PIN, PUK or key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// Still the factory's value.
+    /// It has its factory value.
     pub factory: Option<bool>,
-    /// Tries that are left.
+    /// The tries that are left.
     pub retries: Option<u8>,
 }
 
-/// The answer to GET METADATA.
+/// The result of GET METADATA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetadataAnswer {
-    /// The token has no such command, or answers it with nothing.
+    /// The token does not support the command, or its response is empty.
     Silent,
-    /// There is no key in this slot.
+    /// The slot holds no key.
     Empty,
-    /// What it says.
+    /// The metadata.
     Known(Metadata),
 }
 
 impl Piv {
-    /// SET MANAGEMENT KEY, without touch. P2 = FF: the one value that every firmware takes.
-    ///
-    /// # Errors
-    /// [`TokenError::Refused`].
+    /// SET MANAGEMENT KEY, without touch. P2 is FF, the only value that every firmware accepts.
     pub fn set_management_key(&mut self, key: &ManagementKey) -> Result<(), TokenError> {
         const NAME: &str = "SET MANAGEMENT KEY";
         let kind = key.kind();
@@ -54,34 +52,22 @@ impl Piv {
             .map(drop)
     }
 
-    /// GET METADATA of the PIN.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// GET METADATA for the PIN.
     pub fn pin_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
         self.metadata("GET METADATA (PIN)", PIN)
     }
 
-    /// GET METADATA of the PUK.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// GET METADATA for the PUK.
     pub fn puk_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
         self.metadata("GET METADATA (PUK)", PUK)
     }
 
-    /// GET METADATA of a key.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// GET METADATA for the key in a slot.
     pub fn key_metadata(&mut self, slot: Slot) -> Result<MetadataAnswer, TokenError> {
         self.metadata("GET METADATA (key)", slot.reference())
     }
 
-    /// GET VERSION; `None` where the token has no such command.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// GET VERSION; `None` if the token does not support it.
     pub fn version(&mut self) -> Result<Option<[u8; 3]>, TokenError> {
         let answer = self.send("GET VERSION", GET_VERSION, 0, 0, &[], ExpectedLength::Short)?;
         Ok(match answer.status {
@@ -90,10 +76,7 @@ impl Piv {
         })
     }
 
-    /// GET SERIAL: the token's serial number in decimal digits; `None` where it has none, or one that every unit has.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// GET SERIAL: the serial number in decimal digits; `None` if the token has none or shares it with every other unit.
     pub fn serial(&mut self) -> Result<Option<String>, TokenError> {
         let answer = self.send("GET SERIAL", GET_SERIAL, 0, 0, &[], ExpectedLength::Short)?;
         let serial = <[u8; 4]>::try_from(&answer.data[..]);
@@ -105,10 +88,7 @@ impl Piv {
         })
     }
 
-    /// Whether every unit of this product has the same serial number.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// Whether every unit of this product reports the same serial number.
     pub fn serial_is_shared(&mut self) -> Result<bool, TokenError> {
         Ok(self.version()? == Some(SAME_VERSION))
     }

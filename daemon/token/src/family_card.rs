@@ -1,8 +1,8 @@
-//! The family's card (`docs/formats.md`) on its way to a token. Nothing else fails for a card that a token does not take.
+//! Writes the family's card (`docs/formats.md`) to a token. A job does not fail if the token does not accept the card.
 //!
-//! A card is renewed in two steps: [`OldCard::read`] reads the one on the token, so that the caller can look up the Locks
-//! that it names, and [`OldCard::replace`] writes the new one. What the token's card says of Locks is a claim: this module
-//! hands out their ids only, and takes certificates from the caller.
+//! A card is renewed in two steps: [`OldCard::read`] reads the card on the token, so that the caller can look up the Locks
+//! that it names, and [`OldCard::replace`] writes the new one. The Locks on the token's card are unproven claims, so this
+//! module returns only their ids and takes their certificates from the caller.
 
 use keywright_proto::{
     Card, Certificate, Id,
@@ -11,27 +11,27 @@ use keywright_proto::{
 
 use crate::{CardSlot, Pin, Token, TokenError};
 
-/// What is tried where a token does not take a card of the full length: three of its four Locks less.
+/// The length of the card that is tried if a token rejects the full length: it has one Lock instead of four.
 const SMALLER: usize = MAX_CARD / 2;
 
-/// What became of a card.
+/// The result of renewing the card on a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CardOutcome {
-    /// This Key carries none.
+    /// The Key carries no card.
     #[default]
     NotDue,
-    /// It is on the token.
+    /// The card is on the token.
     Written,
-    /// The token has something of another program in its place.
+    /// The card's place on the token holds data of another program.
     InUse,
-    /// It has no place for it, or not enough room.
+    /// The token has no such place, or not enough room.
     NoRoom,
-    /// The management key is not one that this station may use.
+    /// The management key is not stored under the PIN, so this station cannot use it.
     Locked,
 }
 
 impl CardOutcome {
-    /// Why it is not on the token: a word for programs, and one for people.
+    /// Returns why the card is not on the token: a word for programs and a text for people.
     pub const fn why_not(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
             Self::NotDue | Self::Written => return None,
@@ -42,30 +42,28 @@ impl CardOutcome {
     }
 }
 
-/// What a new card says, beside the Locks.
+/// The contents of a new card, except for the Locks.
 pub struct CardContents<'a> {
     /// The Key's CA certificates, its own first, the root last.
     pub chain: &'a [Certificate],
-    /// The newest statement on it, with its seed.
+    /// The newest statement on this Key, with its seed.
     pub statement: Option<(&'a [u8], [u8; 32])>,
 }
 
 impl CardContents<'_> {
-    /// The card's bytes, with as many of these Locks as fit into `room` bytes; `None` where nothing fits.
+    /// Encodes the card with as many of these Locks as fit into `room` bytes; `None` if not even the rest fits.
     pub fn card(&self, locks: &[Certificate], room: usize) -> Option<Vec<u8>> {
         Card::write(self.chain, self.statement, locks.iter().cloned(), room)
     }
 }
 
-/// The card that is on a token now, if there is one: what a new one takes the place of.
+/// The card on a token before it is replaced, if there is one.
 pub struct OldCard(Option<Vec<u8>>);
 
 impl OldCard {
-    /// Reads it; answers why there will be no new one where the token holds something else in its place, or does not let
-    /// it be read. 1 command.
+    /// Reads the card. 1 command.
     ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// Returns a [`CardOutcome`] if its place holds other data or cannot be read, so that no card can be written.
     pub fn read(token: &mut Token) -> Result<Result<Self, CardOutcome>, TokenError> {
         match token.read_card() {
             Ok(CardSlot::Card(card)) => Ok(Ok(Self(Some(card)))),
@@ -75,17 +73,14 @@ impl OldCard {
         }
     }
 
-    /// The Locks that it names.
+    /// Returns the ids of the Locks on the card.
     pub fn locks(&self) -> Vec<Id> {
         let locks = self.0.as_deref().map(locks_on).unwrap_or_default();
         locks.iter().map(|lock| lock.public_key().id()).collect()
     }
 
-    /// Puts a new card on the token, whose management key was authenticated: 2 commands, none where the same card is there
-    /// already, 2 more where the token has less room.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// Writes a new card; needs the management key. 2 commands, none if the token has the same card already, 2 more if the
+    /// token rejects the full length.
     pub fn replace(
         self,
         token: &mut Token,
@@ -106,11 +101,9 @@ impl OldCard {
     }
 }
 
-/// Authenticates the management key that the PIN keeps, so that a card can be written; answers why there will be none where
-/// it is not kept so. 3 commands.
+/// Authenticates with the management key that is stored under the PIN, so that a card can be written. 3 commands.
 ///
-/// # Errors
-/// [`TokenError::Transport`].
+/// Returns a [`CardOutcome`] if the key is not stored there.
 pub fn unlock_for_card(
     token: &mut Token,
     pin: &Pin,
@@ -126,7 +119,7 @@ fn not_taken(error: TokenError, carried: CardOutcome) -> Result<CardOutcome, Tok
     match error {
         error @ (TokenError::Transport(_) | TokenError::SessionEnded) => Err(error),
         error => {
-            tracing::warn!(%error, "the token does not take the family's card");
+            tracing::warn!(%error, "the token does not accept the family's card");
             Ok(carried)
         }
     }

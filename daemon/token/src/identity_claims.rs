@@ -1,36 +1,37 @@
-//! What a token claims to be, from what can be read on it without a PIN: its certificates and its family's card. Nothing
-//! of it is proven until the token signs.
+//! Reads what a token claims to be from its certificates and its family's card, which are readable without the PIN.
+//!
+//! Claims are not proven until the token signs: anyone can write certificates to a token.
 
 use keywright_proto::{Card, Certificate, Id, PublicKey, Role, Uri, card::CardError};
 
 use crate::Identity;
 
-/// What a token's certificates claim.
+/// What a token claims to be.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
-    /// The first family's, if its certificates are ours.
+    /// Its first family and its role there, if its certificates are made by Keywright.
     pub family: Option<(Id, Role)>,
-    /// The access certificate (slot 9A), if it is ours.
+    /// The access certificate (slot 9A), if it is made by Keywright.
     pub access: Option<Certificate>,
-    /// The CA certificate (slot 9C), if it is ours.
+    /// The CA certificate (slot 9C), if it is made by Keywright.
     pub issuing: Option<Certificate>,
-    /// Something that is not ours is on it.
+    /// It holds certificates that Keywright did not make, or that do not belong together.
     pub foreign: bool,
-    /// A certificate on it is none that any station makes.
+    /// One of its certificates does not have the profile of any Keywright certificate.
     pub unknown_profile: bool,
-    /// The family's card, where it was read and verifies up to the root that it names.
+    /// The family's card, if it was read and verifies up to the root that it names.
     pub card: Option<Card>,
-    /// Why it does not.
+    /// Why the family's card does not verify.
     pub card_refused: Option<CardError>,
 }
 
 impl Claims {
-    /// The access key claimed.
+    /// The claimed access key.
     pub fn access_key(&self) -> Option<&PublicKey> {
         self.access.as_ref().map(Certificate::public_key)
     }
 
-    /// The issuing key claimed.
+    /// The claimed issuing key.
     pub fn issuing_key(&self) -> Option<&PublicKey> {
         self.issuing.as_ref().map(Certificate::public_key)
     }
@@ -49,7 +50,7 @@ pub fn claims(identity: &Identity) -> Claims {
     claims
 }
 
-/// What its certificates say.
+/// Reads the claims of the certificates alone.
 fn certificate_claims(identity: &Identity) -> Claims {
     let access = identity.access_certificate.as_deref().map(Certificate::parse);
     let issuing = identity.issuing_certificate.as_deref().map(Certificate::parse);
@@ -82,7 +83,7 @@ fn certificate_claims(identity: &Identity) -> Claims {
     }
 }
 
-/// Family and role of an access certificate that names its own key.
+/// Returns family and role of an access certificate whose id is that of its own key.
 fn membership(access: &Certificate) -> Option<(Id, Role)> {
     match access.uri() {
         Uri::EndEntity { family, role, id } if *id == access.public_key().id() => {

@@ -1,8 +1,16 @@
-//! PIV tokens (NIST SP 800-73-4): plugs and unplugs ([`hotplug`]), the ways to a token (USB and pcscd), the PIV client, what
-//! the product asks of a token ([`Token`]), what a token claims to be ([`claims`]), and signing with the Key on it.
+//! Talks to PIV tokens (NIST SP 800-73-4).
 //!
-//! This crate knows what one token does and says. It knows nothing of a registry, a bus, or what a family has decided:
-//! its callers give it certificates and objects to sign.
+//! - [`hotplug`] reports plugs and unplugs, each with a [`Connector`], the only way to open that token.
+//! - [`Session`] opens a token for one job, directly over USB (CCID) or through pcscd (PC/SC), as [`Route`] says.
+//! - [`Token`] has the operations that Keywright needs, each documented with the number of commands it sends.
+//! - [`claims`] reads what a token claims to be from what is readable without the PIN.
+//! - [`certify_lock`], [`sign_all`] and [`sign_until_failure`] sign with the issuing key on a token.
+//!
+//! The crate knows one token at a time. It has no registry, no bus and no rules of a family: its callers pass the
+//! certificates and the objects to sign.
+//!
+//! Every operation on a token may fail with [`TokenError::Transport`]; its documentation names other errors only where
+//! the caller can act on them.
 #![forbid(unsafe_code)]
 
 mod apdu;
@@ -49,7 +57,7 @@ pub use details::{Details, PinState};
 pub use error::TokenError;
 pub use family_card::{CardContents, CardOutcome, OldCard, unlock_for_card};
 pub use identity_claims::{Claims, claims};
-pub use object::{Container, Retired, Slot, decode_card, random_guid, random_seed};
+pub use object::{Container, Retired, Slot, decode_card, random_guid};
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use route::Route;
 pub use session::Session;
@@ -60,67 +68,70 @@ pub use signing::{
 pub use usage::{Printed, Usage};
 pub use verbs::{CardSlot, Cleared, Identity, PukReplacement, Token};
 
-/// Moves command APDUs to a token and response APDUs back. Knows nothing of PIV.
+/// Exchanges APDUs (ISO/IEC 7816-4) with a token.
 pub trait Transport: Send {
-    /// Sends one command APDU and returns the whole response, the status word last.
+    /// Sends one command APDU and returns the response APDU, including its status word.
     fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError>;
 
-    /// What may be sent in one piece.
+    /// The sizes that the reader accepts.
     fn limits(&self) -> Limits;
 
-    /// Whether something may count as authenticated on the token from here on. Where other programs share the token,
-    /// one that was not cleared is reset at the end; one that is ours alone is switched off in any case.
+    /// Tells the transport whether a PIN or key may stay authenticated on the token from now on.
+    ///
+    /// A transport that shares the token with other programs then resets the token when it is dropped. Others need not
+    /// do anything, because they power the token off when they are dropped.
     fn may_stay_authorized(&mut self, _authorized: bool) {}
 }
 
-/// What a reader takes in one piece.
+/// The APDU sizes that a reader accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Extended-length APDUs are possible (CCID `dwFeatures` 0x40000).
+    /// The reader exchanges extended-length APDUs (CCID `dwFeatures` 0x40000).
     pub extended: bool,
     /// The longest command APDU, in bytes.
     pub longest_command: usize,
 }
 
-/// Opens a token for one job; dropping the [`Transport`] lets it go.
+/// Opens a token for one job. Dropping the [`Transport`] releases the token.
 pub trait Connector: Send + Sync {
-    /// Claims the token.
+    /// Claims the token for exclusive use.
     fn open(&self) -> Result<Box<dyn Transport>, TransportError>;
 
-    /// Blocks until a token that could not be asked may be asked again, such as when another program that has claimed it
-    /// lets it go, and says whether it can be tried: not where it was pulled out, or nobody tells. `attempts` is how often
-    /// that was said in vain.
+    /// Blocks until it is worth trying to open the token again, for example because another program released it.
+    ///
+    /// Returns false if the token was unplugged or cannot be waited for. `attempts` is the number of earlier waits after
+    /// which opening failed again; the wait grows with it.
     fn wait_until_free(&self, attempts: u32) -> bool {
         let _ = attempts;
         false
     }
 }
 
-/// Why nothing could be exchanged with a token.
+/// Why no APDU could be exchanged with a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// Pulled out, or its program ended.
+    /// The token was unplugged, or its card program ended.
     #[error("the token was unplugged")]
     Gone,
     /// Another program has claimed it.
     #[error("the token is in use by {holder}")]
     Busy {
-        /// As far as it is known: who it is nobody tells.
+        /// Who holds it, as far as the daemon can tell.
         holder: String,
     },
-    /// Another program that shares the token reset it: what was authorized is not any more.
+    /// Another program that shares the token reset it, which cleared every authentication.
     #[error("another program reset the token")]
     Reset,
-    /// pcscd, through which the token was used, has ended, or is about to.
+    /// pcscd, through which the token was used, ended or is about to end.
     #[error("pcscd has ended, or has lost the token")]
     ServiceGone,
-    /// This reader or token can never be used, and why.
+    /// The reader or token can never be used, for this reason.
     #[error("the token cannot be used: {0}")]
     Unusable(String),
-    /// It did not answer in time.
+    /// The token did not answer in time.
     #[error("the token did not answer in time")]
     Timeout,
-    /// It broke the protocol of its transport.
+    /// The reader or token violated the protocol of its transport.
     #[error("the token answered what its protocol does not allow: {0}")]
     Protocol(String),
 }

@@ -1,4 +1,7 @@
-//! The management key of a token: finding the one in force, and replacing the factory's by one kept under the PIN.
+//! Authenticates with a token's management key, and replaces the factory's by a random one that is stored under the PIN.
+//!
+//! The random key is stored in the data object PRINTED, which is readable only after the PIN: the "PIN-protected"
+//! convention of Yubico's tools. The order of the writes leaves the token with a usable key at any interruption.
 
 use super::TokenError;
 use super::management_key::{ADMIN_DATA, KeyType, ManagementKey, protected_key};
@@ -8,27 +11,28 @@ use super::piv::DataObject;
 use super::usage::{Printed, printed_use};
 use super::verbs::Token;
 
-/// Where the management key that was authenticated comes from.
+/// The origin of the authenticated management key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyOrigin {
-    /// The factory's value.
+    /// The factory value.
     Factory,
-    /// Kept in PRINTED, under the PIN.
+    /// Stored in PRINTED, under the PIN.
     Protected,
 }
 
 impl Token {
-    /// Authenticates with the management key: the factory's, or the one that PRINTED keeps under the PIN. 2 commands
-    /// on a token with a 3DES key, 1 more for each type that is tried in vain, 2 more where the first key was refused,
-    /// 1 more where PRINTED was not read yet. Costs no try.
+    /// Authenticates with the management key: the factory's, or the one that is stored in PRINTED. Costs no try.
+    ///
+    /// 2 commands on a token with a 3DES key, 1 more for each key type that is tried in vain, 2 more if the first key is
+    /// refused, 1 more if PRINTED was not read yet.
     ///
     /// # Errors
-    /// [`TokenError::ForeignManagementKey`]; before any write, so nothing was changed.
+    /// [`TokenError::ForeignManagementKey`] if neither key is accepted. Nothing was changed then.
     pub fn authenticate_management(&mut self) -> Result<KeyOrigin, TokenError> {
         self.management = None;
         let (kind, witness) = self.witness_of_any_kind()?;
         let mut witness = Some(witness);
-        // Where PRINTED is known to keep a key it is the likelier one.
+        // If PRINTED holds a key, that one is more likely.
         let order = if self.protected(kind).is_some() {
             [KeyOrigin::Protected, KeyOrigin::Factory]
         } else {
@@ -50,8 +54,8 @@ impl Token {
         Err(TokenError::ForeignManagementKey)
     }
 
-    /// Authenticates with the management key that PRINTED keeps under the PIN, and with no other; says whether there is
-    /// one in force. 3 commands after a signature; needs the PIN.
+    /// Authenticates with the management key that is stored in PRINTED, and with no other; returns whether that worked.
+    /// 3 commands after a signature; needs the PIN.
     ///
     /// # Errors
     /// As [`Token::verify_pin`].
@@ -90,16 +94,18 @@ impl Token {
         Err(TokenError::Unsupported("its management key is of no type that PIV defines"))
     }
 
-    /// Replaces the factory's management key by a random one of the same type, which PRINTED keeps under the PIN. It
-    /// is written and proven readable after the PIN only, before the old one is given up. 6 commands, 2 more where
-    /// PRINTED was not read yet or a new PIN does not count as verified, 3 more where VERIFY does not clear the PIN, none
-    /// where the key in force is already kept so; needs the management key. The PIN is cleared then, and was seen to be. May be repeated after an
-    /// interruption at any point.
+    /// Replaces the factory's management key by a random one of the same type, which is stored in PRINTED under the PIN.
     ///
-    /// A key that PRINTED keeps but that is not in force is never used: somebody else may know it.
+    /// The new key is written to PRINTED, and shown to be readable only after the PIN, before it replaces the old one. So
+    /// an interruption at any point leaves a usable key, and the call may be repeated. A key in PRINTED that is not the
+    /// token's management key is never set, because another person may know it. Afterwards the PIN is known to be cleared.
+    ///
+    /// 6 commands, 2 more if PRINTED was not read yet or the token does not count a new PIN as verified, 3 more if VERIFY
+    /// cannot clear the PIN, none if the management key is stored there already. Needs the management key.
     ///
     /// # Errors
-    /// [`TokenError::Unsupported`] where PRINTED is another program's or not under the PIN: then the old key stays.
+    /// [`TokenError::Unsupported`] if PRINTED holds another program's data or is readable without the PIN. The old key
+    /// stays then.
     pub fn protect_management_key(&mut self, pin: &Pin) -> Result<(), TokenError> {
         let kind = match self.authenticated_key()? {
             (_, KeyOrigin::Protected) => return Ok(()),
@@ -115,21 +121,21 @@ impl Token {
             return Err(TokenError::Unsupported("PRINTED holds another program's data"));
         }
         let key = ManagementKey::random(kind)?;
-        // Whatever becomes of this command, what PRINTED holds is not known any more.
+        // Even if this command fails, the contents of PRINTED are unknown now.
         self.printed = None;
         self.piv.put_data(Container::Printed, &key.protected())?;
         self.prove_under_pin(&key, pin)?;
         self.piv.set_management_key(&key)?;
         self.management = Some((key, KeyOrigin::Protected));
         match self.piv.put_data(Container::AdminData, &ADMIN_DATA) {
-            // A note for other programs: not every token has a place for it.
+            // A note for other programs. Not every token can store it.
             Ok(()) | Err(TokenError::Refused { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// PRINTED shows the key while the PIN is verified, and nothing once it is cleared: so it is under the PIN, and
-    /// nothing else has to be asked about the PIN's state. 3 commands more where only a SELECT clears the PIN.
+    /// Checks that PRINTED holds the key while the PIN is verified and is locked once the PIN is cleared. This also proves
+    /// that the PIN is cleared. 3 commands more if only SELECT clears the PIN.
     fn prove_under_pin(&mut self, key: &ManagementKey, pin: &Pin) -> Result<(), TokenError> {
         self.read_printed()?;
         if self.printed.is_none() {
@@ -142,7 +148,7 @@ impl Token {
         }
         let selected = match self.piv.clear_pin() {
             Ok(()) => false,
-            // Firmware without that command forgets the PIN with a SELECT, and the management key too.
+            // Firmware without that command clears the PIN at SELECT, and with it the management key's authentication.
             Err(TokenError::Refused { .. }) => self.piv.select().map(|()| true)?,
             Err(error) => return Err(error),
         };
@@ -154,7 +160,7 @@ impl Token {
         if selected { self.authenticate_again() } else { Ok(()) }
     }
 
-    /// Authenticates with the key that was authenticated in this session before. 2 commands.
+    /// Authenticates again with the management key that was authenticated earlier in this session. 2 commands.
     fn authenticate_again(&mut self) -> Result<(), TokenError> {
         let key = self.authenticated_key()?.0.clone();
         let witness = self.piv.witness(key.kind())?.ok_or(TokenError::ForeignManagementKey)?;
@@ -165,22 +171,22 @@ impl Token {
         }
     }
 
-    /// The management key, where it was authenticated in this session.
+    /// Returns the management key that was authenticated in this session.
     pub(super) fn authenticated_key(&self) -> Result<&(ManagementKey, KeyOrigin), TokenError> {
         self.management.as_ref().ok_or(TokenError::NotAuthenticated)
     }
 
-    /// Reads PRINTED where it is not known yet. 0 or 1 command.
+    /// Reads PRINTED if its contents are unknown. 0 or 1 command.
     pub(super) fn read_printed(&mut self) -> Result<(), TokenError> {
         if self.printed.is_none() {
             let object = self.piv.get_data(Container::Printed)?;
-            // Locked says nothing of what is there: ask again after the PIN.
+            // A locked object is read again after the PIN.
             self.printed = Some(object).filter(|object| *object != DataObject::Locked);
         }
         Ok(())
     }
 
-    /// The key that PRINTED is known to keep, where it fits the type.
+    /// Returns the key in PRINTED, if one was read and it has the length of this type.
     fn protected(&self, kind: KeyType) -> Option<ManagementKey> {
         let Some(DataObject::Contents(contents)) = &self.printed else { return None };
         ManagementKey::new(kind, &protected_key(contents)?)

@@ -1,5 +1,5 @@
-//! The management key (PIV: card management key, 9B): its types, its mutual authentication, and how it is kept under
-//! the PIN in PRINTED (the PIN-protected convention of Yubico's tools).
+//! The management key (SP 800-73-4: PIV Card Application Administration Key, 9B): its types, its cipher, and its encoding
+//! in PRINTED (the PIN-protected convention of Yubico's tools).
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 
 use super::tlv;
 
-/// The byte pattern that every known token leaves the factory with.
+/// The byte pattern of the factory's key on every known token.
 const FACTORY: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 const PROTECTED: u8 = 0x88;
 const PROTECTED_KEY: u8 = 0x89;
-/// Contents of the admin data object: "the management key is kept under the PIN" (Yubico's `pivman` data).
+/// The contents of the admin data object (Yubico's `pivman` data) that say: the management key is stored under the PIN.
 pub const ADMIN_DATA: [u8; 5] = [0x80, 3, 0x81, 1, 2];
 
 /// The algorithm of a management key (SP 800-78-5 table 7).
@@ -32,16 +32,16 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// All of them, the most common first.
+    /// All types, the most common first.
     pub const ALL: [KeyType; 4] =
         [KeyType::Tdes, KeyType::Aes192, KeyType::Aes256, KeyType::Aes128];
 
-    /// The algorithm's number in PIV.
+    /// Returns the PIV algorithm identifier.
     pub fn algorithm(self) -> u8 {
         self as u8
     }
 
-    /// The key's length in bytes.
+    /// Returns the length of a key in bytes.
     pub fn length(self) -> usize {
         match self {
             KeyType::Aes128 => 16,
@@ -50,13 +50,13 @@ impl KeyType {
         }
     }
 
-    /// The length of witness, challenge and response in bytes.
+    /// Returns the length of witness, challenge and response in bytes: one block of the cipher.
     pub fn block(self) -> usize {
         if self == KeyType::Tdes { 8 } else { 16 }
     }
 }
 
-/// A management key. Zeroized when dropped, never shown.
+/// A management key. It is zeroized when dropped, and `Debug` does not print it.
 #[derive(Clone)]
 pub struct ManagementKey {
     kind: KeyType,
@@ -64,21 +64,18 @@ pub struct ManagementKey {
 }
 
 impl ManagementKey {
-    /// A key of this type; `None` where the length is not the type's.
+    /// Creates a key of this type; `None` if the length is wrong.
     pub fn new(kind: KeyType, bytes: &[u8]) -> Option<Self> {
         (bytes.len() == kind.length()).then(|| Self { kind, bytes: bytes.to_vec().into() })
     }
 
-    /// The key that tokens leave the factory with.
+    /// Returns the factory's key.
     pub fn factory(kind: KeyType) -> Self {
         let bytes: Vec<u8> = FACTORY.iter().copied().cycle().take(kind.length()).collect();
         Self { kind, bytes: bytes.into() }
     }
 
-    /// A random key. A 3DES key has odd parity and no weak part: tokens refuse those.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
+    /// Creates a random key. A 3DES key gets odd parity and no weak part, because tokens refuse others.
     pub fn random(kind: KeyType) -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new(vec![0; kind.length()]);
         loop {
@@ -93,7 +90,7 @@ impl ManagementKey {
         }
     }
 
-    /// Its type.
+    /// Returns the type of the key.
     pub fn kind(&self) -> KeyType {
         self.kind
     }
@@ -102,7 +99,7 @@ impl ManagementKey {
         &self.bytes
     }
 
-    /// Encrypts one block; `None` where `block` has not the type's length.
+    /// Encrypts one block; `None` if `block` has the wrong length.
     pub(super) fn encrypt(&self, block: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         match self.kind {
             KeyType::Tdes => encrypt::<TdesEde3>(&self.bytes, block),
@@ -112,7 +109,7 @@ impl ManagementKey {
         }
     }
 
-    /// Decrypts one block; `None` where `block` has not the type's length.
+    /// Decrypts one block; `None` if `block` has the wrong length.
     pub(super) fn decrypt(&self, block: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         match self.kind {
             KeyType::Tdes => decrypt::<TdesEde3>(&self.bytes, block),
@@ -122,13 +119,13 @@ impl ManagementKey {
         }
     }
 
-    /// The contents of PRINTED that keep this key: `88 { 89 key }`.
+    /// Encodes the key as the contents of PRINTED: `88 { 89 key }`.
     pub(super) fn protected(&self) -> Zeroizing<Vec<u8>> {
         tlv::encode(PROTECTED, &tlv::encode(PROTECTED_KEY, &self.bytes))
     }
 }
 
-/// The key bytes that the contents of PRINTED keep; `None` where they are something else.
+/// Decodes the key from the contents of PRINTED; `None` if they are something else.
 pub(super) fn protected_key(printed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let key = tlv::only(PROTECTED_KEY, tlv::only(PROTECTED, printed)?)?;
     matches!(key.len(), 16 | 24 | 32).then(|| key.to_vec().into())

@@ -1,4 +1,4 @@
-//! The management key and the end of its authorization, against a simulated card.
+//! Tests of the management key and of clearing its authentication, with a simulated card.
 
 use super::management::KeyOrigin;
 use super::management_key::{KeyType, ManagementKey, protected_key};
@@ -21,7 +21,7 @@ fn management_key_in_force_is_found() {
             card.management = ManagementKey::random(kind).unwrap();
             card.objects.insert(PRINTED, card.management.protected().to_vec());
         });
-        // Without the PIN it cannot be read; with it, it is found; where PRINTED is known, at once.
+        // Without the PIN, PRINTED cannot be read. With it the key is found, and at once if PRINTED was read before.
         let mut token = open(&card);
         assert_eq!(token.authenticate_management(), Err(TokenError::ForeignManagementKey));
         token.verify_pin(&factory_pin()).unwrap();
@@ -55,7 +55,6 @@ fn pin_known_to_be_cleared_is_not_checked_again() {
     }
 }
 
-/// A second, failed authentication does not hide the first.
 #[test]
 fn failed_authentication_does_not_hide_an_earlier_one() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
@@ -79,7 +78,7 @@ fn management_key_is_not_set_unless_printed_is_under_the_pin() {
     }
 }
 
-/// Firmware from before VERIFY with P1 = FF (SP 800-73-4) forgets the PIN, and the management key, with a SELECT.
+/// Firmware older than VERIFY with P1 = FF (SP 800-73-4) clears the PIN and the management key at SELECT.
 #[test]
 fn select_clears_the_pin_where_verify_cannot() {
     let card = Card::blank(Quirks { clears_pin: false, ..YUBIKEY }, KeyType::Aes192);
@@ -107,7 +106,7 @@ fn printed_data_of_another_program_is_kept() {
     card.with(|card| assert_eq!(card.objects[&PRINTED], b"\x01\x04Name"));
 }
 
-/// A key that somebody left in PRINTED beside a factory management key is not put in force.
+/// A key in PRINTED beside a factory management key is never set, because another person may know it.
 #[test]
 fn planted_management_key_is_not_put_in_force() {
     let card = Card::blank(NITROKEY, KeyType::Tdes);
@@ -120,8 +119,8 @@ fn planted_management_key_is_not_put_in_force() {
     card.with(|card| assert_ne!(card.management.bytes(), planted.bytes()));
 }
 
-/// Pulled out at every command, before and after it took effect: the next run always ends with the key in force kept
-/// under the PIN, and at no moment is there no usable key.
+/// Unplugs the token at every command, before and after it takes effect. The next run always ends with the management key
+/// stored under the PIN, and a usable key exists at any moment.
 #[test]
 fn protecting_the_management_key_survives_any_interruption() {
     let selects = Quirks { clears_pin: false, ..YUBIKEY };

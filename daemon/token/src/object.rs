@@ -1,4 +1,4 @@
-//! Data objects of the PIV application: their tags and what is in them (SP 800-73-4 part 1, 4.3 and appendix A).
+//! Tags and contents of the PIV data objects (SP 800-73-4 part 1, 4.3 and appendix A).
 
 use keywright_proto::card::is_card;
 
@@ -11,17 +11,17 @@ const FASC_N: u8 = 0x30;
 const GUID: u8 = 0x34;
 const EXPIRATION: u8 = 0x35;
 const SIGNATURE: u8 = 0x3E;
-/// The family's card in 5FC10D: no tag of PIV's, so that nobody takes it for a certificate.
+/// The tag of the family's card in 5FC10D. PIV does not use it, so no program takes the card for a certificate.
 const CARD: u8 = 0xC0;
-/// FASC-N of a card that no agency issued: what every PIV tool writes.
+/// The FASC-N that PIV tools write on cards without an issuing agency.
 const NO_AGENCY: [u8; 25] = [
     0xD4, 0xE7, 0x39, 0xDA, 0x73, 0x9C, 0xED, 0x39, 0xCE, 0x73, 0x9D, 0x83, 0x68, 0x58, 0x21, 0x08,
     0x42, 0x10, 0x84, 0x21, 0xC8, 0x42, 0x10, 0xC3, 0xEB,
 ];
-/// The CHUID's expiration date (YYYYMMDD); nothing reads it here.
+/// The expiration date of the CHUID (YYYYMMDD). Keywright never reads it.
 const FAR_AWAY: &[u8; 8] = b"20991231";
 
-/// A key slot that the product uses.
+/// A key slot that Keywright uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// 9A, PIV authentication: the access key.
@@ -31,7 +31,7 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// The key reference.
+    /// Returns the PIV key reference.
     pub fn reference(self) -> u8 {
         match self {
             Slot::Access => 0x9A,
@@ -39,7 +39,7 @@ impl Slot {
         }
     }
 
-    /// The container of the slot's certificate.
+    /// Returns the container of the slot's certificate.
     pub fn container(self) -> Container {
         match self {
             Slot::Access => Container::AccessCertificate,
@@ -59,15 +59,15 @@ pub enum Container {
     KeyManagementCertificate,
     /// Certificate of slot 9E.
     CardAuthenticationCertificate,
-    /// Certificate of a retired key management slot.
+    /// Certificate of a retired key management slot (82 to 95).
     Retired(Retired),
     /// Card holder unique identifier.
     Chuid,
-    /// Printed information; readable after the PIN only.
+    /// Printed information (PRINTED); readable only after the PIN.
     Printed,
-    /// Key history: how many retired certificates there are.
+    /// Key history: the number of retired certificates.
     KeyHistory,
-    /// Where Yubico's tools note how the management key is kept.
+    /// Yubico's note on how the management key is stored (`pivman` data).
     AdminData,
 }
 
@@ -76,7 +76,7 @@ pub enum Container {
 pub struct Retired(u8);
 
 impl Retired {
-    /// The first, 5FC10D: the family card's.
+    /// The first one, 5FC10D, which holds the family's card.
     pub const FAMILY_CARD: Retired = Retired(0);
 
     /// All 20, in the order of their tags 5FC10D to 5FC120.
@@ -86,7 +86,7 @@ impl Retired {
 }
 
 impl Container {
-    /// The tag in GET DATA and PUT DATA.
+    /// Returns the tag for GET DATA and PUT DATA.
     pub fn tag(self) -> [u8; 3] {
         match self {
             Container::AccessCertificate => [0x5F, 0xC1, 0x05],
@@ -101,13 +101,13 @@ impl Container {
         }
     }
 
-    /// The tag as one number, as records keep it.
+    /// Returns the tag as a number, as the registry stores it.
     pub fn number(self) -> u32 {
         let [a, b, c] = self.tag();
         u32::from_be_bytes([0, a, b, c])
     }
 
-    /// The container of certificates that has this number.
+    /// Returns the certificate container with this number.
     pub fn of_number(number: u32) -> Option<Self> {
         [Self::AccessCertificate, Self::IssuingCertificate]
             .into_iter()
@@ -115,7 +115,7 @@ impl Container {
             .find(|container| container.number() == number)
     }
 
-    /// What a person calls it.
+    /// Returns its name for people.
     pub fn name(self) -> &'static str {
         match self {
             Container::AccessCertificate => "access certificate (9A)",
@@ -131,7 +131,8 @@ impl Container {
     }
 }
 
-/// The contents of a certificate container: the certificate, not compressed, without error detection code.
+/// Encodes the contents of a certificate container (SP 800-73-4 part 1, table 10), uncompressed and without error detection
+/// code.
 pub fn encode_certificate(der: &[u8]) -> Vec<u8> {
     let mut contents = Vec::with_capacity(der.len() + 16);
     tlv::push(&mut contents, CERTIFICATE, der);
@@ -140,10 +141,10 @@ pub fn encode_certificate(der: &[u8]) -> Vec<u8> {
     contents
 }
 
-/// The certificate in a container; `None` where the container is empty.
+/// Decodes the certificate in a container; `None` if the container is empty.
 ///
-/// Contents that are no plain certificate (compressed, or something else) come back as they are: they are in use, and
-/// no certificate parser takes them for one of ours.
+/// Other contents, such as a compressed certificate, are returned unchanged, so that the container counts as in use; they
+/// do not parse as a Keywright certificate.
 pub fn decode_certificate(contents: &[u8]) -> Option<Vec<u8>> {
     if contents.is_empty() {
         return None;
@@ -155,17 +156,17 @@ pub fn decode_certificate(contents: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The contents of 5FC10D with the family's card in it.
+/// Encodes the contents of 5FC10D with the family's card.
 pub fn encode_card(card: &[u8]) -> Vec<u8> {
     tlv::encode(CARD, card).to_vec()
 }
 
-/// The card in 5FC10D; `None` where something else is there. What it says is not looked at.
+/// Returns the family's card in 5FC10D, without checking it; `None` if the contents are something else.
 pub fn decode_card(contents: &[u8]) -> Option<&[u8]> {
     tlv::only(CARD, contents).filter(|card| is_card(card))
 }
 
-/// The contents of a CHUID with this GUID (SP 800-73-4 part 1, table 9).
+/// Encodes a CHUID with this GUID (SP 800-73-4 part 1, table 9).
 pub fn encode_chuid(guid: &[u8; 16]) -> Vec<u8> {
     let mut contents = Vec::with_capacity(64);
     tlv::push(&mut contents, FASC_N, &NO_AGENCY);
@@ -176,10 +177,7 @@ pub fn encode_chuid(guid: &[u8; 16]) -> Vec<u8> {
     contents
 }
 
-/// A random GUID, to be recorded before it is written: an interrupted job is resumed by it.
-///
-/// # Errors
-/// The system has no random numbers.
+/// Creates a random GUID. The caller saves it before it is written, because an interrupted job is resumed by it.
 pub fn random_guid() -> Result<[u8; 16], getrandom::Error> {
     let mut guid = [0; 16];
     getrandom::fill(&mut guid)?;
@@ -189,23 +187,13 @@ pub fn random_guid() -> Result<[u8; 16], getrandom::Error> {
     Ok(guid)
 }
 
-/// What the salts of a statement's leaves are derived from.
-///
-/// # Errors
-/// The system gives no random numbers.
-pub fn random_seed() -> Result<[u8; 32], getrandom::Error> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)?;
-    Ok(seed)
-}
-
-/// The GUID in a CHUID; `None` where there is none or it is all zeros, which names nothing.
+/// Decodes the GUID of a CHUID; `None` if there is none or it is all zeros.
 pub fn decode_guid(contents: &[u8]) -> Option<[u8; 16]> {
     let guid: [u8; 16] = tlv::find(GUID, contents)?.try_into().ok()?;
     (guid != [0; 16]).then_some(guid)
 }
 
-/// How many retired certificates the key history counts; `None` where there is no count.
+/// Decodes the number of retired certificates in the key history; `None` if it has no number.
 pub fn decode_key_history(contents: &[u8]) -> Option<u8> {
     let count = |tag| match tlv::find(tag, contents) {
         Some([count]) => Some(*count),
@@ -245,7 +233,7 @@ mod tests {
             ("7000710100fe00", None),
             ("7003303132710100fe00", Some("303132")),
             ("7003303132", Some("303132")),
-            // Compressed, and something else: in use.
+            // A compressed certificate, and other data: in use.
             ("70031f8b08710101fe00", Some("70031f8b08710101fe00")),
             ("0102", Some("0102")),
         ] {

@@ -1,7 +1,7 @@
-//! A token through pcscd (PC/SC): shared with other programs, one transaction for one job.
+//! Talks to a token through pcscd (PC/SC), which shares it with other programs. One transaction lasts for one job.
 //!
-//! A thread of its own holds the connection and the transaction, for two reasons: PC/SC lets nobody say how long to
-//! wait for another program's transaction, and what waits must not be the job.
+//! A thread holds the connection and the transaction, because PC/SC has no timeout for another program's transaction and
+//! the job must not block on it.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -19,20 +19,20 @@ use zeroize::Zeroizing;
 use super::pcsc_reader::{ReaderMatch, ReaderProbe, UsbAddress, likeliest_first, match_readers};
 use super::{Limits, Transport, TransportError};
 
-/// How long another program's transaction is waited for.
+/// How long to wait for another program's transaction to end.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one command may take; pcscd itself asks the token whether it needs more time.
+/// How long to wait for one command. pcscd itself handles a token's requests for more time.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the end of a transaction is waited for.
+/// How long to wait for our transaction to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the readers are listed anew where the list grew meanwhile.
+/// How often to list the readers if the list grows meanwhile.
 const MAX_LISTINGS: usize = 5;
-/// How often a transaction is begun anew where the one before it was ended with a reset.
+/// How often to begin a transaction if another program's ends with a reset each time.
 const MAX_BEGIN_ATTEMPTS: usize = 5;
 /// A response APDU has at most 65,536 bytes and a status word.
 const MAX_RESPONSE: usize = 65_538;
 
-/// A token in a transaction. Dropping it ends the transaction.
+/// A token in a PC/SC transaction. Dropping it ends the transaction.
 pub struct PcscTransport {
     requests: Option<mpsc::Sender<Request>>,
     ended: mpsc::Receiver<()>,
@@ -40,29 +40,30 @@ pub struct PcscTransport {
     reset: bool,
 }
 
-/// The readers that jobs of ours have right now.
+/// The readers that jobs of this process hold now.
 static READERS_IN_USE: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 enum Request {
     Transmit(Zeroizing<Vec<u8>>, mpsc::SyncSender<Result<Vec<u8>, TransportError>>),
-    /// With a reset of the token, where something may have stayed authorized.
+    /// Ends the transaction, with a reset of the token if a PIN or key may still be authenticated.
     End {
         reset: bool,
     },
 }
 
-/// Whether a reader of this name at this address is the token's.
+/// Returns whether the reader with this name and address is the token's.
 type IsToken<'a> = &'a dyn Fn(&CStr, Option<UsbAddress>) -> bool;
 type Opened = Result<bool, TransportError>;
 
 impl PcscTransport {
-    /// Opens the token at this address and waits until no other program is in the middle of something with it; `None`
-    /// where pcscd does not have it, and has not taken it up within `reader_timeout`. `hint` is what its reader's name is likely
-    /// to contain.
+    /// Connects to the token at this address and begins a transaction, after waiting for another program's to end.
+    ///
+    /// Returns `None` if pcscd does not have the token and does not get it within `reader_timeout`. `hint` is a text that
+    /// the reader's name is likely to contain.
     ///
     /// # Errors
-    /// [`TransportError::Busy`] where another program keeps it, or where it is not sure which reader is its;
-    /// [`TransportError::Unusable`] where pcscd lets this program use no reader.
+    /// [`TransportError::Busy`] if another program keeps it, or if its reader cannot be determined;
+    /// [`TransportError::Unusable`] if polkit denies this program the use of readers.
     pub fn open(
         address: UsbAddress,
         hint: &str,
@@ -90,7 +91,7 @@ impl PcscTransport {
                 if let Err(error) =
                     find_and_serve(&hint, &is_token, reader_timeout, &queue, &report)
                 {
-                    // Where the opener does not wait any more nobody needs to know.
+                    // The opener may have timed out.
                     let _ = report.send(Err(error));
                 }
                 let _ = ending.send(());
@@ -101,7 +102,7 @@ impl PcscTransport {
             Ok(Ok(true)) => Ok(Some(transport)),
             Ok(Ok(false)) => Ok(None),
             Ok(Err(error)) => Err(error),
-            // The thread sees that nobody listens as soon as it is its turn, and lets go.
+            // When the thread gets the transaction, it finds the channel closed and ends it.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(busy()),
         }
     }
@@ -117,7 +118,7 @@ impl Transport for PcscTransport {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Disconnected) => Err(TransportError::Gone),
             Err(RecvTimeoutError::Timeout) => {
-                // Its late answer must not be taken for the next command's.
+                // A late response must not be taken for one to the next command.
                 self.requests = None;
                 Err(TransportError::Timeout)
             }
@@ -138,14 +139,14 @@ impl Drop for PcscTransport {
         if let Some(requests) = self.requests.take()
             && requests.send(Request::End { reset: self.reset }).is_ok()
         {
-            // Whoever opens the token next must find it free; a pcscd that hangs is not waited for.
+            // The next opener must find the token free. The timeout is for a pcscd that hangs.
             let _ = self.ended.recv_timeout(END_TIMEOUT);
         }
     }
 }
 
-/// Finds the reader, begins a transaction, and serves requests until the end. `false` is reported where pcscd does not
-/// have the token.
+/// Finds the reader, begins a transaction and serves requests until it ends. Reports `false` if pcscd does not have the
+/// token.
 fn find_and_serve(
     hint: &str,
     is_token: IsToken<'_>,
@@ -154,7 +155,7 @@ fn find_and_serve(
     report: &mpsc::SyncSender<Opened>,
 ) -> Result<(), TransportError> {
     let context = match Context::establish(Scope::System) {
-        // It ended just now, or its socket is not there.
+        // pcscd ended just now, or its socket does not exist.
         Err(Error::NoService | Error::ServiceStopped) => {
             let _ = report.send(Ok(false));
             return Ok(());
@@ -172,7 +173,7 @@ fn find_and_serve(
     served
 }
 
-/// One transaction, from before the first command to after the last.
+/// Serves requests in one transaction.
 fn serve_in_transaction(
     card: &mut Card,
     reader: &CStr,
@@ -181,7 +182,7 @@ fn serve_in_transaction(
     report: &mpsc::SyncSender<Opened>,
 ) -> Result<(), TransportError> {
     let transaction = begin_transaction(card).map_err(failure)?;
-    // The name may have passed to another token since it was looked at.
+    // Another token may have got this reader name since it was probed.
     if !is_token(reader, address_of(&transaction)) {
         return Err(TransportError::Gone);
     }
@@ -195,8 +196,8 @@ fn serve_in_transaction(
     Ok(())
 }
 
-/// Waits until no other program is in the middle of something, and keeps the token from then on. One that ended with a
-/// reset is no trouble of ours: nothing was begun yet, so it is connected anew.
+/// Begins a transaction, after waiting for another program's to end. If that one ended with a reset, it reconnects,
+/// because nothing of ours was lost.
 pub(super) fn begin_transaction(mut card: &mut Card) -> Result<Transaction<'_>, Error> {
     for _ in 0..MAX_BEGIN_ATTEMPTS {
         match card.transaction2() {
@@ -208,40 +209,40 @@ pub(super) fn begin_transaction(mut card: &mut Card) -> Result<Transaction<'_>, 
             Err((_, error)) => return Err(error),
         }
     }
-    // Somebody resets it again and again: it is in use.
+    // Other programs keep resetting the token, so it is in use.
     Err(Error::SharingViolation)
 }
 
-/// Lets go without a reset: dropping a connection would reset the token under the other programs.
+/// Disconnects without a reset. Dropping the connection would reset the token, which disturbs other programs.
 fn disconnect(card: Card) {
     if let Err((_, error)) = card.disconnect(Disposition::LeaveCard) {
         tracing::debug!(%error, "pcscd could not be disconnected");
     }
 }
 
-/// Passes commands on until the end; says whether the token has to be reset.
+/// Transmits commands until the end of the job; returns whether the token must be reset.
 fn serve(transaction: &Transaction<'_>, queue: &mpsc::Receiver<Request>) -> bool {
     let mut buffer = Zeroizing::new(vec![0; MAX_RESPONSE]);
     loop {
         match queue.recv() {
             Ok(Request::Transmit(command, reply)) => {
                 let answer = transaction.transmit(&command, &mut buffer);
-                // The library takes a closed connection for a refusal; whoever was refused is not here.
+                // libpcsclite reports a connection that pcscd closed as a security violation. A real one is reported earlier.
                 let answer = answer.map_err(|error| match error {
                     Error::SecurityViolation => TransportError::ServiceGone,
                     error => failure(error),
                 });
-                // A job that does not wait any more has noticed already.
+                // The job may have timed out.
                 let _ = reply.send(answer.map(<[u8]>::to_vec));
             }
             Ok(Request::End { reset }) => return reset,
-            // The job is gone in the middle of a command: assume the worst.
+            // The job ended during a command, so the token may still be authenticated.
             Err(mpsc::RecvError) => return true,
         }
     }
 }
 
-/// The reader of the token, where pcscd has it or takes it up within `reader_timeout`.
+/// Waits until pcscd has a reader for the token; `None` after `reader_timeout`.
 fn wait_for_reader(
     context: &Context,
     hint: &str,
@@ -260,8 +261,10 @@ fn wait_for_reader(
     poll_until(Instant::now() + reader_timeout, || find(context, hint, is_token), wait)
 }
 
-/// Looks, and probes again after each reader that comes or goes: those of other tokens may wait first. `wait` waits for the
-/// next; what waits between a look and this wait an older pcscd does not tell, so it is looked once more at the end.
+/// Probes until a value is found, again after each change of the list of readers, for which `wait` waits.
+///
+/// An older pcscd does not report a change between a probe and the following wait, so the last probe is after the
+/// deadline.
 fn poll_until<T>(
     deadline: Instant,
     mut probe: impl FnMut() -> Result<Option<T>, TransportError>,
@@ -277,8 +280,8 @@ fn poll_until<T>(
     }
 }
 
-/// The names of all readers. pcscd is asked first for their length and then for them; a reader that comes in between makes
-/// the second answer longer than the first had said.
+/// Lists the names of all readers. libpcsclite asks for their length first; a new reader may make the list longer than
+/// that, and then it is read again.
 fn readers(context: &Context) -> Result<Vec<CString>, TransportError> {
     for _ in 0..MAX_LISTINGS {
         match context.list_readers_owned() {
@@ -289,15 +292,15 @@ fn readers(context: &Context) -> Result<Vec<CString>, TransportError> {
     Err(busy())
 }
 
-/// The reader of the token, asked of each by its address on the bus. One that another program is in the middle of something
-/// with does not answer: it is waited for only where no other is the token's.
+/// Finds the token's reader by its USB address. A reader that another program uses exclusively or in a transaction does not
+/// tell its address; it is waited for only if no other reader is the token's.
 fn find(
     context: &Context,
     hint: &str,
     is_token: IsToken<'_>,
 ) -> Result<Option<CString>, TransportError> {
     let mut readers = likeliest_first(readers(context)?, hint);
-    // A token is in one job at a time: what another job of ours has is another token.
+    // A token is used by one job at a time, so readers of our other jobs have other tokens.
     let ours = lock(&READERS_IN_USE).clone();
     readers.retain(|reader| !ours.contains(reader));
     let mut seen = Vec::new();
@@ -318,7 +321,7 @@ fn find(
     }
 }
 
-/// Asks one reader where it is; `wait` for the end of another program's transaction.
+/// Reads the address of one reader; with `wait`, after waiting for another program's transaction to end.
 fn probe(
     context: &Context,
     reader: &CStr,
@@ -342,11 +345,11 @@ fn probe(
         Ok(_) => Ok(ReaderProbe::NotToken),
         Err(Error::SharingViolation) => Ok(ReaderProbe::Exclusive),
         Err(error) => match failure(error) {
-            // Said of pcscd, and so of every reader.
+            // These errors concern pcscd, not the reader.
             error @ (TransportError::ServiceGone | TransportError::Unusable(_)) => Err(error),
-            // Nothing is in it, or nothing that can be talked to. It may be any card at all, and keeps nobody from the token.
+            // No card, or one that does not respond. It may be any card, so it must not hide the token.
             _ => {
-                tracing::debug!(%error, ?reader, "a reader is passed over");
+                tracing::debug!(%error, ?reader, "skipping a reader");
                 Ok(ReaderProbe::NotToken)
             }
         },
@@ -357,7 +360,7 @@ fn lock(ours: &Mutex<BTreeSet<CString>>) -> MutexGuard<'_, BTreeSet<CString>> {
     ours.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a reader is on the bus, where its driver says so.
+/// Returns the USB address of a reader, if its driver reports it.
 fn address_of(card: &Card) -> Option<UsbAddress> {
     let attribute = card.get_attribute_owned(Attribute::ChannelId).ok()?;
     UsbAddress::of_channel_id(&attribute)
@@ -367,7 +370,7 @@ fn busy() -> TransportError {
     TransportError::Busy { holder: "another program, by way of pcscd".into() }
 }
 
-/// What PC/SC calls an error, in the words of this house.
+/// Translates an error of PC/SC.
 fn failure(error: Error) -> TransportError {
     match error {
         Error::ResetCard => TransportError::Reset,
@@ -378,7 +381,7 @@ fn failure(error: Error) -> TransportError {
         | Error::UnknownReader
         | Error::ReaderUnavailable
         | Error::InvalidHandle => TransportError::Gone,
-        // A pcscd that is about to end may take a question and not answer it; a token that is silent is another error.
+        // A pcscd that is about to end may accept a command and not answer it. A silent token gives another error.
         Error::NoService
         | Error::ServiceStopped
         | Error::Shutdown
@@ -421,14 +424,14 @@ mod tests {
         let probe = || Ok(seen.get().then_some("it"));
         let wait = |left| {
             assert!(!std::mem::replace(&mut waited, true) && left <= reader_timeout);
-            // It comes, and nothing tells.
+            // The reader appears without a notification.
             thread::sleep(left);
             seen.set(true);
             Ok(())
         };
         assert_eq!(poll_until(Instant::now() + reader_timeout, probe, wait), Ok(Some("it")));
-        // Where pcscd has had its time already it is not waited for.
-        let never = |_| panic!("nobody waits");
+        // With a deadline that has passed, there is no wait.
+        let never = |_| panic!("no wait is expected");
         assert_eq!(poll_until::<()>(Instant::now(), || Ok(None), never), Ok(None));
     }
 

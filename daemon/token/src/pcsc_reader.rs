@@ -1,21 +1,21 @@
-//! Which of pcscd's readers a USB token is: by its place on the bus, never by a name that two of them may share.
+//! Determines which of pcscd's readers has a USB token: by its USB address, never by its name, which two tokens may share.
 
 use std::ffi::CString;
 
-/// A device on a USB bus (sysfs `busnum`, `devnum`).
+/// The address of a USB device (sysfs `busnum`, `devnum`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsbAddress {
-    /// The bus.
+    /// The bus number.
     pub bus: u8,
-    /// The device on it.
+    /// The device number on the bus.
     pub device: u8,
 }
 
 impl UsbAddress {
-    /// Reads the attribute SCARD_ATTR_CHANNEL_ID (PC/SC part 3, 3.1.2): `DDDDCCCC`, where DDDD is 0020 for USB and CCCC is
-    /// bus and device, as the CCID driver of pcscd fills it in. `None` for a reader that is on no USB.
+    /// Decodes the attribute SCARD_ATTR_CHANNEL_ID (PC/SC part 3, 3.1.2): `DDDDCCCC`, where DDDD is 0020 for USB and CCCC
+    /// is bus and device, as pcscd's CCID driver sets it. `None` for a reader that is not on USB.
     pub fn of_channel_id(attribute: &[u8]) -> Option<Self> {
-        // A DWORD, which has the length of a C long here.
+        // A DWORD, which libpcsclite defines as a C long.
         let (low, rest) = attribute.split_first_chunk::<4>()?;
         let id = u32::from_le_bytes(*low);
         let usb = id >> 16 == 0x0020 && rest.iter().all(|byte| *byte == 0);
@@ -24,30 +24,30 @@ impl UsbAddress {
     }
 }
 
-/// What was seen of one reader.
+/// What probing one reader found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReaderProbe {
-    /// The token.
+    /// The reader has the token.
     Token,
-    /// Not the token.
+    /// The reader does not have the token.
     NotToken,
     /// NotToken program keeps it to itself.
     Exclusive,
 }
 
-/// The answer.
+/// Which reader has the token.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReaderMatch {
-    /// The one at this position.
+    /// The reader at this position.
     Found(usize),
-    /// None of them.
+    /// No reader.
     NotFound,
-    /// It cannot be known.
+    /// It cannot be determined, for this reason.
     Ambiguous(&'static str),
 }
 
-/// The reader that is the token. A token with several readers, and one that may be behind a reader that cannot be asked,
-/// is not guessed.
+/// Determines the reader with the token. If the token has several readers, or may be in one that cannot be probed, the
+/// result is ambiguous rather than a guess.
 pub fn match_readers(seen: &[ReaderProbe]) -> ReaderMatch {
     let mut found = seen.iter().enumerate().filter(|(_, seen)| **seen == ReaderProbe::Token);
     match (found.next(), found.next()) {
@@ -60,7 +60,7 @@ pub fn match_readers(seen: &[ReaderProbe]) -> ReaderMatch {
     }
 }
 
-/// The readers whose name contains the hint before the others: an order to ask in, and nothing more.
+/// Sorts readers whose name contains the hint before the others, so that they are probed first.
 pub fn likeliest_first(mut readers: Vec<CString>, hint: &str) -> Vec<CString> {
     readers.sort_by_key(|reader| !reader.to_string_lossy().contains(hint));
     readers

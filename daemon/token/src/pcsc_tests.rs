@@ -1,4 +1,5 @@
-//! The PC/SC transport on a real pcscd, with a simulated card in its virtual reader (Debian: `pcscd`, `vsmartcard-vpcd`).
+//! Tests of the PC/SC transport with a real pcscd and a simulated card in its virtual reader (Debian packages `pcscd`,
+//! `vsmartcard-vpcd`).
 
 use std::ffi::CStr;
 use std::io::{self, Read, Write};
@@ -21,22 +22,22 @@ use super::simulated::{Card, NITROKEY, Quirks, Shared};
 use super::verbs::Token;
 use super::{Limits, Transport, TransportError};
 
-/// What pcscd says it is asked.
+/// The file with pcscd's debug log, which names every command that it receives.
 const LOG: &str = "log";
 const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
-/// Where libpcsclite finds pcscd, instead of the one of this machine.
+/// The environment variable that tells libpcsclite the socket of pcscd.
 const SOCKET: &str = "PCSCLITE_CSOCK_NAME";
 const LIMITS: Limits = Limits { extended: true, longest_command: 3062 };
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// For other programs, and for a reader to come.
+/// The timeouts for another program's transaction and for a reader to appear.
 const TIMEOUTS: [Duration; 2] = [TIMEOUT, Duration::ZERO];
 const T1: &[u8] = &[0x3B, 0x80, 0x01, 0x81];
-/// Of a protocol that pcscd does not speak.
+/// An ATR with a protocol that pcscd does not support.
 const T2: &[u8] = &[0x3B, 0x80, 0x02, 0x82];
-/// VERIFY without a PIN: tells whether one counts as verified.
+/// VERIFY without a PIN: reports whether the PIN is verified.
 const IS_VERIFIED: &[u8] = &[0, 0x20, 0, 0x80];
 
-/// A pcscd of this test's own, with a reader whose cards come and go.
+/// A pcscd of this test, with a virtual reader.
 struct Pcscd {
     process: Child,
     port: u16,
@@ -44,7 +45,7 @@ struct Pcscd {
 }
 
 impl Pcscd {
-    /// It takes its socket as from systemd, so that it does not look for another pcscd.
+    /// Passes the socket as systemd does, so that pcscd does not check for another running pcscd.
     fn start() -> (Self, std::path::PathBuf) {
         let dir = TempDir::new().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -76,14 +77,14 @@ impl Drop for Pcscd {
     }
 }
 
-/// A card in the reader; pulled out when dropped.
+/// A card in the reader. Dropping it removes the card.
 struct Inserted {
     stream: TcpStream,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Inserted {
-    /// The reader has two slots, which listen on ports side by side.
+    /// Inserts a card. The slots of the reader listen on consecutive ports.
     fn insert(card: &Shared, slot: u16, atr: &'static [u8]) -> Self {
         let port = env::var("TEST_PORT").unwrap().parse::<u16>().unwrap() + slot;
         let stream = until("the reader listens", || TcpStream::connect(("127.0.0.1", port)).ok());
@@ -102,7 +103,7 @@ impl Drop for Inserted {
     }
 }
 
-/// One message of the vpcd protocol.
+/// Answers one message of the vpcd protocol.
 fn serve(stream: &mut TcpStream, card: &Shared, atr: &[u8]) -> io::Result<()> {
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
@@ -120,10 +121,14 @@ fn serve(stream: &mut TcpStream, card: &Shared, atr: &[u8]) -> io::Result<()> {
     stream.write_all(&[&length[..], &answer].concat())
 }
 
-/// Waits until pcscd has switched the card on.
+/// Waits until pcscd reports a card in this slot.
 fn await_card(slot: usize) {
     let context = Context::establish(Scope::System).unwrap();
-    let name = context.list_readers_owned().unwrap().remove(slot);
+    // The driver listens for its card before pcscd lists its readers.
+    let name = until("the reader is listed", || {
+        let listed = context.list_readers_owned().ok()?;
+        listed.into_iter().nth(slot)
+    });
     let mut reader = [ReaderState::new(name, State::UNAWARE)];
     while !reader[0].event_state().contains(State::PRESENT) {
         context.get_status_change(TIMEOUT, &mut reader).unwrap();
@@ -131,7 +136,7 @@ fn await_card(slot: usize) {
     }
 }
 
-/// Asks again and again: the other program is not ours, and tells nobody when it is ready.
+/// Polls until `check` returns a value, because pcscd does not report when it is ready.
 fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -159,12 +164,12 @@ fn pin() -> Pin {
     Pin::new(b"123456").unwrap()
 }
 
-/// What another program is answered.
+/// Sends a command as another program does.
 fn transmit(card: &pcsc::Card, command: &[u8]) -> Result<Vec<u8>, pcsc::Error> {
     card.transmit(command, &mut [0; 256]).map(<[u8]>::to_vec)
 }
 
-/// libpcsclite takes its socket from the environment: the test runs itself once more with it set.
+/// Runs each scenario in a child process, because libpcsclite reads the path of its socket from the environment.
 #[test]
 fn scenarios_pass_on_a_real_pcscd() {
     if env::var_os(SOCKET).is_some() {
@@ -209,7 +214,7 @@ fn token_is_reset_only_if_it_stays_authorized() {
     token.authenticate_management().unwrap();
     token.write_certificate(super::Container::AccessCertificate, &[0x30; 1800]).unwrap();
     token.protect_management_key(&pin()).unwrap();
-    // This firmware keeps the management key's authentication: then, and only then, the token is reset.
+    // This firmware keeps the management key authenticated, and only then is the token reset.
     assert!(token.clear().unwrap().authorized);
     drop(token);
     assert_eq!(card.with(|card| card.resets), resets + 1);
@@ -232,7 +237,7 @@ fn other_programs_are_kept_apart() {
     let name = context.list_readers_owned().unwrap().remove(0);
     let connect = |mode| context.connect(&name, mode, Protocols::ANY);
 
-    // A PIN that we verified serves nobody else between two of our commands: they wait for our end.
+    // No other program can use a PIN that we verified: its command waits until our transaction ends.
     let mut theirs = connect(ShareMode::Shared).unwrap();
     let mut token = token();
     token.verify_pin(&pin()).unwrap();
@@ -251,7 +256,7 @@ fn other_programs_are_kept_apart() {
         assert_eq!(answer.join().unwrap(), [0x63, 0xC3]);
     });
 
-    // A PIN that they verified is not taken for ours.
+    // A PIN that another program verified does not count as verified by us.
     transmit(&theirs, b"\x00\x20\x00\x80\x08123456\xFF\xFF").unwrap();
     let mut token = self::token();
     assert!(!token.verified);
@@ -262,7 +267,7 @@ fn other_programs_are_kept_apart() {
     token.clear().unwrap();
     drop(token);
 
-    // Their transaction is waited for, so long; then the Key is busy, and they are left alone.
+    // We wait for their transaction, up to the timeout; then the token is busy, and their transaction goes on.
     let transaction = theirs.transaction().unwrap();
     let waited =
         PcscTransport::start([Duration::from_millis(300), Duration::ZERO], "", LIMITS, is_test);
@@ -279,7 +284,7 @@ fn other_programs_are_kept_apart() {
     assert!(other.unwrap().is_none(), "a reader that is on no USB is no USB token's");
 }
 
-/// How often pcscd was asked for this.
+/// How often pcscd received this command.
 fn asked(what: &str) -> usize {
     let log = fs::read(env::var_os("TEST_LOG").unwrap()).unwrap();
     String::from_utf8_lossy(&log).matches(&format!("command: {what}")).count()
@@ -294,7 +299,7 @@ fn reset_before_our_transaction_is_harmless() {
     let name = context.list_readers_owned().unwrap().remove(0);
     let connect = || context.connect(&name, ShareMode::Shared, Protocols::ANY).unwrap();
     let (mut ours, mut theirs) = (connect(), connect());
-    // Another program began first, and ends with a reset: that is no trouble of ours.
+    // Another program begins a transaction first and ends it with a reset.
     let transaction = theirs.transaction().unwrap();
     let begun = asked("BEGIN_TRANSACTION");
     thread::scope(|scope| {
@@ -348,10 +353,11 @@ fn ended_pcscd_is_noticed() {
     let gone = until("pcscd has ended", || transport.transmit(IS_VERIFIED).err());
     assert_eq!(gone, TransportError::ServiceGone);
     drop(transport);
-    // Its socket may outlive its connections by a moment.
-    let none = || match open().map(|opened| opened.is_none()) {
-        Err(TransportError::ServiceGone) => None,
-        asked => Some(asked),
-    };
-    assert_eq!(until("its socket is gone", none), Ok(true), "it is not looked for without a pcscd");
+    // The kernel closes pcscd's connections before its listening socket. A connection made in between is reset, which
+    // libpcsclite reports like a refusal by polkit (SCARD_W_SECURITY_VIOLATION): so both errors mean "try again" here.
+    let opened = until("the socket of pcscd is closed", || match open() {
+        Err(TransportError::ServiceGone | TransportError::Unusable(_)) => None,
+        opened => Some(opened.map(|opened| opened.is_none())),
+    });
+    assert_eq!(opened, Ok(true), "without pcscd, no reader is found");
 }

@@ -1,12 +1,14 @@
-//! Whether pcscd runs here. Nobody starts it for us: its socket, which would, is touched only while it runs already.
+//! Detects whether pcscd is running.
+//!
+//! A connection to its socket would start pcscd by socket activation, so the daemon connects only if pcscd runs already.
 
 use std::path::Path;
 
-/// Whether pcscd runs: its process, or its unit.
+/// Whether pcscd's process runs or its systemd unit is active. `root` is `/`, except in tests.
 pub fn is_active(root: &Path) -> bool {
     let pid = std::fs::read_to_string(root.join("run/pcscd/pcscd.pid")).unwrap_or_default();
     let alive = pid.trim().parse::<u32>().is_ok_and(|p| root.join(format!("proc/{p}")).exists());
-    // A unit has its control group exactly while it is active.
+    // A unit has a control group only while it is active.
     alive || root.join("sys/fs/cgroup/system.slice/pcscd.service").exists()
 }
 

@@ -1,26 +1,26 @@
-//! PINs and recovery codes (PUKs): their form, their factory values, and random ones.
+//! PINs and recovery codes (PUKs): their form, their factory values, and random codes.
 
 use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// The length on the wire (SP 800-73-4 part 2, 2.4.3); shorter values are padded with FF.
+/// The length in a command (SP 800-73-4 part 2, 2.4.3); shorter values are padded with FF.
 const PADDED: usize = 8;
 const SHORTEST: usize = 6;
-/// What tokens leave the factory with: YubiKey, Nitrokey and CanoKey the first, other PIV cards the rest.
+/// Factory PINs: the first on YubiKey, Nitrokey and CanoKey, the others on other PIV cards.
 const FACTORY_PINS: [&[u8]; 4] = [b"123456", b"12345678", b"000000", b"00000000"];
 const FACTORY_CODE: &[u8; PADDED] = b"12345678";
 
-/// Why bytes are no PIN or no recovery code.
+/// Why a value is not accepted as a PIN or recovery code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinFormat {
     /// Shorter than 6 or longer than 8 bytes.
     #[error("it must have 6 to 8 characters")]
     Length,
-    /// FF is the padding.
+    /// It contains FF, which is the padding.
     #[error("it must not contain the byte FF")]
     Padding,
-    /// A new PIN is of decimal digits: some tokens take nothing else.
+    /// A new PIN has other characters than digits, which some tokens refuse.
     #[error("a new PIN must consist of decimal digits")]
     NotDigits,
     /// A new PIN is a known factory value.
@@ -28,16 +28,16 @@ pub enum PinFormat {
     Factory,
 }
 
-/// A PIN as a person gave it. Zeroized when dropped, never shown.
+/// A PIN that a person entered. It is zeroized when dropped, and `Debug` does not print it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Pin(Secret);
 
-/// The value that unblocks a PIN (PIV: PUK). Zeroized when dropped, never shown.
+/// The code that unblocks a PIN (PIV: PUK). It is zeroized when dropped, and `Debug` does not print it.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct RecoveryCode(Secret);
 
 impl Pin {
-    /// A PIN to present to a token, of any characters.
+    /// Creates a PIN of any characters, for a token that already has it.
     ///
     /// # Errors
     /// [`PinFormat::Length`], [`PinFormat::Padding`].
@@ -45,12 +45,12 @@ impl Pin {
         Secret::new(bytes).map(Pin)
     }
 
-    /// Whether tokens leave the factory with this PIN.
+    /// Whether this is a factory PIN.
     pub fn is_factory(&self) -> bool {
         FACTORY_PINS.contains(&self.0.bytes())
     }
 
-    /// Whether a token may get this as its new PIN: digits only (the strictest token's rule), no factory value.
+    /// Checks whether this may become the new PIN of a token: only digits, which every token accepts, and no factory value.
     ///
     /// # Errors
     /// [`PinFormat::NotDigits`], [`PinFormat::Factory`].
@@ -67,7 +67,7 @@ impl Pin {
 }
 
 impl RecoveryCode {
-    /// A code that a person gave.
+    /// Creates a recovery code that a person entered.
     ///
     /// # Errors
     /// [`PinFormat::Length`], [`PinFormat::Padding`].
@@ -75,15 +75,12 @@ impl RecoveryCode {
         Secret::new(bytes).map(RecoveryCode)
     }
 
-    /// The value that PIV tokens leave the factory with.
+    /// Returns the factory value.
     pub fn factory() -> Self {
         RecoveryCode(Secret { padded: *FACTORY_CODE, length: PADDED })
     }
 
-    /// Eight random digits; never the factory value.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
+    /// Creates a code of eight random digits that is not the factory value.
     pub fn random() -> Result<Self, getrandom::Error> {
         loop {
             let mut digits = Zeroizing::new([0; PADDED]);
@@ -96,7 +93,7 @@ impl RecoveryCode {
         }
     }
 
-    /// The characters, to hand out once.
+    /// Returns the characters, for showing them once to a person.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.bytes()
     }
@@ -146,7 +143,7 @@ fn random_below_ten() -> Result<u8, getrandom::Error> {
     loop {
         let mut byte = [0];
         getrandom::fill(&mut byte)?;
-        // 250 is a multiple of ten: every digit is equally likely.
+        // 250 is a multiple of ten, so every digit is equally likely.
         if byte[0] < 250 {
             return Ok(byte[0] % 10);
         }

@@ -1,6 +1,7 @@
-//! The PIV client: one function a command of SP 800-73-4 part 2.
+//! The PIV client: one function for each command of SP 800-73-4 part 2.
 //!
-//! What a token can do is learnt from its answers, never from its product or version.
+//! What a token supports is learned from its responses, never from its product name or version. "Part" and section
+//! numbers refer to SP 800-73-4.
 
 use iso7816::Status;
 use subtle::ConstantTimeEq;
@@ -12,46 +13,46 @@ use super::object::{Container, Slot};
 use super::pin::{Pin, RecoveryCode};
 use super::{TokenError, Transport, tlv};
 
-/// The whole application identifier: some firmware refuses a shorter one (SP 800-73-4 part 1, 2.2).
+/// The full application identifier (part 1, 2.2); some firmware refuses a shorter one.
 const AID: [u8; 11] = [0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0, 1, 0];
 pub(super) const PIN: u8 = 0x80;
 pub(super) const PUK: u8 = 0x81;
 pub(super) const MANAGEMENT: u8 = 0x9B;
 const ECC_P256: u8 = 0x11;
 const SIGN: &str = "GENERAL AUTHENTICATE (sign)";
-/// A public key on P-256 as SEC 1 writes it: 04, x, y.
+/// A P-256 public key in the uncompressed form of SEC 1: 04, x, y.
 pub type PublicPoint = [u8; 65];
 
-/// What the token says of the PIN.
+/// The state of the PIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinStatus {
-    /// It was verified and still is.
+    /// It is verified.
     Verified,
-    /// It was not; so many tries are left.
+    /// It is not verified, and has this many tries left.
     Retries(u8),
-    /// No try is left.
+    /// It has no tries left.
     Blocked,
 }
 
-/// A data object as GET DATA answers it.
+/// The result of GET DATA.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DataObject {
-    /// Nothing was ever written there, or the token has no such object.
+    /// The object was never written, or the token does not support it.
     Absent,
-    /// Readable only after the PIN.
+    /// The object is readable only after the PIN.
     Locked,
     /// Its contents, without the outer tag 53.
     Contents(Zeroizing<Vec<u8>>),
 }
 
-/// What a signature attempt says of a slot.
+/// The result of a signature attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignAttempt {
     /// The signature, in DER.
     Signature(Vec<u8>),
-    /// The slot is empty (6985, 6400).
+    /// The slot holds no key (6985, 6400).
     NoKey,
-    /// The slot is empty, or holds a key of another type (6A80).
+    /// The slot holds no key, or one of another type (6A80).
     OtherKeyOrNone,
 }
 
@@ -63,17 +64,17 @@ pub struct Piv {
 }
 
 impl Piv {
-    /// Talks PIV over this transport. Sends nothing yet.
+    /// Creates a client. It sends nothing yet.
     pub fn new(transport: Box<dyn Transport>) -> Self {
         Piv { transport, commands: 0, just_verified: false }
     }
 
-    /// How many commands were sent; GET RESPONSE and the pieces of a chain count as one with their command.
+    /// Returns the number of commands sent. A chain and its GET RESPONSE commands count as one.
     pub fn commands(&self) -> u32 {
         self.commands
     }
 
-    /// Whether the last command was a VERIFY that succeeded: what slot 9C wants before a signature.
+    /// Whether the last command was a successful VERIFY, which slot 9C requires before each signature.
     pub fn just_verified(&self) -> bool {
         self.just_verified
     }
@@ -100,10 +101,10 @@ impl Piv {
         self.pin_answer("VERIFY", answer.status)
     }
 
-    /// VERIFY without data: asks for the PIN's state and costs no try.
+    /// VERIFY without data: reads the state of the PIN. Costs no try.
     ///
     /// # Errors
-    /// [`TokenError::Refused`] where the token cannot be asked.
+    /// [`TokenError::Refused`] if the token does not support it.
     pub fn pin_status(&mut self) -> Result<PinStatus, TokenError> {
         let answer = self.send("VERIFY (query)", 0x20, 0, PIN, &[], ExpectedLength::Nothing)?;
         match answer.status {
@@ -114,27 +115,27 @@ impl Piv {
         }
     }
 
-    /// VERIFY with P1 = FF: forgets that the PIN was verified.
+    /// VERIFY with P1 = FF: clears the verification of the PIN.
     ///
     /// # Errors
-    /// [`TokenError::Refused`] where the token has no such thing.
+    /// [`TokenError::Refused`] if the token does not support it.
     pub fn clear_pin(&mut self) -> Result<(), TokenError> {
         self.send("VERIFY (clear)", 0x20, 0xFF, PIN, &[], ExpectedLength::Nothing)?
             .ok("VERIFY (clear)")
             .map(drop)
     }
 
-    /// CHANGE REFERENCE DATA of the PIN (part 2, 3.2.2).
+    /// CHANGE REFERENCE DATA for the PIN (part 2, 3.2.2).
     ///
     /// # Errors
-    /// As [`Piv::verify`]; the try counter is the old PIN's.
+    /// As [`Piv::verify`], for the old PIN.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         let data = concatenate(old.padded(), new.padded());
         let answer = self.send("CHANGE PIN", 0x24, 0, PIN, &*data, ExpectedLength::Nothing)?;
         self.pin_answer("CHANGE PIN", answer.status)
     }
 
-    /// CHANGE REFERENCE DATA of the PUK.
+    /// CHANGE REFERENCE DATA for the PUK.
     ///
     /// # Errors
     /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
@@ -144,7 +145,7 @@ impl Piv {
         code_answer("CHANGE PUK", answer.status)
     }
 
-    /// RESET RETRY COUNTER: a new PIN by the PUK (part 2, 3.2.3).
+    /// RESET RETRY COUNTER: sets a new PIN with the PUK (part 2, 3.2.3).
     ///
     /// # Errors
     /// As [`Piv::change_puk`].
@@ -155,8 +156,9 @@ impl Piv {
         code_answer("RESET RETRY COUNTER", answer.status)
     }
 
-    /// GENERAL AUTHENTICATE, first half of the mutual authentication (part 2, A.1): asks for a witness; `None` where
-    /// the token's management key is of another type. Costs no try.
+    /// GENERAL AUTHENTICATE, first half of the mutual authentication (part 2, A.1): requests a witness. Costs no try.
+    ///
+    /// Returns `None` if the token's management key has another type.
     ///
     /// # Errors
     /// [`TokenError::Malformed`].
@@ -173,11 +175,12 @@ impl Piv {
         }
     }
 
-    /// GENERAL AUTHENTICATE, second half: proves this key to the token and has the token prove it. False where the
-    /// token's key is another. Costs no try.
+    /// GENERAL AUTHENTICATE, second half: host and token prove to each other that they have this key. Costs no try.
+    ///
+    /// Returns false if the token has another key.
     ///
     /// # Errors
-    /// [`TokenError::Malformed`] where the token accepted the key but does not know it itself.
+    /// [`TokenError::Malformed`] if the token accepts the key but cannot prove that it has it.
     pub fn authenticate_mutually(
         &mut self,
         key: &ManagementKey,
@@ -201,11 +204,9 @@ impl Piv {
         }
     }
 
-    /// GENERATE ASYMMETRIC KEY PAIR on P-256 (part 2, 3.3.2), stating when the PIN is wanted: once for 9A, always for
-    /// 9C. Repeated without it where the token refuses that.
+    /// GENERATE ASYMMETRIC KEY PAIR on P-256 (part 2, 3.3.2), with Yubico's PIN policy: once for 9A, always for 9C.
     ///
-    /// # Errors
-    /// [`TokenError::Refused`], [`TokenError::Malformed`].
+    /// The command is repeated without the policy if the token refuses it.
     pub fn generate(&mut self, slot: Slot) -> Result<PublicPoint, TokenError> {
         const NAME: &str = "GENERATE ASYMMETRIC KEY PAIR";
         let policy = match slot {
@@ -220,7 +221,7 @@ impl Piv {
             answer = self.send(NAME, 0x47, 0, slot.reference(), &plain, ExpectedLength::Short)?;
         }
         let data = answer.ok(NAME)?;
-        // 7F49 { 86 point }; the tag has two bytes.
+        // 7F49 { 86 point }, with a tag of two bytes.
         data.strip_prefix(&[0x7F])
             .and_then(|data| tlv::only(0x49, data))
             .and_then(|template| tlv::find(0x86, template))
@@ -229,10 +230,7 @@ impl Piv {
             .ok_or(TokenError::Malformed { command: NAME })
     }
 
-    /// GENERATE without an algorithm: asks whether the management key counts as authenticated, and changes nothing.
-    ///
-    /// # Errors
-    /// [`TokenError::Transport`].
+    /// GENERATE without an algorithm: tests whether the management key is authenticated. It changes nothing.
     pub fn management_authorized(&mut self) -> Result<bool, TokenError> {
         let reference = Slot::Access.reference();
         let answer =
@@ -243,7 +241,7 @@ impl Piv {
     /// GENERAL AUTHENTICATE: signs 32 bytes with a P-256 key (part 2, A.4).
     ///
     /// # Errors
-    /// [`TokenError::Refused`] with status 6982 where the PIN is missing.
+    /// [`TokenError::Refused`] with status 6982 if the PIN is not verified.
     pub fn sign(&mut self, slot: Slot, digest: &[u8; 32]) -> Result<SignAttempt, TokenError> {
         match self.sign_raw(slot, ECC_P256, digest)? {
             SignAttempt::Signature(signature) if tlv::only(0x30, &signature).is_none() => {
@@ -253,7 +251,7 @@ impl Piv {
         }
     }
 
-    /// The same with any algorithm of SP 800-78-5 table 6, for keys that are not the product's.
+    /// As [`Piv::sign`], with any algorithm of SP 800-78-5 table 6, for keys that Keywright did not make.
     ///
     /// # Errors
     /// As [`Piv::sign`].
@@ -282,9 +280,6 @@ impl Piv {
     }
 
     /// GET DATA (part 2, 3.1.2).
-    ///
-    /// # Errors
-    /// [`TokenError::Refused`], [`TokenError::Malformed`].
     pub fn get_data(&mut self, container: Container) -> Result<DataObject, TokenError> {
         const NAME: &str = "GET DATA";
         let data = tlv::encode(0x5C, &container.tag());
@@ -304,10 +299,7 @@ impl Piv {
         }
     }
 
-    /// PUT DATA (part 2, 3.3.1). What comes back is re-encoded by some tokens: compare contents.
-    ///
-    /// # Errors
-    /// [`TokenError::Refused`].
+    /// PUT DATA (part 2, 3.3.1). Some tokens encode the object anew, so only its contents read back unchanged.
     pub fn put_data(&mut self, container: Container, contents: &[u8]) -> Result<(), TokenError> {
         let tag = tlv::encode(0x5C, &container.tag());
         let data = Zeroizing::new([&tag[..], &tlv::encode(0x53, contents)].concat());
@@ -323,7 +315,7 @@ impl Piv {
         reference: u8,
         fields: &[(u8, &[u8])],
     ) -> Result<Response, TokenError> {
-        // Room for everything at once: a growing vector would leave copies behind.
+        // Allocated at once, because a growing vector would leave copies that are not zeroized.
         let room = fields.iter().map(|(_, value)| value.len() + 10).sum();
         let mut template = Zeroizing::new(Vec::with_capacity(room));
         for (tag, value) in fields {
@@ -333,13 +325,13 @@ impl Piv {
         self.send(name, 0x87, algorithm, reference, &data, ExpectedLength::Object)
     }
 
-    /// What the answer to a command with the PIN means.
+    /// Interprets the status of a command with the PIN.
     fn pin_answer(&mut self, command: &'static str, status: Status) -> Result<(), TokenError> {
         match status {
             Status::Success => Ok(()),
             Status::RemainingRetries(0) | Status::OperationBlocked => Err(TokenError::PinBlocked),
             Status::RemainingRetries(retries) => Err(TokenError::PinRefused { retries }),
-            // Some firmware says only "no": the counter has to be asked for, and is told only while no PIN is verified.
+            // Some firmware does not report the tries left. They can be queried only while the PIN is not verified.
             Status::VerificationFailed => {
                 match self.clear_pin() {
                     Ok(()) | Err(TokenError::Refused { .. }) => {}
@@ -356,7 +348,7 @@ impl Piv {
         }
     }
 
-    /// Tells the transport whether something may count as authenticated from here on.
+    /// Tells the transport whether a PIN or key may stay authenticated from now on.
     pub(super) fn may_stay_authorized(&mut self, authorized: bool) {
         self.transport.may_stay_authorized(authorized);
     }
@@ -395,7 +387,7 @@ fn refused(command: &'static str, status: Status) -> TokenError {
     TokenError::Refused { command, status: status.into() }
 }
 
-/// What the answer to a command with the PUK means.
+/// Interprets the status of a command with the PUK.
 fn code_answer(command: &'static str, status: Status) -> Result<(), TokenError> {
     match status {
         Status::Success => Ok(()),

@@ -1,4 +1,6 @@
-//! The way to a USB token: straight to its interface, or through pcscd where that runs and has it already.
+//! Chooses the route to a USB token: directly to its interface, or through pcscd if that runs and has the token.
+//!
+//! `docs/living-with-others.md` describes the choice for administrators.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,19 +13,19 @@ use super::pcsc::PcscTransport;
 use super::usb::{Usb, UsbInterface};
 use super::{Connector, Transport, TransportError, pcscd};
 
-/// How long a pcscd that runs is given to take up a token that was just plugged in; it needs about 0.2 s.
+/// How long a running pcscd gets to claim a token that was just plugged in; it needs about 0.2 s.
 const PCSCD_CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What an administrator chooses; nobody has to.
+/// The configured route to tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Route {
-    /// By what is there, for each Key and each job.
+    /// Chosen for each Key and each job: pcscd if it has the token, else direct.
     #[default]
     Auto,
-    /// Straight to its interface. A Key that pcscd holds is busy.
+    /// Always direct. A Key that pcscd holds is busy.
     Direct,
-    /// Through pcscd only. Without it no Key can be used.
+    /// Always through pcscd. Without it, no Key can be used.
     Pcscd,
 }
 
@@ -32,24 +34,24 @@ pub enum Route {
 pub struct UsbConnector {
     usb: Usb,
     interface: UsbInterface,
-    /// What a reader's name is likely to contain: the token's USB serial number or its model.
+    /// A text that the reader's name is likely to contain: the token's USB serial number or its model.
     hint: String,
     route: Route,
-    /// pcscd has had its time to take the token up since it was plugged in.
+    /// pcscd had its time to claim the token since the plug.
     pcscd_had_time: AtomicBool,
 }
 
 impl UsbConnector {
-    /// Opens the token behind this interface in this way. `hint` is what the name of pcscd's reader is likely to contain:
-    /// an order to look in, nothing more.
+    /// Creates a connector for the token behind this interface. `hint` is a text that the name of pcscd's reader is likely
+    /// to contain; it only decides which reader is probed first.
     pub fn new(usb: Usb, interface: UsbInterface, hint: String, route: Route) -> Self {
         Self { usb, interface, hint, route, pcscd_had_time: AtomicBool::new(false) }
     }
 
-    /// The token in pcscd; `None` where pcscd does not have it.
+    /// Opens the token through pcscd; `None` if pcscd does not have it.
     fn open_in_pcscd(&self) -> Result<Option<PcscTransport>, TransportError> {
         let limits = self.usb.limits(&self.interface)?;
-        // Both of us hear of a plug at the same time, and whoever claims the token first keeps the other out.
+        // pcscd hears of a plug at the same time, and the program that claims the token first keeps the other out.
         let timeout = if self.pcscd_had_time.swap(true, Ordering::Relaxed) {
             Duration::ZERO
         } else {
@@ -58,7 +60,7 @@ impl UsbConnector {
         PcscTransport::open(self.interface.address, &self.hint, limits, timeout).or_else(|error| {
             match self.route.error_after_pcscd(error, is_active(), self.interface.sysfs.exists()) {
                 Some(error) => {
-                    // A pcscd that starts anew takes it up anew.
+                    // A restarted pcscd needs time to claim the token again.
                     self.pcscd_had_time
                         .fetch_and(error != TransportError::ServiceGone, Ordering::Relaxed);
                     Err(error)
@@ -70,7 +72,7 @@ impl UsbConnector {
 }
 
 impl UsbConnector {
-    /// The kernel has the device, and nobody can open it.
+    /// Whether the kernel has the device but there is no node to open.
     fn is_without_node(&self) -> bool {
         let UsbInterface { address, sysfs, .. } = &self.interface;
         !claim::node(address.bus, address.device).exists() && sysfs.exists()
@@ -98,7 +100,7 @@ impl Connector for UsbConnector {
             Err(TransportError::Busy { .. }) => {
                 Err(TransportError::Busy { holder: self.route.holder(active).into() })
             }
-            // One that was pulled out has neither.
+            // An unplugged token has no sysfs entry either.
             Err(TransportError::Gone) if self.is_without_node() => Err(TransportError::Unusable(
                 "its device node is not there; plug it in again".into(),
             )),
@@ -109,14 +111,14 @@ impl Connector for UsbConnector {
     fn wait_until_free(&self, attempts: u32) -> bool {
         let UsbInterface { address, sysfs, .. } = &self.interface;
         let (pcscd, _) = self.route.allowed(is_active());
-        // pcscd keeps its claim when a program lets go of a token in it, and does not say so; and what nobody has
-        // claimed was let go in between, or refused for a reason of its own. So these are tried again after a while all
-        // the same, but not at once, and ever more seldom.
+        // pcscd keeps its claim, and does not report it, when one of its clients releases the token. An interface that
+        // is not claimed was released in between, or opening failed for another reason. In both cases no event may come,
+        // so opening is tried again after a back-off.
         let at_most = (pcscd || !claim::is_claimed(sysfs)).then(|| claim::back_off(attempts));
         let node = claim::node(address.bus, address.device);
         let ended = claim::wait_until_free(&node, sysfs, at_most);
-        // pcscd may take the token up now, and first of all one that has ended to start anew: of that nothing may have told, so
-        // it is given its time after the first wait in any case.
+        // pcscd may claim the token now, for example after a restart. No event reports that, so pcscd gets its time after
+        // the first wait in any case.
         if pcscd && (ended == Claim::Released || (ended == Claim::Unknown && attempts == 0)) {
             self.pcscd_had_time.store(false, Ordering::Relaxed);
             if ended == Claim::Released && !is_active() {
@@ -128,7 +130,7 @@ impl Connector for UsbConnector {
 }
 
 impl Route {
-    /// Whether pcscd is asked for the token, and whether it may be claimed where pcscd does not have it.
+    /// Returns whether to try pcscd, and whether to open the token directly if pcscd does not have it.
     fn allowed(self, pcscd_is_active: bool) -> (bool, bool) {
         match self {
             Self::Auto => (pcscd_is_active, true),
@@ -137,8 +139,9 @@ impl Route {
         }
     }
 
-    /// What comes of it that pcscd could not be asked for the token: an error, or `None` where it does not have it any
-    /// more. A pcscd that ends says that every token is gone; whether it was pulled out is for sysfs to tell.
+    /// Returns the error to report after opening through pcscd failed, or `None` if the direct route is to be tried.
+    ///
+    /// A pcscd that ends reports every token as gone; sysfs tells whether the token was really unplugged.
     fn error_after_pcscd(
         self,
         error: TransportError,
@@ -148,7 +151,7 @@ impl Route {
         let (_, direct) = self.allowed(pcscd_is_active);
         match error {
             TransportError::Gone if !is_there => Some(TransportError::Gone),
-            // One that starts anew is not kept out of the token: it is looked at again when that has taken it up.
+            // A restarting pcscd is given the chance to claim the token; the token is probed again later.
             TransportError::Gone | TransportError::ServiceGone if pcscd_is_active || !direct => {
                 Some(TransportError::ServiceGone)
             }
@@ -157,7 +160,7 @@ impl Route {
         }
     }
 
-    /// Who has claimed a token that cannot be claimed: pcscd only where it was not asked, because it would have said so.
+    /// Names the program that holds a token that cannot be claimed. It may be pcscd only if pcscd was not tried.
     fn holder(self, pcscd_is_active: bool) -> &'static str {
         let (asked, _) = self.allowed(pcscd_is_active);
         if pcscd_is_active && !asked { "pcscd or another program" } else { "another program" }
@@ -190,7 +193,7 @@ mod tests {
             (Route::Auto, Gone, false, true, None),
             (Route::Auto, Gone, false, false, Some(Gone)),
             (Route::Auto, Gone, true, false, Some(Gone)),
-            // It was started anew already, or is about to end.
+            // pcscd was restarted already, or is about to end.
             (Route::Auto, ServiceGone, true, true, Some(ServiceGone)),
             (Route::Auto, Gone, true, true, Some(ServiceGone)),
             (Route::Pcscd, ServiceGone, false, true, Some(ServiceGone)),

@@ -1,4 +1,4 @@
-//! Test double: a transport that expects these commands and gives these answers.
+//! A test double: a transport that expects these commands and returns these responses.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Commands and answers in hex; spaces are ignored. `..` at the end of a command stands for any rest.
+    /// Takes commands and responses in hex; spaces are ignored. `..` at the end of a command matches any rest.
     pub fn new(limits: Limits, steps: impl IntoIterator<Item = Step>) -> Self {
         Scripted { steps: steps.into_iter().collect(), limits }
     }
@@ -31,7 +31,7 @@ impl Scripted {
 
 impl Transport for Scripted {
     fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
-        let (expected, answer) = self.steps.pop_front().expect("a command that nobody expects");
+        let (expected, answer) = self.steps.pop_front().expect("an unexpected command");
         let (expected, command) = (expected.replace(' ', ""), hex::encode(command));
         match expected.strip_suffix("..") {
             Some(begin) => assert!(command.starts_with(begin), "{command} instead of {expected}"),

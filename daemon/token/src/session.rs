@@ -1,4 +1,4 @@
-//! A session: one named thread that owns an open token from the start of a job to its end.
+//! Runs a job on a token: a session is one named thread that owns the open token from the start of the job to its end.
 
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -7,17 +7,17 @@ use super::{Connector, Token, TokenError};
 
 type Job = Box<dyn FnOnce(&mut Token) + Send>;
 
-/// An open token on its own thread. Dropping it releases the token and waits for the thread.
+/// An open token, owned by a thread. Dropping it releases the token and waits for the thread.
 pub struct Session {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Session {
-    /// Opens a token and selects its PIV application, on a new thread of this name. Blocks.
+    /// Starts a thread of this name, which opens the token and selects its PIV application. Blocks.
     ///
     /// # Errors
-    /// [`TokenError::Transport`], [`TokenError::NoPiv`], [`TokenError::SessionEnded`].
+    /// [`TokenError::NoPiv`]; [`TokenError::SessionEnded`] if the thread cannot be started.
     pub fn open(connector: &Arc<dyn Connector>, thread_name: &str) -> Result<Self, TokenError> {
         let connector = Arc::clone(connector);
         let (jobs, queue) = mpsc::channel::<Job>();
@@ -27,7 +27,7 @@ impl Session {
             .spawn(move || {
                 match connector.open().map_err(TokenError::from).and_then(Token::open) {
                     Ok(mut token) => {
-                        // The opener waits for this; where it is gone the queue ends at once.
+                        // If the opener ended, the queue is closed and the loop ends at once.
                         let _ = report.send(Ok(()));
                         queue.iter().for_each(|job| job(&mut token));
                     }
@@ -42,10 +42,10 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs something on the token and waits for its end. Blocks.
+    /// Runs `job` on the token and returns its result. Blocks.
     ///
     /// # Errors
-    /// What `job` returns; [`TokenError::SessionEnded`] where it panicked, now or before.
+    /// The error of `job`; [`TokenError::SessionEnded`] if this or an earlier job panicked.
     pub fn run<R, F>(&self, job: F) -> Result<R, TokenError>
     where
         R: Send + 'static,
@@ -54,7 +54,7 @@ impl Session {
         let (report, done) = mpsc::sync_channel(1);
         let jobs = self.jobs.as_ref().ok_or(TokenError::SessionEnded)?;
         jobs.send(Box::new(move |token| {
-            // The caller waits for this in `recv`.
+            // `run` waits for this in `recv`.
             let _ = report.send(job(token));
         }))
         .map_err(|_| TokenError::SessionEnded)?;
@@ -67,7 +67,7 @@ impl Drop for Session {
         // The thread ends when the queue does.
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was reported to whoever waited for the job.
+            // A panic was reported to the caller of `run`.
             let _ = thread.join();
         }
     }

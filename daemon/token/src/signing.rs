@@ -1,9 +1,8 @@
-//! Signing with the issuing Key on a token that is plugged in: a Lock's certificate, and whatever else is signed after a
-//! Key was made.
+//! Signs with the issuing key on a token: certificates of Locks, statements, CRLs and whatever else a family signs.
 //!
-//! Signing takes two steps, so that the caller may renew the Key's card ([`OldCard`](crate::OldCard)) in between, while the
-//! token is authorized: [`certify_lock`], [`sign_all`] or [`sign_until_failure`], then [`clear_after_signing`]. Every function here fails as
-//! [`Token::sign_with`] does.
+//! Signing takes two steps: [`certify_lock`] or [`sign_all`], then [`clear_after_signing`]. In between, while the token is
+//! authenticated, the caller may renew the Key's card ([`OldCard`](crate::OldCard)). [`sign_until_failure`] does both.
+//! Every function here returns the errors of [`Token::sign_with`].
 
 use keywright_proto::{
     Certificate, PublicKey, Role, Unsigned,
@@ -13,46 +12,46 @@ use sha2::{Digest, Sha256};
 
 use crate::{CardOutcome, Cleared, Pin, Slot, Token, TokenError, TransportError};
 
-/// What a token signs to show that it holds a key; nothing else that is signed has this form.
+/// The prefix of a challenge that a token signs to prove that it holds a key. No other signed object begins with it.
 const CHALLENGE: &[u8] = b"Keywright challenge\0";
-/// Seconds of a day.
+/// Seconds in a day.
 const DAY: u64 = 86_400;
-/// Seconds of a year.
+/// Seconds in a year.
 const YEAR: u64 = 365 * DAY + DAY / 4;
 
-/// Why nothing was signed although the token answered.
+/// Why nothing was signed, although the token answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotSigned {
-    /// The signature is not by the key that the token's certificates name.
+    /// The signature is not by the key in the token's certificate.
     #[error("the token could not prove that it holds the key its certificates name; do not use it")]
     NotGenuine,
-    /// What was to be signed could not be built, and why.
+    /// The object to be signed could not be built, for this reason.
     #[error("{0}")]
     Profile(String),
 }
 
-/// What was signed, or why nothing was.
+/// The signed objects, or why nothing was signed.
 pub type Signed<T> = Result<T, NotSigned>;
 
-/// What the token answered when it was cleared; what was signed, and what became of the Key's card.
+/// The result of clearing the token, and the signed objects with the result of renewing the Key's card.
 pub type Finished<T> = (Cleared, Signed<(T, CardOutcome)>);
 
-/// A Lock's certificate that is to be signed.
+/// A request for a Lock's certificate.
 #[derive(Clone)]
 pub struct LockRequest {
     /// The Lock's identity key.
     pub key: PublicKey,
     /// The issuing Key's CA certificates, its own first.
     pub chain: Vec<Certificate>,
-    /// The family's root has yet to be pinned: its key shows first that it is here, and only then signs.
+    /// The family's root is not pinned yet, so the issuing key must prove that it is on the token before it signs.
     pub prove: bool,
-    /// When the certificate is made, in Unix seconds.
+    /// The time of issue, in Unix seconds.
     pub made: u64,
-    /// For how many years it is valid.
+    /// The number of years for which it is valid.
     pub years: u32,
 }
 
-/// Signs a Lock's certificate and answers it, DER. 2 commands, 2 more where the key has to prove itself first.
+/// Signs a Lock's certificate and returns it in DER. 2 commands, 2 more with `prove`.
 pub fn certify_lock(
     token: &mut Token,
     pin: &Pin,
@@ -71,7 +70,7 @@ pub fn certify_lock(
     Ok(unsigned.assemble(&signature).map_err(|_| NotSigned::NotGenuine))
 }
 
-/// Has the issuing key sign a challenge, to show that it is on this token. 2 commands.
+/// Makes the issuing key sign a challenge, which proves that it is on this token. 2 commands.
 pub fn prove_issuing_key(
     token: &mut Token,
     pin: &Pin,
@@ -94,8 +93,7 @@ fn unsigned_lock(request: &LockRequest) -> Result<Unsigned, NotSigned> {
         .map_err(|error| NotSigned::Profile(error.to_string()))
 }
 
-/// Signs these objects in the order given: all or none. What was signed before one failed is not handed out. 2 commands
-/// each.
+/// Signs objects in the given order, and returns either all of them or none. 2 commands each.
 pub fn sign_all(
     token: &mut Token,
     pin: &Pin,
@@ -112,8 +110,10 @@ pub fn sign_all(
     Ok(Ok(signed))
 }
 
-/// Signs these objects in the order given, the most important first, and clears the token. What was signed before one
-/// failed is handed out; it is an error only where nothing was signed.
+/// Signs objects in the given order until one fails, and clears the token.
+///
+/// Returns the objects signed before the failure, so the caller puts the most important ones first. It is an error only
+/// if nothing was signed.
 pub fn sign_until_failure(
     token: &mut Token,
     pin: &Pin,
@@ -135,7 +135,7 @@ pub fn sign_until_failure(
         }
     }
     let cleared = match token.clear() {
-        // It has signed all the same. One that left forgets by itself.
+        // The objects are signed all the same. An unplugged token loses its authentication by itself.
         Err(error) if signed.len() < wanted => {
             let gone = error == TokenError::Transport(TransportError::Gone);
             Cleared { authorized: !gone, retries: None }
@@ -145,14 +145,14 @@ pub fn sign_until_failure(
     Ok((cleared, Ok((signed, CardOutcome::NotDue))))
 }
 
-/// Clears the token after it signed and, where its card was due, after the card was put on it. 3 commands.
+/// Clears the token after it signed and, if `card` is given, after its card was renewed. 3 commands.
 pub fn clear_after_signing<T>(
     token: &mut Token,
     signed: Result<Signed<T>, TokenError>,
     card: Option<Result<CardOutcome, TokenError>>,
 ) -> Result<Finished<T>, TokenError> {
     let cleared = match (token.clear(), &card) {
-        // A token that left while its card was written has signed all the same, and forgets by itself.
+        // A token that was unplugged while its card was written signed all the same, and lost its authentication.
         (Err(_), Some(Err(TokenError::Transport(TransportError::Gone)))) => {
             Cleared { authorized: false, retries: None }
         }
@@ -162,15 +162,12 @@ pub fn clear_after_signing<T>(
     Ok((cleared, signed?.map(|signed| (signed, card))))
 }
 
-/// The validity of a certificate made now: from a day before, for clocks that are late.
+/// Returns the validity of a certificate issued at `made`. It begins a day earlier, for Locks whose clocks are slow.
 pub fn validity(made: u64, years: u32) -> Validity {
     Validity { not_before: made.saturating_sub(DAY), not_after: made + u64::from(years) * YEAR }
 }
 
-/// A serial number for a certificate.
-///
-/// # Errors
-/// The system gives no random numbers.
+/// Creates a random serial number for a certificate.
 pub fn random_serial() -> Result<Vec<u8>, NotSigned> {
     let mut serial = vec![0; 16];
     getrandom::fill(&mut serial).map_err(|_| no_randomness())?;
@@ -179,10 +176,7 @@ pub fn random_serial() -> Result<Vec<u8>, NotSigned> {
     Ok(serial)
 }
 
-/// A digest that nobody can have had signed before, for a token to show that it holds a key.
-///
-/// # Errors
-/// The system gives no random numbers.
+/// Creates a random challenge digest, which a token signs to prove that it holds a key.
 pub fn challenge() -> Result<[u8; 32], NotSigned> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| no_randomness())?;

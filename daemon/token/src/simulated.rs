@@ -12,7 +12,7 @@ pub const SIGNATURE: &str = "3006020101020102";
 pub const PRINTED: [u8; 3] = [0x5F, 0xC1, 0x09];
 type Reply = Result<Vec<u8>, u16>;
 
-/// What firmware does differently.
+/// Differences between firmwares.
 #[derive(Debug, Clone, Copy)]
 pub struct Quirks {
     pub extended: bool,
@@ -28,7 +28,7 @@ pub struct Quirks {
     pub stores: bool,
 }
 
-/// As piv-authenticator does it.
+/// The quirks of piv-authenticator (Nitrokey).
 pub const NITROKEY: Quirks = Quirks {
     extended: true,
     metadata: false,
@@ -43,7 +43,7 @@ pub const NITROKEY: Quirks = Quirks {
     stores: true,
 };
 
-/// As a YubiKey does it.
+/// The quirks of a YubiKey.
 pub const YUBIKEY: Quirks = Quirks {
     metadata: true,
     key_history: false,
@@ -61,12 +61,12 @@ pub struct Card {
     pub puk_tries: u8,
     pub management: ManagementKey,
     pub objects: HashMap<[u8; 3], Vec<u8>>,
-    /// Slot and algorithm.
+    /// The algorithm of the key in each slot.
     pub keys: HashMap<u8, u8>,
     pub verified: bool,
     pub authorized: bool,
     pub log: Vec<u8>,
-    /// How often it was reset.
+    /// How often the card was reset.
     pub resets: usize,
     just_verified: bool,
     witness: Vec<u8>,
@@ -75,7 +75,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// As it comes from the factory.
+    /// Creates a card in its factory state.
     pub fn blank(quirks: Quirks, kind: KeyType) -> Shared {
         let objects = if quirks.key_history {
             let printed = hex::decode("010e4e6974726f6b657920332050495602000409fe00").unwrap();
@@ -330,26 +330,26 @@ impl Card {
     }
 }
 
-/// A card, plugged in or not.
+/// A card that tests share with its transports.
 #[derive(Clone)]
 pub struct Shared(pub Arc<Mutex<Card>>);
 
 impl Shared {
-    pub fn with<R>(&self, look: impl FnOnce(&mut Card) -> R) -> R {
-        look(&mut self.0.lock().unwrap())
+    pub fn with<R>(&self, change: impl FnOnce(&mut Card) -> R) -> R {
+        change(&mut self.0.lock().unwrap())
     }
 
     pub fn plug(&self) -> Box<dyn Transport> {
         self.plug_until(usize::MAX, false)
     }
 
-    /// Plugged in until the n-th APDU, which takes effect or not; re-plugging drops all authorization.
+    /// Plugs the card in until the n-th APDU, which takes effect or not. Plugging in clears all authentication.
     pub fn plug_until(&self, last: usize, takes_effect: bool) -> Box<dyn Transport> {
         self.reset();
         Box::new(Plugged { card: self.clone(), left: last, takes_effect })
     }
 
-    /// Switched off and on, or reset.
+    /// Resets the card, as powering it off and on does.
     pub fn reset(&self) {
         self.with(|card| {
             (card.verified, card.authorized) = (false, false);
@@ -357,12 +357,12 @@ impl Shared {
         });
     }
 
-    /// One command, to a card that stays plugged in.
+    /// Sends one command without plugging the card in again.
     pub fn transmit_once(&self, command: &[u8]) -> Vec<u8> {
         self.with(|card| card.transmit(command))
     }
 
-    /// How many commands the card has seen since the last call.
+    /// Returns the number of commands that the card received since the last call.
     pub fn commands(&self) -> usize {
         self.with(|card| std::mem::take(&mut card.log).len())
     }

@@ -1,10 +1,10 @@
-//! BER-TLV as SP 800-73-4 uses it: one-byte tags are written, any tag is read, lengths are checked.
+//! Encodes and decodes BER-TLV as SP 800-73-4 uses it. It encodes one-byte tags and decodes any tag.
 
 use iso7816::tlv::take_data_object;
 use zeroize::Zeroizing;
 
-/// The value of the first object with this one-byte tag at the top level; `None` where there is none or the bytes
-/// before it are malformed.
+/// Returns the value of the first top-level object with this tag; `None` if there is none, or if the bytes before it are
+/// malformed.
 pub fn find(tag: u8, mut bytes: &[u8]) -> Option<&[u8]> {
     while let Some((found, value, rest)) = take_data_object(bytes) {
         if found == tag.into() {
@@ -15,7 +15,7 @@ pub fn find(tag: u8, mut bytes: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// The value of the one object that `bytes` consist of.
+/// Returns the value of the only object in `bytes`; `None` if they are anything else than one object with this tag.
 pub fn only(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
     match take_data_object(bytes) {
         Some((found, value, [])) if found == tag.into() => Some(value),
@@ -23,22 +23,22 @@ pub fn only(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Appends one object, with the shortest length encoding.
+/// Appends one object, with the shortest encoding of its length.
 pub fn push(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
     out.push(tag);
     let length = value.len().to_be_bytes();
     let significant = &length[length.iter().position(|&b| b != 0).unwrap_or(length.len() - 1)..];
     if significant.len() > 1 || significant[0] > 0x7F {
-        // At most 8 bytes of length: the cast is exact.
+        // The length has at most 8 bytes, so the cast is exact.
         out.push(0x80 | significant.len() as u8);
     }
     out.extend_from_slice(significant);
     out.extend_from_slice(value);
 }
 
-/// One object as bytes of its own, zeroized when dropped: it may hold a secret.
+/// Encodes one object. The bytes are zeroized when dropped, because they may hold a secret.
 pub fn encode(tag: u8, value: &[u8]) -> Zeroizing<Vec<u8>> {
-    // Room for everything at once: a growing vector would leave copies behind.
+    // Allocated at once, because a growing vector would leave copies that are not zeroized.
     let mut out = Zeroizing::new(Vec::with_capacity(value.len() + 10));
     push(&mut out, tag, value);
     out

@@ -1,4 +1,4 @@
-//! The closer look: what a token that looks blank is used for already. After the PIN, before any write.
+//! Finds out whether a token that looks blank is used by another program. Runs after the PIN and before any write.
 
 use super::extensions::MetadataAnswer;
 use super::management_key::protected_key;
@@ -8,48 +8,49 @@ use super::piv::{DataObject, SignAttempt};
 use super::verbs::Token;
 use super::{TokenError, tlv};
 
-/// What is signed to learn whether a slot holds a key: no hash of anything.
+/// The "digest" that a slot is asked to sign to find out whether it holds a key. It is not the hash of any document.
 const PROBE_DIGEST: &[u8; 32] = b"Keywright: is this slot in use?\0";
-/// Keys of other types (SP 800-78-5 table 6) and how much they sign: P-384, RSA-2048, RSA-3072, RSA-4096.
+/// Algorithms of other keys (SP 800-78-5 table 6) and the length that they sign: P-384, RSA-2048, RSA-3072, RSA-4096.
 const OTHER_KEYS: [(u8, usize); 4] = [(0x14, 48), (0x07, 256), (0x05, 384), (0x16, 512)];
-/// What piv-authenticator answers for PRINTED before anything was written there begins with this name.
+/// The name at the beginning of PRINTED as piv-authenticator reports it before it is written for the first time.
 const FACTORY_NAME: &[u8] = b"Nitrokey";
 
 /// What PRINTED holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Printed {
-    /// Nothing, or what the firmware answers by itself.
+    /// Nothing, or the firmware's own value.
     Factory,
-    /// A management key, by the PIN-protected convention.
+    /// A management key (Yubico's PIN-protected convention).
     ManagementKey,
-    /// Something of another program.
+    /// Data of another program.
     Other,
 }
 
-/// What is in use on a token.
+/// The slots and objects in use on a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     /// Slot 9A holds a key.
     pub access_key: bool,
     /// Slot 9C holds a key.
     pub issuing_key: bool,
-    /// The certificate container of 9D is in use.
+    /// The certificate container of slot 9D is in use.
     pub key_management: bool,
-    /// The certificate container of 9E is in use.
+    /// The certificate container of slot 9E is in use.
     pub card_authentication: bool,
     /// What PRINTED holds.
     pub printed: Printed,
-    /// The retired containers in use, with what is in them.
+    /// The retired containers in use, with their contents.
     pub retired: Vec<(Retired, Vec<u8>)>,
 }
 
 impl Token {
-    /// Looks what is in use. 6 commands directly after the PIN was verified, 20 more where the token has no key
-    /// history that counts no retired certificate, 1 to 9 more for a slot where its firmware's answer fits an empty
-    /// slot and another type of key alike.
+    /// Finds out what is in use on the token.
+    ///
+    /// 6 commands directly after the PIN was verified, 20 more unless the key history says that there is no retired
+    /// certificate, 1 to 9 more for a slot whose response does not tell an empty slot from another type of key.
     ///
     /// # Errors
-    /// As [`Token::verify_pin`]; [`TokenError::Refused`].
+    /// As [`Token::verify_pin`].
     pub fn read_usage(&mut self, pin: &Pin) -> Result<Usage, TokenError> {
         let issuing_key = self.holds_key(Slot::Issuing, pin)?;
         let access_key = self.holds_key(Slot::Access, pin)?;
@@ -83,10 +84,10 @@ impl Token {
     fn holds_other_key(&mut self, slot: Slot, pin: &Pin) -> Result<bool, TokenError> {
         for (algorithm, length) in OTHER_KEYS {
             self.verify_pin_for(slot, pin)?;
-            // Ones are below every modulus.
+            // A number of ones is below every RSA modulus.
             match self.piv.sign_raw(slot, algorithm, &vec![1; length]) {
                 Ok(SignAttempt::Signature(_)) => return Ok(true),
-                // An algorithm that the token does not know, in whatever words it says so.
+                // The token does not support the algorithm; the status differs between firmwares.
                 Ok(_) | Err(TokenError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -109,7 +110,7 @@ impl Token {
     }
 }
 
-/// What PRINTED, as far as it is known, is used for.
+/// Returns what PRINTED is used for, as far as it was read.
 pub(super) fn printed_use(printed: Option<&DataObject>) -> Printed {
     match printed {
         Some(DataObject::Absent) => Printed::Factory,

@@ -1,4 +1,4 @@
-//! A token on USB: CCID over libusb. Only the CCID interface is claimed, and only for one job.
+//! Talks to a token over USB (CCID on libusb). Only the CCID interface is claimed, and only during a job.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,29 +14,29 @@ use super::ccid_transport::{CcidTransport, Pipe};
 use super::pcsc_reader::UsbAddress;
 use super::{Limits, TransportError};
 
-/// Class request ABORT (CCID 5.3.1): to the interface, host to device.
+/// The class request ABORT (CCID 5.3.1): request type (to the interface, host to device) and request.
 const ABORT_REQUEST: (u8, u8) = (0x21, 0x01);
 
 /// A CCID interface of a USB device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsbInterface {
-    /// The device.
+    /// The device's address.
     pub address: UsbAddress,
-    /// Its interface (sysfs `bInterfaceNumber`).
+    /// The interface's number (sysfs `bInterfaceNumber`).
     pub number: u8,
     /// The interface's directory in sysfs.
     pub sysfs: PathBuf,
 }
 
-/// The way to the devices on USB. Clones share what libusb knows of them: to learn it takes longer than a whole plug.
+/// Access to the USB devices. Clones share one libusb context, because creating one takes longer than a whole plug.
 #[derive(Debug, Clone, Default)]
 pub struct Usb(Arc<Mutex<Option<Context>>>);
 
 impl Usb {
-    /// Claims the interface and switches the token on.
+    /// Claims the interface and powers the token on.
     ///
     /// # Errors
-    /// [`TransportError::Busy`] where another program has claimed it.
+    /// [`TransportError::Busy`] if another program has claimed it.
     pub fn open(
         &self,
         interface: &UsbInterface,
@@ -46,10 +46,10 @@ impl Usb {
         CcidTransport::open(claimed, reader)
     }
 
-    /// What may be sent to the token in one piece, by its descriptor. Nothing is claimed.
+    /// Reads the APDU sizes that the token accepts from its descriptor. It claims nothing.
     ///
     /// # Errors
-    /// [`TransportError::Unusable`] where its reader exchanges no APDUs.
+    /// [`TransportError::Unusable`] if its reader does not exchange APDUs.
     pub fn limits(&self, interface: &UsbInterface) -> Result<Limits, TransportError> {
         let device = self.find(interface.address)?;
         let configuration = device.active_config_descriptor().map_err(failure)?;
@@ -59,11 +59,11 @@ impl Usb {
     fn find(&self, address: UsbAddress) -> Result<Device<Context>, TransportError> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(context) = &*shared {
-            // libusb hears of plugs by itself, and has heard of this one when it lists them.
+            // libusb processes pending plugs before it lists devices.
             if let Some(device) = listed(context, address)? {
                 return Ok(device);
             }
-        } // It hears less than everything where very much is plugged in at once. A new one looks for itself.
+        } // libusb may miss plugs when many devices are plugged in at once. A new context scans the bus.
         let context = shared.insert(Context::new().map_err(failure)?);
         listed(context, address)?.ok_or(TransportError::Gone)
     }
@@ -89,7 +89,7 @@ fn descriptor(
         .ok_or(TransportError::Gone)
 }
 
-/// The claimed interface.
+/// A claimed interface.
 struct Claimed {
     handle: DeviceHandle<Context>,
     interface: u8,
@@ -126,7 +126,7 @@ impl Pipe for Claimed {
 
     fn request_abort(&mut self, sequence: u8, timeout: Duration) -> Result<(), TransportError> {
         let (kind, request) = ABORT_REQUEST;
-        // The slot, 0, in the low byte.
+        // The low byte is the slot, 0.
         let value = u16::from_be_bytes([sequence, 0]);
         let index = u16::from(self.interface);
         self.handle.write_control(kind, request, value, index, &[], timeout).map_err(failure)?;
@@ -141,7 +141,7 @@ impl Pipe for Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        // The token may be gone, and the kernel releases the interface with the handle.
+        // Best effort: the token may be unplugged, and closing the handle releases the interface too.
         let _ = self.handle.release_interface(self.interface);
     }
 }

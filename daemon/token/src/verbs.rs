@@ -1,6 +1,6 @@
-//! What the product asks of a token, each with the number of commands it costs.
+//! The operations that Keywright needs of a token, each documented with the number of commands that it sends.
 //!
-//! A [`Token`] lives for one job. It remembers what it has learnt, so that no verb asks again.
+//! A [`Token`] lives for one job. It remembers what it has read, so that no operation reads it again.
 
 use zeroize::Zeroizing;
 
@@ -14,64 +14,64 @@ use super::pin::{Pin, RecoveryCode};
 use super::piv::{DataObject, PinStatus, Piv, PublicPoint, SignAttempt};
 use super::{TokenError, Transport};
 
-/// Where the family's card is.
+/// The container of the family's card.
 const CARD: Container = Container::Retired(Retired::FAMILY_CARD);
 
-/// What tells one token from another. Readable without the PIN.
+/// What identifies a token. Readable without the PIN, and not checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The CHUID's GUID, where there is one.
+    /// The GUID of the CHUID, if there is one.
     pub guid: Option<[u8; 16]>,
-    /// What the certificate container of 9A holds; not checked.
+    /// The contents of the certificate container of slot 9A.
     pub access_certificate: Option<Vec<u8>>,
-    /// What the certificate container of 9C holds; not checked.
+    /// The contents of the certificate container of slot 9C.
     pub issuing_certificate: Option<Vec<u8>>,
-    /// The family's card, where it was asked for; not checked.
+    /// The family's card, if it was read.
     pub card: Option<Vec<u8>>,
 }
 
-/// What the container of the family's card holds.
+/// The contents of the container of the family's card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CardSlot {
     /// Nothing.
     Empty,
     /// A card.
     Card(Vec<u8>),
-    /// Something else.
+    /// Other data.
     Other,
 }
 
-/// What became of the offer of the factory recovery code.
+/// The result of replacing a factory recovery code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PukReplacement {
-    /// It was the factory's; the new one is in force.
+    /// The code had its factory value and was replaced.
     Replaced,
-    /// It is not the factory's, and stays.
+    /// The code does not have its factory value and was kept.
     Kept {
-        /// Tries that are left, where the token says so.
+        /// The tries that are left, if the token reports them.
         retries: Option<u8>,
     },
 }
 
-/// What a token answers when it is asked whether it was cleared.
+/// The state of a token after it was cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cleared {
-    /// Something still counts as authenticated.
+    /// The PIN or the management key is still authenticated.
     pub authorized: bool,
-    /// PIN tries that are left, where the token says so.
+    /// The PIN tries that are left, if the token reports them.
     pub retries: Option<u8>,
 }
 
 /// A token that is open for one job.
 pub struct Token {
     pub(super) piv: Piv,
-    /// The PIN was verified in this session and not cleared since.
+    /// The PIN was verified in this session and not cleared since then.
     pub(super) verified: bool,
-    /// The PIN was cleared, the token showed that, and no PIN was presented since.
+    /// The token showed that the PIN is cleared, and no PIN was sent since then.
     pub(super) pin_known_cleared: bool,
-    /// PRINTED, once it was read after the PIN or written.
+    /// The contents of PRINTED, if they are known.
     pub(super) printed: Option<DataObject>,
-    /// The management key that was authenticated in this session, and where it comes from.
+    /// The management key that was authenticated in this session, and its origin.
     pub(super) management: Option<(ManagementKey, KeyOrigin)>,
     /// The token may count a management key as authenticated, whatever became of the answer.
     pub(super) authorized: bool,
@@ -95,15 +95,12 @@ impl Token {
         })
     }
 
-    /// How many commands this session has sent; GET RESPONSE and chained pieces apart.
+    /// Returns the number of commands sent in this session. A chain and its GET RESPONSE commands count as one.
     pub fn commands(&self) -> u32 {
         self.piv.commands()
     }
 
-    /// Certificates of 9A and 9C, and the CHUID's GUID. 3 commands.
-    ///
-    /// # Errors
-    /// As [`Piv::get_data`].
+    /// Reads the certificates of 9A and 9C and the GUID of the CHUID. 3 commands.
     pub fn read_identity(&mut self) -> Result<Identity, TokenError> {
         let access = self.read(Container::AccessCertificate)?;
         let issuing = self.read(Container::IssuingCertificate)?;
@@ -116,7 +113,7 @@ impl Token {
         })
     }
 
-    /// What the container of the family's card holds. 1 command.
+    /// The contents of the container of the family's card. 1 command.
     ///
     /// # Errors
     /// As [`Piv::get_data`].
@@ -132,7 +129,7 @@ impl Token {
         })
     }
 
-    /// Writes the family's card and reads it back. 2 commands; needs the management key.
+    /// Writes the family's card and reads it back; needs the management key. 2 commands.
     ///
     /// # Errors
     /// As [`Token::write_certificate`].
@@ -140,7 +137,7 @@ impl Token {
         self.write(CARD, &encode_card(card))
     }
 
-    /// Presents the PIN. 1 command (3 where a refusal does not tell the tries that are left).
+    /// Verifies the PIN. 1 command (3 if a refusal does not report the tries left).
     ///
     /// # Errors
     /// [`TokenError::PinRefused`], [`TokenError::PinBlocked`], [`TokenError::PinFormat`].
@@ -151,17 +148,17 @@ impl Token {
         Ok(())
     }
 
-    /// Sets a new PIN. 1 command (3 where a refusal does not tell the tries that are left).
+    /// Changes the PIN. 1 command (3 if a refusal does not report the tries left).
     ///
     /// # Errors
-    /// As [`Token::verify_pin`], about the old PIN.
+    /// As [`Token::verify_pin`], for the old PIN.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
-        // Tokens differ on whether the new PIN counts as verified.
+        // Tokens differ in whether the new PIN counts as verified.
         self.forget_pin_state();
         self.piv.change_pin(old, new)
     }
 
-    /// Sets a new recovery code. 1 command.
+    /// Changes the recovery code. 1 command.
     ///
     /// # Errors
     /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
@@ -169,7 +166,7 @@ impl Token {
         self.piv.change_puk(old, new)
     }
 
-    /// Sets a new PIN by the recovery code. 1 command.
+    /// Sets a new PIN with the recovery code. 1 command.
     ///
     /// # Errors
     /// As [`Token::change_puk`].
@@ -178,17 +175,16 @@ impl Token {
         self.piv.unblock(code, new)
     }
 
-    /// A PIN is about to be presented: whatever becomes of that, nothing is known of the PIN's state.
+    /// Marks the state of the PIN as unknown, before a command with the PIN, which may or may not take effect.
     fn forget_pin_state(&mut self) {
         (self.verified, self.pin_known_cleared) = (false, false);
         self.piv.may_stay_authorized(true);
     }
 
-    /// Replaces the recovery code where it is the factory's. 1 command, and one try of the code where it is not: the
-    /// caller records the offer before making it.
+    /// Replaces the recovery code if it has its factory value. 1 command.
     ///
-    /// # Errors
-    /// [`TokenError::Transport`], [`TokenError::Refused`].
+    /// This costs one try of the code if it has another value, so the caller records the attempt first and makes it only
+    /// once.
     pub fn replace_factory_puk(
         &mut self,
         new: &RecoveryCode,
@@ -201,8 +197,8 @@ impl Token {
         }
     }
 
-    /// Gives the token this GUID (see [`random_guid`](super::random_guid)), and reads it back. 2 commands; needs the
-    /// management key.
+    /// Writes a CHUID with this GUID (see [`random_guid`](super::random_guid)) and reads it back; needs the management key.
+    /// 2 commands.
     ///
     /// # Errors
     /// [`TokenError::ReadBack`], [`TokenError::NotAuthenticated`].
@@ -210,21 +206,22 @@ impl Token {
         self.write(Container::Chuid, &encode_chuid(guid))
     }
 
-    /// Makes a P-256 key on the token, in place of the one that the slot may hold. 1 command (2 where the token knows
-    /// no PIN policy); needs the management key.
+    /// Generates a P-256 key on the token and replaces any key in the slot; needs the management key. 1 command (2 if the
+    /// token does not support a PIN policy).
     ///
     /// # Errors
-    /// [`TokenError::Refused`], [`TokenError::NotAuthenticated`]. After a failed command the new key may be in force.
+    /// [`TokenError::NotAuthenticated`]. After any other error, the new key may have replaced the old one.
     pub fn generate(&mut self, slot: Slot) -> Result<PublicPoint, TokenError> {
         self.authenticated_key()?;
         self.piv.generate(slot)
     }
 
-    /// Signs a SHA-256 digest; the signature is DER. 9A: 1 command, 2 where the PIN was not verified yet. 9C: 2
-    /// commands, 1 directly after the PIN was verified.
+    /// Signs a SHA-256 digest and returns the signature in DER, after verifying the PIN if the slot requires that.
+    ///
+    /// 9A: 1 command, 2 if the PIN was not verified yet. 9C: 2 commands, 1 directly after the PIN was verified.
     ///
     /// # Errors
-    /// [`TokenError::Unsupported`] where the slot holds no P-256 key; as [`Token::verify_pin`].
+    /// [`TokenError::Unsupported`] if the slot holds no P-256 key; as [`Token::verify_pin`].
     pub fn sign_with(
         &mut self,
         slot: Slot,
@@ -240,7 +237,7 @@ impl Token {
         }
     }
 
-    /// Presents the PIN where a signature of this slot needs it.
+    /// Verifies the PIN if a signature with this slot requires it now.
     pub(super) fn verify_pin_for(&mut self, slot: Slot, pin: &Pin) -> Result<(), TokenError> {
         let ready = match slot {
             Slot::Access => self.verified,
@@ -249,11 +246,10 @@ impl Token {
         if ready { Ok(()) } else { self.verify_pin(pin) }
     }
 
-    /// Writes a certificate and reads it back. 2 commands; needs the management key.
+    /// Writes a certificate and reads it back; needs the management key. 2 commands.
     ///
     /// # Errors
-    /// [`TokenError::ReadBack`], [`TokenError::NotAuthenticated`], [`TokenError::Refused`] where the token has no
-    /// room.
+    /// [`TokenError::ReadBack`], [`TokenError::NotAuthenticated`], [`TokenError::Refused`] if the token has no room.
     pub fn write_certificate(
         &mut self,
         container: Container,
@@ -262,10 +258,7 @@ impl Token {
         self.write(container, &encode_certificate(der))
     }
 
-    /// What a certificate container holds. 1 command.
-    ///
-    /// # Errors
-    /// As [`Piv::get_data`].
+    /// Reads a certificate container. 1 command.
     pub fn read_certificate(
         &mut self,
         container: Container,
@@ -273,12 +266,13 @@ impl Token {
         Ok(self.read(container)?.and_then(|contents| decode_certificate(&contents)))
     }
 
-    /// Takes back every authorization of this session and asks the token whether that worked. 2 commands (1 more where
-    /// the token cannot clear the PIN by VERIFY), none where it was seen to be cleared already; 2 more where the
-    /// management key was authenticated. What an earlier session left authorized is not asked for.
+    /// Clears the authentication of PIN and management key, and checks that they are cleared.
+    ///
+    /// 2 commands (1 more if the token cannot clear the PIN with VERIFY), none if the PIN is known to be cleared; 2 more if
+    /// the management key was authenticated. The management key is not checked if only an earlier session authenticated it.
     ///
     /// # Errors
-    /// [`TokenError::Transport`]: whether anything stays authorized is then not known.
+    /// [`TokenError::Transport`]. It is unknown then whether anything is still authenticated.
     pub fn clear(&mut self) -> Result<Cleared, TokenError> {
         let cleared = self.pin_known_cleared
             || match self.piv.clear_pin() {
@@ -301,19 +295,19 @@ impl Token {
         Ok(Cleared { authorized, retries })
     }
 
-    /// Whether the PIN counts as verified, and the tries that are left.
+    /// Reads whether the PIN is verified, and the tries that are left.
     fn pin_is_verified(&mut self) -> Result<(bool, Option<u8>), TokenError> {
         match self.piv.pin_status() {
             Ok(PinStatus::Verified) => Ok((true, None)),
             Ok(PinStatus::Retries(retries)) => Ok((false, Some(retries))),
             Ok(PinStatus::Blocked) => Ok((false, Some(0))),
-            // It cannot be asked: assume the worst.
+            // The token does not report it, so assume that it is verified.
             Err(TokenError::Refused { .. }) => Ok((true, None)),
             Err(error) => Err(error),
         }
     }
 
-    /// The contents of an object that needs no PIN; `None` where there are none.
+    /// Reads an object that needs no PIN; `None` if it is absent.
     pub(super) fn read(
         &mut self,
         container: Container,

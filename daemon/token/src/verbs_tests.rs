@@ -1,4 +1,4 @@
-//! The verbs against a simulated card.
+//! Tests of the operations with a simulated card.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::usage::{Printed, Usage};
 use super::verbs::{Identity, PukReplacement, Token};
 use super::{Connector, Session, TokenError, TransportError};
 
-/// Whether something stays authorized after clearing.
+/// Whether anything is still authenticated after clearing.
 pub(super) fn authorized(token: &mut Token) -> Result<bool, TokenError> {
     token.clear().map(|cleared| cleared.authorized)
 }
@@ -33,7 +33,7 @@ pub(super) fn open(card: &Shared) -> Token {
     Token::open(card.plug()).unwrap()
 }
 
-/// Commands that a step cost, counted by the card and by the client.
+/// Runs a step and returns the number of commands that it sent, as counted by both the card and the client.
 pub(super) fn cost<R>(
     card: &Shared,
     token: &mut Token,
@@ -109,7 +109,6 @@ fn details_are_read_with_few_commands() {
     assert_eq!(token.read_details(false).unwrap().pin, PinState::Blocked);
 }
 
-/// A token that looks blank is asked what else shows without a PIN, for as many commands on one that tells keys.
 #[test]
 fn details_of_a_blank_token_name_used_slots() {
     for (quirks, expected) in [(YUBIKEY, 5), (NITROKEY, 5)] {
@@ -149,7 +148,7 @@ fn pin_refusals_tell_the_tries_left() {
     }
 }
 
-/// The tries are told also where the PIN counts as verified, which hides them on some firmware.
+/// The tries are reported even if the PIN is verified, which hides them on some firmware.
 #[test]
 fn refused_pin_change_tells_the_tries_after_a_verified_pin() {
     for (quirks, commands) in [(NITROKEY, 3), (YUBIKEY, 1)] {
@@ -205,7 +204,7 @@ fn every_kind_of_use_is_found() {
     let rows: [(Prepare, Holds); 9] = [
         (|card| _ = card.keys.insert(0x9A, 0x11), |usage| usage.access_key),
         (|card| _ = card.keys.insert(0x9C, 0x11), |usage| usage.issuing_key),
-        // RSA keys answer a P-256 signature as an empty slot does elsewhere.
+        // A slot with an RSA key may refuse a P-256 signature like an empty slot of other firmware.
         (|card| _ = card.keys.insert(0x9A, 0x07), |usage| usage.access_key),
         (|card| _ = card.keys.insert(0x9C, 0x07), |usage| usage.issuing_key),
         (
@@ -273,7 +272,7 @@ fn write_that_does_not_read_back_is_an_error() {
     card.with(|card| assert_eq!(card.management.bytes()[..8], [1, 2, 3, 4, 5, 6, 7, 8]));
 }
 
-/// All that a Sub Key's job asks of a blank token, with its cost.
+/// Every operation of a Sub Key's job on a blank token, with its number of commands.
 #[test]
 fn whole_job_costs_the_documented_commands() {
     for (quirks, generate, protect, stays) in [
@@ -324,7 +323,6 @@ fn whole_job_costs_the_documented_commands() {
     }
 }
 
-/// What showed that PRINTED is under the PIN shows that the PIN is cleared, until a PIN is presented again.
 #[test]
 fn clearing_reports_a_pin_that_stays_verified() {
     let rows = [

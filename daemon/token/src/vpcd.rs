@@ -1,5 +1,7 @@
-//! A token on a Unix stream socket, by the vpcd protocol of vsmartcard: a two-byte big-endian length, then the bytes.
-//! One byte alone is a control command; everything else is an APDU.
+//! Talks to a card program on a Unix stream socket with the vpcd protocol of vsmartcard.
+//!
+//! A message is a two-byte big-endian length and that many bytes. A message of one byte is a control command; any other
+//! is an APDU.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,28 +16,25 @@ const POWER_OFF: u8 = 0;
 const POWER_ON: u8 = 1;
 const RESET: u8 = 2;
 const GET_ATR: u8 = 4;
-/// How long an answer may take. The protocol has no "more time"; the slowest command of a software card takes
-/// milliseconds.
+/// How long to wait for a response. The protocol has no request for more time, and the slowest command of a software card
+/// takes milliseconds.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// As much as the real product behind the card program takes over USB.
+/// The APDU sizes of the product behind the card program when it is connected by USB.
 const LIMITS: Limits = Limits { extended: true, longest_command: 3072 - 10 };
 
-/// Opens a card program that has connected.
+/// Opens a card program that connected to the virtual reader.
 pub struct VpcdConnector {
     link: Arc<Mutex<Link>>,
 }
 
 struct Link {
     stream: UnixStream,
-    /// Somebody has it open.
+    /// A job has the card open.
     taken: bool,
 }
 
 impl VpcdConnector {
-    /// Talks to the card program at the other end; an answer may take `timeout`.
-    ///
-    /// # Errors
-    /// The socket's timeouts cannot be set.
+    /// Creates a connector for the card program at the other end of `stream`, with this timeout for each response.
     pub fn new(stream: UnixStream, timeout: Duration) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
@@ -52,7 +51,7 @@ impl Connector for VpcdConnector {
             }
             link.taken = true;
         }
-        // From here on its drop gives the link back.
+        // Dropping it from here on releases the card.
         let transport = VpcdTransport { link: Arc::clone(&self.link), failed: None };
         transport.drain()?;
         transport.send(&[POWER_ON])?;
@@ -65,7 +64,7 @@ impl Connector for VpcdConnector {
 
 struct VpcdTransport {
     link: Arc<Mutex<Link>>,
-    /// After a failure question and answer no longer belong together: everything fails until the next opening.
+    /// The first failure. Every later command fails with it, because commands and responses may no longer match.
     failed: Option<TransportError>,
 }
 
@@ -73,7 +72,7 @@ impl VpcdTransport {
     fn send(&self, bytes: &[u8]) -> Result<(), TransportError> {
         let length = u16::try_from(bytes.len())
             .map_err(|_| TransportError::Protocol("a command of more than 65,535 bytes".into()))?;
-        // In one write: two of them cost a delayed acknowledgement each on other sockets.
+        // In one write, so that the message is sent at once.
         let message = Zeroizing::new([&length.to_be_bytes()[..], bytes].concat());
         lock(&self.link).stream.write_all(&message).map_err(|error| failure(&error))
     }
@@ -87,7 +86,7 @@ impl VpcdTransport {
         Ok(bytes)
     }
 
-    /// Throws away what a job that failed has left unread.
+    /// Discards responses that an earlier job left unread.
     fn drain(&self) -> Result<(), TransportError> {
         let stream = &mut lock(&self.link).stream;
         stream.set_nonblocking(true).map_err(|error| failure(&error))?;
@@ -121,7 +120,7 @@ impl Transport for VpcdTransport {
 
 impl Drop for VpcdTransport {
     fn drop(&mut self) {
-        // The program may be gone; then there is nothing to switch off.
+        // Best effort, because the program may have ended.
         let _ = self.send(&[POWER_OFF]);
         lock(&self.link).taken = false;
     }
@@ -131,7 +130,7 @@ fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
     link.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// ISO/IEC 7816-3, 8.2: direct or inverse convention, at most 33 bytes.
+/// Checks an answer to reset (ISO/IEC 7816-3, 8.2): direct or inverse convention, at most 33 bytes.
 fn check_atr(atr: &[u8]) -> Result<(), TransportError> {
     match atr {
         [0x3B | 0x3F, _, ..] if atr.len() <= 33 => Ok(()),

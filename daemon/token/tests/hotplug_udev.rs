@@ -1,7 +1,7 @@
-//! The udev source against a mocked sysfs and udevd (umockdev): real libudev, no kernel bus.
+//! Tests the udev source with the real libudev and a mocked sysfs and udevd (umockdev).
 //!
-//! The test runs itself once more under `umockdev-wrapper`, which redirects /sys and udev's netlink socket of that
-//! process to a directory. There it writes sysfs files and sends udevd's messages.
+//! The test runs itself again under `umockdev-wrapper`, which redirects /sys and the udev monitor's socket of that process
+//! to a directory. The test writes sysfs files and udevd's messages there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -17,9 +17,9 @@ use keywright_token::Route;
 use keywright_token::hotplug::{Device, DeviceId, PlugEvent, UdevSource};
 
 const TEST: &str = "one_plug_gives_one_event";
-/// An event that has not come by then does not come.
+/// How long to wait for an expected event.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// MurmurHash2 of the names: what udevd's header carries for the socket filter.
+/// MurmurHash2 of the names, which udevd puts into the header of a message for the socket filter.
 const USB: u32 = 0x0577_C5E5;
 const USB_DEVICE: u32 = 0x27F8_F50C;
 const USB_INTERFACE: u32 = 0xB102_4765;
@@ -43,7 +43,7 @@ fn one_plug_gives_one_event() {
 }
 
 fn scenario(bed: &TestBed) {
-    // There at start: a Key with two CCID interfaces and a keyboard, a mouse, and a Key whose rules have not run yet.
+    // Present at the start: a Key with two CCID interfaces and a keyboard, a mouse, and a Key whose rules have not run.
     bed.make("1-1", 5, &[(CCID, 0), (HID, 1), (CCID, 2)]);
     bed.make("1-9", 6, &[(HID, 0)]);
     bed.make("1-4", 7, &[(CCID, 0)]);
@@ -61,7 +61,7 @@ fn scenario(bed: &TestBed) {
     assert_eq!(first.usb_serial.as_deref(), Some("S5"));
     assert!(matches!(next(), PlugEvent::Settled));
 
-    // Whatever is repeated is not an event; the Key whose rules have now run is.
+    // Repetitions give no event; the rules of the other Key have now run.
     for action in ["bind", "change", "add", "add"] {
         bed.say(action, "1-1:1.0", "usb_interface");
         bed.say(action, "1-1:1.2", "usb_interface");
@@ -81,11 +81,11 @@ fn scenario(bed: &TestBed) {
     assert_eq!((third.port.as_str(), third.model.as_str()), ("usb-1-2.3", "USB token"));
     assert_eq!(third.usb_serial, None);
 
-    // Pulled out: the kernel speaks of each interface, and of the device.
+    // Unplugged: the kernel announces each interface and the device.
     bed.remove("1-1", &[0, 1, 2]);
     assert_eq!(unplugged(next()), first.id);
 
-    // Plugged in again: the same port, another plug.
+    // Plugged in again: the same port, another id.
     bed.make("1-1", 9, &[(CCID, 0)]);
     bed.say("add", "1-1:1.0", "usb_interface");
     bed.say("bind", "1-1", "usb_device");
@@ -93,14 +93,14 @@ fn scenario(bed: &TestBed) {
     assert_eq!(again.port, first.port);
     assert_ne!(again.id, first.id);
 
-    // Its removal goes unheard and another Key comes to its port.
+    // Its removal is missed, and another Key is plugged into its port.
     fs::remove_dir_all(bed.sysfs("1-1")).unwrap();
     bed.make("1-1", 10, &[(CCID, 0)]);
     bed.say("add", "1-1:1.0", "usb_interface");
     assert_eq!(unplugged(next()), again.id);
     assert_eq!(plugged(next()).usb_serial.as_deref(), Some("S10"));
 
-    // The thread ends with the source: afterwards nobody holds the other end of the channel.
+    // The thread ends with the source and drops its end of the channel.
     drop(source);
     assert_eq!(heard.try_recv().err(), Some(mpsc::TryRecvError::Disconnected));
 }
@@ -119,7 +119,7 @@ fn unplugged(event: PlugEvent) -> DeviceId {
     }
 }
 
-/// What umockdev redirects /sys and the udev monitor to.
+/// The directory to which umockdev redirects /sys and the udev monitor.
 struct TestBed {
     root: PathBuf,
 }
@@ -129,7 +129,7 @@ impl TestBed {
         self.root.join("sys/devices/usb1").join(device)
     }
 
-    /// Makes a USB device with interfaces of these classes and numbers, as the kernel does.
+    /// Creates a USB device with interfaces of these classes and numbers, as the kernel does.
     fn make(&self, name: &str, devnum: u8, interfaces: &[(&str, u8)]) {
         let device = self.sysfs(name);
         let number = devnum.to_string();
@@ -147,8 +147,8 @@ impl TestBed {
         }
     }
 
-    /// umockdev has no place for udevd's database. A device with a node that is not in it has its rules before it; one
-    /// without a node never has.
+    /// Marks a device as one whose udev rules have not run: it has a node but no entry in udevd's database, which umockdev
+    /// does not provide.
     fn rules_have_not_run(&self, name: &str, devnum: u8) {
         let node = format!("MAJOR=189\nMINOR={devnum}\nDEVNAME=bus/usb/001/{devnum:03}\n");
         let uevent = format!("DEVTYPE=usb_device\n{node}");
@@ -181,7 +181,7 @@ impl TestBed {
         self.say("remove", name, "usb_device");
     }
 
-    /// Sends what udevd sends to every monitor (systemd, sd-device/device-monitor.c): a header with hashes for the
+    /// Sends an event to every monitor as udevd does (systemd, sd-device/device-monitor.c): a header with hashes for the
     /// socket filter, then the properties.
     fn say(&self, action: &str, name: &str, devtype: &str) {
         let device = name.split(':').next().unwrap();
@@ -205,6 +205,6 @@ impl TestBed {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("event"))
         };
         let sent = monitors.filter(is_monitor).map(|path| socket.send_to(&message, path).unwrap());
-        assert_ne!(sent.count(), 0, "nobody listens to udevd");
+        assert_ne!(sent.count(), 0, "there is no udev monitor");
     }
 }

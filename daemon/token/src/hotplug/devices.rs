@@ -1,4 +1,6 @@
-//! One plug for one device, whatever the kernel repeats and however many interfaces the device has.
+//! Turns announcements of interfaces into one plug and one unplug for each device.
+//!
+//! The kernel and udevd may repeat an announcement, and a device may have several CCID interfaces.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,22 +9,22 @@ use super::DeviceId;
 /// A CCID interface that was announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CcidInterface {
-    /// The interface's path in sysfs: names it until it is removed.
+    /// The interface's path in sysfs, which identifies it until it is removed.
     pub path: String,
     /// The physical port of its device: `usb-1-2.3`.
     pub port: String,
-    /// The bus and the number of its device there; new at each plug.
+    /// The USB bus and the device's number on it; a new number for each plug.
     pub address: (u8, u8),
     /// The interface's number.
     pub number: u8,
 }
 
-/// What an announcement means.
+/// A plug or unplug that follows from an announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChange {
-    /// A device was plugged in; talk to it through the interface that was announced.
+    /// A device was plugged in; the announced interface is the one to open.
     Plugged(DeviceId),
-    /// A device was pulled out.
+    /// A device was unplugged.
     Unplugged(DeviceId),
 }
 
@@ -41,8 +43,10 @@ struct Present {
 }
 
 impl PresentDevices {
-    /// An interface was announced. Its device may be there already (a repetition, or a second interface), or another
-    /// device than before may be in its port, where the removal went unheard.
+    /// Handles the announcement of an interface.
+    ///
+    /// There is no change if its device is known already (a repetition, or a second interface). If another device is
+    /// known at its port, the removal of that one was missed, and it is reported first.
     pub fn added(&mut self, interface: &CcidInterface) -> Vec<DeviceChange> {
         let mut changes = Vec::new();
         if let Some(present) = self.present.get(&interface.port) {
@@ -59,14 +63,14 @@ impl PresentDevices {
         changes
     }
 
-    /// The interface with this path was removed. Its device is gone where it was reported with this interface.
+    /// Handles the removal of an interface. Its device is unplugged if it was reported with this interface.
     pub fn removed(&mut self, path: &str) -> Option<DeviceChange> {
         let port = self.present.iter().find(|(_, p)| p.interface == path).map(|(port, _)| port)?;
         let port = port.clone();
         self.present.remove(&port).map(|present| DeviceChange::Unplugged(present.id))
     }
 
-    /// These interfaces are there, and no others: devices whose interface is not among them are gone.
+    /// Removes the devices whose interface is not among those that are present now.
     pub fn remove_missing<'a>(
         &mut self,
         there: impl Iterator<Item = &'a CcidInterface>,
@@ -99,7 +103,7 @@ mod tests {
     enum Message {
         Added(u8, u8, u8),
         Removed(u8, u8),
-        /// What is there is looked at: this device in this port, or nothing.
+        /// A scan that finds this device at this port, or no device.
         Scanned(Option<(u8, u8)>),
     }
     use Message::{Added, Removed, Scanned};
@@ -129,7 +133,7 @@ mod tests {
             (&[Added(1, 5, 0)][..], &["+usb-1-1#1"][..]),
             // Repeated by the kernel, by udevadm trigger, or by the enumeration.
             (&[Added(1, 5, 0), Added(1, 5, 0)], &["+usb-1-1#1"]),
-            // Two CCID interfaces are one Key.
+            // One device with two CCID interfaces.
             (&[Added(1, 5, 0), Added(1, 5, 1)], &["+usb-1-1#1"]),
             (
                 &[Added(1, 5, 0), Added(1, 5, 1), Removed(1, 1), Removed(1, 0)],
@@ -140,9 +144,9 @@ mod tests {
                 &[Added(1, 5, 0), Removed(1, 0), Added(1, 6, 0)],
                 &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"],
             ),
-            // The removal went unheard.
+            // A removal was missed.
             (&[Added(1, 5, 0), Added(1, 6, 0)], &["+usb-1-1#1", "-usb-1-1#1", "+usb-1-1#2"]),
-            // Removed without having been there, and twice.
+            // Removals of an unknown interface, and of the same one twice.
             (&[Removed(1, 0)], &[]),
             (&[Added(1, 5, 0), Removed(1, 0), Removed(1, 0)], &["+usb-1-1#1", "-usb-1-1#1"]),
             // Two ports.
@@ -150,7 +154,7 @@ mod tests {
                 &[Added(1, 5, 0), Added(2, 6, 0), Removed(1, 0)],
                 &["+usb-1-1#1", "+usb-1-2#2", "-usb-1-1#1"],
             ),
-            // Events were lost: an unplug, a plug, another device in the port; or nothing was.
+            // A scan after lost events: an unplug, a plug, another device at the port, no change, an empty bus.
             (
                 &[Added(1, 5, 0), Added(2, 6, 0), Scanned(Some((2, 6)))],
                 &["+usb-1-1#1", "+usb-1-2#2", "-usb-1-1#1"],

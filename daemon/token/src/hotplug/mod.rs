@@ -1,7 +1,7 @@
-//! What was plugged in and what was pulled out: one event for one physical plug.
+//! Reports plugs and unplugs of tokens: one event for each physical plug or unplug.
 //!
-//! Two sources stand behind one channel: the kernel by way of udevd ([`UdevSource`]) and, for tests and
-//! demos, a Unix socket on which card programs plug themselves in (`VirtualReader`).
+//! The events come from udevd ([`UdevSource`]) or, in tests and demos, from a Unix socket to which card programs connect
+//! (`VirtualReader`).
 
 mod devices;
 mod udev;
@@ -19,20 +19,20 @@ pub use virtual_reader::VirtualReader;
 
 use crate::Connector;
 
-/// Names one plugged-in device from its plug to its unplug; never used again for another.
+/// Identifies a device from its plug to its unplug. An id is never used again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(pub String);
 
-/// A token that was plugged in: where, what it says it is, and how to talk to it.
+/// A token that was plugged in.
 #[derive(Clone)]
 pub struct Device {
-    /// Names this plug.
+    /// Identifies this plug.
     pub id: DeviceId,
-    /// The physical place, stable over re-plugs: `usb-1-2.3` for hub ports, `virtual-1` for the virtual reader.
+    /// The physical port, stable over re-plugs: `usb-1-2.3` for port 3 of a hub, `virtual` for the virtual reader.
     pub port: String,
-    /// The product name, for people.
+    /// The product name, for display.
     pub model: String,
-    /// The USB serial number, where there is one. A hint: some products give every unit the same.
+    /// The USB serial number, if there is one. Not an identity, because some products give every unit the same.
     pub usb_serial: Option<String>,
     /// Opens the token for one job.
     pub connector: Arc<dyn Connector>,
@@ -49,30 +49,30 @@ impl fmt::Debug for Device {
 pub enum PlugEvent {
     /// A token was plugged in.
     Plugged(Device),
-    /// It was pulled out.
+    /// A token was unplugged.
     Unplugged(DeviceId),
-    /// Everything that was plugged in when the source started has been reported.
+    /// All tokens that were present when the source started have been reported.
     Settled,
 }
 
-/// Where events go. Called from the source's own thread; must not block.
+/// Receives the events. It is called from the source's thread and must not block.
 pub type Sink = Arc<dyn Fn(PlugEvent) + Send + Sync>;
 
-/// Why a source could not be started.
+/// Why a source of events could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no udev monitor.
+    /// The udev monitor cannot be opened.
     #[error("udev cannot be listened to: {0}; is systemd-udevd running?")]
     Monitor(#[source] io::Error),
-    /// Another program serves this socket.
+    /// Another program listens on this socket.
     #[error("{} is in use by another program; stop it or choose another path", .0.display())]
     SocketInUse(PathBuf),
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     #[error("the virtual reader's socket {} cannot be made: {source}", .path.display())]
     Socket {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }

@@ -1,4 +1,6 @@
-//! Plugs and unplugs as udevd announces them: one thread owns the monitor, because udev's types cannot leave it.
+//! Reports plugs and unplugs that udevd announces.
+//!
+//! One thread owns the monitor, because the types of the udev crate are not `Send`.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -20,13 +22,13 @@ use crate::usb::{self, Usb};
 const SUBSYSTEM: &str = "usb";
 const INTERFACE: &str = "usb_interface";
 const DEVICE: &str = "usb_device";
-/// Links to all devices and interfaces on USB.
+/// The directory with links to all USB devices and interfaces.
 const DEVICES: &str = "/sys/bus/usb/devices";
 const CLASS: &str = "bInterfaceClass";
-/// [`CLASS`] of a CCID interface.
+/// The value of [`CLASS`] for a CCID interface (smart card reader).
 const CCID_CLASS: &str = "0b";
 
-/// The udev source. Dropping it ends its thread; devices that are present are not reported as gone.
+/// Reports plugs and unplugs from udevd. Dropping it ends its thread; present devices are not reported as unplugged.
 pub struct UdevSource {
     calls: Option<(mpsc::Sender<Rescan>, UnixStream)>,
     thread: Option<JoinHandle<()>>,
@@ -36,11 +38,8 @@ pub struct UdevSource {
 type Rescan = mpsc::SyncSender<()>;
 
 impl UdevSource {
-    /// Starts the thread "hotplug", which calls `sink` for everything that is plugged in, then with
-    /// [`PlugEvent::Settled`], then for what changes. Where it can hear of no more changes it calls `on_failure` and ends.
-    ///
-    /// # Errors
-    /// [`StartError::Monitor`].
+    /// Starts the thread "hotplug". It calls `sink` for each token that is present, then with [`PlugEvent::Settled`],
+    /// then for each plug and unplug. If the monitor fails later, it calls `on_failure` and ends.
     pub fn start(
         sink: Sink,
         route: Route,
@@ -75,12 +74,13 @@ impl UdevSource {
         }
     }
 
-    /// Compares what was reported with what is there, and returns when the differences have been reported. After a
-    /// suspend and before the end, when nothing may be missed. Blocks for some milliseconds.
+    /// Scans the bus and reports differences to what was reported before; returns when that is done.
+    ///
+    /// Needed after a suspend and before the daemon exits, when no plug may be missed. Blocks for some milliseconds.
     pub fn rescan(&self) {
         let Some((calls, wake)) = &self.calls else { return };
         let (done, looked) = mpsc::sync_channel(1);
-        // A thread that has ended has said why, or panicked.
+        // If the thread ended, it called `on_failure` or panicked.
         if calls.send(done).is_ok() && (&mut &*wake).write_all(&[0]).is_ok() {
             let _ = looked.recv();
         }
@@ -89,7 +89,7 @@ impl UdevSource {
 
 impl Drop for UdevSource {
     fn drop(&mut self) {
-        // The thread sees the other end close.
+        // The thread ends when the other end of the socket is closed.
         self.calls = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -97,24 +97,24 @@ impl Drop for UdevSource {
     }
 }
 
-/// Source "udev", never "kernel": a Key must not be opened before the rules have run.
+/// Opens a monitor for events of udevd, not of the kernel, because a token must not be opened before the udev rules ran.
 fn open_monitor() -> io::Result<MonitorSocket> {
     MonitorBuilder::new()?.match_subsystem_devtype(SUBSYSTEM, INTERFACE)?.listen()
 }
 
-/// What the thread owns.
+/// The state of the thread.
 struct Source {
     monitor: MonitorSocket,
     devices: PresentDevices,
     usb: Usb,
     sink: Sink,
-    /// How tokens are to be opened.
+    /// The configured route to tokens.
     route: Route,
 }
 
 impl Source {
     fn serve(&mut self, mut woken: &UnixStream, called: &mpsc::Receiver<Rescan>) -> io::Result<()> {
-        // The monitor listens already: what is plugged in from here on is devices twice rather than never.
+        // The monitor is open already, so a token that is plugged in now may be seen twice but is not missed.
         self.scan();
         (self.sink)(PlugEvent::Settled);
         loop {
@@ -131,7 +131,7 @@ impl Source {
                 Ok(_) => {
                     for done in called.try_iter() {
                         self.scan();
-                        // Whoever asked may have given up.
+                        // The caller may have ended.
                         let _ = done.send(());
                     }
                 }
@@ -141,15 +141,15 @@ impl Source {
         }
     }
 
-    /// Reports all that udevd has said.
+    /// Handles all pending events of the monitor.
     fn read_events(&mut self) {
         loop {
             let Some(event) = self.monitor.iter().next() else {
-                // libudev says why in errno. ENOBUFS: events came faster than they were read, and some are lost.
+                // libudev sets errno. ENOBUFS means that the socket's buffer overflowed and events were lost.
                 if io::Error::last_os_error().raw_os_error() != Some(Errno::NOBUFS.raw_os_error()) {
                     return;
                 }
-                tracing::warn!("udev events were lost; looking at what is there");
+                tracing::warn!("udev events were lost; scanning the bus");
                 self.scan();
                 continue;
             };
@@ -166,7 +166,7 @@ impl Source {
         }
     }
 
-    /// Reports how what is there differs from what was reported.
+    /// Compares the present devices with those reported before, and reports the differences.
     fn scan(&mut self) {
         let interfaces = match present() {
             Ok(interfaces) => interfaces,
@@ -218,8 +218,9 @@ impl Source {
     }
 }
 
-/// The CCID interfaces of all devices whose rules have run; any other is announced when they have. libudev's own list
-/// would open everything on the bus, at each start, and take longer than all the rest of it.
+/// Lists the CCID interfaces of all devices whose udev rules ran; others are announced when their rules have run.
+///
+/// libudev's own enumeration would open every device on the bus, which takes longer than the rest of the start.
 fn present() -> io::Result<Vec<udev::Device>> {
     let entries = match fs::read_dir(DEVICES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -228,7 +229,7 @@ fn present() -> io::Result<Vec<udev::Device>> {
     let mut interfaces = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        // A device has none, and neither has what was pulled out meanwhile.
+        // Devices have no interface class, and an interface may be removed meanwhile.
         let class = fs::read_to_string(path.join(CLASS));
         if !class.is_ok_and(|class| class.trim() == CCID_CLASS) {
             continue;
@@ -241,12 +242,12 @@ fn present() -> io::Result<Vec<udev::Device>> {
     Ok(interfaces)
 }
 
-/// A device without a node has none to wait for.
+/// Whether udev's rules ran for this device. A device without a node has none that matter.
 fn rules_have_run(device: &udev::Device) -> bool {
     device.devnum().is_none() || device.is_initialized()
 }
 
-/// The device that an interface belongs to.
+/// Returns the device of an interface.
 fn usb_device(interface: &udev::Device) -> Option<udev::Device> {
     interface.parent_with_subsystem_devtype(SUBSYSTEM, DEVICE).ok()?
 }
@@ -256,7 +257,7 @@ struct Facts {
     serial: Option<String>,
 }
 
-/// What sysfs says of a CCID interface; `None` for any other, and for one that is gone already.
+/// Reads a CCID interface from sysfs; `None` for other interfaces and for one that was removed.
 fn describe(interface: &udev::Device) -> Option<(CcidInterface, Facts)> {
     if attribute(interface, CLASS)? != CCID_CLASS {
         return None;
@@ -277,7 +278,7 @@ fn describe(interface: &udev::Device) -> Option<(CcidInterface, Facts)> {
     ))
 }
 
-/// A sysfs attribute; what a device says of itself is cut to printable characters.
+/// Reads a sysfs attribute without control characters, which a device may put into its strings.
 fn attribute(device: &udev::Device, name: &str) -> Option<String> {
     let value = device.attribute_value(name)?.to_string_lossy();
     let value: String = value.chars().filter(|c| !c.is_control()).collect();

@@ -1,5 +1,6 @@
-//! The virtual reader: a Unix stream socket on which card programs plug themselves in (vpcd protocol).
-//! For tests and demos; absent from packaged builds.
+//! The virtual reader: a Unix stream socket to which card programs connect (vpcd protocol), each as one plugged-in token.
+//!
+//! For tests and demos. Packaged builds do not contain it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,11 +16,11 @@ use rustix::io::Errno;
 use super::{Device, DeviceId, PlugEvent, Sink, StartError};
 use crate::vpcd::{ANSWER_TIMEOUT, VpcdConnector};
 
-/// A connection has no physical place: the reader is one port for all its cards.
+/// The port of all cards, because a connection has no physical place.
 const PORT: &str = "virtual";
 
-/// The virtual reader. Dropping it ends its thread and removes the socket file; cards that are plugged in are not
-/// reported as gone.
+/// The virtual reader. Dropping it ends its thread and removes the socket file; present cards are not reported as
+/// unplugged.
 pub struct VirtualReader {
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
@@ -28,7 +29,7 @@ pub struct VirtualReader {
 
 impl VirtualReader {
     /// Listens on a socket and starts the thread "virtual-reader", which calls `sink` with [`PlugEvent::Settled`] and
-    /// then for each card program that connects or goes.
+    /// then for each card program that connects or disconnects.
     ///
     /// # Errors
     /// [`StartError::SocketInUse`], [`StartError::Socket`].
@@ -58,7 +59,7 @@ impl Drop for VirtualReader {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // A file that is left behind is replaced at the next start.
+        // A socket file that is left behind is replaced at the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -71,12 +72,12 @@ struct Slots {
 
 struct Card {
     id: DeviceId,
-    /// For watching only: reading here would steal answers from a job.
+    /// Only watched for its end. Reading it would take responses from a job.
     watched: UnixStream,
 }
 
 impl Slots {
-    /// Waits for connections and hang-ups, without any timer, until `stopped` closes.
+    /// Serves connections and disconnections until `stopped` is closed.
     fn serve(&mut self, listener: &UnixListener, stopped: &UnixStream) -> io::Result<()> {
         loop {
             let mut waiting = vec![
@@ -120,7 +121,7 @@ impl Slots {
     fn plug(&mut self, listener: &UnixListener) -> io::Result<()> {
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
-            // It went before it was accepted.
+            // The program disconnected before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return Ok(()),
             Err(error) => return Err(error),
@@ -141,7 +142,7 @@ impl Slots {
     }
 }
 
-/// Binds; a socket file that nobody listens on is replaced.
+/// Binds the socket. A socket file without a listener is replaced.
 fn listen(path: &Path) -> Result<UnixListener, StartError> {
     let failed = |source| StartError::Socket { path: path.to_owned(), source };
     match UnixListener::bind(path) {
@@ -152,8 +153,8 @@ fn listen(path: &Path) -> Result<UnixListener, StartError> {
     if !kind.is_socket() {
         return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "it is not a socket")));
     }
-    // A datagram socket cannot connect to a stream socket, but learns whether there is one: the listener, if any, does
-    // not take it for a card.
+    // A datagram socket cannot connect to a stream socket, but its error tells whether a program listens there, and the
+    // listener does not see a connection.
     let probe = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
     match probe {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

@@ -1,4 +1,4 @@
-//! The virtual reader with card programs that are threads of the test.
+//! Tests of the virtual reader, with threads as card programs.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,7 +12,7 @@ use super::{Device, DeviceId, PlugEvent, StartError};
 use crate::vpcd::VpcdConnector;
 use crate::{Connector, TransportError};
 
-/// An event that has not come by then does not come.
+/// How long to wait for an expected event.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ATR: &[u8] = &[0x3B, 0x80, 0x80, 0x01, 0x01];
 
@@ -48,7 +48,7 @@ fn start(path: &Path) -> (VirtualReader, Events) {
     (reader, heard)
 }
 
-/// A card: each message that comes in is handed to `answer`; `None` ends it.
+/// Runs a card, which answers each message with `answer` and disconnects at `None`.
 fn card(mut stream: UnixStream, mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) {
     thread::spawn(move || {
         let mut length = [0; 2];
@@ -65,7 +65,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
-/// What a well-behaved card answers: its ATR, and 9000.
+/// Answers like a correct card: its ATR, and 9000 to every command.
 fn well_behaved(message: &[u8]) -> Option<Vec<u8>> {
     match message {
         [4] => Some(framed(ATR)),
@@ -87,7 +87,7 @@ fn card_connections_are_plugs_and_unplugs() {
     assert_eq!((first.port.as_str(), second.port.as_str()), ("virtual", "virtual"));
     assert_eq!(first.usb_serial, None);
 
-    // Unplugged while idle; the slot that is free is used again, the name is not.
+    // Unplugged while idle. The port is used again, the id is not.
     drop(one);
     assert_eq!(heard.unplugged(), first.id);
     let _one = UnixStream::connect(&path).unwrap();
@@ -95,7 +95,7 @@ fn card_connections_are_plugs_and_unplugs() {
     assert_eq!(again.port, "virtual");
     assert_ne!(again.id, first.id);
 
-    // A card that only ends its side is gone too.
+    // A card that shuts down only its side is unplugged too.
     two.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(heard.unplugged(), second.id);
 
@@ -141,7 +141,7 @@ fn card_leaving_during_a_job_is_unplugged_once() {
     assert_eq!(heard.unplugged(), device.id);
     drop(transport);
     assert_eq!(device.connector.open().err(), Some(TransportError::Gone));
-    // The next event is another card's, not a second unplug.
+    // The next event is the plug of another card, not a second unplug.
     let _next = UnixStream::connect(&path).unwrap();
     assert_eq!(heard.plugged().port, "virtual");
 }
@@ -164,7 +164,7 @@ fn socket_in_use_is_refused_and_not_disturbed() {
     let (_reader, heard) = start(&path);
     let second = VirtualReader::start(&path, Arc::new(|_| {}));
     assert!(matches!(second.err(), Some(StartError::SocketInUse(in_use)) if in_use == path));
-    // The first reader took the question for no card.
+    // The first reader saw no card in the check.
     let _card = UnixStream::connect(&path).unwrap();
     assert_eq!(heard.plugged().id, DeviceId("virtual#1".into()));
 }
@@ -183,7 +183,7 @@ fn other_file_at_the_socket_path_is_kept() {
 
 type Answer = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// A card behind a connector, which is patient unless an answer in vain is what is expected.
+/// Connects a card. The timeout is short only if a timeout is expected.
 fn connect(answer: Answer, expected: &str) -> VpcdConnector {
     let (ours, cards) = UnixStream::pair().unwrap();
     card(cards, answer);
@@ -209,11 +209,11 @@ fn misbehaving_card_fails_to_open() {
 #[test]
 fn misbehaving_card_fails_the_job() {
     let rows: [(Answer, &str); 3] = [
-        // Silence.
+        // No answer.
         (|m| if m.len() > 1 { Some(vec![]) } else { well_behaved(m) }, "did not answer in time"),
-        // Less than it announced.
+        // Fewer bytes than announced.
         (|m| if m.len() > 1 { Some(vec![0, 9, 1]) } else { well_behaved(m) }, "in time"),
-        // Gone.
+        // Disconnected.
         (|m| if m.len() > 1 { None } else { well_behaved(m) }, "was unplugged"),
     ];
     for (answer, expected) in rows {
@@ -225,7 +225,7 @@ fn misbehaving_card_fails_the_job() {
     }
 }
 
-/// An answer that comes after its job has given up is not taken for the next job's.
+/// An answer that arrives after its job timed out is not taken for an answer to the next job.
 #[test]
 fn late_answer_is_discarded() {
     let (ours, mut card) = UnixStream::pair().unwrap();
