@@ -24,5 +24,4 @@ pub mod supervisor;
 pub mod trust;
 pub mod view;
 
-use keywright_base::clock;
 use keywright_token as token;
