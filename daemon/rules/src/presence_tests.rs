@@ -72,7 +72,7 @@ fn state_follows_both_certificates() {
         (Some(&own), Some(&ca), KeyState::Master),
         (Some(&backup), Some(&ca), KeyState::Backup),
         (Some(&sub), None, KeyState::Sub),
-        // A Sub Key holds no issuing key, an issuer both certificates, of one family.
+        // A Sub Key has no issuing certificate; an issuer has both certificates, of one family.
         (Some(&sub), Some(&ca), KeyState::Foreign),
         (Some(&own), None, KeyState::Foreign),
         (None, Some(&ca), KeyState::Foreign),
@@ -101,7 +101,7 @@ fn local_knowledge_overrides_claims() {
     assert_eq!(with(Known { leftover: true, ..Known::default() }), KeyState::Blank);
     assert_eq!(with(Known { role: Some(Role::Master), ..Known::default() }), KeyState::Master);
     assert_eq!(with(Known { role: Some(Role::Soft), ..Known::default() }), KeyState::Sub);
-    // An absent Key shows what is known of it.
+    // A Key without certificates has the state that the registry knows.
     let absent = Known { role: Some(Role::Backup), ..Known::default() };
     assert_eq!(state(&Claims::default(), absent), KeyState::Backup);
 }
@@ -116,7 +116,7 @@ fn issuers_are_classified_with_their_family() {
         classify(KeyState::Master, &claims, true),
         KeyClass::Issuer { family, has_lock: true }
     );
-    // A Key that is a Master by memory only has nothing to sign with.
+    // A Master without certificates has no key to sign with.
     assert_eq!(classify(KeyState::Master, &Claims::default(), true), KeyClass::Foreign);
     assert_eq!(classify(KeyState::Unusable, &claims, true), KeyClass::Unusable);
 }

@@ -16,7 +16,7 @@ const MIN_MESSAGE: usize = HEADER + 261;
 const MAX_MESSAGE: usize = HEADER + 65_544;
 /// A `dwMaxCCIDMessageLength` above this is taken for a broken descriptor.
 const MAX_CLAIMED_MESSAGE: usize = 1 << 20;
-/// The longest answer to reset (ISO 7816-3, 8.1).
+/// The longest answer to reset (ISO/IEC 7816-3, 8.2).
 const MAX_ATR: usize = 33;
 /// A response APDU has at most 65,536 bytes and a status word.
 const MAX_RESPONSE: usize = 65_538;

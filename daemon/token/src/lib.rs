@@ -62,8 +62,8 @@ pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use route::Route;
 pub use session::Session;
 pub use signing::{
-    Finished, LockRequest, NotSigned, Signed, certify_lock, challenge, clear_after_signing,
-    prove_issuing_key, random_serial, sign_all, sign_until_failure, validity,
+    LockRequest, NotSigned, certify_lock, challenge, clear_after_signing, prove_issuing_key,
+    random_serial, sign_all, sign_until_failure, validity,
 };
 pub use usage::{Printed, Usage};
 pub use verbs::{CardSlot, Cleared, Identity, PukReplacement, Token};

@@ -59,7 +59,7 @@ impl Token {
     ///
     /// # Errors
     /// As [`Token::verify_pin`].
-    pub fn authenticate_protected_key(&mut self, pin: &Pin) -> Result<bool, TokenError> {
+    pub(crate) fn authenticate_protected_key(&mut self, pin: &Pin) -> Result<bool, TokenError> {
         if !self.verified {
             self.verify_pin(pin)?;
         }

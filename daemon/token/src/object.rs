@@ -32,18 +32,10 @@ pub enum Slot {
 
 impl Slot {
     /// Returns the PIV key reference.
-    pub fn reference(self) -> u8 {
+    pub(crate) fn reference(self) -> u8 {
         match self {
             Slot::Access => 0x9A,
             Slot::Issuing => 0x9C,
-        }
-    }
-
-    /// Returns the container of the slot's certificate.
-    pub fn container(self) -> Container {
-        match self {
-            Slot::Access => Container::AccessCertificate,
-            Slot::Issuing => Container::IssuingCertificate,
         }
     }
 }
@@ -87,7 +79,7 @@ impl Retired {
 
 impl Container {
     /// Returns the tag for GET DATA and PUT DATA.
-    pub fn tag(self) -> [u8; 3] {
+    pub(crate) fn tag(self) -> [u8; 3] {
         match self {
             Container::AccessCertificate => [0x5F, 0xC1, 0x05],
             Container::IssuingCertificate => [0x5F, 0xC1, 0x0A],
@@ -116,7 +108,7 @@ impl Container {
     }
 
     /// Returns its name for people.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Container::AccessCertificate => "access certificate (9A)",
             Container::IssuingCertificate => "issuing certificate (9C)",
@@ -210,8 +202,8 @@ mod tests {
     #[test]
     fn containers_have_their_standard_tags() {
         for (container, tag) in [
-            (Slot::Access.container(), "5fc105"),
-            (Slot::Issuing.container(), "5fc10a"),
+            (Container::AccessCertificate, "5fc105"),
+            (Container::IssuingCertificate, "5fc10a"),
             (Container::KeyManagementCertificate, "5fc10b"),
             (Container::CardAuthenticationCertificate, "5fc101"),
             (Container::Chuid, "5fc102"),

@@ -76,7 +76,7 @@ impl RecoveryCode {
     }
 
     /// Returns the factory value.
-    pub fn factory() -> Self {
+    pub(crate) fn factory() -> Self {
         RecoveryCode(Secret { padded: *FACTORY_CODE, length: PADDED })
     }
 

@@ -1,4 +1,4 @@
-//! Test double: a small PIV card whose quirks can be chosen, and which can be pulled out at any command.
+//! A test double: a small PIV card with selectable quirks, which can be unplugged at any command.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -113,10 +113,7 @@ impl Token {
         })
     }
 
-    /// The contents of the container of the family's card. 1 command.
-    ///
-    /// # Errors
-    /// As [`Piv::get_data`].
+    /// Reads the container of the family's card. 1 command.
     pub fn read_card(&mut self) -> Result<CardSlot, TokenError> {
         Ok(match self.piv.get_data(CARD)? {
             DataObject::Absent => CardSlot::Empty,
@@ -133,7 +130,7 @@ impl Token {
     ///
     /// # Errors
     /// As [`Token::write_certificate`].
-    pub fn write_card(&mut self, card: &[u8]) -> Result<(), TokenError> {
+    pub(crate) fn write_card(&mut self, card: &[u8]) -> Result<(), TokenError> {
         self.write(CARD, &encode_card(card))
     }
 
@@ -158,18 +155,10 @@ impl Token {
         self.piv.change_pin(old, new)
     }
 
-    /// Changes the recovery code. 1 command.
-    ///
-    /// # Errors
-    /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
-    pub fn change_puk(&mut self, old: &RecoveryCode, new: &RecoveryCode) -> Result<(), TokenError> {
-        self.piv.change_puk(old, new)
-    }
-
     /// Sets a new PIN with the recovery code. 1 command.
     ///
     /// # Errors
-    /// As [`Token::change_puk`].
+    /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
     pub fn unblock_pin(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
         self.forget_pin_state();
         self.piv.unblock(code, new)

@@ -172,7 +172,7 @@ fn only_a_factory_recovery_code_is_replaced() {
         assert_eq!(offer(&mut token), Ok(PukReplacement::Kept { retries }));
         card.with(|card| card.puk_tries = 1);
         assert!(matches!(offer(&mut token), Ok(PukReplacement::Kept { .. })));
-        let change = token.change_puk(&code("24681012"), &code("11223344"));
+        let change = token.piv.change_puk(&code("24681012"), &code("11223344"));
         assert!(matches!(change, Err(TokenError::CodeRefused { .. } | TokenError::CodeBlocked)));
     }
 }

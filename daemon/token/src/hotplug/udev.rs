@@ -34,7 +34,7 @@ pub struct UdevSource {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Asks the thread to look at what is there; it answers when all of that has been reported.
+/// Asks the thread for a scan; the thread replies when all differences have been reported.
 type Rescan = mpsc::SyncSender<()>;
 
 impl UdevSource {
