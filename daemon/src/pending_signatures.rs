@@ -1,5 +1,7 @@
-//! What is still to be signed in a family, and by whom: entries that a CA owes its CRL, and certificates by CAs that do
-//! not stand any more. It follows from what is signed already, so every station that has heard the same owes the same.
+//! What is still to be signed in a family, and by whom: entries of CRLs, certificates by revoked CAs, and rights that a
+//! revoked issuer had signed.
+//!
+//! It follows from what is signed already, so stations with the same objects find the same pending signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,36 +15,36 @@ use crate::{
     trust::{self, Moment, members},
 };
 
-/// Whose certificate it is about.
+/// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
     /// A Key's, with its id.
     Key(Id),
     /// A Lock's.
     Lock(Id),
-    /// Of a job that was given up: nobody has it.
+    /// Nobody's: the job that had it signed was cancelled.
     Nobody,
 }
 
-/// A certificate that somebody who stands has to make anew.
+/// A certificate that another issuer has to re-issue, because its own issuer was revoked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VoidCertificate {
-    /// Whose it is.
+    /// Whose certificate it is.
     pub holder: Holder,
-    /// It is the CA certificate of a Backup.
+    /// Whether it is the CA certificate of a Backup.
     pub is_ca: bool,
     /// Its serial number.
     pub serial: Vec<u8>,
 }
 
-/// All of it, for one family.
+/// The pending signatures of one family.
 #[derive(Debug, Clone, Default)]
 pub struct PendingSignatures {
-    /// By CA: the serial numbers that its next CRL has to list, and whose certificates they are.
+    /// By CA: the serial numbers that its next CRL has to list, with the holders of the certificates.
     pub entries: BTreeMap<Id, BTreeMap<Vec<u8>, Holder>>,
-    /// Certificates to be made anew, by any issuer of the family.
+    /// Certificates to re-issue, by any Master or Backup of the family.
     pub certificates: BTreeSet<VoidCertificate>,
-    /// Keys with rights that somebody had signed who does not stand any more, and nobody who does.
+    /// Keys with rights that only revoked issuers have signed.
     pub rights: BTreeSet<Id>,
 }
 
@@ -75,7 +77,7 @@ impl PendingSignatures {
     }
 }
 
-/// A CA, and what is known of it.
+/// A CA and its CRL.
 struct Authority {
     certificate: Certificate,
     key_identifier: [u8; 20],
@@ -101,8 +103,8 @@ impl Authority {
     }
 }
 
-/// Puts a CRL that a CA has signed just now in place of the one before. What came to be listed, or to wait, while it was
-/// signed is not in it: that waits for the next.
+/// Replaces a CA's CRL by one that it has just signed. Serial numbers that the new CRL lacks, because they were revoked
+/// while it was being signed, are kept for the next one.
 pub fn replace_crl(issuer: &mut Issuer, crl: Vec<u8>) {
     let listed = serials(&crl);
     let before = serials(&issuer.crl);
@@ -113,13 +115,13 @@ pub fn replace_crl(issuer: &mut Issuer, crl: Vec<u8>) {
     issuer.crl = crl;
 }
 
-/// What a CRL lists; nothing where there is none yet.
+/// The serial numbers that a CRL lists; none if the CA has not signed a CRL yet.
 fn serials(crl: &[u8]) -> BTreeSet<Vec<u8>> {
     let crl = Crl::parse(crl).ok();
     crl.iter().flat_map(|crl| crl.revoked()).map(|entry| entry.serial.clone()).collect()
 }
 
-/// What is owed in a family now.
+/// Finds the pending signatures of a family.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -172,7 +174,7 @@ fn of_keys(
         let ca = ca.and_then(|ca| issuers.get(&ca));
         let holder = Holder::Key(key);
         if heard.contains(&key) && moment.statements(registry, key, family)?.is_revoked() {
-            // What a CA signed for itself goes with it: it does not stand.
+            // Certificates that a revoked CA signed for itself need no CRL entry: they fall with it.
             let certificates = access.iter().chain(ca.map(|ca| &ca.certificate));
             certificates.for_each(|certificate| pending.entry(issuers, certificate, holder));
             continue;
@@ -196,8 +198,7 @@ fn of_keys(
     Ok(())
 }
 
-/// The Locks whose certificate is by a CA that does not stand, or that was in a CRL before whoever removed the Lock was
-/// revoked.
+/// The Locks whose certificate was signed by a revoked CA, or is in a CRL although the removal of the Lock was void.
 fn void_locks(
     registry: &Registry,
     family: Id,

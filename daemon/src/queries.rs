@@ -1,4 +1,5 @@
-//! What is read from the registry for lists, bundles and grants. Blocks for a disk's time.
+//! Reads lists, bundles and grants from the registry. Every function may wait for the disk, and fails if the registry cannot
+//! be read.
 
 mod grants;
 mod groups;
@@ -27,25 +28,25 @@ use crate::{
     trust::{Moment, facts},
 };
 
-/// Which part of a list.
+/// One page of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// What comes after this id; none: from the start.
+    /// The page begins after this id; none: at the start.
     pub after: Option<Id>,
-    /// At most so many.
+    /// At most this many rows.
     pub limit: u32,
 }
 
-/// Rows, and what to give as `after` for the next ones; empty after the last.
+/// Rows, and the `after` of the next page; empty on the last page.
 pub type Rows<T> = (Vec<T>, String);
-/// id, name, role, family, last seen.
+/// Id, name, role, family, last seen.
 pub type KeyRow = (String, String, String, String, u64);
-/// id, name, family, online, last seen.
+/// Id, name, family, online, last seen.
 pub type LockRow = (String, String, String, bool, u64);
 /// Lock, its name, state, since when.
 pub type RightRow = (String, String, String, u64);
 
-/// Keys, present or not.
+/// Lists Keys, plugged in or not.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -57,7 +58,7 @@ pub fn keys(registry: &Registry, filter: &Filter, page: Page) -> Result<Rows<Key
     Ok((rows.collect(), cursor(found.next)))
 }
 
-/// A Lock's certificate with its chain, PEM, as AddLock answers it; none where the Lock or its issuer is not known.
+/// A Lock's certificate with its chain in PEM, as `AddLock` returns it; none if the Lock or its issuer is not known.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -68,7 +69,7 @@ pub fn lock_chain(registry: &Registry, lock: Id) -> Result<Option<String>, Error
     Ok(Some(to_pem(pem::Label::Certificate, chain).map_err(damaged)?))
 }
 
-/// Locks.
+/// Lists Locks.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -80,7 +81,7 @@ pub fn locks(registry: &Registry, filter: &Filter, page: Page) -> Result<Rows<Lo
     Ok((rows.collect(), cursor(found.next)))
 }
 
-/// Those of the Locks with these ids that the filter is about.
+/// Lists those of the Locks with these ids that pass the filter.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -100,8 +101,8 @@ pub fn locks_among(
     Ok(rows)
 }
 
-/// What a server needs to check the Keys of a family: its self-signed roots, and one CRL for each CA, PEM. A Master
-/// that was revoked is no root any more; those that surviving Backups signed for themselves take its place.
+/// What a server needs to check the Keys of a family, in PEM: its self-signed roots, and one CRL for each CA. After the
+/// Master was revoked, the roots that the remaining Backups signed for themselves replace it.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
@@ -121,11 +122,11 @@ pub fn family_bundle(
         let judgement = moment.judge(&facts);
         let master = Certificate::parse(&roots[0]).map(|root| root.public_key().hash()).ok();
         let standing = master.and_then(|master| judgement.standing(&master));
-        // Then and only then: while the Master stands there is one root.
+        // While the Master is trusted it is the only root.
         if standing.is_some_and(|standing| standing != Standing::Stands) {
             roots.extend(registry.roots(family)?.into_iter().map(|(_, der)| der));
         }
-        // Whoever was revoked is no root, the Master or a Backup that had taken its place.
+        // A revoked Key is no root: neither the Master nor a Backup that had replaced it.
         roots.retain(|der| {
             let key = Certificate::parse(der).map(|root| root.public_key().hash()).ok();
             key.and_then(|key| judgement.standing(&key)).is_none_or(|s| s == Standing::Stands)

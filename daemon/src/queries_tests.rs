@@ -88,7 +88,8 @@ fn registry() -> (Registry, tempfile::TempDir) {
     }
     let entries = vec![entry(1, true), entry(2, true), entry(3, false)];
     batch.put_statement(MASTER, FAMILY, statement(Scope::All), Vec::new());
-    batch.put_statement(SUB, FAMILY, statement(Scope::Listed(3)), entries);
+    let listed = Statement { allowed: 2, ..statement(Scope::Listed(3)) };
+    batch.put_statement(SUB, FAMILY, listed, entries);
     let confirmation = Confirmation { version: Some(5), allow: true, time: CONFIRMED };
     batch.put_confirmation(SUB, lock_id(1), confirmation);
     registry.commit(batch).unwrap();
@@ -243,16 +244,6 @@ fn counts_agree_with_the_list() {
             check(key);
         }
     }
-    // An older statement has to be compared from now on.
-    let mut batch = Batch::new();
-    let older = Statement { version: Some(3), ..statement(Scope::Listed(2)) };
-    batch.put_older_statements(SUB, FAMILY, vec![(older, vec![entry(4, true), entry(5, false)])]);
-    registry.commit(batch).unwrap();
-    assert!(NOW.competing_statements(&registry, SUB, FAMILY).unwrap().is_some());
-    check(SUB);
-    confirm(SUB, 4, 3, true);
-    confirm(SUB, 5, 3, true);
-    check(SUB);
 }
 
 #[test]

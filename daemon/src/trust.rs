@@ -1,5 +1,7 @@
-//! Who is believed in a family, and what counts of all that is said of one of its Keys: the rules of
-//! `proto::trust` over what the registry holds.
+//! Applies the rules of `keywright_proto::trust` to what the registry holds: which issuers of a family are trusted, and
+//! which of the statements on a Key is in effect at a Lock.
+//!
+//! Every function that returns a `RegistryError` fails only if the registry cannot be read.
 
 pub mod confirmation;
 mod superseded;
@@ -23,12 +25,12 @@ use crate::registry::{
     records::{Key, LockEntry, Scope, Statement},
 };
 
-/// When is judged.
+/// The time at which trust is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// Unix seconds.
     pub now: u64,
-    /// How long the revocation of a senior waits, in seconds.
+    /// How long a Backup's revocation of the Master or of a Backup above it is delayed, in seconds.
     pub delay: u64,
 }
 
@@ -38,10 +40,7 @@ impl Moment {
         Self { now: clock::unix_seconds(), delay }
     }
 
-    /// What is said about a Key in a family; none where the newest statement is all that counts.
-    ///
-    /// # Errors
-    /// The registry cannot be read.
+    /// The statements on a Key, if several have to be compared; none if the newest one alone decides.
     pub fn competing_statements(
         self,
         registry: &Registry,
@@ -57,10 +56,7 @@ impl Moment {
         Ok((!statements.is_single()).then_some(statements))
     }
 
-    /// The same, whatever there is.
-    ///
-    /// # Errors
-    /// The registry cannot be read.
+    /// The statements on a Key, however many there are.
     pub fn statements(
         self,
         registry: &Registry,
@@ -71,17 +67,14 @@ impl Moment {
         Statements::read(registry, key, family, judgement)
     }
 
-    /// Who stands now.
+    /// Judges which issuers are trusted.
     pub fn judge(self, facts: &Facts) -> Judgement {
         facts.judge(self.delay, self.now)
     }
 }
 
-/// What is known of a family's issuing keys, and to whom the access keys belong that were revoked,
-/// and these further ones; none where the family is not pinned here.
-///
-/// # Errors
-/// The registry cannot be read.
+/// What is known of a family's issuing keys and revocations, and whose the access keys of revoked issuers and of these
+/// `keys` are; none if the family is not pinned here.
 pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Facts>, RegistryError> {
     let Some(known) = registry.family(family)? else { return Ok(None) };
     let Ok(root) = Certificate::parse(&known.root) else { return Ok(None) };
@@ -97,7 +90,7 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
         facts.learn_chain(&parsed(&[&[own.certificate][..], &chain].concat()));
     }
     for revocation in revocations {
-        // Verified when it came.
+        // It was verified on import.
         if let Some(Claimed { signer, subject, revokes, .. }) = claimed(&revocation.cose) {
             let issuer = revokes;
             facts.learn_revocation(Revocation { signer, subject, issuer }, revocation.first_seen);
@@ -107,9 +100,6 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
 }
 
 /// Every Key of a family.
-///
-/// # Errors
-/// The registry cannot be read.
 pub fn members(registry: &Registry, family: Id) -> Result<Vec<(Id, Key)>, RegistryError> {
     let filter = Filter { family: Some(family), query: None };
     Ok(registry.keys_page(&filter, None, usize::MAX)?.items)
@@ -119,20 +109,20 @@ fn parsed(chain: &[Vec<u8>]) -> Vec<Certificate> {
     chain.iter().filter_map(|der| Certificate::parse(der).ok()).collect()
 }
 
-/// One statement on a Key.
+/// One statement or revocation of a Key.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The statement.
     pub statement: Statement,
-    /// Its Locks, where it lists some.
+    /// The Locks that it lists, sorted.
     pub entries: Vec<LockEntry>,
-    /// The key hash of its signer; none where it cannot be read.
+    /// The key hash of its signer; none if its claims cannot be read.
     pub signer: Option<Hash>,
-    /// Names it in confirmations.
+    /// The digest by which confirmations refer to it.
     pub digest: Option<Hash>,
 }
 
-/// All that is said about one Key in one family.
+/// All statements on one Key in one family.
 pub struct Statements {
     /// The newest statement first, then others of other signers, then revocations.
     pub sources: Vec<Source>,
@@ -147,7 +137,7 @@ impl Source {
         Self { statement, entries, signer, digest }
     }
 
-    /// What it says about a Lock.
+    /// Its effect at a Lock; none if it does not list the Lock.
     fn effect_at(&self, lock: Id) -> Option<VersionedEffect> {
         let version = self.statement.version;
         let effect = match self.statement.scope {
@@ -163,10 +153,7 @@ impl Source {
 }
 
 impl Statements {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// The registry cannot be read.
+    /// Reads the statements on a Key from the registry. Without a judgement every signer is trusted.
     pub fn read(
         registry: &Registry,
         key: Id,
@@ -195,7 +182,7 @@ impl Statements {
         Ok(Self { sources, subject: Sha256::digest(access_key).into(), judgement })
     }
 
-    /// Whether the newest statement is all that counts: nothing has to be compared.
+    /// Whether the newest statement alone decides, so that nothing has to be compared.
     pub fn is_single(&self) -> bool {
         let [only] = self.sources.as_slice() else { return self.sources.is_empty() };
         only.signer.is_none_or(|signer| self.stands(&signer))
@@ -213,26 +200,26 @@ impl Statements {
         }
     }
 
-    /// What counts about a Lock, and which statement says it.
+    /// The effect in force at a Lock, and the statement that has it.
     pub fn in_effect_at(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
         let weighed = || {
             self.sources
                 .iter()
                 .filter_map(|source| Some((self.weigh(source, source.effect_at(lock)?)?, source)))
         };
-        let counts = newest(weighed().map(|(said, _)| said))?;
-        weighed().find(|(said, _)| *said == counts)
+        let in_effect = newest(weighed().map(|(effect, _)| effect))?;
+        weighed().find(|(effect, _)| *effect == in_effect)
     }
 
-    /// What was said last where nothing counts any more, because its signer does not: it waits to be
-    /// signed anew.
+    /// The newest effect at a Lock whether or not its signer is trusted. If no effect is in force, another issuer has to
+    /// sign this one again.
     pub fn void_at(&self, lock: Id) -> Option<(VersionedEffect, &Source)> {
         let versioned = self.sources.iter().filter(|source| source.statement.version.is_some());
         let said = versioned.filter_map(|source| Some((source.effect_at(lock)?, source)));
         said.max_by_key(|(said, _)| said.version)
     }
 
-    /// Whether somebody has signed a right that counts no more because of who that was, but for Locks that were removed.
+    /// Whether a right is void because its signer was revoked. Rights at `removed` Locks are ignored.
     pub fn lacks_signer(&self, removed: &BTreeSet<Id>) -> bool {
         let allows = |source: &Source| source.statement.version.is_some();
         let mut everywhere =
@@ -245,15 +232,15 @@ impl Statements {
         (everywhere.any(allows) && !self.has_every_lock()) || self.listed().keys().any(void)
     }
 
-    /// The revocation that counts.
+    /// Whether a revocation of this Key is in force.
     pub fn is_revoked(&self) -> bool {
         let revocations = self.sources.iter().filter(|source| source.statement.version.is_none());
         let revoked = VersionedEffect { version: None, effect: Effect::Deny };
         revocations.filter_map(|source| self.weigh(source, revoked)).any(|s| s.version.is_none())
     }
 
-    /// The revocation of a senior whose delay is not over: Locks are to hear of it now, because each
-    /// counts the delay from when it first saw it.
+    /// The revocation of this Key that is still delayed. Locks must get it now, because each of them counts the delay from
+    /// when it first saw the revocation.
     pub fn delayed_revocation(&self) -> Option<&Source> {
         let revoked = VersionedEffect { version: None, effect: Effect::Deny };
         self.sources.iter().find(|source| {
@@ -263,7 +250,7 @@ impl Statements {
         })
     }
 
-    /// Whether some statement says that it may access every Lock, and counts.
+    /// Whether a statement that allows every Lock is in force.
     pub fn has_every_lock(&self) -> bool {
         self.sources.iter().any(|source| {
             let version = source.statement.version;
@@ -273,10 +260,7 @@ impl Statements {
         })
     }
 
-    /// Every Lock that something is said of, by id. A revocation removes what there is, no more.
-    ///
-    /// # Errors
-    /// The registry cannot be read.
+    /// Every Lock that a statement is about, by id. A revocation ends existing rights and adds no Lock.
     pub fn locks(&self, registry: &Registry, family: Id) -> Result<Vec<Id>, RegistryError> {
         let everywhere = |source: &Source| {
             source.statement.scope == Scope::All && source.statement.version.is_some()
@@ -287,13 +271,13 @@ impl Statements {
         Ok(self.listed().into_keys().collect())
     }
 
-    /// Every Lock that is listed somewhere, with its entry.
+    /// Every Lock that a statement lists, with its entry.
     pub fn listed(&self) -> BTreeMap<Id, LockEntry> {
         let all = self.sources.iter().flat_map(|source| &source.entries);
         all.map(|entry| (entry.lock, *entry)).collect()
     }
 
-    /// The newest version that counts, or that bars older ones.
+    /// The newest version of a trusted signer: a new statement needs a higher one.
     pub fn newest_version(&self) -> Option<u64> {
         let versions = self.sources.iter().filter_map(|source| {
             let deny = VersionedEffect { version: source.statement.version, effect: Effect::Deny };
@@ -303,13 +287,13 @@ impl Statements {
         versions.max()
     }
 
-    /// The versions of what one signer said.
+    /// The versions of one signer's statements.
     pub fn versions_of(&self, signer: &Hash) -> impl Iterator<Item = u64> {
         let by = move |source: &&Source| source.signer == Some(*signer);
         self.sources.iter().filter(by).filter_map(|source| source.statement.version)
     }
 
-    /// What has to be kept beside a new statement.
+    /// The older statements that still decide at some Lock beside a new statement, and have to be kept.
     pub fn to_keep_beside(
         &self,
         new: &Statement,

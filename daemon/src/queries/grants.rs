@@ -1,4 +1,4 @@
-//! The grants of one Key for many Locks, one after the other: what they have in common is made once.
+//! Makes the grants of one Key for many Locks: the tree and the chain that they share are built once.
 
 use keywright_proto::{Effect, Grant, Id, Leaf, Tree};
 
@@ -12,7 +12,7 @@ use crate::{
     trust::Moment,
 };
 
-/// What the grants of a Key have in common, while its newest statement is all that counts of it.
+/// What the grants of a Key share, as long as its newest statement alone decides.
 pub struct Grants {
     key: Id,
     family: Id,
@@ -24,8 +24,8 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// None where several statements have to be compared, or the statement is about every Lock: then
-    /// [`super::grant`] answers.
+    /// Prepares the grants of a Key. None if several statements have to be compared or the statement is about every Lock:
+    /// use [`super::grant`] then.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -48,7 +48,7 @@ impl Grants {
         Ok(Some(Self { key, family, statement, entries, tree, access_chain }))
     }
 
-    /// Whether they are about this Key, and nothing was said of it since.
+    /// Whether these are the grants of this Key, and no statement on it has come since.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -58,7 +58,7 @@ impl Grants {
             && moment.competing_statements(registry, key, self.family)?.is_none())
     }
 
-    /// The grant for one Lock; none where nothing is said of it.
+    /// The grant for one Lock; none if the statement does not list it.
     pub fn at(&self, lock: Id) -> Option<Vec<u8>> {
         let place = self.entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
         let (target, effect) = self.entries.get(place)?.leaf();

@@ -1,4 +1,4 @@
-//! Groups of Locks, and what is in them.
+//! Lists groups of Locks, and the Locks of a group.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use crate::{
     registry::{Filter, Registry},
 };
 
-/// family, name, how many Locks.
+/// Family, name, number of Locks.
 pub type GroupRow = (String, String, u32);
 
 /// How many groups are read at once.
 const MANY: usize = 1_000;
 
-/// Groups.
+/// Lists groups.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -24,7 +24,7 @@ pub fn groups(registry: &Registry, filter: &Filter, page: Page) -> Result<Rows<G
     Ok((rows.collect(), cursor(found.next)))
 }
 
-/// Those of a group's Locks that the filter is about; of several families' groups of that name, all.
+/// Lists the Locks of a group that pass the filter. Groups of several families with the same name are listed together.
 ///
 /// # Errors
 /// `NotFound`: no such group. The registry cannot be read.

@@ -1,14 +1,14 @@
-//! The log of events as lines.
+//! Exports the audit log as lines.
 
 use crate::{error::Error, registry::Registry};
 
-/// How many events are read at once: nobody who commits waits for whoever takes the lines.
+/// How many events are read at once. Between two pages the registry is free, however slowly the reader takes the lines.
 const PAGE: usize = 1_000;
 
-/// Gives the whole log away, oldest event first, in pieces of whole lines.
+/// Writes the whole log, oldest event first, in chunks of whole lines.
 ///
 /// # Errors
-/// `StaleRevision`: the oldest events were dropped meanwhile. What `write` answers; the registry cannot be read.
+/// `StaleRevision`: the oldest events were dropped meanwhile. Any error of `write`. The registry cannot be read.
 pub fn export_log(
     registry: &Registry,
     mut write: impl FnMut(&[u8]) -> Result<(), Error>,

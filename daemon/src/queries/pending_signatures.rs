@@ -1,4 +1,4 @@
-//! What is still to be signed in a family, as it is shown.
+//! Lists what is still to be signed in a family.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use crate::{
     trust::{Moment, members},
 };
 
-/// What has to be signed, about which Key or Lock, its name, the certificate's serial number in hex, and the Key that
-/// has to sign; empty: any Master or Backup of the family.
+/// What has to be signed, the id and the name of the Key or Lock that it is about, the certificate's serial number in hex,
+/// and the Key that has to sign; empty: any Master or Backup of the family.
 pub type PendingSignatureRow = (String, String, String, String, String);
 
-/// What, whose certificate, its serial number, who signs.
+/// What, the certificate's holder and serial number, and who signs.
 type Row = (&'static str, Holder, Vec<u8>, String);
 
-/// What is owed in a family, by the Key or Lock that it is about. Pages may be longer than asked for: what is about one
-/// of them comes together.
+/// Lists the pending signatures of a family by the Key or Lock that they are about. A page may be longer than its limit,
+/// because all rows about one Key or Lock are on the same page.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
@@ -45,7 +45,7 @@ pub fn pending_signatures(
     for (ca, entries) in pending.entries {
         let signer = signer(&ca);
         for (serial, of) in entries {
-            // What nobody has comes under the CA that gave it up.
+            // A certificate without a holder is listed under its CA.
             let about = id_of(of).unwrap_or(ca);
             rows.entry(about).or_default().push(("crl-entry", of, serial, signer.clone()));
         }

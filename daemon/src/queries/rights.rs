@@ -1,4 +1,4 @@
-//! The rights of a Key, and what a Lock gets of them.
+//! Lists the rights of a Key, and makes the grants that Locks get.
 
 mod completed;
 mod count;
@@ -25,18 +25,18 @@ use crate::{
 pub use completed::{CompletedRightRow, completed_rights};
 pub use count::count_rights;
 
-/// What is said of a Key at a Lock.
+/// A right of the Key whose rights are listed.
 struct Found {
     lock: Id,
     family: Id,
     name: String,
-    /// None: what was said is void, and waits to be signed anew.
+    /// None: the right is void until another issuer signs it again.
     said: Option<VersionedEffect>,
-    /// When that was signed.
+    /// When it was signed.
     issued: u64,
 }
 
-/// The rights of a Key. Pages may be shorter than asked for.
+/// Lists the rights of a Key. A page may be shorter than its limit and still not be the last.
 ///
 /// # Errors
 /// `NotFound`: no such Key. The registry cannot be read.
@@ -84,8 +84,8 @@ pub fn rights(
     Ok((rows, cursor(next)))
 }
 
-/// The age of a removal is that of the first statement that removed the right, however many repeat it: unless the Lock
-/// has confirmed that one, and has yet to confirm a later one.
+/// When the current unbroken run of denials for this right began. If the Lock has confirmed an earlier denial, the time of
+/// the one that it has yet to confirm.
 fn removing_since(
     registry: &Registry,
     key: Id,
@@ -98,7 +98,7 @@ fn removing_since(
     Ok(if done { right.issued } else { first })
 }
 
-/// Where the newest statement is all that counts. Answers whether there is more.
+/// Finds rights where the newest statement alone decides. Returns whether there are more.
 fn plain(
     registry: &Registry,
     key: Id,
@@ -132,7 +132,7 @@ fn plain(
     })
 }
 
-/// The same of one Lock, and when it was signed.
+/// The effect at one Lock where the newest statement alone decides, and when it was signed.
 fn plain_on(
     registry: &Registry,
     key: Id,
@@ -148,7 +148,7 @@ fn plain_on(
     Ok(allow.map(|allow| (said(allow), statement.issued)))
 }
 
-/// Where several statements have to be compared. Answers whether there is more.
+/// Finds rights where several statements have to be compared. Returns whether there are more.
 fn compared(
     registry: &Registry,
     family: Id,
@@ -186,10 +186,10 @@ fn name_of(registry: &Registry, family: Id, lock: Id) -> Result<String, Error> {
     Ok(summary.map(|summary| summary.name).unwrap_or_default())
 }
 
-/// What counts of all that is said of a Key at a Lock, with the proof for that Lock, as it gets it.
+/// Makes the grant of a Key for a Lock: the statement in force there, with the proof for this Lock.
 ///
 /// # Errors
-/// `NotFound`: no such Key or Lock, or nothing is said of the two. The registry cannot be read.
+/// `NotFound`: no such Key or Lock, or no statement about the two. The registry cannot be read.
 pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<Vec<u8>, Error> {
     known_key(registry, key)?;
     let missing = || Error::NotFound(format!("Lock {lock}"));
@@ -222,8 +222,8 @@ pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<V
     Ok(grant.encode())
 }
 
-/// The revocation that a Lock is to hear of before it acts: once it admits the Key. A Lock that was added since has to hear
-/// first that it does; else it would never, while the Key is as good as before.
+/// The delayed revocation that a Lock has to get before it acts. A Lock that was added meanwhile gets the Key's right first:
+/// until the delay is over the Key must be able to open it.
 fn delayed_revocation_at<'a>(
     registry: &Registry,
     statements: &'a Statements,
@@ -237,7 +237,7 @@ fn delayed_revocation_at<'a>(
     Ok((!allowed || confirmed.is_some_and(|said| said.effect == Effect::Allow)).then_some(waiting))
 }
 
-/// Whether a Lock has yet to hear of a revocation that waits, and admits the Key until then.
+/// Whether a Lock has yet to get a delayed revocation of a Key that it admits until then.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -247,7 +247,7 @@ pub fn needs_delayed_revocation(
     lock: Id,
     moment: Moment,
 ) -> Result<bool, RegistryError> {
-    // Only Masters and Backups are somebody's seniors: for all others this is quick.
+    // Only revocations of Masters and Backups are delayed: for all other Keys this is quick.
     let is_issuer = registry.key(key)?.is_some_and(|key| key.issuing_key.is_some());
     let Some(known) = registry.lock(lock)?.filter(|_| is_issuer) else { return Ok(false) };
     let Some(statements) = moment.competing_statements(registry, key, known.family)? else {
@@ -267,7 +267,7 @@ fn whole_family(
     statement: Statement,
 ) -> Result<Grant, Error> {
     let effect = Effect::of(statement.version.is_some());
-    // A Lock admits a Key everywhere only where it sees that it is a Master or Backup.
+    // A Lock accepts a right at every Lock only from a Key whose chain proves that it is a Master or Backup.
     let access_chain = match effect {
         Effect::Allow => access_chain(registry, key, family)?,
         Effect::Deny => Vec::new(),
@@ -300,6 +300,6 @@ fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result
 }
 
 fn state(said: Option<VersionedEffect>, confirmed: Option<VersionedEffect>) -> RightState {
-    // What waits to be signed anew is not confirmed, whatever the Lock still does.
+    // A void right has to be signed again: no confirmation is about it.
     said.map_or(RightState::Pending, |said| rights::state(Some(said), confirmed))
 }

@@ -1,4 +1,4 @@
-//! A family's signed objects, as stations exchange them: out of the registry.
+//! Collects a family's signed objects from the registry, as stations exchange them.
 
 use keywright_proto::{
     Certificate, Crl, Effect, Id, SignedObjects, Target,
@@ -8,7 +8,7 @@ use keywright_proto::{
 use super::damaged;
 use crate::{error::Error, registry::Registry, trust::members};
 
-/// The file of `ExportFamily`. Where all does not fit, some of the Locks' confirmations stay out.
+/// The file of `ExportFamily`. If not all objects fit, some of the Locks' confirmations are left out.
 ///
 /// # Errors
 /// `NotFound`: no such family. `LimitExceeded`: it is too large for a file. The registry cannot be
@@ -17,15 +17,16 @@ pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
     let (file, left_out) =
         signed_objects(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)?;
     if left_out > 0 {
-        tracing::warn!(%family, left_out, "there is no room for all confirmations of its Locks in its file");
+        tracing::warn!(%family, left_out, "the exported family is too large: some confirmations of Locks are left out");
     }
     Ok(file)
 }
 
-/// What a file holds that another station exported, verified up to the root that is pinned here.
+/// Reads a file that another station exported. Its objects are verified up to the root that is pinned here; those that do
+/// not verify are left out and logged.
 ///
 /// # Errors
-/// `InvalidArgument`: no such file. `Unverified`: its family is not pinned here, or its root is not
+/// `InvalidArgument`: not an exported family. `Unverified`: its family is not pinned here, or its root is not
 /// the pinned one. The registry cannot be read.
 pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, SignedObjects), Error> {
     let (family, objects, left_out) = verified_export(registry, bytes)?;
@@ -35,11 +36,11 @@ pub fn read_export(registry: &Registry, bytes: &[u8]) -> Result<(Id, SignedObjec
     Ok((family, objects))
 }
 
-/// The same with how many of its objects were left out because they do not verify: where anybody may say that again and
-/// again, it is no line in the log each time.
+/// Reads an exported file and returns also how many objects did not verify. It does not log them, because a broker could
+/// then fill the log.
 ///
 /// # Errors
-/// As above.
+/// As [`read_export`].
 pub fn verified_export(
     registry: &Registry,
     bytes: &[u8],
@@ -79,7 +80,7 @@ pub fn authorities(registry: &Registry, family: Id) -> Result<SignedObjects, Err
     Ok(objects)
 }
 
-/// All that is signed of a family.
+/// All signed objects of a family.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
@@ -140,9 +141,9 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
     Ok(objects)
 }
 
-/// What does not verify is said, and does not keep the rest from being exchanged.
+/// Logs an object that does not verify. The others are exchanged all the same.
 fn left_out(what: &str, error: &dyn std::fmt::Display) {
-    tracing::warn!(what, %error, "not among what is exchanged");
+    tracing::warn!(what, %error, "a signed object is left out of what other stations get");
 }
 
 fn add_certificate(objects: &mut SignedObjects, der: &[u8]) {

@@ -1,4 +1,4 @@
-//! What a job signs: certificates, the first CRL, the statement, by the table of `trust.md`.
+//! What a job signs: certificates, the first CRL, the statement.
 
 use keywright_proto::{
     Certificate, Kind, PublicKey, Unsigned, crl, profile,

@@ -1,4 +1,4 @@
-//! The write, in the order of contract section 3. Each step first looks whether it is done already,
+//! The write of a Key: its steps in their order. Each step first checks whether it is done already,
 //! so an interrupted job runs through the same lines again.
 
 use std::sync::atomic::Ordering;

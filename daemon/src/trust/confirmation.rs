@@ -1,6 +1,5 @@
-//! What a Lock's word on a Key counts for. It is about one statement, and falls with it: a Lock that has confirmed the
-//! revocation of a Key goes back on that once it hears that the revoker was revoked, and one that admits a Key no longer
-//! does once whoever had allowed it was.
+//! The weight of a Lock's confirmation. A confirmation is about one statement and loses its weight with it: once the Lock
+//! learns that the signer was revoked, it no longer acts on that signer's revocations and rights.
 
 use std::cmp::Ordering;
 
@@ -13,8 +12,9 @@ use keywright_proto::{
 use super::Statements;
 use crate::registry::{Registry, RegistryError, records};
 
-/// What a Lock's last word on a Key counts for; `words` are what is said of the Key where that has to be compared. None
-/// where it has said nothing, or nothing that counts.
+/// The effect that a Lock's last confirmation for a Key proves, with the confirmation. None if the Lock has confirmed
+/// nothing, or only a statement that is not in force any more. `statements` are those on the Key, if several have to be
+/// compared.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -29,17 +29,17 @@ pub fn confirmed_effect(
     let Some(statements) = statements else { return Ok(Some((said, confirmed))) };
     let word = registry.signed_confirmation(key, lock)?;
     let about = word.and_then(|word| Confirmation::claimed(&word.cose).ok());
-    let counts = statements.confirmed_effect(said, about.map(|about| about.statement).as_ref());
-    Ok(counts.map(|said| (said, confirmed)))
+    let weight = statements.confirmed_effect(said, about.map(|about| about.statement).as_ref());
+    Ok(weight.map(|effect| (effect, confirmed)))
 }
 
-/// What is kept of a Lock's confirmation.
+/// The effect that a Lock confirmed.
 pub fn effect_of(confirmed: records::Confirmation) -> VersionedEffect {
     VersionedEffect { version: confirmed.version, effect: Effect::of(confirmed.allow) }
 }
 
-/// Whether a new word of a Lock takes the place of one that is known: a hostile carrier may bring old ones again. Both
-/// come with what they count for.
+/// Whether a new confirmation replaces a known one. A hostile broker may replay old ones. Each is given by its weight, if
+/// it has any, and by the effect that the Lock confirmed.
 pub fn supersedes(
     new: (Option<VersionedEffect>, VersionedEffect),
     old: (Option<VersionedEffect>, VersionedEffect),
@@ -49,15 +49,15 @@ pub fn supersedes(
         Some(newest) if newest == new => Ordering::Greater,
         _ => Ordering::Less,
     };
-    let counts = match (new.0, old.0) {
+    let by_weight = match (new.0, old.0) {
         (Some(new), Some(old)) => newer(new, old),
         (new, old) => new.is_some().cmp(&old.is_some()),
     };
-    counts.then(newer(new.1, old.1)).is_gt()
+    by_weight.then(newer(new.1, old.1)).is_gt()
 }
 
 impl Statements {
-    /// What a Lock's word counts for that it acts on a statement, by its digest where that is known.
+    /// Weight of a Lock's confirmation of the statement with this digest; none if the confirmation proves nothing.
     pub fn confirmed_effect(
         &self,
         said: VersionedEffect,
@@ -68,14 +68,14 @@ impl Statements {
         });
         let stands = |signer: Option<Hash>| signer.is_none_or(|signer| self.stands(&signer));
         match (source, said.version) {
-            // A revocation that waits for its time is heard all the same.
+            // Locks confirm a delayed revocation too.
             (Some(source), None) => {
                 self.weigh(source, said).or_else(|| Some(said).filter(|_| stands(source.signer)))
             }
             (Some(source), Some(_)) => self.weigh(source, said),
             (None, None) => Some(said).filter(|_| self.is_revoked()),
-            // One of those that said something later had said this too. Which, is not known any more; if it may be one
-            // that does not stand, the Lock is asked once more.
+            // The statement was superseded by a newer one of the same signer, and nobody knows which signer that was. If
+            // it may have been one that was revoked, the Lock has to confirm again.
             (None, Some(version)) => {
                 let mut later =
                     self.sources.iter().filter(|source| source.statement.version > Some(version));

@@ -1,5 +1,5 @@
-//! Which statements on a Key are kept. Rights are counted of each Lock: a newer statement takes the place of an older one
-//! by the same signer only where it names every Lock that the older one names.
+//! Drops statements on a Key that newer ones supersede. Rights are decided Lock by Lock, so a statement is superseded only
+//! when newer ones by the same signer cover every Lock that it names.
 
 use std::{
     cmp::Reverse,
@@ -13,13 +13,13 @@ use crate::registry::{
     records::{LockEntry, Scope, Statement},
 };
 
-/// What decides between two statements of one signer on one Lock: the newer one, of equal ones that which denies; last
-/// their bytes, so that every station keeps the same.
+/// Decides between two statements of one signer on one Lock: the newer version, then the one that denies, then their
+/// bytes, so that every station keeps the same statement.
 type Rank<'a> = (Option<u64>, bool, Reverse<&'a [u8]>);
 
-/// Of statements with a version on one Key in one family those that say something which no other one by their signer says
-/// anew; the newest first. Whatever the order and the parts in which they come, the end is the same. What cannot be read
-/// is none.
+/// Returns those statements on one Key in one family that are still needed at some Lock, the newest first. `all` have a
+/// version; one that cannot be read is dropped. The result does not depend on the order or the batches in which statements
+/// arrive.
 pub fn without_superseded(mut all: Vec<StatementWithEntries>) -> Vec<StatementWithEntries> {
     let signers: Vec<Option<Hash>> = all.iter().map(|(said, _)| signer(said)).collect();
     let mut best = HashMap::<(Hash, Id), (Rank<'_>, usize)>::new();

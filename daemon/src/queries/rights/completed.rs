@@ -1,4 +1,4 @@
-//! What became of rights whose Locks have just confirmed: for whoever is told of it.
+//! Finds rights that Locks have just completed by confirming them, for the signal `RightsConfirmed`.
 
 use keywright_proto::{Id, rights::RightState};
 
@@ -8,10 +8,10 @@ use crate::{
     trust::{Moment, confirmation::confirmed_effect},
 };
 
-/// A Lock, `active` or `removed`, and for how many seconds that was waited for.
+/// A Lock, `active` or `removed`, and how many seconds the confirmation took.
 pub type CompletedRightRow = (String, &'static str, u64);
 
-/// Of these Locks, whose word on a Key was just kept, those that have nothing more to confirm.
+/// Of these Locks, whose confirmation for a Key was just stored, lists those with nothing left to confirm.
 ///
 /// # Errors
 /// The registry cannot be read.
@@ -33,7 +33,7 @@ pub fn completed_rights(
             (None, Some(statement)) => plain_on(registry, key, family, statement, *lock)?,
             (None, None) => None,
         };
-        // A Lock that left its family has no rights.
+        // A Lock that was removed from the family has no rights.
         let said = match registry.removed_lock(family, *lock)? {
             Some(_) => None,
             None => said,
