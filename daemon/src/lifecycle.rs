@@ -1,4 +1,4 @@
-//! When the daemon ends by itself, and when it is watched while it runs.
+//! Ends the idle daemon, acts when delays are over, and runs the service manager's watchdog.
 
 use std::{future::pending, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The link to the Locks and to other stations: an MQTT broker in between, which is believed nothing. Off unless configured.
+//! The link to the Locks and to other stations, through an MQTT broker that is not trusted. Off unless configured.
 
 mod locks_channel;
 mod refusals;

@@ -1,4 +1,4 @@
-//! What the closer look allows: nothing on a token is overwritten that we did not make.
+//! Rules of the closer look: a write never overwrites what no job of this station has made.
 
 use keywright_token::{Printed, Retired, Usage, decode_card};
 

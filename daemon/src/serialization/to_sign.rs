@@ -1,4 +1,4 @@
-//! What a job signs: certificates, the first CRL, the statement.
+//! Signs the objects of a job: certificates, the first CRL, the statement.
 
 use keywright_proto::{
     Certificate, Kind, PublicKey, Unsigned, crl, profile,

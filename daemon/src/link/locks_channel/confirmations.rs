@@ -1,4 +1,4 @@
-//! What Locks confirm: stored many at a time, and again where that failed.
+//! Stores the confirmations of Locks, many in one commit, and retries those that could not be stored.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Locks that were certified by a Key in their own port show their papers, which prove themselves.
+//! Takes in Locks that a Key in their own port certified: they publish their certificate with the chain that proves it.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use keywright_proto::Id;
 use super::{LocksChannel, Work};
 use crate::{error::Error, queries};
 
-/// Of how many Locks papers that could not be stored are kept.
+/// For how many Locks certificates that could not be stored are kept for a retry.
 const MOST_KEPT: usize = 64;
 
-/// Papers that could not be stored, by Lock.
+/// Certificates that could not be stored, by Lock.
 pub(super) type Unstored = BTreeMap<Id, Vec<u8>>;
 
 impl LocksChannel {

@@ -1,4 +1,4 @@
-//! What did not work and is tried again after a while: a disk is full and has room again, and nobody tells of that.
+//! Retries what failed, with back-off: nothing tells the daemon that a full disk has room again.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use keywright_proto::Id;
 /// After how long: the first time, and at most. It is twice as long each time, as the broker sends whole files anew.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
-/// What is to be tried again.
+/// What is to be retried.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Failed {
     /// Families of which a file could not be taken in: the broker is asked for what it keeps of them.
@@ -22,7 +22,7 @@ pub(super) struct Failed {
     pub(super) unjoined: bool,
 }
 
-/// The same, with when that is.
+/// The failed work, with the time of the retry.
 pub(super) struct Retry {
     failed: Failed,
     at: Option<Instant>,

@@ -1,5 +1,5 @@
-//! Pieces of this station's own file that lie behind the last one: of a longer file before, or invented by the broker. They
-//! are taken away, a few at a time, and each of them once however often the broker shows it.
+//! Removes stale pieces of this station's own file from the broker: those beyond the last piece, left by a longer file or
+//! invented by the broker. A few are removed at once, and each of them once however often the broker sends it.
 
 use std::collections::BTreeSet;
 
