@@ -1,6 +1,9 @@
-//! What the daemon's objects say at one moment.
+//! The daemon's Keys and serializations with their properties, at one moment.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use zbus::{OwnedObjectPath, OwnedVariant, fdo::ManagedObjects};
 
@@ -21,7 +24,7 @@ pub struct Objects {
 }
 
 impl Object {
-    /// A property, which the contract says is there and of this type.
+    /// A property. Panics if it is missing or has another type than `docs/dbus.md` says.
     #[track_caller]
     pub fn get<T: TryFrom<OwnedVariant>>(&self, property: &str) -> T {
         let value = self.properties.get(property);
@@ -61,18 +64,55 @@ impl Objects {
         let mut objects = Self::default();
         for (path, interfaces) in managed {
             for (interface, properties) in interfaces {
-                let kind = match interface.as_str() {
-                    "org.keywright1.Key" => &mut objects.keys,
-                    "org.keywright1.Serialization" => &mut objects.serializations,
-                    _ => continue,
-                };
-                let properties = properties.into_iter().collect();
-                kind.push(Object { path: path.clone(), properties });
+                objects.add(&path, interface.as_str(), properties);
             }
         }
-        objects.keys.sort_by(|a, b| a.path.as_str().cmp(b.path.as_str()));
-        objects.serializations.sort_by(|a, b| a.path.as_str().cmp(b.path.as_str()));
         objects
+    }
+
+    /// Adds an object, as `InterfacesAdded` describes it.
+    pub(crate) fn add(
+        &mut self,
+        path: &OwnedObjectPath,
+        interface: &str,
+        properties: HashMap<String, OwnedVariant>,
+    ) {
+        self.remove(path, interface);
+        if let Some(objects) = self.list(interface) {
+            let properties = properties.into_iter().collect();
+            objects.push(Object { path: path.clone(), properties });
+            objects.sort_by(|a, b| a.path.as_str().cmp(b.path.as_str()));
+        }
+    }
+
+    /// Changes properties of an object, as `PropertiesChanged` gives them.
+    pub(crate) fn change(
+        &mut self,
+        path: &str,
+        interface: &str,
+        changed: HashMap<String, OwnedVariant>,
+    ) {
+        let objects = self.list(interface);
+        let object =
+            objects.and_then(|list| list.iter_mut().find(|object| object.path.as_str() == path));
+        if let Some(object) = object {
+            object.properties.extend(changed);
+        }
+    }
+
+    /// Removes an object, as `InterfacesRemoved` names it.
+    pub(crate) fn remove(&mut self, path: &OwnedObjectPath, interface: &str) {
+        if let Some(objects) = self.list(interface) {
+            objects.retain(|object| object.path != *path);
+        }
+    }
+
+    fn list(&mut self, interface: &str) -> Option<&mut Vec<Object>> {
+        match interface {
+            "org.keywright1.Key" => Some(&mut self.keys),
+            "org.keywright1.Serialization" => Some(&mut self.serializations),
+            _ => None,
+        }
     }
 
     /// The Key at this path.

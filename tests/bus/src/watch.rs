@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 use zbus::{
     Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant,
-    fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy},
+    fdo::{DBusProxy, ManagedObjects, PropertiesProxy},
     message::Type,
 };
 
@@ -15,6 +15,9 @@ use crate::{
     api::{Decision, MANAGER_PATH, NAME},
     objects::Objects,
 };
+
+/// The properties of one interface.
+type Properties = HashMap<String, OwnedVariant>;
 
 /// A watcher with its own connection, as a front-end has one.
 pub struct Watch {
@@ -35,12 +38,9 @@ impl Watch {
         Self { connection, signals }
     }
 
-    /// What the daemon's objects say now; nothing where no daemon runs.
+    /// The daemon's objects now; none if no daemon runs.
     pub async fn objects(&self) -> Objects {
-        let builder = ObjectManagerProxy::builder(&self.connection);
-        let manager = builder.destination(NAME).path(MANAGER_PATH);
-        let managed = manager.build().await.unwrap().get_managed_objects().await;
-        managed.map(Objects::new).unwrap_or_default()
+        Model::read(&self.connection).await.objects
     }
 
     /// Waits until `check` finds what it wants, and returns that. `what` is for people.
@@ -58,13 +58,18 @@ impl Watch {
         check: impl Fn(&Objects) -> Option<T>,
     ) -> T {
         let deadline = Instant::now() + limit;
+        let mut model = Model::read(&self.connection).await;
         loop {
-            let objects = self.objects().await;
-            if let Some(found) = check(&objects) {
+            if let Some(found) = check(&model.objects) {
                 return found;
             }
-            if timeout_at(deadline, self.next_signal()).await.is_err() {
-                panic!("no signal brought: {what}. What was there at last:\n{objects:?}");
+            let Ok(signal) = timeout_at(deadline, self.next_signal()).await else {
+                panic!("no signal brought: {what}. The last state was:\n{:?}", model.objects);
+            };
+            if is_new_owner(&signal) {
+                model = Model::read(&self.connection).await;
+            } else {
+                model.apply(&signal);
             }
         }
     }
@@ -147,9 +152,69 @@ impl Watch {
     }
 }
 
+/// The daemon's objects, read once and then kept up to date from its signals, as a front-end does it.
+struct Model {
+    objects: Objects,
+    /// The reply that the objects were read from; none if no daemon runs. Signals of other senders,
+    /// and those that came before the reply, are not applied.
+    reply: Option<Message>,
+}
+
+impl Model {
+    async fn read(connection: &Connection) -> Self {
+        let interface = Some("org.freedesktop.DBus.ObjectManager");
+        let called = connection
+            .call_method(Some(NAME), MANAGER_PATH, interface, "GetManagedObjects", &())
+            .await;
+        let Ok(reply) = called else {
+            return Self { objects: Objects::default(), reply: None };
+        };
+        let managed = reply.body().deserialize::<ManagedObjects>().expect("a{oa{sa{sv}}}");
+        Self { objects: Objects::new(managed), reply: Some(reply) }
+    }
+
+    fn apply(&mut self, signal: &Message) {
+        let header = signal.header();
+        let is_newer = self.reply.as_ref().is_some_and(|reply| {
+            header.sender() == reply.header().sender()
+                && signal.recv_position() > reply.recv_position()
+        });
+        let Some(member) = header.member().filter(|_| is_newer) else { return };
+        let body = signal.body();
+        match member.as_str() {
+            "InterfacesAdded" => {
+                let (path, interfaces): (OwnedObjectPath, HashMap<String, Properties>) =
+                    body.deserialize().expect("oa{sa{sv}}");
+                for (interface, properties) in interfaces {
+                    self.objects.add(&path, &interface, properties);
+                }
+            }
+            "InterfacesRemoved" => {
+                let (path, interfaces): (OwnedObjectPath, Vec<String>) =
+                    body.deserialize().expect("oas");
+                for interface in interfaces {
+                    self.objects.remove(&path, &interface);
+                }
+            }
+            "PropertiesChanged" => {
+                let (interface, changed, invalidated): (String, Properties, Vec<String>) =
+                    body.deserialize().expect("sa{sv}as");
+                assert!(invalidated.is_empty(), "{interface}: {invalidated:?} without values");
+                let path = header.path().expect("a signal has a path");
+                self.objects.change(path.as_str(), &interface, changed);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether the daemon took or lost its name.
+fn is_new_owner(signal: &Message) -> bool {
+    signal.header().member().is_some_and(|member| member == "NameOwnerChanged")
+}
+
 /// The Step in a PropertiesChanged of this object, or in the InterfacesAdded that brought it.
 fn announced_step(signal: &Message, job: &OwnedObjectPath) -> Option<String> {
-    type Properties = HashMap<String, OwnedVariant>;
     let header = signal.header();
     let step = |mut properties: Properties| String::try_from(properties.remove("Step")?).ok();
     match header.member()?.as_str() {
