@@ -1,4 +1,5 @@
-//! What callers give, checked: only what passes here is asked of the station or the registry.
+//! Parses and checks the arguments of methods, before the station or the registry is asked. The text of an
+//! `InvalidArgument` begins with the argument's name.
 
 use std::collections::HashMap;
 
@@ -12,12 +13,12 @@ use crate::{
 
 /// The most Locks in one selection.
 pub const MOST_LOCKS: usize = 100_000;
-/// The longest page of a list; whoever asks for more gets this.
+/// The longest page of a list; a larger `limit` counts as this.
 pub const LONGEST_PAGE: u32 = 1_000;
 /// The longest certificate request, in bytes: room for RSA-4096 and a few extensions.
 pub const LONGEST_CSR: usize = 16 * 1024;
 
-/// Options and filters, as they come.
+/// Options and filters, unparsed (`a{sv}`).
 pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
 
 /// The label of the Key at a path.
@@ -28,7 +29,7 @@ pub fn key(path: &ObjectPath<'_>) -> Result<Label, Error> {
     bus::key_label(path).map(Label::from).ok_or_else(|| Error::NotFound(format!("Key at {path}")))
 }
 
-/// The label of the Key at a path; none for `/`.
+/// The label of the Key at a path, or none for `/`.
 ///
 /// # Errors
 /// `NotFound`: no Key has such a path.
@@ -39,15 +40,15 @@ pub fn key_or_none(path: &ObjectPath<'_>) -> Result<Option<Label>, Error> {
 /// An id.
 ///
 /// # Errors
-/// `InvalidArgument`, naming the argument.
+/// `InvalidArgument`.
 pub fn id(argument: &str, text: &str) -> Result<Id, Error> {
     text.parse().map_err(|error| invalid(argument, error))
 }
 
-/// Locks: ids, and groups as `group:` and a name. A group that is named twice counts once.
+/// Locks: ids, and groups as `group:` and a name. A group named twice counts once.
 ///
 /// # Errors
-/// `LimitExceeded`, `InvalidArgument`, naming the argument.
+/// `LimitExceeded`: more than [`MOST_LOCKS`]. `InvalidArgument`: not an id.
 pub fn lock_names(argument: &str, texts: &[&str]) -> Result<LockNames, Error> {
     if texts.len() > MOST_LOCKS {
         return Err(Error::LimitExceeded(format!(
@@ -67,18 +68,18 @@ pub fn lock_names(argument: &str, texts: &[&str]) -> Result<LockNames, Error> {
     Ok(names)
 }
 
-/// The family in an argument that may be empty.
+/// An id, or none for an empty argument.
 ///
 /// # Errors
-/// `InvalidArgument`, naming the argument.
+/// `InvalidArgument`.
 pub fn id_or_none(argument: &str, text: &str) -> Result<Option<Id>, Error> {
     if text.is_empty() { Ok(None) } else { id(argument, text).map(Some) }
 }
 
-/// Which part of a list: `after` is empty, or what the page before gave as `next`.
+/// The page of a list that follows `after`, which is empty for the first page or `next` of the page before.
 ///
 /// # Errors
-/// `InvalidArgument`: no such cursor, or a limit of 0.
+/// `InvalidArgument`: `after` is not an id, or the limit is 0.
 pub fn page(after: &str, limit: u32) -> Result<Page, Error> {
     if limit == 0 {
         return Err(invalid("limit", "it must be at least 1"));
@@ -89,7 +90,7 @@ pub fn page(after: &str, limit: u32) -> Result<Page, Error> {
 /// The Locks of a selection, sorted.
 ///
 /// # Errors
-/// `LimitExceeded`: too many. `InvalidArgument`: not ids, one twice, none at all, or some beside `all`.
+/// `LimitExceeded`: too many. `InvalidArgument`: not an id, an id twice, no Lock at all, or ids together with `all`.
 pub fn lock_choice(ids: &[&str], all: bool) -> Result<LockChoice, Error> {
     if ids.len() > MOST_LOCKS {
         return Err(Error::LimitExceeded(format!(
@@ -111,17 +112,17 @@ pub fn lock_choice(ids: &[&str], all: bool) -> Result<LockChoice, Error> {
     }
 }
 
-/// Whose PIN.
+/// Whose PIN is given: `issuer`, `candidate` or `candidate-new`.
 ///
 /// # Errors
-/// `InvalidArgument`: none of the three.
+/// `InvalidArgument`: any other word.
 pub fn who(word: &str) -> Result<Who, Error> {
     word.parse().map_err(|_| {
         invalid("who", format!("{word:?} is none of issuer, candidate and candidate-new"))
     })
 }
 
-/// What is to be made.
+/// The kind of Key to make.
 ///
 /// # Errors
 /// `InvalidArgument`: no such kind.
@@ -129,7 +130,7 @@ pub fn kind(word: &str) -> Result<Kind, Error> {
     word.parse().map_err(|error| invalid("kind", error))
 }
 
-/// A certificate request of acceptable length.
+/// A certificate request, of at most [`LONGEST_CSR`] bytes.
 ///
 /// # Errors
 /// `InvalidArgument`: too long.
@@ -156,7 +157,7 @@ pub fn start_options(options: Options<'_>) -> Result<(Option<Kind>, Option<Strin
     Ok((chosen, name))
 }
 
-/// The options of a method that has none yet.
+/// Checks the options of a method that has none yet.
 ///
 /// # Errors
 /// `InvalidArgument`: an unknown option.
@@ -183,18 +184,18 @@ pub fn key_filter(filter: Options<'_>) -> Result<Filter, Error> {
     Ok(wanted)
 }
 
-/// Of which Locks a list is.
+/// The Locks that a list is limited to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockScope {
-    /// All of them.
+    /// All Locks.
     All,
-    /// Those that a serialization has selected, by its number.
+    /// The Locks that the serialization of this number has selected.
     Selected(u64),
-    /// Those of a group.
+    /// The Locks in this group.
     Group(String),
 }
 
-/// The filter of ListLocks: family, query, and the group, or the serialization whose selection is wanted.
+/// The filter of ListLocks: family, query, and either a group or a serialization.
 ///
 /// # Errors
 /// `InvalidArgument`: an unknown key, a value of the wrong type, or both a group and a serialization. `NotFound`: no
@@ -221,7 +222,7 @@ pub fn lock_filter(filter: Options<'_>) -> Result<(Filter, LockScope), Error> {
     Ok((wanted, scope))
 }
 
-/// An argument that cannot be used, and why.
+/// An `InvalidArgument` that says why this argument cannot be used.
 pub fn invalid(argument: &str, why: impl std::fmt::Display) -> Error {
     Error::InvalidArgument(format!("{argument}: {why}; correct it and try again"))
 }
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn pages() {
+    fn page_limit_is_1_to_1000_and_after_is_an_id() {
         assert_eq!(page("", 7).unwrap(), Page { after: None, limit: 7 });
         assert_eq!(page(ONE, 1000).unwrap(), Page { after: ONE.parse().ok(), limit: 1000 });
         assert_eq!(page("", 1001).unwrap().limit, 1000);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn selections() {
+    fn selection_has_ids_and_groups_once_each_or_all() {
         let names = |ids: &[&str], groups: &[&str]| LockNames {
             ids: ids.iter().map(|text| text.parse().unwrap()).collect(),
             groups: groups.iter().map(|group| (*group).into()).collect(),
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn options_and_filters() {
+    fn options_and_filters_are_parsed_or_refused_by_name() {
         let one = |name: &'static str, value: Variant<'static>| Options::from([(name, value)]);
         let text = |value: &'static str| Variant::from(value);
         let name = start_options(one("name", text("Anna"))).unwrap();
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_sizes() {
+    fn words_sizes_and_paths_are_checked() {
         assert_eq!(who("candidate-new").unwrap(), Who::CandidateNew);
         assert_eq!(refused(who("")).0, ErrorName::InvalidArgument);
         assert!(csr("x".repeat(LONGEST_CSR)).is_ok());

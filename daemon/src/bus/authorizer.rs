@@ -1,4 +1,5 @@
-//! Who may do what: polkit on the system bus, the daemon's own user on any other; denied when in doubt.
+//! Decides whether a caller may do something. On the system bus polkit decides; on any other bus only the daemon's own
+//! user is allowed. If neither can be asked, the call is denied.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,33 +13,33 @@ use zbus::{
 
 use crate::{caller::Caller, error::Error};
 
-/// How long polkit may take by itself.
+/// How long polkit may take without a person.
 const POLKIT_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long it may take where it may ask the person.
+/// How long polkit may take if it may ask a person for a password.
 const INTERACTIVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// `CheckAuthorizationFlags`: AllowUserInteraction.
 const ALLOW_USER_INTERACTION: u32 = 1;
 
-/// Who decides.
+/// Who decides whether a call is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// polkit.
     Polkit,
-    /// Everything for this user, nothing for others.
+    /// This user may call everything, others nothing.
     OnlyUser(u32),
 }
 
-/// Answers whether the sender of a call may have it done.
+/// Checks whether the sender of a call is allowed to make it.
 #[derive(Debug, Clone)]
 pub struct Authorizer {
     connection: Connection,
     policy: Policy,
 }
 
-/// A call that may not be made.
+/// A refused call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied {
-    /// The user, where he could be told.
+    /// The caller's user id, if known.
     pub uid: Option<u32>,
     /// The polkit action.
     pub action: &'static str,
@@ -67,15 +68,15 @@ trait Authority {
 }
 
 impl Authorizer {
-    /// For callers on this connection.
+    /// Checks callers on this connection.
     pub fn new(connection: &Connection, policy: Policy) -> Self {
         Self { connection: connection.clone(), policy }
     }
 
-    /// Who sent this call, if it may.
+    /// The caller, if it is allowed this action.
     ///
     /// # Errors
-    /// It may not, has no name, has left, or nobody could be asked.
+    /// It is not allowed, has no bus name, has left the bus, or polkit could not be asked.
     pub async fn check(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Denied> {
         let unknown = Denied { uid: None, action };
         let Some(sender) = call.sender() else { return Err(unknown) };
@@ -89,7 +90,7 @@ impl Authorizer {
                 }
             }
         };
-        // Side by side: both of them are waited for in each call.
+        // Concurrently: every call waits for both.
         let (caller, allowed) = tokio::join!(self.caller(sender), polkit);
         let caller = match caller {
             Ok(caller) => caller,

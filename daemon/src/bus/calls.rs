@@ -1,4 +1,4 @@
-//! When somebody last called, and whether every call has been answered: for the end when nobody needs the daemon.
+//! When the last call came in, and whether all calls have been dispatched: idle exit asks both.
 
 use std::{
     future::poll_fn,
@@ -13,17 +13,17 @@ use tokio::{
 };
 use zbus::{Connection, MessageStream, message::Type};
 
-/// Many more turns than a call takes.
+/// Scheduler turns; many more than a call needs.
 const TURNS: u32 = 100;
 
-/// Notes the time of every call that comes in: methods, and properties that are read.
+/// Records when the last call came in: a method call, or the reading of a property.
 #[derive(Debug, Clone)]
 pub struct Calls {
     last: Arc<Mutex<Instant>>,
 }
 
 impl Calls {
-    /// Listens from now on.
+    /// Starts to listen.
     pub fn listen(connection: &Connection) -> Self {
         let last = Arc::new(Mutex::new(Instant::now()));
         let mut messages = MessageStream::from(connection);
@@ -40,15 +40,15 @@ impl Calls {
         Self { last }
     }
 
-    /// When the last call came in; before the first, when listening began.
+    /// When the last call came in; if none has, when listening began.
     pub fn last(&self) -> Instant {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when every call that came in before has been begun, and every answer that was ready is on its way. Only
-    /// right on a runtime of one thread, where each turn lets every task run that can.
+    /// Returns when every call that came in before has been dispatched, and every reply that was ready has been sent. Works
+    /// only on a single-threaded runtime, where each yield runs all tasks that are ready.
     pub async fn dispatched() {
-        // A call passes a queue and a task of its own; an answer the queue of the station's outputs.
+        // A call passes one queue and one task; a reply passes the queue of the station's outputs.
         for _ in 0..TURNS {
             yield_now().await;
         }

@@ -1,18 +1,18 @@
-//! Refusals on their way to the caller: `org.keywright1.Error.*` and a text.
+//! Errors as D-Bus replies: a name `org.keywright1.Error.*` and a text.
 
 use keywright_proto::ErrorName;
 use zbus::{DBusError, Message, message::Header, names};
 
 use crate::error::Error;
 
-/// What a method answers when it does not do what was asked.
+/// The error reply of a method.
 #[derive(Debug)]
 pub struct BusError {
     name: ErrorName,
     text: String,
 }
 
-/// What every method answers.
+/// The result of every method.
 pub type Result<T> = std::result::Result<T, BusError>;
 
 impl From<Error> for BusError {

@@ -1,4 +1,4 @@
-//! A family's file goes and comes as a file descriptor: of a file, or of a pipe.
+//! Reads and writes files that callers pass as a file descriptor: a regular file or a pipe.
 
 use std::{
     fs::File,
@@ -14,15 +14,15 @@ use rustix::{
 use super::arguments::invalid;
 use crate::error::Error;
 
-/// How long whoever holds the other end of a pipe may take for the next chunk, in seconds.
+/// How long to wait until a pipe is ready for the next chunk, in seconds.
 const READY_TIMEOUT: i64 = 5;
-/// What is read or written at once. A pipe that is ready takes as much without waiting.
+/// Bytes read or written at once. A pipe that is ready for writing takes this many without blocking (`PIPE_BUF`).
 const CHUNK: usize = 4096;
 
-/// Reads to the end, at most so many bytes. Blocks: for a thread that may.
+/// Reads to the end, at most `longest` bytes. Blocks.
 ///
 /// # Errors
-/// `InvalidArgument`: something else than a file or pipe, too much, or nothing more for 5 s.
+/// `InvalidArgument`: neither a file nor a pipe, too long, or no more data for 5 s.
 pub fn read_file(argument: &str, fd: OwnedFd, longest: usize) -> Result<Vec<u8>, Error> {
     let is_pipe = is_pipe(argument, &fd)?;
     let (mut file, mut bytes, mut chunk) = (File::from(fd), Vec::new(), [0; CHUNK]);
@@ -42,10 +42,10 @@ pub fn read_file(argument: &str, fd: OwnedFd, longest: usize) -> Result<Vec<u8>,
     }
 }
 
-/// Writes all of it. Blocks: for a thread that may.
+/// Writes all bytes. Blocks.
 ///
 /// # Errors
-/// `InvalidArgument`: something else than a file or pipe, or one that takes nothing more.
+/// `InvalidArgument`: neither a file nor a pipe, or it takes no more data for 5 s.
 pub fn write_file(argument: &'static str, fd: OwnedFd, bytes: &[u8]) -> Result<(), Error> {
     OutputFile::open(argument, fd)?.write(bytes)
 }
@@ -58,19 +58,19 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Of a file descriptor that was given as this argument.
+    /// Takes the file descriptor that was passed as this argument.
     ///
     /// # Errors
-    /// `InvalidArgument`: something else than a file or pipe.
+    /// `InvalidArgument`: neither a file nor a pipe.
     pub fn open(argument: &'static str, fd: OwnedFd) -> Result<Self, Error> {
         let is_pipe = is_pipe(argument, &fd)?;
         Ok(Self { argument, file: File::from(fd), is_pipe })
     }
 
-    /// Writes all of it. Blocks: for a thread that may.
+    /// Writes all bytes. Blocks.
     ///
     /// # Errors
-    /// `InvalidArgument`: it takes nothing more.
+    /// `InvalidArgument`: it takes no more data for 5 s.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         for chunk in bytes.chunks(CHUNK) {
             if self.is_pipe {

@@ -1,5 +1,5 @@
-//! `docs/org.keywright1.xml` is what the live objects say of themselves, and `docs/dbus.md` says the same for
-//! people. `KEYWRIGHT_WRITE_DOCS=1 cargo test -p keywrightd introspection` writes both anew.
+//! Compares `docs/org.keywright1.xml`, and `docs/dbus.md` made from it, with the introspection data of the live objects.
+//! `KEYWRIGHT_WRITE_DOCS=1 cargo test -p keywrightd introspection` (`make docs-xml`) writes both files again.
 
 use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
@@ -25,32 +25,32 @@ const HEAD: &str = r#"<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object In
 const INTRODUCTION: &str = "\
 # The D-Bus API `org.keywright1`
 
-Written from `org.keywright1.xml`, which a test compares with the live objects; do not edit by hand.
+Generated from `org.keywright1.xml`, which a test compares with the live objects; do not edit by hand.
 
-The daemon is on the system bus. Everything is registered before it takes the name; what is in properties is
-complete for whoever comes late, and properties that change together are in one `PropertiesChanged`. Secrets cross
-the bus only as file descriptors: a pipe, or a memfd sealed against writing and read from its beginning. Their bytes
-are the PIN exactly, 6 to 8 of them, to be there within 5 s.
+The daemon is on the system bus. It exports all objects before it takes the name. Properties hold the complete state for
+a client that connects late, and properties that change together are in one `PropertiesChanged`. Secrets are passed only
+as file descriptors: a pipe, or a memfd sealed against writing, which is read from its beginning. A PIN is exactly the
+bytes of the descriptor, 6 to 8 of them, and must arrive within 5 s.
 
 Paths: `/org/keywright1` (also `org.freedesktop.DBus.ObjectManager`), `/org/keywright1/keys/…`,
 `/org/keywright1/serializations/…`. The last parts are opaque.
 
-Arguments of the wrong D-Bus type are refused by the standard error `org.freedesktop.DBus.Error.InvalidArgs`, calls to
-objects that are not there by `org.freedesktop.DBus.Error.UnknownObject`. All other errors are
-`org.keywright1.Error.…`; each text says what happened, to what, and what to do next. Any method may answer
-`Interrupted` beside the errors that it names: the daemon is stopping, or a job broke off inside it; try once more.
+Arguments of the wrong D-Bus type are refused with the standard error `org.freedesktop.DBus.Error.InvalidArgs`, calls to
+unknown objects with `org.freedesktop.DBus.Error.UnknownObject`. All other errors are `org.keywright1.Error.…`; each
+text says what happened, to what, and what to do next. Any method may fail with `Interrupted` beside the errors that it
+names: the daemon is stopping, or a job inside it broke off; try once more.
 
 polkit actions, all beginning with `org.keywright1.`: `inspect` for List… and Get… (properties are open to all);
 `serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RemoveLock, RenameLock,
 SetGroup, RemoveGroup and ApplyConfirmation; `manage-keys` for everything else that changes Keys. On a bus other than the
 system bus only the daemon's own user is served.
 
-Limits: a name has 1 to 100 characters and at most 256 bytes; a selection at most 100,000 Locks; a page's `limit` is at
-least 1 and served as at most 1,000, and pages may be shorter: follow `next` until it is empty.
+Limits: a name has 1 to 100 characters and at most 256 bytes; a selection has at most 100,000 Locks. A page's `limit` is
+at least 1, and above 1,000 counts as 1,000. A page may be shorter than its limit: follow `next` until it is empty.
 
-An offer that nobody touched goes when both its Keys are unplugged, an ended serialization that nobody drives when one
-of them is; Finish is the way to let it go. GetManagedObjects also lists `/org/keywright1/keys` and
-`/org/keywright1/serializations`, which have no interface of ours.
+An offer that nobody answered is removed when both its Keys are unplugged. An ended serialization without an owner is
+removed when one of its Keys is; call Finish to remove it earlier. GetManagedObjects also lists `/org/keywright1/keys`
+and `/org/keywright1/serializations`, which have no interface of ours.
 ";
 
 #[derive(Clone, Copy, PartialEq)]
@@ -60,11 +60,11 @@ enum Sort {
     Signal,
 }
 
-/// A method, a property or a signal, as its XML says.
+/// A method, property or signal as described in the XML.
 struct Member {
     sort: Sort,
     name: String,
-    /// Of a property; of a method, what goes in; of a signal, what it tells.
+    /// A property's type, a method's arguments or a signal's arguments.
     takes: String,
     answers: String,
     meaning: String,
@@ -129,12 +129,12 @@ async fn signatures_are_unchanged() {
         })
         .collect();
     live.sort();
-    let mut contract: Vec<_> = SIGNATURES.iter().map(|line| (*line).to_owned()).collect();
-    contract.sort();
-    assert_eq!(live, contract);
+    let mut committed: Vec<_> = SIGNATURES.iter().map(|line| (*line).to_owned()).collect();
+    committed.sort();
+    assert_eq!(live, committed);
 }
 
-/// Section 4 of the contract, and what was added to it: `Key.Trouble` and `Key.Card`, the log, groups and the signal of `Manager`.
+/// The published interface. Front-ends depend on it: add lines, but do not change one.
 const SIGNATURES: &[&str] = &[
     "Manager.Version s",
     "Manager.Decisions a(oos)",

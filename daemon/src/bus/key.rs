@@ -1,4 +1,4 @@
-//! `org.keywright1.Key`: one Key, present or known.
+//! The interface `org.keywright1.Key`: one Key, plugged in or known from before.
 
 use keywright_proto::bus::action::{INSPECT, MANAGE_KEYS};
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::view::{KeyView, Label};
 
-/// The object of one Key.
+/// The D-Bus object of one Key.
 pub struct KeyObject {
     context: Context,
     label: Label,
@@ -19,7 +19,7 @@ pub struct KeyObject {
 }
 
 impl KeyObject {
-    /// Shows what is in `view`.
+    /// Publishes the properties in `view`.
     pub fn new(context: Context, label: Label, view: watch::Receiver<KeyView>) -> Self {
         Self { context, label, view }
     }
@@ -27,32 +27,34 @@ impl KeyObject {
 
 #[interface(name = "org.keywright1.Key")]
 impl KeyObject {
-    /// Its id: 32 hexadecimal digits; empty while it is blank.
+    /// The Key's id: 32 hexadecimal digits. Empty for a blank Key.
     #[zbus(property)]
     fn id(&self) -> String {
         self.view.borrow().id.clone()
     }
 
-    /// What people call it here.
+    /// The Key's name at this station.
     #[zbus(property)]
     fn name(&self) -> String {
         self.view.borrow().name.clone()
     }
 
-    /// `blank`, `master`, `backup`, `sub`, `foreign`, `revoked` or `unusable`: what its certificates claim.
+    /// What the certificates on the Key claim: `blank`, `master`, `backup`, `sub`, `foreign`, `revoked` or
+    /// `unusable`.
     #[zbus(property)]
     fn state(&self) -> String {
         self.view.borrow().state.into()
     }
 
-    /// The families that it is in, and its role in each; its own family first.
+    /// The families that the Key belongs to and its role in each; its own family comes first.
     #[zbus(property)]
     fn memberships(&self) -> Vec<(String, String)> {
         self.view.borrow().memberships.clone()
     }
 
-    /// Why it is `unusable`: the name of an error, and what happened and what to do next. Both are empty for any other
-    /// Key. With KeyBusy another program holds it; it is taken up again when that lets it go.
+    /// Why the Key is `unusable`: the name of an error, and a text that says what happened and what to do. Both are
+    /// empty for any other Key. KeyBusy means that another program uses the Key; the daemon reads it again when that
+    /// program releases it.
     #[zbus(property)]
     fn trouble(&self) -> (String, String) {
         let trouble = &self.view.borrow().trouble;
@@ -61,7 +63,7 @@ impl KeyObject {
         })
     }
 
-    /// Whether it is plugged in.
+    /// Whether the Key is plugged in.
     #[zbus(property)]
     fn present(&self) -> bool {
         self.view.borrow().present
@@ -79,58 +81,59 @@ impl KeyObject {
         self.view.borrow().serial.clone()
     }
 
-    /// Where it is plugged in, or was.
+    /// The port that the Key is plugged in at, or was last.
     #[zbus(property)]
     fn port(&self) -> String {
         self.view.borrow().port.clone()
     }
 
-    /// What is known of its PIN: `default`, `set`, `blocked` or `unknown`.
+    /// State of the PIN as far as it is known: `default`, `set`, `blocked` or `unknown`.
     #[zbus(property)]
     fn pin(&self) -> String {
         self.view.borrow().pin.to_string()
     }
 
-    /// How many tries are left for the PIN; -1 where that is not known.
+    /// How many tries are left for the PIN; -1 if unknown.
     #[zbus(property)]
     fn pin_retries(&self) -> i32 {
         self.view.borrow().pin_retries
     }
 
-    /// Whether something on it stays authorized until it is plugged in again.
+    /// Whether the token stays authorized for something until it is unplugged.
     #[zbus(property)]
     fn authorized(&self) -> bool {
         self.view.borrow().authorized
     }
 
-    /// How many Locks admit it.
+    /// How many Locks admit the Key.
     #[zbus(property)]
     fn locks(&self) -> u32 {
         self.view.borrow().locks
     }
 
-    /// How many Locks have yet to confirm that they admit it.
+    /// How many Locks have not confirmed yet that they admit the Key.
     #[zbus(property)]
     fn pending_locks(&self) -> u32 {
         self.view.borrow().pending_locks
     }
 
-    /// When it was last plugged in here, in Unix seconds.
+    /// When the Key was last plugged in here, in Unix seconds.
     #[zbus(property)]
     fn last_seen(&self) -> u64 {
         self.view.borrow().last_seen
     }
 
-    /// Why it does not carry its family's card, or not the newest one: `in-use`, `no-room` or `locked`, and a text for people.
-    /// Both are empty for any other Key. Stations that have never met the family then need an export, or the link.
+    /// Why the Key does not carry the newest card of its family: `in-use`, `no-room` or `locked`, and a text for
+    /// people. Both are empty for any other Key. A station that has never met the family gets it then only by
+    /// ImportFamily or over the link.
     #[zbus(property)]
     fn card(&self) -> (String, String) {
         let card = self.view.borrow().card;
         card.map_or_else(Default::default, |(word, why)| (word.into(), why.into()))
     }
 
-    /// The certificates of its access key in a family, PEM, leaf first, root last and included. An empty
-    /// family means its own.
+    /// Returns the certificate chain of the Key's access key in a family, in PEM, leaf first, root included. An
+    /// empty family means the Key's own.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, LimitExceeded, StoreFailed.
     #[zbus(out_args("chain_pem"))]
@@ -143,10 +146,13 @@ impl KeyObject {
         let family = arguments::id_or_none("family", family)?;
         let label = self.label.clone();
         let station = &self.context.station;
-        Ok(station.ask(move |s, reply| s.certificate_chain(label, family, reply)).await?)
+        Ok(station
+            .ask(move |station, reply| station.certificate_chain(label, family, reply))
+            .await?)
     }
 
-    /// Replaces its PIN.
+    /// Changes the Key's PIN. Fails with PinInvalid if `old` is wrong, which uses up one try, and with PinBlocked if
+    /// no try is left.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, PinInvalid, PinBlocked, Unsupported,
     /// TokenFailed.
@@ -161,10 +167,13 @@ impl KeyObject {
         let new = read_pin("new", new.into()).await?;
         let label = self.label.clone();
         let context = &self.context;
-        Ok(context.ask(&caller, move |s, reply| s.change_pin(label, old, new, reply)).await?)
+        Ok(context
+            .ask(&caller, move |station, reply| station.change_pin(label, old, new, reply))
+            .await?)
     }
 
-    /// Sets a new PIN with the recovery code.
+    /// Sets a new PIN with the recovery code. Fails with PinInvalid if the code is wrong, which uses up one of its
+    /// tries, and with PinBlocked if none is left.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, PinInvalid, PinBlocked, Unsupported,
     /// TokenFailed.
@@ -179,6 +188,8 @@ impl KeyObject {
         let new = read_pin("new", new.into()).await?;
         let label = self.label.clone();
         let context = &self.context;
-        Ok(context.ask(&caller, move |s, reply| s.unblock_pin(label, code, new, reply)).await?)
+        Ok(context
+            .ask(&caller, move |station, reply| station.unblock_pin(label, code, new, reply))
+            .await?)
     }
 }

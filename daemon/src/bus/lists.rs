@@ -1,4 +1,4 @@
-//! Lists that are not read from one place.
+//! Lists that need more than one query of the registry.
 
 use std::os::fd::OwnedFd;
 
@@ -13,7 +13,7 @@ use crate::{
     view::DecisionView,
 };
 
-/// The pairs without an offer: the issuer or `/`, the other Key, and why.
+/// The rows of `Manager.Decisions`: issuer or `/`, the other Key, the reason.
 pub fn decisions(
     decisions: &[DecisionView],
 ) -> Vec<(ObjectPath<'static>, ObjectPath<'static>, String)> {
@@ -25,7 +25,7 @@ pub fn decisions(
     pairs.collect()
 }
 
-/// The log of events, into a file or pipe.
+/// Writes the audit log to a file or pipe.
 pub async fn export_audit(context: &Context, out: OwnedFd) -> Result<(), Error> {
     let written = context.read(move |registry| {
         let mut output = OutputFile::open("out", out)?;
@@ -34,7 +34,7 @@ pub async fn export_audit(context: &Context, out: OwnedFd) -> Result<(), Error> 
     written.await
 }
 
-/// A page of the Locks: of all, of a group, or of those that a serialization has selected.
+/// A page of the Locks in `scope`. If the registry has none, those on cards of plugged-in Keys.
 pub async fn locks(
     context: &Context,
     filter: Filter,
@@ -73,7 +73,7 @@ pub async fn locks(
     Ok((rows, next))
 }
 
-/// The Locks on cards of Keys whose family this station has not met.
+/// The Locks on cards of plugged-in Keys whose family this station has not met.
 async fn locks_on_cards(
     context: &Context,
     filter: Filter,

@@ -1,4 +1,8 @@
-//! `org.keywright1.Manager`: what is not about one Key or one serialization.
+//! The interface `org.keywright1.Manager`: lists, rights, Locks, families, groups and the log.
+//!
+//! zbus takes all methods of an interface from one `impl`, so they are in this file; each only checks its arguments and
+//! asks. Answers that need several questions are in `lists.rs`. A comment on a method is its documentation in
+//! `docs/dbus.md`.
 
 use keywright_proto::{
     bus::{
@@ -24,14 +28,14 @@ use crate::{
     view::DecisionView,
 };
 
-/// The object at `/org/keywright1`.
+/// The D-Bus object at `/org/keywright1`.
 pub struct Manager {
     context: Context,
     decisions: watch::Receiver<Vec<DecisionView>>,
 }
 
 impl Manager {
-    /// Shows these decisions.
+    /// Publishes these decisions.
     pub fn new(context: Context, decisions: watch::Receiver<Vec<DecisionView>>) -> Self {
         Self { context, decisions }
     }
@@ -45,16 +49,16 @@ impl Manager {
         env!("CARGO_PKG_VERSION")
     }
 
-    /// Each pair of present Keys without an offer: the issuer or `/`, the other Key, and why: `same-family`,
-    /// `no-lock`, `not-an-issuer`, `no-issuer`, `foreign-credentials`, `revoked`, `unusable`,
+    /// Why a pair of present Keys has no offer, for each such pair: the issuer or `/`, the other Key, and the
+    /// reason: `same-family`, `no-lock`, `not-an-issuer`, `no-issuer`, `foreign-credentials`, `revoked`, `unusable`,
     /// `ambiguous-issuer`, `cancelled` or `done`.
     #[zbus(property)]
     fn decisions(&self) -> Vec<(ObjectPath<'static>, ObjectPath<'static>, String)> {
         lists::decisions(&self.decisions.borrow())
     }
 
-    /// Starts a serialization by hand. Issuer `/` makes a blank Key a new Master. Options: `kind` s, `name` s.
-    /// Answers with the one that runs already, where there is one.
+    /// Starts a serialization of this pair without an offer. With issuer `/`, a blank Key becomes a new Master.
+    /// Options: `kind` s, `name` s. Returns the running serialization of the pair if there is one.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, NoLock,
     /// ForeignCredentials, Revoked, Unsupported, StoreFailed.
@@ -77,10 +81,10 @@ impl Manager {
         Ok(object_path(Some(serialization_path(started.await?))))
     }
 
-    /// Serializes a Key to a Lock: certifies the key in the Lock's PKCS#10 request, of at most 16 KiB. The chain is
-    /// PEM, leaf first, root last and included. A Lock that was added before keeps its name and certificate: its
-    /// chain is answered without asking the token, unless a revoked Key had certified it: then it is certified anew. One
-    /// that was removed is InvalidArgument.
+    /// Adds a Lock to the issuer's family: certifies the key in the Lock's PKCS#10 request, which has at most 16
+    /// KiB. Returns the Lock's id and its chain in PEM, leaf first, root included. If the Lock was added before,
+    /// returns its present chain without asking the token, and its name stays; if a revoked Key had certified it,
+    /// certifies it again. A removed Lock cannot be added: InvalidArgument.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// Unsupported, PinInvalid, PinBlocked, TokenFailed, StoreFailed, LimitExceeded.
@@ -104,11 +108,12 @@ impl Manager {
         Ok((lock.to_string(), chain))
     }
 
-    /// Removes a Lock from its family, whether it is there or not: final for its identity key. It is in no list any more,
-    /// nor are rights at it, here and at every station that hears of it; its certificate is in the CRL of its CA at once
-    /// where that is the issuer's, with that one's next revocation where it is another. The Lock itself is told
-    /// nothing, and lets in whom it let in: take the rights away first, or set the Lock up anew. Removing it again signs
-    /// nothing, unless entries wait for the issuer's CRL.
+    /// Removes a Lock from its family for good: its identity key cannot be added again. The Lock need not be
+    /// reachable. It and the rights at it leave all lists, at this station and at every other one that receives the
+    /// removal. If the issuer certified the Lock, the certificate is in the issuer's CRL at once; if another Key
+    /// did, it is in that Key's CRL when that Key next revokes something. The Lock itself is not told, and goes on
+    /// admitting the same Keys: take their rights away first, or set the Lock up again. Removing it a second time
+    /// signs nothing, unless entries for the issuer's CRL are pending.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// Unsupported, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed.
@@ -129,12 +134,13 @@ impl Manager {
         Ok(removed.await?)
     }
 
-    /// A page of what is still to be signed in a family: what, the id and name of the Key or Lock that it is about, the
-    /// serial number of the certificate in hex, and the id of the Key that has to sign; empty: any Master or Backup of
-    /// the family. `crl-entry`: the next revocation that this Key signs lists the certificate too. Without an id it is
-    /// one that a job was given up on. `certificate`: whoever certified the Key or Lock was revoked; `ca-certificate`:
-    /// the same of a Backup. `statement`: whoever had signed a right of the Key was revoked. RevokeKey, AddLock and a
-    /// change of rights make them anew. Pages may be longer than asked for.
+    /// Returns a page of the signatures that are pending in a family. A row has: what is to be signed, the id and
+    /// name of the Key or Lock concerned, the certificate's serial number in hex, and the id of the Key that has to
+    /// sign; an empty id means any Master or Backup of the family. `crl-entry`: the Key lists this certificate in
+    /// its CRL when it next revokes something; if the row has no id of a Key or Lock, the certificate is from a
+    /// cancelled job. `certificate`: the Key that certified this Key or Lock was revoked. `ca-certificate`: the Key
+    /// that certified this Backup was revoked. `statement`: the Key that signed a right of this Key was revoked.
+    /// RevokeKey, AddLock and ChangeRights make these signatures. A page may be longer than `limit`.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("waiting", "next"))]
@@ -155,8 +161,8 @@ impl Manager {
         Ok(waiting.await?)
     }
 
-    /// A page of the known Keys. Filter: `family` s, `query` s (in the name, or how the id begins). `after` is
-    /// empty, or what the page before gave as `next`; `next` is empty after the last page.
+    /// Returns a page of the known Keys. Filter: `family` s, `query` s (a part of the name, or the beginning of the
+    /// id). `after` is empty for the first page, then `next` of the page before. `next` is empty on the last page.
     ///
     /// Errors: NotAuthorized, InvalidArgument, StoreFailed.
     #[zbus(out_args("keys", "next"))]
@@ -173,9 +179,10 @@ impl Manager {
         Ok(self.context.read(move |registry| queries::keys(registry, &filter, page)).await?)
     }
 
-    /// A page of the Locks. Filter: `family` s, `query` s, and `serialization` o (its selection) or `group` s (what is in
-    /// it). For pages see ListKeys; they may be shorter than asked for. With `family` or `serialization`, where no Lock of
-    /// the family is known here, the rows are those that a Key which is plugged in claims on its card.
+    /// Returns a page of the Locks. Filter: `family` s, `query` s, and either `serialization` o (the Locks that it
+    /// has selected) or `group` s (the Locks in the group). For pages see ListKeys; these may be shorter than
+    /// `limit`. If `family` or `serialization` is given and no Lock of the family is known here, the rows are the
+    /// Locks on the card of a plugged-in Key, which are unverified.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("locks", "next"))]
@@ -192,8 +199,8 @@ impl Manager {
         Ok(lists::locks(&self.context, filter, scope, page).await?)
     }
 
-    /// A page of the rights of a Key: the Lock, its name, `pending`, `active` or `removing`, and since when, in
-    /// Unix seconds. For pages see ListLocks.
+    /// Returns a page of a Key's rights: the Lock's id and name, the state `pending`, `active` or `removing`, and
+    /// since when, in Unix seconds. For pages see ListLocks.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("rights", "next"))]
@@ -211,9 +218,9 @@ impl Manager {
         Ok(self.context.read(move |registry| queries::rights(registry, key, page, moment)).await?)
     }
 
-    /// Changes the rights of a Sub Key or Soft Key, which need not be plugged in: one signature by the issuer,
-    /// whatever the number of Locks, which are ids, or `group:` and the name of a group. A right that is taken away is `removing` until the Lock has confirmed. Asking for
-    /// what is so already signs nothing.
+    /// Gives rights to a Sub Key or Soft Key and takes rights away; the Key need not be plugged in. Locks are ids,
+    /// or `group:` and the name of a group. The issuer signs once, whatever the number of Locks. A right that is
+    /// taken away is `removing` until its Lock has confirmed. Signs nothing if nothing changes.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// StaleRevision, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
@@ -238,12 +245,15 @@ impl Manager {
         Ok(changed.await?)
     }
 
-    /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to it than
-    /// the issuer, acts after a delay (`revoke_delay_days`), and not at all where that Key revokes the issuer. What a
-    /// revoked Master or Backup had signed is signed anew in the same call, up to 200 signatures. The revocation stands
-    /// whatever becomes of these: what was not signed, because the issuer was pulled out or something changed meanwhile,
-    /// waits (ListWaiting); a further call goes on, and makes the issuer a root of the bundle once the revocation of the Master acts. With the reason `stolen` or `compromised` nothing is: grant what is right by hand. Certificates that the
-    /// issuer had signed are in its CRL at once, those of another Master or Backup when that next revokes a Key.
+    /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to the
+    /// Master than the issuer, takes effect after a delay (`revoke_delay_days`), and not at all if that Key revokes
+    /// the issuer meanwhile. Statements and certificates that a revoked Master or Backup had signed are signed again
+    /// by the issuer in the same call, up to 200 signatures. Whatever is not signed, because the issuer was pulled
+    /// out or something else changed, is pending (ListWaiting) and does not undo the revocation: call RevokeKey
+    /// again to go on. Once the revocation of a Master is in effect, that further call also makes the issuer a root
+    /// of the bundle. With the reason `stolen` or `compromised` nothing is signed again: grant the rights that are
+    /// correct by hand. Revoked certificates that the issuer had signed are in its CRL at once; those that another
+    /// Master or Backup had signed are in that Key's CRL when it next revokes something.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// StaleRevision, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
@@ -265,7 +275,8 @@ impl Manager {
         Ok(revoked.await?)
     }
 
-    /// Gives a Key another name here. A Master or Backup Key of its family must be present.
+    /// Changes the name of a Key at this station. Fails with KeyAbsent unless a Master or Backup of its family is
+    /// plugged in.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, StoreFailed.
     async fn rename_key(
@@ -276,10 +287,14 @@ impl Manager {
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let id = arguments::id("id", id)?;
-        Ok(self.context.ask(&caller, move |s, reply| s.rename_key(id, name, reply)).await?)
+        Ok(self
+            .context
+            .ask(&caller, move |station, reply| station.rename_key(id, name, reply))
+            .await?)
     }
 
-    /// Gives a Lock another name here. A Master or Backup Key of its family must be present.
+    /// Changes the name of a Lock at this station. Fails with KeyAbsent unless a Master or Backup of its family is
+    /// plugged in.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, StoreFailed.
     async fn rename_lock(
@@ -290,11 +305,15 @@ impl Manager {
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let id = arguments::id("id", id)?;
-        Ok(self.context.ask(&caller, move |s, reply| s.rename_lock(id, name, reply)).await?)
+        Ok(self
+            .context
+            .ask(&caller, move |station, reply| station.rename_lock(id, name, reply))
+            .await?)
     }
 
-    /// Makes a Sub Key whose private key lives in software, for at least one Lock (see ChangeRights): certifies the key in its PKCS#10
-    /// request, which has to be a new one, of at most 16 KiB. The chain is PEM, leaf first, root last and included.
+    /// Makes a Soft Key, a Sub Key whose private key is in a file: certifies the key in its PKCS#10 request and
+    /// gives it rights at one Lock or more (`locks` as in ChangeRights). The request has at most 16 KiB and must be
+    /// for a new key. Returns the Key's id and its chain in PEM, leaf first, root included.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, KeyBusy, NotAnIssuer, Revoked, Unverified,
     /// StaleRevision, Unsupported, PinInvalid, PinBlocked, Interrupted, StoreFailed, TokenFailed, LimitExceeded.
@@ -320,9 +339,9 @@ impl Manager {
         Ok((key.to_string(), chain))
     }
 
-    /// What a server needs to check the Keys of a family, PEM: its self-signed roots, and one CRL for each CA. Once a
-    /// Master's revocation acts, the roots are those that surviving Backups signed for themselves (see
-    /// RevokeKey).
+    /// Returns what a server needs to verify the Keys of a family, in PEM: the self-signed roots, and a CRL of each
+    /// CA. Once the revocation of a Master is in effect, the roots are those that the remaining Backups signed for
+    /// themselves (see RevokeKey).
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("roots_pem", "crls_pem"))]
@@ -339,7 +358,7 @@ impl Manager {
         Ok(bundle.await?)
     }
 
-    /// The newest statement on a Key with the inclusion proof for one Lock (`docs/formats.md`).
+    /// Returns the newest statement on a Key with the inclusion proof for one Lock (`docs/formats.md`).
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("grant"))]
@@ -356,8 +375,9 @@ impl Manager {
         Ok(self.context.read(move |registry| queries::grant(registry, key, lock, moment)).await?)
     }
 
-    /// Locks have confirmed what changes a right of this Key: each `active` or `removed`, and for how many seconds that was
-    /// waited for. At most 1,000 in one signal. What still waits is counted by PendingLocks, and named by ListRights.
+    /// Emitted when Locks have confirmed changes to rights of this Key. A row has the Lock's id, its answer `active`
+    /// or `removed`, and how many seconds the change was pending. One signal has at most 1,000 rows. PendingLocks
+    /// counts the rights that are still unconfirmed, and ListRights lists them.
     #[zbus(signal)]
     pub async fn rights_confirmed(
         emitter: &SignalEmitter<'_>,
@@ -365,8 +385,8 @@ impl Manager {
         rights: &[CompletedRightRow],
     ) -> zbus::Result<()>;
 
-    /// Takes in what a Lock confirmed, when it is carried by hand: only that makes a right `active`, or ends `removing`.
-    /// An old confirmation that comes again changes nothing.
+    /// Applies a Lock's confirmation that was carried here by hand. Only a confirmation makes a right `active` or
+    /// ends `removing`. Applying an old one again changes nothing.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, Unverified, StoreFailed.
     async fn apply_confirmation(
@@ -375,11 +395,13 @@ impl Manager {
         confirmation: Vec<u8>,
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
-        let asked = self.context.ask(&caller, |s, reply| s.apply_confirmation(confirmation, reply));
+        let asked = self
+            .context
+            .ask(&caller, |station, reply| station.apply_confirmation(confirmation, reply));
         Ok(self.context.log_if_unverified(&caller, Brought::Confirmation, asked.await)?)
     }
 
-    /// Writes the signed objects of a family, for another station of it (`docs/formats.md`), into a file or pipe.
+    /// Writes the signed objects of a family to a file or pipe, for another station (`docs/formats.md`).
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, LimitExceeded, StoreFailed.
     async fn export_family(
@@ -391,12 +413,12 @@ impl Manager {
         let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
         let family = arguments::id("family", family)?;
         let exported = self.context.read(move |registry| queries::export(registry, family)).await?;
-        self.context.ask(&caller, move |s, reply| s.log_export(family, reply)).await?;
+        self.context.ask(&caller, move |station, reply| station.log_export(family, reply)).await?;
         Ok(self.context.read(move |_| write_file("out", out.into(), &exported)).await?)
     }
 
-    /// Reads what another station exported, from a file or pipe of at most 64 MiB; answers how many objects were new.
-    /// Only what verifies up to the root that is pinned here is kept, and names stay as they are.
+    /// Imports a family file of another station from a file or pipe, at most 64 MiB. Returns how many objects were
+    /// new. Keeps only objects that verify up to the root pinned here. Names at this station do not change.
     ///
     /// Errors: NotAuthorized, InvalidArgument, Unverified, LimitExceeded, StoreFailed.
     #[zbus(out_args("merged"))]
@@ -414,8 +436,9 @@ impl Manager {
         Ok(self.context.log_if_unverified(&caller, Brought::Import, merged.await)?)
     }
 
-    /// Writes the log of security-relevant events into a file or pipe, oldest first: one line of JSON an event, with the
-    /// hash that chains it to the next one (`docs/formats.md`). StaleRevision: the oldest ones were dropped meanwhile.
+    /// Writes the log of security events to a file or pipe, oldest first: one JSON object a line, with the hash that
+    /// chains it to the next one (`docs/formats.md`). Fails with StaleRevision if the oldest events were dropped
+    /// during the export.
     ///
     /// Errors: NotAuthorized, InvalidArgument, StaleRevision, StoreFailed.
     async fn export_audit(&self, #[zbus(header)] call: Header<'_>, out: OwnedFd) -> Result<()> {
@@ -423,9 +446,10 @@ impl Manager {
         Ok(lists::export_audit(&self.context, out.into()).await?)
     }
 
-    /// A page of the groups of Locks: the family, the name, and how many Locks are in it. Filter: `family` s, `query` s (in
-    /// the name). For pages see ListKeys. A group is a label of this station, like a name: nothing of it is signed or
-    /// exported. Where Locks are selected, `group:` and its name stands for the Locks that it has at that moment.
+    /// Returns a page of the groups of Locks: the family, the name, and the number of Locks. Filter: `family` s,
+    /// `query` s (a part of the name). For pages see ListKeys. A group is a label of this station, like a name: it
+    /// is neither signed nor exported. Where a method takes Locks, `group:` and the name stand for the Locks that
+    /// are in the group at that moment.
     ///
     /// Errors: NotAuthorized, InvalidArgument, StoreFailed.
     #[zbus(out_args("groups", "next"))]
@@ -442,9 +466,10 @@ impl Manager {
         Ok(self.context.read(move |registry| queries::groups(registry, &filter, page)).await?)
     }
 
-    /// Adds Locks to a group of a family and takes others out of it; makes it where there is none. Locks are ids, or
-    /// `group:` and the name of a group. Answers how many it has now. A Master or Backup Key of the family must be
-    /// present. At most 1,000 groups, and 100,000 Locks in one.
+    /// Adds Locks to a group and takes others out of it; creates the group if there is none of this name in the
+    /// family. Locks are ids, or `group:` and the name of a group. Returns the number of Locks in the group. Fails
+    /// with KeyAbsent unless a Master or Backup of the family is plugged in, and with LimitExceeded above 1,000
+    /// groups or 100,000 Locks in one.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, LimitExceeded, StoreFailed.
     #[zbus(out_args("locks"))]
@@ -466,8 +491,8 @@ impl Manager {
         Ok(set.await?)
     }
 
-    /// Removes a group of a family. Its Locks, and rights that were given to them, stay. A Master or Backup Key of the
-    /// family must be present.
+    /// Removes a group. Its Locks stay, and so do rights that were given through it. Fails with KeyAbsent unless a
+    /// Master or Backup of the family is plugged in.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, KeyAbsent, StoreFailed.
     async fn remove_group(
@@ -478,6 +503,9 @@ impl Manager {
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_LOCKS).await?;
         let family = arguments::id("family", family)?;
-        Ok(self.context.ask(&caller, move |s, reply| s.remove_group(family, name, reply)).await?)
+        Ok(self
+            .context
+            .ask(&caller, move |station, reply| station.remove_group(family, name, reply))
+            .await?)
     }
 }

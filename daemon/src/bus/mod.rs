@@ -1,5 +1,13 @@
-//! The D-Bus service `org.keywright1`: properties and signals show what the station puts out, methods
-//! check who asks and for what, and then only ask.
+//! The D-Bus service `org.keywright1`. Properties and signals publish the station's outputs. A method authorizes the
+//! caller, checks the arguments and asks the station or the registry; it applies no rules itself.
+//!
+//! | subject | file |
+//! | --- | --- |
+//! | interfaces, and their documentation (`docs/dbus.md`) | `manager.rs`, `key.rs`, `serialization.rs` |
+//! | who may call | `authorizer.rs` |
+//! | arguments, PINs, files | `arguments.rs`, `secret_fd.rs`, `file_fd.rs` |
+//! | signals, in the station's order | `publisher.rs` |
+//! | owners that leave the bus, idle exit, suspend | `owner_watch.rs`, `calls.rs`, `sleep.rs` |
 
 pub mod arguments;
 pub mod authorizer;
@@ -53,7 +61,7 @@ use crate::{
     view::Activity,
 };
 
-/// How long the calls that have come in may take when the daemon ends because nobody needs it.
+/// How long idle exit waits for the replies to calls that have come in.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Which bus the service is on.
@@ -67,45 +75,45 @@ pub enum Bus {
     Address(String),
 }
 
-/// The service could not start, or cannot go on.
+/// Why the service could not start or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// There is no such bus, or it lets nobody in.
+    /// There is no such bus, or it refuses the connection.
     #[error("cannot reach the {bus} bus: {source}; is it running, and is the address right?")]
     Unreachable {
         /// The bus.
         bus: Bus,
-        /// Why not.
+        /// The cause.
         source: zbus::Error,
     },
-    /// Another daemon is there.
+    /// Another daemon owns the name.
     #[error(
         "the name {NAME} is taken on the {0} bus: another keywrightd is running there; stop it first"
     )]
     NameTaken(Bus),
-    /// The bus broke off.
+    /// The connection to the bus broke.
     #[error("the {bus} bus failed: {source}; start the daemon again")]
     Failed {
         /// The bus.
         bus: Bus,
-        /// How.
+        /// The cause.
         source: zbus::Error,
     },
-    /// The station's thread is gone.
+    /// The station's thread has ended.
     #[error("the daemon's own work has stopped; look for the reason above, and start it again")]
     StationEnded,
 }
 
-/// What methods need to answer.
+/// The parts of the daemon that methods use.
 #[derive(Clone)]
 pub struct Context {
     /// Asks the station.
     pub station: Handle,
-    /// Answers lists.
+    /// Read by lists and look-ups.
     pub registry: Registry,
-    /// Says who may.
+    /// Checks callers.
     pub authorizer: Authorizer,
-    /// How long the revocation of a senior waits, in seconds.
+    /// Delay before the revocation of a Master or senior Backup takes effect, in seconds.
     pub revoke_delay: u64,
 }
 
@@ -120,10 +128,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Shows everything that is known. The name comes later: see [`Service::claim_name`].
+    /// Exports all objects that the station knows. The name is taken later: see [`Service::claim_name`].
     ///
     /// # Errors
-    /// The bus broke off, or the station has ended.
+    /// The connection to the bus broke, or the station has ended.
     pub async fn open(
         bus: Bus,
         connection: Connection,
@@ -145,12 +153,12 @@ impl Service {
         Ok(service)
     }
 
-    /// Takes the well-known name: from now on callers come.
+    /// Takes the well-known name, so that callers find the service.
     ///
     /// # Errors
-    /// Another daemon has it, or the bus broke off.
+    /// Another daemon has it, or the connection to the bus broke.
     pub async fn claim_name(&self) -> Result<(), ServiceError> {
-        // Asked by hand: nobody can take the name away, so zbus need not listen for that first.
+        // Not `Connection::request_name`: it would first listen for the loss of the name, and nobody can take it away.
         let alone = RequestNameFlags::DO_NOT_QUEUE;
         let asked = async { self.driver().await?.request_name(well_known(), alone).await };
         match asked.await {
@@ -160,10 +168,10 @@ impl Service {
         }
     }
 
-    /// Publishes what the station puts out, until the bus breaks off or the station ends.
+    /// Publishes the station's outputs until the connection to the bus breaks or the station ends.
     ///
     /// # Errors
-    /// Always: which of the two it was.
+    /// Always: which of the two happened.
     pub async fn run(&mut self) -> Result<Infallible, ServiceError> {
         let connection = self.connection.clone();
         let closed = connection.closed();
@@ -178,12 +186,12 @@ impl Service {
         }
     }
 
-    /// What the station does, as it was last put out.
+    /// The station's activity, as it last reported it.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.publisher.activity()
     }
 
-    /// Knows when somebody last called.
+    /// The time of the last call.
     pub fn calls(&self) -> Calls {
         self.calls.clone()
     }
@@ -193,15 +201,14 @@ impl Service {
         &self.connection
     }
 
-    /// Gives the name back, and answers the calls that have come in until then.
+    /// Gives the name back, then waits until all calls received before are answered, at most [`LAST_ANSWERS`].
     ///
     /// # Errors
-    /// The bus broke off, or the station ended.
+    /// The connection to the bus broke, or the station ended.
     pub async fn retire(&mut self) -> Result<(), ServiceError> {
         self.release_name().await;
         let station = self.station.clone();
-        // The bus has answered, so whatever it passed on before has come in. What was begun waits for something, or is
-        // answered.
+        // The bus has replied to ReleaseName, so every call that it delivered before has arrived here.
         let answered = async {
             Calls::dispatched().await;
             station.answered().await;
@@ -219,7 +226,7 @@ impl Service {
         }
     }
 
-    /// Gives the name back: nobody is let in any more.
+    /// Gives the name back, so that new callers start or wait for another process.
     pub async fn release_name(&self) {
         let asked = async { self.driver().await?.release_name(well_known()).await };
         if let Err(error) = asked.await {
@@ -227,7 +234,7 @@ impl Service {
         }
     }
 
-    /// The bus itself.
+    /// A proxy of the bus daemon.
     async fn driver(&self) -> zbus::fdo::Result<DBusProxy<'_>> {
         Ok(DBusProxy::new(&self.connection).await?)
     }
@@ -246,7 +253,7 @@ impl Service {
 }
 
 impl Context {
-    /// Who sent this call, if it may.
+    /// The caller, if polkit allows it this action; a refusal is logged.
     async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
         let _pending = self.station.pending();
         let checked = self.authorizer.check(call, action).await;
@@ -256,7 +263,7 @@ impl Context {
         Ok(checked?)
     }
 
-    /// Hands on what came of papers that a caller brought; has it logged where they are not believed.
+    /// Returns `result`, after logging it if the objects that the caller brought did not verify.
     fn log_if_unverified<T>(
         &self,
         caller: &Caller,
@@ -270,7 +277,7 @@ impl Context {
         result
     }
 
-    /// Asks the station in the name of a caller.
+    /// Asks the station on behalf of a caller.
     async fn ask<T: Send + 'static>(
         &self,
         caller: &Caller,
@@ -279,25 +286,25 @@ impl Context {
         self.station.ask_for(caller.uid, question).await
     }
 
-    /// As of now.
+    /// The time at which trust is judged: now.
     fn moment(&self) -> Moment {
         Moment::now(self.revoke_delay)
     }
 
-    /// Reads from the registry, on a thread that may wait for the disk.
+    /// Reads from the registry, on a thread that may block on the disk.
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Registry) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let _pending = self.station.pending();
         let registry = self.registry.clone();
-        // A query that panics has been reported by then; its caller cannot be told more.
+        // The panic of a query is in the journal; there is nothing more to tell its caller.
         spawn_blocking(move || query(&registry)).await.unwrap_or(Err(Error::Stopping))
     }
 }
 
 impl Bus {
-    /// A connection to it.
+    /// Connects to the bus.
     ///
     /// # Errors
     /// [`ServiceError::Unreachable`].
@@ -334,7 +341,7 @@ impl std::fmt::Display for Bus {
     }
 }
 
-/// An object path; `/` where there is none.
+/// An object path; `/` for none.
 fn object_path(path: Option<String>) -> ObjectPath<'static> {
     let path = path.and_then(|path| ObjectPath::try_from(path).ok());
     path.unwrap_or_else(|| ObjectPath::from_static_str_unchecked(NO_OBJECT))

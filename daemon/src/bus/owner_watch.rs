@@ -1,4 +1,4 @@
-//! Front-ends that own a serialization: when one leaves the bus, the station is told.
+//! Tells the station when a front-end that owns a serialization leaves the bus.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,7 +12,7 @@ use zbus::{Connection, fdo::DBusProxy};
 
 use crate::station::Handle;
 
-/// Watches exactly the names that own something: nobody else's coming and going wakes the daemon.
+/// Watches the unique names of owners, and no others: other programs that come and go do not wake the daemon.
 pub struct OwnerWatch {
     connection: Connection,
     station: Handle,
@@ -25,7 +25,7 @@ impl OwnerWatch {
         Self { connection: connection.clone(), station, watched: HashMap::new() }
     }
 
-    /// From now on, watches these unique names and no others.
+    /// Watches these unique names from now on, and no others.
     pub fn watch(&mut self, names: &BTreeSet<String>) {
         self.watched.retain(|name, watch| {
             let wanted = names.contains(name);
@@ -45,7 +45,7 @@ impl OwnerWatch {
 }
 
 async fn watch(connection: Connection, station: Handle, name: String) {
-    // A name that cannot be watched may be gone: better that others can take over.
+    // Treat a name that cannot be watched as gone, so that another front-end can take over.
     if let Err(error) = until_gone(&connection, &name).await {
         tracing::warn!(name, %error, "cannot watch a front-end");
     }
@@ -55,7 +55,7 @@ async fn watch(connection: Connection, station: Handle, name: String) {
 async fn until_gone(connection: &Connection, name: &str) -> zbus::Result<()> {
     let bus = DBusProxy::new(connection).await?;
     let mut changes = bus.receive_name_owner_changed_with_args(&[(0, name)]).await?;
-    // It may have left before the watch began.
+    // The owner may have left before the match rule was added.
     if bus.name_has_owner(name.try_into()?).await? {
         poll_fn(|context| Pin::new(&mut changes).poll_next(context)).await;
     }

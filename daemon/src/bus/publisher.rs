@@ -1,4 +1,4 @@
-//! Puts on the bus what the station lets be shown, strictly in its order: objects, properties, answers.
+//! Publishes the station's outputs on the bus, strictly in their order: objects, properties, signals, replies.
 
 use std::{
     borrow::Cow,
@@ -22,7 +22,7 @@ use crate::{
     view::{Activity, DecisionView, KeyView, Label, SerializationView},
 };
 
-/// The only one that adds, changes and removes objects.
+/// Adds, changes and removes all objects of the service.
 pub struct Publisher {
     connection: Connection,
     context: Context,
@@ -33,19 +33,19 @@ pub struct Publisher {
     activity: watch::Sender<Activity>,
 }
 
-/// What has come out of the station.
+/// What [`Publisher::publish_next`] has handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
-    /// A change or an answer.
+    /// A change or a reply.
     Output,
-    /// All that was known at the start is on the bus.
+    /// The end of the initial state: all of it is on the bus.
     Ready,
     /// The station has ended.
     StationEnded,
 }
 
 impl Publisher {
-    /// Shows the manager, and nothing else yet.
+    /// Exports the manager, and nothing else yet.
     pub async fn new(connection: &Connection, context: Context) -> zbus::Result<Self> {
         let (decisions, shown) = watch::channel(Vec::new());
         let server = connection.object_server();
@@ -58,12 +58,12 @@ impl Publisher {
             decisions,
             keys: HashMap::new(),
             serializations: HashMap::new(),
-            // Until the station has said otherwise.
+            // No idle exit before the station has reported its activity.
             activity: watch::Sender::new(Activity { needed: true, ..Activity::default() }),
         })
     }
 
-    /// What the station does, as it was last put out.
+    /// The station's activity, as it last reported it.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
     }
@@ -156,7 +156,7 @@ impl Publisher {
     }
 }
 
-/// Shows another view, and tells of all its changes in one signal: whoever listens never sees half of them.
+/// Replaces a view, and signals all changed properties at once, so that no listener sees half of a change.
 async fn change<I: Interface, V: PartialEq>(
     connection: &Connection,
     path: &str,
@@ -180,7 +180,7 @@ async fn change<I: Interface, V: PartialEq>(
     Properties::properties_changed(emitter, I::name(), changed, Cow::Borrowed(&[])).await
 }
 
-/// The properties whose value is another one now.
+/// The properties whose values differ.
 fn difference<'a>(
     before: &HashMap<String, OwnedVariant>,
     after: &'a HashMap<String, OwnedVariant>,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changed() {
+    fn only_changed_properties_are_in_the_difference() {
         let before = map(&[("Locks", 1), ("PendingLocks", 2)]);
         assert!(difference(&before, &before).is_empty());
         let after = map(&[("Locks", 2), ("PendingLocks", 2)]);

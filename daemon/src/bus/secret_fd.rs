@@ -1,4 +1,4 @@
-//! PINs come as a file descriptor, and the recovery code leaves as one: nothing secret is in a message.
+//! Reads PINs from file descriptors, and returns the recovery code as one, so that no D-Bus message contains a secret.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
@@ -16,22 +16,22 @@ use crate::{
     token::{Pin, PinFormat, RecoveryCode},
 };
 
-/// How long whoever holds the other end of a pipe may take.
+/// How long the writer of a pipe may take until it closes it.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// One byte more than the longest PIN, so that a longer one is noticed and an endless one is not read.
+/// One byte more than the longest PIN: enough to notice a longer one without reading it all.
 const BUFFER_LENGTH: usize = 9;
 
 type Buffer = Zeroizing<[u8; BUFFER_LENGTH]>;
 
-/// Reads a PIN: every byte of a pipe, or of a sealed memfd from its beginning.
+/// Reads a PIN from a pipe, or from the beginning of a memfd sealed against writing.
 ///
 /// # Errors
-/// `InvalidArgument`: something else than the two, no end within 5 s, or not 6 to 8 bytes.
+/// `InvalidArgument`: another kind of descriptor, a pipe not closed within 5 s, or not 6 to 8 bytes.
 pub async fn read_pin(argument: &str, fd: OwnedFd) -> Result<Pin, Error> {
     read(argument, fd, Pin::new).await
 }
 
-/// Reads a recovery code that a person gave, in the same way.
+/// Reads a recovery code in the same way.
 ///
 /// # Errors
 /// As for [`read_pin`].
@@ -54,14 +54,14 @@ async fn read<T>(
     form(&buffer[..length]).map_err(|error| invalid(argument, error))
 }
 
-/// A pipe for a recovery code; opened before the code is asked for, which is there only once.
+/// A pipe for a recovery code. Opened before the station is asked, because it gives the code out only once.
 pub struct CodePipe {
     reader: OwnedFd,
     writer: OwnedFd,
 }
 
 impl CodePipe {
-    /// An empty one.
+    /// Opens an empty pipe.
     ///
     /// # Errors
     /// `LimitExceeded`: the daemon has too many files open.
@@ -70,12 +70,12 @@ impl CodePipe {
         Ok(Self { reader, writer })
     }
 
-    /// The end to read the code from. Nobody holds the other one any more.
+    /// Writes the code, closes the writing end, and returns the reading end.
     ///
     /// # Errors
     /// `LimitExceeded`: the system has no memory for it.
     pub fn fill(self, code: &RecoveryCode) -> Result<OwnedFd, Error> {
-        // An empty pipe has room for far more: this neither waits nor stops half-way.
+        // An empty pipe takes a page at least, so this neither blocks nor writes only a part.
         write(&self.writer, code.as_bytes()).map_err(no_pipe)?;
         Ok(self.reader)
     }
@@ -112,7 +112,7 @@ async fn read_pipe(argument: &str, fd: OwnedFd, buffer: &mut Buffer) -> Result<u
 }
 
 fn read_memfd(argument: &str, fd: &OwnedFd, buffer: &mut Buffer) -> Result<usize, Error> {
-    // Only memfds have seals; on tmpfs a plain file answers too, but cannot be sealed.
+    // Only memfds can be sealed. A plain file on tmpfs answers F_GET_SEALS too, but never with F_SEAL_WRITE.
     let sealed = fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
     if !sealed {
         return Err(not_pipe_or_memfd(argument));

@@ -1,4 +1,5 @@
-//! `org.keywright1.Serialization`: one job, from the offer to its end.
+//! The interface `org.keywright1.Serialization`: one job, from the offer to its end. A comment on a method is its
+//! documentation in `docs/dbus.md`.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ use crate::{
     view::{Detail, Label, SerializationView},
 };
 
-/// The object of one serialization.
+/// The D-Bus object of one serialization.
 pub struct SerializationObject {
     context: Context,
     number: u64,
@@ -27,12 +28,12 @@ pub struct SerializationObject {
 }
 
 impl SerializationObject {
-    /// Shows what is in `view`.
+    /// Publishes the properties in `view`.
     pub fn new(context: Context, number: u64, view: watch::Receiver<SerializationView>) -> Self {
         Self { context, number, view }
     }
 
-    /// Asks the station in the name of whoever sent the call.
+    /// Asks the station on behalf of the caller.
     async fn ask<T: Send + 'static>(
         &self,
         caller: Caller,
@@ -46,37 +47,37 @@ impl SerializationObject {
 
 #[interface(name = "org.keywright1.Serialization")]
 impl SerializationObject {
-    /// The Key that makes; `/` for a new Master.
+    /// The Key that signs; `/` if a new Master is made.
     #[zbus(property(emits_changed_signal = "const"))]
     fn issuer(&self) -> ObjectPath<'static> {
         path(self.view.borrow().issuer.as_ref())
     }
 
-    /// The Key that is made.
+    /// The Key that is written.
     #[zbus(property(emits_changed_signal = "const"))]
     fn candidate(&self) -> ObjectPath<'static> {
         path(Some(&self.view.borrow().candidate))
     }
 
-    /// The finished Key; `/` before.
+    /// The finished Key; `/` until then.
     #[zbus(property)]
     fn result(&self) -> ObjectPath<'static> {
         path(self.view.borrow().result.as_ref())
     }
 
-    /// What can be made of this pair: `master`, `backup`, `sub`.
+    /// The kinds of Key that this pair can make: `master`, `backup`, `sub`.
     #[zbus(property)]
     fn kinds(&self) -> Vec<String> {
         words(&self.view.borrow().kinds, |kind| kind.as_str())
     }
 
-    /// What is to be made; empty until it is chosen.
+    /// The chosen kind; empty until SetKind.
     #[zbus(property)]
     fn kind(&self) -> String {
         self.view.borrow().kind.map_or("", |kind| kind.as_str()).into()
     }
 
-    /// How the Key is to be called.
+    /// The name that the Key will have.
     #[zbus(property)]
     fn name(&self) -> String {
         self.view.borrow().name.clone()
@@ -88,14 +89,14 @@ impl SerializationObject {
         self.view.borrow().selected
     }
 
-    /// Whether all Locks that the family has when Save is called are selected.
+    /// Whether all Locks are selected that the family has when Save is called.
     #[zbus(property)]
     fn all_locks(&self) -> bool {
         self.view.borrow().all_locks
     }
 
-    /// Where it is: `kind`, `name`, `locks`, `review`, `pins`, `writing`, `finished`, `cancelled`, `failed` or
-    /// `awaiting-key`. Each one that is entered is announced.
+    /// The present step: `kind`, `name`, `locks`, `review`, `pins`, `writing`, `finished`, `cancelled`, `failed` or
+    /// `awaiting-key`. Every step that is entered is signalled.
     #[zbus(property)]
     fn step(&self) -> String {
         self.view.borrow().step.as_str().into()
@@ -107,7 +108,7 @@ impl SerializationObject {
         words(&self.view.borrow().steps, |step| step.as_str())
     }
 
-    /// Grows with every answer; Save wants the one that Review gave.
+    /// Increases with every answer. Save needs the revision that Review returned.
     #[zbus(property)]
     fn revision(&self) -> u32 {
         self.view.borrow().revision
@@ -119,44 +120,46 @@ impl SerializationObject {
         words(&self.view.borrow().pins_needed, |who| who.as_str())
     }
 
-    /// How much of the write is done, and how much there is, in the job's own units.
+    /// Progress of the write: units done, and units in all.
     #[zbus(property)]
     fn progress(&self) -> (u32, u32) {
         self.view.borrow().progress
     }
 
-    /// What the write is doing: `checking`, `keys`, `certificates`, `statement`, `secrets`, `verifying` or
-    /// `saving`; empty before it.
+    /// The stage of the write: `checking`, `keys`, `certificates`, `statement`, `secrets`, `verifying` or `saving`;
+    /// empty before the write.
     #[zbus(property)]
     fn stage(&self) -> String {
         self.view.borrow().stage.map_or("", |stage| stage.as_str()).into()
     }
 
-    /// The unique bus name of the front-end that drives it; empty where none does.
+    /// The unique bus name of the front-end that owns the serialization; empty if none does.
     #[zbus(property)]
     fn owner(&self) -> String {
         self.view.borrow().owner.clone().unwrap_or_default()
     }
 
-    /// An error's name and what to say about it, or an empty name and a remark, or both empty. At `pins` PinInvalid or
-    /// PinBlocked, at `awaiting-key` WrongKey, Interrupted or StoreFailed; what a job failed with, such as
-    /// ForeignCredentials, Unverified, Unsupported, LimitExceeded or TokenFailed.
+    /// The name of an error and a text for people; or an empty name and a remark; or both empty. At step `pins` the
+    /// error is PinInvalid or PinBlocked; at `awaiting-key` WrongKey, Interrupted or StoreFailed; at `failed` the
+    /// error that ended the job, such as ForeignCredentials, Unverified, Unsupported, LimitExceeded or TokenFailed.
     #[zbus(property)]
     fn outcome(&self) -> (String, String) {
         let outcome = &self.view.borrow().outcome;
         (outcome.error.map_or("", |error| error.full()).into(), outcome.text.clone())
     }
 
-    /// The same for translation: `who` s and `retries` u of a refused PIN, `stage` s of a broken write, `left` s (what is
-    /// on the token), `port` s where another Key is, `replug` b, `puk` s (`left`, `replaced`, `unknown`),
-    /// `card` s (why the Key does not carry its family's card: `in-use`, `no-room`).
+    /// The facts in Outcome's text, for translation: `who` s and `retries` u of a refused PIN, `stage` s of an
+    /// interrupted write, `left` s (what remains on the token), `port` s of a wrong Key, `replug` b, `puk` s
+    /// (`left`, `replaced`, `unknown`), `card` s (why the Key does not carry its family's card: `in-use`,
+    /// `no-room`).
     #[zbus(property)]
     fn outcome_details(&self) -> HashMap<String, Variant<'static>> {
         let details = &self.view.borrow().outcome.details;
         details.iter().map(|(name, detail)| ((*name).into(), variant(detail))).collect()
     }
 
-    /// Drives it from now on; others watch. The first call that answers a step claims too.
+    /// Makes the caller the owner: only the owner can answer; others can watch. A call that answers a step claims
+    /// too. Fails with NotOwner if another front-end owns the serialization.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner.
     async fn claim(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
@@ -164,7 +167,7 @@ impl SerializationObject {
         self.ask(caller, Station::claim).await
     }
 
-    /// Lets others drive it.
+    /// Gives ownership up, so that another front-end can claim the serialization.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner.
     async fn release(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
@@ -191,7 +194,7 @@ impl SerializationObject {
             .await
     }
 
-    /// Goes one step back; possible until Save.
+    /// Returns to the previous step. Fails with InvalidStep after Save.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep.
     async fn back(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
@@ -199,8 +202,8 @@ impl SerializationObject {
         self.ask(caller, Station::back).await
     }
 
-    /// Answers step `locks`: these Locks in place of those selected before, or all of them. Locks are ids, or `group:` and
-    /// the name of a group, which stands for the Locks that it has now.
+    /// Answers step `locks` with these Locks, or with all; replaces an earlier selection. Locks are ids, or `group:`
+    /// and the name of a group, which stands for the Locks that are in it now.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, NotAnIssuer, LimitExceeded,
     /// StoreFailed.
@@ -218,9 +221,10 @@ impl SerializationObject {
         .await
     }
 
-    /// What Save would write: `kind` s, `name` s, `locks` u, `pending` u, `warnings` a(ss), each a word
-    /// (`rights-not-copied`, `right-not-copied` for each of them, `rights-removed`, and `other-slots` for
-    /// what of other programs' on the token shows without its PIN) and a text; and the revision that Save wants.
+    /// Returns what Save would write, and the revision that Save needs. Summary: `kind` s, `name` s, `locks` u,
+    /// `pending` u, and `warnings` a(ss), each a word and a text. Words: `rights-not-copied`; `right-not-copied` for
+    /// each such right; `rights-removed`; `other-slots` for data of other programs on the token, as far as it shows
+    /// without the PIN.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, NotAnIssuer, StoreFailed.
     #[zbus(out_args("summary", "revision"))]
@@ -240,7 +244,8 @@ impl SerializationObject {
         Ok((shown, summary.revision))
     }
 
-    /// Answers step `review`: what was reviewed at this revision is what will be written.
+    /// Answers step `review`: fixes what will be written. Fails with StaleRevision if something changed since the
+    /// Review that returned this revision.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StaleRevision, NotAnIssuer, NoLock, Unsupported,
     /// LimitExceeded, StoreFailed.
@@ -250,10 +255,11 @@ impl SerializationObject {
             .await
     }
 
-    /// Gives a PIN of PinsNeeded; the token checks it at once. The last one starts the write, whose end is told by
-    /// Outcome. There are no options yet. Cancelled: the caller let the serialization go meanwhile. An issuer of whose
-    /// family this station has met nobody signs a challenge with it: then its family is pinned, and what its card says is
-    /// taken in. Unverified: it could not, and the serialization has failed.
+    /// Gives one PIN of PinsNeeded; the token checks it at once. The last PIN starts the write, whose result is in
+    /// Outcome. `options` must be empty. If this station has not met the issuer's family yet, the issuer signs a
+    /// challenge with this PIN; then the family is pinned and the family's card is imported. Fails with Unverified
+    /// if the challenge is not signed correctly, which ends the serialization as `failed`; and with Cancelled if the
+    /// caller released the serialization meanwhile.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep, KeyAbsent, KeyBusy, Unsupported,
     /// Unverified, PinInvalid, PinBlocked, TokenFailed, StoreFailed, Cancelled.
@@ -274,7 +280,7 @@ impl SerializationObject {
         .await
     }
 
-    /// Hands the recovery code of the new Key out, once, as a pipe to be read to its end.
+    /// Returns the new Key's recovery code, once, as a pipe to read to its end.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, LimitExceeded.
     #[zbus(out_args("code"))]
@@ -285,7 +291,7 @@ impl SerializationObject {
         Ok(pipe.fill(&code)?.into())
     }
 
-    /// Ends a serialization that is finished, cancelled or failed: the object goes away.
+    /// Removes a finished, cancelled or failed serialization.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep.
     async fn finish(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
@@ -293,7 +299,7 @@ impl SerializationObject {
         self.ask(caller, Station::finish).await
     }
 
-    /// Gives it up, and claims it. Once more does no harm; root may always.
+    /// Cancels the serialization and claims it. Cancelling again does no harm. Root may cancel whoever owns it.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StoreFailed.
     async fn cancel(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! logind: a suspend waits while a Key is being written, and after it everything that is plugged in is looked at.
+//! Delays a suspend (logind) while a Key is being written, and has all tokens probed again after it.
 
 use std::future::poll_fn;
 
@@ -20,11 +20,11 @@ trait Logind {
     fn prepare_for_sleep(&self, start: bool) -> zbus::Result<()>;
 }
 
-/// Runs as long as the bus does: holds a delay inhibitor exactly while a Key is being written, and calls `resumed` when
-/// a suspend is over. Without logind nothing happens.
+/// Holds a delay inhibitor exactly while a Key is being written, and calls `resumed` after each suspend. Without logind it
+/// does nothing. Runs until the connection to the bus breaks.
 ///
 /// # Errors
-/// The bus broke off.
+/// The connection to the bus broke.
 pub async fn guard(
     connection: Connection,
     mut activity: watch::Receiver<Activity>,
@@ -32,7 +32,7 @@ pub async fn guard(
 ) -> zbus::Result<()> {
     let logind = LogindProxy::new(&connection).await?;
     let mut sleeps = logind.receive_prepare_for_sleep().await?;
-    // The suspend goes on when its descriptor is closed.
+    // Dropping the descriptor lets the suspend go on.
     let mut inhibitor = None;
     loop {
         tokio::select! {
