@@ -24,7 +24,7 @@ use p256::{
     pkcs8::EncodePublicKey,
 };
 
-/// Contract section 4.
+/// How many absent Keys a station shows at most.
 const SHOWN: usize = 1000;
 
 /// A token that holds an access certificate and nothing else.

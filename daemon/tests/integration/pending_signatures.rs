@@ -1,4 +1,4 @@
-//! What a CA owes its CRL, while CRLs are signed.
+//! The CRL entries that are pending while a CRL is signed.
 
 use keywright_proto::crl::{Crl, Revoked};
 use keywrightd::{pending_signatures::replace_crl, registry::records::Issuer};

@@ -1,5 +1,5 @@
-//! The D-Bus API as the contract has it (`docs/dbus.md`), with nothing of the product's own code.
-#![allow(missing_docs, reason = "the contract says what the methods do")]
+//! The D-Bus API, written against `docs/dbus.md` and without the code of the client library.
+#![allow(missing_docs, reason = "docs/dbus.md says what the methods do")]
 
 use std::collections::HashMap;
 

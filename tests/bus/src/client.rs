@@ -45,9 +45,9 @@ pub fn error_name(error: &zbus::Error) -> &str {
         zbus::Error::MethodError(name, Some(text), _) => {
             assert!(text.len() > 20, "{name} does not say what happened: {text:?}");
             let name = name.as_str().strip_prefix("org.keywright1.Error.");
-            name.unwrap_or_else(|| panic!("not an error of the contract: {error}"))
+            name.unwrap_or_else(|| panic!("not an error of docs/dbus.md: {error}"))
         }
-        _ => panic!("not an error of the contract: {error}"),
+        _ => panic!("not an error of docs/dbus.md: {error}"),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The daemon on a private bus, with real PIV firmware behind its virtual reader, driven by a
-//! client that was written against the contract alone.
+//! client that is written against `docs/dbus.md` alone.
 //!
 //! A test starts a [`Station`], plugs Keys into it and calls its [`Client`]; it waits with
 //! [`Watch`], for signals and never for time. What the firmware never does, a [`card::Script`] does.

@@ -1,4 +1,4 @@
-//! Unhappy paths that a hostile reader thought of: races between calls, and jobs given up half-way.
+//! Races between calls, and jobs that are cancelled or interrupted half-way.
 
 use std::sync::mpsc;
 

@@ -1,4 +1,4 @@
-//! Watching and answering, against a stand-in for the daemon that has one serialization.
+//! The client library against a stand-in for the daemon that has one serialization.
 
 use std::sync::{Arc, Mutex};
 

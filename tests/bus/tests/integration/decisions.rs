@@ -1,4 +1,4 @@
-//! Which pairs are offered, and why the others are not (contract, section 2), on live Keys. The
+//! Which pairs are offered, and why the others are not, on virtual Keys. The
 //! whole table is tested as a pure function in the daemon.
 
 use keywright_bus_tests::{

@@ -1,4 +1,4 @@
-//! Two stations of one family that worked apart exchange what is signed, by a file.
+//! Two stations of one family that signed apart exchange their signed objects in a file.
 
 use std::os::fd::OwnedFd;
 

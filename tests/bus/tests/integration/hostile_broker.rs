@@ -1,4 +1,4 @@
-//! Whoever may publish everything at the broker is the broker, as far as a station can tell.
+//! A broker that forges, withholds and repeats messages.
 
 use std::{
     fs,

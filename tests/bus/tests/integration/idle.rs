@@ -1,4 +1,4 @@
-//! The daemon under a service manager: what it says to it, and the end when nobody needs it or it is of no use.
+//! The daemon under a service manager: its notifications, its watchdog and its idle exit.
 
 use std::{
     fs, io::IoSliceMut, mem::MaybeUninit, os::unix::net::UnixDatagram, path::PathBuf, sync::mpsc,

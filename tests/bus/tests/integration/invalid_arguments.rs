@@ -1,4 +1,4 @@
-//! What is wrong is refused by name, and changes nothing.
+//! Invalid arguments are refused with the right error and change nothing.
 
 use keywright_bus_tests::{
     Answers, Plugged, Station,

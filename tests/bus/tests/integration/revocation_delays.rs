@@ -1,4 +1,4 @@
-//! What time and Locks say that is not so: a delay that ends while nobody does anything, and versions out of the air.
+//! A revocation delay that ends while the daemon runs, and Locks that report false versions.
 
 use std::{
     path::Path,

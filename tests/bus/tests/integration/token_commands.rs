@@ -1,4 +1,4 @@
-//! What the tokens of a job are asked, in which order, and who is believed.
+//! Which commands the tokens of a job get, in which order, and which tokens are believed.
 
 use keywright_bus_tests::{
     Answers, Objects, Plugged, Station,

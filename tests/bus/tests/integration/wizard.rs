@@ -1,4 +1,4 @@
-//! Who drives the wizard, and what it takes at which step.
+//! The wizard: who owns it, and which calls it takes at which step.
 
 use keywright_bus_tests::{
     Answers, Client, Objects, Plugged, Station,
