@@ -23,5 +23,3 @@ pub mod station;
 pub mod supervisor;
 pub mod trust;
 pub mod view;
-
-use keywright_token as token;

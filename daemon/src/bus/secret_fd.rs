@@ -2,6 +2,7 @@
 
 use std::{os::fd::OwnedFd, time::Duration};
 
+use keywright_token::{Pin, PinFormat, RecoveryCode};
 use rustix::{
     fs::{FileType, SealFlags, fcntl_get_seals, fstat},
     io::{pread, write},
@@ -11,10 +12,7 @@ use tokio::{net::unix::pipe, time::timeout};
 use zeroize::Zeroizing;
 
 use super::arguments::invalid;
-use crate::{
-    error::Error,
-    token::{Pin, PinFormat, RecoveryCode},
-};
+use crate::error::Error;
 
 /// How long the writer of a pipe may take until it closes it.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@ use futures_core::Stream;
 use keywright_proto::bus::{
     KEY, MANAGER, MANAGER_PATH, SERIALIZATION, key_path, serialization_path,
 };
+use keywright_token::PinState;
 use tokio::sync::{mpsc, oneshot};
 use zbus::{
     Connection, Guid, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant, connection,
@@ -28,7 +29,6 @@ use crate::{
     registry::Registry,
     serialization::wizard::Step,
     station::{Handle, Message as Question},
-    token::PinState,
     view::{KeyView, Outcome, SerializationView},
 };
 
