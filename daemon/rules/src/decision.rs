@@ -100,21 +100,11 @@ pub fn decide<'a>(keys: &[PresentKey<'a>], history: History<'_>) -> Vec<Ruling<'
     rulings
 }
 
-/// Returns the kinds that `candidate` may become if a person names `issuer`, or the reason why there are none.
-///
-/// Unlike [`decide`], this ignores other possible issuers and the history of the pair.
+/// Returns the kinds that `candidate` may become if `issuer` issues, or the reason why there are none. Considers these two
+/// Keys alone: [`decide`] adds other possible issuers and the history of the pair.
 pub fn allowed_kinds(issuer: KeyClass, candidate: KeyClass) -> Result<&'static [Kind], Reason> {
-    match refusal_reason(issuer, candidate) {
-        Some(reason) => Err(reason),
-        None if candidate == KeyClass::Blank => Ok(KINDS_FOR_BLANK),
-        None => Ok(KINDS_FOR_MEMBER),
-    }
-}
-
-/// Returns why `issuer` cannot issue for `other`, considering these two Keys alone.
-fn refusal_reason(issuer: KeyClass, other: KeyClass) -> Option<Reason> {
     use KeyClass::*;
-    Some(match (issuer, other) {
+    Err(match (issuer, candidate) {
         (Revoked, _) | (_, Revoked) => Reason::Revoked,
         (Unusable, _) | (_, Unusable) => Reason::Unusable,
         (Issuer { family, .. }, Issuer { family: same, .. }) if family == same => {
@@ -122,7 +112,8 @@ fn refusal_reason(issuer: KeyClass, other: KeyClass) -> Option<Reason> {
         }
         (Issuer { has_lock: false, .. }, _) => Reason::NoLock,
         (Issuer { .. }, Foreign) => Reason::ForeignCredentials,
-        (Issuer { .. }, _) => return None,
+        (Issuer { .. }, Blank) => return Ok(KINDS_FOR_BLANK),
+        (Issuer { .. }, Issuer { .. } | Sub) => return Ok(KINDS_FOR_MEMBER),
         (Sub, _) | (_, Sub) => Reason::NotAnIssuer,
         _ => Reason::NoIssuer,
     })
@@ -138,9 +129,10 @@ fn rule<'a>(
     let named = matches!(issuer.class, KeyClass::Issuer { .. }).then_some(issuer.label);
     let none =
         |reason| Ruling { issuer: named, other: other.label, verdict: Verdict::None(reason) };
-    if let Some(reason) = refusal_reason(issuer.class, other.class) {
-        return Some(none(reason));
-    }
+    let kinds = match allowed_kinds(issuer.class, other.class) {
+        Ok(kinds) => kinds,
+        Err(reason) => return Some(none(reason)),
+    };
     match pair_state(issuer.label, other.label, history) {
         Some(PairState::Live) => return None,
         Some(PairState::Cancelled) => return Some(none(Reason::Cancelled)),
@@ -150,7 +142,6 @@ fn rule<'a>(
     if is_ambiguous(issuer, other, keys, history) {
         return Some(none(Reason::AmbiguousIssuer));
     }
-    let kinds = if other.class == KeyClass::Blank { KINDS_FOR_BLANK } else { KINDS_FOR_MEMBER };
     Some(Ruling { issuer: named, other: other.label, verdict: Verdict::Offer(kinds) })
 }
 

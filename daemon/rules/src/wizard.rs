@@ -99,6 +99,16 @@ pub const TRANSITIONS: &[Transition] = {
     ]
 };
 
+/// The events that lead from one step to the next while all goes well.
+const FORWARD: [WizardEvent; 6] = [
+    WizardEvent::SetKind,
+    WizardEvent::SetName,
+    WizardEvent::SelectLocks,
+    WizardEvent::Save,
+    WizardEvent::PinsComplete,
+    WizardEvent::Written,
+];
+
 /// The chosen Locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Selection {
@@ -207,13 +217,13 @@ impl Wizard {
 
     /// The steps for the chosen kind, in order.
     pub fn steps(&self) -> Vec<Step> {
-        let mut steps = vec![Step::Kind, Step::Name];
-        if self.kind.or(self.kinds.first().copied().filter(|_| self.kinds.len() == 1))
-            == Some(Kind::Sub)
-        {
-            steps.push(Step::Locks);
+        let only = self.kinds.first().copied().filter(|_| self.kinds.len() == 1);
+        let (kind, mut at) = (self.kind.or(only), Step::Kind);
+        let mut steps = vec![at];
+        while let Some(Target::Step(next)) = target(at, |event| FORWARD.contains(&event), kind) {
+            steps.push(next);
+            at = next;
         }
-        steps.extend([Step::Review, Step::Pins, Step::Writing, Step::Finished]);
         steps
     }
 
@@ -327,20 +337,25 @@ impl Wizard {
     }
 
     fn next(&self, event: WizardEvent) -> Result<Step, Refusal> {
-        let fits = |edge: &Kinds| match edge {
-            Kinds::Any => true,
-            Kinds::Sub => self.kind == Some(Kind::Sub),
-            Kinds::Others => self.kind != Some(Kind::Sub),
-        };
-        let edge = TRANSITIONS
-            .iter()
-            .find(|(from, on, when, _)| *from == self.step && *on == event && fits(when));
-        match edge {
-            Some((.., Target::Step(step))) => Ok(*step),
-            Some((.., Target::Before)) => Ok(self.step_before_absence),
+        match target(self.step, |on| on == event, self.kind) {
+            Some(Target::Step(step)) => Ok(step),
+            Some(Target::Before) => Ok(self.step_before_absence),
             None => Err(Refusal::Step { at: self.step }),
         }
     }
+}
+
+/// Where the first matching row of [`TRANSITIONS`] leads.
+fn target(at: Step, is_wanted: impl Fn(WizardEvent) -> bool, kind: Option<Kind>) -> Option<Target> {
+    let fits = |kinds| match kinds {
+        Kinds::Any => true,
+        Kinds::Sub => kind == Some(Kind::Sub),
+        Kinds::Others => kind != Some(Kind::Sub),
+    };
+    let row = TRANSITIONS
+        .iter()
+        .find(|(from, on, kinds, _)| *from == at && is_wanted(*on) && fits(*kinds));
+    row.map(|(.., target)| *target)
 }
 
 #[cfg(test)]

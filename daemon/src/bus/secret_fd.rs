@@ -17,7 +17,7 @@ use crate::error::Error;
 /// How long the writer of a pipe may take until it closes it.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// One byte more than the longest PIN: enough to notice a longer one without reading it all.
-const BUFFER_LENGTH: usize = 9;
+const BUFFER_LENGTH: usize = Pin::MAX_LENGTH + 1;
 
 type Buffer = Zeroizing<[u8; BUFFER_LENGTH]>;
 

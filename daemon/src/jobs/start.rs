@@ -1,7 +1,7 @@
 //! Starting a serialization by hand, and the answers that are proposed for it.
 
 use keywright_proto::Kind;
-use keywright_rules::decision::{self, KINDS_FOR_BLANK};
+use keywright_rules::decision;
 use keywright_rules::presence::KeyState;
 
 use super::Jobs;
@@ -103,14 +103,13 @@ impl Jobs {
             ));
         }
         let key = keys.key(issuer)?;
-        let standing = |key| keys::standing(key, families);
-        let kinds = match decision::allowed_kinds(standing(key), standing(other)) {
+        let class = |key| keys::classify(key, families);
+        let kinds = match decision::allowed_kinds(class(key), class(other)) {
             Err(decision::Reason::Unusable) => {
                 let which = if key.state == KeyState::Unusable { key } else { other };
                 return Err(which.unusable());
             }
             Err(reason) => return Err(Error::Pair(reason)),
-            Ok(KINDS_FOR_BLANK) => KINDS_FOR_BLANK,
             Ok(kinds) => kinds,
         };
         keys.present_key(issuer)?;

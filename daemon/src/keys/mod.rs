@@ -126,7 +126,7 @@ impl Keys {
     pub fn candidates(&self, families: &Families) -> Vec<decision::PresentKey<'_>> {
         let present = self.present().map(|(label, key)| decision::PresentKey {
             label,
-            class: standing(key, families),
+            class: classify(key, families),
             plugged: key.plugged,
         });
         present.collect()
@@ -295,6 +295,6 @@ impl Keys {
 }
 
 /// What the decision looks at.
-pub fn standing(key: &Key, families: &Families) -> decision::KeyClass {
+pub fn classify(key: &Key, families: &Families) -> decision::KeyClass {
     presence::classify(key.state, &key.claims, families.has_lock(&key.claims))
 }

@@ -4,9 +4,8 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// The length in a command (SP 800-73-4 part 2, 2.4.3); shorter values are padded with FF.
+/// The length in a command (SP 800-73-4 part 2, 2.4.3); shorter values are padded with FF. No PIV PIN can be longer.
 const PADDED: usize = 8;
-const SHORTEST: usize = 6;
 /// Factory PINs: the first on YubiKey, Nitrokey and CanoKey, the others on other PIV cards.
 const FACTORY_PINS: [&[u8]; 4] = [b"123456", b"12345678", b"000000", b"00000000"];
 const FACTORY_CODE: &[u8; PADDED] = b"12345678";
@@ -15,7 +14,7 @@ const FACTORY_CODE: &[u8; PADDED] = b"12345678";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PinFormat {
     /// Shorter than 6 or longer than 8 bytes.
-    #[error("it must have 6 to 8 characters")]
+    #[error("it must have {} to {} characters", Pin::MIN_LENGTH, Pin::MAX_LENGTH)]
     Length,
     /// It contains FF, which is the padding.
     #[error("it must not contain the byte FF")]
@@ -37,6 +36,11 @@ pub struct Pin(Secret);
 pub struct RecoveryCode(Secret);
 
 impl Pin {
+    /// The shortest PIN or recovery code, in bytes.
+    pub const MIN_LENGTH: usize = 6;
+    /// The longest one.
+    pub const MAX_LENGTH: usize = PADDED;
+
     /// Creates a PIN of any characters, for a token that already has it.
     ///
     /// # Errors
@@ -123,7 +127,7 @@ struct Secret {
 
 impl Secret {
     fn new(bytes: &[u8]) -> Result<Self, PinFormat> {
-        if !(SHORTEST..=PADDED).contains(&bytes.len()) {
+        if !(Pin::MIN_LENGTH..=PADDED).contains(&bytes.len()) {
             return Err(PinFormat::Length);
         }
         if bytes.contains(&0xFF) {
