@@ -1,9 +1,9 @@
-//! What a station says to its Locks over the link, and what it hears from them.
+//! Publishes grants and certificates to the Locks over the link, and receives their confirmations.
 //!
-//! Said: the grant of every right that is not confirmed yet, when its statement is new, when its Lock appears, and when
-//! the broker does; and what Locks are told of themselves (`chains`). Each is retained, so that a Lock that is away gets it
-//! when it is back. Heard: confirmations, which
-//! prove themselves; whether a Lock is there, which is a hint; and Locks that were certified by a Key in their own port.
+//! Published: the grant of every unconfirmed right when its statement is new, when its Lock comes online and when the
+//! link comes up; and each Lock's own certificate chain (`chains`). Messages are retained, so that a Lock that is
+//! offline receives them later. Received: confirmations (`confirmations`), which are signed; presence, which is only a
+//! hint; and certificates of Locks that were claimed with a Key in their own port (`own_certificates`).
 
 mod chains;
 mod confirmations;
@@ -38,37 +38,37 @@ use crate::{
     trust::Moment,
 };
 
-/// How many events wait at most; then the broker has to.
+/// Capacity of the queue of events. When it is full, the broker has to wait.
 pub(super) const QUEUE: usize = 64;
-/// How many grants are on their way at once.
+/// The most grants that the broker has not acknowledged yet.
 const WINDOW: usize = 64;
-/// How many rows are read at once.
+/// How many rows of the registry are read at once.
 const PAGE: u32 = 100;
-/// After how long what could not be said or stored is tried again.
+/// How long after a failed publication or store it is retried.
 const RETRY: Duration = Duration::from_secs(60);
-/// What the room is told.
+/// An event for the thread of this channel.
 pub(super) enum LocksEvent {
     Link(LinkEvent),
-    /// Statements are new; which, is noted.
+    /// Keys have new statements. The shared set `changed` names the Keys.
     Changed,
 }
 
-/// Whose rights are to be said.
+/// Whose grants are to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
-    /// Of one Key, at every Lock.
+    /// One Key, at every Lock.
     Key(Id),
-    /// Of every Key, at one Lock.
+    /// One Lock, for every Key.
     Lock(Id),
 }
 
-/// How far that is done.
+/// Work in progress: the page of rows to go on with.
 struct Walk {
     work: Work,
     after: Option<Id>,
 }
 
-/// What talks with the Locks.
+/// The channel to the Locks. It runs on a thread of its own.
 pub(super) struct LocksChannel {
     registry: Registry,
     station: Handle,
@@ -79,25 +79,25 @@ pub(super) struct LocksChannel {
     up: bool,
     to_do: VecDeque<Work>,
     walk: Option<Walk>,
-    /// Key and Lock, to be said next.
+    /// Key and Lock of each grant to publish next.
     pairs: VecDeque<(Id, Id)>,
     in_flight: BTreeSet<u64>,
-    /// What was heard and is not applied yet, and which right (Key and Lock) that is about, as it claims.
+    /// Confirmations received and not stored yet, each with the Key and the Lock that it claims to be about.
     confirmations: Vec<Heard>,
-    /// What could not be stored: the newest of each right.
+    /// Confirmations that could not be stored: the newest of each right.
     unstored: BTreeMap<(Id, Id), Vec<u8>>,
     unstored_certificates: Unstored,
-    /// Whether a Lock is there. All of them are known here, so a broker cannot make them more.
+    /// Presence that could not be stored. Only Locks in the registry are here, so the broker cannot make it grow.
     unstored_presence: BTreeMap<Id, bool>,
-    /// When what did not work is tried again.
+    /// When failed work is retried.
     retry_at: Option<Instant>,
-    /// What could not be said: Key and Lock.
+    /// Grants that could not be made: Key and Lock.
     failed: BTreeSet<(Id, Id)>,
-    /// What could not be found out.
+    /// Work whose rows could not be read.
     failed_work: Vec<Walk>,
-    /// Every Key is to be looked at, and which there are could not be read.
+    /// Every Key is to be processed, but the list of Keys could not be read.
     all_wanted: bool,
-    /// The Key whose grants were last said.
+    /// The grants of the Key that was published last.
     grants: Option<Grants>,
     next_number: u64,
     chains: Chains,
@@ -105,7 +105,7 @@ pub(super) struct LocksChannel {
 }
 
 impl LocksChannel {
-    /// `changed` are the Keys of which something new is said, `certified` those that were certified anew.
+    /// `changed` collects the Keys with new statements, `certified` the Locks with new certificates and the CAs.
     pub(super) fn new(
         registry: Registry,
         station: Handle,
@@ -146,21 +146,21 @@ impl LocksChannel {
         while let Ok(event) = self.next(events) {
             for event in event.into_iter().chain(events.try_iter().take(QUEUE)) {
                 if let LocksEvent::Link(event) = event {
-                    let heard = self.hear(event);
-                    self.note(heard);
+                    let handled = self.hear(event);
+                    self.note(handled);
                 }
             }
-            // Many of them are one commit.
+            // One commit stores many confirmations.
             let confirmed = self.confirm();
             self.note(confirmed);
             self.note_changed();
-            let said = self.say();
-            self.note(said);
+            let published = self.say();
+            self.note(published);
             self.say_chains();
         }
     }
 
-    /// The next event; none where it is time to try again what did not work.
+    /// Returns the next event, or `None` when it is time to retry failed work.
     fn next(&mut self, events: &Receiver<LocksEvent>) -> Result<Option<LocksEvent>, RecvError> {
         if !self.is_behind() {
             self.retry_at = None;
@@ -178,11 +178,12 @@ impl LocksChannel {
         Ok(event)
     }
 
-    /// Whether something did not work, and nobody will tell when it would.
+    /// Whether work failed. Nothing reports when it would succeed, so it has to be retried.
     fn is_behind(&self) -> bool {
-        let unsaid = !self.failed.is_empty() || !self.failed_work.is_empty() || self.all_wanted;
+        let unpublished =
+            !self.failed.is_empty() || !self.failed_work.is_empty() || self.all_wanted;
         let unstored = !self.unstored.is_empty() || !self.unstored_certificates.is_empty();
-        unsaid || unstored || !self.unstored_presence.is_empty() || self.chains.is_behind()
+        unpublished || unstored || !self.unstored_presence.is_empty() || self.chains.is_behind()
     }
 
     fn retry(&mut self) {
@@ -219,7 +220,7 @@ impl LocksChannel {
     }
 
     fn want(&mut self, work: Work) {
-        // What is not there now is said when it is: everything, then.
+        // While the link is down nothing is queued: when it comes up, every grant is published.
         if self.up && !self.to_do.contains(&work) {
             self.to_do.push_back(work);
         }
@@ -244,7 +245,7 @@ impl LocksChannel {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
                 Some(Topic::OwnCertificate { lock }) => self.own_certificate(lock, payload)?,
-                // What stations say does not come here.
+                // Messages between stations go to the station exchange.
                 Some(
                     Topic::Grant { .. }
                     | Topic::Chain { .. }
@@ -263,7 +264,7 @@ impl LocksChannel {
         self.pairs.clear();
         self.walk = None;
         self.chains.lost();
-        // Everything is said anew when the link is back.
+        // When the link is back, everything is published again.
         self.failed.clear();
         self.failed_work.clear();
         self.unstored_presence.clear();
@@ -288,7 +289,7 @@ impl LocksChannel {
 
     fn presence(&mut self, lock: Id, online: bool) -> Result<(), Error> {
         let Some(known) = self.registry.lock(lock)? else { return Ok(()) };
-        // It is told whether that can be stored or not.
+        // The grants are published even if the presence cannot be stored.
         if online {
             self.want(Work::Lock(lock));
             self.chains.want(lock);
@@ -304,15 +305,15 @@ impl LocksChannel {
         })
     }
 
-    /// Says as much as the window allows.
+    /// Publishes as many grants as the window allows.
     fn say(&mut self) -> Result<(), Error> {
         while self.up && self.in_flight.len() < WINDOW {
             let Some((key, lock)) = self.next_pair()? else { return Ok(()) };
             let grant = match self.grant(key, lock) {
                 Ok(grant) => grant,
-                // It is gone since.
+                // The right or the Lock was removed meanwhile.
                 Err(Error::NotFound(_)) => continue,
-                // The others are said all the same, and this one later.
+                // Publish the others, and retry this grant later.
                 Err(error) => {
                     self.failed.insert((key, lock));
                     self.note(Err(error));
@@ -327,7 +328,7 @@ impl LocksChannel {
         Ok(())
     }
 
-    /// For 100,000 Locks it takes 50 ms to make the tree: once, and not for each.
+    /// Makes a grant. The tree of a statement on 100,000 Locks takes 50 ms, so it is made once for all of its grants.
     fn grant(&mut self, key: Id, lock: Id) -> Result<Vec<u8>, Error> {
         let (registry, moment) = (&self.registry, self.moment());
         let current = match &self.grants {
@@ -381,7 +382,7 @@ impl LocksChannel {
         }
     }
 
-    /// Notes a Key's rights that are not confirmed, of one page; answers after what to go on.
+    /// Queues the unconfirmed rights on one page of a Key's rights. Returns the id after which the next page begins.
     fn unconfirmed(&mut self, key: Id, page: Page, only: Option<Id>) -> Result<Option<Id>, Error> {
         let (rows, next) = match queries::rights(&self.registry, key, page, self.moment()) {
             Err(Error::NotFound(_)) => return Ok(None),
@@ -401,7 +402,7 @@ impl LocksChannel {
         Ok(next.parse().ok())
     }
 
-    /// Notes what is not confirmed at one Lock, of one page of Keys.
+    /// Queues the unconfirmed rights at one Lock, for one page of Keys.
     fn at_lock(&mut self, lock: Id, after: Option<Id>) -> Result<Option<Id>, Error> {
         let Some(known) = self.registry.lock(lock)? else { return Ok(None) };
         let filter = Filter { family: Some(known.family), query: None };
@@ -413,7 +414,7 @@ impl LocksChannel {
     }
 }
 
-/// The id before this one, so that a page after it begins with this one.
+/// The preceding id: a page that starts after it begins with `id`.
 fn before(id: Id) -> Option<Id> {
     let number = u128::from_be_bytes(*id.as_bytes());
     number.checked_sub(1).map(|number| Id::from_bytes(number.to_be_bytes()))

@@ -1,4 +1,15 @@
 //! The link to the Locks and to other stations, through an MQTT broker that is not trusted. Off unless configured.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `locks_channel` | publishes grants to the Locks and receives their confirmations |
+//! | `locks_channel/chains` | publishes each Lock's certificate chain |
+//! | `locks_channel/confirmations` | stores confirmations, and retries those that could not be stored |
+//! | `locks_channel/own_certificates` | imports Locks that were claimed with a Key in their own port |
+//! | `station_exchange` | exchanges families' files with other stations |
+//! | `station_exchange/retry` | retries failed imports and exports, with back-off |
+//! | `station_exchange/stale_pieces` | removes stale pieces of this station's files from the broker |
+//! | `refusals` | logs refused messages, rate-limited |
 
 mod locks_channel;
 mod refusals;
@@ -23,28 +34,28 @@ use self::{
 };
 use crate::{config::Link as Config, registry::Registry, station::Handle};
 
-/// Why there is no link.
+/// Why the link could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// A file that the configuration names.
+    /// A file named in the configuration cannot be read.
     #[error(
         "the link cannot be set up: {path}: {source}; correct the configuration and start again"
     )]
     File {
-        /// Which.
+        /// Path of the file.
         path: String,
-        /// Why not.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// No thread.
+    /// A thread or the runtime could not be started.
     #[error("the link cannot be started: {0}")]
     System(#[from] io::Error),
 }
 
-/// Starts the link on threads of its own: one for the broker, one that talks with Locks, one with other stations.
+/// Starts the link on threads of its own: one for the broker, one for the Locks, one for other stations.
 ///
 /// # Errors
-/// A file cannot be read; no thread can be started.
+/// A file cannot be read, or a thread cannot be started.
 pub fn start(
     config: &Config,
     registry: Registry,
@@ -55,7 +66,8 @@ pub fn start(
     let own = link::station_id(&settings.certificate);
     let (to_locks, for_locks) = mpsc::sync_channel(QUEUE);
     let (to_stations, for_stations) = mpsc::sync_channel(QUEUE);
-    // Never waits: whoever commits may be waited for. A full queue is looked through anyway.
+    // The watchers run inside commits, so they never wait: they note the change, and a full queue wakes the thread
+    // anyway.
     let stated = Arc::new(Mutex::new(BTreeSet::new()));
     let (wake, noted) = (to_locks.clone(), Arc::clone(&stated));
     registry.watch_statements(move |keys| {
@@ -74,7 +86,7 @@ pub fn start(
         noted.store(true, Ordering::Release);
         let _ = wake.try_send(ExchangeEvent::Changed);
     });
-    // Both end with the process.
+    // The connection and the threads live as long as the process.
     let connection = Connection::start(settings, move |event| match event {
         LinkEvent::Up | LinkEvent::Down => {
             let _ = to_stations.send(ExchangeEvent::Link(event.clone()));

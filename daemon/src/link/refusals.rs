@@ -1,11 +1,11 @@
-//! What is refused from the link: logged in a line that a hostile broker cannot repeat at will. The log of
-//! security-relevant events has them, too, more seldom still.
+//! Logs messages that are refused from the link, rate-limited, so that a hostile broker cannot fill the log. The audit
+//! log gets an entry, too, at a lower rate.
 
 use std::{fmt::Display, sync::Arc};
 
 use crate::{families::Brought, station::Handle};
 
-/// How many were refused since the last line. Clones count together.
+/// Counts refusals since the last log line. Clones share the count.
 #[derive(Clone)]
 pub(super) struct Refusals {
     counted: Arc<keywright_link::Refusals>,

@@ -1,9 +1,10 @@
-//! What stations of a family say to each other over the link: the family's file, as by `ExportFamily`, and taken in as by
-//! `ImportFamily`.
+//! Exchanges families' files with the other stations of a family over the link: exports them like `ExportFamily` and
+//! imports them like `ImportFamily`.
 //!
-//! Each station keeps its own file at the broker, in pieces, so that one that is away gets it when it is back. It says the
-//! file when somebody else is there to hear it, and again only when it has changed and nobody has said the very same. Files
-//! only grow by what is taken in, so stations that have heard each other come to rest.
+//! Each station keeps its own file at the broker as retained pieces, so that a station that is offline receives it
+//! later. A station publishes its file when another station announces itself, and again only if the file has changed
+//! and no other station has published an identical one. An import only adds objects to a file, so the exchange ends
+//! when all stations have the same objects.
 
 mod retry;
 mod stale_pieces;
@@ -32,29 +33,30 @@ use self::{retry::Retry, stale_pieces::StalePieces};
 use super::refusals::Refusals;
 use crate::{error::Error, queries, registry::Registry, station::Handle};
 
-/// Messages with this number and above are ours; those below go to Locks.
+/// Messages with this number and above belong to the station exchange; those below belong to the Locks channel.
 pub(super) const FIRST_NUMBER: u64 = 1 << 63;
-/// How many pieces are on their way at once.
+/// The most pieces that the broker has not acknowledged yet.
 const WINDOW: usize = 8;
-/// The shortest time between two looks at what is to be said. Locks that confirm one after the other are said together.
+/// The shortest time between two exports. Confirmations that arrive in quick succession then cause one export.
 const SPACE: Duration = Duration::from_secs(1);
-/// To make a file verifies everything in it: that may take one in so many parts of the time.
+/// An export verifies every object. Exports take at most 1/20 of the time.
 const SHARE: u32 = 20;
-/// How many files that were heard are remembered, by digest.
+/// How many received files are remembered, by digest.
 const MOST_HEARD: usize = 64;
 
-/// What this thread is told.
+/// An event for the thread of the station exchange.
 pub(super) enum ExchangeEvent {
     Link(LinkEvent),
-    /// Something that is exchanged was committed; that is noted, too.
+    /// Signed objects were committed. The flag `changed` is set as well, because this event is lost if the queue is
+    /// full.
     Changed,
 }
 
-/// A file that is being said.
+/// A file that is being published.
 struct Saying {
     family: Id,
     digest: Hash,
-    /// Topics and messages that are still to go.
+    /// Topics and pieces that are not published yet.
     left: VecDeque<(Topic, Vec<u8>)>,
 }
 
@@ -67,33 +69,33 @@ pub(super) struct StationExchange {
     changed: Arc<AtomicBool>,
     refusals: Refusals,
     up: bool,
-    /// Those that are pinned here, and listened to.
+    /// Families that are pinned here and subscribed to.
     families: BTreeSet<Id>,
-    /// Those of which another station wants to hear.
+    /// Families in which another station has announced itself.
     wanted: BTreeSet<Id>,
-    to_say: BTreeSet<Id>,
-    saying: Option<Saying>,
-    /// The file that the broker has of this station.
-    said: BTreeMap<Id, Hash>,
-    /// In how many pieces, and how many it may have from a longer one before.
-    counts: BTreeMap<Id, u32>,
+    to_publish: BTreeSet<Id>,
+    publishing: Option<Saying>,
+    /// The digest of this station's file at the broker, by family.
+    published: BTreeMap<Id, Hash>,
+    /// The number of pieces of that file, and how many pieces the broker may still hold, of a longer file too.
+    piece_counts: BTreeMap<Id, u32>,
     held: BTreeMap<Id, u32>,
-    /// What lies behind the last piece.
+    /// Pieces beyond the last one.
     stale_pieces: StalePieces,
     in_flight: BTreeSet<u64>,
     next_number: u64,
-    /// When the next file may be made.
+    /// When the next file may be exported.
     next: Instant,
     collector: Collector<(Id, Id)>,
-    /// The last files that others said, by digest, and whether the broker has shown them since it is there.
-    heard: VecDeque<(Hash, bool)>,
-    /// Families whose file is too long; it does not get shorter.
+    /// The last files received, by digest, and whether the broker has sent them on the current connection.
+    received: VecDeque<(Hash, bool)>,
+    /// Families whose file is too long to be published. Files never get shorter.
     too_long: BTreeSet<Id>,
     retry: Retry,
 }
 
 impl StationExchange {
-    /// `own` is the name of this station, `changed` whether something that is exchanged was committed.
+    /// `own` is the id of this station. `changed` is set by commits of signed objects.
     pub(super) fn new(
         own: Id,
         registry: Registry,
@@ -113,17 +115,17 @@ impl StationExchange {
             up: false,
             families: BTreeSet::new(),
             wanted: BTreeSet::new(),
-            to_say: BTreeSet::new(),
-            saying: None,
-            said: BTreeMap::new(),
-            counts: BTreeMap::new(),
+            to_publish: BTreeSet::new(),
+            publishing: None,
+            published: BTreeMap::new(),
+            piece_counts: BTreeMap::new(),
             held: BTreeMap::new(),
             stale_pieces: StalePieces::default(),
             in_flight: BTreeSet::new(),
             next_number: FIRST_NUMBER,
             next: Instant::now(),
             collector: Collector::default(),
-            heard: VecDeque::new(),
+            received: VecDeque::new(),
             too_long: BTreeSet::new(),
             retry: Retry::default(),
         })
@@ -142,10 +144,10 @@ impl StationExchange {
             };
             self.note(done);
             self.retry();
-            let looked = self.look();
-            self.note(looked);
-            let said = self.say();
-            self.note(said);
+            let checked = self.look();
+            self.note(checked);
+            let published = self.say();
+            self.note(published);
         }
     }
 
@@ -155,9 +157,9 @@ impl StationExchange {
         }
     }
 
-    /// How long to wait, where something is to be said.
+    /// How long to wait until the next export or retry, if one is pending.
     fn due(&self) -> Option<Duration> {
-        let is_due = self.up && self.saying.is_none() && !self.to_say.is_empty();
+        let is_due = self.up && self.publishing.is_none() && !self.to_publish.is_empty();
         let due = is_due.then(|| self.next.saturating_duration_since(Instant::now()));
         due.into_iter().chain(self.retry.wait()).min()
     }
@@ -167,7 +169,7 @@ impl StationExchange {
         for family in failed.unheard.intersection(&self.families) {
             self.connection.subscribe(family_subscription(*family));
         }
-        self.to_say.extend(failed.unsaid.intersection(&self.wanted));
+        self.to_publish.extend(failed.unsaid.intersection(&self.wanted));
         if failed.unjoined {
             self.changed.store(true, Ordering::Release);
         }
@@ -193,10 +195,10 @@ impl StationExchange {
             LinkEvent::Message { topic, payload, .. } => match Topic::parse(&topic) {
                 Some(Topic::Here { family, station }) => {
                     let is_ours = self.families.contains(&family);
-                    // An empty one is taken away: that station does not exist any more.
+                    // An empty announcement withdraws a station.
                     let is_other = station != self.own && payload == HERE;
                     if is_ours && is_other && self.wanted.insert(family) {
-                        self.to_say.insert(family);
+                        self.to_publish.insert(family);
                     }
                     Ok(())
                 }
@@ -212,33 +214,34 @@ impl StationExchange {
         }
     }
 
-    /// What a broker had is not known any more, or not to be there.
+    /// Forgets the state of the broker and of the connection.
     fn forget(&mut self) {
         self.families.clear();
         self.wanted.clear();
-        self.to_say.clear();
-        self.saying = None;
-        self.said.clear();
-        self.counts.clear();
+        self.to_publish.clear();
+        self.publishing = None;
+        self.published.clear();
+        self.piece_counts.clear();
         self.held.clear();
         self.stale_pieces = StalePieces::default();
         self.in_flight.clear();
         self.collector.clear();
-        // The broker shows everything again when it is back.
+        // After a reconnection the broker sends all retained messages again.
         self.retry = Retry::default();
-        self.heard.iter_mut().for_each(|(_, is_there)| *is_there = false);
+        self.received.iter_mut().for_each(|(_, is_there)| *is_there = false);
     }
 
-    /// Notes what was committed.
+    /// Joins new families and schedules exports if signed objects were committed.
     fn look(&mut self) -> Result<(), Error> {
         if self.up && self.changed.swap(false, Ordering::AcqRel) {
             self.join()?;
-            self.to_say.extend(self.wanted.intersection(&self.families));
+            self.to_publish.extend(self.wanted.intersection(&self.families));
         }
         Ok(())
     }
 
-    /// Listens to the others of each family that is pinned here. What the broker keeps of it comes then.
+    /// Subscribes to each newly pinned family and announces this station in it. The broker then sends its retained
+    /// messages.
     fn join(&mut self) -> Result<(), Error> {
         let families = self.registry.families().inspect_err(|_| {
             self.retry.note(|failed| failed.unjoined = true);
@@ -259,28 +262,28 @@ impl StationExchange {
         number
     }
 
-    /// What the broker has kept of this station. It is taken away where the file has fewer pieces now.
+    /// Handles a retained piece of this station's own file: one beyond the last piece is stale and gets removed.
     fn own_piece(&mut self, family: Id, number: u32, payload: &[u8]) {
         if payload.is_empty() || number >= MAX_PIECES || !self.families.contains(&family) {
             return;
         }
         let held = self.held.entry(family).or_default();
         *held = (*held).max(number + 1);
-        match self.counts.get(&family) {
+        match self.piece_counts.get(&family) {
             Some(count) if number >= *count => {
                 self.stale_pieces.note(family, number);
             }
             Some(_) => {}
-            // Of how many pieces it is one is known when the file is said again.
+            // The number of pieces is not known yet: the next export tells whether this one is stale.
             None if self.wanted.contains(&family) => {
-                self.to_say.insert(family);
+                self.to_publish.insert(family);
             }
             None => {}
         }
     }
 
     fn piece(&mut self, family: Id, station: Id, number: u32, bytes: &[u8]) -> Result<(), Error> {
-        // An empty one was taken away.
+        // An empty piece is a removal.
         if bytes.is_empty() {
             return Ok(());
         }
@@ -300,11 +303,13 @@ impl StationExchange {
             }
         };
         let digest = piece.digest;
-        if self.said.get(&family) == Some(&digest) {
+        if self.published.get(&family) == Some(&digest) {
             return Ok(());
         }
-        // After each new connection the broker shows again what it keeps.
-        if let Some((_, is_there)) = self.heard.iter_mut().find(|(heard, _)| *heard == digest) {
+        // After each reconnection the broker sends its retained messages again.
+        if let Some((_, is_there)) =
+            self.received.iter_mut().find(|(received, _)| *received == digest)
+        {
             *is_there = true;
             return Ok(());
         }
@@ -320,17 +325,17 @@ impl StationExchange {
         Ok(())
     }
 
-    /// Takes a whole file in, as ImportFamily does.
+    /// Imports a whole file, like `ImportFamily`.
     fn take(&mut self, family: Id, file: &[u8], digest: Hash) -> Result<(), Error> {
         match queries::verified_export(&self.registry, file) {
             Ok((of, objects, left_out)) if of == family => {
                 if left_out > 0 {
                     self.refusals.note("objects of a family's file that do not verify");
                 }
-                let taken = self
+                let imported = self
                     .station
                     .ask(move |station, reply| station.import_family(family, objects, reply));
-                if let Err(error) = self.runtime.block_on(taken) {
+                if let Err(error) = self.runtime.block_on(imported) {
                     if matches!(error, Error::Store(_)) {
                         self.retry.note(|failed| failed.unheard.extend([family]));
                     }
@@ -345,20 +350,20 @@ impl StationExchange {
             Err(error) => self.refusals.note(&error),
         }
         self.retry.worked();
-        if self.heard.len() >= MOST_HEARD {
-            self.heard.pop_front();
+        if self.received.len() >= MOST_HEARD {
+            self.received.pop_front();
         }
-        self.heard.push_back((digest, true));
+        self.received.push_back((digest, true));
         Ok(())
     }
 
-    /// Goes on with what is being said, then with the next family.
+    /// Continues the current publication; if there is none, exports and publishes the next family.
     fn say(&mut self) -> Result<(), Error> {
         self.go_on();
-        if !self.up || self.saying.is_some() || Instant::now() < self.next {
+        if !self.up || self.publishing.is_some() || Instant::now() < self.next {
             return Ok(());
         }
-        let Some(family) = self.to_say.pop_first() else { return Ok(()) };
+        let Some(family) = self.to_publish.pop_first() else { return Ok(()) };
         if self.too_long.contains(&family) {
             return Ok(());
         }
@@ -376,13 +381,14 @@ impl StationExchange {
             })?,
         };
         let digest: Hash = Sha256::digest(&file).into();
-        if self.said.get(&family) == Some(&digest) {
+        if self.published.get(&family) == Some(&digest) {
             return Ok(());
         }
         let (pieces, held) = (count(&file), self.held.get(&family).copied().unwrap_or_default());
-        let has_unknown = held > 0 && !self.counts.contains_key(&family);
-        // Another station has said the very same: the broker has it, and of this one nothing that lies about.
-        if !has_unknown && self.heard.contains(&(digest, true)) {
+        let has_unknown = held > 0 && !self.piece_counts.contains_key(&family);
+        // If another station has published an identical file and no piece of ours may be stale, the broker needs
+        // nothing.
+        if !has_unknown && self.received.contains(&(digest, true)) {
             return Ok(());
         }
         let station = self.own;
@@ -390,32 +396,32 @@ impl StationExchange {
         let gone = (pieces..held).map(|n| (Topic::Piece { family, station, number: n }, vec![]));
         let left = cut(&file).zip(0..).map(piece).chain(gone).collect();
         self.held.insert(family, pieces);
-        self.counts.insert(family, pieces);
-        self.saying = Some(Saying { family, digest, left });
+        self.piece_counts.insert(family, pieces);
+        self.publishing = Some(Saying { family, digest, left });
         self.go_on();
         Ok(())
     }
 
-    /// Says as much as the windows allow; what the broker has taken is said.
+    /// Publishes as much as the windows allow. A file counts as published when the broker has acknowledged all pieces.
     fn go_on(&mut self) {
         while let Some((family, number)) = self.stale_pieces.next() {
-            // It may belong to a file that is longer now.
-            if self.counts.get(&family).is_some_and(|count| number >= *count) {
+            // The file may have become longer since, and the piece part of it.
+            if self.piece_counts.get(&family).is_some_and(|count| number >= *count) {
                 let topic = Topic::Piece { family, station: self.own, number };
                 let message = self.publish(topic, Vec::new());
                 self.stale_pieces.sent(message);
             }
         }
         while self.in_flight.len() < WINDOW {
-            let next = self.saying.as_mut().and_then(|saying| saying.left.pop_front());
+            let next = self.publishing.as_mut().and_then(|file| file.left.pop_front());
             let Some((topic, message)) = next else { break };
             let number = self.publish(topic, message);
             self.in_flight.insert(number);
         }
         if self.in_flight.is_empty()
-            && let Some(saying) = self.saying.take()
+            && let Some(file) = self.publishing.take()
         {
-            self.said.insert(saying.family, saying.digest);
+            self.published.insert(file.family, file.digest);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What Locks are told of themselves: their newest certificate with its chain, when it is new and when they appear. Each is
-//! retained, so that a Lock gets it that is away, or has no family yet.
+//! Publishes each Lock's newest certificate with its chain: when the certificate is new and when the Lock comes online.
+//! Messages are retained, so that a Lock that is offline, or has no family yet, receives its chain later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::{
     registry::{CertificateChanges, Registry},
 };
 
-/// Who was certified anew since it was last looked at.
+/// Collects new certificates between two rounds of publishing.
 #[derive(Clone, Default)]
 pub(in crate::link) struct ChangedCertificates(Arc<Mutex<CertificateChanges>>);
 
@@ -31,13 +31,13 @@ impl ChangedCertificates {
     }
 }
 
-/// Locks that are to be told. All of them are known here, so a broker cannot make them more.
+/// The chains to publish. Only Locks in the registry are here, so the broker cannot make it grow.
 pub(super) struct Chains {
     noted: ChangedCertificates,
     wanted: BTreeSet<Id>,
-    /// Those whose chain could not be read, and CAs whose Locks could not be.
+    /// Locks whose chain could not be read, and CAs whose Locks could not be read.
     failed: CertificateChanges,
-    /// By the number of the message.
+    /// The Lock of each unacknowledged message, by message number.
     in_flight: BTreeMap<u64, Id>,
 }
 
@@ -59,12 +59,12 @@ impl Chains {
         self.in_flight.remove(&number);
     }
 
-    /// The broker is not there any more: what it has not taken is told again.
+    /// The link is down: unacknowledged chains are published again later.
     pub(super) fn lost(&mut self) {
         self.wanted.extend(std::mem::take(&mut self.in_flight).into_values());
     }
 
-    /// Whether something could not be read.
+    /// Whether a read failed and has to be retried.
     pub(super) fn is_behind(&self) -> bool {
         !self.failed.locks.is_empty() || !self.failed.issuers.is_empty()
     }
@@ -78,7 +78,7 @@ impl Chains {
         self.wanted.extend(certified.locks);
         let mut gathered = Ok(());
         for ca in certified.issuers {
-            // Those that were found are told, and the others later.
+            // Continue with the other CAs, and retry this one later.
             if let Err(error) = self.certified_by(registry, ca) {
                 self.failed.issuers.insert(ca);
                 gathered = Err(error);
@@ -87,7 +87,7 @@ impl Chains {
         gathered
     }
 
-    /// Notes the Locks with a certificate by this CA.
+    /// Queues the Locks whose certificate this CA signed.
     fn certified_by(&mut self, registry: &Registry, ca: Id) -> Result<(), Error> {
         let Some(issuer) = registry.issuer(ca)? else { return Ok(()) };
         for entry in registry.lock_entries(issuer.family)? {
@@ -105,7 +105,7 @@ impl Chains {
 }
 
 impl LocksChannel {
-    /// Tells Locks of themselves, as much as rights leave of the window.
+    /// Publishes chains in the part of the window that grants leave free.
     pub(super) fn say_chains(&mut self) {
         let gathered = self.chains.gather(&self.registry);
         self.note(gathered);
@@ -114,7 +114,7 @@ impl LocksChannel {
             let chain = match queries::lock_chain(&self.registry, lock) {
                 Ok(Some(chain)) => chain,
                 Ok(None) => continue,
-                // The others are told all the same, and this one later.
+                // Publish the others, and retry this chain later.
                 Err(error) => {
                     self.chains.failed.locks.insert(lock);
                     self.note(Err(error));

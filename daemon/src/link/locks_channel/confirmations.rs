@@ -7,16 +7,17 @@ use keywright_proto::Id;
 use super::LocksChannel;
 use crate::{error::Error, queries, registry::RegistryError};
 
-/// How many that could not be stored are kept.
+/// The most confirmations that are kept for a retry.
 const MOST_KEPT: usize = 10_000;
 
-/// A confirmation, and which right (Key and Lock) it is about, as it claims.
+/// A confirmation, with the Key and the Lock that it claims to be about.
 pub(super) type Heard = ((Id, Id), Vec<u8>);
 
 impl LocksChannel {
-    /// Takes one in.
+    /// Queues a received confirmation, unless it is stored already.
     pub(super) fn confirmation(&mut self, lock: Id, key: Id, bytes: Vec<u8>) -> Result<(), Error> {
-        // The broker keeps the last one, and sends it again and again. The Lock does not: what cannot be looked up is new.
+        // The broker sends the retained confirmation again and again, but the Lock sends it once: if it cannot be
+        // compared with the stored one, treat it as new.
         let known = self.registry.signed_confirmation(key, lock);
         if !matches!(&known, Ok(Some(known)) if known.cose == bytes) {
             self.confirmations.push(((key, lock), bytes));
@@ -24,12 +25,12 @@ impl LocksChannel {
         known.map(drop).map_err(Error::from)
     }
 
-    /// Stores what was taken in: many of them are one commit.
+    /// Stores the queued confirmations in as few commits as possible.
     pub(super) fn confirm(&mut self) -> Result<(), Error> {
         let all = std::mem::take(&mut self.confirmations);
         let applied = self.apply(all.clone());
         if applied.is_err() {
-            // The Locks have done their part, and do not say it again.
+            // The Locks do not send them again.
             self.keep(all);
         }
         applied
@@ -39,13 +40,14 @@ impl LocksChannel {
         if all.is_empty() {
             return Ok(());
         }
-        let (rights, said): (BTreeSet<_>, Vec<_>) = all.into_iter().unzip();
-        let applied =
-            self.station.ask(move |station, reply| station.apply_confirmations(said, reply));
+        let (rights, confirmations): (BTreeSet<_>, Vec<_>) = all.into_iter().unzip();
+        let applied = self
+            .station
+            .ask(move |station, reply| station.apply_confirmations(confirmations, reply));
         for refused in self.runtime.block_on(applied)? {
             self.refusals.note(&refused);
         }
-        // A Lock that admits a Key may have to hear next that this is to end.
+        // A Lock that admits a Key may need a grant that revokes it after a delay.
         for (key, lock) in rights {
             if queries::needs_delayed_revocation(&self.registry, key, lock, self.moment())? {
                 self.pairs.push_back((key, lock));
@@ -54,22 +56,22 @@ impl LocksChannel {
         Ok(())
     }
 
-    /// Keeps what could not be stored. A broker that sends without end is not heard out.
+    /// Keeps confirmations for a retry, up to a limit, because the broker could send any number.
     fn keep(&mut self, all: Vec<Heard>) {
-        for (right, said) in all {
+        for (right, confirmation) in all {
             if self.unstored.len() < MOST_KEPT || self.unstored.contains_key(&right) {
-                self.unstored.insert(right, said);
+                self.unstored.insert(right, confirmation);
             }
         }
     }
 
-    /// Tries again what could not be stored.
+    /// Retries the confirmations that could not be stored.
     pub(super) fn retry_confirmations(&mut self) {
         let again: Vec<_> = std::mem::take(&mut self.unstored).into_iter().collect();
         match self.apply(again.clone()) {
             Ok(()) => {}
             Err(Error::Store(RegistryError::DiskFull { .. })) => self.keep(again),
-            // One that cannot be stored does not keep the others out.
+            // Store them one by one, so that one that cannot be stored does not block the others.
             Err(_) => {
                 for one in again {
                     if let Err(error) = self.apply(vec![one.clone()]) {

@@ -1,4 +1,5 @@
-//! Takes in Locks that a Key in their own port certified: they publish their certificate with the chain that proves it.
+//! Imports Locks that were claimed with a Key in their own port: each publishes its certificate with the chain that
+//! proves it.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,11 @@ const MOST_KEPT: usize = 64;
 pub(super) type Unstored = BTreeMap<Id, Vec<u8>>;
 
 impl LocksChannel {
-    /// A Lock that this station does not know shows its certificate.
+    /// Handles the certificate that a Lock publishes itself. It is ignored if the Lock is in the registry already.
     pub(super) fn own_certificate(&mut self, lock: Id, bytes: Vec<u8>) -> Result<(), Error> {
         match self.take_own_certificate(lock, &bytes) {
             Err(error @ Error::Store(_)) => {
-                // The broker shows them again when the link comes back, and not before.
+                // The broker sends retained certificates again only after a reconnection.
                 let has_room = self.unstored_certificates.len() < MOST_KEPT;
                 if has_room || self.unstored_certificates.contains_key(&lock) {
                     self.unstored_certificates.insert(lock, bytes);
@@ -38,10 +39,10 @@ impl LocksChannel {
                 if left_out > 0 {
                     self.refusals.note("objects of a Lock that do not verify");
                 }
-                let taken = self
+                let imported = self
                     .station
                     .ask(move |station, reply| station.import_family(family, objects, reply));
-                self.runtime.block_on(taken)?;
+                self.runtime.block_on(imported)?;
                 self.want(Work::Lock(lock));
             }
             Err(error @ Error::Store(_)) => return Err(error),
@@ -50,7 +51,7 @@ impl LocksChannel {
         Ok(())
     }
 
-    /// Tries again what could not be stored.
+    /// Retries the certificates that could not be stored.
     pub(super) fn retry_certificates(&mut self) {
         for (lock, bytes) in std::mem::take(&mut self.unstored_certificates) {
             let stored = self.own_certificate(lock, bytes);

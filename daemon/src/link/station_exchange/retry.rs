@@ -1,4 +1,4 @@
-//! Retries what failed, with back-off: nothing tells the daemon that a full disk has room again.
+//! Retries failed imports and exports, with back-off: nothing tells the daemon when a full disk has free space again.
 
 use std::{
     collections::BTreeSet,
@@ -8,21 +8,21 @@ use std::{
 use keywright_base::BackOff;
 use keywright_proto::Id;
 
-/// After how long: the first time, and at most. It is twice as long each time, as the broker sends whole files anew.
+/// The first and the longest wait. Each wait is twice the one before, because the broker sends whole files again.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
-/// What is to be retried.
+/// The work to retry.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Failed {
-    /// Families of which a file could not be taken in: the broker is asked for what it keeps of them.
+    /// Families whose received file could not be imported. A new subscription makes the broker send it again.
     pub(super) unheard: BTreeSet<Id>,
-    /// Families whose own file could not be made.
+    /// Families whose own file could not be exported.
     pub(super) unsaid: BTreeSet<Id>,
-    /// Which families there are could not be read.
+    /// The list of families could not be read.
     pub(super) unjoined: bool,
 }
 
-/// The failed work, with the time of the retry.
+/// The failed work, and when to retry it.
 pub(super) struct Retry {
     failed: Failed,
     at: Option<Instant>,
@@ -36,24 +36,24 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Notes what failed.
+    /// Notes failed work and schedules the retry.
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Failed)) {
         note(&mut self.failed);
         self.at.get_or_insert_with(|| Instant::now() + self.back_off.wait());
     }
 
-    /// Something was stored: the others may be, too.
+    /// An import succeeded: the next retry comes sooner.
     pub(super) fn worked(&mut self) {
         self.back_off.reset();
         self.at = self.at.map(|at| at.min(Instant::now() + self.back_off.wait()));
     }
 
-    /// How long to wait, where there is something.
+    /// The time until the retry, if one is scheduled.
     pub(super) fn wait(&self) -> Option<Duration> {
         self.at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// What is to be tried now.
+    /// The work to retry, once its time has come.
     pub(super) fn due(&mut self) -> Option<Failed> {
         self.at.filter(|at| *at <= Instant::now())?;
         self.at = None;

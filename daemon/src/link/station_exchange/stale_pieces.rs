@@ -5,36 +5,36 @@ use std::collections::BTreeSet;
 
 use keywright_proto::{Id, pieces::MAX_PIECES};
 
-/// How many are taken away at once.
+/// The most removals that the broker has not acknowledged yet.
 const WINDOW: usize = 8;
 
-/// What lies behind, by family and number.
+/// Stale pieces that are not removed yet, by family and number.
 #[derive(Default)]
 pub(super) struct StalePieces {
     waiting: BTreeSet<(Id, u32)>,
-    /// The numbers of messages that take pieces away.
+    /// The numbers of the messages that remove pieces.
     in_flight: BTreeSet<u64>,
 }
 
 impl StalePieces {
-    /// The broker has such a piece.
+    /// The broker holds this stale piece.
     pub(super) fn note(&mut self, family: Id, number: u32) {
         if number < MAX_PIECES {
             self.waiting.insert((family, number));
         }
     }
 
-    /// The next one to be taken away, while there is room.
+    /// The next piece to remove, if the window allows one.
     pub(super) fn next(&mut self) -> Option<(Id, u32)> {
         if self.in_flight.len() < WINDOW { self.waiting.pop_first() } else { None }
     }
 
-    /// Is on its way, by this message.
+    /// A removal was sent as this message.
     pub(super) fn sent(&mut self, message: u64) {
         self.in_flight.insert(message);
     }
 
-    /// The broker has that.
+    /// The broker has acknowledged this message.
     pub(super) fn published(&mut self, message: u64) {
         self.in_flight.remove(&message);
     }
@@ -57,7 +57,7 @@ mod tests {
         }
         assert_eq!(sent, WINDOW as u64);
         assert_eq!(behind.waiting.len(), MAX_PIECES as usize);
-        // It goes on as the broker does.
+        // An acknowledgement frees a place in the window.
         behind.published(3);
         assert_eq!(
             (behind.next().is_some(), behind.waiting.len()),
