@@ -5,6 +5,18 @@
 //! `docs/front-ends.md` shows the same session with this library and with plain D-Bus.
 //!
 //! It needs a tokio runtime; a current-thread one is enough.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `client` `proxy` | calls the methods of the daemon, typed; the zbus proxies |
+//! | `events` `snapshot` | reports changes as typed events; applies signals and snapshots to the state |
+//! | `model` | what the daemon publishes: Keys, serializations, rows of lists |
+//! | `wizard` | drives one serialization |
+//! | `pin` | passes PINs and recovery codes as file descriptors |
+//! | `words` | values that a newer daemon may extend |
+//! | `audit` | verifies an exported audit log |
+//! | `error` | errors between a front-end and the daemon |
+//! | `bin/keywrightctl` | the command-line front-end |
 #![forbid(unsafe_code)]
 
 pub mod audit;

@@ -12,47 +12,47 @@ use keywright_proto::trust::{MAX_REVOKE_DELAY_DAYS, REVOKE_DELAY_DAYS};
 use keywright_token::Route;
 use serde::Deserialize;
 
-/// How long certificates and CRLs may be valid, in years.
+/// The longest validity of certificates and CRLs, in years.
 const YEARS: RangeInclusive<u32> = 1..=100;
 
-/// How long an idle daemon stays where something starts it again.
+/// Default idle time before exit when a service manager can start the daemon again.
 const IDLE_EXIT_SECONDS: u32 = 60;
 
-/// What an administrator may choose.
+/// The settings of an administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// A Key whose PIN is the factory's has to get a new one.
+    /// Requires a new PIN for a Key that still has its factory PIN.
     pub require_new_pin: bool,
-    /// How long certificates are valid, in years: from 1 to 100.
+    /// Validity of certificates, in years: from 1 to 100.
     pub certificate_years: u32,
-    /// When the next CRL is due, in years: from 1 to 100.
+    /// Validity of a CRL, in years: from 1 to 100.
     pub crl_years: u32,
-    /// The link to the Locks. None: grants go and confirmations come as files.
+    /// The link to the Locks. `None`: grants and confirmations are carried as files.
     pub link: Option<Link>,
-    /// The daemon ends when for so many seconds no Key was plugged in and nobody called; 0: never. Where nothing is said:
-    /// after 60 seconds on the system bus under a service manager, which starts it again; else never.
+    /// Idle time before exit, in seconds: no Key plugged in and no call. 0: never. Default: 60 on the system bus under
+    /// a service manager, which starts the daemon again; otherwise never.
     pub idle_exit_seconds: Option<u32>,
-    /// The way to USB tokens: `auto`, `direct`, `pcscd`.
+    /// The route to USB tokens: `auto`, `direct`, `pcscd`.
     pub route: Route,
-    /// How long the revocation of a Master, or of a Backup nearer to it, waits for an objection, in
-    /// days: at most 365. Locks have a delay of their own.
+    /// The delay before the revocation of a Master, or of a Backup nearer to it, takes effect, in days: at most 365.
+    /// Others can object meanwhile. Locks have a delay of their own.
     pub revoke_delay_days: u32,
 }
 
-/// The link to the Locks: an MQTT 5 broker, over TLS with a certificate on both sides.
+/// The link to the Locks: an MQTT 5 broker, over TLS with certificates on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// The broker's host and port: `broker.example:8883`.
     pub broker: String,
-    /// A file with the certificates of those who may certify the broker, PEM.
+    /// PEM file with the CA certificates that may certify the broker.
     pub ca: PathBuf,
-    /// A file with the certificate that this station shows to the broker, PEM.
+    /// PEM file with this station's client certificate.
     pub certificate: PathBuf,
-    /// A file with its key, PEM.
+    /// PEM file with the key of that certificate.
     pub key: PathBuf,
-    /// After how many seconds of silence the broker is asked whether it is there: from 10 to 3600.
+    /// Keep-alive interval, in seconds: from 10 to 3600.
     #[serde(default = "keep_alive")]
     pub keep_alive_seconds: u16,
 }
@@ -72,18 +72,18 @@ impl Link {
     }
 }
 
-/// A file that is no configuration.
+/// Why a configuration file was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The operating system refused.
+    /// The file cannot be read.
     #[error("cannot read {}: {source}; mend that and start again", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Not TOML, an unknown field, or a value out of range.
+    /// It is not TOML, has an unknown field, or has a value out of range.
     #[error("{} is no configuration: {what}; correct it and start again", path.display())]
     Invalid {
         /// The file.
@@ -108,10 +108,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file; a field that is not in it keeps its default.
+    /// Reads a file. Fields that are missing keep their defaults.
     ///
     /// # Errors
-    /// It cannot be read, or is no configuration.
+    /// The file cannot be read, or is not a valid configuration.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
@@ -119,14 +119,14 @@ impl Config {
         config.map_err(|what| ConfigError::Invalid { path: path.into(), what })
     }
 
-    /// How long the daemon stays when nobody needs it; none for ever. `restarted`: whether something starts it again.
+    /// The idle time before exit, or `None` to stay forever. `restarted`: a service manager can start the daemon again.
     pub fn idle_exit(&self, restarted: bool) -> Option<Duration> {
         let default = if restarted { IDLE_EXIT_SECONDS } else { 0 };
         let seconds = self.idle_exit_seconds.unwrap_or(default);
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// The same in seconds.
+    /// The delay of revocations, in seconds.
     pub fn revoke_delay(&self) -> u64 {
         u64::from(self.revoke_delay_days) * 86_400
     }

@@ -1,4 +1,4 @@
-//! What the daemon answers when it does not do what was asked.
+//! Errors that the daemon reports to its callers.
 
 use keywright_proto::{
     ErrorName, Id,
@@ -9,10 +9,10 @@ use keywright_token::TokenError;
 
 use crate::{registry::RegistryError, serialization::order::Failure};
 
-/// Why something was not done: to what, and what to do next.
+/// Why a request was not done: which object it concerns, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller may not.
+    /// The caller is not authorized.
     #[error(
         "you are not allowed to do this ({action}); ask an administrator, or log in at the machine itself"
     )]
@@ -20,10 +20,10 @@ pub enum Error {
         /// The polkit action.
         action: &'static str,
     },
-    /// An argument cannot be used.
+    /// An argument is not valid.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The wizard does not take this now.
+    /// The wizard does not accept this call in its current step.
     #[error("{refusal}; {next}")]
     Wizard {
         /// What it said.
@@ -32,10 +32,10 @@ pub enum Error {
         /// What can be done instead.
         next: &'static str,
     },
-    /// No such thing.
+    /// No such object.
     #[error("there is no {0}; list what there is and choose again")]
     NotFound(String),
-    /// Somebody else drives it.
+    /// Another front-end drives the serialization.
     #[error("another front-end ({owner}) drives this serialization; it has to release it first")]
     NotOwner {
         /// Its unique bus name.
@@ -52,10 +52,10 @@ pub enum Error {
     /// It has to be plugged in.
     #[error("{0} is not plugged in; plug it in and try again")]
     KeyAbsent(String),
-    /// The pair does not fit.
+    /// The two Keys do not fit together.
     #[error("{}", .0.text())]
     Pair(Reason),
-    /// The closer look found that the candidate is in use.
+    /// The closer look found that another program uses the candidate.
     #[error("{key} is in use: {what} was not made here; nothing was written, take another token")]
     Foreign {
         /// The Key, as people know it.
@@ -68,21 +68,21 @@ pub enum Error {
         "family {0} is not verified on this station; add a Lock with its Master Key here, which proves it"
     )]
     Unverified(Id),
-    /// Its own issuers were revoked.
+    /// The Key's issuers were revoked.
     #[error(
         "{0} has to be certified anew, because the Key that made it was revoked; another Master or Backup Key does that when it revokes that Key once more"
     )]
     Orphaned(String),
-    /// Something else was quicker.
+    /// Another call changed it first.
     #[error("{0} were changed meanwhile; look at them again and repeat what is still wanted")]
     Stale(String),
-    /// What was carried here is not genuine.
+    /// A file or object does not verify.
     #[error("{0}")]
     Forged(String),
-    /// It proved not to be the Key that its certificates claim.
+    /// The token does not hold the keys that its certificates claim.
     #[error("{0} could not prove that it is what its certificates say; do not use it")]
     NotGenuine(String),
-    /// Cannot be done here.
+    /// The request is not possible on this system or in this state.
     #[error("{0}")]
     Unsupported(String),
     /// A PIN is missing.
@@ -93,10 +93,10 @@ pub enum Error {
     PinInvalid {
         /// The Key, as people know it.
         key: String,
-        /// How many tries are left.
+        /// The tries that are left.
         retries: u8,
     },
-    /// One try is left, and it is not spent without a re-plug.
+    /// One try is left. It is used only after a re-plug.
     #[error(
         "the PIN was not sent: {key} has one try left; unplug it, plug it in again, and then give the PIN once more"
     )]
@@ -104,7 +104,7 @@ pub enum Error {
         /// The Key, as people know it.
         key: String,
     },
-    /// No tries are left.
+    /// No PIN tries are left.
     #[error("{0} takes no PIN any more; unblock it with its recovery code")]
     PinBlocked(String),
     /// A token refused its recovery code.
@@ -112,13 +112,13 @@ pub enum Error {
     CodeInvalid {
         /// The Key, as people know it.
         key: String,
-        /// How many tries are left, where the token says so.
+        /// The tries that are left, if the token tells.
         retries: Option<u8>,
     },
     /// No tries of the recovery code are left.
     #[error("{0} takes no recovery code any more; only a reset of its PIV application helps")]
     CodeBlocked(String),
-    /// Too many.
+    /// A limit was exceeded.
     #[error("{0}")]
     LimitExceeded(String),
     /// The job was given up.
@@ -138,13 +138,13 @@ pub enum Error {
     /// The job's thread ended without a result.
     #[error("the job broke off inside the daemon; its log says why; try once more")]
     JobLost,
-    /// The daemon is on its way out.
+    /// The daemon is shutting down.
     #[error("the daemon is stopping; try again in a moment")]
     Stopping,
 }
 
 impl Error {
-    /// What the failure of a job means for a Key.
+    /// Translates the failure of a job into an error about a Key.
     pub fn failed(key: &str, failure: Failure) -> Self {
         match failure {
             Failure::Foreign(what) => Self::Foreign { key: key.into(), what },

@@ -1,4 +1,4 @@
-//! Ends the idle daemon, acts when delays are over, and runs the service manager's watchdog.
+//! Ends the idle daemon, applies delayed revocations when their delay is over, and runs the service manager's watchdog.
 
 use std::{future::pending, time::Duration};
 
@@ -10,13 +10,12 @@ use tokio::{
 
 use crate::{station::Handle, supervisor::Supervisor, view::Activity};
 
-/// The service manager kills a daemon that says nothing for so long while it talks to a token. It lets a job be taken
-/// up again where it was.
+/// Watchdog timeout while the daemon talks to a token. After a kill and a restart an interrupted job can be resumed.
 const WATCHDOG: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns when for `patience` nothing has needed the daemon, nobody called and no call waited: one may wait for a person,
-/// whom polkit asks for a password. While it is needed no timer runs.
+/// Returns when for `patience` nothing has needed the daemon, no call has come in and no call was waiting. A call may
+/// wait for a person whom polkit asks for a password. While the daemon is needed no timer runs.
 pub async fn until_idle(
     mut activity: watch::Receiver<Activity>,
     mut waiting: watch::Receiver<usize>,
@@ -26,7 +25,7 @@ pub async fn until_idle(
     loop {
         let unneeded = activity.wait_for(|activity| !activity.needed).await.is_ok();
         if !unneeded || waiting.wait_for(|calls| *calls == 0).await.is_err() {
-            // The station has ended, which others notice.
+            // The station has ended. Other tasks report that.
             return pending().await;
         }
         let since = Instant::now();
@@ -44,8 +43,8 @@ pub async fn until_idle(
     }
 }
 
-/// Has what waited for a delay act when that is over. Delays are in the time of the clock, which may be set and goes on in a
-/// suspend: so while something waits, and at no other time, it is looked at every hour, too.
+/// Applies delayed revocations when their delay is over. Delays are in wall-clock time, which may be set and which goes
+/// on during a suspend: so the clock is checked every hour while a revocation waits, and never otherwise.
 pub async fn act_after_delays(station: Handle, mut activity: watch::Receiver<Activity>) {
     while activity.wait_for(|activity| activity.judges_at.is_some()).await.is_ok() {
         let Some(at) = activity.borrow_and_update().judges_at else { continue };
@@ -58,16 +57,16 @@ pub async fn act_after_delays(station: Handle, mut activity: watch::Receiver<Act
             station.settle_all_revocations();
             reply.answer(station, Ok(()));
         });
-        // A station that has ended is noticed by others.
+        // The station has ended. Other tasks report that.
         if judged.await.is_err() {
             return;
         }
-        // What waits next is told a moment later; not at all where it could not be found out.
+        // The station reports the next time a moment later, or not at all if the registry could not be read.
         let _ = timeout(HOUR, activity.changed()).await;
     }
 }
 
-/// Has the daemon watched while it talks to a token: it is alive as long as the station answers and the bus publishes.
+/// Runs the watchdog while the daemon talks to a token: the daemon is alive as long as the station answers.
 pub async fn run_watchdog(
     supervisor: &Supervisor,
     station: &Handle,
@@ -84,7 +83,7 @@ pub async fn run_watchdog(
                     break;
                 }
                 () = sleep(WATCHDOG / 3) => {
-                    // A station that has ended does not answer; the whole daemon ends then.
+                    // If the station has ended it does not answer, and the whole daemon stops.
                     let answered = station.ask(|station, reply| reply.answer(station, Ok(())));
                     if answered.await.is_ok() {
                         supervisor.alive();

@@ -1,4 +1,4 @@
-//! `keywrightd`: reads its arguments, puts the parts together, and waits for the end.
+//! `keywrightd`: parses its arguments, starts the parts of the daemon, and waits for the end.
 
 use std::{
     future::pending,
@@ -29,9 +29,9 @@ use tokio::{
     task::{spawn, spawn_blocking},
 };
 
-/// The configuration file that may be missing.
+/// The configuration file that is read if no other is given. It may be missing.
 const DEFAULT_CONFIG: &str = "/etc/keywright/keywrightd.toml";
-/// Exit status of a daemon that had nothing to do and was needed again while it ended: the unit starts it anew.
+/// Exit status if the idle daemon was needed again while it stopped. The systemd unit then restarts it.
 const NEEDED_AGAIN: u8 = 75;
 
 /// Makes Backup and Sub Keys from PIV security tokens.
@@ -53,7 +53,7 @@ struct Arguments {
     virtual_reader: Option<PathBuf>,
 }
 
-/// Why the daemon ends without being asked to.
+/// Why the daemon stops with an error.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -75,7 +75,7 @@ enum Failure {
 }
 
 impl Failure {
-    /// 2 for what it was given, 1 for what happened.
+    /// 2 for wrong arguments or settings, 1 for a failure at run time.
     fn status(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Hotplug(StartError::Monitor(_))
@@ -96,12 +96,12 @@ fn main() -> ExitCode {
     start_log();
     // sled allocates large tables and touches little of them. With huge pages all of them would be resident: 24 MB more.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    // Only the daemon's own user reads what it writes.
+    // The files that the daemon writes are readable by its own user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.map_err(Failure::from).and_then(|runtime| {
         let ended = runtime.block_on(run(arguments));
-        // A query that still reads is not waited for.
+        // Do not wait for queries that still read.
         runtime.shutdown_background();
         ended
     });
@@ -123,14 +123,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG))?,
         None => Config::default(),
     };
-    // Elsewhere than there nothing starts it again when it is needed.
+    // Only the service manager on the system bus starts the daemon again when it is needed.
     let restarted = supervisor.is_there() && arguments.bus == Bus::System;
-    // Locks may say something at any time.
+    // A linked daemon never exits when idle: a Lock may send a message at any time.
     let linked = config.link.clone();
     let idle_exit = config.idle_exit(restarted).filter(|_| linked.is_none());
     let route = config.route;
     let (bus, state_dir) = (arguments.bus, arguments.state_dir);
-    // Each of them waits for others; together they take half the time.
+    // Each of these waits for I/O; together they take half the time.
     let (opened, connected) =
         tokio::join!(spawn_blocking(move || open_registry(&state_dir)), bus.connect());
     let registry = opened.map_err(io::Error::other)??;
@@ -143,7 +143,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let plugs = Arc::clone(&sink);
     let (tell_deaf, deaf) = oneshot::channel();
     let deafened = move |error| {
-        // Nobody listens any more only while the daemon ends.
+        // The receiver is gone only while the daemon stops.
         let _ = tell_deaf.send(error);
     };
     let (listening, opened) = tokio::join!(
@@ -185,9 +185,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     tokio::select! {
         ended = service.run() => match ended? {},
-        // Only a station that has ended is not watched any more.
+        // The watchdog ends only if the station has ended.
         () = watched => return Err(ServiceError::StationEnded.into()),
-        // A thread that panicked says nothing. Deaf, the daemon would seem to be there and show no Key.
+        // Without the hotplug thread the daemon would run and never show a Key. A panicked thread sends no error.
         error = deaf => {
             return Err(Failure::Deaf(error.unwrap_or_else(|_| io::ErrorKind::BrokenPipe.into())));
         }
@@ -199,9 +199,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends because nobody needs the daemon, and loses nothing. First the service manager learns that a start means another
-/// process from now on; then callers are let go to that one, and those who came before are answered; then it is looked
-/// once more at what is plugged in, because a plug that was announced before all this was announced to this process.
+/// Stops the idle daemon without losing a plug or a call. First the service manager learns that a start request means a
+/// new process; then the bus name is released and the calls that came before are answered; then the plugged-in tokens
+/// are enumerated once more, because a plug reported before all this was reported to this process only.
 async fn end_idle(
     supervisor: &Supervisor,
     service: &mut Service,
@@ -212,14 +212,14 @@ async fn end_idle(
     supervisor.stopping();
     service.retire().await?;
     let activity = service.activity();
-    let looked = async {
-        // It does not panic, and what it heard is in the station's mailbox before the question.
+    let rescanned = async {
+        // A rescan does not panic, and its events are in the station's mailbox before this question.
         let _ = spawn_blocking(move || source.rescan()).await;
         station.ask(|station, reply| reply.answer(station, Ok(()))).await
     };
     tokio::select! {
         ended = service.run() => match ended? {},
-        _ = looked => {}
+        _ = rescanned => {}
     }
     let needed = activity.borrow().needed;
     Ok(if needed { ExitCode::from(NEEDED_AGAIN) } else { ExitCode::SUCCESS })
@@ -235,7 +235,8 @@ fn open_registry(state_dir: &Path) -> Result<Registry, Failure> {
     Ok(Registry::open(&state_dir.join("registry"))?)
 }
 
-/// Starts the virtual reader. What is there at the start is for udev to say: here, nothing ever is.
+/// Starts the virtual reader. It reports only plugs and unplugs; that everything present at the start has been reported
+/// is for udev alone to say.
 #[cfg(feature = "virtual-reader")]
 fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError> {
     let sink = Arc::clone(sink);
@@ -247,8 +248,8 @@ fn start_reader(socket: &Path, sink: &Sink) -> Result<VirtualReader, StartError>
     VirtualReader::start(socket, Arc::new(plugs))
 }
 
-/// What is logged goes to the journal as well, with fields of its own, where the daemon's other messages go there; else, and
-/// where the journal takes nothing, it is one of these messages.
+/// Publishes audit events: to the journal with fields of their own if the daemon's messages go to the journal;
+/// otherwise, or if the journal refuses one, as an ordinary log message.
 fn publish_events(registry: &Registry) {
     let journal = std::env::var_os("JOURNAL_STREAM")
         .and_then(|_| Journal::connect(Path::new(journal::SOCKET)).ok());

@@ -1,7 +1,7 @@
-//! What is still to be signed in a family, and by whom: entries of CRLs, certificates by revoked CAs, and rights that a
-//! revoked issuer had signed.
+//! Finds the pending signatures of a family: CRL entries, certificates to re-issue because their CA was revoked, and
+//! rights that only revoked issuers have signed.
 //!
-//! It follows from what is signed already, so stations with the same objects find the same pending signatures.
+//! They are derived from the signed objects, so stations with the same objects find the same pending signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,21 +15,21 @@ use crate::{
     trust::{self, Moment, members},
 };
 
-/// Whose certificate it is.
+/// The holder of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
-    /// A Key's, with its id.
+    /// The Key with this id.
     Key(Id),
-    /// A Lock's.
+    /// The Lock with this id.
     Lock(Id),
-    /// Nobody's: the job that had it signed was cancelled.
+    /// Nobody: the job for which it was signed was cancelled.
     Nobody,
 }
 
 /// A certificate that another issuer has to re-issue, because its own issuer was revoked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VoidCertificate {
-    /// Whose certificate it is.
+    /// The holder.
     pub holder: Holder,
     /// Whether it is the CA certificate of a Backup.
     pub is_ca: bool,
@@ -42,7 +42,7 @@ pub struct VoidCertificate {
 pub struct PendingSignatures {
     /// By CA: the serial numbers that its next CRL has to list, with the holders of the certificates.
     pub entries: BTreeMap<Id, BTreeMap<Vec<u8>, Holder>>,
-    /// Certificates to re-issue, by any Master or Backup of the family.
+    /// Certificates to re-issue. Any Master or Backup of the family can do so.
     pub certificates: BTreeSet<VoidCertificate>,
     /// Keys with rights that only revoked issuers have signed.
     pub rights: BTreeSet<Id>,
@@ -115,7 +115,7 @@ pub fn replace_crl(issuer: &mut Issuer, crl: Vec<u8>) {
     issuer.crl = crl;
 }
 
-/// The serial numbers that a CRL lists; none if the CA has not signed a CRL yet.
+/// The serial numbers that a CRL lists. Empty if the CA has not signed a CRL yet.
 fn serials(crl: &[u8]) -> BTreeSet<Vec<u8>> {
     let crl = Crl::parse(crl).ok();
     crl.iter().flat_map(|crl| crl.revoked()).map(|entry| entry.serial.clone()).collect()
@@ -166,14 +166,14 @@ fn of_keys(
 ) -> Result<(), RegistryError> {
     let revocations = registry.revocations(family)?;
     let removed = registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
-    let heard: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
+    let named: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
     for (key, record) in members(registry, family)? {
         let Some(own) = registry.membership(key, family)? else { continue };
         let access = Certificate::parse(&own.certificate).ok();
         let ca = record.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
         let ca = ca.and_then(|ca| issuers.get(&ca));
         let holder = Holder::Key(key);
-        if heard.contains(&key) && moment.statements(registry, key, family)?.is_revoked() {
+        if named.contains(&key) && moment.statements(registry, key, family)?.is_revoked() {
             // Certificates that a revoked CA signed for itself need no CRL entry: they fall with it.
             let certificates = access.iter().chain(ca.map(|ca| &ca.certificate));
             certificates.for_each(|certificate| pending.entry(issuers, certificate, holder));
@@ -198,7 +198,8 @@ fn of_keys(
     Ok(())
 }
 
-/// The Locks whose certificate was signed by a revoked CA, or is in a CRL although the removal of the Lock was void.
+/// The Locks whose certificate has to be re-issued: a revoked CA signed it, or a CRL lists it although the removal of
+/// the Lock is void.
 fn void_locks(
     registry: &Registry,
     family: Id,

@@ -1,5 +1,5 @@
-//! What the service manager is told (`sd_notify(3)`): that the daemon is ready, that it stops, and when to watch it.
-//! Without a service manager nothing is told to nobody.
+//! Notifies the service manager (`sd_notify(3)`) that the daemon is ready, that it stops, and when to watch it. Without
+//! a service manager every notification is a no-op.
 
 use std::{
     env, io,
@@ -22,9 +22,9 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
-/// Where the service manager listens.
+/// The environment variable with the service manager's socket.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
-/// How long the service manager may take to read what it was told. It is busy while a machine boots.
+/// How long the service manager may take to read a notification. It is busy while a machine boots.
 const BARRIER: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// The service manager that started this process, if one did and listens.
@@ -34,7 +34,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names.
+    /// The service manager that the environment names.
     pub fn from_environment() -> Self {
         let socket = env::var_os(SOCKET_VARIABLE).map(|name| connect(name.as_bytes()));
         let socket = socket.transpose().unwrap_or_else(|error| {
@@ -44,18 +44,18 @@ impl Supervisor {
         Self { socket }
     }
 
-    /// Whether there is one: it can start this daemon again.
+    /// Whether a service manager runs this daemon, and so can start it again.
     pub fn is_there(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Callers are let in.
+    /// Notifies that the daemon accepts calls.
     pub fn ready(&self) {
         self.tell("READY=1");
     }
 
-    /// From now on a request to start this service means another process. Returns when that holds: what came before was
-    /// still meant for this one.
+    /// Notifies that the daemon stops: from now on a request to start the service means a new process. Returns once the
+    /// service manager has read this; requests that came before were meant for this process.
     pub fn stopping(&self) {
         self.tell("STOPPING=1");
         if let Some(socket) = &self.socket
@@ -65,17 +65,18 @@ impl Supervisor {
         }
     }
 
-    /// Kill this process where [`Supervisor::alive`] stays out for so long.
+    /// Starts the watchdog: the service manager kills this process if [`Supervisor::alive`] is not called for this
+    /// long.
     pub fn watch(&self, limit: Duration) {
         self.tell(&format!("WATCHDOG_USEC={}\nWATCHDOG=1", limit.as_micros()));
     }
 
-    /// It works.
+    /// Resets the watchdog.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
 
-    /// Nothing has to be watched any more.
+    /// Stops the watchdog.
     pub fn unwatch(&self) {
         self.tell("WATCHDOG_USEC=0");
     }
@@ -89,7 +90,7 @@ impl Supervisor {
     }
 }
 
-/// A path, or the name of an abstract socket behind `@`.
+/// Parses a path, or the name of an abstract socket after `@`.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     let address = match name {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -100,7 +101,7 @@ fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Sends one end of a pipe; the service manager closes it when it has read all that came before.
+/// Sends one end of a pipe. The service manager closes it when it has read everything sent before.
 fn barrier(socket: &UnixDatagram) -> io::Result<()> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     {
@@ -172,7 +173,7 @@ mod tests {
             );
             let descriptors = ancillary.drain().count();
             (first, buffer[..received.unwrap().bytes].to_vec(), descriptors)
-            // The descriptor is closed with what was received.
+            // `ancillary` is dropped here, which closes the received descriptor.
         });
         supervisor.stopping();
         let (first, second, descriptors) = manager.join().unwrap();

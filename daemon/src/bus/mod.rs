@@ -7,7 +7,9 @@
 //! | who may call | `authorizer.rs` |
 //! | arguments, PINs, files | `arguments.rs`, `secret_fd.rs`, `file_fd.rs` |
 //! | signals, in the station's order | `publisher.rs` |
+//! | lists that need several queries | `lists.rs` |
 //! | owners that leave the bus, idle exit, suspend | `owner_watch.rs`, `calls.rs`, `sleep.rs` |
+//! | D-Bus errors | `error.rs` |
 
 pub mod arguments;
 pub mod authorizer;

@@ -1,4 +1,4 @@
-//! The Locks on a family's card (`docs/formats.md`): which ones a card is given, out of all that the registry has.
+//! Chooses the Locks on a family's card (`docs/formats.md`) from those in the registry, and writes the card.
 
 use std::cmp::Reverse;
 
@@ -9,37 +9,37 @@ use crate::registry::{Filter, Registry, RegistryError};
 
 pub use keywright_token::CardOutcome;
 
-/// How many Locks are offered to a card: more than any has room for.
+/// How many Locks are offered to a card: more than fit on any.
 const LOCKS: usize = 16;
-/// Among how many the newest are looked for. In a family of more they are those among these, and those that the card
-/// carries already: so it follows what its own Key adds, and costs no more however large the family is.
+/// How many Locks are read to find the newest. In a larger family only these and the Locks already on the card are
+/// considered, so that the cost does not grow with the family; the card still follows the Locks that its own Key adds.
 const AMONG: usize = 1000;
 
-/// What goes on a card.
+/// What to put on a card.
 #[derive(Clone)]
 pub struct CardOrder {
     /// The family.
     pub family: Id,
     /// The Key's CA certificates, its own first, the root last.
     pub chain: Vec<Certificate>,
-    /// The newest statement on it, with its seed.
+    /// The newest statement on the Key, with its seed.
     pub statement: Option<(Vec<u8>, [u8; 32])>,
-    /// The Locks that are known.
+    /// Has the Locks of the family.
     pub registry: Registry,
-    /// One more, whose certificate (DER) was signed just now.
+    /// The certificate (DER) of a Lock that was signed just now and has to be added.
     pub added: Option<Vec<u8>>,
-    /// One less: its key hash.
+    /// The key hash of a Lock to leave out.
     pub removed: Option<Hash>,
 }
 
 impl CardOrder {
-    /// The Locks to choose from, beside those that the Key's card names already: `carried`. The certificate of one of
-    /// those is the registry's, and it is taken only if it still is a Lock of the family.
+    /// The Locks to choose from: `added`, those on the card now (`carried`), and the ones seen last. Certificates come
+    /// from the registry, and only of Locks that still belong to the family.
     fn locks(&self, carried: &[Id]) -> Result<Vec<Certificate>, RegistryError> {
         let filter = Filter { family: Some(self.family), query: None };
         let page = self.registry.locks_page(&filter, None, AMONG)?;
         let seen = page.items.into_iter().map(|(lock, seen)| (Reverse(seen.last_seen), lock));
-        // Those that were heard of last, or added: which of them are the newest their certificates say.
+        // The Locks seen or added last. Their certificates tell which of them are the newest.
         let mut known: Vec<_> = seen.collect();
         known.sort_unstable();
         known.truncate(LOCKS);
@@ -58,8 +58,8 @@ impl CardOrder {
     }
 }
 
-/// Puts a card on a token whose management key was authenticated: 3 commands, 1 where it is there already, 2 more where
-/// the token has less room. What is not a card is never overwritten.
+/// Writes the card to a token whose management key is authenticated: 3 commands; 1 if the card is there already; 2 more
+/// if the token has less space. An object that is not a card is never overwritten.
 ///
 /// # Errors
 /// [`TokenError::Transport`].
@@ -71,14 +71,14 @@ pub fn put_card(token: &mut Token, order: &CardOrder) -> Result<CardOutcome, Tok
     match order.locks(&old.locks()) {
         Ok(locks) => old.replace(token, &order.contents(), &locks),
         Err(error) => {
-            tracing::warn!(%error, "there is no family card");
+            tracing::warn!(%error, "cannot read the registry; the family card is not written");
             Ok(CardOutcome::NotDue)
         }
     }
 }
 
-/// The same for an issuing token that has just signed: its management key, which the PIN keeps, is authenticated for this
-/// alone. 3 commands more.
+/// Writes the card to an issuing token that has just signed. The management key, which the PIN protects, is
+/// authenticated only for this: 3 commands more than [`put_card`].
 ///
 /// # Errors
 /// [`TokenError::Transport`].

@@ -1,10 +1,10 @@
-//! Rules of the closer look: a write never overwrites what no job of this station has made.
+//! The closer look: checks after the PIN that nothing which this station did not make would be overwritten.
 
 use keywright_token::{Printed, Retired, Usage, decode_card};
 
 use super::order::Failure;
 
-/// Judges a token that looked blank. `ours` says that a job of this station began to write it.
+/// Checks a token that looked blank without its PIN. `ours`: a job of this station has begun to write it.
 pub fn check_blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
     let in_use = [
         (usage.access_key && !ours, "slot 9A"),
@@ -20,13 +20,13 @@ pub fn check_blank(usage: &Usage, ours: bool) -> Result<(), Failure> {
     }
 }
 
-/// A family's card of an earlier job of ours.
+/// Whether the object is a family's card, left by an earlier job.
 fn is_card(which: Retired, found: &[u8]) -> bool {
     which == Retired::FAMILY_CARD && decode_card(found).is_some()
 }
 
-/// The container for one more family's certificate: the first retired one that is free, the first
-/// of all being kept for the family's card.
+/// The first free retired container, for one more family's certificate. The first of all is reserved for the family's
+/// card.
 pub fn free_container(usage: &Usage) -> Result<Retired, Failure> {
     Retired::all()
         .filter(|retired| *retired != Retired::FAMILY_CARD)

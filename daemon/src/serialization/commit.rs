@@ -1,4 +1,4 @@
-//! The end of a write: what it made becomes what the station knows, in one durable step.
+//! Commits a finished write to the registry in one batch, and rolls back a job that is given up.
 
 use keywright_base::clock;
 use keywright_proto::{Certificate, Id, Kind, PublicKey};
@@ -17,11 +17,11 @@ use crate::{
     trust::Statements,
 };
 
-/// What is left on a token that no job of ours was given up on.
+/// The leftover of a token on which no job was rolled back before.
 const NOTHING: Leftover = Leftover { access_key: None, issuing_key: None, puk_tried: false };
 
 impl Write {
-    /// Commits; answers the id of the Key.
+    /// Commits the write. Returns the id of the Key.
     pub(super) fn commit(&mut self) -> Result<Id, Stop> {
         let (intent, now) = (&self.order.intent, clock::unix_seconds());
         let (Some(family), Some(spki), Some(cose)) =
@@ -82,8 +82,8 @@ impl Write {
         Ok(key)
     }
 
-    /// The new CA of a Master or Backup; a Master's is the root that is pinned: it was here, a person
-    /// gave its PIN, and its issuing key signed just now.
+    /// Puts the new CA of a Master or Backup. A Master's CA is pinned as the family's root: its PIN was given here, and
+    /// its issuing key has just signed.
     fn add_issuer(&self, batch: &mut Batch, family: Id, now: u64) -> Result<(), Stop> {
         let made = &self.order.intent.made;
         let (Some(issuing_key), Some(ca)) = (&made.issuing_key, &made.ca_certificate) else {
@@ -109,7 +109,7 @@ impl Write {
             return Ok(Key { name: intent.name.clone(), last_seen: now, ..known });
         }
         let guid = candidate.guid.or(candidate.guid_before);
-        // A GUID that stood in for a serial number is another one now.
+        // If the GUID stood in for a serial number, the new GUID does so from now on.
         let serial = match (candidate.guid_before, guid) {
             (before, Some(guid))
                 if before.map(hex::encode).unwrap_or_default() == candidate.serial =>
@@ -135,14 +135,13 @@ impl Write {
     }
 }
 
-/// An issuing Key that was made at another station, as this one begins to know it: its CRL comes
-/// with the first exchange with that station.
+/// The record of a CA whose Key was made at another station. Its CRL arrives with the first exchange with that station.
 pub fn new_issuer(family: Id, chain: &[Certificate]) -> Issuer {
     let chain = chain.iter().map(|ca| ca.der().to_vec()).collect();
     Issuer { family, chain, crl: Vec::new(), to_revoke: Vec::new() }
 }
 
-/// What a job that is given up leaves on the token, as a person should know it.
+/// Describes to a person what a rolled-back job leaves on the token.
 pub fn left_behind(intent: &Intent) -> Vec<&'static str> {
     let made = &intent.made;
     let fresh = intent.candidate.access_key.is_none();
@@ -155,8 +154,9 @@ pub fn left_behind(intent: &Intent) -> Vec<&'static str> {
     left.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect()
 }
 
-/// Gives a job up: no right, no statement released, and what the issuer signed is revoked with its
-/// next CRL, and the log names the user who asked for it, if one did. What is left on the token is remembered, for the next job to reuse.
+/// Rolls a job back: it grants no right and releases no statement, the certificates that the issuer signed are revoked
+/// with its next CRL, and the audit log names the user who asked, if one did. The keys left on the token are recorded,
+/// so that the next job can reuse the token.
 pub fn roll_back(
     registry: &Registry,
     number: u64,
@@ -166,14 +166,14 @@ pub fn roll_back(
     let mut batch = Batch::new();
     if let Some(issuer) = &intent.issuer {
         let ca = Id::of_spki(&issuer.issuing_key);
-        // A serial number may have been signed without the signature being saved.
+        // A certificate may have been signed although its signature was not saved.
         if let (Some(mut issuer), true) = (registry.issuer(ca)?, intent.made.looked) {
             issuer.to_revoke.extend(intent.made.serials.iter().cloned());
             batch.put_issuer(ca, issuer);
         }
     }
     if let (Some(guid), true) = (intent.candidate.guid, intent.made.looked) {
-        // What an earlier job left is there under another GUID now.
+        // The leftover of an earlier job moves to the new GUID.
         let before = match intent.candidate.guid_before {
             Some(guid) => registry.leftover(guid)?,
             None => None,
@@ -184,7 +184,7 @@ pub fn roll_back(
             issuing_key: intent.made.issuing_key.clone().or(before.issuing_key),
             puk_tried: intent.made.puk_begun || before.puk_tried,
         };
-        // The new GUID is the first thing that is written: a token without it has nothing of ours.
+        // The new GUID is the first thing written: without it, the token has no keys of this job.
         batch.put_leftover(guid, leftover);
     }
     let event = AuditEvent::JobRolledBack { serialization: number, kind: intent.kind };

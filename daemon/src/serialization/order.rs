@@ -1,4 +1,4 @@
-//! What a write is given to work with, and how it can end.
+//! Input and results of a write: the order, the progress reports, and how a write can end.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -15,83 +15,82 @@ use crate::registry::{
 
 /// One token of a write.
 pub struct Side {
-    /// Opens it.
+    /// Opens sessions on the token.
     pub connector: Arc<dyn Connector>,
-    /// Where it is, for the name of its thread.
+    /// The port it is plugged into; part of the name of the session's thread.
     pub port: String,
-    /// Its PIN, accepted before.
+    /// Its PIN, which the token has accepted.
     pub pin: Pin,
 }
 
-/// A whole write, as reviewed.
+/// The order for one write, as reviewed.
 pub struct Order {
-    /// What is to be made, and what of it exists already.
+    /// What is to be made, and what of it exists already. It is saved before each irreversible step.
     pub intent: Intent,
     /// The Locks of the statement, sorted.
     pub locks: Arc<[LockEntry]>,
-    /// The issuing token; none for a Master, or once its signatures are saved.
+    /// The issuing token. `None` for a Master, or once all of the issuer's signatures are saved.
     pub issuer: Option<Side>,
     /// The issuer's CA certificates, its own first, the root last; empty for a Master.
     pub chain: Vec<Certificate>,
-    /// The token that is written.
+    /// The token to write.
     pub candidate: Side,
-    /// The access certificate that the candidate has of this family already.
+    /// The candidate's existing access certificate of this family.
     pub membership: Option<Certificate>,
-    /// The container and the certificate (DER) that it has, but from somebody who was revoked since: a new one takes
-    /// its place.
+    /// The container and the certificate (DER) to replace, because its issuer was revoked.
     pub renews: Option<(u32, Vec<u8>)>,
     /// The GUID that is on the candidate now.
     pub guid: Option<[u8; 16]>,
-    /// A rolled-back job left its keys there: they are ours to replace.
+    /// A rolled-back job of this station left its keys on the candidate: they may be overwritten.
     pub leftover: bool,
     /// The PIN that replaces a factory PIN.
     pub new_pin: Option<Pin>,
     /// The PUK that replaces a factory PUK.
     pub recovery_code: Option<RecoveryCode>,
-    /// Whether the PUK is the factory's, where the token says so.
+    /// Whether the PUK is the factory's, if the token tells.
     pub factory_puk: Option<bool>,
-    /// The factory PUK was offered to this token once, which is never done again.
+    /// The factory PUK was offered to this token before. It is offered only once.
     pub puk_tried: bool,
-    /// The newest version of a statement on this Key that is known here.
+    /// The newest version of a statement on this Key in the registry.
     pub newest_version: Option<u64>,
-    /// For how many years certificates are valid.
+    /// Validity of certificates, in years.
     pub certificate_years: u32,
-    /// For how many years a CRL is.
+    /// Validity of a CRL, in years.
     pub crl_years: u32,
-    /// The user who gave the last PIN, for the log.
+    /// The user who gave the last PIN, for the audit log.
     pub asked_by: Option<u32>,
 }
 
-/// What a write reports while it runs.
+/// Progress of a running write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// What it is doing.
+    /// The current stage.
     pub stage: Stage,
     /// Steps done.
     pub done: u32,
-    /// Steps in all.
+    /// Steps in total.
     pub total: u32,
 }
 
-/// What a write uses beside its order.
+/// The parts of the daemon that a write uses.
 pub struct Tools {
-    /// Where it is kept.
+    /// Stores the intent and the result.
     pub registry: Registry,
-    /// Told what is being done.
+    /// Called with the progress before each step.
     pub report: Box<dyn Fn(Report) + Send>,
-    /// Set when a person cancels.
+    /// Set when a person cancels. The write checks it before each step.
     pub stop: Arc<AtomicBool>,
 }
 
-/// What became of the PUK.
+/// Outcome for the PUK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PukOutcome {
-    /// It was not the factory's, or nobody asked.
+    /// The PUK was not the factory's, or no recovery code was requested.
     #[default]
     Left,
-    /// The recovery code is in force.
+    /// The recovery code is the PUK now.
     Replaced,
-    /// An interruption hides whether the recovery code is in force.
+    /// The write was interrupted while it replaced the PUK: the recovery code may be the PUK.
     Unknown,
 }
 
@@ -100,76 +99,76 @@ pub enum PukOutcome {
 pub struct FinishedWrite {
     /// The Key.
     pub key: Id,
-    /// The issuer stays authorized until it is re-plugged.
+    /// The issuer could not be cleared: it stays authorized until it is re-plugged.
     pub issuer_authorized: bool,
-    /// The new Key does.
+    /// The new Key could not be cleared: it stays authorized until it is re-plugged.
     pub candidate_authorized: bool,
-    /// What became of the PUK.
+    /// Outcome for the PUK.
     pub puk: PukOutcome,
-    /// What became of the family's card.
+    /// Outcome for the family's card.
     pub card: CardOutcome,
 }
 
-/// Why a write ended before it was done.
+/// Why a write stopped before its end.
 #[derive(Debug)]
 pub enum Stop {
-    /// A person cancelled; it can be rolled back.
+    /// A person cancelled; the job can be rolled back.
     Cancelled,
     /// A token refused a PIN that it had accepted before.
     Pin {
-        /// Whose.
+        /// Which of the two tokens.
         who: Who,
-        /// What it said.
+        /// The token's answer.
         error: TokenError,
     },
-    /// A token cannot be reached any more; the job can be taken up again.
+    /// A token cannot be reached any more; the job can be resumed.
     Interrupted {
-        /// Whose.
+        /// Which of the two tokens.
         who: Who,
-        /// What was noticed.
+        /// The error of the transport.
         error: TokenError,
     },
-    /// The disk failed; what was saved before stands, and the job can be taken up again.
+    /// The registry failed. Everything saved before is kept, and the job can be resumed.
     Store(RegistryError),
-    /// It cannot be done.
+    /// The job cannot be completed.
     Failed(Failure),
 }
 
-/// Why a write cannot be done.
+/// Why a job cannot be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The candidate is used by somebody else.
+    /// Another program uses the candidate.
     #[error(
         "{0} on the token is in use, and was not made here; nothing was written; take another token"
     )]
     Foreign(&'static str),
-    /// A signature is not by the key that the token's certificates name.
+    /// A signature was not made by the key that the token's certificates name.
     #[error("the token could not prove that it holds the key its certificates name; do not use it")]
     NotGenuine(Who),
-    /// No container is free for another certificate.
+    /// Every container for certificates is taken.
     #[error("the token has no room for a certificate of one more family; take another token")]
     NoRoom,
-    /// A token refused something.
+    /// A token refused a command.
     #[error("the token of the {} failed: {error}; plug it in again and start once more", .who.as_str())]
     Token {
-        /// Whose.
+        /// Which of the two tokens.
         who: Who,
-        /// What it said.
+        /// The token's answer.
         error: TokenError,
     },
-    /// Something could not be built.
+    /// An object could not be built.
     #[error("{0}")]
     Profile(String),
 }
 
-/// A write that stopped, and what stays authorized until it is re-plugged.
+/// A write that stopped, and which tokens stay authorized until they are re-plugged.
 #[derive(Debug)]
 pub struct Stopped {
-    /// Why.
+    /// Why it stopped.
     pub stop: Stop,
-    /// The issuer does.
+    /// The issuer stays authorized.
     pub issuer_authorized: bool,
-    /// The candidate does.
+    /// The candidate stays authorized.
     pub candidate_authorized: bool,
 }
 
@@ -192,7 +191,7 @@ impl From<Failure> for Stop {
 }
 
 impl From<NotSigned> for Failure {
-    /// Only an issuer signs outside of a write.
+    /// Signing outside of a write concerns the issuer only.
     fn from(why: NotSigned) -> Self {
         match why {
             NotSigned::NotGenuine => Self::NotGenuine(Who::Issuer),
@@ -202,7 +201,7 @@ impl From<NotSigned> for Failure {
 }
 
 impl Stop {
-    /// What an error of this token means for the job.
+    /// Classifies an error of this token by its effect on the job.
     pub fn of(who: Who, error: TokenError) -> Self {
         match error {
             TokenError::Transport(_) | TokenError::SessionEnded => Self::Interrupted { who, error },

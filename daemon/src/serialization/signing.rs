@@ -1,4 +1,4 @@
-//! What an issuing Key signs outside of a serialization, and its card, which changes with it.
+//! Signs with an issuing Key outside of a serialization, and updates the Key's card.
 
 use keywright_proto::Unsigned;
 use keywright_token::{CardOutcome, Cleared, Pin, Token, TokenError};
@@ -8,25 +8,26 @@ use super::{
     order::Failure,
 };
 
-/// What an issuing Key is to sign in one go.
+/// What an issuing Key is to sign in one session.
 pub struct Order {
     /// The objects, in this order.
     pub unsigned: Vec<Unsigned>,
-    /// The issuing key signs a challenge first: what it signs must not exist before it has proved to be here.
+    /// The issuing key has to sign a challenge first, because no object may be signed before the token has proved to
+    /// hold the key.
     pub proves: bool,
-    /// What was signed before one failed is not handed out.
+    /// If one signature fails, those made before it are discarded.
     pub all_or_nothing: bool,
-    /// What goes on the issuing Key's card afterwards.
+    /// The card to write afterwards.
     pub card: Option<CardOrder>,
-    /// The card takes up the first signed object, the certificate of a new Lock.
+    /// The card gets the first signed object, which is the certificate of a new Lock.
     pub card_adds_first: bool,
 }
 
-/// The signed objects in the order given and what became of the Key's card, or why there are none; and what the token
-/// answered when it was cleared.
+/// The signed objects in the order given and the outcome for the Key's card, or why there are none; and the token's
+/// answer when it was cleared.
 pub type Signed = (Cleared, Result<(Vec<Vec<u8>>, CardOutcome), Failure>);
 
-/// Signs. 2 commands an object, and 3 around them; 2 more where the key proves itself, 8 more where the Key's card changes.
+/// Signs: 2 commands an object and 3 around them; 2 more for the challenge, 8 more if the card changes.
 ///
 /// # Errors
 /// As [`Token::sign_with`].

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::registry::records::LockEntry;
 
-/// Seconds of a day.
+/// Seconds in a day.
 const DAY: u64 = 86_400;
-/// Seconds of a year.
+/// Seconds in a year.
 const YEAR: u64 = 365 * DAY + DAY / 4;
 
 fn profile_failure(error: impl std::fmt::Display) -> Stop {
@@ -24,7 +24,7 @@ fn profile_failure(error: impl std::fmt::Display) -> Stop {
 }
 
 impl Write {
-    /// The issuer's signatures, at most two, saved together. They are not made twice.
+    /// Makes the issuer's signatures, at most two, and saves them together. They are not made twice.
     pub(super) fn issue(&mut self) -> Result<(), Stop> {
         self.enter(Stage::Certificates)?;
         if self.order.intent.issuer.is_none() || self.order.intent.made.statement.is_some() {
@@ -57,7 +57,7 @@ impl Write {
         };
         let (session, pin) = (open(side, Who::Issuer)?, side.pin.clone());
         let signed = self.sign_by_issuer(&session, &pin, certificate, statement);
-        // Nothing stays authorized, whatever became of the signatures.
+        // Clear the token even if signing failed, so that it does not stay authorized.
         let cleared = session.run(Token::clear);
         self.issuer_stays_authorized(stays_authorized(&cleared));
         let (certificate, statement) = signed?;
@@ -89,7 +89,7 @@ impl Write {
         Ok((certificate, sign(session, pin, statement, Who::Issuer)?))
     }
 
-    /// What the new Key's own issuing key signs. A Sub Key has none.
+    /// Makes the signatures of the new Key's own issuing key. A Sub Key has none.
     pub(super) fn certify(&mut self) -> Result<(), Stop> {
         if self.order.intent.kind == Kind::Sub {
             return Ok(());
@@ -171,7 +171,7 @@ impl Write {
     }
 }
 
-/// Lets a token's issuing key sign. A signature by any other key is not put in.
+/// Signs with a token's issuing key. A signature by any other key is not put into the object.
 fn sign(session: &Session, pin: &Pin, unsigned: Unsigned, who: Who) -> Result<Vec<u8>, Stop> {
     let (pin, digest) = (pin.clone(), unsigned.digest());
     let signature = session

@@ -1,5 +1,5 @@
-//! The write of a Key: its steps in their order. Each step first checks whether it is done already,
-//! so an interrupted job runs through the same lines again.
+//! Runs the steps of a write in their order. Each step first checks whether it is done already, so that a resumed job
+//! goes through the same steps.
 
 use std::sync::atomic::Ordering;
 
@@ -32,7 +32,7 @@ pub(super) struct Write {
     issuer_authorized: bool,
 }
 
-/// Writes. Blocks; one thread for the job, and one for each token that it opens.
+/// Runs a write. Blocks the calling thread; each token has a thread of its own.
 pub fn write(order: Order, tools: Tools) -> Result<FinishedWrite, Stopped> {
     begin(&order, &tools)?;
     let candidate = open(&order.candidate, Who::Candidate)?;
@@ -46,14 +46,14 @@ pub fn write(order: Order, tools: Tools) -> Result<FinishedWrite, Stopped> {
     };
     let written = write.run();
     written.map_err(|stop| {
-        // Whatever stopped the job, nothing may stay authorized.
+        // However the job stopped, clear the candidate, so that it does not stay authorized.
         let cleared = write.candidate.run(Token::clear);
         let candidate_authorized = stays_authorized(&cleared);
         Stopped { stop, issuer_authorized: write.issuer_authorized, candidate_authorized }
     })
 }
 
-/// Whether a token that was to be cleared has to be re-plugged. One that is gone forgets by itself.
+/// Whether a token that could not be cleared has to be re-plugged. An unplugged token forgets its authorization.
 pub(super) fn stays_authorized(cleared: &Result<Cleared, TokenError>) -> bool {
     match cleared {
         Ok(cleared) => cleared.authorized,
@@ -62,11 +62,11 @@ pub(super) fn stays_authorized(cleared: &Result<Cleared, TokenError>) -> bool {
     }
 }
 
-/// Puts the intent on disk, once.
+/// Saves the intent, before the first write to a token.
 fn begin(order: &Order, tools: &Tools) -> Result<(), Stop> {
     if tools.registry.intent(order.intent.number)?.is_none() {
         let mut batch = Batch::new();
-        // What it signs is to be found under it, and revoked by it.
+        // The CA has to be known under its id, so that what it signs can be revoked.
         if let (Some(by), Some(family)) = (&order.intent.issuer, order.intent.family) {
             let ca = Id::of_spki(&by.issuing_key);
             if tools.registry.issuer(ca)?.is_none() {
@@ -80,7 +80,7 @@ fn begin(order: &Order, tools: &Tools) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Whether every signature of the issuer is in the intent: from here on the job rolls forward without it.
+/// Whether all of the issuer's signatures are saved: from here on the job completes without the issuer.
 pub fn issuer_is_done(intent: &crate::registry::records::Intent) -> bool {
     let made = &intent.made;
     intent.issuer.is_none() || made.statement.is_some()
@@ -108,7 +108,8 @@ impl Write {
         Ok(FinishedWrite { key, issuer_authorized, candidate_authorized, puk, card })
     }
 
-    /// PIN and closer look. What is fixed for the job is on disk before anything is written.
+    /// Verifies the PIN and checks that the candidate is not in use. What is fixed for the job is saved before anything
+    /// is written.
     fn check(&mut self) -> Result<(), Stop> {
         self.enter(Stage::Checking)?;
         let pin = self.pin();
@@ -133,7 +134,7 @@ impl Write {
             self.on_candidate(Token::authenticate_management)?;
         }
         let made = &mut self.order.intent.made;
-        // While the job waited for its Keys another one may have been about the same Key.
+        // While the job waited for its Keys, another job may have issued a statement on the same Key.
         let newest = self.order.newest_version;
         if made.statement.is_none() && made.version <= newest.or(Some(0)) {
             made.version = Some(
@@ -151,8 +152,8 @@ impl Write {
         Ok(())
     }
 
-    /// A container for one more family's certificate. A key history is a claim: the container is
-    /// read before it is taken.
+    /// Finds a free container for one more family's certificate. The key history is only a claim, so the container is
+    /// read before it is used.
     fn free_container(&self, mut usage: Usage) -> Result<Container, Stop> {
         loop {
             let retired = closer_look::free_container(&usage)?;
@@ -164,7 +165,7 @@ impl Write {
         }
     }
 
-    /// The keys, made on the token; one that was there before has to show that it is.
+    /// Generates the keys on the token. A key that exists already has to sign a challenge.
     fn keys(&mut self) -> Result<(), Stop> {
         self.enter(Stage::Keys)?;
         if let Some(guid) = self.order.intent.candidate.guid.filter(|g| self.order.guid != Some(*g))
@@ -207,14 +208,14 @@ impl Write {
             let error = TokenError::Malformed { command: "GENERATE ASYMMETRIC KEY PAIR" };
             Failure::Token { who: Who::Candidate, error }
         })?;
-        // A key that somebody else has was not made just now.
+        // A key that the registry knows was not generated just now.
         if self.tools.registry.key(key.id())?.is_some() {
             return Err(Failure::NotGenuine(Who::Candidate).into());
         }
         Ok(key)
     }
 
-    /// Lets the candidate sign a challenge with a key that it is said to hold.
+    /// Makes the candidate sign a challenge with the key that it should hold.
     fn prove(&mut self, slot: Slot, spki: &[u8]) -> Result<(), Stop> {
         self.step()?;
         let key =
@@ -226,7 +227,7 @@ impl Write {
             .map_err(|_| Failure::NotGenuine(Who::Candidate).into())
     }
 
-    /// Certificates go to the token, and are read back.
+    /// Writes the certificates to the token, and reads them back.
     fn put_certificates(&mut self) -> Result<(), Stop> {
         let made = self.order.intent.made.clone();
         if let Some(ca) = made.ca_certificate {
@@ -244,8 +245,8 @@ impl Write {
         self.on_candidate(move |token| token.write_certificate(container, &der))
     }
 
-    /// The family's card, on a Key that can issue. A Sub Key never does, so that nobody would look at its card: it
-    /// carries none.
+    /// Writes the family's card to a Key that can issue. A Sub Key gets none: it cannot issue, so no station would read
+    /// its card.
     fn put_card(&mut self) -> Result<CardOutcome, Stop> {
         let made = &self.order.intent.made;
         let (Some(family), Some(statement), true) =
@@ -265,7 +266,7 @@ impl Write {
         self.on_candidate(move |token| put_card(token, &order))
     }
 
-    /// PIN, management key, PUK, the PUK last.
+    /// Replaces the PIN, then the management key, then the PUK.
     fn secrets(&mut self) -> Result<PukOutcome, Stop> {
         self.enter(Stage::Secrets)?;
         if let Some(new) = self.order.new_pin.take() {
@@ -294,7 +295,7 @@ impl Write {
         match self.order.factory_puk {
             Some(false) if begun => return Ok(PukOutcome::Unknown),
             Some(false) => return Ok(PukOutcome::Left),
-            // A silent token is asked once, and it is on disk that it was.
+            // A token that does not tell is offered the factory PUK once; the attempt is saved first.
             None if begun => return Ok(PukOutcome::Unknown),
             None if self.order.puk_tried => return Ok(PukOutcome::Left),
             None | Some(true) => {}
@@ -311,17 +312,17 @@ impl Write {
         Ok(PukOutcome::Replaced)
     }
 
-    /// A blank token, or one that was when the job began.
+    /// Whether the candidate was blank when the job began.
     pub(super) fn is_blank(&self) -> bool {
         self.order.intent.candidate.access_key.is_none()
     }
 
-    /// Whether anything is written to the candidate. A change of rights in its own family writes nothing.
+    /// Whether the candidate is written to. A change of rights in its own family writes nothing.
     fn writes_token(&self) -> bool {
         self.is_blank() || self.order.membership.is_none()
     }
 
-    /// Where the certificate is that a new one takes the place of; only if it really is there.
+    /// The container of the certificate to replace, if that certificate really is there.
     fn renewed_container(&self) -> Result<Option<Container>, Stop> {
         let Some((number, der)) = self.order.renews.clone() else { return Ok(None) };
         let Some(container) = Container::of_number(number) else { return Ok(None) };
@@ -337,7 +338,7 @@ impl Write {
         self.order.candidate.pin.clone()
     }
 
-    /// Does something on the candidate.
+    /// Runs a job on the candidate.
     pub(super) fn on_candidate<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Token) -> Result<R, TokenError> + Send + 'static,
@@ -345,12 +346,12 @@ impl Write {
         self.candidate.run(job).map_err(|error| Stop::of(Who::Candidate, error))
     }
 
-    /// Notes that the issuer could not be cleared.
+    /// Notes whether the issuer stays authorized.
     pub(super) fn issuer_stays_authorized(&mut self, authorized: bool) {
         self.issuer_authorized = authorized;
     }
 
-    /// Puts on disk how far the job has come.
+    /// Saves the progress of the job.
     pub(super) fn save(&self) -> Result<(), Stop> {
         let mut batch = Batch::new();
         batch.put_intent(self.order.intent.clone());
@@ -363,7 +364,7 @@ impl Write {
         self.step()
     }
 
-    /// Between two commands: here a person's Cancel is heard.
+    /// Begins a step: reports progress, or stops if a person has cancelled.
     pub(super) fn step(&mut self) -> Result<(), Stop> {
         if self.tools.stop.load(Ordering::Relaxed) {
             return Err(Stop::Cancelled);
@@ -374,7 +375,7 @@ impl Write {
         Ok(())
     }
 
-    /// The steps of this kind of job: its seven stages, keys, signatures, certificates and the card.
+    /// The number of steps of this kind of job: seven stages, keys, signatures, certificates and the card.
     fn total(&self) -> u32 {
         match self.order.intent.kind {
             Kind::Sub => 7 + 1 + 2 + 1,

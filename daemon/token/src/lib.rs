@@ -9,6 +9,23 @@
 //! The crate knows one token at a time. It has no registry, no bus and no rules of a family: its callers pass the
 //! certificates and the objects to sign.
 //!
+//! | file | what |
+//! | --- | --- |
+//! | `verbs` | the operations on a token: [`Token`] |
+//! | `session` `claim` | one job on an open token, on a thread of its own; waiting for another program |
+//! | `identity_claims` `details` `usage` | what a token tells: before the PIN, for display, and after the PIN |
+//! | `management` `management_key` | authenticates with the management key, and replaces the factory's |
+//! | `pin` | PINs and recovery codes |
+//! | `signing` `family_card` | signs with the issuing key; writes the family's card |
+//! | `piv` `apdu` `object` `tlv` `extensions` | commands, their encoding, and data objects (SP 800-73-4) |
+//! | `route` `pcscd` | chooses between direct USB and pcscd |
+//! | `usb` `ccid` `ccid_transport` | talks to a token over USB |
+//! | `pcsc` `pcsc_reader` | talks to a token through pcscd |
+//! | `vpcd` | talks to a card program (feature `virtual-reader`) |
+//! | `hotplug` | plugs and unplugs, from udev and the virtual reader |
+//! | `error` | why an operation failed |
+//! | `scripted` `simulated` | test doubles: a scripted transport, a simulated card |
+//!
 //! Every operation on a token may fail with [`TokenError::Transport`]; its documentation names other errors only where
 //! the caller can act on them.
 #![forbid(unsafe_code)]
