@@ -26,10 +26,10 @@ pub enum Error {
     /// The wizard does not accept this call in its current step.
     #[error("{refusal}; {next}")]
     Wizard {
-        /// What it said.
+        /// Why the wizard does not accept it.
         #[source]
         refusal: Refusal,
-        /// What can be done instead.
+        /// What the caller can do instead.
         next: &'static str,
     },
     /// No such object.
@@ -129,7 +129,7 @@ pub enum Error {
     Token {
         /// The Key, as people know it.
         key: String,
-        /// What it did.
+        /// The error of the token.
         source: TokenError,
     },
     /// The registry failed.

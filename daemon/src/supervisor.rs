@@ -85,7 +85,7 @@ impl Supervisor {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(state.as_bytes())
         {
-            tracing::warn!(state, %error, "the service manager was not told");
+            tracing::warn!(state, %error, "cannot notify the service manager");
         }
     }
 }

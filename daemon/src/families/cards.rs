@@ -1,5 +1,5 @@
-//! The card that an issuing Key carries: Locks and a chain of a family that this station has never met, or of which it
-//! knows no Lock. It claims only, until the Key has signed here with its PIN.
+//! The card that an issuing Key carries: Locks and a chain, for a station that does not know the family or none of its
+//! Locks. The card is only a claim until the Key has signed here with its PIN.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Families {
-    /// The Locks on the card of a Key, by id, except removed ones: where its family has no Lock here, and is not pinned here
+    /// The Locks on a Key's card, by id, except removed ones. Empty if its family has a Lock here, or is pinned here
     /// with another root.
     pub fn carried_by(&self, claims: &Claims) -> Vec<LockEntry> {
         let (Some(card), Some((family, _))) = (&claims.card, claims.family) else {
@@ -46,14 +46,14 @@ impl Families {
         entries
     }
 
-    /// The Locks of a family on the card that has the most of them, of the Keys that are plugged in.
+    /// The Locks of a family on a plugged-in Key's card: the card with the most Locks counts.
     pub(super) fn carried(&self, family: Id, present: &Present<'_>) -> Vec<LockEntry> {
         let of_family = |claims: &&&Claims| claims.family.is_some_and(|(of, _)| of == family);
         let carried = present.claims.iter().filter(of_family).map(|claims| self.carried_by(claims));
         carried.max_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// Rows of ListLocks for the Locks on the cards of Keys that are plugged in; only these ids where some are given.
+    /// Rows of ListLocks for the Locks on the cards of plugged-in Keys. `only` restricts them to these ids.
     pub fn carried_locks(
         &self,
         filter: &Filter,
@@ -87,13 +87,13 @@ impl Families {
         Ok((!pinned && card.root().family() == family).then(|| card.chain().to_vec()))
     }
 
-    /// The issuing key that has to sign here before its Key's card is believed.
+    /// The issuing key that has to sign a challenge before its Key's card is imported.
     pub fn has_to_prove(&self, claims: &Claims) -> Option<PublicKey> {
         (!self.carried_by(claims).is_empty()).then(|| claims.issuing_key().cloned())?
     }
 
-    /// Believes a Key that has just signed here with its PIN: pins the root that it leads to, where its family has none
-    /// yet, and takes in its card like a file.
+    /// Trusts a Key that has just signed here with its PIN: pins the root of its chain if its family has none yet, and
+    /// imports its card like a file.
     ///
     /// # Errors
     /// `Unverified`: its chain does not lead to that root.
@@ -119,7 +119,7 @@ impl Families {
         Ok(())
     }
 
-    /// Takes in what is on a Key's card, once its family's root is pinned. A card with another root is ignored.
+    /// Imports a Key's card, once its family's root is pinned. A card with another root is ignored.
     pub(super) fn take_card(
         &mut self,
         issuer: &Issuer,
@@ -135,13 +135,13 @@ impl Families {
             return tracing::warn!(%family, "a card with another root is ignored");
         }
         match self.import(family, card.objects(), label_of, by, changes) {
-            Ok(new) => tracing::info!(%family, new, "a Key's card was taken in"),
-            Err(error) => tracing::warn!(%family, %error, "a Key's card cannot be taken in"),
+            Ok(new) => tracing::info!(%family, new, "a Key's card was imported"),
+            Err(error) => tracing::warn!(%family, %error, "a Key's card cannot be imported"),
         }
         changes.families.insert(family);
     }
 
-    /// What goes on the card of an issuing Key.
+    /// What to write on the card of an issuing Key.
     pub(super) fn card_order(
         &self,
         issuer: &Issuer,

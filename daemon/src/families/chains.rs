@@ -1,4 +1,4 @@
-//! Chains of certificates: of issuing Keys that are plugged in, of Keys that are made, and of any Key, as text.
+//! Chains of CA certificates: of plugged-in issuing Keys, for Keys that are made, and of any Key as PEM.
 
 use keywright_proto::{
     Certificate, Id, Role,
@@ -11,7 +11,7 @@ use super::Families;
 use crate::error::Error;
 
 impl Families {
-    /// The CA certificates from this one to the root, and whether that root has yet to be pinned.
+    /// The chain of CA certificates from this one to the root, and whether the root is not pinned yet.
     ///
     /// # Errors
     /// `Unverified`: they do not lead to the family's root.
@@ -29,7 +29,7 @@ impl Families {
             (None, None) => vec![own.der().to_vec()],
         };
         let chain = parsed(&ders, family)?;
-        // A Backup of an unknown family cannot show where its chain ends: its Master has to come first.
+        // A Backup of an unknown family cannot prove its root: the family's Master has to come first.
         let root = pinned.as_deref().unwrap_or_else(|| own.der());
         match verify_chain(&chain, root, None) {
             Ok(proven) if proven == family && chain[0].public_key() == own.public_key() => {
@@ -39,8 +39,8 @@ impl Families {
         }
     }
 
-    /// The CA certificates under which a job has a Key made: of the issuer with this issuing key, which people know as
-    /// `called`; `own` is its CA certificate, if it is plugged in.
+    /// The chain under which a job makes a Key: that of the issuer with this issuing key, which errors name `called`.
+    /// `own` is the issuer's CA certificate, if it is plugged in.
     ///
     /// # Errors
     /// `Orphaned`: it does not stand. `Unverified`: the family's root is not pinned here, or its chain does not lead there.
@@ -63,7 +63,7 @@ impl Families {
         }
     }
 
-    /// The access certificate that a Key has in a family, if whoever signed it stands; `chain` is that of the issuer which
+    /// The access certificate that a Key has in a family, if its issuer is standing. `chain` is that of the issuer that
     /// would sign another one.
     ///
     /// # Errors
@@ -76,18 +76,18 @@ impl Families {
         chain: &[Certificate],
     ) -> Result<Option<Certificate>, Error> {
         if let Some(membership) = self.membership(key, family)? {
-            // What a revoked issuer certified is certified again.
+            // If its issuer was revoked, the certificate has to be re-issued.
             let stands = self.stands(family, membership.issuer)?;
             return Ok(Certificate::parse(&membership.certificate).ok().filter(|_| stands));
         }
-        // Made at another station: its own certificate is good if this issuer signed it.
+        // The Key was made at another station: its own certificate is valid if this issuer signed it.
         let Some(access) = &claims.access else { return Ok(None) };
         let root = chain.last().map(Certificate::der).unwrap_or_default();
         let proven = verify_chain(&[&[access.clone()][..], chain].concat(), root, None);
         Ok((proven == Ok(family)).then(|| access.clone()))
     }
 
-    /// The access certificate of a Key with its chain, PEM: in this family, or in its first one.
+    /// The access certificate of a Key with its chain, PEM: in this family, or in the Key's first one.
     ///
     /// # Errors
     /// `NotFound`: neither the registry nor the token has one of that family.
@@ -109,7 +109,7 @@ impl Families {
             let issuer = self.registry.issuer(membership.issuer)?.ok_or_else(none)?;
             return chain_pem(std::iter::once(membership.certificate).chain(issuer.chain));
         }
-        // Not known here: what the token itself holds.
+        // Not in the registry: use the certificate on the token.
         match (&claims.access, claims.family) {
             (Some(access), Some((claimed, _))) if claimed == family => {
                 chain_pem([access].into_iter().chain(&claims.issuing).map(Certificate::der))
@@ -124,7 +124,7 @@ fn parsed(chain: &[Vec<u8>], family: Id) -> Result<Vec<Certificate>, Error> {
     chain.map_err(|_| Error::Unverified(family))
 }
 
-/// Certificates as text.
+/// Encodes certificates as PEM.
 pub(super) fn chain_pem<T: AsRef<[u8]>>(
     chain: impl IntoIterator<Item = T>,
 ) -> Result<String, Error> {

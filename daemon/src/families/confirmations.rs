@@ -1,5 +1,5 @@
-//! ApplyConfirmation: what a Lock signed about a Key, carried here by hand or over the link. Only a confirmation moves a
-//! right from `pending` to `active`, or ends `removing`.
+//! ApplyConfirmation: keeps what a Lock has confirmed about a Key, received as a file or over the link. Only a
+//! confirmation moves a right from `pending` to `active`, or ends `removing`.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -20,25 +20,25 @@ use crate::{
     },
 };
 
-/// How many rights one signal names.
+/// The most rights in one signal.
 const MOST_TOLD: usize = 1_000;
 
-/// What is collected while many confirmations are kept.
+/// State that is collected while many confirmations are kept.
 #[derive(Default)]
 pub(super) struct Confirming {
-    /// For the log.
+    /// Confirmed effects that are not logged yet.
     confirmed: Confirmed,
     /// Locks whose confirmation may have changed a right, by Key and family.
     changed: BTreeMap<(Id, Id), Vec<Id>>,
-    /// The statements on a Key in a family; none where they need not be compared.
+    /// The statements on a Key in a family. `None` if they need not be compared.
     statements: BTreeMap<(Id, Id), Option<Statements>>,
 }
 
 impl Families {
-    /// Keeps many confirmations in as few commits as can be. Answers why some are not believed.
+    /// Keeps many confirmations, in as few commits as possible. Returns why some were refused.
     ///
     /// # Errors
-    /// The registry failed, which says nothing about a confirmation.
+    /// The registry failed. This says nothing about a confirmation.
     pub fn apply_confirmations(
         &mut self,
         all: Vec<Vec<u8>>,
@@ -50,18 +50,25 @@ impl Families {
         let (mut keys, mut refused) = (BTreeSet::new(), Vec::new());
         for bytes in all {
             match self.read_confirmation(&bytes) {
-                Ok((lock, known, stated, said)) => {
-                    if !rights.insert((stated.key, lock)) {
-                        // Which of two is newer is seen against what is committed.
+                Ok((lock, known, statement, confirmation)) => {
+                    if !rights.insert((statement.key, lock)) {
+                        // Of two confirmations of one right the newer is found by comparing with what is committed.
                         self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
                         self.registry.commit(std::mem::take(&mut batch))?;
-                        rights = BTreeSet::from([(stated.key, lock)]);
+                        rights = BTreeSet::from([(statement.key, lock)]);
                     }
-                    self.confirm(&mut batch, &mut confirming, lock, &stated, said, bytes)?;
+                    self.confirm(
+                        &mut batch,
+                        &mut confirming,
+                        lock,
+                        &statement,
+                        confirmation,
+                        bytes,
+                    )?;
                     batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
-                    keys.insert(stated.key);
+                    keys.insert(statement.key);
                 }
-                // A store failure says nothing about this confirmation.
+                // A store failure says nothing about this confirmation, so abort.
                 Err(error @ Error::Store(_)) => return Err(error),
                 Err(error) => refused.push(error),
             }
@@ -75,18 +82,18 @@ impl Families {
         Ok(refused)
     }
 
-    /// Puts a confirmation that was verified, unless something newer is known. Answers whether it is new.
+    /// Puts a verified confirmation, unless a newer one is known. Returns whether it is new.
     pub(super) fn confirm(
         &self,
         batch: &mut Batch,
         confirming: &mut Confirming,
         lock: Id,
-        stated: &StatementRef,
-        said: Confirmation,
+        statement: &StatementRef,
+        confirmation: Confirmation,
         cose: Vec<u8>,
     ) -> Result<bool, Error> {
-        let (key, family) = (stated.key, stated.family);
-        let allow = said.effect == Effect::Allow;
+        let (key, family) = (statement.key, statement.family);
+        let allow = confirmation.effect == Effect::Allow;
         let statements = match confirming.statements.entry((key, family)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
@@ -94,9 +101,9 @@ impl Families {
             }
         };
         let statements = statements.as_ref();
-        // A Lock that has confirmed already that it admits this Key changes nothing by saying so again.
+        // A Lock that repeats that it admits this Key changes no right.
         let stays = allow && self.is_admitted(statements, key, lock)?;
-        let is_new = self.put_confirmed(batch, statements, lock, stated, said, cose)?;
+        let is_new = self.put_confirmed(batch, statements, lock, statement, confirmation, cose)?;
         if is_new {
             confirming.confirmed.entry((key, allow)).or_default().push(lock);
             if !stays {
@@ -113,11 +120,11 @@ impl Families {
         key: Id,
         lock: Id,
     ) -> Result<bool, Error> {
-        let heard = confirmed_effect(&self.registry, statements, key, lock)?;
-        Ok(heard.is_some_and(|(said, _)| said.effect == Effect::Allow))
+        let confirmed = confirmed_effect(&self.registry, statements, key, lock)?;
+        Ok(confirmed.is_some_and(|(confirmed, _)| confirmed.effect == Effect::Allow))
     }
 
-    /// Tells of each right that has just been confirmed.
+    /// Announces each right that was confirmed.
     pub(super) fn tell_confirmed(&self, confirming: Confirming, changes: &mut Changes) {
         for ((key, family), locks) in confirming.changed {
             for locks in locks.chunks(MOST_TOLD) {
@@ -125,14 +132,14 @@ impl Families {
                     Ok(rights) if rights.is_empty() => {}
                     Ok(rights) => changes.confirmed.push((key, rights)),
                     Err(error) => {
-                        tracing::error!(%key, %error, "nobody is told what was confirmed");
+                        tracing::error!(%key, %error, "cannot announce the confirmed rights");
                     }
                 }
             }
         }
     }
 
-    /// Verifies a confirmation, and finds its Lock and the statement that it is about.
+    /// Verifies a confirmation, and finds its Lock and its statement.
     fn read_confirmation(
         &self,
         bytes: &[u8],
@@ -142,65 +149,67 @@ impl Families {
         let lock = Id::of_hash(&claimed);
         let known =
             self.registry.lock(lock)?.ok_or_else(|| Error::NotFound(format!("Lock {lock}")))?;
-        let said = PublicKey::from_spki_der(&known.identity_key)
+        let confirmation = PublicKey::from_spki_der(&known.identity_key)
             .map_err(|error| error.to_string())
             .and_then(|key| Confirmation::verify(bytes, &key).map_err(|error| error.to_string()))
             .map_err(|why| {
                 Error::Forged(format!("{why}; ask Lock \"{}\" for it once more", known.name))
             })?;
-        let stated = self
+        let statement = self
             .registry
-            .statement_by_digest(&said.statement)?
+            .statement_by_digest(&confirmation.statement)?
             .filter(|s| s.family == known.family);
-        let stated = stated.ok_or_else(|| {
+        let statement = statement.ok_or_else(|| {
             Error::NotFound(
                 "statement here that it confirms; import what the station that made it exports"
                     .into(),
             )
         })?;
-        Ok((lock, known, stated, said))
+        Ok((lock, known, statement, confirmation))
     }
 
-    /// Puts a confirmation, unless something newer is known: an old one may come again. Answers whether it is new.
+    /// Puts a confirmation, unless a newer one is known: the broker may send an old one again. Returns whether it is
+    /// new.
     fn put_confirmed(
         &self,
         batch: &mut Batch,
         statements: Option<&Statements>,
         lock: Id,
-        stated: &StatementRef,
-        said: Confirmation,
+        statement: &StatementRef,
+        confirmation: Confirmation,
         cose: Vec<u8>,
     ) -> Result<bool, Error> {
-        let key = stated.key;
-        let new = VersionedEffect { version: stated.version, effect: said.effect };
+        let key = statement.key;
+        let new = VersionedEffect { version: statement.version, effect: confirmation.effect };
         let old = match self.registry.confirmation(key, lock)?.map(confirmation::effect_of) {
             Some(old) => Some((
-                confirmed_effect(&self.registry, statements, key, lock)?.map(|(said, _)| said),
+                confirmed_effect(&self.registry, statements, key, lock)?.map(|(effect, _)| effect),
                 old,
             )),
             None => None,
         };
         let effective = match statements {
-            Some(statements) => statements.confirmed_effect(new, Some(&said.statement)),
+            Some(statements) => statements.confirmed_effect(new, Some(&confirmation.statement)),
             None => Some(new),
         };
-        let word = self.registry.signed_confirmation(key, lock)?;
-        let reported = word.as_ref().map_or(0, |word| word.newest_version).max(said.newest_version);
+        let known = self.registry.signed_confirmation(key, lock)?;
+        let reported =
+            known.as_ref().map_or(0, |known| known.newest_version).max(confirmation.newest_version);
         let is_new = old.is_none_or(|old| supersedes((effective, new), old));
         if is_new {
-            let allow = said.effect == Effect::Allow;
-            let (version, time) = (stated.version, clock::unix_seconds());
+            let allow = confirmation.effect == Effect::Allow;
+            let (version, time) = (statement.version, clock::unix_seconds());
             batch.put_confirmation(key, lock, records::Confirmation { version, allow, time });
             batch.put_signed_confirmation(
                 key,
                 lock,
                 SignedConfirmation { cose, newest_version: reported },
             );
-        } else if let Some(word) = word {
+        } else if let Some(known) = known {
             batch.put_signed_confirmation(
                 key,
                 lock,
-                SignedConfirmation { newest_version: reported, ..word },
+                SignedConfirmation { newest_version: reported, ..known },
             );
         }
         Ok(is_new)
@@ -208,7 +217,7 @@ impl Families {
 }
 
 impl Confirming {
-    /// What is to be logged with the next commit.
+    /// Takes the effects to log with the next commit.
     pub(super) fn take_confirmed(&mut self) -> Confirmed {
         std::mem::take(&mut self.confirmed)
     }

@@ -1,4 +1,4 @@
-//! What the registry knows of a Key that is shown.
+//! What the registry knows of a shown Key.
 
 use keywright_proto::{Id, Role};
 use keywright_rules::presence::{Claims, Known};
@@ -13,18 +13,18 @@ use crate::{
 /// What the registry knows of a Key.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// What decides what it is.
+    /// The facts that decide its state.
     pub known: Known,
-    /// What people call it; none where the Key with this label is not known.
+    /// Its name; `None` if no Key with this label is in the registry.
     pub name: Option<String>,
-    /// Its families, the one that is shown first at the start.
+    /// Its families. The one to show first comes first.
     pub memberships: Vec<(Id, Role)>,
     /// Active and pending rights.
     pub rights: (u32, u32),
 }
 
 impl Families {
-    /// What is known of the Key with this label, by its id and its GUID.
+    /// What the registry knows of the Key with this label, by its id and its GUID.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -38,7 +38,7 @@ impl Families {
             Some(id) => self.registry.key(id)?,
             None => None,
         };
-        // A token with copied certificates may have been there first and have its label.
+        // A token with copied certificates may have been seen first, and have the label.
         let revoked = record.as_ref().is_some_and(|record| record.revoked);
         let record = record.filter(|record| record.label == label);
         let leftover = match guid {
@@ -72,7 +72,8 @@ impl Families {
         }
     }
 
-    /// Notes when and as what a known Key was last seen. A Key with another label is only a copy of its certificates.
+    /// Notes when a known Key was last seen, and its label, model and serial number. A Key with another label is only a
+    /// copy of its certificates.
     ///
     /// # Errors
     /// The registry cannot be written.
@@ -94,7 +95,7 @@ impl Families {
         self.registry.commit(batch)
     }
 
-    /// Whether the factory PUK was offered to a token before: to this Key, or to one that a job left behind.
+    /// Whether the factory PUK was offered to a token before: to this Key, or to a token that a rolled-back job left.
     ///
     /// # Errors
     /// The registry cannot be read.

@@ -1,5 +1,5 @@
 //! Groups of Locks: SetGroup and RemoveGroup. A group is a label of this station, like a name: it is neither signed nor
-//! exported, and it is looked up when a call names it, not later.
+//! exported. A call that names a group means its members at that time.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ use crate::{
     registry::{Batch, Filter},
 };
 
-/// The most groups of a station.
+/// The most groups in the registry.
 const MOST_GROUPS: usize = 1_000;
 
 impl Families {
-    /// SetGroup: adds Locks to a group and removes others, and makes the group if there is none. Answers how many Locks are
-    /// in it then.
+    /// SetGroup: adds Locks to a group and removes others; makes the group if it does not exist. Returns the number of
+    /// members.
     ///
     /// # Errors
     /// `InvalidArgument`, `NotFound`, `LimitExceeded`; `KeyAbsent`: no Master or Backup Key of the family is plugged in.
@@ -80,7 +80,7 @@ impl Families {
         Ok(self.registry.commit(batch)?)
     }
 
-    /// As for names: whoever changes what a group stands for has a Master or Backup Key of its family here.
+    /// Checks that a Master or Backup Key of the family is plugged in, as for names.
     fn group_may_change(&self, family: Id, present: &Present<'_>) -> Result<(), Error> {
         let missing = || Error::NotFound(format!("family {family}"));
         self.registry.family(family)?.ok_or_else(missing)?;

@@ -1,5 +1,5 @@
-//! ImportFamily: takes in what another station of a family has signed. It was verified up to the pinned root before it
-//! comes here; which of the signers is believed is judged afterwards.
+//! ImportFamily: imports what another station of a family has signed. The caller has verified every object up to the
+//! pinned root; which signers are effective is judged after the import.
 
 mod statements;
 
@@ -23,8 +23,7 @@ use crate::{
 };
 
 impl Families {
-    /// Takes in a family's signed objects; answers how many were new. `label_of` finds the Key that is shown with an access
-    /// key.
+    /// Imports a family's signed objects. Returns how many were new. `label_of` finds the shown Key with an access key.
     ///
     /// # Errors
     /// The registry failed; what was committed before stands.
@@ -47,9 +46,9 @@ impl Families {
             self.log(&mut batch, &AuditEvent::FamilyImported { family, new }, by);
         }
         self.registry.commit(batch)?;
-        // Confirmations are found by the digests of what has just been put.
+        // Confirmations refer to statements by digest, so they come after the statements.
         let confirmed = self.keep_confirmations(family, objects, by, changes);
-        // Whatever became of them, what was put is effective from now on.
+        // Even if the confirmations failed, the objects committed before are effective.
         changes.new_keys.extend(keys);
         self.settle_revocations(family, by, changes)?;
         new += confirmed?;
@@ -76,7 +75,7 @@ impl Families {
             let chain = objects.chain(ca).unwrap_or_default();
             let chain: Vec<_> = chain.iter().map(|ca| ca.der().to_vec()).collect();
             let mut issuer = match record.clone() {
-                // Of several certificates of one key the nearest to the root is used.
+                // Of several certificates of one key, keep the one nearest to the root.
                 Some(known) if known.chain.len() <= chain.len() => known,
                 Some(known) => Issuer { chain, ..known },
                 None => Issuer { family, chain, crl: Vec::new(), to_revoke: Vec::new() },
@@ -99,7 +98,7 @@ impl Families {
         Ok(new)
     }
 
-    /// Keys that are new here, under a name that says no more than what they are.
+    /// Puts Keys that are new here, under a generated name.
     fn put_keys(
         &self,
         batch: &mut Batch,
@@ -170,7 +169,7 @@ impl Families {
         Ok(new.len())
     }
 
-    /// Certificates that take the place of those by CAs which do not stand any more. Answers how many do.
+    /// Keeps certificates that replace those by CAs that are no longer standing. Returns how many.
     fn keep_renewed(&self, family: Id, objects: &SignedObjects) -> Result<usize, Error> {
         let pending = self.pending_signatures(family)?;
         let mut batch = Batch::new();
@@ -203,7 +202,7 @@ impl Families {
         Ok(new)
     }
 
-    /// The CA that issued a certificate, if it stands and has not revoked it.
+    /// The CA that issued a certificate, if it is standing and has not revoked the certificate.
     fn standing_issuer(
         &self,
         family: Id,
@@ -228,7 +227,7 @@ fn issuer_of(certificate: &Certificate, objects: &SignedObjects) -> Option<Publi
     Some(chain.get(1)?.public_key().clone())
 }
 
-/// A Key that was made at another station.
+/// The record of a Key that was made at another station.
 fn new_key(
     access_key: &PublicKey,
     label: Label,
@@ -258,7 +257,7 @@ fn new_key(
     }
 }
 
-/// What a Lock that was added elsewhere is called here.
+/// The generated name of a Lock that was added at another station.
 pub(super) fn lock_name(id: Id) -> String {
     format!("Lock {}", short(id))
 }

@@ -1,4 +1,4 @@
-//! Issuing Keys: which of them may sign now, and under which chain of CAs.
+//! Issuing Keys: which of them may sign now, and under which chain of CA certificates.
 
 use keywright_base::clock;
 use keywright_proto::{Certificate, Id, Judgement, Role, Standing, verify_chain};
@@ -16,18 +16,18 @@ use crate::{
     trust,
 };
 
-/// A Key that is plugged in and is to sign, as far as its family has to know it.
+/// A plugged-in Key that is to sign, as its family needs it.
 #[derive(Debug, Clone, Default)]
 pub struct Issuer {
     /// The last part of its object path.
     pub label: Label,
     /// Its id, once it has an access key of ours.
     pub id: Option<Id>,
-    /// What people call it here; empty while it is not known.
+    /// Its name here; empty while it has none.
     pub name: String,
-    /// How people know it, in an error's text.
+    /// Its name for the text of an error.
     pub called: String,
-    /// It was revoked, as this station knows.
+    /// Whether it was revoked, as far as this station knows.
     pub is_revoked: bool,
     /// The CHUID's GUID.
     pub guid: Option<[u8; 16]>,
@@ -39,14 +39,14 @@ pub struct Issuer {
     pub claims: Claims,
 }
 
-/// What an issuing Key signs under.
+/// The family and the chain under which an issuing Key signs.
 #[derive(Debug, Clone)]
 pub struct Issuing {
     /// The family.
     pub family: Id,
     /// The Key's CA certificates, its own first, the root last.
     pub chain: Vec<Certificate>,
-    /// The family's root is not pinned here yet.
+    /// Whether the family's root is not pinned here yet.
     pub unpinned: bool,
 }
 
@@ -56,7 +56,7 @@ impl Issuing {
         self.chain.first().ok_or(Error::Unverified(self.family))
     }
 
-    /// A certificate that it signed, with the chain above, DER.
+    /// A certificate that this Key signed, followed by its chain, DER.
     pub(super) fn chain_below(&self, certificate: &[u8]) -> Vec<Vec<u8>> {
         let above = self.chain.iter().map(|ca| ca.der().to_vec());
         std::iter::once(certificate.to_vec()).chain(above).collect()
@@ -64,7 +64,7 @@ impl Issuing {
 }
 
 impl Families {
-    /// Whether a Key may sign for its family, as far as it shows without asking its token or the registry.
+    /// Checks that a Key may sign for its family, as far as that is visible without its token and the registry.
     ///
     /// # Errors
     /// `NotAnIssuer`, `Revoked`.
@@ -78,11 +78,12 @@ impl Families {
         if role.is_issuer() { Ok(()) } else { Err(Error::Pair(Reason::NotAnIssuer)) }
     }
 
-    /// What a Key signs under: its chain to the pinned root, or to the root that its own signature will pin.
+    /// The family and the chain under which a Key signs: to the pinned root, or to the root that its own signature will
+    /// pin.
     ///
     /// # Errors
-    /// As [`Self::may_issue`]. `Unverified`: its chain does not lead to the family's root. `Orphaned`: whoever
-    /// certified it was revoked.
+    /// As [`Self::may_issue`]. `Unverified`: its chain does not lead to the family's root. `Orphaned`: its
+    /// issuer was revoked.
     pub fn issuing(&self, issuer: &Issuer) -> Result<Issuing, Error> {
         self.may_issue(issuer)?;
         let (Some((family, _)), Some(own)) = (issuer.claims.family, &issuer.claims.issuing) else {
@@ -100,13 +101,13 @@ impl Families {
         }
     }
 
-    /// Which issuing Keys of a family stand now; none where the family is not pinned here.
+    /// Which issuing Keys of a family are standing now. `None` if the family is not pinned here.
     pub(super) fn judgement(&self, family: Id) -> Result<Option<Judgement>, RegistryError> {
         let facts = trust::facts(&self.registry, family, &[])?;
         Ok(facts.map(|facts| self.moment().judge(&facts)))
     }
 
-    /// Whether signatures of a CA of a family are effective now. A CA that is not known here is not judged here.
+    /// Whether signatures of a CA of a family are effective now. True for a CA that is not in the registry.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -119,7 +120,7 @@ impl Families {
         Ok(standing.is_none_or(|standing| standing == Standing::Stands))
     }
 
-    /// An issuing Key that was made at another station is known from its first signature here on.
+    /// Puts the CA of an issuing Key that was made at another station, when it first signs here.
     pub(super) fn put_own_issuer(&self, batch: &mut Batch, issuing: &Issuing) -> Result<(), Error> {
         let Some(own) = issuing.chain.first() else { return Ok(()) };
         let ca = own.public_key().id();
@@ -129,8 +130,8 @@ impl Families {
         Ok(())
     }
 
-    /// Puts what a Master, or a Backup with its whole chain, that was made elsewhere proved by its first signature here:
-    /// its CAs, itself and its membership. The caller puts the family.
+    /// Puts a Master, or a Backup with its whole chain, that was made at another station and has signed here for the
+    /// first time: its CAs, the Key and its membership. The caller puts the family.
     pub(super) fn pin_family(
         &self,
         batch: &mut Batch,
@@ -146,7 +147,7 @@ impl Families {
         let role = access.role().filter(|role: &Role| role.is_issuer() && proven);
         let role = role.ok_or(Error::Unverified(family))?;
         let id = access.public_key().id();
-        // Their CRLs come with the first exchange with the station that made it.
+        // The CRLs of these CAs arrive with the first exchange with the station that made the Key.
         for (place, ca) in issuing.chain.iter().enumerate() {
             let above = issuing.chain.get(place..).unwrap_or_default();
             batch.put_issuer(ca.public_key().id(), new_issuer(family, above));

@@ -1,4 +1,4 @@
-//! AddLock, and whether a Lock is there.
+//! AddLock, and the presence of Locks.
 
 use keywright_base::clock;
 use keywright_proto::{Certificate, Id, PublicKey, Role, profile};
@@ -19,8 +19,9 @@ use crate::{
 };
 
 impl Families {
-    /// Prepares the certificate of a Lock; nothing but its chain where it was added before. With `renews_card` the issuing
-    /// Key's card gets the Lock, too. A family that is not pinned here is pinned by the signature.
+    /// Prepares the certificate of a Lock. A Lock that was added before needs no signature, only its chain. With
+    /// `renews_card` the issuing Key's card gets the Lock, too. If the family is not pinned here, the signature pins
+    /// it.
     ///
     /// # Errors
     /// `InvalidArgument`: it belongs to another family, or was removed from this one.
@@ -42,7 +43,7 @@ impl Families {
         plan.prepared()
     }
 
-    /// What AddLock answers for a Lock that was added before: adding it again is no error.
+    /// The answer of AddLock for a Lock that was added before: adding it again is no error.
     pub(super) fn added_lock(
         &self,
         identity_key: &PublicKey,
@@ -62,7 +63,7 @@ impl Families {
                 known.family
             )));
         }
-        // What a revoked issuer had certified is certified again.
+        // A certificate by a revoked issuer has to be re-issued.
         let pending = self.pending_signatures(family)?;
         if pending.certificates.iter().any(|void| void.holder == Holder::Lock(lock)) {
             return Ok(None);
@@ -73,7 +74,7 @@ impl Families {
         Ok(Some(Kept::Certified { id: lock, chain }))
     }
 
-    /// A Lock's certificate by this CA.
+    /// Prepares a Lock's certificate by this CA.
     pub(super) fn lock_certificate(
         &self,
         identity_key: &PublicKey,
@@ -83,8 +84,8 @@ impl Families {
         profile::end_entity(identity_key, Role::Lock, own, &serial, validity).map_err(unsupported)
     }
 
-    /// Puts a Lock that was certified, and its family where that has just been pinned. Of one that was certified again,
-    /// name and state stay.
+    /// Puts a certified Lock, and its family if that was pinned just now. A Lock that was certified again keeps its
+    /// name and state.
     pub(super) fn put_lock(
         &self,
         batch: &mut Batch,
@@ -123,7 +124,7 @@ impl Families {
         Ok(())
     }
 
-    /// Notes whether a Lock is there, as the link says: a hint for people.
+    /// Notes the presence of a Lock, as the link reports it: only a hint for people.
     ///
     /// # Errors
     /// `NotFound`.

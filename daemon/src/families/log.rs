@@ -1,4 +1,4 @@
-//! The log of what happened, and in whose name.
+//! The audit log: what happened, and who asked for it.
 
 use std::collections::BTreeMap;
 
@@ -19,22 +19,22 @@ use crate::{
 /// How many of the newest events are searched for refusals, once after a start.
 const SEARCHED: usize = 1_000;
 
-/// Locks that confirmed something of a Key, allowed or denied: one event for many.
+/// Locks that confirmed an effect for a Key, by Key and whether it is allowed: one event for many Locks.
 pub(super) type Confirmed = BTreeMap<(Id, bool), Vec<Id>>;
 
-/// Something that was brought here and did not verify.
+/// The source of an object that did not verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Brought {
     /// A file for ImportFamily.
     Import,
     /// A confirmation for ApplyConfirmation.
     Confirmation,
-    /// Messages of the link.
+    /// Messages from the link.
     Link,
 }
 
 impl Brought {
-    /// Its word in the log.
+    /// The name of this source in the log.
     const fn word(self) -> &'static str {
         match self {
             Self::Import => "import",
@@ -45,13 +45,13 @@ impl Brought {
 }
 
 impl Families {
-    /// Has an event logged with a batch.
+    /// Logs an event in the same commit as a batch.
     pub fn log(&self, batch: &mut Batch, event: &AuditEvent, by: Asker) {
         batch.audit(clock::unix_seconds(), event.name(), event.fields(by.0));
     }
 
-    /// Logs an event of which nothing else is kept. It has happened by then: where the disk refuses it, only the daemon's
-    /// own log tells of it.
+    /// Logs an event that changes nothing else in the registry. If the disk fails, the event appears only in the
+    /// daemon's own log.
     pub fn note_event(&self, event: &AuditEvent, by: Asker) {
         let mut batch = Batch::new();
         self.log(&mut batch, event, by);
@@ -60,7 +60,7 @@ impl Families {
         }
     }
 
-    /// Logs what Locks confirmed.
+    /// Logs the confirmations of Locks.
     pub(super) fn log_confirmed(&self, batch: &mut Batch, confirmed: Confirmed, by: Asker) {
         for ((key, allow), locks) in confirmed {
             for locks in locks.chunks(MAX_LOCKS_PER_EVENT) {
@@ -70,7 +70,7 @@ impl Families {
         }
     }
 
-    /// Logs that a family is about to be exported. Nothing is exported where that cannot be logged.
+    /// Logs that a family is about to be exported. Nothing is exported if this fails.
     ///
     /// # Errors
     /// The registry cannot be written.
@@ -80,7 +80,7 @@ impl Families {
         Ok(self.registry.commit(batch)?)
     }
 
-    /// The error for a signature that failed. A token that is not what it claims to be is logged.
+    /// The error for a signature that failed. Logs a token that does not hold the keys that its certificates claim.
     pub fn failure(&self, token: Token, called: &str, why: Failure, by: Asker) -> Error {
         if matches!(why, Failure::NotGenuine(_)) {
             self.note_event(&AuditEvent::KeyNotGenuine { token }, by);
@@ -89,21 +89,22 @@ impl Families {
     }
 }
 
-/// Calls and objects that were refused lately: so few of them are logged that nobody can fill the disk.
+/// The calls and objects that were refused lately. Their log entries are rate-limited, so that nobody can fill the
+/// disk.
 #[derive(Debug, Default)]
 pub struct RefusedCalls {
-    /// None before the first one since the start.
+    /// `None` before the first refusal since the start.
     lately: Option<Denials>,
 }
 
 impl RefusedCalls {
-    /// A call was refused because its caller may not make it.
+    /// Logs a call whose caller was not authorized.
     pub fn refused_call(&mut self, families: &Families, uid: Option<u32>, action: &str) {
         let event = |action, calls| AuditEvent::NotAuthorized { action, calls };
         self.refused(families, uid, action, event);
     }
 
-    /// Signed objects were refused because they do not verify.
+    /// Logs signed objects that do not verify.
     pub fn refused_objects(&mut self, families: &Families, uid: Option<u32>, what: Brought) {
         let event = |what, calls| AuditEvent::NotVerified { what, calls };
         self.refused(families, uid, what.word(), event);
@@ -123,8 +124,7 @@ impl RefusedCalls {
     }
 }
 
-/// The refusals that the log has already: a daemon that is started again and again logs no more of them than one that
-/// stays.
+/// Reads the refusals that are logged already, so that the rate limit holds across restarts of the daemon.
 fn recalled(registry: &Registry) -> Denials {
     let newest = registry.audit_tail(SEARCHED).unwrap_or_else(|error| {
         tracing::error!(%error, "the log cannot be read");

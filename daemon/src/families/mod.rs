@@ -1,24 +1,24 @@
 //! The families that this station knows: their Keys, Locks, rights and revocations.
 //!
 //! [`Families`] owns the registry and the settings that signatures depend on. It prepares what an issuing Key is to
-//! sign ([`Plan`]), keeps what was signed, and says in [`Changes`] what has to be shown again. It knows no token, no
-//! thread and no job: whoever calls it says what is plugged in ([`Issuer`], [`Present`]) and who asked ([`Asker`]).
+//! sign ([`Plan`]), keeps what was signed, and returns in [`Changes`] what has to be published again. It does not know
+//! tokens, threads or jobs: its callers pass what is plugged in ([`Issuer`], [`Present`]) and who asked ([`Asker`]).
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `to_sign` | the one way of signed objects: a plan, what becomes of each signature, `keep` |
+//! | `to_sign` | a plan, its signed objects, and how they are kept |
 //! | `issuing` `chains` | who may sign for a family, and under which chain |
 //! | `locks` `rights` `revocations` `removals` `soft_keys` | what AddLock, ChangeRights, RevokeKey, RemoveLock and IssueSoftKey prepare |
-//! | `statements` `reissue` | a new statement on a Key; what a revoked issuer had signed, signed again |
-//! | `settle` | brings records to what is judged now: who is revoked, which Locks are removed |
-//! | `confirmations` `import` | what Locks confirmed, what other stations signed |
+//! | `statements` `reissue` | a new statement on a Key; signing again what a revoked issuer had signed |
+//! | `settle` | updates records to the current judgement: which Keys are revoked, which Locks removed |
+//! | `confirmations` `import` | confirmations of Locks, objects of other stations |
 //! | `cards` | what Keys carry of families that are not known here |
 //! | `names` `groups` `selection` | labels of this station, groups of Locks, which Locks a caller names |
 //! | `facts` | what the registry knows of one Key |
 //! | `log` | events of the audit log, and refused calls |
 //!
-//! Every method may fail because the registry cannot be read or written; nothing of a call is kept then, unless it says
-//! otherwise.
+//! Every method may fail because the registry cannot be read or written. Nothing of a failed call is kept, unless its
+//! documentation says so.
 
 mod cards;
 mod chains;
@@ -76,38 +76,38 @@ pub type Label = String;
 /// The container of a Key's first access certificate (SP 800-73-4 part 1, table 3).
 const FIRST_CONTAINER: u32 = 0x005F_C105;
 
-/// Everything that this station knows of families.
+/// The families in this station's registry.
 pub struct Families {
     registry: Registry,
-    /// How long certificates are valid, in years.
+    /// Validity of certificates, in years.
     certificate_years: u32,
-    /// When the next CRL is due, in years.
+    /// Validity of a CRL, in years.
     crl_years: u32,
-    /// How long the revocation of a senior issuer waits, in seconds.
+    /// How long the revocation of a senior issuer is delayed, in seconds.
     revoke_delay: u64,
-    /// When a waiting revocation acts, by family, in Unix seconds.
+    /// When the next delayed revocation takes effect, by family, in Unix seconds.
     judges_at: BTreeMap<Id, u64>,
 }
 
-/// Who asked for what is done: a user, by number; none where nobody did.
+/// Who asked for an operation: the number of a user, or `None` for the daemon itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asker(pub Option<u32>);
 
-/// What has to be shown again after a change in the registry. Filled also where the call then fails: what was
-/// committed before stands.
+/// What has to be published again after a change in the registry. It is filled even if the call then fails, because
+/// what was committed before is kept.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Keys of which something changed.
+    /// Keys that changed.
     pub keys: BTreeSet<Id>,
-    /// Families of which every Key may have changed.
+    /// Families whose Keys may all have changed.
     pub families: BTreeSet<Id>,
-    /// Keys that are new in the registry, or new in a family.
+    /// Keys that are new in the registry or in a family.
     pub new_keys: Vec<Id>,
-    /// What Locks have confirmed of a Key, where that changes a right.
+    /// Rights that a confirmation has changed, by Key.
     pub confirmed: Vec<(Id, Vec<CompletedRightRow>)>,
 }
 
-/// What is plugged in, as far as families have to know it.
+/// What is plugged in, as families need it.
 #[derive(Debug, Default)]
 pub struct Present<'a> {
     /// Families with a Master or Backup Key here.
@@ -128,12 +128,12 @@ impl Families {
         }
     }
 
-    /// The registry, for whoever only reads it or commits a job.
+    /// The registry, for callers that only read it or commit a job.
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The present, and the delay of revocations: what rights are judged by.
+    /// The current time and the delay of revocations, by which rights are judged.
     pub fn moment(&self) -> Moment {
         Moment::now(self.revoke_delay)
     }
@@ -166,8 +166,7 @@ impl Families {
     }
 }
 
-/// Checks the name and the certification request (PKCS#10, PEM) of a Lock or a Soft Key, before anything else; answers the
-/// key in it.
+/// Checks the name and the certification request (PKCS#10, PEM) of a Lock or a Soft Key. Returns the key of the request.
 ///
 /// # Errors
 /// `InvalidArgument`.
@@ -184,7 +183,7 @@ pub fn checked(name: &str) -> Result<(), Error> {
     check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))
 }
 
-/// A label that nobody has: random, so that nothing has to be remembered to keep it unique.
+/// A new unique label. It is random, so that no counter has to be stored.
 ///
 /// # Errors
 /// The system gives no random numbers.

@@ -1,4 +1,4 @@
-//! What people call Keys and Locks.
+//! Names of Keys and Locks: RenameKey and RenameLock.
 
 use keywright_proto::Id;
 
@@ -58,7 +58,7 @@ impl Families {
 }
 
 impl Present<'_> {
-    /// A Master or Backup Key of one of the families is plugged in.
+    /// Checks that a Master or Backup Key of one of the families is plugged in.
     pub(super) fn has_issuer_of(
         &self,
         families: impl IntoIterator<Item = Id>,

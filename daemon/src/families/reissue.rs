@@ -1,4 +1,4 @@
-//! Signs again what a revoked issuer had signed and what is to stay: as much as one call signs.
+//! Re-issues the objects of a revoked issuer that stay wanted, as many as one call signs.
 
 use keywright_proto::{Certificate, Id, Judgement, Standing, profile, removal};
 
@@ -19,8 +19,8 @@ use crate::{
 const MOST_SIGNATURES: usize = 200;
 
 impl Families {
-    /// Adds what no issuer that stands `after` the revocation has signed: CA certificates of Backups, certificates and
-    /// removals of Locks, and statements.
+    /// Plans the objects that no issuer standing `after` the revocation has signed: CA certificates of Backups,
+    /// certificates and removals of Locks, and statements.
     pub(super) fn plan_reissue(
         &self,
         plan: &mut Plan,
@@ -35,11 +35,11 @@ impl Families {
             let Some(certificate) = certificate else { continue };
             let key = certificate.public_key();
             match after.standing(&key.hash()) {
-                // Whatever an orphan signed is good again with its new CA certificate.
+                // With a new CA certificate everything that an orphaned CA signed is effective again.
                 Some(Standing::Revoked | Standing::Deposed) => out.push(ca),
                 Some(Standing::Orphaned) if !plan.is_full() => {
                     let (serial, validity) = self.new_certificate()?;
-                    // The last CA of a chain makes no other: that is for one nearer to the Master.
+                    // The last CA of a chain may not certify another: an issuer nearer to the Master has to do it.
                     if let Ok(unsigned) = profile::backup_ca(key, own, &serial, validity) {
                         plan.objects.push((ToSign::Ca(ca), unsigned));
                     }
@@ -62,7 +62,7 @@ impl Families {
             });
             match planned {
                 Ok(planned) => plan.objects.extend(planned),
-                // The revocation does not wait for it.
+                // The revocation does not depend on it.
                 Err(error) => {
                     tracing::error!(%key, %error, "the rights of a Key cannot be signed again");
                 }
@@ -71,7 +71,7 @@ impl Families {
         Ok(())
     }
 
-    /// The certificates of Locks by CAs that are out after the revocation, and removals of Locks that are no longer
+    /// Plans the certificates of Locks whose CA is revoked or deposed, and the removals of Locks that are no longer
     /// effective.
     fn plan_locks(
         &self,
@@ -109,7 +109,7 @@ impl Families {
         Ok(())
     }
 
-    /// The statement that has to be signed again on a Key, if one has.
+    /// The statement to re-issue on a Key, if one is pending.
     fn due_statement(
         &self,
         key: Id,
@@ -133,7 +133,7 @@ impl Families {
         let mut entries = in_force(&now, true);
         self.forget_removed(family, &mut entries)?;
         let effect = |statements: &Statements, lock| {
-            statements.in_effect_at(lock).map(|(said, _)| said.effect)
+            statements.in_effect_at(lock).map(|(newest, _)| newest.effect)
         };
         let holds = entries.keys().all(|lock| {
             let then = effect(&then, *lock);
@@ -148,7 +148,7 @@ impl Families {
 }
 
 impl Plan {
-    /// It has as many signatures as one call makes.
+    /// Whether the plan has as many signatures as one call makes.
     fn is_full(&self) -> bool {
         self.objects.len() >= MOST_SIGNATURES
     }

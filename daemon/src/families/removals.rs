@@ -1,5 +1,5 @@
-//! RemoveLock: a Lock leaves its family, whether it is there or not. The removal is final for its identity key, and merges
-//! like a revocation; the Lock itself is told nothing, and keeps admitting Keys.
+//! RemoveLock: a Lock leaves its family, whether it is online or not. The removal is final for its identity key, and
+//! merges like a revocation. The Lock is not informed, and keeps admitting Keys.
 
 use keywright_proto::{
     Certificate, Id, Judgement, PublicKey, claimed_removal, removal, tree::Hash,
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl Families {
-    /// Prepares the removal of a Lock and the entry in the issuer's CRL; nothing where the Lock is removed and no CRL entry
-    /// is pending for the issuing Key.
+    /// Prepares the removal of a Lock and the entry in the issuer's CRL. Nothing has to be signed if the Lock is
+    /// removed and no CRL entry is pending for the issuing Key.
     ///
     /// # Errors
     /// `NotFound`; `Unverified`: the family's root is not pinned here.
@@ -39,7 +39,7 @@ impl Families {
                 let unsigned = removal(&key_hash, &issuing.chain).map_err(unsupported)?;
                 plan.event = Some(AuditEvent::LockRemoved { family, lock });
                 plan.objects.push((ToSign::LockRemoval { lock, key_hash }, unsigned));
-                // Where another CA certified it, the entry is pending for that one from now on.
+                // If another CA certified the Lock, that CA's CRL entry is pending from now on.
                 if let Ok(certificate) = Certificate::parse(&known.certificate)
                     && known.issuer == ca
                 {
@@ -60,7 +60,7 @@ impl Families {
         plan.prepared()
     }
 
-    /// Whether this identity key was removed from a family for good.
+    /// Whether the removal of this identity key from the family is effective.
     pub(super) fn is_removed(&self, family: Id, key: &PublicKey) -> Result<bool, Error> {
         let removals = self.registry.removals_of_lock(family, key.id())?;
         if removals.is_empty() {
@@ -72,13 +72,14 @@ impl Families {
     }
 }
 
-/// Whether the signer of a removal may remove Locks.
+/// Whether the signer of a removal may remove Locks. True if the family is not judged here, or the removal does not
+/// parse.
 pub(super) fn is_effective(judgement: Option<&Judgement>, removal: &LockRemoval) -> bool {
     let signer = claimed_removal(&removal.cose).map(|(_, signer)| signer);
     judgement.zip(signer).is_none_or(|(judgement, signer)| judgement.may_remove(&signer))
 }
 
-/// The hash that names a Lock's identity key in statements and removals.
+/// The hash of a Lock's identity key: its name in statements and removals.
 pub(super) fn key_hash(lock: &Lock) -> Result<Hash, Error> {
     public_key(&lock.identity_key).map(|key| key.hash())
 }

@@ -1,5 +1,5 @@
-//! RevokeKey: final for that Key. What a revoked issuer had signed is signed again at once, as far as one call goes, and
-//! by the next call with an issuer after that.
+//! RevokeKey: a revocation is final for its Key. The objects of a revoked issuer are re-issued at once, as many as one
+//! call signs; the rest by the next call with an issuer.
 
 use keywright_base::clock;
 use keywright_proto::{
@@ -23,14 +23,14 @@ use crate::{
     trust::{self, Statements, members},
 };
 
-/// Reasons for which nothing that the revoked Key had signed is signed again by itself: some of it may be the thief's.
+/// Reasons that prevent automatic re-issue: a thief may have made some of the revoked Key's signatures.
 const STOLEN: [&str; 2] = ["stolen", "compromised"];
 /// The longest reason, in bytes.
 const LONGEST_REASON: usize = 256;
 
 impl Families {
-    /// Prepares a Key's revocation, the CRL with its certificates, and what its signatures are replaced with; nothing where
-    /// all of that is done.
+    /// Prepares a Key's revocation, the CRL that lists its certificates, and the re-issue of what it signed. Nothing
+    /// has to be signed if all of that is done.
     ///
     /// # Errors
     /// `InvalidArgument`, `NotFound`; `Unverified`: the family's root is not pinned here.
@@ -79,7 +79,7 @@ impl Families {
             plan.objects.push((ToSign::Revocation { key, salt_seed, reason }, unsigned));
             serials = self.plan_entries(&mut plan, issuing, key, issuing_key.as_ref())?;
         }
-        // What waited for this CA goes with it.
+        // Entries that are pending for this CA go into the same CRL.
         serials.extend(self.pending_signatures(family)?.serials(ca));
         if !serials.is_empty() {
             plan.objects.push((ToSign::Crl(ca), self.next_crl(own, serials)?));
@@ -88,14 +88,14 @@ impl Families {
             self.plan_root(&mut plan, issuing, own)?;
         }
         if issuing_key.is_some() && !is_stolen(reason) {
-            // As if every delay were over: who takes over signs before anybody has to wait.
+            // Judge as if every delay were over, so that the successor signs before the revocation takes effect.
             let after = facts.judge(0, clock::unix_seconds());
             self.plan_reissue(&mut plan, issuing, &after)?;
         }
         plan.prepared()
     }
 
-    /// What is still to be signed in a family.
+    /// The pending signatures of a family.
     pub(super) fn pending_signatures(
         &self,
         family: Id,
@@ -114,8 +114,8 @@ impl Families {
         Ok(RevokedIssuer { issuing_key: signer, denials_until })
     }
 
-    /// The certificates of a Key go into the CRL of the CA that signed them: now where that is the issuer, whose serial
-    /// numbers this answers; with its next CRL where it is another CA.
+    /// Plans the CRL entries for the certificates of a Key. Returns the serial numbers of those that the issuer signed,
+    /// for its CRL now; those of another CA wait for that CA's next CRL.
     fn plan_entries(
         &self,
         plan: &mut Plan,
@@ -138,7 +138,7 @@ impl Families {
         let mut mine = Vec::new();
         for (by, der) in certificates {
             let Ok(certificate) = Certificate::parse(&der) else { continue };
-            // What a revoked issuer signed for itself goes with its CA certificate.
+            // A certificate that a revoked issuer signed for itself falls with its CA certificate.
             if by == own {
                 mine.push(certificate.serial().to_vec());
             } else if Some(by) != issuing_key.map(PublicKey::id) {
@@ -148,7 +148,7 @@ impl Families {
         Ok(mine)
     }
 
-    /// The next CRL of a CA: everything that is listed or waits, and these serial numbers.
+    /// The next CRL of a CA: the entries of the last one, the pending ones, and these serial numbers.
     pub(super) fn next_crl(
         &self,
         ca: &Certificate,
@@ -157,7 +157,7 @@ impl Families {
         let now = clock::unix_seconds();
         let known = self.registry.issuer(ca.public_key().id())?;
         let last = known.as_ref().and_then(|known| Crl::parse(&known.crl).ok());
-        // Of a CRL that is only known elsewhere the number is not known either: the time is above it.
+        // If the last CRL is only known at another station, so is its number: the time is higher than that.
         let number = last.as_ref().map_or(now, |last| last.number() + 1);
         let mut entries = last.map(|last| last.revoked().to_vec()).unwrap_or_default();
         let waiting = known.map(|known| known.to_revoke).unwrap_or_default();
@@ -170,8 +170,8 @@ impl Families {
         crl::crl(ca, number, validity.not_before, validity.not_after, &entries).map_err(unsupported)
     }
 
-    /// A root certificate of the issuer's own, with its name and key, once the Master's revocation acts, and not before:
-    /// servers that know only the bundle have no other end for its chains then.
+    /// Plans a root certificate with the issuer's own name and key, once the Master's revocation has taken effect.
+    /// Servers that know only the bundle have no other trust anchor for its chains then.
     fn plan_root(
         &self,
         plan: &mut Plan,
@@ -192,7 +192,7 @@ impl Families {
     }
 }
 
-/// Whether a reason says that some of what the Key signed may be a thief's.
+/// Whether a reason means that a thief may have made some of the Key's signatures.
 pub(super) fn is_stolen(reason: &str) -> bool {
     STOLEN.contains(&reason)
 }

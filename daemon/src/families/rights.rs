@@ -1,4 +1,4 @@
-//! ChangeRights: one statement a Key, one signature whatever the number of Locks.
+//! ChangeRights: one statement for each Key, and one signature for any number of Locks.
 
 use keywright_proto::{Id, statement::claimed};
 use keywright_rules::decision::Reason;
@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Families {
-    /// Prepares a statement that adds Locks to a Key's rights and takes others away; nothing where they are so already.
+    /// Prepares a statement that adds Locks to a Key's rights and removes others. Nothing has to be signed if the
+    /// rights are so already.
     ///
     /// # Errors
     /// `NotFound`, `InvalidArgument`, `Revoked`, `LimitExceeded`; `Unverified`: the family's root is not pinned here.
@@ -81,7 +82,7 @@ impl Families {
         let all_effective = entries.keys().all(|lock| statements.in_effect_at(*lock).is_some());
         for (locks, allow) in [(add, true), (remove, false)] {
             for entry in locks {
-                // What a Key has no right to need not be taken away.
+                // A right that the Key does not have needs no entry to deny it.
                 if allow || entries.contains_key(&entry.lock) {
                     entries.insert(entry.lock, LockEntry { allow, ..entry });
                 }
@@ -95,11 +96,11 @@ impl Families {
         self.new_statement(key, family, &statements, listed).map(Some)
     }
 
-    /// Whether statements of the revoked issuers of a family may be signed again: not where one of them was stolen, or
-    /// nobody here said why it was revoked.
+    /// Whether statements of the family's revoked issuers may be re-issued: not if an issuer was stolen, or was revoked
+    /// without a reason known here.
     fn takes_up_void(&self, family: Id) -> Result<bool, Error> {
         for revocation in self.registry.revocations(family)? {
-            let of_issuer = claimed(&revocation.cose).is_some_and(|said| said.revokes.is_some());
+            let of_issuer = claimed(&revocation.cose).is_some_and(|claim| claim.revokes.is_some());
             if of_issuer && (revocation.reason.is_empty() || is_stolen(&revocation.reason)) {
                 return Ok(false);
             }

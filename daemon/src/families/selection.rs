@@ -1,4 +1,4 @@
-//! Locks as callers name them, and what a selection of them means for a Key.
+//! Resolves Locks as callers name them, and what a selection of them means for a Key.
 
 use keywright_proto::{Effect, Id};
 
@@ -8,31 +8,31 @@ use crate::{
     registry::{Filter, records::LockEntry},
 };
 
-/// How many Locks one statement may be about.
+/// The most Locks in one statement.
 const MOST_LOCKS: usize = 100_000;
 
-/// How many bytes of rights in one family that are not copied are named in a review: those of some 50,000 Locks. The bus
-/// disconnects whoever sends 32 MiB at once.
+/// The most bytes of warnings in a review about rights that are not copied: those of some 50,000 Locks. The bus
+/// disconnects a peer that sends 32 MiB at once.
 const MOST_NAMED: usize = 4 << 20;
 
 /// Locks as a caller names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LockNames {
-    /// By id.
+    /// Ids of Locks.
     pub ids: Vec<Id>,
-    /// By the name of a group.
+    /// Names of groups.
     pub groups: Vec<String>,
 }
 
 impl LockNames {
-    /// Nothing is named.
+    /// Whether no Lock and no group is named.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.groups.is_empty()
     }
 }
 
 impl Families {
-    /// The Locks that are named, sorted: at least one.
+    /// The named Locks, sorted. At least one has to be named.
     ///
     /// # Errors
     /// `InvalidArgument`: none, or one twice. `NotFound`: no such Lock or group in the family. `LimitExceeded`.
@@ -51,8 +51,8 @@ impl Families {
         Ok(entries)
     }
 
-    /// The same, or none. Each id has to be one of the family's and be named once, and each group has to exist. A Lock that
-    /// is both in a group and named, or in two groups, is there once.
+    /// The named Locks, sorted; may be empty. Each id has to belong to the family and be named once, and each group has
+    /// to exist. A Lock that is both in a group and named, or in two groups, is returned once.
     pub(super) fn named(
         &self,
         family: Id,
@@ -85,7 +85,7 @@ impl Families {
         Ok(entries)
     }
 
-    /// Every Lock of a family: those that are known, else those that a Key which is plugged in carries.
+    /// Every Lock of a family: those in the registry, or if there are none, those on the card of a plugged-in Key.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -94,7 +94,7 @@ impl Families {
         Ok(if known.is_empty() { self.carried(family, present) } else { known })
     }
 
-    /// How many there are.
+    /// The number of these Locks.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -104,7 +104,7 @@ impl Families {
         Ok(if known == 0 { carried() } else { known })
     }
 
-    /// A page of them, by id.
+    /// A page of these Locks, by id.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -126,8 +126,8 @@ impl Families {
         Ok(later.take(limit).collect())
     }
 
-    /// The Locks of a Key's newest statement that are not among the selected ones, which are sorted. The next statement has
-    /// to deny them: a Lock that it did not name would go on admitting the Key.
+    /// The Locks of a Key's newest statement that are not among the selected ones. `selected` is sorted. The next
+    /// statement has to deny them, because a Lock that it does not name goes on admitting the Key.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -145,8 +145,8 @@ impl Families {
         Ok(known)
     }
 
-    /// The rights of a Key in a family, one by one, as warnings of a review: a Backup Key of it in another family does not
-    /// get them.
+    /// The rights of a Key in a family, one by one, as warnings of a review: a Backup Key of this Key in another family
+    /// does not get them.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -157,7 +157,7 @@ impl Families {
             removed.iter().all(|(removed, _)| removed != lock)
                 && statements
                     .in_effect_at(*lock)
-                    .is_some_and(|(said, _)| said.effect == Effect::Allow)
+                    .is_some_and(|(newest, _)| newest.effect == Effect::Allow)
         });
         let warning = |text| ("right-not-copied".to_owned(), text);
         let (mut named, mut bytes, mut more) = (Vec::new(), 0, 0_u32);
@@ -180,7 +180,7 @@ impl Families {
     }
 }
 
-/// Refuses more Locks than one statement may be about.
+/// Refuses more Locks than one statement may have.
 ///
 /// # Errors
 /// `LimitExceeded`.

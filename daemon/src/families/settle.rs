@@ -1,5 +1,5 @@
-//! Brings the records to what is judged now: which Keys are revoked and which Locks removed, and which are no longer
-//! because whoever revoked or removed them was revoked.
+//! Updates the records of Keys and Locks to the current judgement: revoked and removed ones are marked, and marks are
+//! taken back if whoever revoked or removed them was revoked.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::registry::{
 };
 
 impl Families {
-    /// All families: delays may have ended while nobody looked.
+    /// Settles all families, because the delay of a revocation may have ended.
     pub fn settle_all_revocations(&mut self, by: Asker, changes: &mut Changes) {
         let families = self.registry.families().unwrap_or_default();
         for (family, _) in families {
@@ -26,7 +26,7 @@ impl Families {
         }
     }
 
-    /// The Keys and Locks of one family; notes when the next waiting revocation acts.
+    /// Settles the Keys and Locks of one family, and notes when its next delayed revocation takes effect.
     pub(super) fn settle_revocations(
         &mut self,
         family: Id,
@@ -61,7 +61,7 @@ impl Families {
         Ok(())
     }
 
-    /// The Locks of one family.
+    /// Settles the Locks of one family.
     pub(super) fn settle_removals(&self, family: Id, by: Asker) -> Result<(), RegistryError> {
         let removals = self.registry.lock_removals(family)?;
         let Some(mut known) = self.registry.family(family)?.filter(|_| !removals.is_empty()) else {

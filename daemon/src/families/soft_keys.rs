@@ -1,5 +1,5 @@
-//! IssueSoftKey: a Sub Key whose private key lives in software. It was made where it is used; only its certification
-//! request comes here.
+//! IssueSoftKey: a Sub Key whose private key is kept in software. The key was generated where it is used; only its
+//! certification request comes here.
 
 use keywright_base::clock;
 use keywright_proto::{PublicKey, Role, profile};
@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// What its Model property says, so that it is seen everywhere that it is software.
+/// Its Model property, which shows everywhere that it is software.
 pub(super) const MODEL: &str = "Soft Key";
-/// It has no token, and so no container.
+/// A Soft Key has no token, and so no container.
 const NO_CONTAINER: u32 = 0;
 
 impl Families {

@@ -1,4 +1,4 @@
-//! Statements on Keys: how a new one is made, signed and kept.
+//! Makes, signs and keeps statements on Keys.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::{
     trust::Statements,
 };
 
-/// A new statement on a Key, on its way to be signed.
+/// A statement that is not signed yet.
 #[derive(Debug)]
 pub(super) struct NewStatement {
     pub(super) key: Id,
@@ -28,12 +28,12 @@ pub(super) struct NewStatement {
     salt_seed: [u8; 32],
     scope: Scope,
     entries: Vec<LockEntry>,
-    /// The newest one when this was prepared: another may come first.
+    /// The newest statement when this one was prepared. Another one may be committed first.
     before: Option<Vec<u8>>,
 }
 
 impl NewStatement {
-    /// How many of the listed Locks it allows, and how many it denies.
+    /// The numbers of allowed and of denied Locks.
     pub(super) fn effects(&self) -> (usize, usize) {
         let allowed = self.entries.iter().filter(|entry| entry.allow).count();
         (allowed, self.entries.len() - allowed)
@@ -48,7 +48,8 @@ impl NewStatement {
 }
 
 impl Families {
-    /// A statement on a Key with these Locks; none: that it may access every Lock. `statements` are those on the Key.
+    /// Makes a statement on a Key with these Locks, or with `None`, that it may access every Lock. `statements` are
+    /// those on the Key.
     pub(super) fn new_statement(
         &self,
         key: Id,
@@ -69,7 +70,7 @@ impl Families {
         Ok(NewStatement { key, family, version, salt_seed: random()?, scope, entries, before })
     }
 
-    /// The newest version of a statement on a Key that is known here, or to a Lock.
+    /// The newest version of a statement on a Key that this station knows or a Lock has reported.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -77,17 +78,17 @@ impl Families {
         self.newest_among(key, &self.moment().statements(&self.registry, key, family)?)
     }
 
-    /// A version that a Lock reports and nobody here has seen is believed as far as a clock may be wrong: a Lock that lies
-    /// would leave no version for anybody.
+    /// A version that a Lock reports, but no station has sent here, is accepted only within the tolerance for clocks:
+    /// otherwise a Lock that lies could use up all versions.
     fn newest_among(&self, key: Id, statements: &Statements) -> Result<Option<u64>, Error> {
         let now = clock::unix_millis();
         let reported =
             self.registry.signed_confirmations(key)?.into_iter().map(|(_, w)| w.newest_version);
-        let believed = reported.filter(|version| is_plausible(*version, now));
-        Ok(statements.newest_version().into_iter().chain(believed).max())
+        let plausible = reported.filter(|version| is_plausible(*version, now));
+        Ok(statements.newest_version().into_iter().chain(plausible).max())
     }
 
-    /// What is to be signed.
+    /// The statement to sign.
     pub(super) fn unsigned_statement(
         &self,
         issuing: &Issuing,
@@ -100,7 +101,7 @@ impl Families {
             .map_err(unsupported)
     }
 
-    /// Puts a statement that was signed, unless another one was quicker.
+    /// Puts a signed statement, unless another one was committed first.
     pub(super) fn put_statement(
         &self,
         batch: &mut Batch,
@@ -127,7 +128,7 @@ impl Families {
         Ok(())
     }
 
-    /// Leaves out Locks that were removed from the family: the next statement does not name them.
+    /// Drops Locks that were removed from the family: the next statement does not name them.
     pub(super) fn forget_removed(
         &self,
         family: Id,
@@ -140,14 +141,14 @@ impl Families {
     }
 }
 
-/// The effect of the statements on each Lock that one of them lists. Where none is effective because its signer was
-/// revoked, the newest one is taken up if `take_up_void` says so, for the issuer to sign it again; else the Lock is denied.
+/// The effect of the statements on each Lock that one of them lists. If none is effective because its signer was
+/// revoked, the newest one is re-issued if `take_up_void`; otherwise the Lock is denied.
 pub(super) fn in_force(statements: &Statements, take_up_void: bool) -> BTreeMap<Id, LockEntry> {
     let listed = statements.listed().into_iter();
     let with_effect = listed.map(|(lock, entry)| {
         let void = || statements.void_at(lock).filter(|_| take_up_void);
-        let said = statements.in_effect_at(lock).or_else(void);
-        let allow = said.is_some_and(|(said, _)| said.effect == Effect::Allow);
+        let effective = statements.in_effect_at(lock).or_else(void);
+        let allow = effective.is_some_and(|(newest, _)| newest.effect == Effect::Allow);
         (lock, LockEntry { allow, ..entry })
     });
     with_effect.collect()

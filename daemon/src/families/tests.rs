@@ -1,4 +1,4 @@
-//! What families do with signatures, made here with software keys: no token, no thread, no bus.
+//! Tests of families with signatures made by software keys: no token, no thread, no bus.
 
 #[path = "../../../proto/tests/common/mod.rs"]
 mod common;
@@ -29,7 +29,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Nothing is known, and no root pinned.
+    /// Makes a station that knows nothing and has pinned no root.
     fn empty() -> Self {
         let state = tempfile::tempdir().unwrap();
         let registry = Registry::open(&state.path().join("registry")).unwrap();
@@ -45,30 +45,30 @@ impl Bench {
         let mut batch = Batch::new();
         batch.put_family(bench.family(), Family { root, pinned: NOW, locks: 0 });
         bench.families.registry.commit(batch).unwrap();
-        let papers = bench.papers();
-        let changes = bench.import(&papers);
+        let objects = bench.papers();
+        let changes = bench.import(&objects);
         assert_eq!(changes.new_keys.len(), 3);
         assert!(changes.families.contains(&bench.family()));
         bench
     }
 
-    /// The certificates of everybody.
+    /// The certificates of all Keys.
     fn papers(&self) -> SignedObjects {
-        let mut papers = SignedObjects::new(self.master.certificate().clone()).unwrap();
+        let mut objects = SignedObjects::new(self.master.certificate().clone()).unwrap();
         for certificate in [
             self.backup.certificate(),
             &self.master.issue(&Key::new(MASTER), Role::Master, &[MASTER])[0],
             &self.backup.issue(&Key::new(BACKUP), Role::Backup, &[BACKUP])[0],
             &self.master.issue(&Key::new(SUB), Role::Sub, &[SUB])[0],
         ] {
-            papers.add_certificate(certificate.clone()).unwrap();
+            objects.add_certificate(certificate.clone()).unwrap();
         }
-        papers
+        objects
     }
 
-    fn import(&mut self, papers: &SignedObjects) -> Changes {
+    fn import(&mut self, objects: &SignedObjects) -> Changes {
         let mut changes = Changes::default();
-        self.families.import(self.family(), papers, &nobody, BY, &mut changes).unwrap();
+        self.families.import(self.family(), objects, &nobody, BY, &mut changes).unwrap();
         changes
     }
 
@@ -139,12 +139,12 @@ impl Bench {
         self.families.prepare_revocation(&self.issuer(), &self.issuing(), id(key), reason)
     }
 
-    /// What the Sub Key may do at a Lock; none where no statement is effective.
+    /// The effect for the Sub Key at a Lock. `None` if no statement is effective.
     fn effect(&self, lock: u8) -> Option<Effect> {
         let registry = self.families.registry();
         let statements =
             self.families.moment().statements(registry, id(SUB), self.family()).unwrap();
-        statements.in_effect_at(id(lock)).map(|(said, _)| said.effect)
+        statements.in_effect_at(id(lock)).map(|(newest, _)| newest.effect)
     }
 
     fn lock(&self, number: u8) -> Option<Lock> {
@@ -291,10 +291,10 @@ fn rights_by_a_revoked_backup_are_signed_again_by_the_next_call() {
     let target = Target::Lock(Key::new(100).public().hash());
     let leaves = vec![(target, Effect::Allow)];
     let tree = Tree::new([leaf(target, Effect::Allow)]).unwrap();
-    let mut papers = bench.papers();
+    let mut objects = bench.papers();
     let statement = bench.backup.statement(&Key::new(SUB), Some(5), &tree);
-    papers.add_statement(statement, [9; 32], leaves).unwrap();
-    bench.import(&papers);
+    objects.add_statement(statement, [9; 32], leaves).unwrap();
+    bench.import(&objects);
     assert_eq!(bench.effect(100), Some(Effect::Allow));
     let revocation = plan(bench.prepare_revocation(BACKUP, "lost").unwrap());
     assert_eq!(revocation.unsigned().len(), 3, "itself, the CRL, and the statement");
@@ -397,7 +397,7 @@ fn refusals_are_logged_once_an_hour() {
         refused.refused_call(&bench.families, Some(7), "org.keywright1.manage");
         refused.refused_objects(&bench.families, Some(7), Brought::Import);
     }
-    // Another start goes on where the log ends.
+    // After a restart the log continues.
     RefusedCalls::default().refused_call(&bench.families, Some(7), "org.keywright1.manage");
     assert_eq!(bench.events(), ["not-authorized", "not-verified"]);
 }

@@ -1,6 +1,6 @@
-//! The one way of signed objects: a [`Plan`] says what an issuing Key is to sign, in order, and what becomes of each
-//! signature. AddLock, ChangeRights, RevokeKey, RemoveLock and IssueSoftKey prepare one; [`Families::keep`] keeps what was
-//! signed.
+//! Plans signatures and keeps them: a [`Plan`] lists what an issuing Key is to sign, in order, and how each signed
+//! object is kept. AddLock, ChangeRights, RevokeKey, RemoveLock and IssueSoftKey prepare one; [`Families::keep`] keeps
+//! the signed objects.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -21,7 +21,7 @@ use crate::{
     serialization::{card::CardOrder, new_issuer},
 };
 
-/// An object that is to be signed, and what becomes of it.
+/// An object to sign, with what is needed to keep it.
 #[derive(Debug)]
 pub(super) enum ToSign {
     /// The certificate of a Lock that is added, or added again.
@@ -34,7 +34,7 @@ pub(super) enum ToSign {
     Revocation { key: Id, salt_seed: [u8; 32], reason: String },
     /// The next CRL of a CA.
     Crl(Id),
-    /// The issuing Key's own root, in the Master's place.
+    /// The issuing Key's own root, which replaces the Master's.
     Root(Id),
     /// The CA certificate of a Backup whose issuer was revoked.
     Ca(Id),
@@ -45,13 +45,13 @@ pub(super) enum ToSign {
 }
 
 impl ToSign {
-    /// It is the revocation itself, which does not wait for what is signed again because of it.
+    /// Whether it belongs to the revocation itself, which does not depend on what is re-issued because of it.
     const fn revokes(&self) -> bool {
         matches!(self, Self::Revocation { .. } | Self::Crl(_))
     }
 }
 
-/// The call that signs, and what it is about.
+/// The call for which the plan is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     AddLock,
@@ -65,30 +65,30 @@ pub(super) enum Purpose {
 pub struct Plan {
     purpose: Purpose,
     issuing: Issuing,
-    /// In the order in which they are signed.
+    /// The objects, in the order of signing.
     pub(super) objects: Vec<(ToSign, Unsigned)>,
-    /// Serial numbers that wait for the next CRL of another CA.
+    /// Serial numbers to list in the next CRL of another CA.
     pub(super) waiting: Vec<(Id, Vec<u8>)>,
-    /// The card that the issuing Key carries afterwards.
+    /// The card to write to the issuing Key afterwards.
     pub(super) card: Option<CardOrder>,
-    /// Is logged with what is kept first.
+    /// The event to log with the first commit.
     pub(super) event: Option<AuditEvent>,
 }
 
-/// What a call comes to.
+/// Result of preparing a call.
 pub enum Prepared {
     /// Nothing has to be signed.
     Nothing(Kept),
-    /// This has.
+    /// This plan has to be signed.
     Sign(Box<Plan>),
 }
 
-/// What a call answers.
+/// The answer of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    /// That it is done.
+    /// Done, without a value.
     Nothing,
-    /// Who was certified: a Lock or a Soft Key, and its chain, PEM.
+    /// The Lock or Soft Key that was certified, and its chain, PEM.
     Certified {
         /// Its id.
         id: Id,
@@ -103,7 +103,7 @@ impl Plan {
         Self { purpose, issuing, objects: vec![], waiting: vec![], card: None, event: None }
     }
 
-    /// Only AddLock signs for a family that is not pinned here: its signature pins it.
+    /// Checks the plan. Only AddLock may sign for a family that is not pinned here: its signature pins it.
     pub(super) fn prepared(self) -> Result<Prepared, Error> {
         if self.objects.is_empty() {
             return Ok(Prepared::Nothing(Kept::Nothing));
@@ -114,44 +114,44 @@ impl Plan {
         Ok(Prepared::Sign(Box::new(self)))
     }
 
-    /// What the issuing Key signs under.
+    /// The family and the chain under which the issuing Key signs.
     pub const fn issuing(&self) -> &Issuing {
         &self.issuing
     }
 
-    /// What is to be signed, in this order.
+    /// The objects to sign, in this order.
     pub fn unsigned(&self) -> Vec<Unsigned> {
         self.objects.iter().map(|(_, unsigned)| unsigned.clone()).collect()
     }
 
-    /// The card that goes on the issuing Key once everything is signed; see [`Self::card_adds_first`].
+    /// The card to write once everything is signed; see [`Self::card_adds_first`].
     pub fn card(&self) -> Option<CardOrder> {
         self.card.clone()
     }
 
-    /// The card has to add the first signed object: the certificate of a new Lock.
+    /// Whether the card has to add the first signed object, which is the certificate of a new Lock.
     pub fn card_adds_first(&self) -> bool {
         self.card.is_some() && self.purpose == Purpose::AddLock
     }
 
-    /// The issuing key has to sign a challenge first: its family's root is pinned by this call, and what it signs must not
-    /// exist before it has proved to be here.
+    /// Whether the issuing key has to sign a challenge first. This call pins its family's root, so no object may be
+    /// signed before the token has proved to hold the key.
     pub const fn proves(&self) -> bool {
         self.issuing.unpinned
     }
 
-    /// Whether nothing is kept where not everything was signed. Not so for a revocation: what was signed before one
-    /// signature failed is kept.
+    /// Whether nothing is kept unless everything was signed. A revocation keeps what was signed before a signature
+    /// failed.
     pub const fn all_or_nothing(&self) -> bool {
         !matches!(self.purpose, Purpose::RevokeKey(_))
     }
 }
 
-/// The records of CAs that change with a batch.
+/// The records of CAs that change in a batch.
 type Issuers = BTreeMap<Id, records::Issuer>;
 
 impl Families {
-    /// Keeps what was signed of a plan, in its order. `label_of` finds the Key that is shown with an access key.
+    /// Keeps the signed objects of a plan, in its order. `label_of` finds the shown Key with an access key.
     ///
     /// # Errors
     /// `Stale`: a Key's rights were changed meanwhile. `InvalidArgument`: the Lock was removed meanwhile. `JobLost`: not
@@ -236,34 +236,34 @@ impl Families {
         Ok(kept)
     }
 
-    /// Keeps what was signed again because of a revocation, which stands already. Where something changed meanwhile, that
-    /// waits.
+    /// Keeps objects that were re-issued because of a revocation, which is committed already. An object whose record
+    /// changed meanwhile stays pending.
     fn keep_reissued(
         &self,
         issuing: &Issuing,
         signed: Vec<(ToSign, Vec<u8>)>,
         by: Asker,
     ) -> Result<(), Error> {
-        let (family, mut batch, mut papers) = (issuing.family, Batch::new(), 0);
+        let (family, mut batch, mut count) = (issuing.family, Batch::new(), 0);
         let mut issuers = Issuers::new();
         for (object, signed) in signed {
             match self.put(&mut batch, issuing, &mut issuers, object, signed, by) {
-                Ok(()) => papers += 1,
+                Ok(()) => count += 1,
                 Err(Error::Stale(what)) => {
-                    tracing::warn!(%family, what, "changed meanwhile; that waits");
+                    tracing::warn!(%family, what, "changed meanwhile; its re-issue stays pending");
                 }
                 Err(error) => return Err(error),
             }
         }
-        if papers == 0 {
+        if count == 0 {
             return Ok(());
         }
-        self.log(&mut batch, &AuditEvent::SignedAnew { family, papers }, by);
+        self.log(&mut batch, &AuditEvent::SignedAnew { family, papers: count }, by);
         put_issuers(&mut batch, issuers);
         Ok(self.registry.commit(batch)?)
     }
 
-    /// Puts one object that was signed.
+    /// Puts one signed object.
     fn put(
         &self,
         batch: &mut Batch,
@@ -314,7 +314,7 @@ impl Families {
         Ok(())
     }
 
-    /// The record of a CA that is known, to be changed.
+    /// The record of a known CA, to be changed in this batch.
     fn changing<'a>(
         &self,
         issuers: &'a mut Issuers,

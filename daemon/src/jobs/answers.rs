@@ -1,4 +1,4 @@
-//! The calls that answer a wizard's questions, and who may make them.
+//! The calls that answer a wizard's questions, and the check of who may make them.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Jobs {
-    /// The serialization, if this caller may drive it. Nobody's may be driven by anybody.
+    /// The serialization, if this caller may drive it: its owner, or anybody while it has no owner.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotOwner`].
@@ -29,7 +29,7 @@ impl Jobs {
         }
     }
 
-    /// Claims a serialization for the first caller who drives it with success, and shows what has changed.
+    /// Makes the first caller whose call succeeds the owner, and publishes the change.
     pub fn claim_if_free(&mut self, number: u64, caller: &Caller, succeeded: bool) {
         if succeeded && let Some(job) = self.map.get_mut(&number) {
             job.owner.get_or_insert_with(|| caller.name.clone());
@@ -50,30 +50,31 @@ impl Jobs {
         Ok(())
     }
 
-    /// A name left the bus: what it drove is nobody's now.
+    /// A bus name lost its owner: releases its serializations.
     pub fn bus_name_left(&mut self, name: &str, keys: &Keys, families: &Families) {
         let driven = self.numbers(|job| job.owner.as_deref() == Some(name));
         driven.into_iter().for_each(|number| self.let_go(number, keys, families));
     }
 
-    /// Nobody drives it any more. PINs that one person gave do not serve the next one, nor does a recovery code that
-    /// somebody took who is gone.
+    /// Releases a serialization. The next owner cannot use the PINs of the last one, nor a recovery code that the last
+    /// one took.
     fn let_go(&mut self, number: u64, keys: &Keys, families: &Families) {
         let Some(job) = self.map.get_mut(&number) else { return };
         job.owner = None;
-        // A write goes on with what it was given; what it asks for again is for `pin_lost`.
+        // A running write keeps its PINs; if it asks for one again, `pin_lost` decides.
         if matches!(job.wizard.step(), Step::Pins | Step::AwaitingKey) {
             self.forget_given(number, keys, families);
         }
     }
 
-    /// Forgets what the last driver gave and took. It is asked for now, or when both Keys are there again.
+    /// Forgets the PINs and the recovery code of the last owner. They are asked for now, or when both Keys are plugged
+    /// in again.
     pub(super) fn forget_given(&mut self, number: u64, keys: &Keys, families: &Families) {
         let Some(job) = self.map.get_mut(&number) else { return };
         job.pins.let_go();
         let retake = job.intent.is_none() && job.new_puk.is_some() && job.recovery_code.is_none();
         let needed = self.pins_to_ask(number, keys);
-        // Where none can be made, the one that was taken stays.
+        // If no new code can be made, the code that was taken stays.
         let code = if retake { self.new_recovery_code(number, keys, families).ok() } else { None };
         let Some(job) = self.map.get_mut(&number) else { return };
         if job.wizard.step() == Step::Pins {
@@ -144,7 +145,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Cancel. Root may cancel what another drives.
+    /// Cancel. Root may cancel a serialization that another caller owns.
     pub fn cancel(
         &mut self,
         number: u64,
@@ -168,9 +169,9 @@ impl Jobs {
             return Ok(job.wizard.cancel()?);
         }
         job.wizard.check(WizardEvent::Cancel)?;
-        // What would have let it go on is void now.
+        // The rollback writes a new outcome.
         let before = std::mem::take(&mut job.outcome);
-        // What cannot be rolled back is not cancelled.
+        // If the rollback fails, the serialization is not cancelled.
         if let Err(error) = self.abandon(number, keys, families, by) {
             self.job_mut(number)?.outcome = before;
             return Err(error);
@@ -183,7 +184,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The pair is not offered again before a re-plug; its PINs are forgotten.
+    /// Notes that the pair is not offered again before a re-plug, and forgets the PINs.
     pub(super) fn ended(&mut self, number: u64, past: PairState) {
         let Some(job) = self.map.get_mut(&number) else { return };
         job.pins = Pins::default();
@@ -191,7 +192,7 @@ impl Jobs {
         self.history.insert((job.issuer.clone(), job.candidate.clone()), past);
     }
 
-    /// Logs that a job was cancelled, if anything had been saved of it.
+    /// Logs that a job was cancelled, if any of it had been saved.
     pub(super) fn note_cancelled(
         &self,
         number: u64,

@@ -1,4 +1,4 @@
-//! What becomes of a serialization when its write ends.
+//! Applies the end of a write to its serialization.
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Jobs {
-    /// The write is under way.
+    /// Notes the progress of the write.
     pub fn progress(&mut self, number: u64, report: Report) {
         if let Some(job) = self.map.get_mut(&number) {
             job.stage = Some(report.stage);
@@ -32,7 +32,7 @@ impl Jobs {
         }
     }
 
-    /// The write is done. Answers the family in which a Key was made or changed.
+    /// Notes that the write is done. Returns the family in which a Key was made or changed.
     pub fn written(
         &mut self,
         number: u64,
@@ -46,7 +46,7 @@ impl Jobs {
         job.progress.0 = job.progress.1;
         job.intent = None;
         job.result = Some(candidate.clone());
-        // One that may be in force is not withheld.
+        // Keep a recovery code that may be in force.
         if made.puk == PukOutcome::Left {
             job.recovery_code = None;
         }
@@ -68,7 +68,7 @@ impl Jobs {
         Some(keys.get(&candidate)?.claims.family?.0)
     }
 
-    /// What a person should know of a finished write: what became of the PUK.
+    /// The outcome of a finished write: what happened to the PUK.
     fn success(&self, number: u64, made: FinishedWrite) -> Outcome {
         let known = self.map.get(&number).is_some_and(|job| job.new_puk.is_some());
         let (word, text) = match made.puk {
@@ -86,7 +86,7 @@ impl Jobs {
         Outcome { text: text.into(), ..Outcome::default() }.with("puk", Detail::Text(word.into()))
     }
 
-    /// Says why a Key does not carry its family's card.
+    /// Adds to the outcome why a Key has no family card.
     fn tell_card(&mut self, number: u64, card: CardOutcome, keys: &mut Keys) {
         if let Some(candidate) = self.map.get(&number).map(|job| job.candidate.clone()) {
             keys.note_card(&candidate, card);
@@ -100,7 +100,7 @@ impl Jobs {
         }
     }
 
-    /// Shows which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.
+    /// Notes which tokens of a write (issuer, candidate) stay authorized, unless they were re-plugged.
     fn note_authorized(&self, number: u64, stays: [bool; 2], used: &[DeviceId], keys: &mut Keys) {
         let Some(job) = self.map.get(&number) else { return };
         for (label, stays) in [job.issuer.as_ref(), Some(&job.candidate)].into_iter().zip(stays) {
@@ -112,7 +112,7 @@ impl Jobs {
         }
     }
 
-    /// Asks for a re-plug of what stays authorized.
+    /// Asks for a re-plug of the tokens that stay authorized.
     fn ask_for_replug(&mut self, number: u64, keys: &Keys) {
         let Some(job) = self.map.get_mut(&number) else { return };
         let called: Vec<String> = job
@@ -128,7 +128,7 @@ impl Jobs {
         }
     }
 
-    /// Takes over what is now on a Key, without asking the token again.
+    /// Updates a Key after its write, without probing the token again.
     fn reread(&self, label: &Label, id: Id, keys: &mut Keys, families: &Families) {
         let registry = families.registry();
         let known = || {
@@ -147,7 +147,7 @@ impl Jobs {
         };
         let Some(key) = keys.get_mut(label) else { return };
         let parse = |der: &Vec<u8>| Certificate::parse(der).ok();
-        // A member of several families keeps showing what it showed: the first family's.
+        // A member of several families keeps showing its first family.
         if key.id.is_none() {
             key.claims = Claims {
                 family: Some((record.family, record.role)),
@@ -169,7 +169,7 @@ impl Jobs {
         keys.refresh(label, families);
     }
 
-    /// The write stopped before its end.
+    /// Notes that the write stopped before its end.
     pub fn stopped(
         &mut self,
         number: u64,
@@ -186,7 +186,7 @@ impl Jobs {
         self.ask_for_replug(number, keys);
     }
 
-    /// The write could not begin when it was its turn, or was lost. A Cancel that was answered holds all the same.
+    /// Notes that the write was refused when its turn came, or was lost. An answered Cancel is still carried out.
     pub fn not_written(
         &mut self,
         number: u64,
@@ -219,7 +219,7 @@ impl Jobs {
     ) {
         let is_cancelled = self.is_cancelled(number);
         match stop {
-            // A Cancel that was answered holds, even where something else was noticed first.
+            // An answered Cancel is carried out, even if the write stopped for another reason first.
             Stop::Pin { .. } | Stop::Interrupted { .. } if is_cancelled => {
                 self.take_stop(number, Stop::Cancelled, used, keys, families, by);
             }
@@ -253,7 +253,7 @@ impl Jobs {
         }
     }
 
-    /// A pair of which one was re-plugged before its write noticed the Cancel is offered like any other.
+    /// Offers a cancelled pair again if one of its Keys was re-plugged before the write noticed the Cancel.
     fn offer_again_after_replug(&mut self, number: u64, used: &[DeviceId], keys: &mut Keys) {
         let stayed = used.iter().all(|device| keys.by_device(device).is_some());
         if !stayed && let Some(job) = self.map.get(&number) {
@@ -269,7 +269,7 @@ impl Jobs {
         })
     }
 
-    /// A token refused in the write what it had accepted before: a person has to give it again.
+    /// During the write a token refused a PIN that it had accepted before: asks for it again.
     fn pin_lost(
         &mut self,
         number: u64,
@@ -298,18 +298,18 @@ impl Jobs {
             job.outcome =
                 Outcome::failed(&answer).with("who", Detail::Text(who.as_str().to_owned()));
         }
-        // Whoever gave the others may be gone: they do not serve the next one.
+        // If the owner has left, the next owner has to give the other PINs, too.
         if let Some(job) = self.map.get_mut(&number)
             && job.owner.is_none()
         {
-            // Where it is not known how far the write came, the code that was taken may be in force, and stays.
+            // If the progress of the write cannot be read, the recovery code that was taken may be in force: keep it.
             if is_read {
                 self.forget_given(number, keys, families);
             } else {
                 job.pins.let_go();
             }
         }
-        // One of the Keys may have left, or have come back, while the write ran.
+        // A Key may have been unplugged or re-plugged while the write ran.
         let needed = self.pins_to_ask(number, keys);
         let Some(job) = self.map.get_mut(&number) else { return };
         needed.into_iter().for_each(|who| job.wizard.need_pin(who));
@@ -320,7 +320,7 @@ impl Jobs {
         }
     }
 
-    /// A job that cannot be done.
+    /// Ends a job that cannot be completed.
     pub fn give_up(
         &mut self,
         number: u64,
@@ -346,7 +346,7 @@ impl Jobs {
         self.abandon_or_say(number, keys, families, by);
     }
 
-    /// The closer look saw what could not be seen without the PIN; until it is plugged in again.
+    /// Shows that the closer look found the candidate in use, until the candidate is re-plugged.
     fn is_foreign(&self, number: u64, keys: &mut Keys, families: &Families) {
         let Some(job) = self.map.get(&number) else { return };
         let candidate = job.candidate.clone();

@@ -1,4 +1,4 @@
-//! Jobs that were broken off: how they wait, are recognized, go on, or are rolled back.
+//! Interrupted jobs: how they wait for their Keys, are recognized, resumed or rolled back.
 
 use keywright_proto::ErrorName;
 use keywright_rules::presence::Claims;
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Jobs {
-    /// The write was broken off: it is at awaiting-key until both Keys are back.
+    /// The write was interrupted: the serialization is at `awaiting-key` until both Keys are plugged in.
     pub fn interrupted(
         &mut self,
         number: u64,
@@ -44,7 +44,7 @@ impl Jobs {
         }
         job.owner = None;
         job.pins = Default::default();
-        // A Cancel of what was broken off does not hold for what goes on.
+        // A Cancel of the interrupted write does not apply to the resumed one.
         job.stop = Default::default();
         let name = match error {
             Error::Store(_) => error.name(),
@@ -58,14 +58,14 @@ impl Jobs {
         job.outcome = Outcome { error: Some(name), text, details: Vec::new() }
             .with("stage", Detail::Text(stage));
         self.announce(number);
-        // A Key that came back while the write still ran has been announced already.
+        // A Key that was re-plugged while the write still ran has been announced already.
         let replugged = used.iter().any(|device| keys.by_device(device).is_none());
         if replugged {
             self.resume_if_complete(number, keys);
         }
     }
 
-    /// Answers whether it could be read.
+    /// Loads the saved state of a job. Returns whether it could be read.
     pub(super) fn load_intent(
         &mut self,
         number: u64,
@@ -78,7 +78,7 @@ impl Jobs {
         let is_read = read.is_ok();
         let intent = read.unwrap_or_default();
         let Some(job) = self.map.get_mut(&number) else { return is_read };
-        // Once it has a key of this job it has its GUID too: no other blank token is taken for it.
+        // A token with a key of this job also has the job's GUID, so no other blank token can be mistaken for it.
         if let Some(intent) = &intent
             && let (Some(guid), Some(_)) = (intent.candidate.guid, &intent.made.access_key)
             && let Some(key) = keys.get_mut(&job.candidate)
@@ -89,7 +89,7 @@ impl Jobs {
         is_read
     }
 
-    /// The same where nobody waits for the answer: what went wrong is in the outcome.
+    /// Rolls back where no caller waits: a failure is shown in the outcome.
     pub(super) fn abandon_or_say(
         &mut self,
         number: u64,
@@ -104,7 +104,7 @@ impl Jobs {
         }
     }
 
-    /// Rolls back what a job began, and says what is left.
+    /// Rolls back a job, and shows in the outcome what is left on the token.
     pub(super) fn abandon(
         &mut self,
         number: u64,
@@ -115,7 +115,7 @@ impl Jobs {
         let rolled_back = roll_back(families.registry(), number, by.0).inspect_err(|error| {
             tracing::error!(number, %error, "a job could not be rolled back");
         })?;
-        // A recovery code that may be in force is still to be had; any other is worth nothing.
+        // A recovery code that may be in force can still be taken; any other is dropped.
         if !rolled_back.as_ref().is_some_and(|intent| intent.made.puk_begun)
             && let Some(job) = self.map.get_mut(&number)
         {
@@ -137,7 +137,7 @@ impl Jobs {
                 job.outcome.details.push(("puk", Detail::Text("unknown".into())));
             }
         }
-        // The token may have its new GUID, or not: what is there is read at the next plug.
+        // The token may have its new GUID or not: the next probe reads it.
         if let Some(key) = keys.get_mut(&candidate)
             && intent.made.looked
             && intent.candidate.guid.is_some()
@@ -183,7 +183,7 @@ impl Jobs {
         self.map.insert(number, job);
     }
 
-    /// The candidate of an interrupted job that this token is: by the GUID that the job gave it, by
+    /// The candidate of an interrupted job that this token is. It is recognized by the GUID that the job gave it, by
     /// its access key, or, before anything was written, as a blank token.
     pub fn interrupted_candidate(
         &self,
@@ -198,7 +198,7 @@ impl Jobs {
                 job.wizard.step() == Step::AwaitingKey || job.wizard.step() == Step::Writing
             })
             .find_map(|job| {
-                // A write that still runs has its intent on disk only.
+                // A write that still runs has its intent only on disk.
                 let intent = match &job.intent {
                     Some(intent) => Some(intent.clone()),
                     None => intent_of(&job.candidate, families),
@@ -207,7 +207,7 @@ impl Jobs {
                     .access_key()
                     .is_some_and(|key| intent.made.access_key.as_deref() == Some(key.spki_der()));
                 let by_guid = guid.is_some() && guid == intent.candidate.guid;
-                // Before anything was written it is the blank token that it was.
+                // Before anything was written, the token is still blank.
                 let was = &intent.candidate;
                 let untouched = intent.made.access_key.is_none()
                     && claims.access.is_none()

@@ -1,15 +1,15 @@
-//! Serializations: what is offered, what is being made, what has been answered, and how each one ends.
+//! Serializations: the offers, the running jobs, their answers, and how each one ends.
 //!
-//! A job here never talks to a token. It says what a write needs ([`Jobs::order`]) and takes over how that ended; the
-//! station runs it on a thread of its own.
+//! A job here never talks to a token. [`Jobs::order`] makes the order for its write, which the station runs on a thread
+//! of its own; the result comes back to this module.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `serialization` | one serialization: its answers, its driver, its outcome |
 //! | `offers` | from the present Keys to offers and decisions |
-//! | `start` `answers` `selection` `review` `pins` | from its start to the last PIN, call by call |
-//! | `orders` | what its write is given |
-//! | `endings` `interruptions` | how a write ends, how a job waits for a Key, is taken up again or rolled back |
+//! | `offers` | from the plugged-in Keys to offers and decisions |
+//! | `orders` | makes the order for its write |
+//! | `endings` `interruptions` | how a write ends; how an interrupted job waits, is resumed or rolled back |
 
 mod answers;
 mod endings;
@@ -41,12 +41,12 @@ use crate::{
     view::{DecisionView, Label, SerializationView},
 };
 
-/// All serializations, and which pairs are not offered again.
+/// All serializations, and the pairs that are not offered again.
 pub struct Jobs {
     map: BTreeMap<u64, Serialization>,
-    /// Pairs that were cancelled or are done, until one of the two is re-plugged.
+    /// Pairs that were cancelled or are done, until one of the two Keys is re-plugged.
     history: BTreeMap<(Option<Label>, Label), PairState>,
-    /// What the bus was last told.
+    /// What was last published on the bus.
     shown: BTreeMap<u64, SerializationView>,
     shown_decisions: Vec<DecisionView>,
     outbox: Outbox,
@@ -54,7 +54,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// No job yet.
+    /// Starts without any job.
     pub fn new(outbox: Outbox, config: Config) -> Self {
         Self {
             map: BTreeMap::new(),
@@ -66,12 +66,12 @@ impl Jobs {
         }
     }
 
-    /// A serialization, if there is one with this number.
+    /// The serialization with this number.
     pub fn get(&self, number: u64) -> Option<&Serialization> {
         self.map.get(&number)
     }
 
-    /// The serialization that a caller names.
+    /// The serialization that a caller named.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -79,28 +79,28 @@ impl Jobs {
         self.map.get(&number).ok_or_else(|| no_serialization(number))
     }
 
-    /// The same, to change it.
+    /// Like [`Self::job`], mutable.
     pub(super) fn job_mut(&mut self, number: u64) -> Result<&mut Serialization, Error> {
         self.map.get_mut(&number).ok_or_else(|| no_serialization(number))
     }
 
-    /// All of them.
+    /// All serializations.
     pub fn iter(&self) -> impl Iterator<Item = &Serialization> {
         self.map.values()
     }
 
-    /// The numbers of those for which this is so.
+    /// The numbers of the serializations that satisfy a condition.
     fn numbers(&self, is_wanted: impl Fn(&Serialization) -> bool) -> Vec<u64> {
         let wanted = self.map.iter().filter(|(_, job)| is_wanted(job));
         wanted.map(|(number, _)| *number).collect()
     }
 
-    /// Whether a Key is part of any.
+    /// Whether a Key is part of any serialization.
     pub fn involve(&self, label: &Label) -> bool {
         self.map.values().any(|job| job.involves(label))
     }
 
-    /// A half-made Key is for its own job alone, until that is done or rolled back.
+    /// Checks that no other job has half-made this Key. A half-made Key can be used only by its own job.
     ///
     /// # Errors
     /// [`Error::KeyBusy`].
@@ -112,7 +112,7 @@ impl Jobs {
         Err(Error::KeyBusy { key: keys.called(label), holder })
     }
 
-    /// Whether the write of another job that makes this Key has begun and not ended.
+    /// Whether another job has begun to write this Key and not ended.
     fn is_half_made(&self, label: &str, own: Option<u64>) -> bool {
         self.map.iter().any(|(number, job)| {
             let begun = job.intent.is_some() || job.wizard.step() == Step::Writing;
@@ -120,7 +120,7 @@ impl Jobs {
         })
     }
 
-    /// The token of which a job makes something, as the log of events names it.
+    /// The candidate's token as the audit log names it.
     fn token(&self, number: u64, keys: &Keys) -> Token {
         self.map.get(&number).map(|job| keys.token(&job.candidate)).unwrap_or_default()
     }
@@ -136,7 +136,7 @@ impl Jobs {
         }
     }
 
-    /// Tells the bus how a serialization stands, if that has changed.
+    /// Publishes a serialization if it has changed.
     pub fn announce(&mut self, number: u64) {
         let Some(serialization) = self.map.get(&number) else { return };
         let view = serialization.view();
@@ -146,12 +146,12 @@ impl Jobs {
         }
     }
 
-    /// Tells the bus of every serialization that has changed.
+    /// Publishes every serialization that has changed.
     pub fn publish(&mut self) {
         self.numbers(|_| true).into_iter().for_each(|number| self.announce(number));
     }
 
-    /// Tells the bus of the decisions, if they have changed.
+    /// Publishes the decisions if they have changed.
     pub fn publish_decisions(&mut self, keys: &Keys, families: &Families) {
         let decisions = self.decisions(keys, families);
         if self.shown_decisions != decisions {

@@ -1,4 +1,4 @@
-//! From the Keys that are plugged in to offers and decisions: asks [`decision`] and does what it says.
+//! Makes offers and decisions from the plugged-in Keys, as [`decision`] rules.
 
 use keywright_rules::decision::{self, PairState, Ruling, Verdict};
 
@@ -13,9 +13,9 @@ use crate::{
 };
 
 impl Jobs {
-    /// Offers what is to be offered now.
+    /// Makes the offers that are due.
     pub fn make_offers(&mut self, keys: &mut Keys, families: &Families) {
-        // What a token is that has not answered yet may change who the issuer is.
+        // A token that is not identified yet may change which Key is the issuer.
         if keys.is_reading() {
             return;
         }
@@ -34,10 +34,10 @@ impl Jobs {
         }
     }
 
-    /// Each present pair without an offer, and why.
+    /// Each plugged-in pair without an offer, and why there is none.
     pub(super) fn decisions(&self, keys: &Keys, families: &Families) -> Vec<DecisionView> {
         if keys.is_reading() {
-            // What was decided stands meanwhile, but for Keys that have gone.
+            // Until all tokens are identified, show the previous decisions of the Keys that are still plugged in.
             let present = |label: &Label| keys.is_present(label);
             let mut decisions = self.shown_decisions.clone();
             decisions.retain(|d| present(&d.other) && d.issuer.as_ref().is_none_or(present));
@@ -83,7 +83,7 @@ impl Jobs {
             .collect()
     }
 
-    /// Makes a new serialization and shows it.
+    /// Adds a new serialization and publishes it.
     pub(super) fn add(
         &mut self,
         issuer: Option<Label>,
@@ -96,18 +96,18 @@ impl Jobs {
         tracing::info!(number, ?issuer, candidate, "a serialization is offered");
         self.map.insert(number, Serialization::new(issuer, candidate, wizard));
         self.propose(number, keys, families);
-        // Whoever hears of it finds its Keys there.
+        // Publish the Keys first, because the serialization refers to them.
         keys.publish();
         self.announce(number);
         Ok(number)
     }
 
-    /// A Key of some serializations was unplugged.
+    /// Handles the unplug of a Key that is part of serializations.
     pub fn key_left(&mut self, label: &Label, keys: &mut Keys, families: &Families) {
         for number in self.numbers(|job| job.involves(label)) {
             let Some(job) = self.map.get_mut(&number) else { continue };
             job.key_left(label);
-            // A running write notices by itself; what has ended stays as it is.
+            // A running write notices by itself; an ended one does not change.
             if job.wizard.apply(WizardEvent::KeyLeft).is_ok() {
                 self.announce(number);
             }
@@ -116,13 +116,13 @@ impl Jobs {
         self.forget_history_of(label);
     }
 
-    /// A new plug of a Key: its pairs may be offered again.
+    /// A Key was plugged in again: its pairs may be offered again.
     pub fn forget_history_of(&mut self, label: &Label) {
         self.history
             .retain(|(issuer, candidate), _| issuer.as_ref() != Some(label) && candidate != label);
     }
 
-    /// An offer that nobody touched goes when both its Keys have gone.
+    /// Withdraws an offer that nobody has touched when both of its Keys are unplugged.
     fn withdraw_if_unanswered(&mut self, number: u64, keys: &mut Keys, families: &Families) {
         let Some(job) = self.map.get(&number) else { return };
         let untouched = job.owner.is_none() && job.wizard.revision() == 0 && job.intent.is_none();
@@ -131,7 +131,7 @@ impl Jobs {
         }
     }
 
-    /// A Key came for which some serializations may have waited, or that is where another one should be.
+    /// A Key was plugged in: serializations may have waited for it, or for another Key at its port.
     pub fn key_came(&mut self, label: &Label, keys: &Keys, families: &Families) {
         let port = keys.get(label).map(|key| key.port.clone()).unwrap_or_default();
         for number in self.numbers(|job| job.wizard.step() == Step::AwaitingKey) {
@@ -141,7 +141,7 @@ impl Jobs {
         }
     }
 
-    /// Goes on with a job that waits, where its Keys are plugged in.
+    /// Resumes a waiting job if its Keys are plugged in.
     pub(super) fn resume_if_complete(&mut self, number: u64, keys: &Keys) {
         if !self.map.get(&number).is_some_and(|job| job.has_its_keys(keys)) {
             return;
@@ -158,7 +158,7 @@ impl Jobs {
         }
     }
 
-    /// Says so where another Key is plugged in at the place of the one that is missed.
+    /// Shows in the outcome that another Key is plugged in at the port of the missing one.
     fn note_wrong_key(
         &mut self,
         number: u64,
@@ -176,7 +176,7 @@ impl Jobs {
         let Some(outcome) = missed.map(|key| Outcome::wrong_key(&key.called(), port)) else {
             return;
         };
-        // An offer that nobody took up waits for nobody.
+        // An offer without an owner or a saved state is not logged: nobody waits for its Key.
         if job.owner.is_some() || job.intent.is_some() {
             let event = AuditEvent::WrongKey { serialization: number, token: keys.token(came) };
             families.note_event(&event, Asker::default());
@@ -184,7 +184,7 @@ impl Jobs {
         job.outcome = outcome;
     }
 
-    /// Stops showing what has ended, once nobody drives it and one of its Keys is gone.
+    /// Removes ended serializations that have no owner and of which a Key is unplugged.
     pub fn drop_ended(&mut self, keys: &mut Keys, families: &Families) {
         let is_over = |job: &Serialization| {
             job.has_ended()

@@ -1,4 +1,4 @@
-//! What a write is given: put together from what was reviewed and what is known.
+//! Makes the order for a write from the reviewed answers and the registry.
 
 use keywright_base::clock;
 use keywright_proto::{Certificate, Id, Kind};
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Jobs {
-    /// Everything that the write needs. `by` gave the last PIN.
+    /// The order for the write. `by` gave the last PIN.
     ///
     /// # Errors
     /// Something has changed since the review, or cannot be read.
@@ -31,7 +31,7 @@ impl Jobs {
     ) -> Result<Order, Error> {
         let job = self.job(number)?;
         let (key, device) = keys.present_key(&job.candidate)?;
-        // Somebody used the token while the job waited for it.
+        // Another program used the token while the job waited for it.
         if key.claims.unknown_profile {
             return Err(Error::Pair(Reason::ForeignCredentials));
         }
@@ -98,7 +98,7 @@ impl Jobs {
         families: &Families,
     ) -> Result<Intent, Error> {
         let kind = job.wizard.kind().ok_or(Error::Cancelled)?;
-        // Since the offer another job may have made something of one of them.
+        // Since the offer another job may have begun to write one of the Keys.
         for label in job.labels() {
             self.is_free(label, Some(number), keys)?;
         }
@@ -171,7 +171,7 @@ fn issuer_chain(
     families.issuer_chain(family, Id::of_spki(&by.issuing_key), own, &keys.called(&by.label))
 }
 
-/// The access certificate that the candidate has of the issuer's family, if it is a real one.
+/// The candidate's access certificate of the issuer's family, if it verifies.
 fn membership(
     key: &Key,
     intent: &Intent,

@@ -1,4 +1,4 @@
-//! The PINs of a job: which are needed, which were accepted, and who gave them. None is ever sent twice by itself.
+//! The PINs of a job: which are needed, which were accepted, and who gave them. No PIN is ever resent automatically.
 
 use keywright_rules::presence::KeyState;
 use keywright_token::hotplug::Device;
@@ -17,29 +17,29 @@ use crate::{
     view::{Detail, Label, Outcome},
 };
 
-/// The PINs of a job that its tokens accepted. They are kept while the token stays plugged in.
+/// The PINs of a job that its tokens accepted. Each is kept while its token stays plugged in.
 #[derive(Default, Clone)]
 pub struct Pins {
-    /// The issuer's.
+    /// The issuer's PIN.
     pub issuer: Option<Pin>,
-    /// The candidate's, as it is.
+    /// The candidate's current PIN.
     pub candidate: Option<Pin>,
-    /// The one that the candidate is to get.
+    /// The candidate's new PIN.
     pub candidate_new: Option<Pin>,
-    /// Being checked right now.
+    /// The PIN that is being checked now.
     checking: Option<Checking>,
 }
 
-/// A PIN that its token is being asked about.
+/// A PIN that was sent to its token, whose answer is pending.
 #[derive(Clone, Copy)]
 struct Checking {
     who: Who,
-    /// Whoever gave it let go of the job meanwhile.
+    /// The caller who gave it released the job meanwhile.
     let_go: bool,
 }
 
 impl Pins {
-    /// Forgets a PIN, because its token left or has another one now. Answers whether there was one.
+    /// Forgets a PIN, because its token was unplugged or got another PIN. Returns whether there was one.
     pub fn forget(&mut self, who: Who) -> bool {
         let pin = match who {
             Who::Issuer => &mut self.issuer,
@@ -49,8 +49,7 @@ impl Pins {
         pin.take().is_some()
     }
 
-    /// Forgets them all, because nobody drives the job any more; also one that is being checked, although its token still
-    /// answers.
+    /// Forgets all PINs, because the job has no owner any more. A PIN that is being checked will not be used.
     pub fn let_go(&mut self) {
         let checking = self.checking.map(|checking| Checking { let_go: true, ..checking });
         *self = Self { checking, ..Self::default() };
@@ -65,16 +64,16 @@ impl Pins {
     }
 }
 
-/// What is to be done with a PIN that a caller gave.
+/// What to do with a PIN that a caller gave.
 pub enum Given {
-    /// Its token has to be asked.
+    /// Send it to this token.
     AskToken(Label, Device),
-    /// It is a new PIN: no token can be asked.
+    /// It is a new PIN: no token can check it.
     IsNew,
 }
 
 impl Jobs {
-    /// The PINs that a job needs from now on, those that were accepted already left out.
+    /// The PINs that a job still needs.
     pub(super) fn pins_to_ask(&self, number: u64, keys: &Keys) -> Vec<Who> {
         let Some(job) = self.map.get(&number) else { return Vec::new() };
         let factory = keys.get(&job.candidate).is_some_and(Key::has_factory_pin);
@@ -92,7 +91,7 @@ impl Jobs {
         needed
     }
 
-    /// A code for a candidate whose PUK may be the factory's.
+    /// A recovery code for a candidate whose PUK may be the factory's.
     pub(super) fn new_recovery_code(
         &self,
         number: u64,
@@ -103,7 +102,7 @@ impl Jobs {
         let Some(key) = candidate.and_then(|label| keys.get(label)) else { return Ok(None) };
         let wanted = match key.details.puk_is_factory {
             Some(factory) => factory,
-            // A silent token is asked only while nobody can have set its PUK here.
+            // A token that does not tell is offered the factory PUK only if no station can have replaced it.
             None => key.state == KeyState::Blank && !families.puk_tried(key.id, key.guid)?,
         };
         if !wanted {
@@ -114,7 +113,8 @@ impl Jobs {
         })
     }
 
-    /// After a restart the code of an interrupted job is lost: a new one, where the PUK is still to be replaced.
+    /// Makes a new recovery code for an interrupted job whose code was lost by a restart, if the PUK is still to be
+    /// replaced.
     pub fn renew_recovery_code(&mut self, number: u64, keys: &Keys) {
         let Some(job) = self.map.get(&number) else { return };
         let Some(intent) = &job.intent else { return };
@@ -136,10 +136,10 @@ impl Jobs {
         }
     }
 
-    /// A caller gives a PIN. Until [`Self::token_answered`] no other one is taken.
+    /// Accepts a PIN from a caller for checking. No other PIN is accepted until [`Self::token_answered`].
     ///
     /// # Errors
-    /// What can be said of it before a token is asked.
+    /// The PIN is refused before it is sent to a token.
     pub fn pin_given(
         &mut self,
         number: u64,
@@ -181,11 +181,10 @@ impl Jobs {
         Ok(Given::AskToken(label, device))
     }
 
-    /// The token has answered.
+    /// Notes that the token has answered.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]: whoever gave the PIN let go of the job meanwhile, and neither the PIN nor what its token said
-    /// is used.
+    /// [`Error::Cancelled`]: the caller released the job meanwhile, so neither the PIN nor the token's answer is used.
     pub fn token_answered(&mut self, number: u64, caller: &Caller) -> Result<(), Error> {
         let job = self.job_mut(number).map_err(|_| Error::Cancelled)?;
         let checking = job.pins.checking.take();
@@ -194,10 +193,10 @@ impl Jobs {
         if let_go || !is_driven { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// Keeps a PIN that its token accepted, or a new one. Answers whether it was the last one that was needed.
+    /// Keeps a PIN that its token accepted, or a new PIN. Returns whether it was the last one needed.
     ///
     /// # Errors
-    /// The job does not wait for PINs any more.
+    /// The job is no longer in the step that asks for PINs.
     pub fn pin_accepted(
         &mut self,
         number: u64,
@@ -207,7 +206,7 @@ impl Jobs {
     ) -> Result<bool, Error> {
         let require_new = self.config.require_new_pin;
         let job = self.job_mut(number)?;
-        // The Key may have left, or somebody may have cancelled, while the token was asked.
+        // The Key may have been unplugged, or the job cancelled, while the token checked the PIN.
         job.wizard.check(WizardEvent::PinsComplete)?;
         let is_factory = who == Who::Candidate && pin.is_factory();
         if is_factory && require_new && job.pins.candidate_new.is_none() {
@@ -223,7 +222,7 @@ impl Jobs {
         Ok(is_complete)
     }
 
-    /// The PIN of a Key is another one now: jobs that were given the old one ask again.
+    /// A Key has a new PIN: jobs that hold the old one ask again.
     pub fn pin_changed(&mut self, label: &Label) {
         for job in self.map.values_mut().filter(|job| job.involves(label)) {
             let who = job.who(label);
@@ -233,7 +232,7 @@ impl Jobs {
         }
     }
 
-    /// Says in the Outcome that a token refused a PIN, until it accepts one.
+    /// Shows in the Outcome that a token refused a PIN, until it accepts one.
     pub fn tell_refusal(&mut self, number: u64, who: Who, error: Option<&Error>) {
         let Some(job) = self.map.get_mut(&number) else { return };
         let retries = match error {

@@ -43,17 +43,17 @@ impl Jobs {
         let (name, revision) = (job.wizard.name().to_owned(), job.wizard.revision());
         let locks = match (kind, &job.issuer) {
             (Kind::Sub, _) if !selection.all => selection.count,
-            // All are those that there are now: Save fixes them.
+            // All Locks means the Locks of the family at Save.
             (_, Some(_)) => {
                 families.lock_count(self.issuing_family(number, keys)?, &keys.for_families())?
             }
             (_, None) => 0,
         };
-        // Every right starts as pending: only the Lock itself makes it active.
+        // Every right starts as pending: only a Lock's confirmation makes it active.
         Ok(Summary { kind, name, locks, pending: locks, warnings, revision })
     }
 
-    /// What a person should know before the write.
+    /// Warnings for the person who reviews.
     fn warnings(
         &self,
         number: u64,
@@ -130,7 +130,7 @@ impl Jobs {
         families.note_event(&event, by);
     }
 
-    /// Whether the issuer's CA certificate is the last one that a chain may have.
+    /// Whether a chain cannot be longer than the issuer's: its CA certificate has path length 0.
     fn is_last_issuer(&self, number: u64, keys: &Keys) -> bool {
         let issuer = self.map.get(&number).and_then(|job| job.issuer.as_ref());
         let ca = issuer.and_then(|label| keys.get(label)?.claims.issuing.as_ref());
@@ -138,9 +138,9 @@ impl Jobs {
     }
 }
 
-/// What of other programs' is on the token, as far as it shows without its PIN: the certificates of 9D and 9E on one that
-/// looks blank, which the closer look will refuse before anything is written; a key in 9C of a Sub Key, on a token that
-/// tells. Retired slots, and keys without a certificate, show after the PIN.
+/// Keys of other programs on the token, as far as they are visible without the PIN: certificates of 9D and 9E on a
+/// token that looks blank, which the closer look will refuse before anything is written; a key in 9C of a Sub Key, if
+/// the token tells. Retired slots, and keys without a certificate, are visible only after the PIN.
 fn other_slots(job: &Serialization, keys: &Keys) -> Vec<(String, String)> {
     let Some(key) = keys.get(&job.candidate) else { return Vec::new() };
     let word = |text| ("other-slots".to_owned(), text);

@@ -1,4 +1,4 @@
-//! Which Locks a new Key may access: what was selected, and what that means at Save.
+//! The Locks that a new Key may access: what was selected, and what that means at Save.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::{
     serialization::wizard::{Selection, WizardEvent},
 };
 
-/// Which Locks a front-end selects.
+/// The Locks that a front-end selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockChoice {
-    /// All that the family has at Save.
+    /// All Locks of the family at Save.
     All,
-    /// These.
+    /// These Locks.
     These(LockNames),
 }
 
@@ -50,7 +50,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The family that a serialization's issuer issues for.
+    /// The family for which a serialization's issuer issues.
     pub(super) fn issuing_family(&self, number: u64, keys: &Keys) -> Result<Id, Error> {
         let issuer = self.map.get(&number).and_then(|job| job.issuer.as_ref());
         let family = issuer
@@ -59,7 +59,7 @@ impl Jobs {
         family.map(|(family, _)| family).ok_or(Error::Pair(Reason::NotAnIssuer))
     }
 
-    /// A page of the Locks that are selected, for ListLocks.
+    /// A page of the selected Locks, for ListLocks.
     pub fn selected_locks(
         &self,
         number: u64,
@@ -78,7 +78,7 @@ impl Jobs {
         Ok(allowed.take(limit).map(|entry| entry.lock).collect())
     }
 
-    /// The Locks that are selected now.
+    /// The selected Locks.
     pub(super) fn selection(
         &self,
         number: u64,
@@ -93,8 +93,8 @@ impl Jobs {
         Ok(job.locks.iter().filter(|entry| entry.allow).copied().collect())
     }
 
-    /// The Locks of the Key's newest statement that are not among these. They have to be denied: a Lock of which the next
-    /// statement said nothing would go on admitting the Key.
+    /// The Locks of the Key's newest statement that are not selected. The next statement has to deny them, because a
+    /// Lock that it does not name goes on admitting the Key.
     pub(super) fn dropped(
         &self,
         number: u64,

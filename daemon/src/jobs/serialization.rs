@@ -1,4 +1,4 @@
-//! One offer, or one job: who drives it, what was answered, and how it stands.
+//! One serialization, from the offer to its end: its owner, answers and outcome.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -17,38 +17,38 @@ use crate::{
 
 /// A serialization on the bus.
 pub struct Serialization {
-    /// The issuing Key; none for a new Master.
+    /// The issuing Key; `None` for a new Master.
     pub issuer: Option<Label>,
-    /// The Key that is being made.
+    /// The Key that is being made or changed.
     pub candidate: Label,
     /// The answers and the step.
     pub wizard: Wizard,
-    /// The Locks that were selected one by one, and all of them from Save on.
+    /// The Locks that were selected one by one; from Save on, all selected Locks.
     pub locks: Arc<[LockEntry]>,
-    /// The unique bus name of the front-end that drives it.
+    /// The unique bus name of the front-end that owns it.
     pub owner: Option<String>,
     /// The PINs that its tokens accepted.
     pub pins: Pins,
-    /// How it stands.
+    /// The current state, in words.
     pub outcome: Outcome,
-    /// What the write is doing.
+    /// The stage of the write.
     pub stage: Option<Stage>,
-    /// Done and total.
+    /// Steps done, and steps in total.
     pub progress: (u32, u32),
-    /// What its write is on disk with, once that has begun.
+    /// The saved state of its write, once that has begun.
     pub intent: Option<Intent>,
-    /// The new PUK, until it is taken.
+    /// The recovery code, until it is taken.
     pub recovery_code: Option<RecoveryCode>,
-    /// The same for the write, which needs it whether it was taken or not.
+    /// The same code for the write, which needs it even after it was taken.
     pub new_puk: Option<RecoveryCode>,
-    /// Tells a running write to stop.
+    /// Set to stop a running write.
     pub stop: Arc<AtomicBool>,
     /// The finished Key.
     pub result: Option<Label>,
 }
 
 impl Serialization {
-    /// An offer.
+    /// Makes an offer.
     pub fn new(issuer: Option<Label>, candidate: Label, wizard: Wizard) -> Self {
         Self {
             issuer,
@@ -68,45 +68,45 @@ impl Serialization {
         }
     }
 
-    /// This Key is part of it.
+    /// Whether this Key is part of it.
     pub fn involves(&self, label: &Label) -> bool {
         self.candidate == *label || self.issuer.as_ref() == Some(label)
     }
 
-    /// It is under way for this pair.
+    /// Whether it is for this pair and has not ended.
     pub fn is_live_for(&self, issuer: Option<&str>, candidate: &str) -> bool {
         !self.wizard.step().is_end()
             && self.issuer.as_deref() == issuer
             && self.candidate == candidate
     }
 
-    /// One of its Keys left: the PIN that its token accepted is forgotten.
+    /// One of its Keys was unplugged: forgets the Key's PIN.
     pub fn key_left(&mut self, label: &Label) {
         self.pins.forget(self.who(label));
     }
 
-    /// It has ended, well or not.
+    /// Whether it has ended, successfully or not.
     pub fn has_ended(&self) -> bool {
         self.wizard.step().is_end()
     }
 
-    /// Whether its Keys are plugged in.
+    /// Whether all of its Keys are plugged in.
     pub fn has_its_keys(&self, keys: &Keys) -> bool {
         keys.is_present(&self.candidate)
             && self.issuer.as_ref().is_none_or(|issuer| keys.is_present(issuer))
     }
 
-    /// Its Keys: the issuer, where it has one, and the candidate.
+    /// Its Keys: the issuer, if it has one, and the candidate.
     pub fn labels(&self) -> impl Iterator<Item = &Label> {
         self.issuer.iter().chain([&self.candidate])
     }
 
-    /// Which of its two Keys this is.
+    /// Which of its two Keys has this label.
     pub fn who(&self, label: &Label) -> Who {
         if self.candidate == *label { Who::Candidate } else { Who::Issuer }
     }
 
-    /// What the bus shows.
+    /// The properties that the bus shows.
     pub fn view(&self) -> SerializationView {
         let selection = self.wizard.selection();
         SerializationView {

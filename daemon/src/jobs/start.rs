@@ -1,4 +1,4 @@
-//! Starting a serialization by hand, and the answers that are proposed for it.
+//! Starts a serialization on request, and proposes answers for it.
 
 use keywright_proto::Kind;
 use keywright_rules::decision;
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Jobs {
-    /// StartSerialization: the number of the one that is under way for this pair, or of a new one.
+    /// StartSerialization. Returns the number of the running serialization for this pair, or of a new one.
     pub fn start(
         &mut self,
         issuer: Option<Label>,
@@ -56,7 +56,7 @@ impl Jobs {
                     self.is_free(label, None, keys)?;
                 }
                 let mut wizard = Wizard::new(kinds);
-                // A new Master is no choice: the question is answered by asking for it.
+                // A new Master was asked for explicitly, so its kind needs no question.
                 if let Some(kind) = kind.or(issuer.is_none().then_some(Kind::Master)) {
                     wizard.set_kind(kind)?;
                 }
@@ -75,7 +75,7 @@ impl Jobs {
         Ok(number)
     }
 
-    /// What may be made of a pair that a person names. Role errors come first.
+    /// The kinds of Keys that a requested pair can make. Errors about roles come first.
     pub fn kinds_for(
         &self,
         issuer: Option<&Label>,
@@ -117,7 +117,7 @@ impl Jobs {
         Ok(kinds)
     }
 
-    /// Fills in what is known already: a Key whose rights are changed keeps its name and its Locks.
+    /// Fills in known answers: a Key whose rights are changed keeps its name and its Locks.
     pub(super) fn propose(&mut self, number: u64, keys: &Keys, families: &Families) {
         let Some(job) = self.map.get(&number) else { return };
         let (Some(key), Some(issuer)) =

@@ -1,4 +1,4 @@
-//! One Key that is shown: plugged in or known, what it claims, and what is known of it.
+//! One shown Key: its token if it is plugged in, what its certificates claim, and what the registry knows of it.
 
 use keywright_proto::{Id, Role};
 use keywright_rules::decision::{Plugged, Reason};
@@ -14,60 +14,60 @@ use crate::{
     view::{KeyView, Label, Trouble},
 };
 
-/// A Key on the bus.
+/// A Key as the bus shows it.
 #[derive(Debug, Default)]
 pub struct Key {
     /// The token, while it is plugged in.
     pub device: Option<Device>,
-    /// When that was.
+    /// When the token was plugged in.
     pub plugged: Plugged,
-    /// What it is.
+    /// Its state.
     pub state: KeyState,
     /// What its certificates claim.
     pub claims: Claims,
-    /// The access key, once it has one of ours: its id.
+    /// The id of its access key, once it has one of ours.
     pub id: Option<Id>,
-    /// It is in the registry.
+    /// Whether it is in the registry.
     pub known: bool,
-    /// What people call it.
+    /// Its name; empty while it has none.
     pub name: String,
-    /// Its families, the first one first.
+    /// Its families. The first one is shown first.
     pub memberships: Vec<(Id, Role)>,
     /// The CHUID's GUID.
     pub guid: Option<[u8; 16]>,
     /// The USB serial number.
     pub usb_serial: Option<String>,
-    /// Where it is plugged in, or was.
+    /// The port where it is plugged in, or was last.
     pub port: String,
     /// The product name.
     pub model: String,
     /// The token's serial number where unique, else the GUID in hex.
     pub serial: String,
-    /// What else was asked of the token.
+    /// The other details that the token told.
     pub details: Details,
-    /// A PIN was refused since it was plugged in.
+    /// Whether it has refused a PIN since it was plugged in.
     pub refused: bool,
     /// How often AddLock has renewed its card since it was plugged in.
     pub card_renewals: usize,
-    /// What became of its card when that was last to be written, since it was plugged in.
+    /// Outcome of the last attempt to write its card since it was plugged in.
     pub card: CardOutcome,
-    /// Something on it stays authorized until it is re-plugged.
+    /// Whether an authorization on it lasts until it is re-plugged.
     pub authorized: bool,
     /// Why it cannot be used.
     pub trouble: Option<Trouble>,
     /// Active and pending rights.
     pub rights: (u32, u32),
-    /// Unix seconds.
+    /// When it was seen last, in Unix seconds.
     pub last_seen: u64,
 }
 
 impl Key {
-    /// Plugged in.
+    /// Whether it is plugged in.
     pub fn is_present(&self) -> bool {
         self.device.is_some()
     }
 
-    /// How people know it, in an error's text.
+    /// Names the Key for the text of an error.
     pub fn called(&self) -> String {
         match (self.name.as_str(), self.port.as_str()) {
             ("", "") => format!("the {} Key", self.state.as_str()),
@@ -76,7 +76,7 @@ impl Key {
         }
     }
 
-    /// What the bus shows.
+    /// The properties that the bus shows.
     pub fn view(&self) -> KeyView {
         KeyView {
             id: self.id.map(|id| id.to_string()).unwrap_or_default(),
@@ -102,7 +102,7 @@ impl Key {
         }
     }
 
-    /// Why nothing can be made with it.
+    /// The error that says why nothing can be made with it.
     pub fn unusable(&self) -> Error {
         match &self.trouble {
             Some(Trouble { holder: Some(holder), .. }) => {
@@ -113,15 +113,16 @@ impl Key {
         }
     }
 
-    /// Where the token does not say, a Key of this station has a PIN of its own: its job saw to that.
+    /// Assumes that a Key in the registry has a PIN of its own, if the token does not tell: the job that made it saw to
+    /// that.
     pub fn assume_pin(&mut self) {
         if self.details.pin == PinState::Unknown && self.known {
             self.details.pin = PinState::Set;
         }
     }
 
-    /// What stays when a token that was plugged in all the while is probed again: what was learnt since its plug, and when
-    /// that was, so that another probe in vain changes nothing that is shown.
+    /// The values to keep when a token that stayed plugged in is probed again: those learnt since its plug, and
+    /// `last_seen`, so that another failed probe changes nothing that is shown.
     pub(super) fn since_plug(&mut self) -> Self {
         Self {
             last_seen: self.last_seen,
@@ -147,12 +148,12 @@ impl Key {
             && self.port == device.port
     }
 
-    /// As the log of events names it.
+    /// The token as the audit log names it.
     pub fn token(&self) -> Token {
         Token { key: self.id, serial: self.serial.clone(), port: self.port.clone() }
     }
 
-    /// As its family has to know it when it signs.
+    /// The Key as its family needs it to sign.
     pub fn as_issuer(&self, label: &Label) -> Issuer {
         Issuer {
             label: label.clone(),
@@ -167,12 +168,13 @@ impl Key {
         }
     }
 
-    /// Whether its PIN is the factory's, as far as the token says.
+    /// Whether its PIN is the factory's, as far as the token tells.
     pub fn has_factory_pin(&self) -> bool {
         self.details.pin == PinState::Default
     }
 
-    /// Takes over what the token answered when it was cleared. What stays authorized does so until it is re-plugged.
+    /// Applies the token's answer when it was cleared. An authorization that could not be cleared lasts until a
+    /// re-plug.
     pub fn note_cleared(&mut self, cleared: Cleared) {
         self.authorized |= cleared.authorized;
         if cleared.retries.is_some() {
@@ -180,7 +182,7 @@ impl Key {
         }
     }
 
-    /// Takes over what the token said of a PIN that it refused.
+    /// Applies the token's refusal of a PIN.
     pub fn note_refusal(&mut self, error: &TokenError) {
         let retries = match error {
             TokenError::PinRefused { retries } => *retries,
@@ -194,7 +196,7 @@ impl Key {
         }
     }
 
-    /// What an error of its token means, in words about this Key.
+    /// Translates an error of its token into an error about this Key.
     pub fn token_error(&self, error: TokenError) -> Error {
         let called = self.called();
         match error {
@@ -214,7 +216,7 @@ impl Key {
         }
     }
 
-    /// Takes over what the registry knows.
+    /// Applies what the registry knows.
     pub(super) fn take(&mut self, facts: Facts) {
         self.known = facts.name.is_some();
         if let Some(name) = facts.name {

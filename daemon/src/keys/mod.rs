@@ -1,7 +1,12 @@
-//! The Keys that are shown: plugged in or known, what each of them is, and how it is recognized at its next plug.
+//! The shown Keys: plugged in or in the registry, their state, and how a Key is recognized at its next plug.
 //!
-//! Nothing here talks to a token: the station probes them on threads of its own and brings what they said. `key` is one
-//! Key, `plugs` what a plug, a probe and an unplug change, `pins` when it may be given a PIN.
+//! Nothing here talks to a token: the station probes tokens on threads of its own and brings the results.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `key` | one Key |
+//! | `plugs` | applies plugs, probes and unplugs |
+//! | `pins` | when a Key may be sent a PIN |
 
 mod key;
 mod pins;
@@ -30,28 +35,28 @@ use crate::{
 /// How many absent Keys are shown as objects; `ListKeys` has all.
 pub const SHOWN_ABSENT_KEYS: usize = 1000;
 
-/// All Keys that are shown.
+/// All shown Keys.
 pub struct Keys {
     map: BTreeMap<Label, Key>,
-    /// The tokens that are being probed, and those that were reported gone and are probed again.
+    /// Tokens that are being probed or wait to be probed again, also those reported unplugged that are re-probed.
     probing: BTreeSet<DeviceId>,
-    /// Those of them that offers wait for: not those that have been silent for long.
+    /// The probed tokens that offers wait for. A token that has been silent for long is not one of them.
     awaited: BTreeSet<DeviceId>,
-    /// How many plugs there were.
+    /// How many plugs there were since the start.
     plugs: u64,
-    /// Whether everything that was plugged in at the start has been reported.
+    /// Whether every token that was plugged in at the start has been reported.
     settled: bool,
-    /// Absent Keys that have changed.
+    /// Absent Keys that changed since the last [`Self::publish`].
     touched: BTreeSet<Label>,
-    /// What the bus was last told.
+    /// What was last published on the bus.
     shown: BTreeMap<Label, KeyView>,
     outbox: Outbox,
-    /// Whether a Key made here never keeps its factory PIN.
+    /// Whether every Key made here gets a new PIN in place of the factory's.
     require_new_pin: bool,
 }
 
 impl Keys {
-    /// No Key yet.
+    /// Starts without any Key.
     pub fn new(outbox: Outbox, require_new_pin: bool) -> Self {
         Self {
             map: BTreeMap::new(),
@@ -66,17 +71,17 @@ impl Keys {
         }
     }
 
-    /// A Key, if it is shown.
+    /// The Key with this label, if it is shown.
     pub fn get(&self, label: &str) -> Option<&Key> {
         self.map.get(label)
     }
 
-    /// The same, to change it.
+    /// Like [`Self::get`], mutable.
     pub fn get_mut(&mut self, label: &str) -> Option<&mut Key> {
         self.map.get_mut(label)
     }
 
-    /// A Key that a caller names.
+    /// The Key with a label that a caller passed.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -94,7 +99,7 @@ impl Keys {
         Ok((key, device))
     }
 
-    /// Whether it is plugged in.
+    /// Whether the Key with this label is plugged in.
     pub fn is_present(&self, label: &str) -> bool {
         self.get(label).is_some_and(Key::is_present)
     }
@@ -112,17 +117,17 @@ impl Keys {
         self.map.iter().filter(|(_, key)| key.is_present())
     }
 
-    /// How people know a Key, for an error's text.
+    /// Names a Key for the text of an error.
     pub fn called(&self, label: &str) -> String {
         self.get(label).map(Key::called).unwrap_or_default()
     }
 
-    /// The token of a Key, as the log of events names it.
+    /// The token of a Key as the audit log names it.
     pub fn token(&self, label: &str) -> Token {
         self.get(label).map(Key::token).unwrap_or_default()
     }
 
-    /// The Keys that are plugged in, as the decision sees them.
+    /// The plugged-in Keys, as `decision` judges them.
     pub fn candidates(&self, families: &Families) -> Vec<decision::PresentKey<'_>> {
         let present = self.present().map(|(label, key)| decision::PresentKey {
             label,
@@ -132,7 +137,7 @@ impl Keys {
         present.collect()
     }
 
-    /// The Keys that are plugged in, as far as families have to know them.
+    /// The plugged-in Keys, as families need them.
     pub fn for_families(&self) -> Present<'_> {
         let issuing = self.present().filter(|(_, key)| key.claims.issuing.is_some());
         Present {
@@ -141,24 +146,24 @@ impl Keys {
         }
     }
 
-    /// The label of the Key that shows this access key.
+    /// The label of the shown Key with this access key.
     pub fn label_of(&self, access_key: &PublicKey) -> Option<Label> {
         let shows = |key: &Key| key.claims.access_key() == Some(access_key);
         self.map.iter().find(|(_, key)| shows(key)).map(|(label, _)| label.clone())
     }
 
-    /// Has an absent Key shown again at the next [`Self::publish`].
+    /// Publishes an absent Key again at the next [`Self::publish`].
     pub fn touch(&mut self, label: &str) {
         self.touched.insert(label.to_owned());
     }
 
-    /// Shows the candidate of an interrupted job, where it is no Key yet.
+    /// Shows the candidate of an interrupted job that is absent, unless a Key with this label is shown.
     pub fn show_absent(&mut self, label: Label, key: impl FnOnce() -> Key) {
         self.touched.insert(label.clone());
         self.map.entry(label).or_insert_with(key);
     }
 
-    /// Shows a known Key that is not plugged in.
+    /// Shows a Key of the registry that is not plugged in.
     pub fn recall(&mut self, id: Id, record: &records::Key, families: &Families) {
         let key = Key {
             id: Some(id),
@@ -173,7 +178,7 @@ impl Keys {
         self.refresh(&record.label, families);
     }
 
-    /// Takes over what has changed in the registry.
+    /// Applies changes of the registry.
     pub fn apply(&mut self, changes: &Changes, families: &Families) {
         for id in &changes.new_keys {
             match families.registry().key(*id) {
@@ -194,7 +199,8 @@ impl Keys {
         }
     }
 
-    /// Shows a Key that is new in a family. It may be shown already: it is plugged in, or a member of another family.
+    /// Shows a Key that is new in a family. It may be shown already, because it is plugged in or a member of another
+    /// family.
     fn show_new(&mut self, id: Id, record: &records::Key, families: &Families) {
         if !self.map.contains_key(&record.label) {
             return self.recall(id, record, families);
@@ -210,7 +216,7 @@ impl Keys {
         }
     }
 
-    /// Brings what the registry knows of a Key into what is shown of it.
+    /// Applies what the registry knows of a Key.
     pub fn refresh(&mut self, label: &Label, families: &Families) {
         self.touch(label);
         let Some(key) = self.map.get_mut(label) else { return };
@@ -220,7 +226,7 @@ impl Keys {
         }
     }
 
-    /// The same for every Key of a family.
+    /// Applies what the registry knows of every Key of a family.
     fn refresh_family(&mut self, family: Id, families: &Families) {
         let of_family: Vec<Label> = self
             .map
@@ -234,7 +240,7 @@ impl Keys {
         of_family.iter().for_each(|label| self.refresh(label, families));
     }
 
-    /// Shows what became of a Key's family card, where it was to be written.
+    /// Notes the outcome for a Key's family card, if the card was to be written.
     pub fn note_card(&mut self, label: &Label, card: CardOutcome) {
         let Some(key) = self.map.get_mut(label).filter(|_| card != CardOutcome::NotDue) else {
             return;
@@ -246,7 +252,7 @@ impl Keys {
         self.touched.insert(label.clone());
     }
 
-    /// Stops showing an absent Key that the registry does not know, unless a job needs it.
+    /// Stops showing an absent Key that is not in the registry, unless a job needs it.
     pub fn forget_if_unknown(&mut self, label: &Label, is_in_job: bool, families: &Families) {
         let Some(key) = self.map.get(label) else { return };
         let is_known = key.id.is_some_and(
@@ -257,7 +263,7 @@ impl Keys {
         }
     }
 
-    /// Stops showing those that have been absent for the longest, where more are than can be shown.
+    /// Stops showing the Keys that have been absent longest, if there are more than [`SHOWN_ABSENT_KEYS`].
     pub fn forget_the_longest_absent(&mut self, is_in_job: impl Fn(&Label) -> bool) {
         let absent = self.map.iter().filter(|(_, key)| !key.is_present());
         let mut absent: Vec<_> =
@@ -270,9 +276,9 @@ impl Keys {
         }
     }
 
-    /// Tells the bus of all that has changed.
+    /// Publishes every change on the bus.
     pub fn publish(&mut self) {
-        // Absent Keys can be many, and change only where something touches them.
+        // There may be many absent Keys, so only those that were touched are compared.
         let touched = std::mem::take(&mut self.touched);
         let views: Vec<_> = self
             .map
@@ -294,7 +300,7 @@ impl Keys {
     }
 }
 
-/// What the decision looks at.
+/// The class of a Key, by which `decision` judges it.
 pub fn classify(key: &Key, families: &Families) -> decision::KeyClass {
     presence::classify(key.state, &key.claims, families.has_lock(&key.claims))
 }

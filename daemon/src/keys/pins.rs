@@ -1,4 +1,4 @@
-//! When a Key may be given a PIN, and what is logged where it refuses one.
+//! When a Key may be sent a PIN, and how a refusal is logged.
 
 use keywright_rules::decision::Plugged;
 use keywright_token::TokenError;
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Keys {
-    /// The token of a Key that may be given a PIN: it is plugged in and not blocked, and its last try is spent only if it was
-    /// re-plugged since the last refusal.
+    /// The token of a Key that may be sent a PIN: it is plugged in and not blocked. The last try is used only if the
+    /// Key was re-plugged since the last refusal.
     ///
     /// # Errors
     /// [`Error::KeyAbsent`], [`Error::PinBlocked`], [`Error::LastTry`].
@@ -21,7 +21,7 @@ impl Keys {
         let (key, device) = self.present_key(label)?;
         match key.details.retries {
             Some(0) => Err(Error::PinBlocked(key.called())),
-            // Of a Key that was there at the start nobody knows when it was refused.
+            // A Key that was plugged in before the start may have refused a PIN since its plug.
             Some(1) if key.refused || key.plugged == Plugged::AtStart => {
                 Err(Error::LastTry { key: key.called() })
             }
@@ -30,7 +30,7 @@ impl Keys {
     }
 }
 
-/// The event of the log for a token that refused a PIN or a recovery code, where that is what its error says.
+/// The audit event for the refusal of a PIN or a recovery code, if the error is one.
 pub fn refusal(token: Token, error: &TokenError) -> Option<AuditEvent> {
     Some(match error {
         TokenError::PinRefused { retries: 0 } | TokenError::PinBlocked => {

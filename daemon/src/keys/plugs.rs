@@ -1,4 +1,4 @@
-//! A token is plugged in, says what it is, and is pulled out: what that changes of the Keys that are shown.
+//! Applies plugs, probes and unplugs to the shown Keys.
 
 use keywright_base::clock;
 use keywright_proto::{ErrorName, PublicKey};
@@ -14,30 +14,30 @@ use crate::{
     view::{Label, Trouble},
 };
 
-/// How often a token that is plugged in may be reported gone, before that is what is shown of it.
+/// After how many probes that report a plugged-in token as gone this is shown as its trouble.
 const LOST_PROBES: u32 = 3;
 
-/// What a probe has changed.
+/// Result of a probe.
 pub enum Identified {
-    /// Nothing.
+    /// Nothing changed.
     Nothing,
-    /// It may work later: it is to be probed again.
+    /// The token may answer later: probe it again.
     ProbeAgain,
     /// The Key with this label is shown.
     Shown {
         /// Its label.
         label: Label,
-        /// The label under which it was shown while it could not be read, where that was another one.
+        /// The label under which it was shown while it could not be read, if that was another one.
         before: Option<Label>,
-        /// This is a new plug, and no token that was there all the while and is what it was.
+        /// Whether this is a new plug, or a token that was plugged in all the while and has changed.
         is_new_plug: bool,
-        /// What keeps it from being used passes: it is to be probed again.
+        /// Whether the trouble is temporary, so that the token has to be probed again.
         probe_again: bool,
     },
 }
 
 impl Keys {
-    /// A token was plugged in: it is probed before it is shown, so that it comes up once, whole.
+    /// Counts a plug. The token is shown only after its probe, so that it appears at once with all of its properties.
     pub fn plugged(&mut self) -> Plugged {
         if !self.settled {
             return Plugged::AtStart;
@@ -46,12 +46,12 @@ impl Keys {
         Plugged::Later(self.plugs)
     }
 
-    /// Everything that was plugged in at the start has been reported.
+    /// Notes that every token plugged in at the start has been reported.
     pub fn settled(&mut self) {
         self.settled = true;
     }
 
-    /// A probe of this token begins. Offers wait for it, unless it is shown already as what it is.
+    /// Notes that a probe begins. Offers wait for it, unless the Key is shown already.
     pub fn probe_begins(&mut self, device: &DeviceId) {
         self.probing.insert(device.clone());
         if self.by_device(device).is_none() {
@@ -59,28 +59,28 @@ impl Keys {
         }
     }
 
-    /// This token has been silent for long: offers do not wait for it any more.
+    /// Notes that this token has been silent for long: offers stop waiting for it.
     pub fn is_silent(&mut self, device: &DeviceId) {
         self.awaited.remove(device);
     }
 
-    /// The probe of this token has ended, or was lost. Answers whether one was under way.
+    /// Notes that a probe ended or was lost. Returns whether one was running.
     pub fn probe_ends(&mut self, device: &DeviceId) -> bool {
         self.awaited.remove(device);
         self.probing.remove(device)
     }
 
-    /// A token that waited to be probed again is, or is not any more. Answers whether it waited.
+    /// Notes that a token no longer waits to be probed again. Returns whether it did.
     pub fn stop_waiting(&mut self, device: &DeviceId) -> bool {
         self.probing.remove(device)
     }
 
-    /// Whether a token that is plugged in has not said yet what it is, and may still do so soon.
+    /// Whether a plugged-in token has not been identified yet, and may still be soon.
     pub fn is_reading(&self) -> bool {
         !self.awaited.is_empty() || !self.settled
     }
 
-    /// Whether any token is being probed, or not all that was plugged in at the start is known.
+    /// Whether any token is being probed, or not every token plugged in at the start has been reported.
     pub fn is_probing(&self) -> bool {
         !self.probing.is_empty() || !self.settled
     }
@@ -90,8 +90,8 @@ impl Keys {
         self.by_device(device).is_some_and(|(_, key)| key.trouble.is_none())
     }
 
-    /// A token told what it is. `attempts` is how often it was probed in vain before. `interrupted` finds the Key of an
-    /// interrupted job that a token with these claims and this GUID is.
+    /// Applies the first part of a probe. `attempts` is the number of failed probes before. `interrupted` finds the
+    /// candidate of an interrupted job by a token's claims and GUID.
     pub fn identified(
         &mut self,
         device: &Device,
@@ -102,23 +102,25 @@ impl Keys {
         interrupted: impl Fn(&Claims, Option<[u8; 16]>) -> Option<Label>,
     ) -> Identified {
         if !self.probe_ends(&device.id) {
-            // It was pulled out before it had answered: it never came up.
+            // It was unplugged before it answered, so it was never shown.
             return Identified::Nothing;
         }
         let (mut claims, guid, trouble) = match &identity {
             Ok(identity) => (presence::claims(identity), identity.guid, None),
-            // Only the rest was to be asked again: what it is stands, and the end of this probe says what comes next.
+            // Only the details were to be read again. The Key stays as shown, and the end of this probe decides what
+            // comes next.
             Err(_) if self.is_usable(&device.id) => return Identified::Nothing,
             Err(TokenError::Transport(TransportError::Gone))
                 if attempts < LOST_PROBES || self.by_device(&device.id).is_some() =>
             {
-                // It was pulled out, and the kernel is about to say so; or pcscd lost a token that is there still.
+                // Either it was unplugged and the kernel is about to report that, or pcscd lost a token that is still
+                // plugged in.
                 self.probing.insert(device.id.clone());
                 return Identified::ProbeAgain;
             }
             Err(error) => (Claims::default(), None, Some(Trouble::of(error))),
         };
-        // Another program had it: it was shown as busy, and is the same Key now.
+        // The token was shown while it could not be read; it stays the same Key.
         let mut since_plug = Key { last_seen: clock::unix_seconds(), ..Key::default() };
         let busy = self.by_device(&device.id).map(|(label, key)| {
             key.device = None;
@@ -136,7 +138,7 @@ impl Keys {
             }
         };
         match &trouble {
-            // Said once, however often it is tried.
+            // Logged once, not at each attempt.
             Some(trouble) if attempts == 0 => {
                 tracing::warn!(?device, trouble = trouble.text, "a token cannot be used");
             }
@@ -167,7 +169,7 @@ impl Keys {
         Identified::Shown { label, before, is_new_plug: !stays, probe_again }
     }
 
-    /// The label of the Key that this token is, a known one or a new one.
+    /// The label for this token: that of a known Key, or a new one.
     fn recognize(
         &self,
         device: &Device,
@@ -201,7 +203,7 @@ impl Keys {
         again.map(|(label, _)| label.clone()).or(busy).map_or_else(new_label, Ok)
     }
 
-    /// A token told the rest.
+    /// Applies the second part of a probe: the details.
     pub fn detailed(&mut self, device: &DeviceId, details: Details, families: &Families) {
         let sets_pins = self.require_new_pin;
         let Some((label, key)) = self.by_device(device) else { return };
@@ -209,7 +211,7 @@ impl Keys {
             key.serial.clone_from(serial);
         }
         key.details = details;
-        // Where a factory PIN may stay, a Key of this station can have one.
+        // Only if every Key made here gets a new PIN can a Key of this station be assumed to have one.
         if sets_pins {
             key.assume_pin();
         }
@@ -226,7 +228,7 @@ impl Keys {
         self.remember_plug(&label, families);
     }
 
-    /// Notes in the registry when and as what a known Key was last seen.
+    /// Notes in the registry when a known Key was last seen, and its label, model and serial number.
     pub(super) fn remember_plug(&self, label: &Label, families: &Families) {
         let Some((key, id)) = self.map.get(label).and_then(|key| Some((key, key.id?))) else {
             return;
@@ -237,13 +239,13 @@ impl Keys {
         }
     }
 
-    /// Whether a Key that is probed again can be used as before, or as little.
+    /// Whether a Key that was probed again is usable or unusable as before.
     fn stays(&self, label: &Label, trouble: Option<&Trouble>) -> bool {
         let before = self.map.get(label).map(|key| key.trouble.is_some());
         before == Some(trouble.is_some())
     }
 
-    /// A token was pulled out. Answers the label of the Key that it was, where it was shown.
+    /// Applies an unplug. Returns the label of the Key, if it was shown.
     pub fn unplugged(&mut self, device: &DeviceId) -> Option<Label> {
         let was_probed = self.probe_ends(device);
         let Some((label, key)) = self.by_device(device) else {
@@ -262,13 +264,13 @@ impl Keys {
     }
 }
 
-/// Says in the log what nobody sees, because the token never came up.
+/// Logs that a token was unplugged before it was identified: it was never shown.
 pub fn left_early(device: &DeviceId) {
-    tracing::info!(?device, "a token was pulled out before it had said what it is");
+    tracing::info!(?device, "a token was unplugged before it was identified");
 }
 
 impl Trouble {
-    /// Why a token could not be probed.
+    /// The trouble of a token that could not be probed.
     pub fn of(error: &TokenError) -> Self {
         let (name, holder) = match error {
             TokenError::Transport(TransportError::Busy { holder }) => {
@@ -279,7 +281,7 @@ impl Trouble {
             | TokenError::Transport(TransportError::Unusable(_)) => (ErrorName::Unsupported, None),
             _ => (ErrorName::TokenFailed, None),
         };
-        // Other programs cause these, and they pass.
+        // Other programs cause these errors, and they are temporary.
         let disturbed = matches!(
             error,
             TokenError::Transport(TransportError::ServiceGone | TransportError::Reset)

@@ -373,7 +373,7 @@ impl StationExchange {
         let file = match exported {
             Err(Error::LimitExceeded(why)) => {
                 self.too_long.insert(family);
-                tracing::warn!(%family, "other stations are not told over the link: {why}");
+                tracing::warn!(%family, "this family's file is not published to other stations: {why}");
                 return Ok(());
             }
             exported => exported.inspect_err(|_| {

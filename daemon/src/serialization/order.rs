@@ -25,7 +25,7 @@ pub struct Side {
 
 /// The order for one write, as reviewed.
 pub struct Order {
-    /// What is to be made, and what of it exists already. It is saved before each irreversible step.
+    /// What to make, and how far the job has come. The copy on disk is updated as the job advances.
     pub intent: Intent,
     /// The Locks of the statement, sorted.
     pub locks: Arc<[LockEntry]>,

@@ -1,4 +1,4 @@
-//! What the station is doing, for whoever decides when the daemon may end, is watched, or holds up a suspend.
+//! Publishes what the station is doing. Idle exit, the watchdog and the delay of a suspend depend on it.
 
 use keywright_rules::presence::KeyState;
 
@@ -6,7 +6,7 @@ use super::Station;
 use crate::{jobs::Serialization, outbox::Output, serialization::wizard::Step, view::Activity};
 
 impl Station {
-    /// Tells of it where it has changed.
+    /// Publishes the activity if it has changed.
     pub(super) fn publish_activity(&mut self) {
         let activity = self.activity();
         if self.shown_activity != Some(activity) {
@@ -17,12 +17,13 @@ impl Station {
 
     fn activity(&self) -> Activity {
         let working = self.leases.is_any_held();
-        // One that is probed again may be used soon; any other that cannot be used needs nobody.
+        // A Key with a temporary trouble may be usable soon, so the daemon stays; other unusable Keys do not keep it.
         let key = self.keys.present().any(|(_, key)| {
             let passes = key.trouble.as_ref().is_some_and(|trouble| trouble.passes);
             key.state != KeyState::Unusable || passes
         });
-        // A recovery code that may be in force is nowhere but here; one that no write has used is worth nothing.
+        // A recovery code that may be in force exists only here, so it keeps the daemon; one that no write has used
+        // does not.
         let holds_code = |job: &Serialization| {
             let is_writing = job.wizard.step() == Step::Writing;
             let may_be_in_force = job.intent.is_some() || is_writing || job.has_ended();

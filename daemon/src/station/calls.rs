@@ -1,4 +1,4 @@
-//! The calls that are answered at once: each asks the part that it is about.
+//! Calls that need no token: each is passed to the part that it concerns, and answered at once.
 
 use keywright_proto::{Id, Kind, SignedObjects};
 use keywright_token::RecoveryCode;
@@ -14,7 +14,7 @@ use crate::{
     view::{Label, Summary},
 };
 
-/// Serializations.
+/// Calls on serializations.
 impl Station {
     /// StartSerialization.
     pub fn start_serialization(
@@ -34,7 +34,7 @@ impl Station {
         reply.answer(self, started);
     }
 
-    /// Answers a call that drives a serialization; the first that succeeds claims it.
+    /// Answers a call that drives a serialization. The caller of the first successful call becomes its owner.
     pub(super) fn answered<T: Send + 'static>(
         &mut self,
         number: u64,
@@ -52,13 +52,13 @@ impl Station {
         self.answered(number, &caller, result, reply);
     }
 
-    /// Release. Nobody's serialization is released already.
+    /// Release. Succeeds if nobody owns the serialization.
     pub fn release(&mut self, number: u64, caller: Caller, reply: Reply<()>) {
         let result = self.jobs.release(number, &caller, &self.keys, &self.families);
         reply.answer(self, result);
     }
 
-    /// A name left the bus: what it drove is nobody's now.
+    /// A bus name lost its owner: releases its serializations.
     pub fn bus_name_left(&mut self, name: &str) {
         self.jobs.bus_name_left(name, &self.keys, &self.families);
     }
@@ -88,7 +88,7 @@ impl Station {
         self.answered(number, &caller, result, reply);
     }
 
-    /// A page of the Locks that are selected, for ListLocks.
+    /// A page of the selected Locks, for ListLocks.
     pub fn selected_locks(
         &mut self,
         number: u64,
@@ -133,7 +133,8 @@ impl Station {
         reply.answer(self, result);
     }
 
-    /// Cancel. It claims: whoever cancels can read what is left on the tokens before it goes.
+    /// Cancel. The caller becomes the owner, so that the serialization stays until the caller has read what is left on
+    /// the tokens.
     pub fn cancel(&mut self, number: u64, caller: Caller, reply: Reply<()>) {
         let Self { jobs, keys, families, .. } = self;
         let result = jobs.cancel(number, &caller, keys, families, reply.by());
@@ -141,7 +142,7 @@ impl Station {
     }
 }
 
-/// Families, their Keys and Locks.
+/// Calls on families, their Keys and Locks.
 impl Station {
     /// RenameKey.
     pub fn rename_key(&mut self, id: Id, name: String, reply: Reply<()>) {
@@ -180,14 +181,14 @@ impl Station {
         reply.answer(self, result);
     }
 
-    /// The link tells whether a Lock is there: a hint, for people.
+    /// Notes the presence of a Lock, as the link reports it: only a hint for people.
     pub fn lock_seen(&mut self, lock: Id, online: bool, reply: Reply<()>) {
         let result = self.families.note_lock(lock, online);
         reply.answer(self, result);
     }
 
-    /// For ListLocks: the Locks that Keys which are plugged in claim of families of which none is known here; of these ids
-    /// where some are given.
+    /// The Locks on the cards of plugged-in Keys whose family has no Lock here, for ListLocks. `only` restricts them to
+    /// these ids.
     pub fn carried_locks(
         &mut self,
         filter: Filter,
@@ -217,7 +218,7 @@ impl Station {
         reply.answer(self, result);
     }
 
-    /// The same for many at once, in as few commits as can be. Answers why some are not believed.
+    /// Applies many confirmations, in as few commits as possible. Returns why some were refused.
     pub fn apply_confirmations(&mut self, all: Vec<Vec<u8>>, reply: Reply<Vec<Error>>) {
         let by = reply.by();
         let refused = self
@@ -225,7 +226,7 @@ impl Station {
         reply.answer(self, refused);
     }
 
-    /// ImportFamily: takes in what was read from a file and verified; answers how many objects were new.
+    /// ImportFamily, after the file was verified. Returns how many objects were new.
     pub fn import_family(&mut self, family: Id, objects: SignedObjects, reply: Reply<u32>) {
         let by = reply.by();
         let new = self.change_families(|families, keys, changes| {
@@ -234,25 +235,25 @@ impl Station {
         reply.answer(self, new);
     }
 
-    /// A family is about to be given away. Nothing is where that cannot be logged.
+    /// Logs an export before it is given out. Nothing is exported if the log entry fails.
     pub fn log_export(&mut self, family: Id, reply: Reply<()>) {
         let logged = self.families.log_export(family, reply.by());
         reply.answer(self, logged);
     }
 
-    /// Judges every family again: the delay of a revocation may have ended while nobody looked.
+    /// Judges every family again, because the delay of a revocation may have ended.
     pub fn settle_all_revocations(&mut self) {
         self.change_families(|families, _, changes| {
             families.settle_all_revocations(Asker::default(), changes);
         });
     }
 
-    /// A call was refused because its caller may not make it.
+    /// Logs a call whose caller was not authorized.
     pub fn refused_call(&mut self, uid: Option<u32>, action: &str) {
         self.refused.refused_call(&self.families, uid, action);
     }
 
-    /// What was brought was refused because it does not verify.
+    /// Logs objects that were refused because they do not verify.
     pub fn refused_objects(&mut self, uid: Option<u32>, what: Brought) {
         self.refused.refused_objects(&self.families, uid, what);
     }

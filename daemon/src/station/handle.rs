@@ -1,5 +1,5 @@
-//! How the bus asks the station: each call is a closure that runs on the station's thread, and its
-//! answer comes back after everything that it changed has been signalled.
+//! Sends calls to the station: each is a closure that runs on the station's thread. Its answer is delivered after the
+//! signals of everything it changed.
 
 use std::sync::Arc;
 
@@ -8,71 +8,71 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Station;
 use crate::{error::Error, families::Asker, outbox::Output};
 
-/// Something for the station to do, on its own thread.
+/// Work for the station's thread.
 pub type Message = Box<dyn FnOnce(&mut Station) + Send>;
 
-/// Asks the station.
+/// Sends messages to the station.
 #[derive(Clone)]
 pub struct Handle {
     mailbox: mpsc::UnboundedSender<Message>,
-    /// How many calls wait for something: an answer from here, polkit, the disk.
+    /// How many calls are waiting: for an answer of the station, for polkit or for the disk.
     pending: Arc<watch::Sender<usize>>,
 }
 
-/// One call that waits; it does no longer when this is dropped.
+/// Counts one waiting call until it is dropped.
 pub struct Pending(Arc<watch::Sender<usize>>);
 
-/// Who asked, and where the answer goes, now or when a token has been asked.
+/// Who asked, and where to send the answer, either at once or after a token has answered.
 pub struct Reply<T> {
     sender: oneshot::Sender<Result<T, Error>>,
     by: Asker,
 }
 
 impl<T: Send + 'static> Reply<T> {
-    /// Who asked: events of the log name this user.
+    /// The user who asked, for the audit log.
     pub fn by(&self) -> Asker {
         self.by
     }
 
-    /// Answers, once everything put out before has been signalled.
+    /// Queues the answer after the signals sent so far.
     pub fn answer(self, station: &mut Station, result: Result<T, Error>) {
         station.replies.push(Output::Reply(Box::new(move || {
-            // A caller that has left the bus does not wait for its answer.
+            // The receiver is gone if the caller has left the bus.
             let _ = self.sender.send(result);
         })));
     }
 }
 
 impl Handle {
-    /// A handle on the station behind this mailbox.
+    /// A handle to the station that reads this mailbox.
     pub fn new(mailbox: mpsc::UnboundedSender<Message>) -> Self {
         Self { mailbox, pending: Arc::new(watch::Sender::new(0)) }
     }
 
-    /// Counts a call that is about to wait for something.
+    /// Counts a call that is about to wait.
     pub fn pending(&self) -> Pending {
         self.pending.send_modify(|count| *count += 1);
         Pending(Arc::clone(&self.pending))
     }
 
-    /// How many calls wait for something.
+    /// The number of waiting calls.
     pub fn waiting(&self) -> watch::Receiver<usize> {
         self.pending.subscribe()
     }
 
-    /// Returns when no call waits for anything.
+    /// Returns when no call is waiting.
     pub async fn answered(&self) {
-        // The sender is in `self`.
+        // `self` holds the sender, so this cannot fail.
         let _ = self.waiting().wait_for(|count| *count == 0).await;
     }
 
-    /// Lets the station do something; nobody waits for it.
+    /// Sends a message that needs no answer.
     pub fn tell(&self, message: impl FnOnce(&mut Station) + Send + 'static) {
-        // A station that has ended has nothing left to be told.
+        // The send fails only if the station has ended.
         let _ = self.mailbox.send(Box::new(message));
     }
 
-    /// Asks the station in nobody's name, and waits for its answer.
+    /// Asks the station on the daemon's own behalf, and waits for the answer.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Station, Reply<T>) + Send + 'static,
@@ -80,7 +80,7 @@ impl Handle {
         self.ask_by(Asker::default(), question).await
     }
 
-    /// The same in the name of a user.
+    /// Asks the station on behalf of a user, and waits for the answer.
     pub async fn ask_for<T: Send + 'static>(
         &self,
         uid: u32,

@@ -1,4 +1,4 @@
-//! Who talks to which token: one job at a time for each, the others queue in order.
+//! Leases of tokens: a token serves one job at a time; the other jobs queue in order.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -6,10 +6,10 @@ use keywright_token::hotplug::DeviceId;
 
 use super::Station;
 
-/// Starts a job, on the station's thread, once its tokens are free.
+/// Starts a job on the station's thread, once its tokens are free.
 pub type Start = Box<dyn FnOnce(&mut Station) + Send>;
 
-/// The tokens that are in use by a job, and the jobs that wait.
+/// The leased tokens and the queued jobs.
 #[derive(Default)]
 pub struct Leases {
     held: BTreeSet<DeviceId>,
@@ -22,17 +22,17 @@ impl Leases {
         self.waiting.push_back((tokens, start));
     }
 
-    /// Gives tokens back.
+    /// Returns the leases of these tokens.
     pub fn release(&mut self, tokens: &[DeviceId]) {
         self.held.retain(|held| !tokens.contains(held));
     }
 
-    /// Whether a job uses any token.
+    /// Whether any token is leased.
     pub fn is_any_held(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// The next job whose tokens are all free and wanted by nobody before it. They are held from now on.
+    /// The next job whose tokens are all free and not wanted by an earlier job. Leases the tokens to it.
     pub fn next(&mut self) -> Option<Start> {
         let mut wanted = self.held.clone();
         let ready = self.waiting.iter().position(|(tokens, _)| {

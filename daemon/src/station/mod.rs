@@ -1,8 +1,9 @@
-//! The station: one thread that owns what is plugged in ([`Keys`]), what is being made ([`Jobs`]) and what is known
-//! ([`Families`]).
+//! The station: one thread that owns the plugged-in Keys ([`Keys`]), the serializations ([`Jobs`]) and the registry's
+//! families ([`Families`]).
 //!
-//! Hotplug and the bus send it messages ([`handle`]); work on tokens runs on threads of its own and comes back as a message
-//! too, so nothing here waits. After each message [`Station::settle`] decides again and puts out what changed.
+//! Hotplug and the bus send it messages ([`handle`]). Work on tokens runs on threads of its own and returns as a
+//! message too, so the station never waits. After each message [`Station::settle`] makes offers and publishes what
+//! changed.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -41,7 +42,7 @@ use crate::{
 use keywright_token::hotplug::PlugEvent;
 use leases::Leases;
 
-/// Everything this station knows right now.
+/// The state of the station.
 pub struct Station {
     families: Families,
     keys: Keys,
@@ -50,18 +51,18 @@ pub struct Station {
     refused: RefusedCalls,
     myself: Handle,
     outbox: Outbox,
-    /// What was last told of what the station is doing.
+    /// The activity that was published last.
     shown_activity: Option<Activity>,
-    /// Answers wait for the changes that belong before them.
+    /// Answers to send after the signals of the current message.
     replies: Vec<Output>,
 }
 
 impl Station {
-    /// Starts the station on a thread of its own. What it puts out begins with all that is known already, then
+    /// Starts the station on a thread of its own. Its first outputs are everything known already, then
     /// [`Output::Ready`].
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub fn start(
         registry: Registry,
         config: Config,
@@ -92,7 +93,7 @@ impl Station {
         Ok((handle, outputs))
     }
 
-    /// A plug or an unplug.
+    /// Handles a plug or an unplug.
     pub fn hotplug(&mut self, event: PlugEvent) {
         match event {
             PlugEvent::Plugged(device) => self.plugged(device),
@@ -101,7 +102,7 @@ impl Station {
         }
     }
 
-    /// Shows the Keys that are known and the jobs that were interrupted.
+    /// Shows the Keys in the registry and the interrupted jobs.
     fn remember(&mut self) {
         match self.families.registry().known_keys(SHOWN_ABSENT_KEYS) {
             Ok(known) => {
@@ -122,7 +123,7 @@ impl Station {
         }
     }
 
-    /// Lets families change, and shows what that means for Keys, also where it failed half way.
+    /// Changes families, and applies the changes to the shown Keys, even if the call failed after a commit.
     fn change_families<T>(
         &mut self,
         change: impl FnOnce(&mut Families, &Keys, &mut Changes) -> T,
@@ -140,7 +141,7 @@ impl Station {
         }
     }
 
-    /// Decides again, and puts out all that changed, the answers last.
+    /// Makes offers and publishes all changes, the answers last.
     fn settle(&mut self) {
         let Self { keys, jobs, families, .. } = self;
         jobs.make_offers(keys, families);

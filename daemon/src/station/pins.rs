@@ -1,4 +1,4 @@
-//! PINs on their way to a token: ProvidePin, ChangePin, UnblockPin.
+//! Sends PINs to tokens: ProvidePin, ChangePin, UnblockPin.
 
 use keywright_proto::PublicKey;
 use keywright_token::hotplug::Device;
@@ -46,14 +46,14 @@ impl Station {
             }
             let result = result.and_then(|()| match station.keys.by_device(&id) {
                 Some(_) => proven.map_or(Ok(()), |label| station.believe(&label, by)),
-                // What a token accepted is of use only while it stays.
+                // A PIN is kept only while its token stays plugged in.
                 None => Err(Error::KeyAbsent("the Key".into())),
             });
             let result = result.and_then(|()| station.pin_accepted(number, who, pin, by));
             if let Err(error @ (Error::NotGenuine(_) | Error::Unverified(_))) = &result
                 && station.jobs.get(number).is_some_and(|job| !job.has_ended())
             {
-                // It is not what it claims to be; nothing was written.
+                // The token does not hold the keys that its certificates claim. Nothing was written.
                 station.give_up(number, error, by);
             }
             station.jobs.tell_refusal(number, who, result.as_ref().err());
@@ -61,7 +61,7 @@ impl Station {
         });
     }
 
-    /// Keeps a PIN; with the last one the write starts.
+    /// Keeps a PIN. The write starts with the last one.
     fn pin_accepted(&mut self, number: u64, who: Who, pin: Pin, by: Asker) -> Result<(), Error> {
         if self.jobs.pin_accepted(number, who, pin, &mut self.keys)? {
             self.start_write(number, by);
@@ -69,7 +69,8 @@ impl Station {
         Ok(())
     }
 
-    /// Sends a PIN to its token, and leaves nothing authorized there. A key that has to prove itself signs a challenge.
+    /// Sends a PIN to its token and clears the authorization afterwards. An issuing key that has to be proved signs a
+    /// challenge.
     fn check_pin(
         &mut self,
         label: Label,
@@ -103,7 +104,7 @@ impl Station {
         );
     }
 
-    /// A Key has signed here with its PIN: what it carries of its family is taken in.
+    /// A Key has signed here with its PIN: imports its family's card.
     fn believe(&mut self, label: &Label, by: Asker) -> Result<(), Error> {
         let issuer = self.keys.key(label)?.as_issuer(label);
         self.change_families(|families, keys, changes| {
@@ -178,12 +179,12 @@ fn checked(new: &Pin) -> Result<(), Error> {
     new.check_new().map_err(|error| Error::InvalidArgument(error.to_string()))
 }
 
-/// Whether a token signs a challenge with this issuing key.
+/// Whether the token signs a challenge with this issuing key.
 fn signs(token: &mut Token, pin: &Pin, key: &PublicKey) -> Result<bool, TokenError> {
     let digest = challenge().map_err(|_| TokenError::Unsupported("there are no random numbers"))?;
     match token.sign_with(Slot::Issuing, pin, &digest) {
         Ok(signature) => Ok(key.verify_prehash(&digest, &signature).is_ok()),
-        // There is no such key.
+        // The token has no key in this slot.
         Err(TokenError::Unsupported(_) | TokenError::Refused { .. }) => Ok(false),
         Err(error) => Err(error),
     }

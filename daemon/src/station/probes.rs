@@ -1,4 +1,4 @@
-//! Probes: a token that was plugged in is asked what it is, then the rest; and again, where something kept it from telling.
+//! Probes tokens: what each one is, then its details; and again after a temporary failure.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::{
     view::Trouble,
 };
 
-/// How long offers wait for a token that has not said what it is. One that works takes a twentieth of this; a pcscd that
-/// runs is given half of it to take the token up.
+/// How long offers wait for a token to be identified. A working token needs a twentieth of this; a running pcscd gets
+/// half of it to take the token up.
 const SILENT: Duration = Duration::from_secs(4);
 
 impl Station {
@@ -25,7 +25,7 @@ impl Station {
         self.probe(device, plugged, 0);
     }
 
-    /// Asks a token what it is. `attempts` is how often that was in vain, for a reason that passes.
+    /// Probes a token. `attempts` is the number of probes that failed temporarily before.
     fn probe(&mut self, device: Device, plugged: Plugged, attempts: u32) {
         self.keys.probe_begins(&device.id);
         let (connector, id) = (device.connector.clone(), device.id.clone());
@@ -39,7 +39,7 @@ impl Station {
                 .map_err(Clone::clone)
                 .and_then(|session| identify(session, &registry));
             drop(patience);
-            // The offer need not wait for the rest.
+            // The offer does not wait for the details.
             let failed = identity.as_ref().err().cloned();
             let blank = identity.as_ref().is_ok_and(|identity| {
                 identity.access_certificate.is_none() && identity.issuing_certificate.is_none()
@@ -59,13 +59,13 @@ impl Station {
             move |station, details| match details {
                 Ok(Ok(details)) => station.keys.detailed(&read, details, &station.families),
                 Ok(Err(error)) => station.not_detailed(again, plugged, attempts, &error),
-                // The job was lost: its token has said nothing, and nobody waits for it any more.
+                // The job was lost without an answer, so the probe ends here.
                 Err(_) => drop(station.keys.probe_ends(&read)),
             },
         );
     }
 
-    /// A token told what it is.
+    /// Applies the identity of a token.
     fn identified(
         &mut self,
         device: Device,
@@ -97,7 +97,7 @@ impl Station {
         }
     }
 
-    /// Probes a token again once what kept it from telling what it is has passed.
+    /// Probes a token again after a temporary failure.
     fn wait_until_free(&mut self, device: Device, plugged: Plugged, attempts: u32) {
         let connector = device.connector.clone();
         self.work(
@@ -118,8 +118,8 @@ impl Station {
         );
     }
 
-    /// A token did not tell the rest. Where it did not tell what it is either, [`Self::identified`] has seen to it, and it may
-    /// wait for another probe already: nothing of that one is touched here.
+    /// The details of a token could not be read. If it was not identified either, [`Self::identified`] has handled
+    /// that, and another probe may be waiting already: leave that one alone.
     fn not_detailed(
         &mut self,
         device: Device,
@@ -130,7 +130,7 @@ impl Station {
         if !self.keys.is_usable(&device.id) {
             return;
         }
-        // Most often it is pulled out, and the kernel is about to say so.
+        // Most often the token was unplugged, and the kernel is about to report that.
         let is_gone = matches!(error, TokenError::Transport(TransportError::Gone));
         if !is_gone {
             tracing::warn!(?device, %error, "a token did not tell the state of its PIN");
@@ -149,8 +149,8 @@ impl Station {
     }
 }
 
-/// Who a token is; with its family's card where it is an issuer's of whose family no Lock is known here: one command
-/// more, which no Key that is known has to wait for.
+/// Reads the identity of a token, and the family's card if it is an issuer's of whose family no Lock is known here: one
+/// command more, which no known Key has to wait for.
 fn identify(session: &Session, registry: &Registry) -> Result<Identity, TokenError> {
     let mut identity = session.run(|token| token.read_identity())?;
     let claims = presence::claims(&identity);
@@ -166,8 +166,8 @@ fn identify(session: &Session, registry: &Registry) -> Result<Identity, TokenErr
     Ok(identity)
 }
 
-/// Waits on a thread of its own while a token is asked what it is; says so to the station where that takes long, so
-/// that a silent token holds up nobody's offer. Ends when it is dropped.
+/// Waits on a thread of its own while a token is identified. Reports a token that is silent for long, so that it delays
+/// nobody's offer. Ends when it is dropped.
 struct Patience {
     _answered: mpsc::Sender<()>,
 }
@@ -184,7 +184,7 @@ impl Patience {
                 });
             }
         };
-        // Without the thread a silent token is waited for until the reading gives up.
+        // Without this thread, offers wait until the read times out.
         let _ = thread::Builder::new().name("patience".into()).spawn(wait);
         Self { _answered: answered }
     }

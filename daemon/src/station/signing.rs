@@ -1,5 +1,5 @@
-//! The calls for which an issuing Key signs outside of a serialization: AddLock, ChangeRights, RevokeKey, RemoveLock and
-//! IssueSoftKey. All take one way: the family prepares what is to be signed, the token signs it, the family keeps it.
+//! The calls for which an issuing Key signs outside of a serialization: AddLock, ChangeRights, RevokeKey, RemoveLock
+//! and IssueSoftKey. In each the family prepares a plan, the token signs it, and the family keeps the signed objects.
 
 use keywright_proto::Id;
 use keywright_token::hotplug::Device;
@@ -16,11 +16,11 @@ use crate::{
     view::Label,
 };
 
-/// How often AddLock renews a card in one plug: as many Locks as it has room for. Firmware keeps something of every
-/// authentication of the management key until the token is pulled out, and gives up after some hundred.
+/// How often AddLock renews a card in one plug: as many Locks as the card has space for. Firmware retains memory for
+/// every authentication of the management key until the token is unplugged, and fails after some hundred.
 const CARD_RENEWALS: usize = 4;
 
-/// An issuing Key that is plugged in, and what it signs under.
+/// A plugged-in issuing Key, and the chain under which it signs.
 struct Signer {
     device: Device,
     issuer: Issuer,
@@ -122,7 +122,7 @@ impl Station {
         self.sign("soft", prepared, pin, reply, certified);
     }
 
-    /// A Master or Backup that is plugged in and stands, with a chain to the pinned root, or to the root that its own
+    /// A plugged-in Master or Backup that is standing, with a chain to the pinned root or to the root that its own
     /// signature will pin.
     fn signer(&self, label: &Label) -> Result<Signer, Error> {
         let issuer = self.keys.key(label)?.as_issuer(label);
@@ -133,7 +133,7 @@ impl Station {
         Ok(Signer { device, issuer, issuing })
     }
 
-    /// The one way of everything that is signed here.
+    /// Signs a plan with a token and keeps the result. Every call of this file ends here.
     fn sign<T: Send + 'static>(
         &mut self,
         name: &str,
@@ -182,7 +182,7 @@ impl Station {
     }
 }
 
-/// What the token is given.
+/// The part of a plan that the token needs.
 fn order(plan: &Plan) -> Order {
     Order {
         unsigned: plan.unsigned(),

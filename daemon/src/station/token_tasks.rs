@@ -1,4 +1,4 @@
-//! One command or a few on one token, outside of a write.
+//! Token tasks: one or a few commands on one token, outside of a write.
 
 use keywright_token::hotplug::{Device, DeviceId};
 use keywright_token::{Cleared, Session, Token, TokenError};
@@ -7,9 +7,9 @@ use super::Station;
 use crate::{error::Error, families::Asker, keys::refusal};
 
 impl Station {
-    /// Runs a task on one token, on threads of its own. What the token says of its PIN, and whether something on it stays
-    /// authorized, is shown before `done` is called. `may` is asked when it is this task's turn: those before it may have
-    /// spent tries. A refused PIN is logged in the name of `by`.
+    /// Runs a task on one token, on threads of its own. The PIN tries and the authorization that the token reports are
+    /// applied before `done` is called. `may` is checked when it is this task's turn, because earlier tasks may have
+    /// used tries. A refused PIN is logged on behalf of `by`.
     pub(super) fn on_token<R>(
         &mut self,
         name: &str,
@@ -61,9 +61,9 @@ impl Station {
     }
 }
 
-/// A result that comes with what the token answered when it was cleared.
+/// A result with the token's answer when it was cleared.
 pub trait WithCleared {
-    /// What it answered.
+    /// The token's answer.
     fn cleared(&self) -> Cleared;
 }
 

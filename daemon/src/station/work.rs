@@ -1,4 +1,4 @@
-//! Jobs on threads of their own: each waits for its tokens, runs, and brings its result home as a message.
+//! Runs jobs on threads of their own: each waits for its tokens, runs, and returns its result as a message.
 
 use std::thread;
 
@@ -8,8 +8,8 @@ use super::{Handle, Station, leases::Start};
 use crate::error::Error;
 
 impl Station {
-    /// Lets a job run on its own thread as soon as its tokens are free, if it still may then, and hands over what it brings
-    /// back.
+    /// Runs a job on its own thread as soon as its tokens are free and `may` allows it, and passes its result to
+    /// `done`.
     pub(super) fn work<R: Send + 'static>(
         &mut self,
         name: String,
@@ -59,11 +59,11 @@ impl Station {
     }
 }
 
-/// What to do with the result of a job.
+/// Handles the result of a job.
 type Done<R> = Box<dyn FnOnce(&mut Station, Result<R, Error>) + Send>;
 
-/// Brings the result of a job to the station. One that is dropped on the way (no thread to be had, a panic) says so: its
-/// tokens must not stay leased, nor its caller wait.
+/// Sends the result of a job to the station. If it is dropped without a result (no thread, a panic), it sends
+/// [`Error::JobLost`], so that the tokens are released and the caller gets an answer.
 struct WayHome<R: 'static> {
     station: Handle,
     done: Option<Done<R>>,

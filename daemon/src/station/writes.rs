@@ -1,4 +1,4 @@
-//! From reviewed answers to a running write.
+//! Starts writes from reviewed answers.
 
 use keywright_token::hotplug::DeviceId;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Station {
-    /// Starts the write, or queues it behind others that use the same tokens. `by` gave the last PIN.
+    /// Starts the write, or queues it behind jobs that use the same tokens. `by` gave the last PIN.
     pub(super) fn start_write(&mut self, number: u64, by: Asker) {
         self.jobs.renew_recovery_code(number, &self.keys);
         match self.jobs.order(number, &self.keys, &self.families, by) {

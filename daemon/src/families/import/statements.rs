@@ -1,4 +1,4 @@
-//! What is said in an import: statements, revocations and confirmations, removals of Locks, and roots of CAs.
+//! Imports statements, revocations, confirmations, removals of Locks, and roots of CAs.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl Families {
-    /// Statements and revocations. Those that newer ones by the same signer repeat are known, and not kept.
+    /// Puts statements and revocations. A statement that a newer one by the same signer supersedes is known by its
+    /// digest only. Returns how many are new.
     pub(super) fn put_statements(
         &self,
         batch: &mut Batch,
@@ -36,24 +37,24 @@ impl Families {
                 new += 1;
                 let (cose, salt_seed) = (signed.cose.clone(), signed.seed);
                 let reason = String::new();
-                let heard = Revocation { key, cose, salt_seed, first_seen: now, reason };
-                batch.put_revocation(family, heard);
+                let revocation = Revocation { key, cose, salt_seed, first_seen: now, reason };
+                batch.put_revocation(family, revocation);
             } else {
                 by_key.entry(key).or_default().push(signed);
             }
         }
         for (key, signed) in by_key {
-            let heard = signed.into_iter().filter_map(|signed| as_record(signed, now));
-            let (heard, mut known): (Vec<_>, Vec<_>) = (heard.collect(), Vec::new());
+            let received = signed.into_iter().filter_map(|signed| as_record(signed, now));
+            let (received, mut known): (Vec<_>, Vec<_>) = (received.collect(), Vec::new());
             if let Some(statement) = self.registry.statement(key, family)? {
                 known.push((statement, self.registry.statement_entries(key, family)?));
             }
             known.extend(self.registry.older_statements(key, family)?);
-            // A Lock may have confirmed what is left out, and the next file brings it again.
-            for (statement, _) in &heard {
+            // A Lock may have confirmed a superseded statement, and the next file contains it again.
+            for (statement, _) in &received {
                 batch.put_statement_digest(key, family, statement);
             }
-            let mut all = without_superseded(known.iter().chain(&heard).cloned().collect());
+            let mut all = without_superseded(known.iter().chain(&received).cloned().collect());
             let found = all.iter().filter(|found| !known.contains(found)).count();
             if found == 0 {
                 continue;
@@ -66,7 +67,7 @@ impl Families {
         Ok(new)
     }
 
-    /// Confirmations of Locks. Answers how many are new.
+    /// Keeps confirmations of Locks. Returns how many are new.
     pub(super) fn keep_confirmations(
         &self,
         family: Id,
@@ -75,12 +76,15 @@ impl Families {
         changes: &mut Changes,
     ) -> Result<usize, Error> {
         let (mut batch, mut confirming, mut new) = (Batch::new(), Confirming::default(), 0);
-        for (lock, said, cose) in objects.confirmations() {
-            let stated =
-                self.registry.statement_by_digest(&said.statement)?.filter(|s| s.family == family);
-            let Some(stated) = stated else { continue };
+        for (lock, confirmation, cose) in objects.confirmations() {
+            let statement = self
+                .registry
+                .statement_by_digest(&confirmation.statement)?
+                .filter(|s| s.family == family);
+            let Some(statement) = statement else { continue };
             let (lock, cose) = (Id::of_hash(&lock), cose.to_vec());
-            let is_new = self.confirm(&mut batch, &mut confirming, lock, &stated, said, cose)?;
+            let is_new =
+                self.confirm(&mut batch, &mut confirming, lock, &statement, confirmation, cose)?;
             new += usize::from(is_new);
         }
         self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
@@ -89,7 +93,7 @@ impl Families {
         Ok(new)
     }
 
-    /// Removals of Locks, and the roots that CAs signed for themselves. Answers how many are new.
+    /// Puts removals of Locks, and the roots that CAs signed for themselves. Returns how many are new.
     pub(super) fn put_removals(
         &self,
         batch: &mut Batch,
@@ -112,7 +116,7 @@ impl Families {
         for root in objects.own_roots() {
             let ca = root.public_key().id();
             let mine = known.iter().find(|(of, _)| *of == ca).map(|(_, der)| der.as_slice());
-            // Of several one is kept, the same at every station.
+            // If there are several, every station keeps the same one.
             if mine.is_none_or(|mine| root.der() < mine) {
                 batch.put_root(family, ca, root.der().to_vec());
                 new += usize::from(mine.is_none());
@@ -122,9 +126,9 @@ impl Families {
     }
 }
 
-/// A statement as the registry has it; none where its tree is in another order than a station's, so that no proof could be
-/// made from it.
-fn as_record(signed: &SignedStatement, heard: u64) -> Option<StatementWithEntries> {
+/// The registry's record of a statement. `None` if its leaves are in another order than a station's, because no proof
+/// could be made from it.
+fn as_record(signed: &SignedStatement, received_at: u64) -> Option<StatementWithEntries> {
     let mut entries = Vec::new();
     let mut scope = Scope::All;
     if signed.leaves.iter().all(|(target, _)| *target != Target::All) {
@@ -147,7 +151,7 @@ fn as_record(signed: &SignedStatement, heard: u64) -> Option<StatementWithEntrie
         salt_seed: signed.seed,
         scope,
         allowed: u32::try_from(allowed).ok()?,
-        issued: heard,
+        issued: received_at,
     };
     Some((statement, entries))
 }
