@@ -1,4 +1,4 @@
-//! Stolen keys, mutual revocations and delays, on facts alone. With real signatures: `tests/family.rs`.
+//! Stolen keys, mutual revocations and delays, on facts alone. With real signatures: `proto/tests/integration/family.rs`.
 
 use proptest::{prelude::*, sample::subsequence};
 
