@@ -20,7 +20,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one in this directory. `locks` are the authorities that certify its Locks, PEM.
+    /// Starts a broker in this directory. `locks` has the CAs that certify its Locks, PEM.
     pub fn start(directory: &Path, locks: &str) -> Self {
         let port = port::free();
         let directory = directory.join("broker");
@@ -70,50 +70,50 @@ impl Broker {
         self.port
     }
 
-    /// The file of the authority that certified it.
+    /// The file of the CA that certified the broker.
     pub fn ca(&self) -> PathBuf {
         self.directory.join("ca.pem")
     }
 
-    /// The certificate of a station, and its key: it may do everything.
+    /// A station's certificate and key. A station may read and write every topic.
     pub fn station(&self) -> (PathBuf, PathBuf) {
         (self.directory.join("station.pem"), self.directory.join("station.key"))
     }
 
-    /// The same for another station.
+    /// Another station's certificate and key.
     pub fn other(&self) -> (PathBuf, PathBuf) {
         (self.directory.join("other.pem"), self.directory.join("other.key"))
     }
 
-    /// A certificate by the broker's own authority, and its key: for a Lock of this id that has none of its family.
+    /// A certificate by the broker's own CA, and its key, for the Lock of this id while it has none of its family.
     pub fn newcomer(&self, lock: &str) -> (PathBuf, PathBuf) {
         certify_one(&self.directory, "newcomer", &format!("Keywright lock {lock}"));
         (self.directory.join("newcomer.pem"), self.directory.join("newcomer.key"))
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// kill -9.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts it again, with what it had saved.
+    /// Starts it again with the retained messages that it had saved.
     pub fn restart(&mut self) {
         self.process = run(&self.directory);
         self.wait();
     }
 
-    /// Forgets everything that it was to keep. It has to be stopped.
+    /// Deletes its retained messages. The broker must not run.
     pub fn forget(&self) {
         let _ = fs::remove_file(self.directory.join("mosquitto.db"));
     }
 
-    /// There is no event for "it listens now" but the first connection that is taken.
+    /// Waits until the broker accepts a connection; there is no other sign that it listens.
     fn wait(&self) {
         for _ in 0..3000 {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
@@ -143,7 +143,7 @@ fn run(directory: &Path) -> Child {
         .expect("mosquitto is installed")
 }
 
-/// An authority, and the certificates of the broker and of two stations by it.
+/// Makes a CA, and certifies the broker and two stations with it.
 fn certify(directory: &Path) {
     openssl(
         directory,
@@ -155,7 +155,7 @@ fn certify(directory: &Path) {
     certify_one(directory, "other", "other");
 }
 
-/// A client's certificate: files of this name, for this common name.
+/// Makes a client's certificate for this common name, in files of this name.
 fn certify_one(directory: &Path, file: &str, name: &str) {
     certify_with(directory, file, name, "extendedKeyUsage=clientAuth\n");
 }

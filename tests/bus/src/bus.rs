@@ -11,7 +11,7 @@ use std::{
 
 use zbus::{Connection, connection};
 
-/// Longer than anything that the daemon may take over an answer.
+/// Longer than the daemon may take for any answer.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// A `dbus-daemon` that ends when this is dropped.
@@ -21,7 +21,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Starts one whose socket and configuration are in this directory.
+    /// Starts a bus whose socket and configuration are in this directory.
     pub fn start(dir: &Path) -> Self {
         let config = dir.join("bus.conf");
         fs::write(&config, configuration(&dir.join("bus"))).unwrap();
@@ -49,7 +49,7 @@ impl Bus {
     pub async fn connect(&self) -> Connection {
         connection::Builder::address(self.address.as_str())
             .method_timeout(CALL_LIMIT)
-            // Signals wait here while a test does something else.
+            // Signals queue here while a test does something else.
             .max_queued(NonZeroUsize::new(0x10000).unwrap())
             .build()
             .await
@@ -64,7 +64,7 @@ impl Drop for Bus {
     }
 }
 
-/// Everybody with our uid may do everything, as on a session bus.
+/// The configuration: our uid may do everything, as on a session bus.
 fn configuration(socket: &Path) -> String {
     format!(
         r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

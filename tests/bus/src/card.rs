@@ -45,9 +45,9 @@ pub struct Card {
 pub struct Exchange {
     /// A command APDU, or one byte: a control code of vpcd.
     pub message: Vec<u8>,
-    /// When it came.
+    /// When the card received it.
     pub came: Instant,
-    /// How long the virtual Key took over it; zero where it was not passed on.
+    /// How long the virtual Key took to answer it; zero if it was not forwarded.
     pub took: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Card {
         Self::plug_with_atr(reader, ATR.into(), script)
     }
 
-    /// The same, with an answer to reset of one's own.
+    /// Like [`Card::plug`], with this answer to reset.
     pub fn plug_with_atr(reader: &Path, atr: Vec<u8>, script: Script) -> Self {
         Self::run(reader, script, move |message| {
             Ok(if message == GET_ATR { Some(atr.clone()) } else { None })
@@ -75,12 +75,12 @@ impl Card {
     }
 
     /// Plugs the virtual Key that is about to connect to `listener` into the reader, through this
-    /// card. Nothing is scripted yet: everything is passed on.
+    /// card, which forwards every command until a script is set.
     pub fn in_front_of(listener: &UnixListener, reader: &Path) -> Self {
         Self::scripted_in_front_of(listener, reader, Box::new(|_, _| Reaction::Forward))
     }
 
-    /// The same, with a script from the first command on.
+    /// Like [`Card::in_front_of`], with a script from the first command on.
     pub fn scripted_in_front_of(listener: &UnixListener, reader: &Path, script: Script) -> Self {
         let (mut key, _) = listener.accept().unwrap();
         Self::run(reader, script, move |message| {
@@ -98,7 +98,7 @@ impl Card {
         let reader = UnixStream::connect(reader).unwrap();
         let shared = Arc::new(Mutex::new(Shared { script, count: 0, exchanges: Vec::new() }));
         let (stream, known) = (reader.try_clone().unwrap(), shared.clone());
-        // It ends with the connection, be it the reader's, the Key's or ours that is closed.
+        // The thread ends when the reader, the Key or this card closes a connection.
         let thread = thread::spawn(move || {
             let _ = serve(&stream, &known, key);
             let _ = stream.shutdown(Shutdown::Both);
@@ -111,19 +111,19 @@ impl Card {
         self.plugged
     }
 
-    /// Sets another script and counts from 1 again.
+    /// Replaces the script and restarts the count at 1.
     pub fn script(&self, script: impl FnMut(usize, &[u8]) -> Reaction + Send + 'static) {
         let mut shared = self.shared.lock().unwrap();
         shared.script = Box::new(script);
         shared.count = 0;
     }
 
-    /// Does something at the n-th command from now, and passes everything else on.
+    /// Reacts like this to the n-th command from now, and forwards all others.
     pub fn at(&self, n: usize, reaction: Reaction) {
         self.script(move |now, _| if now == n { reaction.clone() } else { Reaction::Forward });
     }
 
-    /// How many commands came since the script was set.
+    /// How many commands the card has received since the script was set.
     pub fn count(&self) -> usize {
         self.shared.lock().unwrap().count
     }
@@ -134,7 +134,7 @@ impl Card {
         exchanges.filter(|message| message.len() > 1).collect()
     }
 
-    /// The same with their times, and with the control codes.
+    /// Like [`Card::take_commands`], with times and control codes.
     pub fn take_exchanges(&self) -> Vec<Exchange> {
         std::mem::take(&mut self.shared.lock().unwrap().exchanges)
     }
@@ -192,7 +192,7 @@ fn serve(
     }
 }
 
-/// Of the control codes only the question for the ATR has an answer.
+/// Whether the message has an answer: every command has, and of the control codes only the request for the ATR.
 fn is_answered(message: &[u8]) -> bool {
     message.len() > 1 || message == GET_ATR
 }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn it_answers_by_its_script_and_remembers() {
+    fn card_answers_by_its_script_and_records_commands() {
         let (_dir, card, mut reader) =
             plug(Box::new(|n, _| Reaction::Answer(vec![0x6F, u8::try_from(n).unwrap()])));
         for control in [GET_ATR, &[1]] {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn it_cuts_where_it_is_told() {
+    fn card_cuts_the_connection_as_scripted() {
         let (_dir, card, mut reader) = plug(Box::new(|_, _| Reaction::Cut));
         card.script(|n, _| if n == 2 { Reaction::Cut } else { Reaction::Answer(vec![0x90, 0]) });
         send(&mut reader, &[0, 1, 2, 3]).unwrap();

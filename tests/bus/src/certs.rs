@@ -1,4 +1,4 @@
-//! What openssl says of the daemon's certificates, and the requests that it makes for Locks.
+//! Checks the daemon's certificates with openssl, and makes Locks' requests with it.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,14 +8,14 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// Verifies a chain (leaf first) with a family's roots and CRLs, strictly and with every CRL.
 ///
-/// Panics with what openssl said when it refuses.
+/// Panics with openssl's message if it refuses the chain.
 pub fn verify(chain: &str, roots: &str, crls: &str) {
     if let Err(refusal) = try_verify(chain, roots, crls) {
         panic!("openssl refuses the chain: {refusal}\n{chain}\nroots:\n{roots}\nCRLs:\n{crls}");
     }
 }
 
-/// The same, with what openssl said as the error.
+/// Like [`verify`]; the error is openssl's message.
 pub fn try_verify(chain: &str, roots: &str, crls: &str) -> Result<(), String> {
     let certificates = certificates(chain);
     let (leaf, above) = certificates.split_first().expect("a chain begins with its leaf");
@@ -61,7 +61,7 @@ pub fn key_id(pem: &str) -> String {
 }
 
 /// A self-signed certificate as PIV keeps it in a container (SP 800-73-4 part 1, appendix A): a
-/// Key that holds it was not made by us.
+/// Key that holds it was not made by Keywright.
 pub fn foreign_container() -> Vec<u8> {
     let request = ["req", "-x509", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=foreign"];
     let dir = TempDir::new().unwrap();
@@ -91,7 +91,7 @@ fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
     [&[tag, 0x82], &length as &[u8], value].concat()
 }
 
-/// A good request of a Lock that has just made its key.
+/// A valid request for a new P-256 key.
 pub fn request(name: &str) -> String {
     new_request(name, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
 }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_what_they_are_called() {
+    fn requests_have_the_intended_properties() {
         // Its exit status is 0 either way.
         let check = |pem: &str| {
             let dir = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! A caller of the D-Bus API, and what it takes an error for.
+//! A caller of the D-Bus API, and checks of the errors that it gets.
 
 use zbus::{Connection, OwnedObjectPath, Result, proxy::CacheProperties};
 
@@ -36,7 +36,7 @@ impl Client {
     }
 }
 
-/// The name of an error without its prefix, `PinInvalid` for one.
+/// The name of an error without its prefix, such as `PinInvalid`.
 ///
 /// Panics on an error that is not the daemon's own.
 #[track_caller]

@@ -1,4 +1,4 @@
-//! `keywrightctl`, as a script and as a person at a terminal run it.
+//! Runs `keywrightctl` as a script does, and at a pseudo-terminal as a person does.
 
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
@@ -11,29 +11,29 @@ use tokio::{
 
 use crate::{Station, programs};
 
-/// Far longer than anything takes.
+/// Far longer than any command takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a command left.
+/// The result of a command that has ended.
 #[derive(Debug)]
 pub struct Ran {
     /// Its exit status.
     pub status: i32,
-    /// Its results.
+    /// Its standard output.
     pub stdout: String,
-    /// What it said.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Ran {
-    /// Panics unless it went well.
+    /// Panics unless the exit status is 0.
     #[track_caller]
     pub fn done(self) -> Self {
         assert_eq!(self.status, 0, "{}", self.stderr);
         self
     }
 
-    /// Its results as JSON.
+    /// Its standard output, parsed as JSON.
     #[track_caller]
     pub fn json(self) -> Value {
         serde_json::from_str(&self.done().stdout).unwrap()
@@ -57,7 +57,7 @@ impl Station {
         self.dir.path().join(name)
     }
 
-    /// Writes one.
+    /// Writes a file of the station's directory.
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.file(name), text).unwrap();
     }
@@ -102,15 +102,15 @@ impl Station {
 /// A running `watch`.
 pub struct Events {
     lines: Lines<BufReader<ChildStdout>>,
-    /// What came and was not waited for yet.
+    /// Events that were received and not waited for yet.
     seen: Vec<Value>,
     _process: Child,
 }
 
 impl Events {
-    /// The first event for which `check` holds, of those that were not waited for yet.
+    /// Waits for an event that `check` accepts, among those not waited for yet.
     ///
-    /// Panics with what came when it does not come.
+    /// Panics with the events received so far if none arrives in time.
     pub async fn until(&mut self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.seen.iter().position(&check) {
             return self.seen.remove(at);
@@ -133,18 +133,18 @@ pub struct Terminal {
     to: ChildStdin,
     from: ChildStdout,
     screen: String,
-    /// How much of the screen was waited for.
+    /// How much of the screen [`Terminal::see`] has consumed.
     read: usize,
 }
 
 impl Terminal {
-    /// Waits for this text, after what was waited for before, and types a line.
+    /// Waits for this text after the text waited for last, and types a line.
     pub async fn answer(&mut self, question: &str, answer: &str) {
         self.see(question).await;
         self.to.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
     }
 
-    /// Waits for this text.
+    /// Waits for this text after the text waited for last.
     pub async fn see(&mut self, text: &str) {
         loop {
             if let Some(at) = self.screen[self.read..].find(text) {
@@ -155,7 +155,7 @@ impl Terminal {
         }
     }
 
-    /// Waits for its end: the exit status, and all that was on the screen.
+    /// Waits until the command ends; returns its exit status and the whole screen.
     pub async fn end(mut self) -> (i32, String) {
         while self.more().await {}
         let status = timeout(LIMIT, self.process.wait()).await.expect("it ends").unwrap();

@@ -16,24 +16,24 @@ use zbus::{Connection, fdo::DBusProxy};
 
 use crate::{LIMIT, api::NAME, programs};
 
-/// With what it is started.
+/// How the daemon is started.
 #[derive(Clone)]
 pub struct Launch {
     /// The bus's address.
     pub bus: String,
-    /// Where it keeps its state.
+    /// Its state directory.
     pub state_dir: PathBuf,
     /// The virtual reader's socket.
     pub reader: PathBuf,
     /// A configuration file, if any.
     pub config: Option<PathBuf>,
-    /// Where a service manager listens, if any.
+    /// The socket of a service manager, if any.
     pub notify: Option<PathBuf>,
-    /// Where its standard error goes.
+    /// The file for its standard error.
     pub log: PathBuf,
 }
 
-/// A running daemon; killed when dropped. Dropped by a failing test, it shows its log.
+/// A running daemon; killed when dropped. If a failing test drops it, its log is printed.
 pub struct Daemon {
     launch: Launch,
     process: Child,
@@ -52,7 +52,7 @@ impl Launch {
             Some(notify) => command.env("NOTIFY_SOCKET", notify),
             None => command.env_remove("NOTIFY_SOCKET"),
         };
-        // As in keywrightd.service: figures of memory are of the daemon as it is installed.
+        // As in keywrightd.service, so that memory is measured as for the installed daemon.
         command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
@@ -60,7 +60,7 @@ impl Launch {
 
     /// Starts it and returns when its name is on the bus.
     ///
-    /// Panics with its log when it ends instead.
+    /// Panics with its log if it ends instead.
     pub async fn start(&self, connection: &Connection) -> Daemon {
         let dbus = DBusProxy::new(connection).await.unwrap();
         let mut owners = dbus.receive_name_owner_changed_with_args(&[(0, NAME)]).await.unwrap();
@@ -82,7 +82,7 @@ impl Launch {
         Daemon { launch: self.clone(), process }
     }
 
-    /// Starts it in the expectation that it ends by itself, and returns what it left.
+    /// Starts a daemon that is expected to end by itself, and returns its output.
     pub async fn run_to_end(&self) -> Output {
         let end = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output();
         timeout(LIMIT, end).await.expect("keywrightd went on running").unwrap()
@@ -101,7 +101,7 @@ impl Daemon {
         Pid::from_raw(id.try_into().unwrap()).unwrap()
     }
 
-    /// Kills it without a warning, and returns when it is gone.
+    /// Kills it with SIGKILL, and returns when the process has ended.
     pub async fn kill_9(&mut self) {
         self.process.kill().await.unwrap();
     }
@@ -112,12 +112,12 @@ impl Daemon {
         timeout(LIMIT, self.process.wait()).await.expect("SIGTERM is obeyed").unwrap()
     }
 
-    /// Waits until it has ended, whoever ended it.
+    /// Waits until the process has ended, for whatever reason.
     pub async fn ended(&mut self) -> ExitStatus {
         timeout(LIMIT, self.process.wait()).await.expect("it ends").unwrap()
     }
 
-    /// Starts it again, after it ended, with what it was started with.
+    /// Starts it again in the same way, after it has ended.
     pub async fn restart(&mut self, connection: &Connection) {
         *self = self.launch.clone().start(connection).await;
     }

@@ -1,4 +1,4 @@
-//! Every refusal of a method is one that the committed description names: a monitor on the bus looks at all of them.
+//! Checks with a monitor on the bus that each method returns only errors that the committed description names.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,13 +12,13 @@ use zbus::{Connection, Message, MessageStream, message::Type};
 const DESCRIPTION: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/org.keywright1.xml"));
 const PREFIX: &str = "org.keywright1.Error.";
-/// What any method may answer (`docs/dbus.md`).
+/// Errors that any method may return (`docs/dbus.md`).
 const ALWAYS: &str = "Interrupted";
 
-/// `interface.method`, and the errors that it names.
+/// `interface.method`, and the errors that its description names.
 type Named = BTreeMap<String, BTreeSet<String>>;
 
-/// Watches the bus of a station. Dropped by a test that went well, it panics where a refusal was not described.
+/// Watches the bus of a station. If a passing test drops it, it panics if an error was not described.
 pub struct ErrorMonitor {
     undescribed: Arc<Mutex<BTreeSet<String>>>,
     task: AbortHandle,
@@ -58,7 +58,7 @@ impl Drop for ErrorMonitor {
     }
 }
 
-/// The method and the error, where this message is a refusal of ours that its method does not name.
+/// The method and the error, if this message is an error of the daemon that the method's description lacks.
 fn undescribed_by(
     named: &Named,
     calls: &mut HashMap<(String, u32), String>,
@@ -77,7 +77,7 @@ fn undescribed_by(
     (!is_named && error != ALWAYS).then(|| format!("{method}: {error}"))
 }
 
-/// Reads the description as it is written: one element a line, a comment before what it is about.
+/// Reads the description, which has one element a line, and each comment before its element.
 fn errors(description: &str) -> Named {
     let (mut named, mut interface, mut comment) = (Named::new(), String::new(), String::new());
     for line in description.lines().map(str::trim) {

@@ -1,5 +1,5 @@
-//! A Lock, as `docs/formats.md` tells one to be: it verifies what it is given with its family's root
-//! alone, judges signers, and confirms.
+//! A Lock written by `docs/formats.md`: it verifies grants with its family's root alone, decides which
+//! signers stand, and signs confirmations.
 
 use std::collections::HashMap;
 
@@ -22,20 +22,20 @@ use crate::{
 pub struct Gate {
     /// Its id.
     pub id: String,
-    /// Its certificate and what is above it, PEM.
+    /// Its certificate chain, PEM.
     pub chain: String,
     key: SigningKey,
     public: PublicKey,
     root: Vec<u8>,
     facts: Facts,
-    /// What each signer said of each access key.
-    heard: HashMap<Hash, Vec<(Hash, VersionedEffect)>>,
+    /// For each access key: the signers of its statements, and each statement's effect at this Lock.
+    effects: HashMap<Hash, Vec<(Hash, VersionedEffect)>>,
     /// Its clock, in Unix seconds.
     pub now: u64,
 }
 
 impl Gate {
-    /// A new Lock that this issuer is serialized to. The number makes its key.
+    /// Adds a new Lock with this issuer. Its key is derived from the number.
     pub async fn add(station: &Station, issuer: &Plugged, name: &str, number: u8) -> Self {
         let key = SigningKey::from_slice(&[number; 32]).unwrap();
         let point = key.verifying_key().to_sec1_point(false);
@@ -47,7 +47,7 @@ impl Gate {
         assert_eq!(id, certs::key_id(&chain));
         let root = pem::from_pem(Label::Certificate, &chain).unwrap().pop().unwrap();
         let facts = Facts::new(Certificate::parse(&root).unwrap().public_key());
-        Self { id, chain, key, public, root, facts, heard: HashMap::new(), now: 1_790_000_000 }
+        Self { id, chain, key, public, root, facts, effects: HashMap::new(), now: 1_790_000_000 }
     }
 
     /// The request of the Lock with this number, PEM.
@@ -58,9 +58,9 @@ impl Gate {
         csr::to_pem(&sign(&key, csr::request(&public).unwrap())).unwrap()
     }
 
-    /// Takes a grant and answers its confirmation.
+    /// Applies a grant and returns the confirmation.
     ///
-    /// Panics with why it refuses one.
+    /// Panics with the reason if the grant is refused.
     pub fn hear(&mut self, grant: &[u8]) -> Vec<u8> {
         let grant = verify_grant(grant, &self.root, &self.public.hash()).unwrap();
         self.facts.learn_chain(&grant.access_chain);
@@ -68,48 +68,48 @@ impl Gate {
         let subject = grant.statement.subject.hash();
         let signer = grant.statement.signer().unwrap().hash();
         let said = VersionedEffect { version: grant.statement.version, effect: grant.effect };
-        self.heard.entry(subject).or_default().push((signer, said));
-        let counts = self.counts(&subject);
+        self.effects.entry(subject).or_default().push((signer, said));
+        let in_effect = self.in_effect(&subject);
         self.confirm(&Confirmation {
             statement: grant.statement.digest,
-            effect: counts.map_or(Effect::Deny, |said| said.effect),
-            newest_version: counts.and_then(|said| said.version).unwrap_or_default(),
+            effect: in_effect.map_or(Effect::Deny, |said| said.effect),
+            newest_version: in_effect.and_then(|said| said.version).unwrap_or_default(),
         })
     }
 
-    /// What its confirmations are verified with.
+    /// The public key that verifies its confirmations.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs what it is told to.
+    /// Signs this confirmation, be it true or not.
     pub fn confirm(&self, said: &Confirmation) -> Vec<u8> {
         sign(&self.key, said.unsigned(&self.public).unwrap())
     }
 
-    /// Fetches the grant on a Key from the station and takes it.
+    /// Fetches the Key's grant from the station and applies it; returns the confirmation.
     pub async fn fetch(&mut self, station: &Station, key: &str) -> Vec<u8> {
         let grant = station.client.manager().await.get_grant(key, &self.id).await.unwrap();
         self.hear(&grant)
     }
 
-    /// The same, and carries the confirmation back.
+    /// Fetches and applies the Key's grant, and gives the confirmation to the station.
     pub async fn settle(&mut self, station: &Station, key: &str) {
         let confirmation = self.fetch(station, key).await;
         station.client.manager().await.apply_confirmation(&confirmation).await.unwrap();
     }
 
-    /// Whether it lets a Key in.
+    /// Whether it admits a Key.
     pub fn admits(&self, key: &str) -> bool {
-        let subject = self.heard.keys().find(|hash| key == hex(&hash[..16]));
-        let counts = subject.and_then(|subject| self.counts(subject));
-        counts.is_some_and(|said| said.effect == Effect::Allow)
+        let subject = self.effects.keys().find(|hash| key == hex(&hash[..16]));
+        let in_effect = subject.and_then(|subject| self.in_effect(subject));
+        in_effect.is_some_and(|said| said.effect == Effect::Allow)
     }
 
-    fn counts(&self, subject: &Hash) -> Option<VersionedEffect> {
+    fn in_effect(&self, subject: &Hash) -> Option<VersionedEffect> {
         let judgement = self.facts.judge(REVOKE_DELAY, self.now);
-        let heard = self.heard.get(subject)?.iter();
-        newest(heard.filter_map(|(signer, said)| judgement.weigh(signer, subject, *said)))
+        let effects = self.effects.get(subject)?.iter();
+        newest(effects.filter_map(|(signer, said)| judgement.weigh(signer, subject, *said)))
     }
 }
 

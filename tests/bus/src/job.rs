@@ -1,4 +1,4 @@
-//! Serializations from their first step to their end, as a patient person would do them.
+//! Drives a serialization from its first step to its end, answering each question.
 
 use zbus::{OwnedObjectPath, Variant};
 
@@ -9,7 +9,7 @@ use crate::{
     pins::{self, FACTORY_PIN, PIN},
 };
 
-/// What is answered to the wizard's questions.
+/// The answers to the wizard's questions.
 #[derive(Debug, Clone, Default)]
 pub struct Answers {
     /// `master`, `backup` or `sub`.
@@ -22,19 +22,19 @@ pub struct Answers {
     pub pins: Pins,
 }
 
-/// What is answered when PINs are asked for.
+/// The PINs to provide.
 #[derive(Debug, Clone)]
 pub struct Pins {
     /// The issuer's.
     pub issuer: String,
     /// The candidate's.
     pub candidate: String,
-    /// The candidate's new one.
+    /// The candidate's new PIN.
     pub candidate_new: String,
 }
 
 impl Default for Pins {
-    /// An issuer that was made here, and a candidate from the factory.
+    /// The PINs of an issuer made by these tests and of a candidate in factory state.
     fn default() -> Self {
         Self { issuer: PIN.into(), candidate: FACTORY_PIN.into(), candidate_new: PIN.into() }
     }
@@ -51,7 +51,7 @@ impl Answers {
         Self { kind: "backup", name: name.into(), ..Self::default() }
     }
 
-    /// A Sub Key for these Locks; for all where none is given.
+    /// A Sub Key for these Locks; for all Locks if the list is empty.
     pub fn sub(name: &str, locks: &[&str]) -> Self {
         let locks = locks.iter().map(|&lock| lock.into()).collect();
         Self { kind: "sub", name: name.into(), locks, ..Self::default() }
@@ -72,7 +72,7 @@ impl Answers {
 pub struct Ended {
     /// `finished`, `failed`, `cancelled`, `awaiting-key`, or `pins` after a refusal.
     pub step: String,
-    /// The error's name without its prefix; empty where there was none.
+    /// The error's name without its prefix; empty if there was no error.
     pub outcome: String,
 }
 
@@ -85,13 +85,13 @@ impl Ended {
 }
 
 impl Client {
-    /// Starts a new Master on a blank Key; the wizard still asks what the options left open.
+    /// Starts a job for a new Master on a blank Key; the wizard asks for everything that the options leave open.
     pub async fn start_master(&self, blank: &OwnedObjectPath, name: &str) -> OwnedObjectPath {
         let options = Options::from([("kind", Variant::from("master")), ("name", name.into())]);
         self.manager().await.start_serialization(&NONE, blank, options).await.unwrap()
     }
 
-    /// Answers the step that the serialization is at. Of `pins`, only the first that is missing.
+    /// Answers the current step; at `pins`, gives only the first missing PIN.
     ///
     /// Returns the error of the call that answers.
     pub async fn answer(
@@ -167,7 +167,7 @@ impl Client {
     }
 }
 
-/// Step, PinsNeeded and Outcome: what changes with every answer.
+/// Step, PinsNeeded and Outcome, the properties that change with each answer.
 type Asked = (String, Vec<String>, String);
 
 async fn asked(watch: &Watch, path: &OwnedObjectPath) -> Asked {

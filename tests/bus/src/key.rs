@@ -11,8 +11,8 @@ use crate::programs;
 pub struct VirtualKey(Child);
 
 impl VirtualKey {
-    /// Plugs a Key into the reader that listens on a socket. Its memory is made where there is
-    /// none; the serial decides its GUID. `options` are more arguments for the program.
+    /// Plugs a Key into the reader that listens on a socket. Creates its memory file if there is
+    /// none; the serial determines its GUID. `options` are more arguments for the program.
     pub fn plug(reader: &Path, state: &Path, serial: &str, options: &[&str]) -> Self {
         let process = Command::new(programs::find("virtual-key"))
             .arg("--socket")
@@ -29,7 +29,7 @@ impl VirtualKey {
         Self(process)
     }
 
-    /// Pulls it out, whatever it is doing.
+    /// Pulls it out, even during a command.
     pub fn unplug(self) {}
 }
 

@@ -2,7 +2,7 @@
 //! client that is written against `docs/dbus.md` alone.
 //!
 //! A test starts a [`Station`], plugs Keys into it and calls its [`Client`]; it waits with
-//! [`Watch`], for signals and never for time. What the firmware never does, a [`card::Script`] does.
+//! [`Watch`], for signals and never for time. A [`card::Script`] imitates misbehaviour that the firmware lacks.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
-/// Far longer than anything takes, on a busy machine and in an emulated one: whoever waits this long has found a defect.
+/// Far longer than any step takes, even on a busy or emulated machine: a test that waits this long has found a defect.
 pub const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
 pub mod api;

@@ -26,12 +26,12 @@ pub struct Lockd {
 }
 
 impl Lockd {
-    /// A new Lock that this issuer is serialized to. It is not running yet.
+    /// Adds a new Lock with this issuer. It is not running yet.
     pub async fn add(station: &Station, issuer: &Plugged, name: &str) -> Self {
         Self::add_below(station.dir.path(), station, issuer, name).await
     }
 
-    /// The same with its state below this directory.
+    /// Like [`Lockd::add`], with its state below this directory.
     pub async fn add_below(parent: &Path, station: &Station, issuer: &Plugged, name: &str) -> Self {
         let directory = parent.join(format!("lock-{name}"));
         fs::create_dir(&directory).unwrap();
@@ -43,12 +43,12 @@ impl Lockd {
         Self { id, directory, process: None }
     }
 
-    /// One that exists, and does not run.
+    /// A Lock that exists in this directory. It is not running yet.
     pub fn at(directory: PathBuf, id: String) -> Self {
         Self { id, directory, process: None }
     }
 
-    /// One that has no family yet, and its request. It is not running yet.
+    /// A Lock without a family, and its request. It is not running yet.
     pub fn newcomer(station: &Station, name: &str) -> (Self, String) {
         let directory = station.dir.path().join(format!("lock-{name}"));
         fs::create_dir(&directory).unwrap();
@@ -57,7 +57,7 @@ impl Lockd {
         (Self { id, directory, process: None }, request)
     }
 
-    /// Starts one that has none, to wait for this family at the broker.
+    /// Starts a Lock without a family, which waits at the broker for its certificate of this family.
     pub fn start_newcomer(&mut self, broker: &Broker, family: &str) {
         let (certificate, key) = broker.newcomer(&self.id);
         let shown =
@@ -66,17 +66,17 @@ impl Lockd {
         self.start_with(&broker.address(), &broker.ca(), &shown, &family);
     }
 
-    /// Its certificate and what is above it, PEM; empty where it has none.
+    /// Its certificate chain, PEM; empty if it has none.
     pub fn chain(&self) -> String {
         fs::read_to_string(self.directory.join("state/chain.pem")).unwrap_or_default()
     }
 
-    /// Starts it with a link; `more` goes before that in its configuration.
+    /// Starts it with a link; `more` precedes the link in its configuration.
     pub fn start(&mut self, broker: &Broker, more: &str) {
         self.start_at(&broker.address(), &broker.ca(), 30, more);
     }
 
-    /// The same with another address, and with how often the broker is asked, in seconds.
+    /// Like [`Lockd::start`], with another address and this keep-alive interval in seconds.
     pub fn start_at(&mut self, address: &str, ca: &Path, keep_alive: u64, more: &str) {
         self.start_with(address, ca, &format!("keep_alive_seconds = {keep_alive}\n"), more);
     }
@@ -98,7 +98,7 @@ impl Lockd {
         self.process = Some(process.unwrap());
     }
 
-    /// kill -9.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -111,7 +111,7 @@ impl Lockd {
         self.process.as_ref().expect("it runs").id()
     }
 
-    /// A list of those that its host enforces.
+    /// One of the lists that it writes for its host's servers.
     pub fn list(&self, name: &str) -> String {
         fs::read_to_string(self.directory.join("state/lists").join(name)).unwrap_or_default()
     }
@@ -148,7 +148,7 @@ fn run(directory: &Path, arguments: &[&str], input: &str) -> String {
 }
 
 impl Station {
-    /// Starts a broker for the family of this chain, and the daemon anew with a link to it.
+    /// Starts a broker for the family of this chain, and restarts the daemon with a link to it.
     pub async fn link(&mut self, chain: &str) -> Broker {
         let root = certs::certificates(chain).pop().unwrap();
         let broker = Broker::start(self.dir.path(), &root);
@@ -156,7 +156,7 @@ impl Station {
         broker
     }
 
-    /// Starts the daemon anew with a link to this broker, and shows it this certificate.
+    /// Restarts the daemon with a link to this broker, to which it presents this certificate.
     pub async fn join(&mut self, broker: &Broker, (certificate, key): (PathBuf, PathBuf)) {
         let config = format!(
             "[link]\nbroker = \"{}\"\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",

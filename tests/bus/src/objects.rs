@@ -1,4 +1,4 @@
-//! The daemon's Keys and serializations with their properties, at one moment.
+//! A snapshot of the daemon's Keys and serializations with their properties.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -51,7 +51,7 @@ impl Object {
         self.get(property)
     }
 
-    /// A serialization's error name without its prefix, empty where none.
+    /// A serialization's error name without its prefix; empty if there is no error.
     #[track_caller]
     pub fn outcome(&self) -> String {
         let (name, _text): (String, String) = self.get("Outcome");

@@ -1,4 +1,4 @@
-//! Loopback ports for servers that have to be told theirs.
+//! Free loopback ports, for servers whose port must be configured.
 
 use std::{
     net::TcpListener,
@@ -6,12 +6,12 @@ use std::{
     sync::atomic::{AtomicU16, Ordering},
 };
 
-/// Below the ports that the kernel gives to outgoing connections, above those of `tests/demo/run.sh`: nobody else takes
-/// one between this answer and the moment when the server listens, nor while a server is being restarted.
+/// Below the ports that the kernel gives to outgoing connections, above those of `tests/demo/run.sh`: no other program
+/// takes one before the server listens, or while it restarts.
 const FIRST: u16 = 30_000;
 const COUNT: u16 = 2_768;
 
-/// A port that nothing listens on, and that no other test of this process gets.
+/// A port on which nothing listens and which no other test of this process gets.
 pub fn free() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     // Test programs that run at the same time start far from each other.

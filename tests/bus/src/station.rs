@@ -1,4 +1,4 @@
-//! A bus, a daemon, a watcher and a caller, and Keys that are plugged in and out.
+//! A station under test: a bus, a daemon, a watcher, a caller, and Keys to plug in and out.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,7 @@ use crate::{
     pins::{self, PIN},
 };
 
-/// Everything that one test needs. Fields are dropped in this order.
+/// The processes and connections of one test. Fields are dropped in this order.
 pub struct Station {
     /// A watcher.
     pub watch: Watch,
@@ -31,9 +31,9 @@ pub struct Station {
     pub client: Client,
     /// The daemon.
     pub daemon: Daemon,
-    /// With what it was started.
+    /// How the daemon was started.
     pub launch: Launch,
-    /// Looks at every refusal, unless times are measured.
+    /// Checks every D-Bus error; absent where times are measured.
     pub error_monitor: Option<ErrorMonitor>,
     /// The bus.
     pub bus: Bus,
@@ -45,7 +45,7 @@ pub struct Station {
 pub struct Plugged {
     /// The Key's object.
     pub path: OwnedObjectPath,
-    /// What stands between the Key and the reader.
+    /// The card between the Key and the reader.
     pub card: Card,
     key: Option<VirtualKey>,
 }
@@ -56,19 +56,19 @@ impl Plugged {
 }
 
 impl Station {
-    /// Starts all of it, with an empty state directory.
+    /// Starts a station with an empty state directory.
     pub async fn start() -> Self {
         Self::prepared(|_| ()).await
     }
 
-    /// The same; `prepare` may change how the daemon is started, and its files.
+    /// Like [`Station::start`]; `prepare` may change how the daemon is started, and its files.
     pub async fn prepared(prepare: impl FnOnce(&mut Launch)) -> Self {
         let mut station = Self::unwatched(prepare).await;
         station.error_monitor = Some(ErrorMonitor::start(station.bus.connect().await).await);
         station
     }
 
-    /// The same on a bus where nobody listens in: for measuring.
+    /// Like [`Station::prepared`], without a monitor on the bus, for measuring times.
     pub async fn unwatched(prepare: impl FnOnce(&mut Launch)) -> Self {
         let dir = TempDir::new().unwrap();
         let bus = Bus::start(dir.path());
@@ -88,7 +88,7 @@ impl Station {
         Self { watch, client, daemon, launch, error_monitor: None, bus, dir }
     }
 
-    /// Starts all of it, with a Master.
+    /// Starts a station and makes a Master.
     pub async fn with_master() -> (Self, Plugged) {
         let mut station = Self::start().await;
         let master = station.plug("master").await;
@@ -96,13 +96,13 @@ impl Station {
         (station, master)
     }
 
-    /// Plugs in the Key of this name, from the factory when it is new, and waits for its object.
-    /// The name is its serial and that of the file of its memory.
+    /// Plugs in the Key of this name and waits for its object. A new Key is in factory state.
+    /// The name is its serial, and the name of its memory file.
     pub async fn plug(&mut self, name: &str) -> Plugged {
         self.plug_with(name, &[]).await
     }
 
-    /// The same with more arguments for the virtual Key.
+    /// Like [`Station::plug`], with more arguments for the virtual Key.
     pub async fn plug_with(&mut self, name: &str, options: &[&str]) -> Plugged {
         let before = present(&self.watch.objects().await);
         let (card, key) = self.insert(name, options);
@@ -139,12 +139,12 @@ impl Station {
         self.dir.path().join(format!("{name}.key"))
     }
 
-    /// Plugs in without waiting for the daemon.
+    /// Plugs a Key in without waiting for the daemon.
     pub fn insert(&self, name: &str, options: &[&str]) -> (Card, VirtualKey) {
         self.insert_scripted(name, options, Box::new(|_, _| Reaction::Forward))
     }
 
-    /// The same, with a script from the first command on.
+    /// Like [`Station::insert`], with a script from the first command on.
     pub fn insert_scripted(
         &self,
         name: &str,
@@ -164,13 +164,13 @@ impl Station {
         self.watch.until("the Key plugged in", new).await
     }
 
-    /// Waits for what a Key is: `blank`, `master`…
+    /// Waits until a Key has this State: `blank`, `master`…
     pub async fn until_state(&mut self, key: &OwnedObjectPath, state: &str) {
         let check = |objects: &Objects| (objects.key(key)?.text("State") == state).then_some(());
         self.watch.until(&format!("{} {state}", key.as_str()), check).await;
     }
 
-    /// A Master with a Lock, a blank Key, and the job for a Sub Key whose PINs are asked for.
+    /// A Master with a Lock, a blank Key, and the job for a Sub Key at the step `pins`.
     pub async fn at_pins(&mut self) -> (Plugged, Plugged, OwnedObjectPath) {
         let master = self.plug("master").await;
         self.make_master(&master, "Master").await;
@@ -194,13 +194,13 @@ impl Station {
         memberships[0].0.clone()
     }
 
-    /// The Locks where a Key has rights, by id, and what these are, as they are listed.
+    /// A Key's rights as they are listed: the Lock's id, and the right's state.
     pub async fn rights(&self, key: &str) -> Vec<(String, String)> {
         let (rows, _) = self.client.manager().await.list_rights(key, "", 100).await.unwrap();
         rows.into_iter().map(|row| (row.0, row.2)).collect()
     }
 
-    /// The same by the Locks' names, sorted.
+    /// A Key's rights with the Locks' names instead of ids, sorted.
     pub async fn rights_by_name(&self, key: &str) -> Vec<(String, String)> {
         let (rows, _) = self.client.manager().await.list_rights(key, "", 100).await.unwrap();
         let mut rights: Vec<_> = rows.into_iter().map(|row| (row.1, row.2)).collect();
@@ -208,7 +208,7 @@ impl Station {
         rights
     }
 
-    /// Waits until a Key has so many active and pending rights, as the signals tell.
+    /// Waits until the Key's properties count this many active and pending rights.
     pub async fn until_rights(&mut self, key: &OwnedObjectPath, active: u32, pending: u32) {
         let check = |objects: &Objects| {
             let key = objects.key(key)?;
@@ -235,7 +235,7 @@ impl Station {
         self.client.key(&key.path).await.change_pin(pins::pipe(old), pins::pipe(new)).await
     }
 
-    /// Makes a Master Key of a Key from the factory.
+    /// Makes a Master Key of a Key in factory state.
     pub async fn make_master(&mut self, key: &Plugged, name: &str) {
         self.until_state(&key.path, "blank").await;
         let job = self.client.start_master(&key.path, name).await;
@@ -243,7 +243,7 @@ impl Station {
         self.until_state(&key.path, "master").await;
     }
 
-    /// Serializes a Key to a new Lock, and returns the Lock's id and chain.
+    /// Adds a new Lock with this issuer, and returns the Lock's id and chain.
     pub async fn add_lock(&self, issuer: &Plugged, name: &str) -> (String, String) {
         let manager = self.client.manager().await;
         let request = certs::request(name);
@@ -261,7 +261,7 @@ impl Station {
         bytes
     }
 
-    /// Takes such a file in; answers how many objects were new.
+    /// Imports an exported file; returns how many objects were new.
     pub async fn import(&self, exported: &[u8]) -> u32 {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(exported).unwrap();
@@ -277,7 +277,7 @@ impl Station {
         self.watch.until("an offer for the pair", find).await
     }
 
-    /// Takes the offer for this pair and goes through with it.
+    /// Waits for the offer for this pair and finishes the job.
     pub async fn make(&mut self, issuer: &Plugged, candidate: &Plugged, answers: &Answers) {
         let job = self.offer(issuer, candidate).await;
         self.finish(&job, answers).await;
@@ -286,7 +286,7 @@ impl Station {
 
     /// Answers everything and finishes.
     ///
-    /// Panics when the serialization ends in any other way.
+    /// Panics if the serialization ends in any other way.
     pub async fn finish(&mut self, job: &OwnedObjectPath, answers: &Answers) {
         let ended = self.client.answer_all(&mut self.watch, job, answers).await;
         ended.assert_finished();
@@ -296,7 +296,7 @@ impl Station {
     }
 }
 
-/// What [`Station::rights_by_name`] answers, as it is written down.
+/// The expected result of [`Station::rights_by_name`].
 pub fn states(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(|(name, state)| ((*name).into(), (*state).into())).collect()
 }

@@ -1,4 +1,4 @@
-//! Waiting for the daemon's signals, never for time.
+//! Waits for the daemon's signals, never for time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -43,14 +43,14 @@ impl Watch {
         Model::read(&self.connection).await.objects
     }
 
-    /// Waits until `check` finds what it wants, and returns that. `what` is for people.
+    /// Waits until `check` returns a value, and returns it. `what` describes it in the panic message.
     ///
-    /// Panics with the last state when it does not come.
+    /// Panics with the last state if `check` returns none in time.
     pub async fn until<T>(&mut self, what: &str, check: impl Fn(&Objects) -> Option<T>) -> T {
         self.until_within(LIMIT, what, check).await
     }
 
-    /// The same where it may take longer.
+    /// Like [`Watch::until`], with a longer limit.
     pub async fn until_within<T>(
         &mut self,
         limit: Duration,
@@ -109,9 +109,9 @@ impl Watch {
         value.map(|value| value.try_into().expect("a(oos)")).unwrap_or_default()
     }
 
-    /// Every Step that was announced for a serialization since the last call, up to and with `last`.
+    /// Every Step that was announced for a serialization since the last call, up to and including `last`.
     ///
-    /// Panics when that does not come.
+    /// Panics if `last` is not announced in time.
     pub async fn steps_until(&mut self, job: &OwnedObjectPath, last: &str) -> Vec<String> {
         let deadline = Instant::now() + LIMIT;
         let mut steps = Vec::new();
@@ -123,9 +123,9 @@ impl Watch {
         steps
     }
 
-    /// The objects that came, one after the other, since the last call, up to and with this one.
+    /// The objects that were added since the last call, in order, up to and including `last`.
     ///
-    /// Panics when it does not come.
+    /// Panics if `last` is not added in time.
     pub async fn added_until(&mut self, last: &OwnedObjectPath) -> Vec<OwnedObjectPath> {
         let deadline = Instant::now() + LIMIT;
         let mut added = Vec::new();
@@ -152,7 +152,7 @@ impl Watch {
     }
 }
 
-/// The daemon's objects, read once and then kept up to date from its signals, as a front-end does it.
+/// The daemon's objects, read once and then updated from its signals, as in a front-end.
 struct Model {
     objects: Objects,
     /// The reply that the objects were read from; none if no daemon runs. Signals of other senders,

@@ -1,4 +1,4 @@
-//! The log of events: all that matters is in it, with who asked, and nothing secret; whoever changes it is found out.
+//! The log of events: it has every security-relevant event with its caller, no secrets, and shows any change to it.
 
 use std::{fs::File, io::Read};
 
@@ -36,7 +36,7 @@ impl Log {
         new
     }
 
-    /// Panics unless these words are what is new, all of it asked for by our user.
+    /// Panics unless the new events are exactly these, all requested by our user.
     #[track_caller]
     fn expect(new: &[Value], words: &[&str]) {
         let found: Vec<_> = new.iter().map(|event| event["event"].as_str().unwrap()).collect();
@@ -48,7 +48,7 @@ impl Log {
     }
 }
 
-/// Goes on as the station with this state directory.
+/// Restarts the daemon with this state directory.
 async fn move_to(station: &mut Station, state_dir: &str) {
     station.daemon.stop().await;
     station.launch.state_dir = station.dir.path().join(state_dir);
@@ -56,7 +56,7 @@ async fn move_to(station: &mut Station, state_dir: &str) {
     station.daemon = station.launch.start(station.client.connection()).await;
 }
 
-/// A Master, made with a recovery code that is taken.
+/// Makes a Master and takes its recovery code.
 async fn master(station: &mut Station) -> (Plugged, String) {
     let master = station.plug("master").await;
     station.until_state(&master.path, "blank").await;
@@ -128,7 +128,7 @@ async fn events_are_logged_with_the_caller_and_without_secrets() {
     std::io::Seek::rewind(&mut file).unwrap();
     manager.import_family(Fd::from(&file)).await.unwrap();
     let new = Log(0).new_events(&station).await;
-    // What the Key carries comes first, the file after it.
+    // First the Key's family card is imported, then the file.
     let words = ["family-pinned", "lock-added", "family-imported", "family-imported"];
     Log::expect(&new, &[&words[..], &["rights-confirmed", "key-judged"]].concat());
     assert_eq!(
@@ -173,7 +173,7 @@ async fn failed_and_cancelled_jobs_are_logged() {
     let (lock, _) = station.add_lock(&master, "gate").await;
     let mut log = Log(export(&station).await.lines().count());
 
-    // Saved, and called off before anything was written.
+    // Saved, and cancelled before anything was written.
     let candidate = station.plug("candidate").await;
     let answers = Answers::sub("Sub", &[&lock]);
     let job = station.offer(&master, &candidate).await;
@@ -184,7 +184,7 @@ async fn failed_and_cancelled_jobs_are_logged() {
     calls.finish().await.unwrap();
     station.unplug(candidate).await;
 
-    // Pulled out in its write; another token at its place; given up.
+    // Pulled out during its write, another token in its place, and the job cancelled.
     let candidate = station.plug("candidate").await;
     let job = station.offer(&master, &candidate).await;
     candidate.card.script(|_, command| match command[1] {
@@ -207,7 +207,7 @@ async fn failed_and_cancelled_jobs_are_logged() {
     Log::expect(&log.new_events(&station).await, &["job-rolled-back", "job-cancelled"]);
     station.client.serialization(&job).await.finish().await.unwrap();
 
-    // A token that refuses what every PIV token does.
+    // A token that refuses a command that every PIV token supports.
     let broken = station.plug("broken").await;
     let job = station.offer(&master, &broken).await;
     broken.card.script(|_, command| match command[1] {
@@ -227,7 +227,7 @@ async fn failed_and_cancelled_jobs_are_logged() {
     Log::expect(&log.new_events(&station).await, &[]);
 }
 
-/// Whoever tries it often is named once, with how often it was.
+/// Repeated attempts of one user are one event, which has their number.
 #[tokio::test]
 async fn unverified_objects_are_logged_at_a_limited_rate() {
     let mut station = Station::start().await;
@@ -298,7 +298,7 @@ async fn keywrightctl_verifies_the_log_with_and_without_a_daemon() {
     }
 }
 
-/// A file to write to has to be one: what else could be given blocks, or is a device.
+/// Other descriptors are refused: they could block, or be devices.
 #[tokio::test]
 async fn log_is_exported_to_files_and_pipes_only() {
     let station = Station::start().await;

@@ -37,7 +37,7 @@ async fn before_the_write(
     job
 }
 
-/// Starts the write and holds it at the first GENERATE until something is sent; then `reaction`.
+/// Starts the write and holds it at the first GENERATE until a message is sent; then the card does `reaction`.
 async fn hold_at_generate(
     station: &Station,
     job: &OwnedObjectPath,
@@ -60,7 +60,7 @@ async fn hold_at_generate(
     go_on
 }
 
-/// The same until Cancel was answered.
+/// Holds the write at the first GENERATE until Cancel was answered.
 async fn cancel_at_generate(
     station: &mut Station,
     job: &OwnedObjectPath,
@@ -124,7 +124,7 @@ async fn answered_cancel_holds_after_an_unplug() {
     cancel_at_generate(&mut station, &job, &candidate, Reaction::Cut).await;
 }
 
-/// The second write waits for the issuer when it is cancelled, and its Key is gone when it is its turn, or another plug.
+/// The second write is cancelled while it waits for the issuer; at its turn its Key is unplugged, or was replugged.
 #[tokio::test]
 async fn answered_cancel_holds_for_a_queued_write() {
     for is_back in [false, true] {
@@ -234,7 +234,7 @@ async fn chain_of_a_key_made_at_another_station_is_complete() {
     assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 3, "Sub, Backup, Master");
 }
 
-/// A key without a certificate shows only after the PIN: here one that another station made and left.
+/// A key without a certificate is found only after the PIN; here another station made it.
 #[tokio::test]
 async fn key_without_certificate_found_after_the_pin_makes_a_token_foreign() {
     let (mut station, master) = with_lock().await;
@@ -265,7 +265,7 @@ async fn key_without_certificate_found_after_the_pin_makes_a_token_foreign() {
     assert_refused(start, "ForeignCredentials");
 }
 
-/// Goes on as a station that knows nothing.
+/// Restarts the daemon as a station with an empty state directory.
 async fn elsewhere(station: &mut Station) {
     station.daemon.stop().await;
     station.launch.state_dir = station.dir.path().join("elsewhere");
@@ -295,7 +295,7 @@ async fn factory_puk_is_tried_once_across_interrupted_jobs() {
     let mut later = answers.clone();
     later.pins.candidate = PIN.into();
 
-    // The first job offers it, hears a refusal, and is cut off and cancelled.
+    // The first job tries the factory PUK, which is refused, and is cut off and cancelled.
     let first = station.client.start_master(&key.path, "Master").await;
     let mut offered = false;
     key.card.script(move |_, command| match command[..] {
@@ -307,7 +307,7 @@ async fn factory_puk_is_tried_once_across_interrupted_jobs() {
         _ => Reaction::Forward,
     });
     let key = cut_and_cancel(&mut station, key, &first, &answers).await;
-    // The second does not get that far.
+    // The second job does not try it.
     let second = station.client.start_master(&key.path, "Master").await;
     key.card.script(
         |_, command| {

@@ -1,4 +1,4 @@
-//! What a Key carries of its family, and what a station that has never met the family makes of it.
+//! The family card on a Key, and its use by a station that does not know the family yet.
 
 use keywright_bus_tests::{
     Answers, Gate, Objects, Plugged, Station,
@@ -62,7 +62,7 @@ async fn station_new_to_a_family_offers_at_once_by_its_card() {
         };
         let blank = there.plug("blank").await;
         let job = there.offer(&key, &blank).await;
-        // A claim as yet: named where it is asked for, and not known.
+        // Still a claim: listed on request, and not stored.
         assert_eq!(locks(&there, &family).await, (vec![gate.id.clone()], 0), "{name}");
         assert_eq!(there.client.manager().await.list_keys([].into(), "", 9).await.unwrap().0, []);
         let sub = Answers::sub("Sub", &[]);
@@ -72,7 +72,7 @@ async fn station_new_to_a_family_offers_at_once_by_its_card() {
         there.finish(&job, &sub).await;
         there.until_state(&blank.path, "sub").await;
 
-        // The Lock, which knows its own root alone, takes it.
+        // The Lock, which has only its own root, accepts the grant.
         let sub = there.id(&blank.path).await;
         let manager = there.client.manager().await;
         let rights = manager.list_rights(&sub, "", 9).await.unwrap().0;
@@ -88,7 +88,7 @@ async fn station_new_to_a_family_offers_at_once_by_its_card() {
         let chain = there.client.key(&blank.path).await.get_certificate_chain("").await.unwrap();
         assert!(certs::certificates(&chain).len() == if name == "master" { 2 } else { 3 });
 
-        // One command for the card, and none any more once the family is known.
+        // One command reads the card, and none once the family is known.
         let asked = |key: &Plugged| {
             let commands = key.card.take_commands();
             commands.iter().filter(|command| has(command, 0xCB, CARD)).count()
@@ -101,7 +101,7 @@ async fn station_new_to_a_family_offers_at_once_by_its_card() {
     }
 }
 
-/// Plugs a Key in whose 5FC10D answers with this.
+/// Plugs in a Key whose data object 5FC10D has this content.
 async fn with_card(
     station: &mut Station,
     name: &str,
@@ -152,13 +152,13 @@ async fn forged_cards_make_no_offer() {
         let gone = |objects: &Objects| (objects.present().count() == 1).then_some(());
         there.watch.until("the Key gone", gone).await;
     }
-    // The same without a lie is an offer.
+    // The unchanged card makes an offer.
     let (_card, _key, path) = with_card(&mut there, "master", card).await;
     let offer = |objects: &Objects| Some(objects.offer(&path, &blank.path)?.path.clone());
     there.watch.until("an offer", offer).await;
 }
 
-/// The certificates and the card of a Master, on a token with keys of its own: a person may give it a PIN, and that is all.
+/// A token with a Master's certificates and card but keys of its own is asked for a PIN, and then fails to sign.
 #[tokio::test]
 async fn copied_card_fails_once_the_pin_is_given() {
     let (here, master, _, family, card) = family().await;
@@ -203,7 +203,7 @@ async fn copied_card_fails_once_the_pin_is_given() {
     }
 }
 
-/// What is in 5FC10D and not ours stays; a token without room for a card is said, and its job is done.
+/// Another program's data in 5FC10D is kept; if a token has no room for a card, the outcome says so and the job succeeds.
 #[tokio::test]
 async fn card_overwrites_no_foreign_data_and_fails_no_job() {
     let (mut station, master, _, _, _) = family().await;
@@ -224,7 +224,7 @@ async fn card_overwrites_no_foreign_data_and_fails_no_job() {
     master.card.script(|_, _| Reaction::Forward);
     let (shed, _) = station.add_lock(&master, "shed").await;
     assert_eq!(card(&station.watch.objects().await, &master), "", "it is renewed");
-    // RemoveLock takes it off, where it can.
+    // RemoveLock removes it from the card, if the card can be written.
     master.card.script(|_, command| match has(command, 0xDB, CARD) {
         true => Reaction::Answer(vec![0x6A, 0x84]),
         false => Reaction::Forward,
@@ -255,7 +255,7 @@ async fn card_overwrites_no_foreign_data_and_fails_no_job() {
     assert_eq!(tried.iter().filter(|command| has(command, 0xDB, CARD)).count(), 2);
 }
 
-/// AddLock puts the newest Lock first; RemoveLock takes one off.
+/// AddLock puts the newest Lock first; RemoveLock removes one.
 #[tokio::test]
 async fn card_is_updated_when_locks_are_added_and_removed() {
     let (mut here, master, gate, family, _) = family().await;
@@ -270,7 +270,7 @@ async fn card_is_updated_when_locks_are_added_and_removed() {
     assert_eq!(locks(&there, &family).await, (vec![barn.id], 0));
 }
 
-/// Whoever adds very many Locks in one plug does not write a card for each.
+/// Of many AddLocks in one plug, only the first ones write the card.
 #[tokio::test]
 async fn full_card_is_rewritten_only_after_a_replug() {
     let (mut station, master, ..) = family().await;
@@ -293,7 +293,7 @@ async fn full_card_is_rewritten_only_after_a_replug() {
     );
 }
 
-/// A card of before says what it said: a Lock that was removed since is not offered by it where that is known.
+/// An old card still lists a Lock that was removed later; a station that knows of the removal ignores that.
 #[tokio::test]
 async fn old_card_does_not_restore_a_removed_lock() {
     let (mut station, master, gate, family, _) = family().await;

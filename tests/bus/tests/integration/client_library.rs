@@ -24,7 +24,7 @@ enum Refusal {
     InvalidStep(String),
 }
 
-/// A serialization that knows two questions: its name, and one PIN.
+/// A serialization that asks two questions: its name, and one PIN.
 struct StandIn(Arc<Mutex<&'static str>>);
 
 impl StandIn {

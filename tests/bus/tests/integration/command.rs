@@ -10,7 +10,7 @@ use keywright_bus_tests::{
     pins::{FACTORY_PIN, FACTORY_PUK, PIN, WRONG_PIN},
 };
 
-/// A station with PIN files and one Key from the factory.
+/// A station with PIN files and one Key in factory state.
 async fn station() -> (Station, Plugged) {
     let mut station = Station::start().await;
     station.write("pin", &format!("{PIN}\n"));
@@ -140,7 +140,7 @@ async fn pin_is_changed_and_unblocked_with_the_stored_recovery_code() {
     assert!(doctor.contains("has no Lock yet"), "{doctor}");
 }
 
-/// The firmware here does not tell; that of many tokens does, by GET METADATA.
+/// The virtual Key's firmware does not report it; many tokens do, by GET METADATA.
 #[tokio::test]
 async fn doctor_reports_a_factory_pin() {
     let (mut station, key) = station().await;
@@ -261,7 +261,7 @@ async fn state(station: &Station, lock: &str) -> Option<String> {
     right.map(|right| right["state"].as_str().unwrap().to_owned())
 }
 
-/// What is done after Keys were made: rights, revocations, what Locks are told and confirm, what stations exchange.
+/// After Keys were made: rights, revocations, grants and confirmations, and the exchange between stations.
 #[tokio::test]
 async fn script_manages_rights_and_families() {
     let (mut station, master) = station().await;

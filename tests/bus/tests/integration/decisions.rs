@@ -17,7 +17,7 @@ async fn kinds(station: &Station, job: &OwnedObjectPath) -> Vec<String> {
     kinds
 }
 
-/// A card without firmware: it answers SELECT and certificate reads as given, and nothing else.
+/// A card without firmware that answers only SELECT and certificate reads.
 fn stand_in(select: &'static [u8], certificate: Vec<u8>) -> Script {
     const GET_ACCESS_CERTIFICATE: &[u8] = &[0x5C, 0x03, 0x5F, 0xC1, 0x05];
     Box::new(move |_, command| {
@@ -154,13 +154,13 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
         let chain = key.get_certificate_chain(family).await.unwrap();
         let (roots, crls) = manager.get_family_bundle(family).await.unwrap();
         certs::verify(&chain, &roots, &crls);
-        // To another family's servers it is nobody's.
+        // Another family's servers do not accept it.
         for (other, _) in memberships.iter().filter(|(other, _)| other != family) {
             let (roots, crls) = manager.get_family_bundle(other).await.unwrap();
             certs::try_verify(&chain, &roots, &crls).unwrap_err();
         }
     }
-    // What the first family gave it is not for its Backup.
+    // The second Master's right in the first family is not copied to its Backup.
     station.unplug(first).await;
     let blank = station.plug("blank").await;
     let job = station.offer(&second, &blank).await;
@@ -174,7 +174,7 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
     let lock = locks.iter().find(|lock| warnings[1].1.contains(&lock.0)).unwrap();
     assert!(warnings[1].1.contains(&lock.1), "each right that is not copied is named");
 
-    // Whoever makes it with keywrightctl reads the same before it is written.
+    // keywrightctl shows the same warning before the write.
     station.client.serialization(&job).await.cancel().await.unwrap();
     station.unplug(blank).await;
     let blank = station.plug("blank").await;
@@ -190,7 +190,7 @@ async fn a_key_can_be_the_sub_key_of_a_second_family() {
     }
 }
 
-/// A key history may say that no retired container is in use where one is.
+/// A token's key history may wrongly say that no retired container is in use.
 #[tokio::test]
 async fn retired_container_is_read_before_it_is_used() {
     let mut station = Station::start().await;
@@ -288,7 +288,7 @@ async fn token_with_a_blocked_pin_says_so() {
     assert!(!sent.iter().any(|command| command[1] == 0x24), "{sent:?}");
 }
 
-/// While a token is silent nothing is decided anew, but a Key that has gone is decided on no more.
+/// While a token is silent no new decision is made, but decisions on an unplugged Key are removed.
 #[tokio::test]
 async fn decision_on_an_unplugged_key_goes_while_another_key_is_silent() {
     let mut station = Station::start().await;
@@ -296,7 +296,7 @@ async fn decision_on_an_unplugged_key_goes_while_another_key_is_silent() {
     station.watch.until_decision([&a.path, &b.path], "no-issuer").await;
     let _silent = Card::plug(&station.launch.reader, Box::new(|_, _| Reaction::Silence));
     let gone = station.unplug(b).await;
-    // Its answer comes after all that was to be told before.
+    // Its reply is sent after all earlier signals.
     let manager = station.client.manager().await;
     let start = manager.start_serialization(&NONE, &gone, Options::new()).await;
     assert_refused(start, "NotFound");

@@ -1,4 +1,4 @@
-//! The demo (`make demo`) succeeds, and no process and no file of it outlives its end, however that comes about.
+//! The demo (`make demo`) succeeds, and leaves no process and no file, however it ends.
 
 use std::{
     fs,
@@ -86,7 +86,7 @@ impl Interactive {
             assert_ne!(length, 0, "{}", String::from_utf8_lossy(&told));
             told.extend_from_slice(&piece[..length]);
         }
-        // Nobody reads at a closed terminal, but at an open one somebody does.
+        // Reads on, so that the demo's output never blocks while the terminal is open.
         thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let demo = Self { terminal, place };
         assert_ne!(demo.processes(), [""; 0]);

@@ -9,7 +9,7 @@ use keywright_bus_tests::{
 };
 use zbus::Fd;
 
-/// One station tells the other; answers how many objects were new there.
+/// Exports from one station and imports at the other; returns how many objects were new there.
 async fn tell(from: &Station, to: &Station, family: &str) -> u32 {
     to.import(&from.export(family).await).await
 }
@@ -51,11 +51,11 @@ async fn stations_that_signed_apart_converge() {
     let (one, other) = (here.export(&family).await, there.export(&family).await);
     assert_eq!(one, other, "both have the same");
 
-    // A revocation there is one here.
+    // A Key revoked there is revoked here.
     manager.revoke_key(&master.path, &key, "lost", pins::pipe(PIN)).await.unwrap();
     assert!(tell(&there, &here, &family).await > 0);
     here.until_state(&sub.path, "revoked").await;
-    // Every Lock of it is to hear that this is final.
+    // The revocation is pending at every Lock of the family.
     let mut locks = [gate.id.clone(), barn.id.clone()];
     locks.sort();
     assert_eq!(here.rights(&key).await, locks.map(|lock| (lock, "removing".into())));
@@ -65,7 +65,7 @@ async fn stations_that_signed_apart_converge() {
     assert_ne!(own, key);
 }
 
-/// Of Keys that are plugged in, one that is known here from another family, and one of which nothing was known.
+/// Two Keys are plugged in: one is known here from another family, the other is unknown.
 #[tokio::test]
 async fn import_keeps_plugged_in_keys_present() {
     let (mut here, master) = Station::with_master().await;

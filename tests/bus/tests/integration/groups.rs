@@ -1,4 +1,4 @@
-//! Groups of Locks, wherever Locks are selected.
+//! Groups of Locks, in every method that selects Locks.
 
 use keywright_bus_tests::{
     Answers, Gate, Plugged, Station,
@@ -34,7 +34,7 @@ async fn group_name_selects_its_locks_in_every_method() {
     let hall = manager.set_group(&family, "Hall 1", &[&gate.id, &barn.id], &[]).await;
     assert_eq!(hall.unwrap(), 2);
 
-    // SelectLocks: a Lock that is in the group as well counts once.
+    // SelectLocks: a Lock that is also in the group is counted once.
     let sub = station.plug("sub").await;
     let both = Answers::sub("Sub", &["group:Hall 1", &gate.id]);
     station.make(&master, &sub, &both).await;
@@ -47,7 +47,7 @@ async fn group_name_selects_its_locks_in_every_method() {
     let (soft, _) = soft.await.unwrap();
     assert_eq!(station.rights_by_name(&soft).await, pending(&["barn", "gate"]));
 
-    // What a group is later changes no right.
+    // A later change of the group changes no right.
     let set = async |add: &[&str], remove: &[&str]| {
         manager.set_group(&family, "Hall 1", add, remove).await
     };
@@ -122,7 +122,7 @@ async fn group_belongs_to_one_family_and_is_not_exported() {
     let soft = manager.issue_soft_key(&master.path, "Phone", &request, &nothing, pins::pipe(PIN));
     assert_refused(soft.await, "InvalidArgument");
 
-    // Nothing of it is in what stations exchange.
+    // The exchange between stations does not contain it.
     let file = tempfile::tempfile().unwrap();
     manager.export_family(&family, zbus::Fd::from(&file)).await.unwrap();
     let mut exported = Vec::new();

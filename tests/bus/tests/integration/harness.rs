@@ -1,4 +1,4 @@
-//! The harness itself: what can be tested of it without a daemon.
+//! Tests of the harness itself that need no daemon.
 
 use std::{
     io::{Read, Write},
@@ -31,7 +31,7 @@ fn plug(dir: &TempDir) -> (VirtualKey, Card, UnixStream) {
     (key, plugging.join().unwrap(), stream)
 }
 
-/// The status word, or none where the connection was cut.
+/// The status word; none if the connection was cut.
 fn status(stream: &mut UnixStream, command: &[u8]) -> Option<u16> {
     let length = u16::try_from(command.len()).unwrap().to_be_bytes();
     stream.write_all(&[&length, command].concat()).unwrap();

@@ -38,7 +38,7 @@ impl Attacker {
             client_id: "attacker".into(),
             keep_alive: 60,
             presence: None,
-            // It is up once it listens to something.
+            // It is connected once it has subscribed.
             subscriptions: vec!["keywright/nothing".into()],
             max_packet: MAX_PACKET,
         };
@@ -53,7 +53,7 @@ impl Attacker {
         self.connection.publish(topic.name(), payload.to_vec(), self.published);
     }
 
-    /// Waits until the broker has all of it.
+    /// Waits until the broker has acknowledged every message.
     fn flush(&self) {
         while self.events.recv_timeout(LIMIT).unwrap() != LinkEvent::Published(self.published) {}
     }
@@ -66,7 +66,7 @@ async fn forged_messages_from_the_broker_change_nothing() {
     thief.make_master(&thiefs, "Thief").await;
     let stranger = Gate::add(&thief, &thiefs, "stranger", 31).await;
     let theirs = thief.family(&thiefs.path).await;
-    let papers = thief.export(&theirs).await;
+    let file = thief.export(&theirs).await;
 
     let mut station = Station::start().await;
     let master = station.plug("master").await;
@@ -90,7 +90,7 @@ async fn forged_messages_from_the_broker_change_nothing() {
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let said = Confirmation { statement: [7; 32], effect: Effect::Allow, newest_version: 1 };
-    // Forged, cut short, about nothing that was ever said, by a Lock of nobody's, garbage, nothing.
+    // Forged, truncated, for a statement that does not exist, by a foreign Lock, garbage, empty.
     for payload in [
         &flipped[..],
         &good[..good.len() / 2],
@@ -102,18 +102,18 @@ async fn forged_messages_from_the_broker_change_nothing() {
         attacker.publish(on(at_gate), payload);
         attacker.publish(on(at_barn), payload);
     }
-    // A family that nobody here believes, under the name of a Lock that is none and of one that is.
+    // A family that is not pinned here, on the topics of a foreign Lock and of a Lock of this family.
     for lock in [at_stranger, at_gate] {
-        attacker.publish(Topic::OwnCertificate { lock }, &papers);
-        attacker.publish(Topic::OwnCertificate { lock }, &papers[..papers.len() / 2]);
+        attacker.publish(Topic::OwnCertificate { lock }, &file);
+        attacker.publish(Topic::OwnCertificate { lock }, &file[..file.len() / 2]);
     }
     attacker.publish(Topic::Presence { lock: at_stranger }, ONLINE);
-    // A hint that is a lie: the Lock is said to be there, and told what it has not confirmed.
+    // A false hint that the Lock is online: the station publishes what the Lock has not confirmed.
     attacker.publish(Topic::Presence { lock: at_barn }, ONLINE);
     for number in 0..FLOOD {
         attacker.publish(on(at_barn), &number.to_be_bytes().repeat(100));
     }
-    // What is right is taken all the same, whoever brings it and after whatever: it is signed.
+    // Correct messages are still accepted after these, whoever delivers them, because they are signed.
     attacker.publish(on(at_gate), &good);
     attacker.flush();
     station.until_rights(&master.path, 1, 1).await;
@@ -138,7 +138,7 @@ async fn forged_messages_from_the_broker_change_nothing() {
     assert!(events.contains("\"what\":\"link\""), "{events}");
 }
 
-/// A denial never comes to its Lock; what that Lock said before comes again and again.
+/// The broker withholds a denial from its Lock, and replays that Lock's earlier confirmation.
 #[tokio::test]
 async fn withheld_denial_stays_pending_despite_replayed_confirmations() {
     let mut station = Station::start().await;
@@ -183,7 +183,7 @@ async fn withheld_denial_stays_pending_despite_replayed_confirmations() {
     for _ in 0..FLOOD {
         attacker.publish(at_gate, &admitted);
     }
-    // Another Lock's word, which comes after all of these.
+    // Another Lock's confirmation, which arrives after all of these.
     attacker.publish(on(&barn, &own), &barns);
     attacker.flush();
     station.until_rights(&master.path, 1, 1).await;

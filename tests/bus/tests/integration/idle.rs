@@ -12,13 +12,13 @@ use rustix::{
 };
 use zbus::fdo::DBusProxy;
 
-/// A service manager: hears what the daemon says.
+/// A service manager that receives the daemon's notifications.
 struct Manager {
-    heard: mpsc::Receiver<(String, Option<OwnedFd>)>,
+    messages: mpsc::Receiver<(String, Option<OwnedFd>)>,
 }
 
 impl Manager {
-    /// Listens where the daemon is told to speak, and has the daemon end when it is not needed for so many seconds.
+    /// Gives the daemon a notification socket, and an idle exit after so many seconds.
     fn supervise(launch: &mut Launch, seconds: u32) -> Self {
         let directory = launch.state_dir.parent().unwrap();
         let (notify, config): (PathBuf, PathBuf) =
@@ -27,27 +27,27 @@ impl Manager {
         fs::write(&config, format!("idle_exit_seconds = {seconds}\n")).unwrap();
         launch.notify = Some(notify);
         launch.config = Some(config);
-        // At once, as a service manager does: the kernel keeps only some that nobody has read, and the daemon waits then.
-        let (send, heard) = mpsc::channel();
-        std::thread::spawn(move || while send.send(hear(&socket)).is_ok() {});
-        Self { heard }
+        // Read at once, as a service manager does: the kernel queues only some messages, and then the daemon blocks.
+        let (send, messages) = mpsc::channel();
+        std::thread::spawn(move || while send.send(receive(&socket)).is_ok() {});
+        Self { messages }
     }
 
-    /// Everything up to the barrier, and the descriptor by which it is held.
+    /// All messages up to the barrier, and the barrier's descriptor; closing it releases the daemon.
     fn until_barrier(&self) -> (Vec<String>, OwnedFd) {
-        let mut heard = Vec::new();
+        let mut messages = Vec::new();
         loop {
-            let (state, descriptor) = self.heard.recv_timeout(LIMIT).unwrap();
-            heard.push(state);
+            let (state, descriptor) = self.messages.recv_timeout(LIMIT).unwrap();
+            messages.push(state);
             if let Some(descriptor) = descriptor {
-                return (heard, descriptor);
+                return (messages, descriptor);
             }
         }
     }
 }
 
 /// The next message, and the descriptor that came with it.
-fn hear(socket: &UnixDatagram) -> (String, Option<OwnedFd>) {
+fn receive(socket: &UnixDatagram) -> (String, Option<OwnedFd>) {
     let mut buffer = [0; 128];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -74,27 +74,27 @@ async fn station(seconds: u32) -> (Station, Manager) {
 
 #[tokio::test]
 async fn watchdog_runs_during_work_and_the_idle_daemon_exits() {
-    // Longer than a Key takes to come.
+    // Longer than a Key takes to appear.
     let (mut station, manager) = station(5).await;
     let key = station.plug("1").await;
     station.make_master(&key, "M").await;
     station.unplug(key).await;
-    let (heard, barrier) = manager.until_barrier();
-    assert_eq!(heard.first().map(String::as_str), Some("READY=1"), "{heard:?}");
-    assert_eq!(heard[heard.len() - 2..], ["STOPPING=1", "BARRIER=1"]);
-    // The watch begins and ends, each time.
-    let watch: Vec<_> = heard
+    let (messages, barrier) = manager.until_barrier();
+    assert_eq!(messages.first().map(String::as_str), Some("READY=1"), "{messages:?}");
+    assert_eq!(messages[messages.len() - 2..], ["STOPPING=1", "BARRIER=1"]);
+    // Each time the watchdog is enabled, it is disabled again.
+    let watch: Vec<_> = messages
         .iter()
         .filter(|state| state.starts_with("WATCHDOG_USEC="))
         .map(String::as_str)
         .collect();
-    assert!(!watch.is_empty(), "{heard:?}");
+    assert!(!watch.is_empty(), "{messages:?}");
     for pair in watch.chunks(2) {
         assert_eq!(pair, ["WATCHDOG_USEC=30000000\nWATCHDOG=1", "WATCHDOG_USEC=0"]);
     }
 
-    // It has said that it stops; whoever calls before it has given its name back is answered. The bus has passed the
-    // call on when it answers a later one of the same connection.
+    // It has announced that it stops; a call made before it releases its name is answered. The bus has delivered the
+    // call when it answers a later call of the same connection.
     let manager_proxy = station.client.manager().await;
     let call =
         tokio::spawn(async move { manager_proxy.list_keys(Default::default(), "", 10).await });
@@ -107,7 +107,7 @@ async fn watchdog_runs_during_work_and_the_idle_daemon_exits() {
     let status = station.daemon.ended().await;
     assert!(status.success(), "{status}");
 
-    // Back, with nothing lost.
+    // The daemon runs again, and nothing is lost.
     station.daemon.restart(station.client.connection()).await;
     let (keys, _) =
         station.client.manager().await.list_keys(Default::default(), "", 10).await.unwrap();
@@ -120,7 +120,7 @@ async fn key_plugged_during_idle_exit_restarts_the_daemon() {
     let (_, barrier) = manager.until_barrier();
     let (asked, is_asked) = mpsc::channel();
     let script = move |_, _: &[u8]| {
-        // Nobody waits for the second command.
+        // Only the first command is waited for.
         let _ = asked.send(());
         Reaction::Forward
     };
@@ -132,7 +132,7 @@ async fn key_plugged_during_idle_exit_restarts_the_daemon() {
     drop(key);
 }
 
-/// Its front-end took the code and has gone, and so have both Keys.
+/// The front-end took the code and left, and both Keys are unplugged.
 #[tokio::test]
 async fn unused_recovery_code_does_not_prevent_idle_exit() {
     let (mut station, manager) = station(5).await;
@@ -153,8 +153,8 @@ async fn unused_recovery_code_does_not_prevent_idle_exit() {
 async fn daemon_exits_with_an_error_when_hotplug_fails() {
     let mut station = Station::start().await;
     let pid = station.daemon.pid();
-    // The thread that hears of them waits for two descriptors, which the kernel refuses under this limit. A wait that is
-    // under way is begun anew when the process goes on after a stop.
+    // The hotplug thread polls two descriptors, which the kernel refuses under this limit. A poll in progress is
+    // restarted when the process continues after a stop.
     let limit = Rlimit { current: Some(1), maximum: Some(1) };
     prlimit(Some(pid), Resource::Nofile, limit).unwrap();
     kill_process(pid, Signal::STOP).unwrap();

@@ -1,5 +1,5 @@
-//! The write, interrupted at every single command: a Key is pulled out or the daemon is killed.
-//! With everything back, the job is finished or rolled back, and no Key is lost.
+//! The write is interrupted at every single command: a Key is pulled out, or the daemon is killed.
+//! Afterwards the job is finished or rolled back, and no Key is lost.
 
 use std::sync::{
     Arc,
@@ -20,7 +20,7 @@ use zbus::OwnedObjectPath;
 enum Victim {
     /// It is pulled out before the command is executed.
     Candidate,
-    /// It is pulled out when it has executed the command, before it answers.
+    /// It is pulled out after it has executed the command, before it answers.
     CandidateLate,
     Issuer,
     IssuerLate,
@@ -31,7 +31,7 @@ enum Victim {
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
     RollForward,
-    /// Cancel, and make the Key anew.
+    /// Cancel, and make the Key in a new job.
     RollBack,
 }
 
@@ -61,8 +61,8 @@ impl Bench {
         Self { station, master: Some(master), lock }
     }
 
-    /// One job on a new Key, interrupted at the n-th command of its write. False where it had
-    /// fewer.
+    /// Runs one job on a new Key, interrupted at the n-th command of its write. Returns false if the
+    /// write has fewer commands.
     async fn interrupt(
         &mut self,
         kind: &'static str,
@@ -72,7 +72,7 @@ impl Bench {
     ) -> bool {
         let name = format!("{kind} {n}");
         let answers = self.answers(kind, &name);
-        // First, so that the candidate finds the same port free when it comes back.
+        // Plugged in first, so that the candidate's port is free when it is plugged in again.
         self.plug_master_for(kind).await;
         let candidate = self.station.plug(&name).await;
         let job = self.start(&candidate, &answers).await;
@@ -94,7 +94,7 @@ impl Bench {
             return false;
         }
         let candidate = self.bring_back(candidate, victim, &name).await;
-        // Cut off after the commit, a job may be done.
+        // A job that is interrupted after its commit may be finished.
         if step != "finished" {
             self.resume(&job, &candidate, &answers, then, n).await;
         } else {
@@ -113,7 +113,7 @@ impl Bench {
         }
     }
 
-    /// The Master is there, unless it is another Master that is made.
+    /// Plugs the Master in, unless the job makes another Master.
     async fn plug_master_for(&mut self, kind: &str) {
         if kind == "master" {
             self.unplug_master().await;
@@ -136,7 +136,7 @@ impl Bench {
         }
     }
 
-    /// Up to the new PIN, which starts the write.
+    /// Answers everything but the new PIN, which starts the write.
     async fn answer_all_but_the_last(&mut self, job: &OwnedObjectPath, answers: &Answers) {
         let Station { client, watch, .. } = &mut self.station;
         client.answer_until(watch, job, answers, "pins").await;
@@ -170,7 +170,7 @@ impl Bench {
         fired
     }
 
-    /// Plugs in again what was pulled out, and starts the daemon again where it was killed.
+    /// Plugs the Key in again, or starts the daemon again, whichever was interrupted.
     async fn bring_back(&mut self, candidate: Plugged, victim: Victim, name: &str) -> Plugged {
         match victim {
             Victim::Candidate | Victim::CandidateLate => {
@@ -230,8 +230,8 @@ impl Bench {
         self.close(&again).await;
     }
 
-    /// Answers everything. Nobody but the token knows which PIN is in force when the command that
-    /// changes it was cut off, so a person tries the old one first.
+    /// Answers everything. After an interrupted PIN change only the token knows which PIN is in force,
+    /// so the old one is tried first.
     async fn answer(&mut self, job: &OwnedObjectPath, answers: &Answers) -> Ended {
         let Station { client, watch, .. } = &mut self.station;
         let ended = client.answer_all(watch, job, answers).await;
@@ -247,8 +247,8 @@ impl Bench {
         self.station.client.serialization(job).await.finish().await.unwrap();
     }
 
-    /// The Key is what it was to become, openssl accepts it, and its management key is known: it
-    /// can be written to again.
+    /// Checks that the Key has its role, that openssl accepts its chain, and that its management key is
+    /// known, so that it can be written to again.
     async fn check(&mut self, key: &Plugged, kind: &'static str) {
         self.station.until_state(&key.path, kind).await;
         let family = self.station.family(&key.path).await;

@@ -9,7 +9,7 @@ use keywright_bus_tests::{
 };
 use zbus::{ObjectPath, OwnedObjectPath, Variant};
 
-/// Names that no object gets.
+/// Names that no object may get.
 fn bad_names() -> [String; 4] {
     ["".into(), "x".repeat(300), "two\nlines".into(), "bell\u{7}".into()]
 }
@@ -29,7 +29,7 @@ async fn offer() -> (Station, Plugged, Plugged, OwnedObjectPath, String) {
     (station, master, candidate, job, lock)
 }
 
-/// Everything that the daemon tells, but for times.
+/// Everything that the daemon publishes, except times.
 async fn everything(station: &Station, manager: &ManagerProxy<'_>) -> String {
     let objects = station.watch.objects().await;
     let jobs = &objects.serializations;

@@ -1,4 +1,4 @@
-//! A station and its Locks over a real mosquitto: `keywrightd`, `keywright-lockd`, and nobody does anything in between.
+//! A station and its Locks over a real mosquitto: `keywrightd` and `keywright-lockd`, without files carried by hand.
 
 use keywright_bus_tests::{
     Answers, LIMIT, Station,
@@ -23,7 +23,7 @@ async fn rights_become_active_and_end_when_locks_confirm() {
     let chain = key.get_certificate_chain("").await.unwrap();
     station.unplug(master).await;
     let mut broker = station.link(&chain).await;
-    // Two are there, the third is not.
+    // Two Locks are online, the third is not.
     locks[0].start(&broker, "");
     locks[1].start(&broker, "");
     let master = station.plug("master").await;
@@ -35,13 +35,13 @@ async fn rights_become_active_and_end_when_locks_confirm() {
     let id = station.id(&bob.path).await;
     assert!(locks[0].list("ssh_keys").contains(&id) && locks[1].list("ssh_keys").contains(&id));
 
-    // The broker dies and comes back; then the third Lock comes.
+    // The broker is killed and restarted; then the third Lock connects.
     broker.kill();
     broker.restart();
     locks[2].start(&broker, "");
     station.until_rights(&bob.path, 3, 0).await;
     let manager = station.client.manager().await;
-    // No signal tells of Locks that come and go.
+    // There is no signal for Locks that connect or disconnect.
     let all_there = async {
         while !manager.list_locks(HashMap::new(), "", 10).await.unwrap().0.iter().all(|row| row.3) {
             sleep(Duration::from_millis(20)).await;
@@ -49,7 +49,7 @@ async fn rights_become_active_and_end_when_locks_confirm() {
     };
     timeout(LIMIT, all_there).await.expect("all Locks there");
 
-    // One is away while its right is taken; it hears of that when it is back.
+    // One Lock is offline while its right is removed, and receives the denial when it reconnects.
     locks[0].kill();
     let gone = locks[0].id.clone();
     let taken = [gone.as_str()];
@@ -63,7 +63,7 @@ async fn rights_become_active_and_end_when_locks_confirm() {
     assert!(locks[0].list("ssh_keys").contains(&id));
     let mut signals = manager.receive_rights_confirmed().await.unwrap();
     locks[0].start(&broker, "");
-    // The counts are what they were: a signal of its own tells of the end of a removal.
+    // The counts do not change: the end of a removal has a signal of its own.
     let told = timeout(LIMIT, async {
         while let Some(signal) = signals.next().await {
             let told = signal.args().unwrap();

@@ -1,4 +1,4 @@
-//! A Lock's certificate comes to it over the link, the first one and those that are made anew.
+//! A Lock receives its first certificate and re-issued ones over the link.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ async fn text(station: &Station, key: &Plugged, property: &str) -> String {
     station.watch.objects().await.key(&key.path).unwrap().text(property)
 }
 
-/// Waits until the Lock has a chain that passes. No signal tells of a file.
+/// Waits until `check` accepts the Lock's chain. There is no signal for a file.
 async fn until_chain(lock: &Lockd, check: impl Fn(&str) -> bool) -> String {
     let end = Instant::now() + LIMIT;
     loop {
@@ -33,7 +33,7 @@ struct Family {
     /// The Backup's id, and the family's.
     backup_id: String,
     family: String,
-    /// The Lock's certificate and what is above it.
+    /// The Lock's certificate chain.
     first: String,
 }
 
@@ -56,7 +56,7 @@ async fn lock_is_certified_again_when_its_issuer_is_revoked() {
     station.unplug(backup).await;
     let broker = station.link(&first).await;
 
-    // Two Locks that wait at the broker, and a Backup that certifies them: one by the link, one by hand.
+    // Two Locks without a family wait at the broker. The Backup certifies them: one over the link, one by hand.
     let (mut gate, request) = Lockd::newcomer(&station, "gate");
     gate.start_newcomer(&broker, &family);
     let backup = station.plug("backup").await;
@@ -71,7 +71,7 @@ async fn lock_is_certified_again_when_its_issuer_is_revoked() {
     let old = attic.chain();
     assert_eq!(certs::certificates(&old).len(), 3);
 
-    // The Master revokes the Backup, and what that had certified is certified anew; one Lock is away meanwhile.
+    // The Master revokes the Backup and re-issues the certificates that it had signed; one Lock is offline meanwhile.
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
     let revoked = manager.revoke_key(&master.path, &backup_id, "lost", pins::pipe(PIN));
@@ -104,7 +104,7 @@ async fn lock_gets_its_chain_when_an_upper_certificate_is_reissued() {
     station.until_rights(&below.path, 1, 1).await;
     station.unplug(below).await;
 
-    // The one between is revoked; the one below it is certified by the Master now, and the Lock by the same as before.
+    // The Backup in between is revoked. The Master certifies the Backup below it; the Lock's own certificate stays.
     let master = station.plug("master").await;
     station.until_state(&master.path, "master").await;
     let manager = station.client.manager().await;

@@ -1,4 +1,4 @@
-//! A Lock that is certified by a Key in its own port, with real firmware.
+//! A Key in the Lock's own USB port certifies the Lock, with real firmware.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ fn claim(station: &Station, key: &str, pin: &str, more: &[&str]) -> (i32, String
     claim_from(station, key, pin, more, Box::new(|_, _| Reaction::Forward))
 }
 
-/// The same where the Key's answers are scripted.
+/// Like [`claim`], with scripted answers of the Key.
 fn claim_from(
     station: &Station,
     key: &str,
@@ -73,7 +73,7 @@ fn claim_from(
 
 const CARD: &[u8] = &[0x5C, 0x03, 0x5F, 0xC1, 0x0D];
 
-/// A Key that shows this in the place of its family's card; none: that there is nothing.
+/// A Key that answers with this object instead of its family card; none: "not found".
 fn shows(object: Option<Vec<u8>>) -> Script {
     let answer = match object {
         Some(object) => [&object[..], &[0x90, 0]].concat(),
@@ -127,7 +127,7 @@ async fn lock_is_certified_by_a_master_in_its_own_port() {
     let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
     certs::verify(&chain, &roots, &crls);
 
-    // A Backup of the same family may certify it anew: what leads to the root is on its card.
+    // A Backup of the same family may certify it again: its card has the CA certificates up to the root.
     let by_backup = || {
         let chain = fs::read_to_string(state(&station).join("chain.pem")).unwrap();
         certs::verify(&chain, &roots, &crls);
@@ -138,7 +138,7 @@ async fn lock_is_certified_by_a_master_in_its_own_port() {
     assert_eq!(status, 0, "{said}");
     let first_by_backup = by_backup();
 
-    // Without a card, or with one that is a lie, it has to be given.
+    // Without a card, or with a forged one, the chain must be given as a file.
     let cut = backup_card[..backup_card.len() - 5].to_vec();
     let mut flipped = backup_card;
     *flipped.last_mut().unwrap() ^= 1;
@@ -162,7 +162,7 @@ async fn lock_is_certified_by_a_master_in_its_own_port() {
     let chain = by_backup();
     assert_ne!(chain, first_by_backup);
 
-    // The station hears of it as soon as there is a link, and the Master, who has every Lock, gets in.
+    // The station learns of the Lock once there is a link, and the Master, which may access every Lock, is admitted.
     let id = certs::key_id(&chain);
     let broker = station.link(&first).await;
     let mut lock = Lockd::at(directory(&station), id.clone());
@@ -176,7 +176,7 @@ async fn lock_is_certified_by_a_master_in_its_own_port() {
     let manager = station.client.manager().await;
     let (locks, _) = manager.list_locks([].into(), "", 10).await.unwrap();
     assert!(locks.len() == 2 && locks.iter().any(|row| row.0 == id), "{locks:?}");
-    // What it has for a station without one says the same.
+    // The file that it exports for a station without a link has the same content.
     let exported = Command::new(programs::find("keywright-lockd"))
         .arg("--state-dir")
         .arg(state(&station))

@@ -1,5 +1,5 @@
-//! The daemon on a private bus, a module for each subject. One program: it is linked once, and its
-//! tests run beside each other.
+//! The daemon on a private bus. All modules are linked into one test program, which runs them in
+//! parallel.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

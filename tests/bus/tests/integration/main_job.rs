@@ -1,4 +1,4 @@
-//! The main job, end to end: a Master, three Locks, a Sub Key for two of them, a Backup Key.
+//! The main job from end to end: a Master, three Locks, a Sub Key for two of them, a Backup Key.
 
 use keywright_bus_tests::{
     Answers, Object, Objects, Plugged, Station, Watch,
@@ -109,7 +109,7 @@ async fn lock_left_out_of_a_new_selection_is_denied() {
     let objects = station.watch.objects().await;
     let key = objects.key(&sub.path).unwrap();
     assert_eq!(key.get::<u32>("PendingLocks"), 1);
-    // The Lock can be told: its leaf says no.
+    // There is a grant for this Lock: its leaf denies.
     let grant = manager.get_grant(&key.text("Id"), &ids[1]).await.unwrap();
     assert!(!grant.is_empty());
 }
@@ -171,7 +171,7 @@ async fn a_finished_key_has_the_properties_that_were_asked_for() {
 
     let (master, sub) = (station.plug("master").await, station.plug("sub").await);
     assert_eq!((&master.path, &sub.path), (&master_path, &sub_path), "a path stays");
-    // What else a token says is read when it has been classified already.
+    // The other properties of a token are read after it has been classified.
     let read = |objects: &Objects| {
         objects.present().all(|key| key.get::<i32>("PinRetries") == 3).then_some(())
     };
@@ -179,7 +179,7 @@ async fn a_finished_key_has_the_properties_that_were_asked_for() {
     let objects = station.watch.objects().await;
     let [master, sub] = [&master, &sub].map(|key| objects.key(&key.path).unwrap());
     assert_eq!(sub.text("Name"), "Bob's Key");
-    // This firmware does not tell whether the PIN is the factory's.
+    // This firmware does not report whether the PIN is the factory's.
     assert!(["set", "unknown"].contains(&sub.text("Pin").as_str()));
     assert_eq!((sub.get::<u32>("Locks"), sub.get::<u32>("PendingLocks")), (0, 1));
     assert_eq!(sub.get::<Vec<(String, String)>>("Memberships"), [(family(master), "sub".into())]);
@@ -248,7 +248,7 @@ async fn no_pin_is_in_the_log_or_in_the_state() {
     station.make(&master, &sub, &Answers::sub("Sub", &[])).await;
     assert!(station.daemon.stop().await.success());
     assert!(!pins::tells(&station.daemon.log(), PIN));
-    // The name of the Key shows that everything is looked at: nothing here is compressed.
+    // Finding the Key's name proves that the search works: the state is not compressed.
     let (mut pin, mut name) = (0, 0);
     let mut directories = vec![station.launch.state_dir.clone()];
     while let Some(directory) = directories.pop() {

@@ -1,4 +1,4 @@
-//! PINs: asked for, refused, blocked, replaced. A PIN that a token refused is never sent again.
+//! PINs are asked for, refused, blocked and replaced. A PIN that a token refused is never sent again.
 
 use std::{collections::HashMap, sync::mpsc};
 
@@ -71,7 +71,7 @@ async fn last_pin_try_is_used_only_after_a_replug() {
         assert_eq!(retries(&station, &master).await, left);
     }
     tries(&master);
-    // The right one, but nobody can know that before it is tried.
+    // The right PIN, but that is not known before it is tried.
     let withheld = provide(&station, &job, "issuer", PIN).await;
     assert!(withheld.is_err());
     assert_eq!(tries(&master), 0);
@@ -95,7 +95,7 @@ async fn outcome_reports_a_refused_pin_until_one_is_accepted() {
     assert_refused(provide(&station, &job, "issuer", WRONG_PIN).await, "PinInvalid");
     let refused = ("PinInvalid".to_owned(), Some("issuer".to_owned()), Some(2));
     assert_eq!(outcome(&station.watch.objects().await), refused);
-    // What is no PIN was not shown to a token, and leaves the Outcome.
+    // An invalid PIN is not sent to a token and does not change the Outcome.
     assert_refused(provide(&station, &job, "issuer", "123").await, "InvalidArgument");
     assert_eq!(outcome(&station.watch.objects().await), refused);
     provide(&station, &job, "issuer", PIN).await.unwrap();
@@ -119,7 +119,7 @@ async fn pins_are_forgotten_when_the_front_end_releases_the_job() {
     station.watch.until("no owner", owner).await;
     let all = needed(&station).await;
     assert!(["issuer", "candidate"].iter().all(|who| all.iter().any(|one| one == who)), "{all:?}");
-    // Another one has to bring both, and the tokens are asked again.
+    // Another front-end must provide both PINs, and both tokens check them again.
     let other = Client::new(station.bus.connect().await);
     assert_eq!((tries(&master), tries(&candidate)), (1, 1));
     let ended = other.answer_all(&mut station.watch, &job, &Answers::sub("Sub", &[])).await;
@@ -127,7 +127,7 @@ async fn pins_are_forgotten_when_the_front_end_releases_the_job() {
     assert!(tries(&master) > 0 && tries(&candidate) > 0);
 }
 
-/// It lets go while a Key is away: whoever goes on with the job brings every PIN, and is told the recovery code.
+/// After a release while a Key is unplugged, the next front-end provides every PIN and gets the recovery code.
 #[tokio::test]
 async fn pins_are_forgotten_when_a_job_awaiting_its_key_is_released() {
     let (mut station, _master, candidate, job) = at_pins().await;
@@ -147,8 +147,8 @@ async fn pins_are_forgotten_when_a_job_awaiting_its_key_is_released() {
     station.finish(&job, &Answers::sub("Sub", &[])).await;
 }
 
-/// The token is still being asked when the front-end lets go, by Release or by leaving the bus: its PIN does not count
-/// any more, and it owns nothing.
+/// The front-end releases the job or leaves the bus while the token still checks its PIN: the PIN is discarded, and the
+/// front-end does not own the job.
 #[tokio::test]
 async fn pin_being_checked_when_its_front_end_leaves_is_discarded() {
     for leaves_the_bus in [false, true] {
@@ -185,7 +185,7 @@ async fn pin_being_checked_when_its_front_end_leaves_is_discarded() {
         if !leaves_the_bus {
             assert_refused(answer, "Cancelled");
         }
-        // The token is asked anything else only when the check has ended.
+        // The token gets another command only after the check has ended.
         assert_refused(station.change_pin(&master, WRONG_PIN, NEW_PIN).await, "PinInvalid");
         let objects = station.watch.objects().await;
         let shown = objects.serialization(&job).unwrap();
@@ -230,7 +230,7 @@ async fn changed_pin_is_kept() {
     station.change_pin(&key, NEW_PIN, PIN).await.unwrap();
 }
 
-/// A factory PIN may stay where the configuration says so; then nothing says that it was replaced.
+/// If the configuration allows it, a factory PIN stays; then the outcome does not report a replaced PIN.
 #[tokio::test]
 async fn factory_pin_is_kept_if_the_configuration_allows_it() {
     let mut station = Station::prepared(|launch| {

@@ -1,5 +1,5 @@
-//! The files and the socket that the daemon is given: one line and exit status 2 where they
-//! cannot be used, and nothing of them touched.
+//! If the daemon's files or socket cannot be used, it prints one line, exits with status 2 and leaves
+//! them unchanged.
 
 use std::{fs, os::unix::net::UnixListener, path::Path, process::Output};
 
@@ -17,8 +17,8 @@ fn assert_refused(output: &Output, about: &Path) {
     assert!(said.contains(about.to_str().unwrap()), "{said:?} does not name {}", about.display());
 }
 
-/// What a second daemon would be started with beside the running one, but for the bus's name: the
-/// files are looked at first.
+/// How to start a second daemon beside the running one. The bus name does not matter: the files are
+/// checked first.
 fn another(station: &Station) -> Launch {
     let state_dir = station.dir.path().join("another");
     fs::create_dir(&state_dir).unwrap();
@@ -98,7 +98,7 @@ async fn damaged_registry_is_set_aside_and_the_next_start_is_empty() {
     assert_eq!(keys, (Vec::new(), String::new()));
 }
 
-/// Whether the garbage is still somewhere below.
+/// Whether the garbage is still in a file below this path.
 fn holds_garbage(path: &Path) -> bool {
     if path.is_dir() {
         fs::read_dir(path).unwrap().any(|entry| holds_garbage(&entry.unwrap().path()))

@@ -1,5 +1,5 @@
-//! Locks that leave their family, and what waits to be signed after a revocation: shown, carried to another station, done
-//! when the right Key is there.
+//! Locks are removed from their family. Signatures that are pending after a revocation are listed, known to other
+//! stations, and made when the right Key is plugged in.
 
 use keywright_bus_tests::{
     Answers, Gate, Plugged, Station,
@@ -10,7 +10,7 @@ use keywright_bus_tests::{
 };
 use zbus::Variant;
 
-/// A station where the revocation of a Master acts at once.
+/// A station where the revocation of a Master takes effect at once.
 async fn hasty() -> Station {
     Station::prepared(|launch| {
         let config = launch.state_dir.with_file_name("config");
@@ -44,7 +44,7 @@ async fn waiting(station: &Station, family: &str) -> Vec<WaitingRow> {
     rows
 }
 
-/// What, about whom, and who signs.
+/// Of each row: what is to be signed, the name of its subject, and who signs.
 fn words(rows: &[WaitingRow]) -> Vec<(&str, &str, &str)> {
     rows.iter().map(|row| (&*row.0, &*row.1, &*row.4)).collect()
 }
@@ -70,7 +70,7 @@ async fn lock_removal_is_final_at_every_station() {
     let old = here.export(&family).await;
     let chain = gate.chain.clone();
 
-    // The other station knows both Locks, and nothing of the removal.
+    // The other station knows both Locks and not the removal.
     let mut there = Station::start().await;
     let master = here.carry_to(&mut there, master, "master").await;
     Gate::add(&there, &master, "attic", 23).await;
@@ -99,7 +99,7 @@ async fn lock_removal_is_final_at_every_station() {
     assert!(refusal.contains("revoked"), "{refusal}");
     assert_eq!(waiting(&here, &family).await, []);
 
-    // It is final, and no older file brings it back.
+    // The removal is final: importing an older file does not restore the Lock.
     let again = manager.add_lock(&master.path, "gate", &Gate::request(21), pins::pipe(PIN)).await;
     assert_refused(again, "InvalidArgument");
     here.import(&old).await;
@@ -112,7 +112,7 @@ async fn lock_removal_is_final_at_every_station() {
     assert!(found.len() == 2 && !found.contains(&gate.id), "{found:?}");
     assert_eq!(there.rights(&key).await, left);
 
-    // The next statement on the Key names it no more; the other Lock goes last, and then there is no offer.
+    // The next statement on the Key omits it. When the last Lock is removed there is no offer.
     manager.change_rights(&master.path, &key, &[], &[&barn.id], pins::pipe(PIN)).await.unwrap();
     assert_eq!(here.rights(&key).await, [(barn.id.clone(), "removing".into())]);
     remove(&here, &master, &barn.id).await.unwrap();
@@ -120,8 +120,9 @@ async fn lock_removal_is_final_at_every_station() {
     here.watch.until_decision([&master.path, &blank.path], "no-lock").await;
 }
 
-/// A Backup removes the Master's Lock: the Master owes the entry, which every station shows, and pays it with its next
-/// revocation. When the Backup is revoked as stolen the Lock comes back; as lost, the Master says the same.
+/// A Backup removes a Lock that the Master certified: every station lists the CRL entry as pending, and the Master signs
+/// it with its next revocation. If the Backup is revoked as stolen, the Lock is restored; if as lost, the Master signs
+/// the removal again.
 #[tokio::test]
 async fn crl_entry_of_another_ca_is_listed_as_pending() {
     for reason in ["stolen", "lost"] {
@@ -134,18 +135,18 @@ async fn crl_entry_of_another_ca_is_listed_as_pending() {
         here.unplug(master).await;
         remove(&here, &backup, &gate.id).await.unwrap();
         assert_eq!(locks(&here).await.len(), 1);
-        let owes = [("crl-entry", &*gate.id, &*own)];
-        assert_eq!(words(&waiting(&here, &family).await), owes);
+        let pending = [("crl-entry", &*gate.id, &*own)];
+        assert_eq!(words(&waiting(&here, &family).await), pending);
         let (roots, crls) = here.client.manager().await.get_family_bundle(&family).await.unwrap();
         certs::verify(&gate.chain, &roots, &crls);
 
-        // Nobody carries it but the signed removal.
+        // Only the signed removal is exchanged; each station derives the entry.
         let mut there = Station::start().await;
         let master = here.plug("master").await;
         let master = here.carry_to(&mut there, master, "master").await;
         Gate::add(&there, &master, "attic", 23).await;
         there.import(&here.export(&family).await).await;
-        assert_eq!(words(&waiting(&there, &family).await), owes);
+        assert_eq!(words(&waiting(&there, &family).await), pending);
         assert_eq!(waiting(&there, &family).await[0].2.split(' ').next(), Some("Lock"));
 
         revoke(&there, &master, &lost, reason).await;
@@ -155,7 +156,7 @@ async fn crl_entry_of_another_ca_is_listed_as_pending() {
         certs::try_verify(&gate.chain, &roots, &crls).unwrap_err();
         let left = waiting(&there, &family).await;
         if reason == "stolen" {
-            // It is a Lock again, whose certificate the Master had revoked meanwhile: it makes a new one.
+            // It is a Lock again. The Master had revoked its certificate meanwhile, and issues a new one.
             assert_eq!(words(&left), [("certificate", &*gate.id, "")]);
             let request = Gate::request(21);
             let manager = there.client.manager().await;
@@ -166,8 +167,8 @@ async fn crl_entry_of_another_ca_is_listed_as_pending() {
     }
 }
 
-/// Locks that a lost Backup had certified are certified anew by who revokes it; those of a stolen one when a person
-/// adds them again.
+/// The revocation of a lost Backup re-issues the certificates of its Locks; the Locks of a stolen Backup must be added
+/// again.
 #[tokio::test]
 async fn locks_of_a_revoked_backup_are_certified_again() {
     for reason in ["stolen", "lost"] {
@@ -188,7 +189,7 @@ async fn locks_of_a_revoked_backup_are_certified_again() {
         let before = station.export(&family).await;
         revoke(&station, &master, &lost, reason).await;
         let left = waiting(&station, &family).await;
-        // What a thief has granted is granted again by a person, or not at all.
+        // Rights that a thief may have granted are not re-issued; a person may grant them again.
         let mut of_key = vec![("certificate", &*key, "")];
         let mut expected = of_key.clone();
         if reason == "stolen" {
@@ -210,7 +211,7 @@ async fn locks_of_a_revoked_backup_are_certified_again() {
         assert!(rows.iter().any(|row| row.0 == gate.id && row.1 == "gate"), "{rows:?}");
         assert_eq!(rows.len(), 2);
 
-        // Another station, which knows the old one, takes the new one over.
+        // Another station, which knows the old certificate, accepts the new one.
         let mut there = Station::start().await;
         let master = station.carry_to(&mut there, master, "master").await;
         Gate::add(&there, &master, "attic", 23).await;
@@ -224,7 +225,7 @@ async fn locks_of_a_revoked_backup_are_certified_again() {
     }
 }
 
-/// What a Backup that outlived its Master signed for itself is in the bundle of every station that heard of it.
+/// A Backup that outlives its Master signs a root of its own, which stations exchange and add to their bundles.
 #[tokio::test]
 async fn root_of_a_surviving_backup_reaches_other_stations() {
     let (mut here, master, family) = with_master_at(hasty().await).await;

@@ -23,7 +23,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
-/// The revocation of a Master waits for seven days. The daemon that is there when they are over acts by itself.
+/// A Backup's revocation of the Master takes effect after seven days, without a call to the running daemon.
 #[tokio::test]
 async fn running_daemon_acts_when_a_revocation_delay_ends() {
     let (mut station, master) = Station::with_master().await;
@@ -45,7 +45,7 @@ async fn running_daemon_acts_when_a_revocation_delay_ends() {
     station.until_state(&path, "master").await;
     assert!(station.daemon.stop().await.success());
 
-    // The same, seen almost seven days ago.
+    // The same revocation, first seen almost seven days ago.
     let of = |state: &Path| Registry::open(&state.join("registry")).unwrap();
     let registry = of(&state);
     let (family, _) = registry.families().unwrap().pop().unwrap();
@@ -64,7 +64,7 @@ async fn running_daemon_acts_when_a_revocation_delay_ends() {
     assert!(now() >= ends);
 }
 
-/// A Lock that lies about the newest version it knows keeps nobody from changing and revoking, here or at other Locks.
+/// A Lock reports a false newest version: rights can still be changed and Keys revoked, here and at other Locks.
 #[tokio::test]
 async fn lock_reporting_a_false_version_blocks_nothing() {
     let (mut station, master) = Station::with_master().await;
@@ -85,12 +85,12 @@ async fn lock_reporting_a_false_version_blocks_nothing() {
                 manager.change_rights(&master.path, &key, add, remove, pins::pipe(PIN)).await;
             changed.unwrap();
         }
-        // No Lock parks it.
-        let heard = barn.fetch(&station, &key).await;
-        let heard = Confirmation::verify(&heard, barn.public()).unwrap().newest_version;
-        assert!(heard < (now() + DAY) * 1_000, "{lie}: {heard}");
+        // No Lock parks the new statement.
+        let confirmation = barn.fetch(&station, &key).await;
+        let newest = Confirmation::verify(&confirmation, barn.public()).unwrap().newest_version;
+        assert!(newest < (now() + DAY) * 1_000, "{lie}: {newest}");
     }
-    // What a clock may have made that is wrong is outdone.
+    // A version that a wrong clock may have made is exceeded by the next one.
     let ahead = (now() + 300 * DAY) * 1_000;
     let honest = barn.fetch(&station, &key).await;
     let said = Confirmation::verify(&honest, barn.public()).unwrap();
@@ -98,7 +98,7 @@ async fn lock_reporting_a_false_version_blocks_nothing() {
     manager.apply_confirmation(&report).await.unwrap();
     let locks = [&*gate.id];
     manager.change_rights(&master.path, &key, &[], &locks, pins::pipe(PIN)).await.unwrap();
-    let heard = barn.fetch(&station, &key).await;
-    let heard = Confirmation::verify(&heard, barn.public()).unwrap().newest_version;
-    assert_eq!(heard, ahead + 1);
+    let confirmation = barn.fetch(&station, &key).await;
+    let newest = Confirmation::verify(&confirmation, barn.public()).unwrap().newest_version;
+    assert_eq!(newest, ahead + 1);
 }

@@ -1,4 +1,4 @@
-//! Who has lost what they signed: a lost Backup, a stolen one, a lost Master, and what stands of their words.
+//! Which statements stay in effect after a lost Backup, a stolen Backup or a lost Master is revoked.
 
 use keywright_bus_tests::{
     Answers, Gate, Plugged, Station,
@@ -10,7 +10,7 @@ use keywright_bus_tests::{
     station::states,
 };
 
-/// A station with a Master, where the revocation of a senior waits so many days.
+/// A station with a Master, where the revocation of a senior takes effect after so many days.
 async fn with_delay(days: u32) -> (Station, Plugged) {
     let mut station = Station::prepared(|launch| {
         let config = launch.state_dir.with_file_name("config");
@@ -23,8 +23,8 @@ async fn with_delay(days: u32) -> (Station, Plugged) {
     (station, master)
 }
 
-/// A Backup that made a Sub Key and took a right away is lost: its word is void, its Sub Key keeps
-/// its right, and what it had denied does not come back.
+/// A Backup that made a Sub Key and removed a right is lost: its statements are void, its Sub Key
+/// keeps its right, and the removed right stays removed.
 #[tokio::test]
 async fn statements_of_a_lost_backup_are_reissued() {
     let (mut station, master) = Station::with_master().await;
@@ -56,7 +56,7 @@ async fn statements_of_a_lost_backup_are_reissued() {
     let master = station.plug("master").await;
     manager.revoke_key(&master.path, &lost, "lost", pins::pipe(PIN)).await.unwrap();
     station.until_state(&backup_path, "revoked").await;
-    // The gate hears of the revocation first, the barn last.
+    // The gate gets the revocation first, the barn last.
     gate.settle(&station, &lost).await;
     assert!(!gate.admits(&lost));
     assert!(!gate.admits(&key), "nobody who stands has said so yet");
@@ -77,7 +77,7 @@ async fn statements_of_a_lost_backup_are_reissued() {
     assert_refused(station.change_rights(&backup, &key, &[], &[&gate.id]).await, "Revoked");
     station.unplug(backup).await;
 
-    // Servers know the Sub Key by its certificate, which somebody who stands has to sign anew.
+    // Servers know the Sub Key by its certificate, which a standing issuer must re-issue.
     let family = station.family(&master.path).await;
     let sub = station.plug("sub").await;
     let (roots, crls) = manager.get_family_bundle(&family).await.unwrap();
@@ -97,7 +97,7 @@ async fn statements_of_a_lost_backup_are_reissued() {
     assert_eq!(chain, on_token);
 }
 
-/// The issuer is pulled out while it signs anew: the revocation stands, and the rest waits for the next call.
+/// The issuer is pulled out while it re-issues objects: the revocation holds, and the next call signs the rest.
 #[tokio::test]
 async fn revocation_holds_when_reissuing_is_interrupted() {
     let (mut station, master) = Station::with_master().await;
@@ -149,7 +149,7 @@ async fn revocation_holds_when_reissuing_is_interrupted() {
     }
 }
 
-/// With the reason `stolen` nothing of the revoked Key's is signed anew by itself.
+/// With the reason `stolen`, no object of the revoked Key is re-issued automatically.
 #[tokio::test]
 async fn statements_of_a_stolen_backup_stay_void() {
     let (mut station, master) = Station::with_master().await;
@@ -172,7 +172,7 @@ async fn statements_of_a_stolen_backup_stay_void() {
     barn.settle(&station, &key).await;
     gate.settle(&station, &key).await;
     assert!(barn.admits(&key) && !gate.admits(&key), "nor with the next change");
-    // What is right is granted by hand.
+    // A person grants the legitimate right again.
     station.change_rights(&master, &key, &[&gate.id], &[]).await.unwrap();
     gate.settle(&station, &key).await;
     assert!(gate.admits(&key));
@@ -182,8 +182,7 @@ async fn statements_of_a_stolen_backup_stay_void() {
     );
 }
 
-/// A Backup takes the place of a lost Master: it revokes it, which acts after the delay, and makes a
-/// new Backup.
+/// A Backup revokes a lost Master, which takes effect after the delay, and makes a new Backup.
 #[tokio::test]
 async fn backup_replaces_a_lost_master() {
     let (mut station, master) = with_delay(0).await;
@@ -215,7 +214,7 @@ async fn backup_replaces_a_lost_master() {
     gate.settle(&station, &new).await;
     assert!(gate.admits(&new));
 
-    // For servers the Backup becomes a root, now that the Master is none.
+    // For servers the Backup becomes a root, because the Master no longer is one.
     let family = station.family(&backup.path).await;
     assert_eq!(manager.get_family_bundle(&family).await.unwrap().0, "");
     manager.revoke_key(&backup.path, &lost, "lost", pins::pipe(PIN)).await.unwrap();
@@ -224,7 +223,7 @@ async fn backup_replaces_a_lost_master() {
     certs::verify(&chain, &roots, &crls);
 }
 
-/// Where the Master is not lost, it objects.
+/// If the Master is not lost, it objects.
 #[tokio::test]
 async fn master_overrules_its_revocation_by_a_backup() {
     let (mut station, master) = Station::with_master().await;

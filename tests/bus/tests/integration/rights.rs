@@ -1,4 +1,4 @@
-//! Rights after a Key was made: changed, revoked, confirmed, with the Key itself far away.
+//! Rights are changed, revoked and confirmed after a Key was made, while the Key is unplugged.
 
 use futures_util::StreamExt;
 use keywright_bus_tests::{
@@ -50,7 +50,7 @@ async fn rights_are_changed_while_the_key_is_away() {
     assert_eq!(station.rights_by_name(&key).await, states(&[("barn", "active")]));
     station.until_rights(&path, 1, 0).await;
 
-    // A Master has every Lock, and is revoked where it is to have none.
+    // A Master may access every Lock; its rights end only with its revocation.
     let own = station.id(&master.path).await;
     assert_refused(station.change_rights(&master, &own, &[&barn.id], &[]).await, "InvalidArgument");
 }
@@ -88,7 +88,7 @@ async fn confirmation_is_taken_from_its_lock_only_and_replays_change_nothing() {
     assert_eq!(station.rights_by_name(&key).await, states(&[]), "an old word does not come back");
 }
 
-/// A front-end hears of each right that a Lock has confirmed, once, and how long that was waited for.
+/// The signal names each confirmed right once, with the time from the statement to the confirmation.
 #[tokio::test]
 async fn each_confirmed_right_is_signalled_once() {
     let (mut station, master) = Station::with_master().await;
@@ -97,11 +97,11 @@ async fn each_confirmed_right_is_signalled_once() {
     let manager = station.client.manager().await;
     let mut signals = manager.receive_rights_confirmed().await.unwrap();
     let mut told = async |key: &str, lock: &Gate, word: &str| {
-        let heard = tokio::time::timeout(LIMIT, signals.next()).await;
-        let heard = heard.expect("a signal").unwrap();
-        let heard = heard.args().unwrap();
-        let [(of, state, waited)] = &heard.rights[..] else { panic!("{:?}", heard.rights) };
-        assert_eq!((&*heard.key_id, &**of, &**state), (key, &*lock.id, word));
+        let signal = tokio::time::timeout(LIMIT, signals.next()).await;
+        let signal = signal.expect("a signal").unwrap();
+        let signal = signal.args().unwrap();
+        let [(of, state, waited)] = &signal.rights[..] else { panic!("{:?}", signal.rights) };
+        assert_eq!((&*signal.key_id, &**of, &**state), (key, &*lock.id, word));
         assert!(*waited < 600, "{waited}");
     };
     let sub = station.plug("sub").await;
@@ -109,11 +109,11 @@ async fn each_confirmed_right_is_signalled_once() {
     let (key, own) = (station.id(&sub.path).await, station.id(&master.path).await);
     gate.settle(&station, &key).await;
     told(&key, &gate, "active").await;
-    // The statement on every Lock counts for each.
+    // The statement on every Lock is confirmed by each Lock.
     barn.settle(&station, &own).await;
     told(&own, &barn, "active").await;
 
-    // It says once more that the Lock admits the Key: no right has changed.
+    // The Lock confirms again that it admits the Key: no right has changed.
     station.change_rights(&master, &key, &[&barn.id], &[]).await.unwrap();
     gate.settle(&station, &key).await;
     let old = gate.fetch(&station, &key).await;
@@ -122,7 +122,7 @@ async fn each_confirmed_right_is_signalled_once() {
     told(&key, &gate, "removed").await;
     manager.apply_confirmation(&old).await.unwrap();
 
-    // A word on what is not the newest any more leaves the right where it is: it is removed.
+    // A confirmation of a superseded statement leaves the right in its state: it is being removed.
     let allowed = barn.fetch(&station, &key).await;
     station.change_rights(&master, &key, &[], &[&barn.id]).await.unwrap();
     manager.apply_confirmation(&allowed).await.unwrap();

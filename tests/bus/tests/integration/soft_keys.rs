@@ -1,4 +1,4 @@
-//! A soft Key is a file of its owner's: other people's programs read it and are let in with it.
+//! A soft Key is a PKCS#12 file; openssl, NSS and OpenVPN read it, and a server accepts it.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ async fn create(station: &Station, password: &str) -> Ran {
     station.ctl(&[&fixed[..], &secrets].concat()).await
 }
 
-/// A program; of its arguments `@file` is a file of the station's directory.
+/// A program; an argument `@file` stands for a file of the station's directory.
 fn command(station: &Station, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     for argument in arguments {
@@ -51,7 +51,7 @@ fn run(station: &Station, program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The key pair is made by keywrightctl; what is in the file belongs together.
+/// keywrightctl generates the key pair; key and certificates in the file match.
 #[tokio::test]
 async fn openssl_reads_a_soft_key() {
     let (station, _master) = station().await;
@@ -78,7 +78,7 @@ async fn openssl_reads_a_soft_key() {
     assert!(rights.to_string().contains("pending"), "{rights}");
 }
 
-/// NSS is what Firefox, Thunderbird and Chromium keep their certificates in.
+/// Firefox, Thunderbird and Chromium keep their certificates in NSS.
 #[tokio::test]
 async fn nss_imports_a_soft_key() {
     let (station, _master) = station().await;
@@ -107,12 +107,12 @@ struct Vpn(Child);
 impl Vpn {
     fn start(station: &Station, arguments: &[&str]) -> Self {
         let mut command = command(station, "/usr/sbin/openvpn", arguments);
-        // Without a network device: what counts is who is let in.
+        // Without a network device: the test is about authentication.
         command.args(["--dev", "null", "--verb", "3", "--reneg-sec", "0"]);
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// What it says until this comes.
+    /// Its output up to a line with this text.
     fn until(&mut self, last: &str) -> String {
         let mut said = String::new();
         let mut out = BufReader::new(self.0.stdout.as_mut().unwrap());

@@ -1,4 +1,4 @@
-//! Two stations of one family and a real mosquitto: what one signs, the other has, and nobody carries a file.
+//! Two stations of one family exchange signed objects over a real mosquitto, without files.
 
 use std::{
     fs,
@@ -25,25 +25,25 @@ use keywright_proto::{
 };
 use tokio::time::{Instant, sleep};
 
-/// Somebody at the broker who hears and says what stations do: the broker itself, as far as they can tell.
+/// A client at the broker that reads and publishes stations' topics; to stations it is as powerful as the broker.
 struct Listener {
     connection: Connection,
     events: mpsc::Receiver<LinkEvent>,
     numbers: u64,
-    /// The pieces that stations said meanwhile, by who said them.
-    heard: Vec<(Id, Topic)>,
-    /// The topics of those that were taken away.
+    /// The pieces that stations have published, each with its station.
+    pieces: Vec<(Id, Topic)>,
+    /// The topics of deleted pieces.
     gone: Vec<Topic>,
 }
 
 impl Listener {
-    /// As a station, which may hear and say everything.
+    /// Connects with a station's certificate, which may read and write every topic.
     fn start(broker: &Broker, family: Id) -> Self {
         Self::with(broker, broker.station(), vec![link::family_subscription(family)])
     }
 
     fn with(broker: &Broker, shown: (PathBuf, PathBuf), subscriptions: Vec<String>) -> Self {
-        // Of two with one name the broker throws the first out.
+        // Client ids differ, because the broker disconnects the older of two clients with one id.
         static LISTENERS: AtomicU32 = AtomicU32::new(0);
         let client_id = format!("listener {}", LISTENERS.fetch_add(1, Ordering::Relaxed));
         let settings = Settings {
@@ -60,7 +60,7 @@ impl Listener {
         let (send, events) = mpsc::channel();
         let connection = Connection::start(settings, move |event| drop(send.send(event))).unwrap();
         assert_eq!(events.recv_timeout(LIMIT).unwrap(), LinkEvent::Up);
-        Self { connection, events, numbers: 0, heard: Vec::new(), gone: Vec::new() }
+        Self { connection, events, numbers: 0, pieces: Vec::new(), gone: Vec::new() }
     }
 
     fn say(&mut self, topic: Topic, message: &[u8]) {
@@ -68,7 +68,7 @@ impl Listener {
         self.connection.publish(topic.name(), message.to_vec(), self.numbers);
     }
 
-    /// Says it all and waits until the broker has it.
+    /// Waits until the broker has acknowledged every message.
     fn flush(&mut self) {
         while self.next(LIMIT).unwrap() != LinkEvent::Published(self.numbers) {}
     }
@@ -81,16 +81,16 @@ impl Listener {
             if payload.is_empty() {
                 self.gone.push(topic);
             } else {
-                self.heard.push((station, topic));
+                self.pieces.push((station, topic));
             }
         }
         Some(event)
     }
 
-    /// How many pieces a station has said until now.
+    /// How many pieces a station has published so far.
     fn said_by(&mut self, station: Id) -> usize {
         while self.next(Duration::ZERO).is_some() {}
-        self.heard.iter().filter(|(by, _)| *by == station).count()
+        self.pieces.iter().filter(|(by, _)| *by == station).count()
     }
 }
 
@@ -101,7 +101,7 @@ async fn rights(station: &Station, key: &str) -> Vec<(String, String)> {
     }
 }
 
-/// Waits until the station has these rights of a Key. No signal tells of a Key that is not plugged in.
+/// Waits until the station lists these rights of a Key. There is no signal for a Key that is not plugged in.
 async fn until_rights(station: &Station, key: &str, expected: &[(&str, &str)]) {
     let mut expected: Vec<_> =
         expected.iter().map(|(lock, state)| (lock.to_string(), state.to_string())).collect();
@@ -153,7 +153,7 @@ impl Two {
         for name in ["master", "backup"] {
             fs::copy(here.memory(name), there.memory(name)).unwrap();
         }
-        // The Master is believed there by its PIN; then it goes home.
+        // The Master's PIN pins the family there; then the Master is unplugged.
         let visitor = there.plug("master").await;
         there.until_state(&visitor.path, "master").await;
         let barn = Gate::add(&there, &visitor, "barn", 22).await;
@@ -177,10 +177,10 @@ fn name((certificate, _): (PathBuf, PathBuf)) -> Id {
 async fn stations_converge_over_the_link_and_fall_silent() {
     let mut two = Two::start().await;
     let (family, gate, barn) = (two.family.clone(), two.gate.id.clone(), two.barn.id.clone());
-    // What each had before the other came is with both now.
+    // Objects that one station had before the other connected are at both now.
     until_equal(&two.here, &two.there, &family).await;
 
-    // What is made at one is at the other, with its rights; and what a Lock confirmed to the first.
+    // A Key made at one station is at the other with its rights, and so is a Lock's confirmation.
     let sub = two.here.plug("sub").await;
     two.here.make(&two.master, &sub, &Answers::sub("Bob's Key", &[&gate])).await;
     let key = two.here.id(&sub.path).await;
@@ -190,7 +190,7 @@ async fn stations_converge_over_the_link_and_fall_silent() {
     two.gate.settle(&two.here, &key).await;
     until_rights(&two.there, &key, &[(&gate, "active")]).await;
 
-    // Apart, each goes on.
+    // Disconnected, each station signs more.
     two.broker.kill();
     let manager = two.here.client.manager().await;
     let (add, pin) = ([barn.as_str()], pins::pipe(PIN));
@@ -205,13 +205,13 @@ async fn stations_converge_over_the_link_and_fall_silent() {
     until_rights(&two.there, &key, &both).await;
     until_equal(&two.here, &two.there, &family).await;
 
-    // A revocation there is one here; a signal tells of it.
+    // A Key revoked there is revoked here; a signal announces it.
     manager.revoke_key(&two.backup.path, &key, "lost", pins::pipe(PIN)).await.unwrap();
     two.here.until_state(&sub.path, "revoked").await;
     let file = until_equal(&two.here, &two.there, &family).await;
 
-    // At rest: each of these is said once, by who did it, and never again by the other. Each takes the time of several
-    // looks, so whatever would be said after it is said before the last one is through.
+    // Each change is published once, by the station that made it, and never repeated by the other. Each takes longer than
+    // several checks for changes, so a repetition would arrive before the last change is through.
     let (here, there) = (name(two.broker.station()), name(two.broker.other()));
     let mut listener = Listener::start(&two.broker, family.parse().unwrap());
     for round in 1..=3 {
@@ -240,7 +240,7 @@ async fn station_gets_a_family_over_the_link_once_it_is_pinned() {
     let broker = here.link(&chain).await;
     there.join(&broker, broker.other()).await;
 
-    // The file is at the broker, and a Master is there that shows its card: a claim.
+    // The file is at the broker, and a Master with its card is plugged in, which is only a claim.
     let mut broker_itself = Listener::start(&broker, family.parse().unwrap());
     let (family_id, station) = (family.parse().unwrap(), Id::from_bytes([9; 16]));
     for (message, number) in cut(&here.export(&family).await).zip(0..) {
@@ -251,7 +251,7 @@ async fn station_gets_a_family_over_the_link_once_it_is_pinned() {
     let master = there.plug("master").await;
     there.until_state(&master.path, "master").await;
     assert_eq!(rights(&there, &key).await, []);
-    // Its PIN is given there, and the rest comes by itself.
+    // Its PIN is given there, which pins the family; then the station gets the file.
     there.add_lock(&master, "barn").await;
     until_rights(&there, &key, &[(&gate.id, "pending")]).await;
     until_equal(&here, &there, &family).await;
@@ -295,8 +295,8 @@ async fn forged_station_messages_change_nothing() {
         for garbage in [&b""[..], b"x", &[0; 39], &[0xff; 60_000], &good] {
             attacker.say(piece(0), garbage);
         }
-        // A file that is not what it says, one with objects that nobody signed, one of nobody that is believed here: as of
-        // this family, and as of its own.
+        // A file with a wrong digest, one with forged objects, and one of a family that is not pinned here, sent as of
+        // this family and as of its own.
         let mut wrong = cut(&good).next().unwrap();
         *wrong.last_mut().unwrap() ^= 1;
         attacker.say(piece(0), &wrong);
@@ -311,7 +311,7 @@ async fn forged_station_messages_change_nothing() {
             let endless = vec![seed; 200_000];
             attacker.say(piece(1), &cut(&endless).nth(1).unwrap());
         }
-        // What was said before the revocation, again and again.
+        // Pieces from before the revocation, replayed.
         for _ in 0..5 {
             whole(&mut attacker, &before);
         }
@@ -319,7 +319,7 @@ async fn forged_station_messages_change_nothing() {
         attacker.say(Topic::Here { family: ours, station }, b"gone");
     }
     attacker.flush();
-    // Nobody is to take what lies behind the last piece of a station's own file for a part of it.
+    // A piece behind the last piece of a station's own file is not taken for a part of it.
     let station = name(two.broker.station());
     let behind = Topic::Piece { family: ours, station, number: 7 };
     while !attacker.gone.contains(&behind) {
@@ -328,7 +328,7 @@ async fn forged_station_messages_change_nothing() {
     let rested = until_equal(&two.here, &two.there, &two.family).await;
     assert!(rested == good, "nothing has changed");
 
-    // What is right is taken all the same, in both directions: so both have heard all of the above.
+    // Correct files are still accepted in both directions, which proves that both have received all of the above.
     two.here.add_lock(&two.master, "shed").await;
     let with_shed = until_other(&two.there, &two.family, &good).await;
     two.there.add_lock(&two.backup, "loft").await;
@@ -343,13 +343,13 @@ async fn forged_station_messages_change_nothing() {
         assert_refused(manager.get_family_bundle(&thiefs_family).await, "NotFound");
         assert_eq!(rights(station, &key).await, [(two.gate.id.clone(), "removing".into())]);
     }
-    // Whatever it was, the log of a daemon has a line a minute for it and not hundreds.
+    // The daemon logs at most a line a minute about refused messages.
     let log = fs::read_to_string(&two.here.launch.log).unwrap();
     let lines = log.matches("refused from the link").count() as u64;
     assert!((1..=1 + begun.elapsed().as_secs() / 60).contains(&lines), "{log}");
 }
 
-/// Waits until a station has another file than this one.
+/// Waits until the station's file differs from this one.
 async fn until_other(station: &Station, family: &str, known: &[u8]) -> Vec<u8> {
     let end = Instant::now() + LIMIT;
     loop {
@@ -365,9 +365,9 @@ async fn until_other(station: &Station, family: &str, known: &[u8]) -> Vec<u8> {
 /// How many certificates, statements and confirmations are in a file.
 fn objects_in(file: &[u8]) -> (usize, usize, usize) {
     let root = SignedObjects::claimed_root(file).unwrap();
-    let (papers, left_out) = SignedObjects::decode(file, root).unwrap();
+    let (objects, left_out) = SignedObjects::decode(file, root).unwrap();
     assert_eq!(left_out, 0);
-    (papers.certificates().count(), papers.statements().count(), papers.confirmations().count())
+    (objects.certificates().count(), objects.statements().count(), objects.confirmations().count())
 }
 
 #[tokio::test]
@@ -382,7 +382,7 @@ async fn locks_cannot_read_station_topics() {
     let [grants, chain] = link::lock_subscriptions(lock_id);
     let filters = vec!["keywright/1/stations/#".into(), "#".into(), grants, chain];
     let mut spy = Listener::with(&two.broker, shown, filters);
-    // What it may hear comes after what it may not.
+    // A message that it may read is published after one that it may not.
     let mut station = Listener::start(&two.broker, family);
     station.say(Topic::Here { family, station: Id::from_bytes([9; 16]) }, HERE);
     let own = Topic::Grant { lock: lock_id, key: Id::from_bytes([8; 16]) };
@@ -401,7 +401,7 @@ async fn locks_cannot_read_station_topics() {
             _ => {}
         }
     }
-    // Nor is it heard there: the broker refuses.
+    // It cannot publish there either: the broker refuses.
     let piece = Topic::Piece { family, station: Id::from_bytes([7; 16]), number: 0 };
     spy.say(piece, b"a lie");
     while !matches!(spy.next(LIMIT).unwrap(), LinkEvent::Down | LinkEvent::Published(1)) {}
@@ -409,5 +409,5 @@ async fn locks_cannot_read_station_topics() {
     station.say(end, HERE);
     let is_end = |event| matches!(event, LinkEvent::Message { topic, .. } if topic == end.name());
     while !is_end(station.next(LIMIT).unwrap()) {}
-    assert!(station.heard.iter().all(|(_, topic)| *topic != piece));
+    assert!(station.pieces.iter().all(|(_, topic)| *topic != piece));
 }

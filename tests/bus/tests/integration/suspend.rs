@@ -1,5 +1,5 @@
-//! A suspend waits while a Key is being written, and at no other time; after it everything is looked at. logind is played
-//! by the test; the real one is on the real machine.
+//! A suspend is delayed only while a Key is written; afterwards every token is read again. The test imitates logind; the
+//! tests on the guest use the real one.
 
 use std::{fs::File, io::Read, os::fd::OwnedFd, sync::mpsc, time::Duration};
 
@@ -17,7 +17,7 @@ use zbus::{interface, object_server::SignalEmitter};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Gives a pipe for an inhibitor; whoever asked holds it as long as the other end is open.
+/// Returns a pipe for each inhibitor; the caller holds the inhibitor until it closes its end.
 struct Logind(mpsc::Sender<([String; 4], OwnedFd)>);
 
 #[interface(name = "org.freedesktop.login1.Manager")]
@@ -47,7 +47,7 @@ async fn suspend_is_delayed_while_a_key_is_written() {
 
     let (found, held) = mpsc::channel();
     let mut inhibitors = Some(inhibitors);
-    // The first key of the job is not made before the suspend is held up.
+    // The job makes its first key only after it holds the inhibitor.
     let script = move |_, command: &[u8]| {
         if command.get(1) == Some(&GENERATE)
             && let Some(inhibitors) = inhibitors.take()
@@ -71,7 +71,7 @@ async fn suspend_is_delayed_while_a_key_is_written() {
     let (call, was_held, inhibitor, inhibitors) = held.recv_timeout(PATIENCE).unwrap();
     assert_eq!(call, ["sleep", "keywrightd", "a Key is being written", "delay"]);
     assert!(was_held);
-    // Over: the daemon has closed its end.
+    // The write has ended: the daemon has closed its end.
     let end = tokio::task::spawn_blocking(move || File::from(inhibitor).read(&mut [0]).unwrap());
     assert_eq!(tokio::time::timeout(PATIENCE, end).await.unwrap().unwrap(), 0);
     assert!(inhibitors.try_recv().is_err(), "asked once");
@@ -86,12 +86,12 @@ async fn plugged_in_tokens_are_read_again_after_a_suspend() {
     logind.object_server().at(path, Logind(mpsc::channel().0)).await.unwrap();
     logind.request_name("org.freedesktop.login1").await.unwrap();
     let (_activity, activity) = tokio::sync::watch::channel(Activity::default());
-    let (looks, mut looked) = tokio::sync::mpsc::unbounded_channel();
-    let guarded = guard(bus.connect().await, activity, move || looks.send(()).unwrap());
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let guarded = guard(bus.connect().await, activity, move || sender.send(()).unwrap());
     let tells = async {
         let emitter = SignalEmitter::new(&logind, path).unwrap();
-        // It listens from some moment on.
-        while looked.try_recv().is_err() {
+        // Repeated until it has subscribed.
+        while receiver.try_recv().is_err() {
             Logind::prepare_for_sleep(&emitter, false).await.unwrap();
             tokio::task::yield_now().await;
         }

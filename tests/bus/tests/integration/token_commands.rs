@@ -1,4 +1,4 @@
-//! Which commands the tokens of a job get, in which order, and which tokens are believed.
+//! Which commands the tokens of a job get, in which order, and which tokens are refused.
 
 use keywright_bus_tests::{
     Answers, Objects, Plugged, Station,
@@ -23,12 +23,12 @@ fn object(command: &[u8]) -> String {
     command[at + 2..at + 5].iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// What changes a token, in the order in which it was asked for; with the PIN policy of keys.
+/// The commands that change a token, in order; for keys with their PIN policy.
 fn changes(commands: &[Vec<u8>]) -> Vec<String> {
     let change = |command: &Vec<u8>| match command[..] {
         [_, 0xDB, ..] => Some(format!("put {}", object(command))),
         [_, 0x47, _, slot, ..] => {
-            // Without an algorithm it is a question.
+            // Without an algorithm it only checks the authentication.
             let policy = command.windows(2).position(|bytes| bytes == [0xAA, 0x01])?;
             Some(format!("generate {slot:02X} {:02X}", command[policy + 2]))
         }
@@ -125,7 +125,7 @@ async fn token_with_copied_certificates_cannot_issue() {
     let ended =
         station.client.answer_all(&mut station.watch, &job, &Answers::sub("Sub", &[])).await;
     assert_eq!((&*ended.step, &*ended.outcome), ("failed", "Unverified"));
-    // Its job ended, if badly: nobody cancelled it.
+    // Its job failed; it was not cancelled.
     station.watch.until_decision([&real, &blank.path], "done").await;
     assert!(signatures(&copy.take_commands()) > 0, "it was asked");
     let put = changes(&blank.card.take_commands());

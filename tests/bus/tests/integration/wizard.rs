@@ -1,4 +1,4 @@
-//! The wizard: who owns it, and which calls it takes at which step.
+//! The wizard: who owns it, and which calls it accepts at which step.
 
 use keywright_bus_tests::{
     Answers, Client, Objects, Plugged, Station,
@@ -24,7 +24,7 @@ impl Offer {
         Self::with(&[]).await
     }
 
-    /// The same with more arguments for the candidate.
+    /// Like [`Offer::new`], with more arguments for the candidate.
     async fn with(options: &[&str]) -> Self {
         let mut station = Station::start().await;
         let master = station.plug("master").await;
@@ -337,7 +337,7 @@ fn number(job: &OwnedObjectPath) -> u64 {
     job.as_str().rsplit_once('/').unwrap().1.parse().unwrap()
 }
 
-/// What of another program's shows without the PIN is said before a PIN is asked for.
+/// Another program's objects that can be read without the PIN are reported before a PIN is asked for.
 #[tokio::test]
 async fn a_review_warns_of_other_slots_in_use() {
     let mut station = Station::start().await;
@@ -352,7 +352,7 @@ async fn a_review_warns_of_other_slots_in_use() {
     let (card, _key) = station.insert_scripted("used", &[], script);
     let offered = |objects: &Objects| Some(objects.serializations.first()?.path.clone());
     let job = station.watch.until("an offer", offered).await;
-    // It is read when the offer is made already.
+    // They are read when the offer is made.
     let read = |objects: &Objects| {
         objects.present().all(|key| key.get::<i32>("PinRetries") == 3).then_some(())
     };
