@@ -1,5 +1,5 @@
-//! What Locks confirm about statements whose signers are revoked later: it falls with them, so that whatever is signed
-//! since is said to the Locks, a denial above all.
+//! Confirmations of statements whose signers are revoked later no longer count, so that newer statements, above all
+//! denials, are published to the Locks.
 
 use keywright_proto::Effect::{Allow, Deny};
 
@@ -7,7 +7,7 @@ use crate::family::{self, Bench, Saying, confirm, nothing_said, say};
 
 const GATE: u8 = 100;
 const SUB: u8 = 31;
-/// The places of the Master and of a Backup.
+/// Positions of the Master and of a Backup in `CAS`.
 const MASTER: usize = 0;
 const BACKUP: usize = 1;
 
@@ -19,35 +19,35 @@ fn state(bench: &Bench) -> String {
     bench.rights(SUB).pop().map(|(_, state)| state).unwrap_or_default()
 }
 
-/// A stolen Backup revokes a Sub Key, and a Lock confirms that. The Master revokes the Backup and grants anew; and then
-/// takes the right away for good.
+/// A stolen Backup revokes a Sub Key, and a Lock confirms that. The Master revokes the Backup, grants the right again,
+/// and later removes it.
 #[test]
 fn denial_after_a_void_revocation_waits_for_the_lock() {
-    let (mut bench, mut papers) = (Bench::start(), nothing_said());
-    let first = say(&mut papers, MASTER, &rights(5, Allow));
-    bench.import(papers.clone());
+    let (mut bench, mut objects) = (Bench::start(), nothing_said());
+    let first = say(&mut objects, MASTER, &rights(5, Allow));
+    bench.import(objects.clone());
     bench.confirm(confirm(GATE, first, Allow, 5));
     assert_eq!(state(&bench), "active");
-    let theft = say(&mut papers, BACKUP, &Saying::RevokeSub(SUB));
-    bench.import(papers.clone());
+    let theft = say(&mut objects, BACKUP, &Saying::RevokeSub(SUB));
+    bench.import(objects.clone());
     assert_eq!(state(&bench), "removing");
     let stolen = confirm(GATE, theft, Deny, 5);
     bench.confirm(stolen.clone());
     assert_eq!(state(&bench), "");
 
-    say(&mut papers, MASTER, &Saying::RevokeCa(BACKUP, 10));
-    let anew = say(&mut papers, MASTER, &rights(12, Allow));
-    bench.import(papers.clone());
+    say(&mut objects, MASTER, &Saying::RevokeCa(BACKUP, 10));
+    let regranted = say(&mut objects, MASTER, &rights(12, Allow));
+    bench.import(objects.clone());
     assert_eq!(state(&bench), "pending");
-    // What a Lock said before comes again: it is not about this.
+    // A replay of the Lock's earlier confirmation does not confirm this statement.
     bench.confirm(stolen.clone());
     assert_eq!(state(&bench), "pending");
-    let admitted = confirm(GATE, anew, Allow, 12);
+    let admitted = confirm(GATE, regranted, Allow, 12);
     bench.confirm(admitted.clone());
     assert_eq!(state(&bench), "active");
 
-    let denied = say(&mut papers, MASTER, &rights(13, Deny));
-    bench.import(papers);
+    let denied = say(&mut objects, MASTER, &rights(13, Deny));
+    bench.import(objects);
     assert_eq!(state(&bench), "removing");
     for again in [stolen, admitted] {
         bench.confirm(again);
@@ -57,55 +57,55 @@ fn denial_after_a_void_revocation_waits_for_the_lock() {
     assert_eq!(state(&bench), "");
 }
 
-/// The denial comes where the Lock has not confirmed what was granted anew: it may admit the Key all the same.
+/// The denial follows before the Lock has confirmed the re-issued grant: the Lock may have applied it all the same.
 #[test]
 fn void_revocation_does_not_deny_later_grants() {
-    let (mut bench, mut papers) = (Bench::start(), nothing_said());
-    let theft = say(&mut papers, BACKUP, &Saying::RevokeSub(SUB));
-    say(&mut papers, MASTER, &rights(5, Allow));
-    bench.import(papers.clone());
+    let (mut bench, mut objects) = (Bench::start(), nothing_said());
+    let theft = say(&mut objects, BACKUP, &Saying::RevokeSub(SUB));
+    say(&mut objects, MASTER, &rights(5, Allow));
+    bench.import(objects.clone());
     bench.confirm(confirm(GATE, theft, Deny, 5));
     assert_eq!(state(&bench), "");
-    say(&mut papers, MASTER, &Saying::RevokeCa(BACKUP, 10));
-    say(&mut papers, MASTER, &rights(12, Allow));
-    say(&mut papers, MASTER, &rights(13, Deny));
-    bench.import(papers.clone());
+    say(&mut objects, MASTER, &Saying::RevokeCa(BACKUP, 10));
+    say(&mut objects, MASTER, &rights(12, Allow));
+    say(&mut objects, MASTER, &rights(13, Deny));
+    bench.import(objects.clone());
     assert_eq!(state(&bench), "removing");
-    // The Master's own revocation is another one.
-    say(&mut papers, MASTER, &Saying::RevokeSub(SUB));
-    bench.import(papers);
+    // A revocation by the Master itself is effective.
+    say(&mut objects, MASTER, &Saying::RevokeSub(SUB));
+    bench.import(objects);
     assert_eq!(state(&bench), "removing");
 }
 
-/// A Lock that admitted a Key by the word of a Backup no longer does once it hears that the Backup was revoked: what is
-/// granted anew has to reach it.
+/// A Lock that admitted a Key by a Backup's statement stops when it gets the Backup's revocation: the re-issued grant
+/// has to reach it.
 #[test]
 fn reissued_right_is_pending_until_confirmed() {
-    let (mut bench, mut papers) = (Bench::start(), nothing_said());
-    let by_backup = say(&mut papers, BACKUP, &rights(5, Allow));
-    bench.import(papers.clone());
+    let (mut bench, mut objects) = (Bench::start(), nothing_said());
+    let by_backup = say(&mut objects, BACKUP, &rights(5, Allow));
+    bench.import(objects.clone());
     bench.confirm(confirm(GATE, by_backup, Allow, 5));
     assert_eq!(state(&bench), "active");
-    say(&mut papers, MASTER, &Saying::RevokeCa(BACKUP, 10));
-    bench.import(papers.clone());
+    say(&mut objects, MASTER, &Saying::RevokeCa(BACKUP, 10));
+    bench.import(objects.clone());
     assert_eq!(state(&bench), "pending");
-    let anew = say(&mut papers, MASTER, &rights(12, Allow));
-    bench.import(papers);
+    let regranted = say(&mut objects, MASTER, &rights(12, Allow));
+    bench.import(objects);
     assert_eq!(state(&bench), "pending");
-    bench.confirm(confirm(GATE, anew, Allow, 12));
+    bench.confirm(confirm(GATE, regranted, Allow, 12));
     assert_eq!(state(&bench), "active");
 }
 
-/// While the revocation of a Master waits, a Lock that was added since hears first that it admits the Master, and then of
-/// the revocation.
+/// While the revocation of a Master is delayed, a Lock that was added since gets first the Master's right, and then the
+/// revocation.
 #[test]
 fn new_lock_gets_the_masters_right_before_its_revocation() {
     use family::{EVERYWHERE, MASTERS_KEY, MOMENT, lock};
     use keywright_proto::{Grant, Id, statement::digest};
-    let (mut bench, mut papers) = (Bench::start(), nothing_said());
-    let allow = say(&mut papers, MASTER, &EVERYWHERE);
-    let theft = say(&mut papers, BACKUP, &Saying::RevokeCa(MASTER, 10));
-    bench.import(papers);
+    let (mut bench, mut objects) = (Bench::start(), nothing_said());
+    let allow = say(&mut objects, MASTER, &EVERYWHERE);
+    let theft = say(&mut objects, BACKUP, &Saying::RevokeCa(MASTER, 10));
+    bench.import(objects);
     let (key, gate) = (family::Key::new(MASTERS_KEY).public().id(), Id::of_hash(&lock(GATE)));
     let given = |bench: &Bench| {
         let grant = keywrightd::queries::grant(&bench.registry, key, gate, MOMENT).unwrap();
@@ -117,7 +117,7 @@ fn new_lock_gets_the_masters_right_before_its_revocation() {
     assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (allow, false));
     bench.confirm(confirm(GATE, allow, Allow, 1));
     assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (theft, true));
-    // It goes on admitting the Master.
+    // It still admits the Master.
     bench.confirm(confirm(GATE, theft, Allow, 1));
     assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (theft, false));
 }

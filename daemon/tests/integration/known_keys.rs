@@ -1,4 +1,4 @@
-//! Of the Keys that a station knows, those seen last are shown.
+//! A station shows those of its known Keys that it saw last.
 
 use std::{collections::BTreeSet, sync::Arc, thread};
 
@@ -145,7 +145,7 @@ fn at_most_a_thousand_absent_keys_are_shown() {
     assert_eq!(plugged.len(), SHOWN + 1);
 
     station.tell(move |station| station.hotplug(PlugEvent::Unplugged(id)));
-    // Its answer comes after all that was to be told before.
+    // Its reply is sent after all earlier outputs.
     let asking = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(station.ask(|s, reply| s.selected_locks(0, None, 1, reply)))

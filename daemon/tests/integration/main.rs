@@ -1,5 +1,5 @@
-//! Stations with software keys and made-up tokens, a module for each subject. One program: it is linked once, and its
-//! tests run beside each other.
+//! Stations with software keys and simulated tokens. All modules are linked into one test program, which runs them in
+//! parallel.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

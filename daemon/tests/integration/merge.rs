@@ -1,5 +1,5 @@
-//! Stations that signed apart take each other's statements in: whatever the order, and however often, all end with what
-//! counts of everything that was ever signed, Lock by Lock.
+//! Stations that signed apart merge each other's statements: in any order and any number of times, all end with the
+//! statements that are in effect of everything ever signed, Lock by Lock.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,14 @@ use proptest::{prelude::*, sample::Index};
 
 use crate::family::{Bench, Key, LOCKS, MOMENT, SUBS, Saying, lock, nothing_said, say};
 
-/// The same of papers that nothing was left out of.
-fn said(papers: &SignedObjects, key: u8, number: u8) -> Option<VersionedEffect> {
-    let judgement = papers.facts(|_| 0).judge(MOMENT.delay, MOMENT.now);
-    papers.effect(&judgement, &Key::new(key).public().hash(), &lock(number))
+/// Like [`Bench::said`], from signed objects of which nothing was left out.
+fn said(objects: &SignedObjects, key: u8, number: u8) -> Option<VersionedEffect> {
+    let judgement = objects.facts(|_| 0).judge(MOMENT.delay, MOMENT.now);
+    objects.effect(&judgement, &Key::new(key).public().hash(), &lock(number))
 }
 
-/// One Master at two stations apart: one takes the gate away, the other, which never listed it, gives the barn.
+/// One Master at two disconnected stations: one changes the right at the gate, the other, whose statement does not name
+/// the gate, grants the barn.
 #[test]
 fn newer_statement_keeps_rights_it_does_not_name() {
     use Effect::{Allow, Deny};
@@ -37,7 +38,7 @@ fn newer_statement_keeps_rights_it_does_not_name() {
     }
 }
 
-/// What a newer one repeats is left out, and is not new each time that it comes.
+/// A statement that a newer one supersedes is left out, and does not count as new at each import.
 #[test]
 fn superseded_statement_is_not_merged_again() {
     use Effect::{Allow, Deny};
@@ -46,9 +47,9 @@ fn superseded_statement_is_not_merged_again() {
     say(&mut new, 0, &Saying::Rights(31, 11, vec![(100, Deny), (101, Allow), (102, Allow)]));
     let mut bench = Bench::start();
     bench.import(new);
-    assert_eq!(bench.import(old.clone()), 0, "nothing of it counts");
+    assert_eq!(bench.import(old.clone()), 0, "all of it is superseded");
     assert_eq!(bench.import(old), 0);
-    assert_eq!(bench.papers().statements().count(), 1);
+    assert_eq!(bench.objects().statements().count(), 1);
     let log = bench.registry.audit_page(0, 100).unwrap();
     let imports = log.iter().filter(|event| event.event == "family-imported").count();
     assert_eq!(imports, 1, "{log:?}");
@@ -90,23 +91,23 @@ proptest! {
             }
             benches[*to].import(part);
         }
-        // Everything is somewhere, then they tell each other until nobody hears anything new.
+        // Every object is at some station; then they exchange until no import has new objects.
         benches[last[0]].import(union.clone());
         for (from, to) in [(0, 1), (1, 2), (2, 1), (1, 0), (0, 2), (2, 0)] {
-            let told = benches[last[from]].papers();
-            benches[last[to]].import(told);
+            let objects = benches[last[from]].objects();
+            benches[last[to]].import(objects);
         }
-        let files: BTreeSet<_> = benches.iter().map(|b| b.papers().encode().unwrap()).collect();
+        let files: BTreeSet<_> = benches.iter().map(|b| b.objects().encode().unwrap()).collect();
         prop_assert_eq!(files.len(), 1);
-        let told = benches[0].papers();
-        prop_assert_eq!(benches[1].import(told.clone()), 0);
+        let objects = benches[0].objects();
+        prop_assert_eq!(benches[1].import(objects.clone()), 0);
         prop_assert_eq!(benches[1].import(union.clone()), 0);
         let all_stand = !history.iter().any(|(_, saying)| matches!(saying, Saying::RevokeCa(..)));
         for (key, number) in SUBS.into_iter().flat_map(|key| LOCKS.map(move |n| (key, n))) {
-            let heard = benches[0].said(key, number);
-            prop_assert_eq!(heard, said(&told, key, number));
+            let effect = benches[0].said(key, number);
+            prop_assert_eq!(effect, said(&objects, key, number));
             if all_stand {
-                prop_assert_eq!(heard, said(&union, key, number), "Key {} at Lock {}", key, number);
+                prop_assert_eq!(effect, said(&union, key, number), "Key {} at Lock {}", key, number);
             }
         }
     }

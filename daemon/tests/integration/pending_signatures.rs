@@ -11,7 +11,7 @@ fn crl(number: u64, serials: &[u8]) -> Vec<u8> {
     CAS[0].crl(number, &revoked).der().to_vec()
 }
 
-/// A job that was given up, and another call's CRL, come while a CRL is signed that knows of neither.
+/// While a CRL is signed, a rolled-back job adds an entry and another call commits its CRL; the CRL has neither.
 #[test]
 fn entries_added_while_a_crl_is_signed_wait_for_the_next() {
     let mut issuer = Issuer {

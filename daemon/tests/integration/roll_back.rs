@@ -1,4 +1,4 @@
-//! A job that is given up leaves no right, and what may have been signed is revoked with the issuer's next CRL.
+//! A job that is rolled back leaves no right; certificates that may have been signed go into the issuer's next CRL.
 
 use keywright_proto::{Id, Kind};
 use keywrightd::{
@@ -41,8 +41,8 @@ fn intent(made: IntentMade) -> Intent {
     }
 }
 
-/// Gives up a job that came so far: what the issuer has to revoke, and what is remembered of the token.
-fn given_up(made: IntentMade) -> (Vec<Vec<u8>>, Option<Leftover>) {
+/// Rolls back a job at this point; returns the serial numbers that the issuer has to revoke, and the token's leftover.
+fn after_roll_back(made: IntentMade) -> (Vec<Vec<u8>>, Option<Leftover>) {
     let state = tempfile::tempdir().unwrap();
     let registry = Registry::open(&state.path().join("registry")).unwrap();
     let ca = Id::of_spki(ISSUING_KEY);
@@ -63,9 +63,9 @@ fn given_up(made: IntentMade) -> (Vec<Vec<u8>>, Option<Leftover>) {
 #[test]
 fn roll_back_revokes_possible_signatures_and_records_leftovers() {
     let serials = vec![vec![0x22], vec![0x33]];
-    // Signed or not: an unplug may have hidden the signature.
+    // Whether it was signed is unknown: an unplug may have hidden the signature.
     let looked = IntentMade { looked: true, serials: serials.clone(), ..IntentMade::default() };
-    let (to_revoke, leftover) = given_up(looked.clone());
+    let (to_revoke, leftover) = after_roll_back(looked.clone());
     assert_eq!(to_revoke, [vec![0x11], vec![0x22], vec![0x33]]);
     let nothing_known = Leftover { access_key: None, issuing_key: None, puk_tried: false };
     assert_eq!(leftover, Some(nothing_known));
@@ -82,12 +82,12 @@ fn roll_back_revokes_possible_signatures_and_records_leftovers() {
     assert!(words.iter().zip(&left).all(|(word, text)| text.contains(word)), "{left:?}");
     assert_eq!(left.len(), words.len());
     let remembered = Leftover { access_key: Some(vec![1]), issuing_key: None, puk_tried: true };
-    assert_eq!(given_up(further).1, Some(remembered));
+    assert_eq!(after_roll_back(further).1, Some(remembered));
 }
 
 #[test]
 fn roll_back_before_the_closer_look_revokes_nothing() {
     let made = IntentMade { serials: vec![vec![0x22]], ..IntentMade::default() };
-    assert_eq!(given_up(made.clone()), (vec![vec![0x11]], None));
+    assert_eq!(after_roll_back(made.clone()), (vec![vec![0x11]], None));
     assert_eq!(left_behind(&intent(made)), [""; 0]);
 }

@@ -34,7 +34,7 @@ fn revocation(signer: u8, subject: u8, denials_until: u64) -> Revocation {
     Revocation { signer: key(signer), subject: access(subject), issuer: Some(issuer) }
 }
 
-/// Which keys do not stand after these revocations (signer, subject), all seen so many seconds ago.
+/// The keys that do not stand after these revocations (signer, subject), all first seen so many seconds ago.
 fn out(revocations: &[(u8, u8)], ago: u64) -> Vec<(u8, Standing)> {
     let mut facts = family();
     for (signer, subject) in revocations {
@@ -159,13 +159,13 @@ fn denials_of_a_revoked_backup_stay_up_to_the_named_version() {
     }
     // Withholding re-issued statements does not undo the Backup's denials…
     let judgement = facts.judge(REVOKE_DELAY, NOW);
-    let heard = |said: &[(u8, VersionedEffect)]| {
+    let newest_of = |said: &[(u8, VersionedEffect)]| {
         newest(said.iter().filter_map(|(signer, said)| judgement.weigh(&key(*signer), &sub, *said)))
     };
-    assert_eq!(heard(&[(0, allow(5)), (1, deny(6))]), Some(deny(6)));
-    assert_eq!(heard(&[(0, allow(5)), (1, REVOKED)]), Some(deny(50)));
+    assert_eq!(newest_of(&[(0, allow(5)), (1, deny(6))]), Some(deny(6)));
+    assert_eq!(newest_of(&[(0, allow(5)), (1, REVOKED)]), Some(deny(50)));
     // …and the thief has no effect on what was signed since.
-    assert_eq!(heard(&[(0, allow(51)), (1, deny(1 << 52)), (1, REVOKED)]), Some(allow(51)));
+    assert_eq!(newest_of(&[(0, allow(51)), (1, deny(1 << 52)), (1, REVOKED)]), Some(allow(51)));
 }
 
 /// A thief who holds a Backup revokes the Master, or only its access key.
@@ -256,8 +256,8 @@ proptest! {
         prop_assert_eq!(&expected, &judge(facts_of(&issued, &twice)));
     }
 
-    /// Every key that does not stand has an effective revocation or lacks a standing issuer, and every effective revocation
-    /// acts.
+    /// Every key that does not stand has an effective revocation or lacks a standing issuer, and every effective
+    /// revocation acts.
     #[test]
     fn no_key_is_revoked_without_an_effective_revocation((issued, revocations) in any_family()) {
         let judgement = facts_of(&issued, &revocations).judge(REVOKE_DELAY, 2 * REVOKE_DELAY);
@@ -286,7 +286,7 @@ proptest! {
                     *ca == n && position(*issuer).is_some_and(|s| s.standing <= Standing::Deposed)
                 }),
                 Standing::Orphaned => found.depth.is_none(),
-                // By somebody above, or by equals of whom some may be out with it.
+                // Revoked by a senior, or by equals, some of which may be revoked with it.
                 Standing::Revoked => by(n).any(|(revocation, _)| {
                     let by = judgement.positions.get(&revocation.signer);
                     by.is_some_and(|by| by.depth.is_some()
@@ -330,8 +330,8 @@ proptest! {
                 .filter_map(|said| judgement.weigh(&key(*thief), &sub, said))
                 .collect();
             prop_assert!(words.iter().all(|said| said.effect == Effect::Deny));
-            let heard = words.into_iter().chain([allow(101)]);
-            prop_assert_eq!(newest(heard), Some(allow(101)));
+            let candidates = words.into_iter().chain([allow(101)]);
+            prop_assert_eq!(newest(candidates), Some(allow(101)));
         }
     }
 }

@@ -81,7 +81,7 @@ fn setting_the_clock_ends_no_delay() {
     }
 }
 
-/// Taking a new certificate judges again, by the same uptime.
+/// Installing a new certificate decides about trust again, by the same uptime.
 #[test]
 fn new_certificate_ends_no_delay() {
     let now = Now { unix: NOW, uptime: 5_000 };

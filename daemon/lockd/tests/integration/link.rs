@@ -44,9 +44,9 @@ fn grants_and_confirmations_reach_a_lock_that_was_offline() {
     station.until(presence(&lock), |payload| payload == b"online");
     station.confirmed(&lock, &bob, Allow, 5);
     assert!(admits(&lock, &bob));
-    station.until(Topic::OwnCertificate { lock: lock.key.id() }, |papers| {
-        let (papers, left_out) = SignedObjects::decode(papers, ca.root()).unwrap();
-        let own = papers.certificates().any(|own| *own.public_key() == lock.key);
+    station.until(Topic::OwnCertificate { lock: lock.key.id() }, |file| {
+        let (objects, left_out) = SignedObjects::decode(file, ca.root()).unwrap();
+        let own = objects.certificates().any(|own| *own.public_key() == lock.key);
         own && left_out == 0
     });
     station.grant(&lock, &bob, &lock.grant(&ca, &bob, 6, Deny));

@@ -147,9 +147,9 @@ fn recreated_inbox_is_watched_again() {
     assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
-/// Each file replaces the one before, which may just be judged.
+/// Each file replaces the one before, which the service may be verifying at that moment.
 #[test]
-fn last_file_of_one_name_is_judged() {
+fn last_file_of_one_name_is_applied() {
     let (ca, sub) = (Ca::at_depth(1), Key::new(30));
     let lock = Lock::of(&ca);
     let running = lock.start("");

@@ -1,4 +1,4 @@
-//! A family of software keys, and stations that take in what it signs, without tokens and without a bus.
+//! A family of software keys, and stations that import its signed objects, without tokens and without a bus.
 #![allow(dead_code, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../../../../proto/tests/common/mod.rs"]
@@ -33,22 +33,22 @@ pub const LOCKS: std::ops::Range<u8> = 100..104;
 /// The Master's access key.
 pub const MASTERS_KEY: u8 = 11;
 pub const EVERYWHERE: Saying = Saying::Everywhere;
-/// When is judged. No delay is over, so that it does not matter who heard when.
+/// The moment of every trust decision. No delay is over, so the times at which stations saw a statement do not matter.
 pub const MOMENT: Moment = Moment { now: 0, delay: u64::MAX };
 
-/// What is said of Locks, by number.
+/// The effects of a statement at Locks, which are named by number.
 pub type Words = Vec<(u8, Effect)>;
 
-/// What a CA says.
+/// A statement to be signed by a CA.
 #[derive(Debug, Clone)]
 pub enum Saying {
-    /// About a Sub Key: a version, and Locks.
+    /// The rights of a Sub Key: its number, the version, and the effects at Locks.
     Rights(u8, u64, Words),
     /// The Master may access every Lock.
     Everywhere,
     /// A Sub Key is revoked.
     RevokeSub(u8),
-    /// Another CA is revoked, its denials stay up to this version.
+    /// Another CA is revoked; its denials stay in effect up to this version.
     RevokeCa(usize, u64),
 }
 
@@ -68,10 +68,10 @@ pub fn lock(number: u8) -> [u8; 32] {
     Key::new(number).public().hash()
 }
 
-/// Certificates of everybody.
+/// The certificates of the whole family, without statements.
 pub fn nothing_said() -> SignedObjects {
-    let mut papers = SignedObjects::new(root().clone()).unwrap();
-    let mut add = |certificate: &Certificate| drop(papers.add_certificate(certificate.clone()));
+    let mut objects = SignedObjects::new(root().clone()).unwrap();
+    let mut add = |certificate: &Certificate| drop(objects.add_certificate(certificate.clone()));
     for (ca, number) in CAS.iter().zip(11..) {
         let role = if number == 11 { Role::Master } else { Role::Backup };
         add(ca.certificate());
@@ -82,16 +82,16 @@ pub fn nothing_said() -> SignedObjects {
     {
         add(&CAS[0].issue(&Key::new(number), role, &[number])[0]);
     }
-    papers
+    objects
 }
 
-/// Signs something and puts it among the papers; answers what it is named by in confirmations.
-pub fn say(papers: &mut SignedObjects, by: usize, saying: &Saying) -> [u8; 32] {
+/// Signs a statement and adds it to the objects; returns its digest, which confirmations name.
+pub fn say(objects: &mut SignedObjects, by: usize, saying: &Saying) -> [u8; 32] {
     let everywhere = vec![(Target::All, Effect::Deny)];
     let (cose, leaves) = match saying {
         Saying::Rights(about, version, words) => {
             let mut words: Vec<_> = words.iter().map(|(n, e)| (lock(*n), *e)).collect();
-            // In the order of a station.
+            // In the order that a station uses.
             words.sort_by_key(|(hash, _)| Id::of_hash(hash));
             let leaves: Vec<_> =
                 words.into_iter().map(|(hash, effect)| (Target::Lock(hash), effect)).collect();
@@ -114,11 +114,11 @@ pub fn say(papers: &mut SignedObjects, by: usize, saying: &Saying) -> [u8; 32] {
         }
     };
     let digest = keywright_proto::statement::digest(&cose).unwrap();
-    papers.add_statement(cose, SEED, leaves).unwrap();
+    objects.add_statement(cose, SEED, leaves).unwrap();
     digest
 }
 
-/// A Lock says what it does now that it has heard a statement.
+/// A Lock's confirmation of a statement.
 pub fn confirm(number: u8, statement: [u8; 32], effect: Effect, newest_version: u64) -> Vec<u8> {
     let said = Confirmation { statement, effect, newest_version };
     let key = Key::new(number);
@@ -148,13 +148,13 @@ impl Bench {
         Self { registry, station, outputs, _state: state }
     }
 
-    /// Takes papers in; answers how many were new.
-    pub fn import(&mut self, papers: SignedObjects) -> u32 {
+    /// Imports signed objects; returns how many were new.
+    pub fn import(&mut self, objects: SignedObjects) -> u32 {
         let family = root().family();
-        self.ask(move |station, reply| station.import_family(family, papers, reply)).unwrap()
+        self.ask(move |station, reply| station.import_family(family, objects, reply)).unwrap()
     }
 
-    /// Takes a Lock's confirmation in.
+    /// Applies a Lock's confirmation.
     pub fn confirm(&mut self, confirmation: Vec<u8>) {
         self.ask(move |station, reply| station.apply_confirmation(confirmation, reply)).unwrap();
     }
@@ -170,7 +170,7 @@ impl Bench {
             loop {
                 tokio::select! {
                     answer = &mut answer => return answer,
-                    // Answers come with what the station puts out.
+                    // Replies are sent with the station's outputs.
                     Some(output) = outputs.recv() => {
                         if let Output::Reply(reply) = output {
                             reply();
@@ -194,11 +194,11 @@ impl Bench {
         rows
     }
 
-    pub fn papers(&self) -> SignedObjects {
+    pub fn objects(&self) -> SignedObjects {
         let file = queries::export(&self.registry, root().family()).unwrap();
-        let (papers, left_out) = SignedObjects::decode(&file, root().der()).unwrap();
+        let (objects, left_out) = SignedObjects::decode(&file, root().der()).unwrap();
         assert_eq!(left_out, 0);
-        papers
+        objects
     }
 
     pub fn said(&self, key: u8, number: u8) -> Option<VersionedEffect> {

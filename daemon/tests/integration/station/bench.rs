@@ -1,4 +1,4 @@
-//! A station, and tokens that it is given.
+//! A station, and simulated tokens to plug into it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use keywrightd::{
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
-/// How long an event may take that comes.
+/// How long to wait for an expected event.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A station, and what it puts out.
+/// A station and its outputs.
 pub struct Bench {
     pub station: Handle,
     pub outputs: UnboundedReceiver<Output>,
@@ -45,7 +45,7 @@ impl Bench {
         self.station.tell(|station| station.hotplug(PlugEvent::Plugged(device)));
     }
 
-    /// Waits for an output that `find` takes.
+    /// Waits for an output for which `find` returns a value.
     pub async fn until<T>(&mut self, find: impl Fn(Output) -> Option<T>) -> T {
         let search = async {
             loop {

@@ -1,4 +1,4 @@
-//! The station with tokens that misbehave: pulled out at the worst moment, held by another program, silent.
+//! The station with troublesome tokens: pulled out at the worst moment, held by another program, or silent.
 
 mod bench;
 mod probes;
@@ -18,7 +18,7 @@ use keywrightd::{
     station::{Handle, Station},
 };
 
-/// A blank token that is pulled out right after its last answer to the first look.
+/// A blank token that is pulled out right after its last answer in the first probe.
 struct Leaving {
     station: Handle,
     done: Mutex<Option<mpsc::Sender<()>>>,
@@ -61,14 +61,14 @@ impl Transport for Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        // All that the look told the station is in its mailbox before this.
+        // The probe's messages to the station are in its mailbox before this.
         if let Some(done) = self.done.take() {
             self.station.tell(move |_| done.send(()).unwrap());
         }
     }
 }
 
-/// A token that does not answer before it is told to.
+/// A token that does not answer until the test allows it.
 struct Silent(Mutex<mpsc::Receiver<()>>);
 
 impl Connector for Silent {
@@ -88,7 +88,7 @@ async fn silent_token_does_not_delay_the_others() {
     let decided =
         |output| matches!(output, Output::Decisions(pairs) if pairs.len() == 1).then_some(());
     bench.until(decided).await;
-    // Answers after all.
+    // The token answers at last.
     drop(answer);
     let silent = |output| key(output).filter(|(_, view)| view.port == "silent");
     let (_, view) = bench.until(silent).await;
@@ -122,13 +122,13 @@ fn key_unplugged_before_its_answer_is_handled_is_not_shown() {
     }
 }
 
-/// A station that is told of so many refused calls of a user; the log after that.
+/// Reports so many refused calls of a user to a new station, and returns the log.
 fn refuse(registry: &Registry, uid: u32, calls: u32) -> Vec<keywright_proto::audit::LoggedEvent> {
     let (station, outputs) = Station::start(registry.clone(), Config::default()).unwrap();
     for _ in 0..calls {
         station.tell(move |station| station.refused_call(Some(uid), "org.keywright1.inspect"));
     }
-    // What it is told is done in order.
+    // It handles its messages in order.
     let (done, is_done) = mpsc::channel();
     station.tell(move |_| done.send(()).unwrap());
     is_done.recv_timeout(PATIENCE).unwrap();
@@ -144,7 +144,7 @@ fn refused_calls_are_logged_at_a_limited_rate() {
     assert_eq!(log.len(), 1, "{log:?}");
     let fields = ["action", "calls", "uid"].map(|name| log[0].field(name).unwrap());
     assert_eq!(fields, ["org.keywright1.inspect", "1", "7"]);
-    // The daemon ends when nobody needs it, and every call starts it again.
+    // The daemon exits when idle, and every call starts it again.
     for _ in 0..5 {
         let again = refuse(&registry, 7, 1);
         assert_eq!(again.len(), 1, "{again:?}");

@@ -1,4 +1,4 @@
-//! Tokens that other programs use, or that are said to be gone: looked at again until they can be used.
+//! Tokens that other programs use, or that are reported unplugged, are probed again until they can be used.
 
 use std::{
     cell::Cell,
@@ -16,7 +16,7 @@ use keywrightd::outbox::Output;
 
 use super::bench::{Bench, Blank, PATIENCE, key};
 
-/// A blank token that another program holds until it is told not to.
+/// A blank token that another program holds until the test releases it.
 struct Held {
     released: Mutex<mpsc::Receiver<()>>,
     is_free: AtomicBool,
@@ -31,7 +31,7 @@ impl Connector for Held {
     }
 
     fn wait_until_free(&self, attempts: u32) -> bool {
-        // It is let go, taken again before it is looked at, and let go for good.
+        // It is released, taken again before the next probe, and then released for good.
         let released = self.released.lock().unwrap().recv_timeout(PATIENCE).is_ok();
         self.is_free.store(attempts > 0, Ordering::SeqCst);
         released
@@ -43,7 +43,7 @@ async fn key_held_by_another_program_is_probed_when_released() {
     let mut bench = Bench::start();
     let (release, released) = mpsc::channel();
     bench.plug("test", Held { released: Mutex::new(released), is_free: AtomicBool::new(false) });
-    // In either order: what the look found, and that it has ended and the daemon must stay, for what is waited for.
+    // In either order: the probe's result, and the activity that keeps the daemon running while it waits for the token.
     let (shown, stays) = (Cell::new(None), Cell::new(false));
     let found = bench.until(|output| {
         match output {
@@ -65,7 +65,7 @@ async fn key_held_by_another_program_is_probed_when_released() {
     assert_eq!(again, label, "its path stays");
 }
 
-/// A blank token that cannot be asked at first, because of what other programs do.
+/// A blank token that cannot be probed at first, because other programs disturb it.
 struct Disturbed {
     by: Mutex<Vec<TransportError>>,
     waited: Arc<Mutex<Vec<u32>>>,
@@ -112,7 +112,7 @@ async fn key_reported_unplugged_but_present_is_probed_again() {
     }
 }
 
-/// A token that was pulled out while it was opened, of which the kernel has not told yet.
+/// A token that was pulled out while it was opened; the kernel has not reported the unplug yet.
 struct Pulled;
 
 impl Connector for Pulled {
@@ -135,15 +135,15 @@ async fn unplugged_key_is_not_waited_for() {
     assert!(ended.await, "it is not shown");
 }
 
-/// A blank token that another program takes again each time before it is looked at, for some seconds of the clock.
+/// A blank token that another program takes again before each probe, until the clock reaches `until`.
 struct Contended {
     until: u64,
-    looks: Arc<AtomicU32>,
+    probes: Arc<AtomicU32>,
 }
 
 impl Connector for Contended {
     fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
-        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.probes.fetch_add(1, Ordering::SeqCst);
         if unix_seconds() < self.until {
             return Err(TransportError::Busy { holder: "pcscd".into() });
         }
@@ -158,18 +158,18 @@ impl Connector for Contended {
 #[tokio::test]
 async fn repeated_failed_probes_are_announced_once() {
     let mut bench = Bench::start();
-    let looks = Arc::<AtomicU32>::default();
-    bench.plug("test", Contended { until: unix_seconds() + 2, looks: looks.clone() });
+    let probes = Arc::<AtomicU32>::default();
+    bench.plug("test", Contended { until: unix_seconds() + 2, probes: probes.clone() });
     let (_, view) = bench.until(key).await;
     assert_eq!(view.state, "unusable");
     let (_, view) = bench.until(key).await;
     assert_eq!((view.state, view.trouble), ("blank", None), "the next that is told of it");
-    assert!(looks.load(Ordering::SeqCst) > 10, "a look may overlap the end of the one before");
+    assert!(probes.load(Ordering::SeqCst) > 10, "a probe may overlap the end of the one before");
 }
 
-/// A blank token that tells what it is, and of which something else lets nothing more be learnt at first.
+/// A blank token that can be identified, but whose details cannot be read at first.
 struct Reset {
-    /// How many commands it answers, for each time that it is opened; then every one.
+    /// How many commands it answers, for each time that it is opened; afterwards it answers all.
     answers: Mutex<Vec<usize>>,
     waited: Arc<Mutex<Vec<u32>>>,
 }
@@ -203,7 +203,7 @@ impl Transport for Answering {
 #[tokio::test]
 async fn identified_key_is_probed_again_for_missing_details() {
     let mut bench = Bench::start();
-    // SELECT, 9A, 9C and CHUID are what it is. What it was stays, whatever the next looks find.
+    // SELECT, 9A, 9C and CHUID identify it. Its identity stays, whatever the next probes find.
     let (answers, waited) = (Mutex::new(vec![5, 0, 0, 4]), Arc::<Mutex<Vec<u32>>>::default());
     bench.plug("test", Reset { answers, waited: waited.clone() });
     let (label, view) = bench.until(key).await;

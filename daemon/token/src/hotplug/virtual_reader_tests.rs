@@ -39,13 +39,13 @@ impl Events {
 }
 
 fn start(path: &Path) -> (VirtualReader, Events) {
-    let (events, heard) = mpsc::channel();
-    let events = Mutex::new(events);
-    let sink = Arc::new(move |event| events.lock().unwrap().send(event).unwrap());
+    let (sender, receiver) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let sink = Arc::new(move |event| sender.lock().unwrap().send(event).unwrap());
     let reader = VirtualReader::start(path, sink).unwrap();
-    let heard = Events(heard);
-    assert!(matches!(heard.next(), PlugEvent::Settled));
-    (reader, heard)
+    let events = Events(receiver);
+    assert!(matches!(events.next(), PlugEvent::Settled));
+    (reader, events)
 }
 
 /// Runs a card, which answers each message with `answer` and disconnects at `None`.
@@ -78,29 +78,29 @@ fn well_behaved(message: &[u8]) -> Option<Vec<u8>> {
 fn card_connections_are_plugs_and_unplugs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
-    let (reader, heard) = start(&path);
+    let (reader, events) = start(&path);
 
     let one = UnixStream::connect(&path).unwrap();
-    let first = heard.plugged();
+    let first = events.plugged();
     let two = UnixStream::connect(&path).unwrap();
-    let second = heard.plugged();
+    let second = events.plugged();
     assert_eq!((first.port.as_str(), second.port.as_str()), ("virtual", "virtual"));
     assert_eq!(first.usb_serial, None);
 
-    // Unplugged while idle. The port is used again, the id is not.
+    // Unplugged while idle. The port is reused, the id is not.
     drop(one);
-    assert_eq!(heard.unplugged(), first.id);
+    assert_eq!(events.unplugged(), first.id);
     let _one = UnixStream::connect(&path).unwrap();
-    let again = heard.plugged();
+    let again = events.plugged();
     assert_eq!(again.port, "virtual");
     assert_ne!(again.id, first.id);
 
     // A card that shuts down only its side is unplugged too.
     two.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(heard.unplugged(), second.id);
+    assert_eq!(events.unplugged(), second.id);
 
     drop(reader);
-    assert_eq!(heard.0.try_recv().err(), Some(mpsc::TryRecvError::Disconnected));
+    assert_eq!(events.0.try_recv().err(), Some(mpsc::TryRecvError::Disconnected));
     assert!(!path.exists());
 }
 
@@ -108,9 +108,9 @@ fn card_connections_are_plugs_and_unplugs() {
 fn watching_a_card_does_not_disturb_its_job() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
-    let (_reader, heard) = start(&path);
+    let (_reader, events) = start(&path);
     card(UnixStream::connect(&path).unwrap(), well_behaved);
-    let device = heard.plugged();
+    let device = events.plugged();
     for _ in 0..3 {
         let mut transport = device.connector.open().unwrap();
         for _ in 0..100 {
@@ -126,24 +126,24 @@ fn watching_a_card_does_not_disturb_its_job() {
 fn card_leaving_during_a_job_is_unplugged_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
-    let (_reader, heard) = start(&path);
+    let (_reader, events) = start(&path);
     let mut apdus = 0;
     card(UnixStream::connect(&path).unwrap(), move |message| {
         apdus += usize::from(message.len() > 1);
         if apdus == 3 { None } else { well_behaved(message) }
     });
-    let device = heard.plugged();
+    let device = events.plugged();
     let mut transport = device.connector.open().unwrap();
     assert!(transport.transmit(&[0, 1, 0, 0]).is_ok());
     assert!(transport.transmit(&[0, 2, 0, 0]).is_ok());
     assert_eq!(transport.transmit(&[0, 3, 0, 0]), Err(TransportError::Gone));
     assert_eq!(transport.transmit(&[0, 4, 0, 0]), Err(TransportError::Gone));
-    assert_eq!(heard.unplugged(), device.id);
+    assert_eq!(events.unplugged(), device.id);
     drop(transport);
     assert_eq!(device.connector.open().err(), Some(TransportError::Gone));
     // The next event is the plug of another card, not a second unplug.
     let _next = UnixStream::connect(&path).unwrap();
-    assert_eq!(heard.plugged().port, "virtual");
+    assert_eq!(events.plugged().port, "virtual");
 }
 
 #[test]
@@ -152,21 +152,21 @@ fn stale_socket_file_is_replaced() {
     let path = directory.path().join("reader");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    let (_reader, heard) = start(&path);
+    let (_reader, events) = start(&path);
     let _card = UnixStream::connect(&path).unwrap();
-    assert_eq!(heard.plugged().port, "virtual");
+    assert_eq!(events.plugged().port, "virtual");
 }
 
 #[test]
 fn socket_in_use_is_refused_and_not_disturbed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("reader");
-    let (_reader, heard) = start(&path);
+    let (_reader, events) = start(&path);
     let second = VirtualReader::start(&path, Arc::new(|_| {}));
     assert!(matches!(second.err(), Some(StartError::SocketInUse(in_use)) if in_use == path));
     // The first reader saw no card in the check.
     let _card = UnixStream::connect(&path).unwrap();
-    assert_eq!(heard.plugged().id, DeviceId("virtual#1".into()));
+    assert_eq!(events.plugged().id, DeviceId("virtual#1".into()));
 }
 
 #[test]
