@@ -60,7 +60,7 @@ fn grants_and_confirmations_reach_a_lock_that_was_offline() {
     let _running = linked(&lock, &broker);
     station.confirmed(&lock, &eve, Allow, 5);
 
-    // The broker dies and comes back; nobody does anything.
+    // The broker is killed and restarted; Lock and station reconnect by themselves.
     broker.kill();
     station.until_event("its end", |event| *event == LinkEvent::Down);
     broker.restart();

@@ -27,7 +27,7 @@ fn state(station: &Station) -> PathBuf {
     directory(station).join("state")
 }
 
-/// `keywright-lockd claim --key`, with this Key plugged in when it asks for one: exit status, and what it said.
+/// Runs `keywright-lockd claim --key` and plugs this Key in when asked for one. Returns exit status, stdout and stderr.
 fn claim(station: &Station, key: &str, pin: &str, more: &[&str]) -> (i32, String, String) {
     claim_from(station, key, pin, more, Box::new(|_, _| Reaction::Forward))
 }
