@@ -53,13 +53,13 @@ bench: deps ## measure speed and memory, and print a table; ARGS picks subjects
 	$(CARGO) build --locked --release $(PROGRAMS) $(FEATURES)
 	$(CARGO) run --locked --release -p keywright-bench -- $(ARGS)
 
-deb: deps-deb ## build the packages keywrightd and keywrightctl into target/deb
+deb: deps-deb ## build the packages keywrightd, keywrightctl and keywright-lockd into target/deb
 	@CARGO="$(CARGO)" systemd/make-deb
 
 check-deb: deb ## check the packages without installing them: lintian, systemd-analyze, udev, polkit
 	@systemd/check-deb target/deb/*.deb
 
-docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md anew from the live objects
+docs-xml: deps ## write docs/org.keywright1.xml and docs/dbus.md from the live objects
 	KEYWRIGHT_WRITE_DOCS=1 $(CARGO) test --locked -p keywrightd introspection
 
 deps: ## install the Debian packages that the build and the demo need (with sudo)
