@@ -138,7 +138,7 @@ mod tests {
         (Supervisor { socket: Some(socket) }, listening, directory)
     }
 
-    fn heard(listening: &UnixDatagram) -> String {
+    fn received(listening: &UnixDatagram) -> String {
         let mut buffer = [0; 128];
         let length = listening.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
@@ -148,20 +148,20 @@ mod tests {
     fn each_state_is_said_in_the_words_of_sd_notify() {
         let (supervisor, listening, _directory) = supervised();
         supervisor.ready();
-        assert_eq!(heard(&listening), "READY=1");
+        assert_eq!(received(&listening), "READY=1");
         supervisor.watch(Duration::from_secs(30));
-        assert_eq!(heard(&listening), "WATCHDOG_USEC=30000000\nWATCHDOG=1");
+        assert_eq!(received(&listening), "WATCHDOG_USEC=30000000\nWATCHDOG=1");
         supervisor.alive();
-        assert_eq!(heard(&listening), "WATCHDOG=1");
+        assert_eq!(received(&listening), "WATCHDOG=1");
         supervisor.unwatch();
-        assert_eq!(heard(&listening), "WATCHDOG_USEC=0");
+        assert_eq!(received(&listening), "WATCHDOG_USEC=0");
     }
 
     #[test]
     fn stopping_returns_when_everything_was_read() {
         let (supervisor, listening, _directory) = supervised();
         let manager = thread::spawn(move || {
-            let first = heard(&listening);
+            let first = received(&listening);
             let mut buffer = [0; 16];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -190,7 +190,7 @@ mod tests {
         let listening = UnixDatagram::bind_addr(&address).unwrap();
         let socket = connect(format!("@{name}").as_bytes()).unwrap();
         Supervisor { socket: Some(socket) }.ready();
-        assert_eq!(heard(&listening), "READY=1");
+        assert_eq!(received(&listening), "READY=1");
     }
 
     #[test]

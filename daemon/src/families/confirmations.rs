@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The most rights in one signal.
-const MOST_TOLD: usize = 1_000;
+const MAX_RIGHTS_PER_SIGNAL: usize = 1_000;
 
 /// State that is collected while many confirmations are kept.
 #[derive(Default)]
@@ -127,7 +127,7 @@ impl Families {
     /// Announces each right that was confirmed.
     pub(super) fn tell_confirmed(&self, confirming: Confirming, changes: &mut Changes) {
         for ((key, family), locks) in confirming.changed {
-            for locks in locks.chunks(MOST_TOLD) {
+            for locks in locks.chunks(MAX_RIGHTS_PER_SIGNAL) {
                 match queries::completed_rights(&self.registry, key, family, locks, self.moment()) {
                     Ok(rights) if rights.is_empty() => {}
                     Ok(rights) => changes.confirmed.push((key, rights)),

@@ -45,7 +45,7 @@ impl Bench {
         let mut batch = Batch::new();
         batch.put_family(bench.family(), Family { root, pinned: NOW, locks: 0 });
         bench.families.registry.commit(batch).unwrap();
-        let objects = bench.papers();
+        let objects = bench.objects();
         let changes = bench.import(&objects);
         assert_eq!(changes.new_keys.len(), 3);
         assert!(changes.families.contains(&bench.family()));
@@ -53,7 +53,7 @@ impl Bench {
     }
 
     /// The certificates of all Keys.
-    fn papers(&self) -> SignedObjects {
+    fn objects(&self) -> SignedObjects {
         let mut objects = SignedObjects::new(self.master.certificate().clone()).unwrap();
         for certificate in [
             self.backup.certificate(),
@@ -291,7 +291,7 @@ fn rights_by_a_revoked_backup_are_signed_again_by_the_next_call() {
     let target = Target::Lock(Key::new(100).public().hash());
     let leaves = vec![(target, Effect::Allow)];
     let tree = Tree::new([leaf(target, Effect::Allow)]).unwrap();
-    let mut objects = bench.papers();
+    let mut objects = bench.objects();
     let statement = bench.backup.statement(&Key::new(SUB), Some(5), &tree);
     objects.add_statement(statement, [9; 32], leaves).unwrap();
     bench.import(&objects);

@@ -28,7 +28,7 @@ use keywright_proto::{
 
 pub(super) use chains::ChangedCertificates;
 
-use self::{chains::Chains, confirmations::Heard, own_certificates::Unstored};
+use self::{chains::Chains, confirmations::ReceivedConfirmation, own_certificates::Unstored};
 use super::refusals::Refusals;
 use crate::{
     error::Error,
@@ -83,7 +83,7 @@ pub(super) struct LocksChannel {
     pairs: VecDeque<(Id, Id)>,
     in_flight: BTreeSet<u64>,
     /// Confirmations received and not stored yet, each with the Key and the Lock that it claims to be about.
-    confirmations: Vec<Heard>,
+    confirmations: Vec<ReceivedConfirmation>,
     /// Confirmations that could not be stored: the newest of each right.
     unstored: BTreeMap<(Id, Id), Vec<u8>>,
     unstored_certificates: Unstored,
@@ -146,7 +146,7 @@ impl LocksChannel {
         while let Ok(event) = self.next(events) {
             for event in event.into_iter().chain(events.try_iter().take(QUEUE)) {
                 if let LocksEvent::Link(event) = event {
-                    let handled = self.hear(event);
+                    let handled = self.receive(event);
                     self.note(handled);
                 }
             }
@@ -154,9 +154,9 @@ impl LocksChannel {
             let confirmed = self.confirm();
             self.note(confirmed);
             self.note_changed();
-            let published = self.say();
+            let published = self.publish_next();
             self.note(published);
-            self.say_chains();
+            self.publish_chains();
         }
     }
 
@@ -226,7 +226,7 @@ impl LocksChannel {
         }
     }
 
-    fn hear(&mut self, event: LinkEvent) -> Result<(), Error> {
+    fn receive(&mut self, event: LinkEvent) -> Result<(), Error> {
         match event {
             LinkEvent::Up => {
                 self.forget();
@@ -306,7 +306,7 @@ impl LocksChannel {
     }
 
     /// Publishes as many grants as the window allows.
-    fn say(&mut self) -> Result<(), Error> {
+    fn publish_next(&mut self) -> Result<(), Error> {
         while self.up && self.in_flight.len() < WINDOW {
             let Some((key, lock)) = self.next_pair()? else { return Ok(()) };
             let grant = match self.grant(key, lock) {

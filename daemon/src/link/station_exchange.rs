@@ -42,7 +42,7 @@ const SPACE: Duration = Duration::from_secs(1);
 /// An export verifies every object. Exports take at most 1/20 of the time.
 const SHARE: u32 = 20;
 /// How many received files are remembered, by digest.
-const MOST_HEARD: usize = 64;
+const MAX_REMEMBERED: usize = 64;
 
 /// An event for the thread of the station exchange.
 pub(super) enum ExchangeEvent {
@@ -53,7 +53,7 @@ pub(super) enum ExchangeEvent {
 }
 
 /// A file that is being published.
-struct Saying {
+struct FileInFlight {
     family: Id,
     digest: Hash,
     /// Topics and pieces that are not published yet.
@@ -74,7 +74,7 @@ pub(super) struct StationExchange {
     /// Families in which another station has announced itself.
     wanted: BTreeSet<Id>,
     to_publish: BTreeSet<Id>,
-    publishing: Option<Saying>,
+    publishing: Option<FileInFlight>,
     /// The digest of this station's file at the broker, by family.
     published: BTreeMap<Id, Hash>,
     /// The number of pieces of that file, and how many pieces the broker may still hold, of a longer file too.
@@ -138,15 +138,15 @@ impl StationExchange {
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let done = match event {
-                Ok(ExchangeEvent::Link(event)) => self.hear(event),
+                Ok(ExchangeEvent::Link(event)) => self.receive(event),
                 Ok(ExchangeEvent::Changed) | Err(RecvTimeoutError::Timeout) => Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             self.note(done);
             self.retry();
-            let checked = self.look();
+            let checked = self.compare();
             self.note(checked);
-            let published = self.say();
+            let published = self.publish_next();
             self.note(published);
         }
     }
@@ -166,16 +166,16 @@ impl StationExchange {
 
     fn retry(&mut self) {
         let Some(failed) = self.retry.due() else { return };
-        for family in failed.unheard.intersection(&self.families) {
+        for family in failed.unimported.intersection(&self.families) {
             self.connection.subscribe(family_subscription(*family));
         }
-        self.to_publish.extend(failed.unsaid.intersection(&self.wanted));
+        self.to_publish.extend(failed.unpublished.intersection(&self.wanted));
         if failed.unjoined {
             self.changed.store(true, Ordering::Release);
         }
     }
 
-    fn hear(&mut self, event: LinkEvent) -> Result<(), Error> {
+    fn receive(&mut self, event: LinkEvent) -> Result<(), Error> {
         match event {
             LinkEvent::Up => {
                 self.forget();
@@ -232,7 +232,7 @@ impl StationExchange {
     }
 
     /// Joins new families and schedules exports if signed objects were committed.
-    fn look(&mut self) -> Result<(), Error> {
+    fn compare(&mut self) -> Result<(), Error> {
         if self.up && self.changed.swap(false, Ordering::AcqRel) {
             self.join()?;
             self.to_publish.extend(self.wanted.intersection(&self.families));
@@ -318,7 +318,7 @@ impl StationExchange {
             self.refusals.note("pieces of a family's file that did not become whole");
         }
         match whole {
-            Ok(Some(file)) => self.take(family, &file, digest)?,
+            Ok(Some(file)) => self.import(family, &file, digest)?,
             Ok(None) => {}
             Err(error) => self.refusals.note(&error),
         }
@@ -326,7 +326,7 @@ impl StationExchange {
     }
 
     /// Imports a whole file, like `ImportFamily`.
-    fn take(&mut self, family: Id, file: &[u8], digest: Hash) -> Result<(), Error> {
+    fn import(&mut self, family: Id, file: &[u8], digest: Hash) -> Result<(), Error> {
         match queries::verified_export(&self.registry, file) {
             Ok((of, objects, left_out)) if of == family => {
                 if left_out > 0 {
@@ -337,20 +337,20 @@ impl StationExchange {
                     .ask(move |station, reply| station.import_family(family, objects, reply));
                 if let Err(error) = self.runtime.block_on(imported) {
                     if matches!(error, Error::Store(_)) {
-                        self.retry.note(|failed| failed.unheard.extend([family]));
+                        self.retry.note(|failed| failed.unimported.extend([family]));
                     }
                     return Err(error);
                 }
             }
             Ok(_) => self.refusals.note("a family's file under the name of another family"),
             Err(error @ Error::Store(_)) => {
-                self.retry.note(|failed| failed.unheard.extend([family]));
+                self.retry.note(|failed| failed.unimported.extend([family]));
                 return Err(error);
             }
             Err(error) => self.refusals.note(&error),
         }
         self.retry.worked();
-        if self.received.len() >= MOST_HEARD {
+        if self.received.len() >= MAX_REMEMBERED {
             self.received.pop_front();
         }
         self.received.push_back((digest, true));
@@ -358,7 +358,7 @@ impl StationExchange {
     }
 
     /// Continues the current publication; if there is none, exports and publishes the next family.
-    fn say(&mut self) -> Result<(), Error> {
+    fn publish_next(&mut self) -> Result<(), Error> {
         self.go_on();
         if !self.up || self.publishing.is_some() || Instant::now() < self.next {
             return Ok(());
@@ -377,7 +377,7 @@ impl StationExchange {
                 return Ok(());
             }
             exported => exported.inspect_err(|_| {
-                self.retry.note(|failed| failed.unsaid.extend([family]));
+                self.retry.note(|failed| failed.unpublished.extend([family]));
             })?,
         };
         let digest: Hash = Sha256::digest(&file).into();
@@ -397,7 +397,7 @@ impl StationExchange {
         let left = cut(&file).zip(0..).map(piece).chain(gone).collect();
         self.held.insert(family, pieces);
         self.piece_counts.insert(family, pieces);
-        self.publishing = Some(Saying { family, digest, left });
+        self.publishing = Some(FileInFlight { family, digest, left });
         self.go_on();
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use keywright_proto::Effect::{Allow, Deny};
 
-use crate::family::{self, Bench, Saying, confirm, nothing_said, say};
+use crate::family::{self, Bench, ToState, add_statement, confirm, nothing_stated};
 
 const GATE: u8 = 100;
 const SUB: u8 = 31;
@@ -11,8 +11,8 @@ const SUB: u8 = 31;
 const MASTER: usize = 0;
 const BACKUP: usize = 1;
 
-fn rights(version: u64, effect: keywright_proto::Effect) -> Saying {
-    Saying::Rights(SUB, version, vec![(GATE, effect)])
+fn rights(version: u64, effect: keywright_proto::Effect) -> ToState {
+    ToState::Rights(SUB, version, vec![(GATE, effect)])
 }
 
 fn state(bench: &Bench) -> String {
@@ -23,20 +23,20 @@ fn state(bench: &Bench) -> String {
 /// and later removes it.
 #[test]
 fn denial_after_a_void_revocation_waits_for_the_lock() {
-    let (mut bench, mut objects) = (Bench::start(), nothing_said());
-    let first = say(&mut objects, MASTER, &rights(5, Allow));
+    let (mut bench, mut objects) = (Bench::start(), nothing_stated());
+    let first = add_statement(&mut objects, MASTER, &rights(5, Allow));
     bench.import(objects.clone());
     bench.confirm(confirm(GATE, first, Allow, 5));
     assert_eq!(state(&bench), "active");
-    let theft = say(&mut objects, BACKUP, &Saying::RevokeSub(SUB));
+    let theft = add_statement(&mut objects, BACKUP, &ToState::RevokeSub(SUB));
     bench.import(objects.clone());
     assert_eq!(state(&bench), "removing");
     let stolen = confirm(GATE, theft, Deny, 5);
     bench.confirm(stolen.clone());
     assert_eq!(state(&bench), "");
 
-    say(&mut objects, MASTER, &Saying::RevokeCa(BACKUP, 10));
-    let regranted = say(&mut objects, MASTER, &rights(12, Allow));
+    add_statement(&mut objects, MASTER, &ToState::RevokeCa(BACKUP, 10));
+    let regranted = add_statement(&mut objects, MASTER, &rights(12, Allow));
     bench.import(objects.clone());
     assert_eq!(state(&bench), "pending");
     // A replay of the Lock's earlier confirmation does not confirm this statement.
@@ -46,7 +46,7 @@ fn denial_after_a_void_revocation_waits_for_the_lock() {
     bench.confirm(admitted.clone());
     assert_eq!(state(&bench), "active");
 
-    let denied = say(&mut objects, MASTER, &rights(13, Deny));
+    let denied = add_statement(&mut objects, MASTER, &rights(13, Deny));
     bench.import(objects);
     assert_eq!(state(&bench), "removing");
     for again in [stolen, admitted] {
@@ -60,19 +60,19 @@ fn denial_after_a_void_revocation_waits_for_the_lock() {
 /// The denial follows before the Lock has confirmed the re-issued grant: the Lock may have applied it all the same.
 #[test]
 fn void_revocation_does_not_deny_later_grants() {
-    let (mut bench, mut objects) = (Bench::start(), nothing_said());
-    let theft = say(&mut objects, BACKUP, &Saying::RevokeSub(SUB));
-    say(&mut objects, MASTER, &rights(5, Allow));
+    let (mut bench, mut objects) = (Bench::start(), nothing_stated());
+    let theft = add_statement(&mut objects, BACKUP, &ToState::RevokeSub(SUB));
+    add_statement(&mut objects, MASTER, &rights(5, Allow));
     bench.import(objects.clone());
     bench.confirm(confirm(GATE, theft, Deny, 5));
     assert_eq!(state(&bench), "");
-    say(&mut objects, MASTER, &Saying::RevokeCa(BACKUP, 10));
-    say(&mut objects, MASTER, &rights(12, Allow));
-    say(&mut objects, MASTER, &rights(13, Deny));
+    add_statement(&mut objects, MASTER, &ToState::RevokeCa(BACKUP, 10));
+    add_statement(&mut objects, MASTER, &rights(12, Allow));
+    add_statement(&mut objects, MASTER, &rights(13, Deny));
     bench.import(objects.clone());
     assert_eq!(state(&bench), "removing");
     // A revocation by the Master itself is effective.
-    say(&mut objects, MASTER, &Saying::RevokeSub(SUB));
+    add_statement(&mut objects, MASTER, &ToState::RevokeSub(SUB));
     bench.import(objects);
     assert_eq!(state(&bench), "removing");
 }
@@ -81,15 +81,15 @@ fn void_revocation_does_not_deny_later_grants() {
 /// has to reach it.
 #[test]
 fn reissued_right_is_pending_until_confirmed() {
-    let (mut bench, mut objects) = (Bench::start(), nothing_said());
-    let by_backup = say(&mut objects, BACKUP, &rights(5, Allow));
+    let (mut bench, mut objects) = (Bench::start(), nothing_stated());
+    let by_backup = add_statement(&mut objects, BACKUP, &rights(5, Allow));
     bench.import(objects.clone());
     bench.confirm(confirm(GATE, by_backup, Allow, 5));
     assert_eq!(state(&bench), "active");
-    say(&mut objects, MASTER, &Saying::RevokeCa(BACKUP, 10));
+    add_statement(&mut objects, MASTER, &ToState::RevokeCa(BACKUP, 10));
     bench.import(objects.clone());
     assert_eq!(state(&bench), "pending");
-    let regranted = say(&mut objects, MASTER, &rights(12, Allow));
+    let regranted = add_statement(&mut objects, MASTER, &rights(12, Allow));
     bench.import(objects);
     assert_eq!(state(&bench), "pending");
     bench.confirm(confirm(GATE, regranted, Allow, 12));
@@ -102,9 +102,9 @@ fn reissued_right_is_pending_until_confirmed() {
 fn new_lock_gets_the_masters_right_before_its_revocation() {
     use family::{EVERYWHERE, MASTERS_KEY, MOMENT, lock};
     use keywright_proto::{Grant, Id, statement::digest};
-    let (mut bench, mut objects) = (Bench::start(), nothing_said());
-    let allow = say(&mut objects, MASTER, &EVERYWHERE);
-    let theft = say(&mut objects, BACKUP, &Saying::RevokeCa(MASTER, 10));
+    let (mut bench, mut objects) = (Bench::start(), nothing_stated());
+    let allow = add_statement(&mut objects, MASTER, &EVERYWHERE);
+    let theft = add_statement(&mut objects, BACKUP, &ToState::RevokeCa(MASTER, 10));
     bench.import(objects);
     let (key, gate) = (family::Key::new(MASTERS_KEY).public().id(), Id::of_hash(&lock(GATE)));
     let given = |bench: &Bench| {

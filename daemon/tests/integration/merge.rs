@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use keywright_proto::{Effect, SignedObjects, rights::VersionedEffect};
 use proptest::{prelude::*, sample::Index};
 
-use crate::family::{Bench, Key, LOCKS, MOMENT, SUBS, Saying, lock, nothing_said, say};
+use crate::family::{
+    Bench, Key, LOCKS, MOMENT, SUBS, ToState, add_statement, lock, nothing_stated,
+};
 
 /// Like [`Bench::said`], from signed objects of which nothing was left out.
 fn said(objects: &SignedObjects, key: u8, number: u8) -> Option<VersionedEffect> {
@@ -21,9 +23,9 @@ fn newer_statement_keeps_rights_it_does_not_name() {
     use Effect::{Allow, Deny};
     let (gate, barn) = (100, 101);
     for effect in [Allow, Deny] {
-        let (mut one, mut other) = (nothing_said(), nothing_said());
-        say(&mut one, 0, &Saying::Rights(31, 10, vec![(gate, effect)]));
-        say(&mut other, 0, &Saying::Rights(31, 11, vec![(barn, Allow)]));
+        let (mut one, mut other) = (nothing_stated(), nothing_stated());
+        add_statement(&mut one, 0, &ToState::Rights(31, 10, vec![(gate, effect)]));
+        add_statement(&mut other, 0, &ToState::Rights(31, 11, vec![(barn, Allow)]));
         for files in [[&one, &other], [&other, &one]] {
             let mut bench = Bench::start();
             for file in files {
@@ -42,9 +44,13 @@ fn newer_statement_keeps_rights_it_does_not_name() {
 #[test]
 fn superseded_statement_is_not_merged_again() {
     use Effect::{Allow, Deny};
-    let (mut old, mut new) = (nothing_said(), nothing_said());
-    say(&mut old, 0, &Saying::Rights(31, 10, vec![(100, Allow), (101, Allow)]));
-    say(&mut new, 0, &Saying::Rights(31, 11, vec![(100, Deny), (101, Allow), (102, Allow)]));
+    let (mut old, mut new) = (nothing_stated(), nothing_stated());
+    add_statement(&mut old, 0, &ToState::Rights(31, 10, vec![(100, Allow), (101, Allow)]));
+    add_statement(
+        &mut new,
+        0,
+        &ToState::Rights(31, 11, vec![(100, Deny), (101, Allow), (102, Allow)]),
+    );
     let mut bench = Bench::start();
     bench.import(new);
     assert_eq!(bench.import(old.clone()), 0, "all of it is superseded");
@@ -55,15 +61,15 @@ fn superseded_statement_is_not_merged_again() {
     assert_eq!(imports, 1, "{log:?}");
 }
 
-fn any_saying() -> impl Strategy<Value = (usize, Saying)> {
+fn any_to_state() -> impl Strategy<Value = (usize, ToState)> {
     let effect = any::<bool>().prop_map(|allow| if allow { Effect::Allow } else { Effect::Deny });
     let words = proptest::collection::btree_map(LOCKS, effect, 1..4)
         .prop_map(|words| words.into_iter().collect());
     let sub = || any::<bool>().prop_map(|first| SUBS[usize::from(first)]);
     let saying = prop_oneof![
-        12 => (sub(), 1..9u64, words).prop_map(|(key, version, w)| Saying::Rights(key, version, w)),
-        1 => sub().prop_map(Saying::RevokeSub),
-        2 => (0..4usize, 0..9u64).prop_map(|(which, until)| Saying::RevokeCa(which, until)),
+        12 => (sub(), 1..9u64, words).prop_map(|(key, version, w)| ToState::Rights(key, version, w)),
+        1 => sub().prop_map(ToState::RevokeSub),
+        2 => (0..4usize, 0..9u64).prop_map(|(which, until)| ToState::RevokeCa(which, until)),
     ];
     (0..4usize, saying)
 }
@@ -74,20 +80,20 @@ proptest! {
     /// Random histories, in parts that come in any order, some twice, at three stations.
     #[test]
     fn stations_converge_on_all_effective_statements(
-        history in proptest::collection::vec(any_saying(), 1..14),
+        history in proptest::collection::vec(any_to_state(), 1..14),
         parts in proptest::collection::vec((0..3usize, any::<Index>(), any::<Index>()), 1..8),
         last in Just(vec![0usize, 1, 2]).prop_shuffle(),
     ) {
-        let mut union = nothing_said();
+        let mut union = nothing_stated();
         for (by, saying) in &history {
-            say(&mut union, *by, saying);
+            add_statement(&mut union, *by, saying);
         }
         let mut benches: Vec<Bench> = (0..3).map(|_| Bench::start()).collect();
         for (to, from, until) in &parts {
             let (from, until) = (from.index(history.len()), until.index(history.len()) + 1);
-            let mut part = nothing_said();
+            let mut part = nothing_stated();
             for (by, saying) in history.iter().take(until).skip(from) {
-                say(&mut part, *by, saying);
+                add_statement(&mut part, *by, saying);
             }
             benches[*to].import(part);
         }
@@ -102,7 +108,7 @@ proptest! {
         let objects = benches[0].objects();
         prop_assert_eq!(benches[1].import(objects.clone()), 0);
         prop_assert_eq!(benches[1].import(union.clone()), 0);
-        let all_stand = !history.iter().any(|(_, saying)| matches!(saying, Saying::RevokeCa(..)));
+        let all_stand = !history.iter().any(|(_, saying)| matches!(saying, ToState::RevokeCa(..)));
         for (key, number) in SUBS.into_iter().flat_map(|key| LOCKS.map(move |n| (key, n))) {
             let effect = benches[0].said(key, number);
             prop_assert_eq!(effect, said(&objects, key, number));

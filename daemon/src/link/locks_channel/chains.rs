@@ -106,7 +106,7 @@ impl Chains {
 
 impl LocksChannel {
     /// Publishes chains in the part of the window that grants leave free.
-    pub(super) fn say_chains(&mut self) {
+    pub(super) fn publish_chains(&mut self) {
         let gathered = self.chains.gather(&self.registry);
         self.note(gathered);
         while self.up && self.in_flight.len() < WINDOW {

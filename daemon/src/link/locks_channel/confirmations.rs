@@ -11,7 +11,7 @@ use crate::{error::Error, queries, registry::RegistryError};
 const MOST_KEPT: usize = 10_000;
 
 /// A confirmation, with the Key and the Lock that it claims to be about.
-pub(super) type Heard = ((Id, Id), Vec<u8>);
+pub(super) type ReceivedConfirmation = ((Id, Id), Vec<u8>);
 
 impl LocksChannel {
     /// Queues a received confirmation, unless it is stored already.
@@ -36,7 +36,7 @@ impl LocksChannel {
         applied
     }
 
-    fn apply(&mut self, all: Vec<Heard>) -> Result<(), Error> {
+    fn apply(&mut self, all: Vec<ReceivedConfirmation>) -> Result<(), Error> {
         if all.is_empty() {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl LocksChannel {
     }
 
     /// Keeps confirmations for a retry, up to a limit, because the broker could send any number.
-    fn keep(&mut self, all: Vec<Heard>) {
+    fn keep(&mut self, all: Vec<ReceivedConfirmation>) {
         for (right, confirmation) in all {
             if self.unstored.len() < MOST_KEPT || self.unstored.contains_key(&right) {
                 self.unstored.insert(right, confirmation);

@@ -15,9 +15,9 @@ const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(60), Duration::from_s
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Failed {
     /// Families whose received file could not be imported. A new subscription makes the broker send it again.
-    pub(super) unheard: BTreeSet<Id>,
+    pub(super) unimported: BTreeSet<Id>,
     /// Families whose own file could not be exported.
-    pub(super) unsaid: BTreeSet<Id>,
+    pub(super) unpublished: BTreeSet<Id>,
     /// The list of families could not be read.
     pub(super) unjoined: bool,
 }

@@ -32,7 +32,7 @@ pub const SUBS: [u8; 2] = [31, 32];
 pub const LOCKS: std::ops::Range<u8> = 100..104;
 /// The Master's access key.
 pub const MASTERS_KEY: u8 = 11;
-pub const EVERYWHERE: Saying = Saying::Everywhere;
+pub const EVERYWHERE: ToState = ToState::Everywhere;
 /// The moment of every trust decision. No delay is over, so the times at which stations saw a statement do not matter.
 pub const MOMENT: Moment = Moment { now: 0, delay: u64::MAX };
 
@@ -41,7 +41,7 @@ pub type Words = Vec<(u8, Effect)>;
 
 /// A statement to be signed by a CA.
 #[derive(Debug, Clone)]
-pub enum Saying {
+pub enum ToState {
     /// The rights of a Sub Key: its number, the version, and the effects at Locks.
     Rights(u8, u64, Words),
     /// The Master may access every Lock.
@@ -69,7 +69,7 @@ pub fn lock(number: u8) -> [u8; 32] {
 }
 
 /// The certificates of the whole family, without statements.
-pub fn nothing_said() -> SignedObjects {
+pub fn nothing_stated() -> SignedObjects {
     let mut objects = SignedObjects::new(root().clone()).unwrap();
     let mut add = |certificate: &Certificate| drop(objects.add_certificate(certificate.clone()));
     for (ca, number) in CAS.iter().zip(11..) {
@@ -86,10 +86,10 @@ pub fn nothing_said() -> SignedObjects {
 }
 
 /// Signs a statement and adds it to the objects; returns its digest, which confirmations name.
-pub fn say(objects: &mut SignedObjects, by: usize, saying: &Saying) -> [u8; 32] {
+pub fn add_statement(objects: &mut SignedObjects, by: usize, saying: &ToState) -> [u8; 32] {
     let everywhere = vec![(Target::All, Effect::Deny)];
     let (cose, leaves) = match saying {
-        Saying::Rights(about, version, words) => {
+        ToState::Rights(about, version, words) => {
             let mut words: Vec<_> = words.iter().map(|(n, e)| (lock(*n), *e)).collect();
             // In the order that a station uses.
             words.sort_by_key(|(hash, _)| Id::of_hash(hash));
@@ -98,15 +98,15 @@ pub fn say(objects: &mut SignedObjects, by: usize, saying: &Saying) -> [u8; 32] 
             let tree = Tree::new(leaves.iter().map(|(to, effect)| leaf(*to, *effect))).unwrap();
             (CAS[by].statement(&Key::new(*about), Some(*version), &tree), leaves)
         }
-        Saying::Everywhere => {
+        ToState::Everywhere => {
             let tree = Tree::new([leaf(Target::All, Effect::Allow)]).unwrap();
             let cose = CAS[by].statement(&Key::new(MASTERS_KEY), Some(1), &tree);
             (cose, vec![(Target::All, Effect::Allow)])
         }
-        Saying::RevokeSub(about) => {
+        ToState::RevokeSub(about) => {
             (CAS[by].revocation(&Key::new(*about), None).statement, everywhere)
         }
-        Saying::RevokeCa(which, denials_until) => {
+        ToState::RevokeCa(which, denials_until) => {
             let issuing_key = CAS[*which].key.public().hash();
             let revokes = RevokedIssuer { issuing_key, denials_until: *denials_until };
             let access = Key::new(*which as u8 + 11);
