@@ -313,7 +313,7 @@ async fn assert_never_changed(slot: &str, container: u8) {
     machine.until_state(&foreign.path, "foreign").await;
     machine.watch.until_decision([&master.path, &foreign.path], "foreign-credentials").await;
     let said = system::run("keywrightctl decisions");
-    assert!(said.contains("nothing on it is ever overwritten"), "{said}");
+    assert!(said.contains("nothing on it is overwritten"), "{said}");
     for options in [[].into(), [("kind", zbus::Variant::from("sub"))].into()] {
         let manager = machine.client.manager().await;
         let start = manager.start_serialization(&master.path, &foreign.path, options).await;
