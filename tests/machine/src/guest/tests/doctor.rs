@@ -112,7 +112,7 @@ pub async fn missing_files_are_found_and_restored() {
     machine::reset();
     for (breaks, what) in [
         ("rm /lib/udev/rules.d/70-keywright.rules && udevadm control --reload", "udev rule"),
-        ("rm /usr/share/dbus-1/system.d/org.keywright1.conf", "D-Bus policy"),
+        ("rm /usr/share/dbus-1/system.d/org.keywright1.conf", "D-Bus policy org.keywright1.conf"),
         (
             "rm /usr/share/polkit-1/actions/org.keywright1.policy && systemctl restart polkit",
             "polkit does not know org.keywright1",
