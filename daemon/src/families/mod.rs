@@ -155,8 +155,7 @@ impl Families {
     /// # Errors
     /// The registry cannot be read.
     pub fn membership(&self, key: Id, family: Id) -> Result<Option<Membership>, RegistryError> {
-        let memberships = self.registry.memberships(key)?;
-        Ok(memberships.into_iter().find(|(of, _)| *of == family).map(|(_, own)| own))
+        self.registry.membership(key, family)
     }
 
     /// A serial number and a validity for a certificate that is made now.

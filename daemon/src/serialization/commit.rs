@@ -49,7 +49,7 @@ impl Write {
             let container = Container::AccessCertificate.number();
             let certificate = own.der().to_vec();
             let role = own.role().unwrap_or(intent.kind.role());
-            if self.tools.registry.memberships(key)?.iter().all(|(known, _)| *known != family) {
+            if self.tools.registry.membership(key, family)?.is_none() {
                 let membership = Membership { role, certificate, issuer, container };
                 batch.put_membership(key, family, membership);
             }
