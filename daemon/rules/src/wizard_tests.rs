@@ -184,3 +184,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn steps_follow_the_transitions_for_the_kind() {
+    let others = [Step::Kind, Step::Name, Step::Review, Step::Pins, Step::Writing, Step::Finished];
+    assert_eq!(Wizard::new(&[Kind::Backup, Kind::Sub]).steps(), others);
+    let mut sub = others.to_vec();
+    sub.insert(2, Step::Locks);
+    assert_eq!(Wizard::new(&[Kind::Sub]).steps(), sub);
+}
