@@ -250,7 +250,7 @@ pub async fn device_unplugged_before_it_is_opened_is_reported_once() {
     assert_eq!(present(&objects), 1, "{objects:?}");
     witness.assert_works().await;
     // The others were gone before the daemon opened them.
-    const SAID: &str = "before it had said what it is";
+    const SAID: &str = "before it was identified";
     let said = system::wait_for_journal(&cursor, SAID);
     assert_eq!(said.iter().filter(|line| line.contains(SAID)).count(), 1, "{said:?}");
 }
