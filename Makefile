@@ -16,7 +16,7 @@ PROGRAMS := -p keywrightd -p keywright-lockd -p keywright-client -p keywright-vi
 CARGO    := cargo
 ARGS     :=
 
-.PHONY: help demo test test-machine machine-image machine-programs soak bench-machine bench deb check-deb docs-xml deps deps-deb deps-machine deps-test
+.PHONY: help demo test test-faults test-machine machine-image machine-programs soak bench-machine bench deb check-deb docs-xml deps deps-deb deps-machine deps-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: deps deps-test ## format, lints, and every test, the demo among them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
 	$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast
+
+test-faults: deps ## play 100,000 histories of an attacker against the trust rules of Lock and station, instead of 2,000
+	PROPTEST_CASES=100000 $(CARGO) test --locked -p keywright-adversary
 
 # The packages, the guest and the programs for it are built beside each other: linking a release and unpacking a Debian
 # each keep one processor busy.

@@ -2,24 +2,22 @@
 //!
 //! Stations and Locks decide alike: each gathers [`Facts`] and asks [`Facts::judge`] for a [`Judgement`]. The
 //! result depends on the facts, on when this station or Lock first saw each revocation of a senior, and on the
-//! present time; never on the order in which messages arrived. `docs/formats.md` ("Signers that were revoked") has the
-//! same rules for other implementers:
+//! present time; never on the order in which messages arrived. `docs/formats.md` ("Signers that were revoked") has the rules
+//! on one page, for other implementers. In short:
 //!
 //! - An issuing key **stands** while a CA certificate signed by a key that stands leads to it from the root, and no
-//!   effective revocation names it. Its **depth** is the number of certificates between it and the root.
-//! - Keys are judged from the root down. A revocation by a key of smaller depth acts at once. Among keys of equal
-//!   depth, one that stands revokes the other; keys that revoke each other in a circle, or themselves, are all revoked.
-//! - A **senior** is a key of smaller depth. Its revocation, of its issuing key and of its access key alike, acts
-//!   [`REVOKE_DELAY`] after it was first seen here. The senior **objects** by revoking the revoker: that voids the
-//!   revoker's own revocation, whenever it arrives. An objection after the delay still counts: otherwise a thief who holds
-//!   a Backup and keeps messages back could remove the Master for good.
-//! - A senior that was revoked this way is **deposed**: what it allowed is void, but the keys that it certified stay
-//!   certified and those that it revoked stay revoked.
-//! - A statement by a **revoked** key, or by one that is **orphaned** because its issuers were revoked, allows nothing.
-//!   Its denials stay in effect up to the version that the revocation names
-//!   ([`crate::statement::RevokedIssuer::denials_until`]), and a revocation signed by it as a denial of exactly that
-//!   version, until a key that stands signs something newer. So a broker that delivers the revocation of a signer and
-//!   keeps the re-issued statements back undoes no denial, and a thief cannot deny what is granted later.
+//!   revocation in effect names it. Its **depth** is the number of certificates between it and the root.
+//! - Keys are judged from the root down. A revocation by a key of smaller depth acts at once. Among keys of equal depth a
+//!   key that nobody revokes stands, whom it revokes does not, and what the fallen have signed is void; what cannot be
+//!   decided so (circles) does not stand.
+//! - The revocation of a **senior**, a key of smaller depth, acts [`REVOKE_DELAY`] after it was first seen here, unless the
+//!   senior **objects** by revoking the revoker, whenever that arrives: otherwise a thief who holds a Backup and keeps
+//!   messages back could remove the Master for good. The senior is then **deposed**: what it allowed is void, but the keys
+//!   that it certified stay certified and those that it revoked stay revoked.
+//! - What a key that does not stand has signed allows nothing. Its denials stay, up to the version that its revocation
+//!   names ([`crate::statement::RevokedIssuer::denials_until`]): a later one counts as one of that version, and so does a
+//!   revocation. So a broker that delivers the revocation of a signer and keeps the re-issued statements back undoes no
+//!   denial, and a thief cannot deny what is granted later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +34,9 @@ mod tests;
 pub const REVOKE_DELAY_DAYS: u32 = 7;
 /// The largest `revoke_delay_days`, of a station and of a Lock.
 pub const MAX_REVOKE_DELAY_DAYS: u32 = 365;
+/// How many CA keys count below one first-level CA. Of more, those with the smallest hashes do, whatever came first: a thief
+/// who makes CAs without end can only displace those below the CA that was stolen.
+pub const MAX_CAS_BELOW: usize = 256;
 /// [`REVOKE_DELAY_DAYS`] in seconds.
 pub const REVOKE_DELAY: u64 = REVOKE_DELAY_DAYS as u64 * 86_400;
 
@@ -44,8 +45,10 @@ pub const REVOKE_DELAY: u64 = REVOKE_DELAY_DAYS as u64 * 86_400;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     root: Hash,
-    /// Issuer and CA, for each CA certificate but the root's.
-    issued: BTreeSet<(Hash, Hash)>,
+    /// The first-level CA of the chain ([`first_level`]), issuer and CA, for each CA certificate but the root's.
+    issued: BTreeSet<(Hash, Hash, Hash)>,
+    /// The CAs below each first-level CA: at most [`MAX_CAS_BELOW`].
+    below: BTreeMap<Hash, BTreeSet<Hash>>,
     /// Access key (9A) and issuing key (9C) of Masters and Backups.
     access: BTreeSet<(Hash, Hash)>,
     /// When each revocation was first seen here, in Unix seconds.
@@ -94,8 +97,25 @@ struct Position {
     standing: Standing,
     /// Certificates from the root; none where no chain of keys that stand leads to it.
     depth: Option<u8>,
-    /// Its denials stay in effect up to this version once it is revoked.
-    denials_until: u64,
+    /// If it does not stand: up to which version its denials stay in effect; without end where none.
+    bound: Option<u64>,
+}
+
+/// The first-level CA of a verified chain: the one that the root has certified. A chain without one is the root's own. Whatever
+/// is bounded so that a thief cannot use all room up is counted for each first-level CA, because only the root makes those.
+pub fn first_level(chain: &[Certificate]) -> Hash {
+    let mut from_root = chain.iter().rev().filter(|certificate| certificate.is_ca());
+    let root = from_root.next();
+    from_root.next().or(root).map(|ca| ca.public_key().hash()).unwrap_or_default()
+}
+
+/// What is known of one issuing key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Issuer {
+    /// The issuing keys that have certified it. The root has none.
+    pub certified_by: BTreeSet<Hash>,
+    /// The access keys that it has certified as those of its own Key. Where there is none, nobody knows whose it is.
+    pub access_keys: BTreeSet<Hash>,
 }
 
 impl Facts {
@@ -104,6 +124,7 @@ impl Facts {
         Self {
             root: root.hash(),
             issued: BTreeSet::new(),
+            below: BTreeMap::new(),
             access: BTreeSet::new(),
             revocations: BTreeMap::new(),
         }
@@ -113,18 +134,54 @@ impl Facts {
     /// statement, a Key or a Lock. Add every chain that is known: a Master's access key is protected by the delay only
     /// where its access certificate was added. Returns whether anything is new.
     pub fn learn_chain(&mut self, chain: &[Certificate]) -> bool {
+        let group = first_level(chain);
         let mut new = false;
-        for pair in chain.windows(2) {
+        for pair in chain.windows(2).rev() {
             let [subject, issuer] = pair else { continue };
             let (subject_key, issuer_key) =
                 (subject.public_key().hash(), issuer.public_key().hash());
             if subject.is_ca() {
-                new |= subject_key != self.root && self.issued.insert((issuer_key, subject_key));
+                new |= subject_key != self.root && self.learn_ca(group, issuer_key, subject_key);
             } else if subject.role().is_some_and(Role::is_issuer) {
                 new |= self.access.insert((subject_key, issuer_key));
             }
         }
         new
+    }
+
+    fn learn_ca(&mut self, group: Hash, issuer: Hash, ca: Hash) -> bool {
+        let below = self.below.entry(group).or_default();
+        if ca != group {
+            below.insert(ca);
+        }
+        if below.len() > MAX_CAS_BELOW
+            && let Some(displaced) = below.pop_last()
+        {
+            self.issued.retain(|(of, by, ca)| *of != group || ![*by, *ca].contains(&displaced));
+        }
+        let counts = |key: &Hash| *key == group || below.contains(key);
+        (counts(&issuer) || issuer == self.root)
+            && counts(&ca)
+            && self.issued.insert((group, issuer, ca))
+    }
+
+    /// Issuer and CA of each CA certificate.
+    fn issued(&self) -> BTreeSet<(Hash, Hash)> {
+        self.issued.iter().map(|(_, issuer, ca)| (*issuer, *ca)).collect()
+    }
+
+    /// Every issuing key of the family that counts, whether it stands or not.
+    pub fn issuers(&self) -> BTreeMap<Hash, Issuer> {
+        let mut issuers = BTreeMap::from([(self.root, Issuer::default())]);
+        for (issuer, ca) in self.issued() {
+            issuers.entry(ca).or_default().certified_by.insert(issuer);
+        }
+        for (access, issuing) in &self.access {
+            if let Some(issuer) = issuers.get_mut(issuing) {
+                issuer.access_keys.insert(*access);
+            }
+        }
+        issuers
     }
 
     /// Adds a statement's chain and, where it is a revocation, the revocation. The caller has verified that a statement
@@ -200,8 +257,8 @@ impl Judgement {
         self.next_change
     }
 
-    /// What remains of a statement's effect on one Lock, given the standing of its signer: all of `said`, a denial up to
-    /// the version that its signer's revocation names, or nothing. `signer` is the issuing key, `subject` the access key that the statement is about.
+    /// What remains of a statement's effect on one Lock, given the standing of its signer: all of `said`, a denial of a
+    /// bounded version, or nothing. `signer` is the issuing key, `subject` the access key that the statement is about.
     /// [`crate::rights::newest`] decides among the results of all statements.
     pub fn weigh(
         &self,
@@ -217,14 +274,18 @@ impl Judgement {
                 (!waits).then_some(said)
             }
             (Standing::Stands, Some(_)) => Some(said),
+            // An issuer that stands is not denied by a key that does not.
+            _ if said.effect == Effect::Allow
+                || self.owners(subject).any(|owner| owner.standing == Standing::Stands) =>
+            {
+                None
+            }
             (_, version) => {
-                // An issuer that stands is not denied by a key that does not.
-                let until = position.denials_until;
-                let lingers = said.effect == Effect::Deny
-                    && version.is_none_or(|version| version <= until)
-                    && !self.owners(subject).any(|owner| owner.standing == Standing::Stands);
-                let version = Some(version.unwrap_or(until));
-                lingers.then_some(VersionedEffect { version, effect: Effect::Deny })
+                let version = match (version, position.bound) {
+                    (version, None) => version,
+                    (version, Some(bound)) => Some(version.map_or(bound, |it| it.min(bound))),
+                };
+                Some(VersionedEffect { version, effect: Effect::Deny })
             }
         }
     }

@@ -18,12 +18,18 @@ const fn access(number: u8) -> Hash {
     key(number + 100)
 }
 
+/// A CA certificate. Bounds are not looked at here.
+const fn certified(issuer: u8, ca: u8) -> (Hash, Hash, Hash) {
+    (key(ca), key(issuer), key(ca))
+}
+
 /// Master 0; Backups 1, 2, 3 by it; 4 by 1, 5 by 4; Sub Keys have access keys only.
 fn family() -> Facts {
     let issued = [(0, 1), (0, 2), (0, 3), (1, 4), (4, 5)];
     Facts {
         root: key(ROOT),
-        issued: issued.iter().map(|(issuer, ca)| (key(*issuer), key(*ca))).collect(),
+        issued: issued.iter().map(|(issuer, ca)| certified(*issuer, *ca)).collect(),
+        below: BTreeMap::new(),
         access: (0..=5).map(|n| (access(n), key(n))).collect(),
         revocations: BTreeMap::new(),
     }
@@ -70,7 +76,13 @@ fn revocations_decide_who_stands() {
             0,
             &[(1, Revoked), (2, Revoked), (3, Revoked), (4, Orphaned), (5, Orphaned)],
         ),
-        ("a quarrel drags nobody in", &[(2, 3), (3, 2), (3, 1)], 0, &[(2, Revoked), (3, Revoked)]),
+        (
+            "whom a quarrel touches",
+            &[(2, 3), (3, 2), (3, 1)],
+            0,
+            &[(1, Revoked), (2, Revoked), (3, Revoked), (4, Orphaned), (5, Orphaned)],
+        ),
+        ("a quarrel ended by an equal", &[(2, 3), (3, 2), (1, 3)], 0, &[(3, Revoked)]),
         ("a quarrel ended from above", &[(2, 3), (3, 2), (0, 3)], 0, &[(3, Revoked)]),
         ("oneself", &[(2, 2)], 0, &[(2, Revoked)]),
         ("a senior, too early", &[(1, 0), (5, 1), (4, 2)], early, &[]),
@@ -102,11 +114,77 @@ fn revocations_decide_who_stands() {
     }
 }
 
+/// A thief certifies the Backup's access key as its own too; and a CA whose access key nobody knows is revoked by its own name.
+#[test]
+fn revocation_finds_every_issuing_key_of_an_access_key() {
+    let mut facts = family();
+    facts.issued.insert(certified(1, 9));
+    facts.access.insert((access(2), key(9)));
+    facts.learn_revocation(Revocation { issuer: None, ..revocation(0, 2, 0) }, NOW);
+    let judgement = facts.judge(REVOKE_DELAY, NOW);
+    for (number, standing) in
+        [(1, Standing::Stands), (2, Standing::Revoked), (9, Standing::Revoked)]
+    {
+        assert_eq!(judgement.standing(&key(number)), Some(standing), "{number}");
+    }
+    let mut facts = family();
+    facts.issued.insert(certified(1, 9));
+    let hidden = facts.issuers().into_iter().find(|(_, issuer)| issuer.access_keys.is_empty());
+    let (hidden, issuer) = hidden.unwrap();
+    assert_eq!((hidden, issuer.certified_by), (key(9), BTreeSet::from([key(1)])));
+    let by_name = Revocation { subject: hidden, ..revocation(0, 9, 0) };
+    facts.learn_revocation(by_name, NOW);
+    let judgement = facts.judge(REVOKE_DELAY, NOW);
+    assert_eq!(judgement.standing(&hidden), Some(Standing::Revoked));
+}
+
+/// Denials of a circle stay: nobody who stands says how long.
+#[test]
+fn circle_undoes_no_denial() {
+    let sub = key(200);
+    let mut facts = family();
+    for (signer, subject) in [(2, 3), (3, 2)] {
+        facts.learn_revocation(revocation(signer, subject, 0), NOW);
+    }
+    let weigh = |facts: &Facts, said| facts.judge(REVOKE_DELAY, NOW).weigh(&key(2), &sub, said);
+    for (said, left) in [(allow(9), None), (deny(9), Some(deny(9))), (REVOKED, Some(REVOKED))] {
+        assert_eq!(weigh(&facts, said), left);
+    }
+    // The Master says how long.
+    facts.learn_revocation(revocation(0, 2, 7), NOW);
+    assert_eq!(weigh(&facts, deny(9)), Some(deny(7)));
+    assert_eq!(weigh(&facts, REVOKED), Some(deny(7)));
+}
+
+/// A thief makes CAs without end below the Backup that was stolen, in two orders.
+#[test]
+fn cas_without_end_displace_only_those_below_the_stolen_one() {
+    let ca = |number: u16| {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        key[31] = 1;
+        key
+    };
+    let learn = |numbers: &mut dyn Iterator<Item = u16>| {
+        let mut facts = family();
+        facts.learn_ca(key(2), key(2), key(77));
+        for number in numbers {
+            facts.learn_ca(key(1), key(1), ca(number));
+            facts.learn_ca(key(1), ca(number), ca(number + 1));
+        }
+        facts
+    };
+    let facts = learn(&mut (1000..3000));
+    assert_eq!(facts.below.get(&key(1)).map(BTreeSet::len), Some(MAX_CAS_BELOW));
+    assert_eq!(facts.judge(0, 0).standing(&key(77)), Some(Standing::Stands));
+    assert_eq!(facts, learn(&mut (1000..3000).rev()));
+}
+
 #[test]
 fn orphan_with_a_new_ca_certificate_stands() {
     let mut facts = family();
     facts.learn_revocation(revocation(0, 1, 50), NOW);
-    facts.issued.insert((key(3), key(4)));
+    facts.issued.insert(certified(3, 4));
     let judgement = facts.judge(REVOKE_DELAY, NOW);
     for (number, standing, depth) in [
         (1, Standing::Revoked, Some(1)),
@@ -148,7 +226,7 @@ fn denials_of_a_revoked_backup_stay_up_to_the_named_version() {
             (allow(500), None),
             (deny(5), Some(deny(5))),
             (deny(50), Some(deny(50))),
-            (deny(51), None),
+            (deny(51), Some(deny(50))),
             (REVOKED, Some(deny(50))),
         ] {
             assert_eq!(weigh(&facts, signer, &sub, said), left, "{signer} {said:?}");
@@ -234,7 +312,7 @@ fn any_family() -> impl Strategy<Value = AnyFamily> {
 fn facts_of(issued: &[(u8, u8)], revocations: &[(Revocation, u64)]) -> Facts {
     let mut facts = Facts::new(&crate::test_keys::TestKey::new(1).public());
     facts.root = key(ROOT);
-    facts.issued = issued.iter().map(|(issuer, ca)| (key(*issuer), key(*ca))).collect();
+    facts.issued = issued.iter().map(|(issuer, ca)| certified(*issuer, *ca)).collect();
     facts.access = (0..PEOPLE).map(|n| (access(n), key(n))).collect();
     for (revocation, seen) in revocations {
         facts.learn_revocation(*revocation, *seen);
@@ -279,7 +357,8 @@ proptest! {
         for n in 0..PEOPLE {
             let Some(found) = position(n) else { continue };
             let by = |n| revocations.iter().filter(move |(revocation, _)| {
-                revocation.issuer.is_some_and(|issuer| issuer.issuing_key == key(n))
+                revocation.subject == access(n)
+                    || revocation.issuer.is_some_and(|issuer| issuer.issuing_key == key(n))
             });
             let reason = match found.standing {
                 Standing::Stands => n == ROOT || issued.iter().any(|(issuer, ca)| {

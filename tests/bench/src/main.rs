@@ -16,6 +16,7 @@ mod grant;
 mod groups;
 mod idle;
 mod job;
+mod judging;
 mod lists;
 mod loader;
 mod lock;
@@ -69,6 +70,8 @@ enum Subject {
     Large,
     /// An idle Lock with its link, and the size of a grant.
     Lock,
+    /// Who is trusted after 20,000 revocations.
+    Judging,
     /// 2,000 Locks on one broker, each a process of its own.
     Scale,
 }
@@ -132,6 +135,9 @@ async fn main() -> io::Result<()> {
     if wanted(Subject::Lock) {
         rows.extend(grant::measure(repetitions.plugs));
         rows.extend(lock::measure(repetitions.window).await);
+    }
+    if wanted(Subject::Judging) {
+        rows.extend(judging::measure(repetitions.jobs));
     }
     // Needs some minutes and some gigabytes of memory.
     if wanted(Subject::Scale) && (!options.quick || !options.subjects.is_empty()) {
