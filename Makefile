@@ -16,7 +16,7 @@ PROGRAMS := -p keywrightd -p keywright-lockd -p keywright-client -p keywright-vi
 CARGO    := cargo
 ARGS     :=
 
-.PHONY: help demo test test-faults test-machine machine-image machine-programs soak bench-machine bench deb check-deb docs-xml deps deps-deb deps-machine deps-test
+.PHONY: help demo test test-bus test-others test-faults test-machine machine-image machine-programs soak bench-machine bench deb check-deb docs-xml deps deps-deb deps-machine deps-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +25,22 @@ demo: deps ## build everything and play the demo with virtual tokens; ARGS=--int
 	@CARGO="$(CARGO)" tests/demo/build --locked $(PROGRAMS) $(FEATURES)
 	@tests/demo/run.sh $(ARGS)
 
-# `cargo test` builds every program before it runs the first test. A test waits now and then, for a second or for twenty:
-# twice as many run at a time as there are processors.
+# Every program is built before the first test runs. Tests wait now and then, for a second or for twenty: twice as many run
+# at a time as there are processors, and those on a bus with real Keys, which take longest, beside all others.
 test: export RUST_TEST_THREADS ?= $(shell expr 2 '*' "$$(nproc)")
 test: deps deps-test ## format, lints, and every test, the demo among them
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
-	$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast
+	$(CARGO) test --locked --workspace $(FEATURES) --no-run
+	@$(MAKE) --no-print-directory --keep-going -j2 test-bus test-others
+
+test-bus:
+	@$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast --lib --test bus
+
+test-others:
+	@$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast --exclude keywright-bus-tests --bins --test '*'
+	@$(CARGO) test --locked --workspace $(FEATURES) --no-fail-fast --doc
 
 test-faults: deps ## play 100,000 histories of an attacker against the trust rules of Lock and station, instead of 2,000
 	PROPTEST_CASES=100000 $(CARGO) test --locked -p keywright-adversary

@@ -16,9 +16,9 @@ use crate::{
 /// Number of cycles given on the command line.
 pub static CYCLES: OnceLock<u32> = OnceLock::new();
 
-/// Number of cycles: as given on the command line, or 50.
+/// Number of cycles: as given on the command line, or 30.
 pub fn cycles() -> u32 {
-    *CYCLES.get_or_init(|| 50)
+    *CYCLES.get_or_init(|| 30)
 }
 
 /// How much the heap may grow, in KiB: memory that the allocator has not returned, as in `make bench`. It grows ever more
