@@ -78,7 +78,10 @@ pub enum Refusal {
     #[error("its signer was revoked")]
     RevokedSigner,
     /// The limit of Keys is reached.
-    #[error("this Lock keeps {0} Keys already, which is its limit (`max_keys` in lockd.toml)")]
+    #[error(
+        "this Lock keeps {0} Keys of the Backup that signed this, or of those below it, which is its limit; raise `max_keys` \
+         in lockd.toml, or take rights away"
+    )]
     TooManyKeys(usize),
     /// The record of this Key is full, and nothing in it may be evicted for this statement.
     #[error(

@@ -16,7 +16,6 @@ use keywright_proto::{
     tree::Hash,
     verify_chain, verify_grant,
 };
-use sha2::{Digest, Sha256};
 
 use crate::{
     clock::Now,
@@ -26,16 +25,14 @@ use crate::{
     membership::Membership,
     record::{Entry, MAX_ENTRIES, Record, UNKNOWN_TIME},
     rules::{self, KeptStatement, Placement},
-    store::{Store, damaged},
+    store::{self, Store, damaged},
 };
-
-/// How many CA certificates of the family are kept for TLS servers.
-const MAX_AUTHORITIES: usize = 64;
 
 /// Limits of a gate.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How many Keys it keeps.
+    /// How many Keys it keeps that signers below one first-level CA let in. Denials have room for as many again, and
+    /// revocations for as many once more: a thief fills only the room of the Backup that was stolen.
     pub max_keys: usize,
     /// Seconds before the revocation of a Master, or of another senior Key, takes effect.
     pub revoke_delay: u64,
@@ -47,13 +44,18 @@ pub struct Gate {
     membership: Membership,
     limits: Limits,
     store: Store,
+    /// Second copies of the revocations.
+    revocations: Store,
     keys: BTreeMap<Hash, Key>,
     /// Keys whose record cannot be read. They are not admitted, and grants for them are refused.
     damaged: BTreeSet<Hash>,
     facts: Facts,
     judgement: Judgement,
-    authorities: BTreeMap<Hash, Certificate>,
+    /// The newest certificate of each CA by each of its issuers.
+    authorities: BTreeMap<(Hash, Hash), Certificate>,
     uptime: u64,
+    /// The newest version that was ever due here.
+    floor: u64,
 }
 
 /// The result of a grant that was accepted.
@@ -80,21 +82,25 @@ impl Gate {
     ) -> Result<Self, Error> {
         let mut facts = Facts::new(membership.root().public_key());
         facts.learn_chain(membership.chain());
-        let store = Store::open(state)?;
-        let hashes = store.keys()?;
-        let now = Now { uptime: last_seen(&store, &hashes).max(now.uptime), ..now };
+        let store = Store::open(state, store::DIRECTORY)?;
+        let revocations = Store::open(state, store::REVOCATIONS)?;
+        let hashes: BTreeSet<Hash> = store.keys()?.into_iter().chain(revocations.keys()?).collect();
+        let seen = last_seen(&store, &hashes).max(last_seen(&revocations, &hashes));
+        let now = Now { uptime: seen.max(now.uptime), ..now };
         let judgement = facts.judge(limits.revoke_delay, now.uptime / 1_000);
         let mut gate = Self {
             identity,
             membership,
             limits,
             store,
+            revocations,
             keys: BTreeMap::new(),
             damaged: BTreeSet::new(),
             facts,
             judgement,
             authorities: BTreeMap::new(),
             uptime: now.uptime,
+            floor: 0,
         };
         for hash in hashes {
             if let Err(error) = gate.load(hash, now) {
@@ -123,7 +129,13 @@ impl Gate {
     }
 
     fn load(&mut self, hash: Hash, now: Now) -> Result<(), Error> {
+        // They count where the record itself is damaged or gone, too.
+        let copies = self.load_copies(hash, now);
         let mut record = self.store.read(&hash)?;
+        let known =
+            |record: &Record, copy: &Entry| record.entries.iter().any(|e| e.grant == copy.grant);
+        let missing: Vec<_> = copies.iter().filter(|copy| !known(&record, copy)).cloned().collect();
+        record.entries.extend(missing);
         let bad = |what: String| damaged(self.store.path(&hash), what);
         let mut key: Option<Key> = None;
         let mut verified = Vec::new();
@@ -134,7 +146,7 @@ impl Gate {
             }
             let statement = kept_statement(&grant).map_err(|error| bad(error.to_string()))?;
             let key = key.get_or_insert_with(|| Key::new(grant.statement.subject.clone()));
-            key.statements.push(statement);
+            key.statements.push(KeptStatement { due: entry.due, ..statement });
             if !entry.confirmed {
                 key.unconfirmed.insert(statement.digest);
             }
@@ -153,6 +165,13 @@ impl Gate {
             self.facts.learn_chain(chain);
             self.learn_authorities(chain);
         }
+        self.floor = self.floor.max(newest_due(&key));
+        let revoked = key.statements.iter().filter(|kept| kept.content.version.is_none()).count();
+        if revoked > copies.len()
+            && let Err(error) = self.write_copies(&hash, &key, &record)
+        {
+            tracing::warn!("{error}; this revocation is kept only once for now");
+        }
         self.keys.insert(hash, key);
         // The time of the first sight is unknown: count from now, and save that, so that the delay does not start
         // again at each start.
@@ -165,6 +184,37 @@ impl Gate {
             }
         }
         Ok(())
+    }
+
+    /// Learns the second copies of a Key's revocations and returns those that verify.
+    fn load_copies(&mut self, hash: Hash, now: Now) -> Vec<Entry> {
+        let copies = self.revocations.read(&hash).unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            Record::default()
+        });
+        let mut verified = Vec::new();
+        for copy in copies.entries {
+            match self.verify(&copy.grant) {
+                Ok(grant) if grant.statement.subject.hash() == hash => {
+                    self.facts
+                        .learn_statement(&grant.statement, copy.first_seen.min(now.uptime) / 1_000);
+                    verified.push(copy);
+                }
+                _ => tracing::error!(
+                    "{}",
+                    damaged(self.revocations.path(&hash), "a revocation does not verify".into())
+                ),
+            }
+        }
+        verified
+    }
+
+    /// Writes the second copies of a Key's revocations.
+    fn write_copies(&self, hash: &Hash, key: &Key, record: &Record) -> Result<(), Error> {
+        let is_revocation = |kept: &KeptStatement| kept.content.version.is_none();
+        let pairs = key.statements.iter().zip(&record.entries);
+        let entries = pairs.filter(|(kept, _)| is_revocation(kept)).map(|(_, entry)| entry.clone());
+        self.revocations.write(hash, &Record { entries: entries.collect(), chains: Vec::new() })
     }
 
     fn parse_access(
@@ -190,10 +240,15 @@ impl Gate {
     }
 
     fn learn_authorities(&mut self, chain: &[Certificate]) {
-        for ca in chain.iter().filter(|certificate| certificate.is_ca()) {
-            let name = Sha256::digest(ca.der()).into();
-            if self.authorities.len() < MAX_AUTHORITIES {
-                self.authorities.entry(name).or_insert_with(|| ca.clone());
+        let age = |ca: &Certificate| (ca.not_before(), ca.serial().len(), ca.serial().to_vec());
+        for pair in chain.windows(2) {
+            let [ca, issuer] = pair else { continue };
+            if ca.is_ca() {
+                let names = (issuer.public_key().hash(), ca.public_key().hash());
+                let newest = self.authorities.entry(names).or_insert_with(|| ca.clone());
+                if age(ca) > age(newest) {
+                    *newest = ca.clone();
+                }
             }
         }
     }
@@ -203,6 +258,9 @@ impl Gate {
         let is_over = self.judgement.next_change().is_some_and(|at| at <= now.uptime / 1_000);
         let before = is_over.then(|| self.admitted_hashes(now.unix));
         self.judgement = self.facts.judge(self.limits.revoke_delay, now.uptime / 1_000);
+        let is_known = |ca: &Hash| self.judgement.standing(ca).is_some();
+        self.authorities.retain(|(issuer, ca), _| is_known(issuer) && is_known(ca));
+        self.mark_due(now.unix);
         // No station asks at the end of a delay, so each Key whose effect changed is confirmed again.
         if let Some(before) = before {
             let after = self.admitted_hashes(now.unix);
@@ -211,6 +269,32 @@ impl Gate {
                 let Some(key) = self.keys.get_mut(hash) else { continue };
                 let due = key.statements.iter().filter(|statement| !statement.is_parked(clock));
                 key.unconfirmed.extend(due.map(|statement| statement.digest));
+            }
+        }
+    }
+
+    /// Notes which statements are due now: they stay so when the clock is set back.
+    fn mark_due(&mut self, now: u64) {
+        let clock = self.clock(now);
+        for (hash, key) in &mut self.keys {
+            let due = |kept: &KeptStatement| !kept.due && !kept.is_parked(clock);
+            if !key.statements.iter().any(due) {
+                continue;
+            }
+            for kept in key.statements.iter_mut().filter(|kept| due(kept)) {
+                kept.due = true;
+            }
+            self.floor = self.floor.max(newest_due(key));
+            let written = self.store.read(hash).and_then(|mut record| {
+                for (entry, kept) in record.entries.iter_mut().zip(&key.statements) {
+                    entry.due = kept.due;
+                }
+                self.store.write(hash, &record)
+            });
+            if let Err(error) = written {
+                tracing::warn!(
+                    "{error}; after a restart with a wrong clock this statement may wait again"
+                );
             }
         }
     }
@@ -232,13 +316,14 @@ impl Gate {
     pub fn take(&mut self, bytes: &[u8], now: Now) -> Result<Accepted, Refusal> {
         let grant = self.verify(bytes)?;
         let hash = grant.statement.subject.hash();
-        let new = kept_statement(&grant)?;
+        let mut new = kept_statement(&grant)?;
         if self.damaged.contains(&hash) {
-            return Err(Refusal::DamagedKey(self.store.path(&hash)));
+            return self.take_for_damaged(&grant, &new, bytes, now);
         }
         self.refuse_revoked(&new)?;
         let clock = self.clock(now.unix);
         let parked = new.is_parked(clock);
+        new.due = !parked;
         let statements = self.keys.get(&hash).map_or(&[][..], |key| &key.statements);
         let displaced = match rules::place(statements, &new, clock) {
             Placement::Older(known) => return Err(Refusal::Older { known }),
@@ -249,7 +334,7 @@ impl Gate {
             }
             Placement::Kept(displaced) => displaced,
         };
-        self.refuse_excess(&hash, &new)?;
+        self.make_room(&hash, &new)?;
         let mut record = self.store.read(&hash).map_err(not_saved)?;
         let mut key = match self.keys.get(&hash) {
             Some(key) => key.clone(),
@@ -269,15 +354,43 @@ impl Gate {
         key.statements.push(new);
         key.unconfirmed.insert(new.digest);
         let first_seen = now.uptime;
-        record.entries.push(Entry { grant: bytes.to_vec(), first_seen, confirmed: false });
+        let due = new.due;
+        record.entries.push(Entry { grant: bytes.to_vec(), first_seen, confirmed: false, due });
         add_chain(&mut record, &grant.access_chain);
         let chains = self.parse_chains(&record, key.subject())?;
         key.set_chains(&chains);
+        if new.content.version.is_none() {
+            self.write_copies(&hash, &key, &record).map_err(not_saved)?;
+        }
         self.store.write(&hash, &record).map_err(not_saved)?;
         // From here on it is saved, even at a power cut.
+        self.floor = self.floor.max(newest_due(&key));
         self.keys.insert(hash, key);
         self.learn(&grant, now);
         Ok(Accepted { key: hash, digest: new.digest, known: false, parked })
+    }
+
+    /// A Key whose record is damaged is not admitted, and its revocation may still revoke an issuing key.
+    fn take_for_damaged(
+        &mut self,
+        grant: &VerifiedGrant,
+        new: &KeptStatement,
+        bytes: &[u8],
+        now: Now,
+    ) -> Result<Accepted, Refusal> {
+        let hash = grant.statement.subject.hash();
+        let mut copies = self.revocations.read(&hash).unwrap_or_default();
+        if new.content.version.is_some() || copies.entries.len() >= MAX_ENTRIES {
+            return Err(Refusal::DamagedKey(self.store.path(&hash)));
+        }
+        let known = copies.entries.iter().any(|copy| copy.grant == bytes);
+        if !known {
+            let (grant, first_seen) = (bytes.to_vec(), now.uptime);
+            copies.entries.push(Entry { grant, first_seen, confirmed: false, due: true });
+            self.revocations.write(&hash, &copies).map_err(not_saved)?;
+        }
+        self.learn(grant, now);
+        Ok(Accepted { key: hash, digest: new.digest, known, parked: false })
     }
 
     fn learn(&mut self, grant: &VerifiedGrant, now: Now) {
@@ -307,15 +420,31 @@ impl Gate {
         }
     }
 
-    /// Denials may use twice as many records as allows, so that there is always room for them.
-    fn refuse_excess(&self, hash: &Hash, new: &KeptStatement) -> Result<(), Refusal> {
-        let max = match new.content.effect {
-            Effect::Allow => self.limits.max_keys,
-            Effect::Deny => self.limits.max_keys.saturating_mul(2),
+    /// Finds room for a new Key below the signer's first-level CA, if necessary that of a Key about which nothing said there
+    /// carries weight any more.
+    fn make_room(&mut self, hash: &Hash, new: &KeptStatement) -> Result<(), Refusal> {
+        let share = match (new.content.effect, new.content.version) {
+            (Effect::Allow, _) => 1,
+            (Effect::Deny, Some(_)) => 2,
+            (Effect::Deny, None) => 3,
         };
-        if self.keys.len() >= max && !self.keys.contains_key(hash) {
-            return Err(Refusal::TooManyKeys(self.limits.max_keys));
+        let max = self.limits.max_keys.saturating_mul(share);
+        let of_group = |key: &Key| key.statements.iter().any(|kept| kept.group == new.group);
+        let held = || self.keys.iter().filter(|(_, key)| of_group(key));
+        if self.keys.get(hash).is_some_and(of_group) || held().count() < max {
+            return Ok(());
         }
+        let has_weight = |hash: &Hash, key: &Key| {
+            let weigh =
+                |kept: &KeptStatement| self.judgement.weigh(&kept.signer, hash, kept.content);
+            key.statements
+                .iter()
+                .any(|kept| kept.content.version.is_none() || weigh(kept).is_some())
+        };
+        let void = held().find(|(hash, key)| !has_weight(hash, key)).map(|(hash, _)| *hash);
+        let void = void.ok_or(Refusal::TooManyKeys(self.limits.max_keys))?;
+        self.store.delete(&void).map_err(not_saved)?;
+        self.keys.remove(&void);
         Ok(())
     }
 
@@ -345,8 +474,12 @@ impl Gate {
         chains.collect::<Result<_, _>>().map_err(|_| Refusal::DamagedKey(path))
     }
 
+    fn clock(&self, now: u64) -> rules::Clock {
+        rules::Clock { wall: self.wall_clock(now), floor: self.floor }
+    }
+
     /// The wall clock, if it is set: a time before the family's beginning means that it is not.
-    fn clock(&self, now: u64) -> Option<u64> {
+    fn wall_clock(&self, now: u64) -> Option<u64> {
         (now / 1_000 >= self.membership.root().not_before()).then_some(now)
     }
 
@@ -383,12 +516,20 @@ impl Gate {
         due.chain(judged).min()
     }
 
-    /// The family's known CA certificates as PEM, the root first.
+    /// The family's CA certificates that hold, as PEM, the root first.
     pub fn authorities(&self) -> String {
-        let root = self.membership.root();
-        let others = self.authorities.values().filter(|ca| *ca != root);
-        let ders = std::iter::once(root).chain(others).map(Certificate::der);
+        let ders =
+            std::iter::once(self.membership.root()).chain(self.certifying()).map(Certificate::der);
         pem::to_pem(Label::Certificate, ders).unwrap_or_default()
+    }
+
+    /// The certificates of the CAs whose certificates hold: those that stand or were deposed.
+    fn certifying(&self) -> impl Iterator<Item = &Certificate> {
+        let holds = |ca: &Hash| {
+            matches!(self.judgement.standing(ca), Some(Standing::Stands | Standing::Deposed))
+        };
+        let holding = self.authorities.iter().filter(move |((by, ca), _)| holds(by) && holds(ca));
+        holding.map(|(_, certificate)| certificate)
     }
 
     /// This Lock's identity key.
@@ -403,10 +544,16 @@ impl Gate {
 }
 
 /// The latest time at which a grant arrived. Unreadable records are reported when they are loaded.
-fn last_seen(store: &Store, hashes: &[Hash]) -> u64 {
+fn last_seen(store: &Store, hashes: &BTreeSet<Hash>) -> u64 {
     let records = hashes.iter().filter_map(|hash| store.read(hash).ok());
     let seen = records.flat_map(|record| record.entries).map(|entry| entry.first_seen);
     seen.filter(|seen| *seen != UNKNOWN_TIME).max().unwrap_or_default()
+}
+
+/// The newest version about a Key that was ever due.
+fn newest_due(key: &Key) -> u64 {
+    let due = key.statements.iter().filter(|kept| kept.due);
+    due.filter_map(|kept| kept.content.version).max().unwrap_or_default()
 }
 
 fn digest_at(keys: &BTreeMap<Hash, Key>, hash: &Hash, at: usize) -> Option<Hash> {

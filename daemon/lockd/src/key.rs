@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use keywright_proto::{
     Certificate, PublicKey, Role, VerifiedGrant, grant::GrantError, rights::VersionedEffect,
-    statement::StatementError, tree::Hash,
+    statement::StatementError, tree::Hash, trust::first_level,
 };
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -76,7 +76,8 @@ fn fingerprints(der: &[u8]) -> Fingerprints {
 pub(crate) fn kept_statement(grant: &VerifiedGrant) -> Result<KeptStatement, GrantError> {
     let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
     let content = VersionedEffect { version: grant.statement.version, effect: grant.effect };
-    Ok(KeptStatement { signer, content, digest: grant.statement.digest })
+    let group = first_level(&grant.statement.chain);
+    Ok(KeptStatement { signer, content, digest: grant.statement.digest, group, due: false })
 }
 
 /// Adds an access certificate to the record, the newest first; returns whether that changed the record.

@@ -1,19 +1,22 @@
 //! The file format of what a Lock keeps about one Key: the signed grants, which are verified each time they are read.
 //!
 //! ```cddl
-//! record = [2, [* [grant: bytes, first_seen: uint, confirmed: bool]], [* [2*5 bytes]]]
+//! record = [3, [* [grant: bytes, first_seen: uint, confirmed: bool, due: bool]], [* [2*5 bytes]]]
 //! ```
 //! The structure is CBOR, followed by its SHA-256. `first_seen` is the Lock's uptime ([`crate::uptime`]) in
 //! milliseconds when the grant arrived. The last part holds the Key's access certificates with their chains. The
-//! checksum detects a failing disk; signatures detect forgeries. Version 1 had wall-clock time in `first_seen`, which
-//! does not tell how long ago that was.
+//! checksum detects a failing disk; signatures detect forgeries. `due` says that the statement's version was once not ahead
+//! of the clock; it stays so, whatever the clock says later. Version 2 lacked it. Version 1 had wall-clock time in
+//! `first_seen`, which does not tell how long ago that was.
 
 use keywright_proto::grant::MAX_GRANT;
 use minicbor::{Decoder, Encoder};
 use sha2::{Digest, Sha256};
 
 /// The version of this format.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The last version without `due`.
+const WITHOUT_DUE: u8 = 2;
 const OLDEST_VERSION: u8 = 1;
 /// `first_seen` of version 1, which is not an uptime.
 pub const UNKNOWN_TIME: u64 = u64::MAX;
@@ -34,6 +37,8 @@ pub struct Entry {
     pub first_seen: u64,
     /// Whether a confirmation was delivered.
     pub confirmed: bool,
+    /// Whether its version was once not ahead of the Lock's clock.
+    pub due: bool,
 }
 
 /// What a Lock keeps about one Key.
@@ -68,7 +73,11 @@ impl Record {
     ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
         e.array(3)?.u8(version)?.array(self.entries.len() as u64)?;
         for entry in &self.entries {
-            e.array(3)?.bytes(&entry.grant)?.u64(entry.first_seen)?.bool(entry.confirmed)?;
+            let parts = if version > WITHOUT_DUE { 4 } else { 3 };
+            e.array(parts)?.bytes(&entry.grant)?.u64(entry.first_seen)?.bool(entry.confirmed)?;
+            if version > WITHOUT_DUE {
+                e.bool(entry.due)?;
+            }
         }
         e.array(self.chains.len() as u64)?;
         for chain in &self.chains {
@@ -96,7 +105,7 @@ impl Record {
         if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err("of another version of keywright-lockd");
         }
-        let record = if parts == Some(3) { Self::read(&mut d) } else { None };
+        let record = if parts == Some(3) { Self::read(&mut d, version) } else { None };
         let mut record =
             record.filter(|record| record.encode_as(version) == bytes).ok_or("no record")?;
         if version == OLDEST_VERSION {
@@ -105,13 +114,14 @@ impl Record {
         Ok(record)
     }
 
-    fn read(d: &mut Decoder<'_>) -> Option<Self> {
+    fn read(d: &mut Decoder<'_>, version: u8) -> Option<Self> {
         let mut record = Self::default();
         for _ in 0..length(d, MAX_ENTRIES)? {
-            (d.array().ok()?? == 3).then_some(())?;
+            let _ = d.array().ok()??;
             let grant = d.bytes().ok()?.to_vec();
             let (first_seen, confirmed) = (d.u64().ok()?, d.bool().ok()?);
-            record.entries.push(Entry { grant, first_seen, confirmed });
+            let due = version > WITHOUT_DUE && d.bool().ok()?;
+            record.entries.push(Entry { grant, first_seen, confirmed, due });
         }
         for _ in 0..length(d, MAX_CHAINS)? {
             let certificates = length(d, 5)?;
@@ -133,7 +143,12 @@ mod tests {
     #[test]
     fn record_round_trips_and_any_flipped_bit_is_rejected() {
         let record = Record {
-            entries: vec![Entry { grant: vec![1, 2, 3], first_seen: 7, confirmed: true }],
+            entries: vec![Entry {
+                grant: vec![1, 2, 3],
+                first_seen: 7,
+                confirmed: true,
+                due: true,
+            }],
             chains: vec![vec![vec![4], vec![5]]],
         };
         let bytes = record.encode();
@@ -160,6 +175,16 @@ mod tests {
         let record = Record::decode(&bytes.unwrap()).unwrap();
         assert_eq!(record.entries[0].grant, [1, 2, 3]);
         assert_eq!(record.entries[0].first_seen, UNKNOWN_TIME);
+        assert_eq!(record.chains, [[[4], [5]]]);
+    }
+
+    /// Written once by version 2.
+    #[test]
+    fn record_of_version_2_is_readable() {
+        let mut bytes = hex::decode("830281834301020307f5818241044105").unwrap();
+        bytes.extend_from_slice(&Sha256::digest(&bytes));
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!((record.entries[0].first_seen, record.entries[0].due), (7, false));
         assert_eq!(record.chains, [[[4], [5]]]);
     }
 }

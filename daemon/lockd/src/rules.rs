@@ -1,14 +1,32 @@
 //! Which statements about a Key a Lock keeps, and whether it admits the Key. `keywright_proto::trust` judges which
 //! signers are trusted; this module applies that to one Key at one Lock. No I/O, no clock.
 
+use std::{cmp::Reverse, collections::BTreeSet};
+
 use keywright_proto::{
     Effect, Judgement, PublicKey, Standing, is_parked,
     rights::{VersionedEffect, newest},
     tree::Hash,
 };
 
-/// How many revocations of one Key by one signer are kept.
+/// How many revocations of one Key by one signer are kept: those with the smallest digests.
 const MAX_REVOCATIONS: usize = 3;
+
+/// By what a Lock tells which statements are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// The wall clock in Unix milliseconds; `None` if it is not set.
+    pub wall: Option<u64>,
+    /// The newest version that was ever due here. What is not newer is due, so a clock that is set back changes nothing.
+    pub floor: u64,
+}
+
+impl Clock {
+    /// Whether a statement of this version has to wait, because it is too far in the future.
+    pub fn parks(self, version: u64) -> bool {
+        version > self.floor && is_parked(version, self.wall)
+    }
+}
 
 /// A statement about a Key, as a Lock keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +37,16 @@ pub struct KeptStatement {
     pub content: VersionedEffect,
     /// The statement's digest.
     pub digest: Hash,
+    /// The first-level CA of its signer ([`keywright_proto::trust::first_level`]).
+    pub group: Hash,
+    /// Whether it was once due. It stays so.
+    pub due: bool,
 }
 
 impl KeptStatement {
-    /// Whether the statement is parked: its version is too far in the future. `now` is in Unix milliseconds, `None` if the
-    /// clock is not set.
-    pub fn is_parked(&self, now: Option<u64>) -> bool {
-        self.content.version.is_some_and(|version| is_parked(version, now))
+    /// Whether the statement is parked: its version is too far in the future, and always was.
+    pub fn is_parked(&self, clock: Clock) -> bool {
+        !self.due && self.content.version.is_some_and(|version| clock.parks(version))
     }
 }
 
@@ -40,65 +61,66 @@ pub enum Placement {
     Kept(Vec<usize>),
 }
 
-/// Decides whether to keep a new statement, and which older ones it replaces. Of each signer the newest statement is
-/// kept. If that one allows, the newest denial is kept too, because a signer's denials outlive its revocation and its
-/// allows do not. A parked statement replaces only parked ones. `now` is in Unix milliseconds, `None` if the clock is
-/// not set.
-pub fn place(kept: &[KeptStatement], new: &KeptStatement, now: Option<u64>) -> Placement {
+/// Decides whether to keep a new statement, and which older ones of its signer it replaces. What is kept does not depend on
+/// the order of arrival:
+///
+/// - the newest statement, and the newest denial, because a signer's denials outlive its revocation and its allows do not;
+/// - of the parked ones the first that will be due, because otherwise a station whose clock is always ahead would put off
+///   everything for ever; the first denial due, which ends an allow before it; and the newest denial, because no station
+///   repeats a denial that was refused here;
+/// - a few revocations: they say the same, but may name different issuing keys.
+pub fn place(kept: &[KeptStatement], new: &KeptStatement, clock: Clock) -> Placement {
     if let Some(at) = kept.iter().position(|statement| statement.digest == new.digest) {
         return Placement::Known(at);
     }
-    let own = || kept.iter().enumerate().filter(|(_, statement)| statement.signer == new.signer);
-    let Some(version) = new.content.version else {
-        let revocations =
-            own().filter(|(_, statement)| statement.content.version.is_none()).count();
-        return if revocations < MAX_REVOCATIONS {
-            Placement::Kept(vec![])
-        } else {
-            Placement::Older(0)
-        };
-    };
-    let parked = is_parked(version, now);
-    let alike = own().filter_map(|(at, statement)| {
-        let known = statement.content.version.filter(|known| is_parked(*known, now) == parked)?;
-        Some((at, known, statement.content.effect))
-    });
-    let alike: Vec<_> = alike.collect();
-    if parked {
-        return place_parked(&alike, version, new.content.effect);
+    let own = kept.iter().enumerate().filter(|(_, statement)| statement.signer == new.signer);
+    let all: Vec<_> =
+        own.map(|(at, statement)| (Some(at), statement)).chain([(None, new)]).collect();
+    let stay = staying(&all, clock);
+    if !stay.contains(&None) {
+        let newer = stay.iter().flatten().filter_map(|at| kept.get(*at)?.content.version);
+        return Placement::Older(newer.max().unwrap_or_default());
     }
-    // Of an allow and a denial of the same version, the denial wins.
-    let outweighed = |known: u64, effect: Effect| (known, new.content.effect) >= (version, effect);
-    if let Some((_, known, _)) = alike.iter().find(|(_, known, effect)| outweighed(*known, *effect))
-    {
-        return Placement::Older(*known);
-    }
-    let gone = |effect: Effect| effect == new.content.effect || new.content.effect == Effect::Deny;
-    let displaced = alike.iter().filter(|(_, _, effect)| gone(*effect));
-    Placement::Kept(displaced.map(|(at, ..)| *at).collect())
+    let goes = |at: &Option<usize>| !stay.contains(at);
+    Placement::Kept(all.iter().map(|(at, _)| *at).filter(goes).flatten().collect())
 }
 
-/// Of the parked statements of one signer, three are kept: the first one due, because otherwise a station whose clock
-/// is always ahead would put off everything for ever; the first denial due, which ends an allow before it; and the
-/// newest denial, because no station repeats a denial that was refused here.
-fn place_parked(kept: &[(usize, u64, Effect)], version: u64, effect: Effect) -> Placement {
-    let waiting = || {
-        let kept = kept.iter().map(|(at, version, effect)| (Some(*at), *version, *effect));
-        kept.chain([(None, version, effect)])
-    };
-    let denials = || waiting().filter(|(_, _, effect)| *effect == Effect::Deny);
-    let first = waiting().min_by_key(|(at, version, effect)| {
-        let is_allow = *effect == Effect::Allow;
-        (*version, is_allow, at.is_none())
-    });
-    let first_denial = denials().min_by_key(|(at, version, _)| (*version, at.is_none()));
-    let last_denial = denials().max_by_key(|(at, version, _)| (*version, at.is_some()));
-    let stay: Vec<_> = first.into_iter().chain(first_denial).chain(last_denial).collect();
-    if let Some((_, known, _)) = stay.first().filter(|_| stay.iter().all(|(at, ..)| at.is_some())) {
-        return Placement::Older(*known);
+/// A statement, and its place among those that are kept; a new one has none.
+type Placed<'a> = (Option<usize>, &'a KeptStatement);
+
+/// Which of the statements of one signer stay, by their places.
+fn staying(all: &[Placed<'_>], clock: Clock) -> BTreeSet<Option<usize>> {
+    let (mut revocations, mut due, mut parked) = (vec![], vec![], vec![]);
+    for placed in all {
+        match placed.1 {
+            statement if statement.content.version.is_none() => revocations.push(*placed),
+            statement if statement.is_parked(clock) => parked.push(*placed),
+            _ => due.push(*placed),
+        }
     }
-    let goes = |at: &usize| stay.iter().all(|(stays, ..)| *stays != Some(*at));
-    Placement::Kept(kept.iter().map(|(at, ..)| *at).filter(goes).collect())
+    revocations.sort_unstable_by_key(|(_, statement)| statement.digest);
+    revocations.truncate(MAX_REVOCATIONS);
+    let newest = due.iter().copied().max_by_key(age);
+    let newest_denial = due.iter().copied().filter(denies).max_by_key(age);
+    let first_parked = parked.iter().copied().min_by_key(turn);
+    let first_denial = parked.iter().copied().filter(denies).min_by_key(turn);
+    let last_denial = parked.iter().copied().filter(denies).max_by_key(age);
+    let others = [newest, newest_denial, first_parked, first_denial, last_denial];
+    revocations.into_iter().chain(others.into_iter().flatten()).map(|(at, _)| at).collect()
+}
+
+fn denies((_, statement): &Placed<'_>) -> bool {
+    statement.content.effect == Effect::Deny
+}
+
+/// Of two with the same version the denial is the newer one; of two alike the one with the smaller digest.
+fn age(placed: &Placed<'_>) -> (Option<u64>, bool, Reverse<Hash>) {
+    (placed.1.content.version, denies(placed), Reverse(placed.1.digest))
+}
+
+/// Of two with the same version the denial is due first.
+fn turn(placed: &Placed<'_>) -> (Option<u64>, bool, Hash) {
+    (placed.1.content.version, !denies(placed), placed.1.digest)
 }
 
 /// Which statement to evict when a Key's record is full: its index, or `None`. However many statements a thief signs
@@ -158,18 +180,18 @@ pub fn effect(
     kept: &[KeptStatement],
     subject: &PublicKey,
     judgement: &Judgement,
-    now: Option<u64>,
+    clock: Clock,
 ) -> Effect {
     let subject = subject.hash();
-    let due = kept.iter().filter(|statement| !statement.is_parked(now));
+    let due = kept.iter().filter(|statement| !statement.is_parked(clock));
     let weighed =
         due.filter_map(|statement| judgement.weigh(&statement.signer, &subject, statement.content));
     newest(weighed).map_or(Effect::Deny, |newest| newest.effect)
 }
 
 /// The newest version that is known and not parked; 0 if there is none.
-pub fn newest_version(kept: &[KeptStatement], now: Option<u64>) -> u64 {
-    let due = kept.iter().filter(|statement| !statement.is_parked(now));
+pub fn newest_version(kept: &[KeptStatement], clock: Clock) -> u64 {
+    let due = kept.iter().filter(|statement| !statement.is_parked(clock));
     due.filter_map(|statement| statement.content.version).max().unwrap_or(0)
 }
 
@@ -181,7 +203,8 @@ mod tests {
     use super::*;
     use crate::family::{Ca, Key};
 
-    const NOW: Option<u64> = Some(1_000_000_000_000);
+    const NOW: Clock = Clock { wall: Some(1_000_000_000_000), floor: 0 };
+    const UNSET: Clock = Clock { wall: None, floor: 0 };
     const FUTURE: u64 = 1_000_000_000_000 + 86_400_001;
 
     fn stated(signer: u8, version: Option<u64>, effect: Effect) -> KeptStatement {
@@ -192,6 +215,8 @@ mod tests {
             signer: [signer; 32],
             content: VersionedEffect { version, effect },
             digest: filled,
+            group: [signer; 32],
+            due: false,
         }
     }
     fn allow(signer: u8, version: u64) -> KeptStatement {
@@ -207,9 +232,11 @@ mod tests {
             (vec![], allow(1, 1), Placement::Kept(vec![])),
             (vec![allow(1, 1)], allow(1, 1), Placement::Known(0)),
             (vec![allow(1, 5)], allow(1, 4), Placement::Older(5)),
-            (vec![allow(1, 5)], deny(1, 4), Placement::Older(5)),
+            // The denial stays beside a later allow, whichever came first.
+            (vec![allow(1, 5)], deny(1, 4), Placement::Kept(vec![])),
+            (vec![deny(1, 3), allow(1, 5)], deny(1, 4), Placement::Kept(vec![0])),
+            (vec![deny(1, 4), allow(1, 5)], deny(1, 3), Placement::Older(5)),
             (vec![allow(1, 5)], allow(1, 6), Placement::Kept(vec![0])),
-            // The denial stays beside a later allow.
             (vec![deny(1, 5)], allow(1, 6), Placement::Kept(vec![])),
             (vec![deny(1, 5), allow(1, 6)], deny(1, 7), Placement::Kept(vec![0, 1])),
             // The denial wins a tie, whichever came first.
@@ -239,12 +266,12 @@ mod tests {
             (
                 vec![deny(1, FUTURE), deny(1, FUTURE + 2)],
                 deny(1, FUTURE + 1),
-                Placement::Older(FUTURE),
+                Placement::Older(FUTURE + 2),
             ),
             (
                 vec![allow(1, FUTURE), deny(1, FUTURE + 1)],
                 allow(1, FUTURE + 2),
-                Placement::Older(FUTURE),
+                Placement::Older(FUTURE + 1),
             ),
             (vec![allow(1, FUTURE)], deny(1, FUTURE), Placement::Kept(vec![0])),
             (vec![deny(1, FUTURE)], allow(1, FUTURE), Placement::Older(FUTURE)),
@@ -252,9 +279,9 @@ mod tests {
         ] {
             assert_eq!(place(&kept, &new, NOW), expected, "{kept:?} {new:?}");
         }
-        assert_eq!(place(&[allow(1, 5)], &deny(1, FUTURE), None), Placement::Kept(vec![0]));
+        assert_eq!(place(&[allow(1, 5)], &deny(1, FUTURE), UNSET), Placement::Kept(vec![0]));
         assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], NOW), 5);
-        assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], None), FUTURE);
+        assert_eq!(newest_version(&[allow(1, 5), deny(1, FUTURE)], UNSET), FUTURE);
     }
 
     fn signer(number: u8) -> Hash {
@@ -319,7 +346,8 @@ mod tests {
             ("what is void goes", true, &[deny(1, 3), allow(1, 99)], allow(0, 9), Some(1)),
             ("and what it had denied", true, &[deny(1, 3)], allow(0, 9), Some(0)),
             ("its revocations too", true, &[revocation(1), revocation(2)], allow(0, 51), Some(0)),
-            ("their future does not", true, &[deny(2, 99)], allow(0, 9), Some(0)),
+            ("their future is no newer", true, &[deny(2, 99)], allow(0, 51), Some(0)),
+            ("and no older", true, &[deny(2, 99)], allow(0, 50), None),
             ("as far as they go", true, &[revocation(1)], allow(0, 50), None),
             ("and those it had certified", true, &[deny(2, 9), allow(3, 8)], allow(0, 10), Some(1)),
         ] {
@@ -336,27 +364,56 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever arrives, few statements of each signer are kept, and an older one never takes the place of a
-        /// newer one.
+        /// Whatever arrives, few statements of each signer are kept, and always the same.
         #[test]
-        fn few_statements_are_kept_and_old_ones_never_return(statements in proptest::collection::vec(any_statement(), 0..40)) {
-            let mut kept: Vec<KeptStatement> = Vec::new();
-            for new in statements {
-                let newest_of = |kept: &[KeptStatement], signer| newest(
-                    kept.iter().filter(|w| w.signer == signer && !w.is_parked(NOW)).map(|w| w.content),
+        fn same_few_statements_are_kept_in_any_order(
+            (statements, mixed) in proptest::collection::vec(any_statement(), 0..40).prop_flat_map(
+                |statements| (Just(statements.clone()), Just(statements).prop_shuffle()),
+            ),
+        ) {
+            let kept = kept_of(&statements);
+            prop_assert_eq!(&kept, &kept_of(&mixed));
+            prop_assert_eq!(&kept, &kept_of(&[&mixed[..], &statements].concat()));
+            for signer in 0..3 {
+                let own = |all: &[KeptStatement]| newest(
+                    all.iter().filter(|w| w.signer == [signer; 32] && !w.is_parked(NOW)).map(|w| w.content),
                 );
-                let before = newest_of(&kept, new.signer);
-                if let Placement::Kept(displaced) = place(&kept, &new, NOW) {
-                    let mut at = 0;
-                    kept.retain(|_| { at += 1; !displaced.contains(&(at - 1)) });
-                    kept.push(new);
-                }
-                let after = newest_of(&kept, new.signer);
-                prop_assert_eq!(newest(before.into_iter().chain(after)), after);
-                for signer in 0..3 {
-                    prop_assert!(kept.iter().filter(|w| w.signer == [signer; 32]).count() <= 8);
-                }
+                prop_assert_eq!(own(&kept), own(&statements));
+                prop_assert!(kept.iter().filter(|w| w.signer == [signer; 32]).count() <= 8);
             }
         }
+
+        /// Set back, or years ahead: what was due stays due.
+        #[test]
+        fn clock_that_is_set_back_parks_nothing_that_was_due(
+            statements in proptest::collection::vec(any_statement(), 0..12), wall in 0..FUTURE * 2,
+        ) {
+            let late = Clock { wall: Some(FUTURE), floor: 0 };
+            let mut kept = kept_of(&statements);
+            kept.iter_mut().for_each(|kept| kept.due = !kept.is_parked(late));
+            let floor = newest_version(&kept, late);
+            let back = Clock { wall: Some(wall), floor };
+            for kept in kept.iter().filter(|kept| !kept.is_parked(late)) {
+                prop_assert!(!kept.is_parked(back));
+            }
+            prop_assert!(!back.parks(floor));
+        }
+    }
+
+    /// What is kept of these, by digest.
+    fn kept_of(statements: &[KeptStatement]) -> Vec<KeptStatement> {
+        let mut kept: Vec<KeptStatement> = Vec::new();
+        for new in statements {
+            if let Placement::Kept(displaced) = place(&kept, new, NOW) {
+                let mut at = 0;
+                kept.retain(|_| {
+                    at += 1;
+                    !displaced.contains(&(at - 1))
+                });
+                kept.push(*new);
+            }
+        }
+        kept.sort_unstable_by_key(|kept| kept.digest);
+        kept
     }
 }

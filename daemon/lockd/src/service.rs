@@ -101,7 +101,7 @@ impl Service {
         files::create_directory(&inbox, Readers::Owner).map_err(Error::file(&inbox))?;
         let outbox = Outbox::open(state)?;
         files::remove_leftovers(&inbox, Writers::Others);
-        for own in [OUTBOX, outputs::DIRECTORY, store::DIRECTORY] {
+        for own in [OUTBOX, outputs::DIRECTORY, store::DIRECTORY, store::REVOCATIONS] {
             files::remove_leftovers(&state.join(own), Writers::Nobody);
         }
         let limits =

@@ -1,4 +1,7 @@
 //! The records on disk: one file for each Key, named by the SHA-256 of its access key, and replaced as a whole.
+//!
+//! Revocations are kept a second time, in a directory of their own: where a failing disk takes the record of a revoked Backup,
+//! its CA must not be trusted again.
 
 use std::{
     fs, io,
@@ -15,6 +18,8 @@ use crate::{
 
 /// The directory of the records in the state directory.
 pub const DIRECTORY: &str = "keys";
+/// The directory of the revocations' second copies: records, too.
+pub const REVOCATIONS: &str = "revocations";
 const SUFFIX: &str = ".cbor";
 
 /// The directory of the records.
@@ -25,8 +30,8 @@ pub struct Store {
 
 impl Store {
     /// Opens the directory, or creates it.
-    pub fn open(state: &Path) -> Result<Self, Error> {
-        let directory = state.join(DIRECTORY);
+    pub fn open(state: &Path, directory: &str) -> Result<Self, Error> {
+        let directory = state.join(directory);
         files::create_directory(&directory, Readers::Owner).map_err(Error::file(&directory))?;
         Ok(Self { directory })
     }
@@ -73,6 +78,15 @@ impl Store {
     pub fn write(&self, key: &Hash, record: &Record) -> Result<(), Error> {
         let path = self.path(key);
         files::replace(&path, &record.encode(), Readers::Owner).map_err(Error::file(&path))
+    }
+
+    /// Deletes a Key's record.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn delete(&self, key: &Hash) -> Result<(), Error> {
+        let path = self.path(key);
+        fs::remove_file(&path).map_err(Error::file(&path))
     }
 }
 

@@ -35,7 +35,7 @@ impl Gate {
         // It would win over every later chain, and no server accepts it yet.
         let own = new.chain().first().map_or(0, |own| own.not_before());
         let latest = now.unix.saturating_add(PARK_AHEAD_MS) / 1_000;
-        if self.clock(now.unix).is_some() && own > latest {
+        if self.wall_clock(now.unix).is_some() && own > latest {
             return no("it begins in the future");
         }
         // The new chain may contain a CA that is unknown here.

@@ -5,8 +5,6 @@ use keywright_lockd::{
     clock::Now,
     error::Refusal,
     gate::{Gate, Limits},
-    identity::Identity,
-    membership::Membership,
 };
 use keywright_proto::{
     Effect::{self, Allow, Deny},
@@ -57,10 +55,7 @@ struct TestLock {
 impl TestLock {
     fn new(ca: &Ca) -> Self {
         let lock = Lock::of(ca);
-        let identity = Identity::load_or_create(&lock.state()).unwrap();
-        let membership = Membership::load(&lock.state(), identity.public()).unwrap().unwrap();
-        let limits = Limits { max_keys: 10, revoke_delay: 0 };
-        let gate = Gate::open(&lock.state(), identity, membership, limits, at(NOW)).unwrap();
+        let gate = lock.gate(Limits { max_keys: 10, revoke_delay: 0 }, at(NOW));
         Self { lock, gate, received: Vec::new() }
     }
 

@@ -1,11 +1,11 @@
 //! A Backup's revocation of the Master is delayed, and no wall clock ends the delay: neither one that starts in 1970,
 //! nor one that is a year behind, nor one that is set while the Lock is off.
 
+use std::fs;
+
 use keywright_lockd::{
     clock::Now,
     gate::{Gate, Limits},
-    identity::Identity,
-    membership::Membership,
 };
 use keywright_proto::{Effect, RevokedIssuer, Role, Target};
 use proptest::prelude::*;
@@ -24,19 +24,14 @@ struct Delayed {
     master: Key,
 }
 
-fn open(lock: &Lock, now: Now) -> Gate {
-    let identity = Identity::load_or_create(&lock.state()).unwrap();
-    let membership = Membership::load(&lock.state(), identity.public()).unwrap().unwrap();
-    let limits = Limits { max_keys: 100, revoke_delay: DELAY / 1_000 };
-    Gate::open(&lock.state(), identity, membership, limits, now).unwrap()
-}
+const LIMITS: Limits = Limits { max_keys: 100, revoke_delay: DELAY / 1_000 };
 
 impl Delayed {
     /// A Lock that admits the Master and has received its revocation by a Backup.
     fn with_revocation(now: Now) -> Self {
         let (ca, backup, master) = (Ca::at_depth(1), Ca::at_depth(2), Key::new(40));
         let lock = Lock::of(&ca);
-        let mut gate = open(&lock, now);
+        let mut gate = lock.gate(LIMITS, now);
         let access = ca.issue(&master, Role::Master, &[9]);
         let everywhere = [leaf(Target::All, Effect::Allow)];
         gate.take(&ca.grant(&master, Some(1), &everywhere, 0, &access).encode(), now).unwrap();
@@ -54,7 +49,7 @@ impl Delayed {
     fn restart(self, now: Now) -> Self {
         let Self { lock, gate, master } = self;
         drop(gate);
-        let gate = open(&lock, now);
+        let gate = lock.gate(LIMITS, now);
         Self { lock, gate, master }
     }
 }
@@ -108,16 +103,21 @@ fn lost_uptime_continues_from_the_last_statement_seen() {
 /// A record of version 1 has a wall-clock time, which is not an uptime: the delay starts again, once.
 #[test]
 fn clock_time_in_an_old_record_restarts_the_delay() {
-    use keywright_lockd::{record::Record, store::Store};
+    use keywright_lockd::{
+        record::Record,
+        store::{self, Store},
+    };
     let at = |uptime| Now { unix: NOW, uptime };
     let lock = Delayed::with_revocation(at(DAY));
-    let store = Store::open(&lock.lock.state()).unwrap();
+    let store = Store::open(&lock.lock.state(), store::DIRECTORY).unwrap();
     let hash = lock.master.public().hash();
     let mut record = store.read(&hash).unwrap();
     for entry in &mut record.entries {
         entry.first_seen = keywright_lockd::record::UNKNOWN_TIME;
     }
     store.write(&hash, &record).unwrap();
+    // That version kept revocations once.
+    fs::remove_dir_all(lock.lock.state().join(store::REVOCATIONS)).unwrap();
     let mut lock = lock.restart(at(2 * DAY));
     assert!(lock.admits(at(2 * DAY + DELAY - 1)));
     let known: Record = store.read(&hash).unwrap();

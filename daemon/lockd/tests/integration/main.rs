@@ -18,3 +18,4 @@ mod link;
 mod nginx;
 mod service;
 mod ssh;
+mod theft;

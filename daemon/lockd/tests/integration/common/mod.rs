@@ -20,9 +20,13 @@ use std::{
 
 pub use family::{Ca, Key, NOW, VALIDITY, ders, leaf, signed_anew};
 use keywright_lockd::{
+    clock::Now,
     config::Config,
     error::Error,
+    gate::{Gate, Limits},
+    identity::Identity,
     inbox::{self, DirectoryEvent, Watch},
+    membership::Membership,
     service::{Origin, Service},
 };
 use keywright_proto::{
@@ -75,6 +79,13 @@ impl Lock {
 
     pub fn service_with(&self, config: Config) -> Service {
         Service::open(&self.state(), config).unwrap()
+    }
+
+    /// The gate alone, at a time that the test chooses.
+    pub fn gate(&self, limits: Limits, now: Now) -> Gate {
+        let identity = Identity::load_or_create(&self.state()).unwrap();
+        let membership = Membership::load(&self.state(), identity.public()).unwrap().unwrap();
+        Gate::open(&self.state(), identity, membership, limits, now).unwrap()
     }
 
     /// Runs `keywright-lockd apply` with one grant.
