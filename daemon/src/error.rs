@@ -41,6 +41,14 @@ pub enum Error {
         /// Its unique bus name.
         owner: String,
     },
+    /// Another user saved the serialization.
+    #[error(
+        "user {uid} saved this serialization; only that user, or root, can take its recovery code"
+    )]
+    NotSaver {
+        /// The user.
+        uid: u32,
+    },
     /// Another program holds the token.
     #[error("{key} is in use by {holder}; close what uses it and try again")]
     KeyBusy {
@@ -172,7 +180,7 @@ impl Error {
                 Refusal::Revision { .. } => ErrorName::StaleRevision,
             },
             Self::NotFound(_) => ErrorName::NotFound,
-            Self::NotOwner { .. } => ErrorName::NotOwner,
+            Self::NotOwner { .. } | Self::NotSaver { .. } => ErrorName::NotOwner,
             Self::KeyBusy { .. } => ErrorName::KeyBusy,
             Self::KeyAbsent(_) => ErrorName::KeyAbsent,
             Self::Pair(reason) => match reason {

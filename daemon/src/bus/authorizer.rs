@@ -11,7 +11,7 @@ use zbus::{
     names::UniqueName,
 };
 
-use crate::{caller::Caller, error::Error};
+use crate::caller::Caller;
 
 /// How long polkit may take without a person.
 const POLKIT_TIMEOUT: Duration = Duration::from_secs(25);
@@ -36,21 +36,6 @@ pub struct Authorizer {
     policy: Policy,
 }
 
-/// A refused call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Denied {
-    /// The caller's user id, if known.
-    pub uid: Option<u32>,
-    /// The polkit action.
-    pub action: &'static str,
-}
-
-impl From<Denied> for Error {
-    fn from(denied: Denied) -> Self {
-        Self::NotAuthorized { action: denied.action }
-    }
-}
-
 #[zbus::proxy(
     interface = "org.freedesktop.PolicyKit1.Authority",
     default_service = "org.freedesktop.PolicyKit1",
@@ -73,44 +58,34 @@ impl Authorizer {
         Self { connection: connection.clone(), policy }
     }
 
-    /// The caller, if it is allowed this action.
-    ///
-    /// # Errors
-    /// It is not allowed, has no bus name, has left the bus, or polkit could not be asked.
-    pub async fn check(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Denied> {
-        let unknown = Denied { uid: None, action };
-        let Some(sender) = call.sender() else { return Err(unknown) };
-        let polkit = async {
-            match self.policy {
-                Policy::OnlyUser(_) => true,
-                Policy::Polkit => {
-                    let interactive =
-                        call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
-                    self.ask_polkit(sender, action, interactive).await
-                }
-            }
-        };
-        // Concurrently: every call waits for both.
-        let (caller, allowed) = tokio::join!(self.caller(sender), polkit);
-        let caller = match caller {
-            Ok(caller) => caller,
+    /// Who calls; none if the call has no sender, or its sender has left the bus.
+    pub async fn caller(&self, call: &Header<'_>) -> Option<Caller> {
+        let sender = call.sender()?;
+        match self.user_of(sender).await {
+            Ok(uid) => Some(Caller { name: sender.to_string(), uid }),
             Err(error) => {
                 tracing::warn!(%sender, %error, "cannot tell whose call this is");
-                return Err(unknown);
+                None
             }
-        };
-        let allowed = match self.policy {
-            Policy::OnlyUser(uid) => caller.uid == uid,
-            Policy::Polkit => allowed,
-        };
-        if allowed { Ok(caller) } else { Err(Denied { uid: Some(caller.uid), action }) }
+        }
     }
 
-    async fn caller(&self, sender: &UniqueName<'_>) -> zbus::Result<Caller> {
+    /// Whether the caller of this call may do this. False if polkit could not be asked.
+    pub async fn allows(&self, caller: &Caller, call: &Header<'_>, action: &str) -> bool {
+        match (self.policy, call.sender()) {
+            (Policy::OnlyUser(uid), _) => caller.uid == uid,
+            (Policy::Polkit, Some(sender)) => {
+                let interactive = call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
+                self.ask_polkit(sender, action, interactive).await
+            }
+            (Policy::Polkit, None) => false,
+        }
+    }
+
+    async fn user_of(&self, sender: &UniqueName<'_>) -> zbus::Result<u32> {
         let bus = DBusProxy::new(&self.connection).await?;
         let uid = timeout(POLKIT_TIMEOUT, bus.get_connection_unix_user(sender.into()));
-        let uid = uid.await.map_err(|_| timed_out())??;
-        Ok(Caller { name: sender.to_string(), uid })
+        Ok(uid.await.map_err(|_| timed_out())??)
     }
 
     async fn ask_polkit(&self, sender: &UniqueName<'_>, action: &str, interactive: bool) -> bool {

@@ -38,7 +38,8 @@ Paths: `/org/keywright1` (also `org.freedesktop.DBus.ObjectManager`), `/org/keyw
 Arguments of the wrong D-Bus type are refused with the standard error `org.freedesktop.DBus.Error.InvalidArgs`, calls to
 unknown objects with `org.freedesktop.DBus.Error.UnknownObject`. All other errors are `org.keywright1.Error.…`; each
 text says what happened, to what, and what to do next. Any method may fail with `Interrupted` beside the errors that it
-names: the daemon is stopping, or a job inside it broke off; try once more.
+names: the daemon is stopping, or a job inside it broke off; try once more. And with `LimitExceeded`: one user has at most
+64 calls open, over all connections, of which 4 may be ExportFamily, ImportFamily or ExportAudit; wait until one has ended.
 
 polkit actions, all beginning with `org.keywright1.`: `inspect` for List… and Get… (properties are open to all);
 `serialize` for StartSerialization and every method of a serialization; `manage-locks` for AddLock, RemoveLock, RenameLock,

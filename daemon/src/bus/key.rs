@@ -142,7 +142,7 @@ impl KeyObject {
         #[zbus(header)] call: Header<'_>,
         family: &str,
     ) -> Result<String> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let family = arguments::id_or_none("family", family)?;
         let label = self.label.clone();
         let station = &self.context.station;

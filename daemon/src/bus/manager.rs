@@ -18,7 +18,7 @@ use super::{
     Context,
     arguments::{self, Options},
     error::Result,
-    file_fd::{read_file, write_file},
+    file_fd::{WHOLE_TIMEOUT, read_file, write_file},
     lists, object_path,
     secret_fd::read_pin,
 };
@@ -151,7 +151,7 @@ impl Manager {
         after: &str,
         limit: u32,
     ) -> Result<(Vec<PendingSignatureRow>, String)> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let family = arguments::id("family", family)?;
         let page = arguments::page(after, limit)?;
         let moment = self.context.moment();
@@ -173,7 +173,7 @@ impl Manager {
         after: &str,
         limit: u32,
     ) -> Result<(Vec<KeyRow>, String)> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let page = arguments::page(after, limit)?;
         let filter = arguments::key_filter(filter)?;
         Ok(self.context.read(move |registry| queries::keys(registry, &filter, page)).await?)
@@ -193,7 +193,7 @@ impl Manager {
         after: &str,
         limit: u32,
     ) -> Result<(Vec<LockRow>, String)> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let page = arguments::page(after, limit)?;
         let (filter, scope) = arguments::lock_filter(filter)?;
         Ok(lists::locks(&self.context, filter, scope, page).await?)
@@ -211,7 +211,7 @@ impl Manager {
         after: &str,
         limit: u32,
     ) -> Result<(Vec<RightRow>, String)> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let key = arguments::id("key_id", key_id)?;
         let page = arguments::page(after, limit)?;
         let moment = self.context.moment();
@@ -350,7 +350,7 @@ impl Manager {
         #[zbus(header)] call: Header<'_>,
         family: &str,
     ) -> Result<(String, String)> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let family = arguments::id("family", family)?;
         let moment = self.context.moment();
         let bundle =
@@ -368,7 +368,7 @@ impl Manager {
         key_id: &str,
         lock_id: &str,
     ) -> Result<Vec<u8>> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let key = arguments::id("key_id", key_id)?;
         let lock = arguments::id("lock_id", lock_id)?;
         let moment = self.context.moment();
@@ -411,6 +411,7 @@ impl Manager {
         out: OwnedFd,
     ) -> Result<()> {
         let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
+        let _file = self.context.files.enter(caller.uid)?;
         let family = arguments::id("family", family)?;
         let exported = self.context.read(move |registry| queries::export(registry, family)).await?;
         self.context.ask(&caller, move |station, reply| station.log_export(family, reply)).await?;
@@ -424,8 +425,9 @@ impl Manager {
     #[zbus(out_args("merged"))]
     async fn import_family(&self, #[zbus(header)] call: Header<'_>, from: OwnedFd) -> Result<u32> {
         let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
+        let _file = self.context.files.enter(caller.uid)?;
         let read = self.context.read(move |registry| {
-            let bytes = read_file("from", from.into(), MAX_FAMILY_FILE)?;
+            let bytes = read_file("from", from.into(), MAX_FAMILY_FILE, WHOLE_TIMEOUT)?;
             queries::read_export(registry, &bytes)
         });
         let (family, papers) =
@@ -442,7 +444,8 @@ impl Manager {
     ///
     /// Errors: NotAuthorized, InvalidArgument, StaleRevision, StoreFailed.
     async fn export_audit(&self, #[zbus(header)] call: Header<'_>, out: OwnedFd) -> Result<()> {
-        self.context.authorize(&call, MANAGE_KEYS).await?;
+        let call = self.context.authorize(&call, MANAGE_KEYS).await?;
+        let _file = self.context.files.enter(call.uid)?;
         Ok(lists::export_audit(&self.context, out.into()).await?)
     }
 
@@ -460,7 +463,7 @@ impl Manager {
         after: &str,
         limit: u32,
     ) -> Result<(Vec<GroupRow>, String)> {
-        self.context.authorize(&call, INSPECT).await?;
+        let _call = self.context.authorize(&call, INSPECT).await?;
         let page = arguments::page(after, limit)?;
         let filter = arguments::key_filter(filter)?;
         Ok(self.context.read(move |registry| queries::groups(registry, &filter, page)).await?)

@@ -4,7 +4,7 @@
 //! | subject | file |
 //! | --- | --- |
 //! | interfaces, and their documentation (`docs/dbus.md`) | `manager.rs`, `key.rs`, `serialization.rs` |
-//! | who may call | `authorizer.rs` |
+//! | who may call, and how many calls at a time | `authorizer.rs`, `in_flight.rs` |
 //! | arguments, PINs, files | `arguments.rs`, `secret_fd.rs`, `file_fd.rs` |
 //! | signals, in the station's order | `publisher.rs` |
 //! | lists that need several queries | `lists.rs` |
@@ -16,6 +16,7 @@ pub mod authorizer;
 pub mod calls;
 mod error;
 mod file_fd;
+mod in_flight;
 #[cfg(test)]
 mod introspection_tests;
 pub mod key;
@@ -29,7 +30,7 @@ pub mod sleep;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, str::FromStr, time::Duration};
+use std::{convert::Infallible, ops::Deref, str::FromStr, time::Duration};
 
 use keywright_proto::{
     ErrorName,
@@ -50,6 +51,7 @@ use zbus::{
 use self::{
     authorizer::{Authorizer, Policy},
     calls::Calls,
+    in_flight::{InFlight, MAX_CALLS, MAX_FILES, Slot},
     publisher::{Published, Publisher},
 };
 use crate::{
@@ -106,6 +108,21 @@ pub enum ServiceError {
     StationEnded,
 }
 
+/// A call that is allowed. It counts as open until this is dropped.
+#[must_use]
+struct Open {
+    caller: Caller,
+    _slot: Slot,
+}
+
+impl Deref for Open {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
 /// The parts of the daemon that methods use.
 #[derive(Clone)]
 pub struct Context {
@@ -115,6 +132,10 @@ pub struct Context {
     pub registry: Registry,
     /// Checks callers.
     pub authorizer: Authorizer,
+    /// The calls that each user has open.
+    calls: InFlight,
+    /// The calls of each user that read or write a file.
+    files: InFlight,
     /// Delay before the revocation of a Master or senior Backup takes effect, in seconds.
     pub revoke_delay: u64,
 }
@@ -145,7 +166,14 @@ impl Service {
         let policy = if bus == Bus::System { Policy::Polkit } else { own_user() };
         let calls = Calls::listen(&connection);
         let authorizer = Authorizer::new(&connection, policy);
-        let context = Context { station: station.clone(), registry, authorizer, revoke_delay };
+        let context = Context {
+            station: station.clone(),
+            registry,
+            authorizer,
+            calls: InFlight::new(MAX_CALLS, "calls"),
+            files: InFlight::new(MAX_FILES, "exports or imports"),
+            revoke_delay,
+        };
         let publisher = match Publisher::new(&connection, context).await {
             Ok(publisher) => publisher,
             Err(source) => return Err(ServiceError::Failed { bus, source }),
@@ -255,14 +283,23 @@ impl Service {
 }
 
 impl Context {
-    /// The caller, if polkit allows it this action; a refusal is logged.
-    async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Caller, Error> {
+    /// The caller, if polkit allows it this action; a refusal is logged. polkit may ask a person for minutes, so a user with too
+    /// many calls open is refused before.
+    async fn authorize(&self, call: &Header<'_>, action: &'static str) -> Result<Open, Error> {
         let _pending = self.station.pending();
-        let checked = self.authorizer.check(call, action).await;
-        if let Err(denied) = checked {
-            self.station.tell(move |station| station.refused_call(denied.uid, denied.action));
+        let caller = self.authorizer.caller(call).await;
+        let Some(caller) = caller else { return Err(self.refuse(None, action)) };
+        let slot = self.calls.enter(caller.uid)?;
+        if self.authorizer.allows(&caller, call, action).await {
+            Ok(Open { caller, _slot: slot })
+        } else {
+            Err(self.refuse(Some(caller.uid), action))
         }
-        Ok(checked?)
+    }
+
+    fn refuse(&self, uid: Option<u32>, action: &'static str) -> Error {
+        self.station.tell(move |station| station.refused_call(uid, action));
+        Error::NotAuthorized { action }
     }
 
     /// Returns `result`, after logging it if the objects that the caller brought did not verify.

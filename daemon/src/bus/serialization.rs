@@ -36,10 +36,10 @@ impl SerializationObject {
     /// Asks the station on behalf of the caller.
     async fn ask<T: Send + 'static>(
         &self,
-        caller: Caller,
+        caller: &Caller,
         question: impl FnOnce(&mut Station, u64, Caller, Reply<T>) + Send + 'static,
     ) -> Result<T> {
-        let (number, uid) = (self.number, caller.uid);
+        let (number, uid, caller) = (self.number, caller.uid, caller.clone());
         let station = &self.context.station;
         Ok(station.ask_for(uid, move |s, reply| question(s, number, caller, reply)).await?)
     }
@@ -164,7 +164,7 @@ impl SerializationObject {
     /// Errors: NotAuthorized, NotFound, NotOwner.
     async fn claim(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, Station::claim).await
+        self.ask(&caller, Station::claim).await
     }
 
     /// Gives ownership up, so that another front-end can claim the serialization.
@@ -172,7 +172,7 @@ impl SerializationObject {
     /// Errors: NotAuthorized, NotFound, NotOwner.
     async fn release(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, Station::release).await
+        self.ask(&caller, Station::release).await
     }
 
     /// Answers step `kind` with one of Kinds.
@@ -181,7 +181,7 @@ impl SerializationObject {
     async fn set_kind(&self, #[zbus(header)] call: Header<'_>, kind: &str) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
         let kind = arguments::kind(kind)?;
-        self.ask(caller, move |s, number, caller, reply| s.set_kind(number, caller, kind, reply))
+        self.ask(&caller, move |s, number, caller, reply| s.set_kind(number, caller, kind, reply))
             .await
     }
 
@@ -190,7 +190,7 @@ impl SerializationObject {
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidArgument, InvalidStep.
     async fn set_name(&self, #[zbus(header)] call: Header<'_>, name: String) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, move |s, number, caller, reply| s.set_name(number, caller, name, reply))
+        self.ask(&caller, move |s, number, caller, reply| s.set_name(number, caller, name, reply))
             .await
     }
 
@@ -199,7 +199,7 @@ impl SerializationObject {
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep.
     async fn back(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, Station::back).await
+        self.ask(&caller, Station::back).await
     }
 
     /// Answers step `locks` with these Locks, or with all; replaces an earlier selection. Locks are ids, or `group:`
@@ -215,7 +215,7 @@ impl SerializationObject {
     ) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
         let choice = arguments::lock_choice(&ids, all)?;
-        self.ask(caller, move |s, number, caller, reply| {
+        self.ask(&caller, move |s, number, caller, reply| {
             s.select_locks(number, caller, choice, reply)
         })
         .await
@@ -233,7 +233,7 @@ impl SerializationObject {
         #[zbus(header)] call: Header<'_>,
     ) -> Result<(HashMap<&'static str, Variant<'static>>, u32)> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        let summary = self.ask(caller, Station::review).await?;
+        let summary = self.ask(&caller, Station::review).await?;
         let shown = HashMap::from([
             ("kind", Variant::from(summary.kind.as_str())),
             ("name", Variant::from(summary.name)),
@@ -251,7 +251,7 @@ impl SerializationObject {
     /// LimitExceeded, StoreFailed.
     async fn save(&self, #[zbus(header)] call: Header<'_>, revision: u32) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, move |s, number, caller, reply| s.save(number, caller, revision, reply))
+        self.ask(&caller, move |s, number, caller, reply| s.save(number, caller, revision, reply))
             .await
     }
 
@@ -274,20 +274,21 @@ impl SerializationObject {
         arguments::no_options(&options)?;
         let who = arguments::who(who)?;
         let pin = read_pin("pin", pin.into()).await?;
-        self.ask(caller, move |s, number, caller, reply| {
+        self.ask(&caller, move |s, number, caller, reply| {
             s.provide_pin(number, caller, who, pin, reply);
         })
         .await
     }
 
-    /// Returns the new Key's recovery code, once, as a pipe to read to its end.
+    /// Returns the new Key's recovery code, once, as a pipe to read to its end. Only the user who saved the job, or root, can
+    /// have it.
     ///
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, LimitExceeded.
     #[zbus(out_args("code"))]
     async fn take_recovery_code(&self, #[zbus(header)] call: Header<'_>) -> Result<OwnedFd> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
         let pipe = CodePipe::open()?;
-        let code = self.ask(caller, Station::take_recovery_code).await?;
+        let code = self.ask(&caller, Station::take_recovery_code).await?;
         Ok(pipe.fill(&code)?.into())
     }
 
@@ -296,7 +297,7 @@ impl SerializationObject {
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep.
     async fn finish(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, Station::finish).await
+        self.ask(&caller, Station::finish).await
     }
 
     /// Cancels the serialization and claims it. Cancelling again does no harm. Root may cancel whoever owns it.
@@ -304,7 +305,7 @@ impl SerializationObject {
     /// Errors: NotAuthorized, NotFound, NotOwner, InvalidStep, StoreFailed.
     async fn cancel(&self, #[zbus(header)] call: Header<'_>) -> Result<()> {
         let caller = self.context.authorize(&call, SERIALIZE).await?;
-        self.ask(caller, Station::cancel).await
+        self.ask(&caller, Station::cancel).await
     }
 }
 

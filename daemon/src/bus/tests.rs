@@ -108,6 +108,8 @@ impl TestBus {
             station: Handle::new(mailbox),
             registry: Registry::open(&state.path().join("registry")).unwrap(),
             authorizer: Authorizer::new(&daemon, policy),
+            calls: super::InFlight::new(2, "calls"),
+            files: super::InFlight::new(1, "exports or imports"),
             revoke_delay: keywright_proto::trust::REVOKE_DELAY,
         };
         Self { context, daemon, caller, polkit, looked_up, asked, _state: state }
@@ -345,8 +347,8 @@ async fn polkit_may_ask_a_person_only_if_the_call_allows_it() {
             .with_flags(flags)
             .build(&())
             .unwrap();
-        let caller = bus.context.authorizer.check(&call.header(), "action").await.unwrap();
-        assert_eq!((caller.name.as_str(), caller.uid), CALLER);
+        let open = bus.context.authorize(&call.header(), "action").await.unwrap();
+        assert_eq!((open.name.as_str(), open.uid), CALLER);
         assert_eq!(bus.polkit.lock().unwrap().asked.pop().unwrap().2, expected);
     }
 }
@@ -368,14 +370,29 @@ async fn unknown_callers_and_missing_polkit_are_denied() {
         (other_user, Some(CALLER.0), false),
     ] {
         let bus = TestBus::open(policy).await;
-        let checked = bus.context.authorizer.check(&call(sender).header(), "action").await;
+        let checked = bus.context.authorize(&call(sender).header(), "action").await;
         assert_eq!(checked.is_ok(), allowed, "{policy:?} {sender:?}");
     }
     let bus = TestBus::open(Policy::Polkit).await;
     let authority = "/org/freedesktop/PolicyKit1/Authority";
     bus.caller.object_server().remove::<Authority, _>(authority).await.unwrap();
-    let checked = bus.context.authorizer.check(&call(Some(CALLER.0)).header(), "action").await;
+    let checked = bus.context.authorize(&call(Some(CALLER.0)).header(), "action").await;
     assert!(checked.is_err(), "nobody answers for polkit");
+}
+
+/// polkit may ask a person for minutes, so whoever has too many calls open is refused before it is asked.
+#[tokio::test]
+async fn user_with_too_many_calls_open_is_refused_before_polkit_is_asked() {
+    let bus = TestBus::open(Policy::Polkit).await;
+    let call = Message::method_call(MANAGER_PATH, "ListKeys").sender(CALLER.0).build(&()).unwrap();
+    let header = call.header();
+    let authorize = || bus.context.authorize(&header, "action");
+    let (first, second) = (authorize().await.unwrap(), authorize().await.unwrap());
+    let refused = authorize().await.err().unwrap();
+    assert_eq!(refused.name(), keywright_proto::ErrorName::LimitExceeded);
+    assert_eq!(bus.polkit.lock().unwrap().asked.len(), 2);
+    drop((first, second));
+    authorize().await.map(drop).unwrap();
 }
 
 pub fn a_key() -> KeyView {

@@ -33,6 +33,10 @@ impl Jobs {
     pub fn claim_if_free(&mut self, number: u64, caller: &Caller, succeeded: bool) {
         if succeeded && let Some(job) = self.map.get_mut(&number) {
             job.owner.get_or_insert_with(|| caller.name.clone());
+            // Who saved it before a restart is not known any more: whoever goes on with it.
+            if job.intent.is_some() {
+                job.saved_by.get_or_insert(caller.uid);
+            }
         }
         self.announce(number);
     }
@@ -109,7 +113,7 @@ impl Jobs {
         Ok(self.driven(number, caller)?.wizard.back()?)
     }
 
-    /// TakeRecoveryCode.
+    /// TakeRecoveryCode. The code is for the user who saved the job, also after that user's front-end has left.
     pub fn take_recovery_code(
         &mut self,
         number: u64,
@@ -122,6 +126,7 @@ impl Jobs {
         if matches!(job.wizard.step(), Step::Kind | Step::Name | Step::Locks | Step::Review) {
             job.wizard.check(WizardEvent::PinsComplete)?;
         }
+        for_saver(job.saved_by, caller.uid)?;
         let code = job.recovery_code.take().ok_or_else(|| {
             Error::NotFound("recovery code: it was taken before, or the PUK is not replaced".into())
         })?;
@@ -204,6 +209,29 @@ impl Jobs {
         if matches!(step, Step::Pins | Step::AwaitingKey | Step::Writing) {
             let token = self.token(number, keys);
             families.note_event(&AuditEvent::JobCancelled { serialization: number, token }, by);
+        }
+    }
+}
+
+/// Lets the user who saved a job, and root, have its recovery code.
+fn for_saver(saved_by: Option<u32>, uid: u32) -> Result<(), Error> {
+    match saved_by {
+        Some(saver) if uid != saver && uid != 0 => Err(Error::NotSaver { uid: saver }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one who saved it may have left.
+    #[test]
+    fn recovery_code_is_for_the_user_who_saved_the_job() {
+        for (saved_by, uid, may) in
+            [(Some(7), 7, true), (Some(7), 8, false), (Some(7), 0, true), (None, 8, true)]
+        {
+            assert_eq!(for_saver(saved_by, uid).is_ok(), may, "{saved_by:?} {uid}");
         }
     }
 }

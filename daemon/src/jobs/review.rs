@@ -115,6 +115,7 @@ impl Jobs {
         let job = self.job_mut(number)?;
         job.wizard.save(revision, count, pins)?;
         job.locks = locks.into();
+        job.saved_by = Some(caller.uid);
         job.new_puk.clone_from(&code);
         job.recovery_code = code;
         self.note_saved(number, count, keys, families, by);

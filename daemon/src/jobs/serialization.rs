@@ -27,6 +27,8 @@ pub struct Serialization {
     pub locks: Arc<[LockEntry]>,
     /// The unique bus name of the front-end that owns it.
     pub owner: Option<String>,
+    /// The user who saved it.
+    pub saved_by: Option<u32>,
     /// The PINs that its tokens accepted.
     pub pins: Pins,
     /// The current state, in words.
@@ -56,6 +58,7 @@ impl Serialization {
             wizard,
             locks: Arc::default(),
             owner: None,
+            saved_by: None,
             pins: Pins::default(),
             outcome: Outcome::default(),
             stage: None,

@@ -13,7 +13,7 @@ const DESCRIPTION: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/org.keywright1.xml"));
 const PREFIX: &str = "org.keywright1.Error.";
 /// Errors that any method may return (`docs/dbus.md`).
-const ALWAYS: &str = "Interrupted";
+const ALWAYS: [&str; 2] = ["Interrupted", "LimitExceeded"];
 
 /// `interface.method`, and the errors that its description names.
 type Named = BTreeMap<String, BTreeSet<String>>;
@@ -74,7 +74,7 @@ fn undescribed_by(
     let method = calls.remove(&caller)?;
     let error = header.error_name()?.strip_prefix(PREFIX)?.to_owned();
     let is_named = named.get(&method).is_some_and(|errors| errors.contains(&error));
-    (!is_named && error != ALWAYS).then(|| format!("{method}: {error}"))
+    (!is_named && !ALWAYS.contains(&error.as_str())).then(|| format!("{method}: {error}"))
 }
 
 /// Reads the description, which has one element a line, and each comment before its element.

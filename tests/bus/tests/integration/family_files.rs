@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use keywright_bus_tests::{
     Answers, Gate, Station,
-    client::assert_refused,
+    client::{assert_refused, error_name},
     pins::{self, PIN},
 };
 use zbus::Fd;
@@ -116,4 +116,34 @@ async fn forged_family_files_are_refused() {
             .await,
         "NotFound",
     );
+}
+
+/// Each import keeps a thread until the other end of its pipe is done.
+#[tokio::test]
+async fn user_who_imports_without_end_waits_alone() {
+    let (here, _master) = Station::with_master().await;
+    let manager = here.client.manager().await;
+    let (readers, writers): (Vec<_>, Vec<_>) = (0..4).map(|_| pins::open_pipe()).unzip();
+    let slow = readers.into_iter().map(|reader| manager.import_family(reader));
+    let slow = futures_util::future::join_all(slow);
+    // Asked until the answer is another one: the four are sent before, but may not be open yet.
+    let until_not = async |name: &str| loop {
+        let refused = manager.import_family(pins::pipe("hello")).await.unwrap_err();
+        if error_name(&refused) != name {
+            return error_name(&refused).to_owned();
+        }
+    };
+    let others = async {
+        let refused = until_not("InvalidArgument").await;
+        let (keys, _) = manager.list_keys([].into(), "", 10).await.unwrap();
+        (refused, keys.len())
+    };
+    let answered = tokio::select! {
+        biased;
+        _ = slow => panic!("an import ended while its pipe was open"),
+        answered = others => answered,
+    };
+    assert_eq!(answered, ("LimitExceeded".into(), 1));
+    drop(writers);
+    assert_eq!(until_not("LimitExceeded").await, "InvalidArgument");
 }
