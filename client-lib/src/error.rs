@@ -30,7 +30,7 @@ pub enum Error {
         what: String,
     },
     /// A file descriptor for a secret could not be created or read.
-    #[error("cannot pass a secret to or from the daemon: {0}")]
+    #[error("cannot pass a secret to or from the daemon: {0}; try once more")]
     Secret(String),
     /// The object was removed: finished, cancelled, or its Key was unplugged.
     #[error("{path} no longer exists; plug the Keys in again to start over")]

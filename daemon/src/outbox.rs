@@ -1,4 +1,4 @@
-//! The queue from the station to the bus: what has to be shown, signalled and answered, strictly in this order.
+//! The queue from the station to the bus. The bus shows, signals and answers in the order of the queue.
 
 use keywright_proto::Id;
 use tokio::sync::mpsc;
@@ -8,43 +8,42 @@ use crate::{
     view::{Activity, DecisionView, KeyView, Label, SerializationView},
 };
 
-/// What the bus has to do next, strictly in this order.
+/// What the bus has to do next.
 pub enum Output {
-    /// A Key came up, or changed: the whole of it.
+    /// A Key is new or has changed: all of its properties.
     Key(Label, Box<KeyView>),
     /// A Key is no longer shown.
     KeyGone(Label),
-    /// A serialization came up, or changed: the whole of it.
+    /// A serialization is new or has changed: all of its properties.
     Serialization(u64, Box<SerializationView>),
     /// A serialization is no longer shown.
     SerializationGone(u64),
     /// The Decisions property.
     Decisions(Vec<DecisionView>),
-    /// What Locks have confirmed of a Key, where it changes a right.
+    /// The rights of a Key that changed because Locks have confirmed something.
     Confirmed(Id, Vec<CompletedRightRow>),
-    /// What the station does now.
+    /// What the station is doing.
     Activity(Activity),
-    /// Everything known at the start has been put out.
+    /// Everything that was known at the start is in the queue before this.
     Ready,
-    /// Answers a call; what comes before it has been signalled by then.
+    /// Answers a call, after the signals of everything before it in the queue.
     Reply(Box<dyn FnOnce() + Send>),
 }
 
-/// Puts outputs into the queue. Each part of the station has one of its own, and what they put in comes out in the order
-/// of the calls.
+/// Puts outputs into the queue. Each part of the station has its own; the order is that of their calls.
 #[derive(Clone)]
 pub struct Outbox(mpsc::UnboundedSender<Output>);
 
 impl Outbox {
-    /// A queue, and its other end.
+    /// A new queue: the end that sends and the end that receives.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Output>) {
         let (sender, outputs) = mpsc::unbounded_channel();
         (Self(sender), outputs)
     }
 
-    /// Puts one in.
+    /// Adds an output to the end of the queue.
     pub fn send(&self, output: Output) {
-        // Nobody receives any more only while the daemon stops.
+        // It fails only while the daemon stops.
         let _ = self.0.send(output);
     }
 }

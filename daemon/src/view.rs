@@ -1,4 +1,4 @@
-//! What the bus shows: plain values that it turns into properties and signals.
+//! What the bus shows, as plain values: it makes properties and signals of them.
 
 use keywright_proto::{ErrorName, Kind};
 use keywright_rules::decision::Reason;
@@ -19,35 +19,35 @@ pub use crate::families::Label;
 pub struct KeyView {
     /// Its id; empty while blank.
     pub id: String,
-    /// Its name here.
+    /// Its name at this station.
     pub name: String,
     /// `blank`, `master`, `backup`, `sub`, `foreign`, `revoked`, `unusable`.
     pub state: &'static str,
     /// Family and role, the first family first.
     pub memberships: Vec<(String, String)>,
-    /// Why it cannot be used, and the error that says so; none where it can.
+    /// Why it cannot be used, if so.
     pub trouble: Option<Trouble>,
-    /// Plugged in.
+    /// Whether it is plugged in.
     pub present: bool,
     /// The product name.
     pub model: String,
-    /// The token's serial number where unique, else the CHUID GUID in hex.
+    /// The token's serial number if it is unique, otherwise the GUID of its CHUID in hex.
     pub serial: String,
     /// Where it is plugged in, or was.
     pub port: String,
     /// What is known of its PIN.
     pub pin: PinState,
-    /// Tries left; -1 unknown.
+    /// The PIN tries that are left; -1 if that is unknown.
     pub pin_retries: i32,
-    /// Why it does not carry its family's card, or not the newest: a word, and a text for people.
+    /// Why it lacks the newest card of its family: a word, and a text for people.
     pub card: Option<(&'static str, &'static str)>,
-    /// Something on it stays authorized until it is re-plugged.
+    /// Whether something on it stays authorized until it is re-plugged.
     pub authorized: bool,
-    /// Active rights.
+    /// How many rights are active.
     pub locks: u32,
-    /// Rights that a Lock has yet to confirm.
+    /// How many rights a Lock has not confirmed yet.
     pub pending_locks: u32,
-    /// Unix seconds.
+    /// When it was last plugged in, in Unix seconds.
     pub last_seen: u64,
 }
 
@@ -58,34 +58,34 @@ pub struct Trouble {
     pub error: ErrorName,
     /// What happened, and what to do next.
     pub text: String,
-    /// The program that holds it, where that is the trouble.
+    /// The program that holds it, if that is the reason.
     pub holder: Option<String>,
-    /// It passes: the token is looked at again by itself.
+    /// Whether the token is looked at again without a person's doing.
     pub passes: bool,
 }
 
 /// What the station is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Activity {
-    /// A Key that could be used is plugged in, somebody drives a serialization, or something has to be handed out:
-    /// the daemon must stay.
+    /// Whether the daemon must stay: a usable Key is plugged in, somebody drives a serialization, or a recovery code has
+    /// not been taken.
     pub needed: bool,
-    /// A token is being talked to.
+    /// Whether commands are being sent to a token.
     pub working: bool,
-    /// A Key is being written.
+    /// Whether a Key is being written.
     pub writing: bool,
-    /// When a revocation that waits will act, in Unix seconds; none where none waits.
+    /// When the next delayed revocation acts, in Unix seconds.
     pub judges_at: Option<u64>,
 }
 
-/// How a serialization stands or ended.
+/// The state of a serialization, or how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// The error, if it is one.
+    /// The error, if there is one.
     pub error: Option<ErrorName>,
-    /// What happened, to what, and what to do next; empty while there is nothing to say.
+    /// What happened, to what, and what to do next; may be empty.
     pub text: String,
-    /// The same for translation.
+    /// The values of the text, for front-ends that translate it.
     pub details: Vec<(&'static str, Detail)>,
 }
 
@@ -103,23 +103,23 @@ pub enum Detail {
 /// The properties of `org.keywright1.Serialization`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SerializationView {
-    /// None for a new Master.
+    /// The Key that signs; `None` for a new Master.
     pub issuer: Option<Label>,
-    /// The other Key.
+    /// The Key that is written.
     pub candidate: Label,
     /// The finished Key.
     pub result: Option<Label>,
-    /// What may be made.
+    /// The kinds of Key that the pair can make.
     pub kinds: Vec<Kind>,
-    /// What is to be made.
+    /// The kind that was chosen.
     pub kind: Option<Kind>,
-    /// How it is to be called.
+    /// The name that was chosen.
     pub name: String,
     /// How many Locks are selected.
     pub selected: u32,
-    /// All Locks of the family are.
+    /// Whether all Locks of the family are selected.
     pub all_locks: bool,
-    /// Where it is.
+    /// The step.
     pub step: Step,
     /// The steps of this kind of job.
     pub steps: Vec<Step>,
@@ -127,13 +127,13 @@ pub struct SerializationView {
     pub revision: u32,
     /// The PINs that are still needed.
     pub pins_needed: Vec<Who>,
-    /// Done and total, in the job's own units.
+    /// Steps of the write that are done, and all of them.
     pub progress: (u32, u32),
-    /// What the write is doing; none before it.
+    /// The stage of the write; `None` before it.
     pub stage: Option<Stage>,
     /// The unique bus name of the front-end that drives it.
     pub owner: Option<String>,
-    /// How it stands.
+    /// Its state or end, in words.
     pub outcome: Outcome,
 }
 
@@ -142,7 +142,7 @@ pub struct SerializationView {
 pub struct DecisionView {
     /// The issuer, where the pair has one.
     pub issuer: Option<Label>,
-    /// The other Key.
+    /// The Key that is written.
     pub other: Label,
     /// Why there is no offer.
     pub reason: Reason,

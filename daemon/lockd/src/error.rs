@@ -11,7 +11,7 @@ use keywright_proto::grant::GrantError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused a file operation.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}; mend that and try again", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -41,10 +41,12 @@ pub enum Error {
     )]
     OtherFamily(String),
     /// A certificate chain that is not for this Lock.
-    #[error("not a certificate chain of this Lock: {0}")]
+    #[error(
+        "not a certificate chain of this Lock: {0}; give the file that `keywrightctl lock add` wrote for it"
+    )]
     NotOurChain(String),
     /// Another process uses the state directory.
-    #[error("{} is in use by another keywright-lockd", .0.display())]
+    #[error("{} is in use by another keywright-lockd; stop that one first", .0.display())]
     InUse(PathBuf),
     /// The system failed: no randomness, no thread, no signature.
     #[error("{0}")]
@@ -66,16 +68,16 @@ pub enum Refusal {
     #[error(transparent)]
     Grant(#[from] GrantError),
     /// The file cannot be read, or is too long.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read: {0}; bring the file once more")]
     Unreadable(io::Error),
     /// The same signer has signed a newer statement, or a denial of the same version.
-    #[error("older than what this Lock knows (version {known})")]
+    #[error("older than what this Lock knows (version {known}); there is nothing to do")]
     Older {
         /// The known version.
         known: u64,
     },
     /// The signer's issuing key was revoked, or every chain to it leads through a revoked one.
-    #[error("its signer was revoked")]
+    #[error("its signer was revoked; let a Master or Backup Key that is trusted give this right")]
     RevokedSigner,
     /// The limit of Keys is reached.
     #[error(

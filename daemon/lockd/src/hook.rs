@@ -15,13 +15,15 @@ use rustix::{
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// It could not be started.
-    #[error("the hook {0} cannot be run: {1}")]
+    #[error("the hook {0} cannot be run: {1}; correct `hook` in lockd.toml")]
     Start(String, std::io::Error),
     /// It ended with a failure status.
-    #[error("the hook {0} failed: {1}")]
+    #[error("the hook {0} failed: {1}; its own messages say why")]
     Failed(String, ExitStatus),
     /// It ran too long and was killed.
-    #[error("the hook {0} was still running after {1} s and was killed")]
+    #[error(
+        "the hook {0} was still running after {1} s and was killed; make it quicker, or raise `hook_seconds` in lockd.toml"
+    )]
     TooLong(String, u64),
 }
 

@@ -47,13 +47,15 @@ pub enum PortError {
     )]
     Several(usize),
     /// The token failed.
-    #[error("the token cannot be used: {0}")]
+    #[error("the token cannot be used: {0}; unplug it, plug it in again and try once more")]
     Token(#[from] TokenError),
     /// The Key is not a Master or Backup.
     #[error("this is not a Master or Backup Key; only those can give a Lock a family")]
     NotAnIssuer,
     /// The Lock belongs to another family already.
-    #[error("this Key is of another family than this Lock, which stays with its family")]
+    #[error(
+        "this Key is of another family than this Lock, which stays with its family; take a Key of that family"
+    )]
     OtherFamily,
     /// A Backup carries no family card that leads from its certificate to the root.
     #[error(
@@ -62,13 +64,17 @@ pub enum PortError {
     )]
     NoRoot(String),
     /// The file of `--chain` is another Key's.
-    #[error("the file of --chain is not the certificate chain of this Key")]
+    #[error(
+        "the file of --chain is not the certificate chain of this Key; write it with `keywrightctl key certificate`"
+    )]
     OtherChain,
     /// The PIN could not be read.
-    #[error("cannot read the PIN: {0}")]
+    #[error("cannot read the PIN: {0}; give it once more")]
     Pin(String),
     /// The Key did not sign.
-    #[error("the Key did not certify this Lock: {0}")]
+    #[error(
+        "the Key did not certify this Lock: {0}; unplug it, plug it in again and try once more"
+    )]
     NotSigned(String),
 }
 

@@ -164,7 +164,7 @@ fn grant_of_a_revoked_backup_admits_nobody() {
     assert!(!admits(&mut service, &lock, &sub) && !admits(&mut service, &lock, &backup_key));
     let before = lock.everything();
     let refusal = take(&mut service, &lock.grant(&backup, &sub, 6, Allow)).unwrap_err();
-    assert_eq!(refusal, "its signer was revoked");
+    assert!(refusal.starts_with("its signer was revoked"), "{refusal}");
     assert_eq!(lock.everything(), before);
     // An issuer that is not revoked may allow it again, also after a restart.
     take(&mut service, &lock.grant(&master, &sub, 7, Allow)).unwrap();
