@@ -1,7 +1,5 @@
 //! Certificate revocation lists (RFC 5280, section 5): every CA of a family has one.
 
-use std::collections::BTreeSet;
-
 use der::{Decode, Encode};
 use x509_cert::{
     Version,
@@ -183,17 +181,9 @@ impl Crl {
             && self.authority_key_identifier == ca.public_key().key_identifier()
     }
 
-    /// Whether this CRL replaces another one: it has the same issuer, lists all of its entries, and has more entries or is
-    /// newer.
-    pub fn covers(&self, other: &Self) -> bool {
-        if self.issuer != other.issuer
-            || self.authority_key_identifier != other.authority_key_identifier
-        {
-            return false;
-        }
-        let (mine, others): (BTreeSet<_>, BTreeSet<_>) =
-            (self.serials().collect(), other.serials().collect());
-        others.is_subset(&mine) && (others.len() < mine.len() || other.rank() < self.rank())
+    /// The CA that it names as its issuer: key identifier and name, DER.
+    pub(crate) fn issuer(&self) -> (&[u8], &[u8]) {
+        (&self.authority_key_identifier, &self.issuer)
     }
 
     /// Orders CRLs with the same entries by age; two different ones are never equal.

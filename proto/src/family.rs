@@ -1,13 +1,16 @@
 //! The signed objects of a family, which stations exchange and merge.
 //!
 //! [`SignedObjects`] hold only objects that verify up to the family's pinned root with the help of the others: the issuer of
-//! every certificate is there, and the Lock of every confirmation. Two sets merge by union, so the order does not matter.
-//! Which signers are trusted is decided afterwards, over the union: [`SignedObjects::facts`].
+//! every certificate is there, and the Lock of every confirmation. Two sets merge by union, so the order does not matter:
+//! every CA certificate of an issuing key is kept, and every access certificate of a Key. Which signers are trusted is decided afterwards, over the union: [`SignedObjects::facts`].
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+};
 
 use crate::{
-    Certificate, Confirmation, Crl, Effect, Facts, Judgement, PublicKey, Role, Target, Tree,
+    Certificate, Confirmation, Effect, Facts, Judgement, PublicKey, Role, Target, Tree,
     VerifiedStatement,
     chain::{ChainError, verify_chain, verify_next},
     confirmation::ConfirmationError,
@@ -18,9 +21,13 @@ use crate::{
     tree::Hash,
 };
 
+mod authorities;
+mod crls;
 pub(crate) mod file;
 mod removed;
 
+pub use authorities::{Authorities, Routes};
+use crls::Crls;
 pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES};
 
 /// The verified signed objects of one family. All of them are public.
@@ -29,14 +36,12 @@ pub struct SignedObjects {
     root: Certificate,
     /// By DER, without the root.
     certificates: BTreeMap<Vec<u8>, Certificate>,
-    /// The chain of each CA certificate (itself first), by the key identifier of its key.
-    issuers: BTreeMap<[u8; 20], Vec<Vec<Certificate>>>,
+    authorities: Authorities,
     /// The access keys of Masters and Backups.
     masters: BTreeSet<Hash>,
     /// The Locks' keys.
     locks: BTreeMap<Hash, PublicKey>,
-    /// By DER; of each CA those that no other CRL covers ([`Crl::covers`]).
-    crls: BTreeMap<Vec<u8>, Crl>,
+    crls: Crls,
     /// By digest.
     statements: BTreeMap<Hash, SignedStatement>,
     /// By content: Lock, statement, allow, newest version.
@@ -93,15 +98,13 @@ impl SignedObjects {
     /// A certificate that is no root.
     pub fn new(root: Certificate) -> Result<Self, ChainError> {
         verify_chain(std::slice::from_ref(&root), root.der(), None)?;
-        let issuers =
-            BTreeMap::from([(root.public_key().key_identifier(), vec![vec![root.clone()]])]);
         Ok(Self {
+            authorities: Authorities::new(root.clone()),
             root,
             certificates: BTreeMap::new(),
-            issuers,
             masters: BTreeSet::new(),
             locks: BTreeMap::new(),
-            crls: BTreeMap::new(),
+            crls: Crls::new(),
             statements: BTreeMap::new(),
             confirmations: BTreeMap::new(),
             removals: BTreeMap::new(),
@@ -133,16 +136,31 @@ impl SignedObjects {
         })
     }
 
-    /// The chain of a certificate that is here, itself first and the root last.
+    /// The CA certificates, the root among them.
+    pub const fn authorities(&self) -> &Authorities {
+        &self.authorities
+    }
+
+    /// A chain of a certificate that is here, itself first and the root last: of several, the one by the CAs that may issue
+    /// most.
     pub fn chain(&self, certificate: &Certificate) -> Option<Vec<Certificate>> {
         if *certificate == self.root {
             return Some(vec![certificate.clone()]);
         }
         self.certificates.get(certificate.der())?;
-        Some([&[certificate.clone()][..], self.issuer_of(certificate).ok()?].concat())
+        Some([&[certificate.clone()][..], &self.authorities.above(certificate)?].concat())
     }
 
-    /// Adds a certificate. Returns whether it is new; the root never is.
+    /// Adds certificates in any order. Returns how many were left out, because they do not verify with the help of these
+    /// and of what is here.
+    pub fn add_certificates(&mut self, all: impl IntoIterator<Item = Certificate>) -> usize {
+        let mut all: Vec<_> = all.into_iter().collect();
+        // Issuers first: they have the larger pathLenConstraint; an end entity has none.
+        all.sort_by_key(|certificate| Reverse(certificate.path_len()));
+        all.into_iter().filter(|c| self.add_certificate(c.clone()).is_err()).count()
+    }
+
+    /// Adds a certificate whose issuer is here. Returns whether it is new; the root never is.
     ///
     /// # Errors
     /// Its issuer is not here, or it breaks a rule of chains.
@@ -150,70 +168,33 @@ impl SignedObjects {
         if certificate == self.root || self.certificates.contains_key(certificate.der()) {
             return Ok(false);
         }
-        let above = self.issuer_of(&certificate)?;
-        let chain = [&[certificate.clone()][..], above].concat();
-        self.keep_certificate(certificate, chain);
+        let Some(above) = self.authorities.above(&certificate) else {
+            return Err(self.why_not_issued(&certificate));
+        };
+        verify_next(&certificate, &above)?;
+        self.keep_certificate(certificate);
         Ok(true)
     }
 
-    fn keep_certificate(&mut self, certificate: Certificate, chain: Vec<Certificate>) {
+    /// Why no CA here can have issued a certificate.
+    fn why_not_issued(&self, certificate: &Certificate) -> SignedObjectError {
+        let ca = self.authorities.named_by(certificate).next();
+        let chain = ca.and_then(|ca| self.chain(ca)).unwrap_or_default();
+        match verify_next(certificate, &chain) {
+            Ok(()) | Err(ChainError::Empty) => SignedObjectError::NoIssuer,
+            Err(error) => error.into(),
+        }
+    }
+
+    fn keep_certificate(&mut self, certificate: Certificate) {
         let key = certificate.public_key();
         match certificate.role() {
-            None => self.issuers.entry(key.key_identifier()).or_default().push(chain),
+            None => self.authorities.insert(certificate.clone()),
             Some(Role::Lock) => drop(self.locks.insert(key.hash(), key.clone())),
             Some(role) if role.is_issuer() => drop(self.masters.insert(key.hash())),
             Some(_) => {}
         }
         self.certificates.insert(certificate.der().to_vec(), certificate);
-    }
-
-    /// The chain of the CA that issued a certificate.
-    fn issuer_of(&self, certificate: &Certificate) -> Result<&[Certificate], SignedObjectError> {
-        let mut wrong = SignedObjectError::NoIssuer;
-        for above in self.issuers.get(certificate.authority_key_identifier()).into_iter().flatten()
-        {
-            match verify_next(certificate, above) {
-                Ok(()) => return Ok(above),
-                Err(error) => wrong = error.into(),
-            }
-        }
-        Err(wrong)
-    }
-
-    /// Adds a CRL, unless another of its CA covers it: a CRL that lacks a known entry never replaces one that has it.
-    /// Returns whether it is new.
-    ///
-    /// # Errors
-    /// No CA here has signed it.
-    pub fn add_crl(&mut self, crl: Crl) -> Result<bool, SignedObjectError> {
-        let signed = self.issuers.values().flatten().filter_map(|chain| chain.first());
-        let mut signed = signed.filter(|ca| crl.is_named(ca)).map(|ca| crl.verify(ca)).peekable();
-        if signed.peek().is_none() {
-            return Err(CrlError::NotByThisCa.into());
-        }
-        if let Some(error) = signed.find_map(Result::err) {
-            return Err(error.into());
-        }
-        Ok(self.keep_crl(crl))
-    }
-
-    fn keep_crl(&mut self, crl: Crl) -> bool {
-        if self.crls.values().any(|known| known.der() == crl.der() || known.covers(&crl)) {
-            return false;
-        }
-        self.crls.retain(|_, known| !crl.covers(known));
-        self.crls.insert(crl.der().to_vec(), crl);
-        true
-    }
-
-    /// The CRL of a CA to publish: the one with most entries, and of these the newest. With it, the serial numbers that it
-    /// lacks and another CRL of this CA has: they belong into the CA's next CRL.
-    pub fn crl(&self, ca: &Certificate) -> Option<(&Crl, BTreeSet<Vec<u8>>)> {
-        let of_ca = || self.crls.values().filter(|crl| crl.is_named(ca));
-        let best = of_ca().max_by_key(|crl| (crl.revoked().len(), crl.rank()))?;
-        let known = of_ca().flat_map(Crl::serials).collect::<BTreeSet<_>>();
-        let lacking = known.difference(&best.serials().collect()).map(|s| s.to_vec()).collect();
-        Some((best, lacking))
     }
 
     /// Adds a statement, with its leaves in the order of the tree. Returns whether it is new.
@@ -291,17 +272,13 @@ impl SignedObjects {
             return 0;
         }
         let mut new = 0;
-        for certificate in others.certificates.values() {
-            if let (false, Some(chain)) =
-                (self.certificates.contains_key(certificate.der()), others.chain(certificate))
-            {
-                self.keep_certificate(certificate.clone(), chain);
+        for certificate in others.certificates.into_values() {
+            if !self.certificates.contains_key(certificate.der()) {
+                self.keep_certificate(certificate);
                 new += 1;
             }
         }
-        for crl in others.crls.into_values() {
-            new += usize::from(self.keep_crl(crl));
-        }
+        new += self.keep_crls(others.crls.into_values().flat_map(BTreeMap::into_values));
         for signed in others.statements.into_values() {
             new += usize::from(self.keep_statement(signed));
         }
@@ -317,22 +294,15 @@ impl SignedObjects {
         new
     }
 
-    /// Like [`SignedObjects::merge`], for the CRLs alone.
-    pub fn merge_crls(&mut self, others: &Self) -> usize {
-        if self.root != others.root {
-            return 0;
-        }
-        others.crls.values().filter(|crl| self.keep_crl((*crl).clone())).count()
-    }
-
     /// The facts by which signers are judged. `first_seen` returns when the statement with this digest was first seen
     /// here, in Unix seconds.
     pub fn facts(&self, first_seen: impl Fn(&Hash) -> u64) -> Facts {
         let mut facts = Facts::new(self.root.public_key());
-        for certificate in self.certificates.values() {
-            if let Ok(above) = self.issuer_of(certificate) {
-                facts.learn_chain(&[&[certificate.clone()][..], above].concat());
-            }
+        let routes = self.authorities.routes();
+        // Certificates of Locks and Sub Keys say nothing about issuing keys.
+        let issuers = self.certificates.values().filter(|c| c.role().is_none_or(Role::is_issuer));
+        for chain in issuers.flat_map(|certificate| routes.of(certificate)) {
+            facts.learn_chain(&chain);
         }
         for (digest, signed) in &self.statements {
             facts.learn_statement(&signed.statement, first_seen(digest));
@@ -367,7 +337,7 @@ impl PartialEq for SignedObjects {
     fn eq(&self, other: &Self) -> bool {
         self.root == other.root
             && self.certificates == other.certificates
-            && self.crls.keys().eq(other.crls.keys())
+            && self.crl_ders() == other.crl_ders()
             && self.statements == other.statements
             && self.confirmations == other.confirmations
             && self.removals == other.removals

@@ -99,7 +99,7 @@ impl SignedObjects {
         let (length, version) = if is_first { (8, FIRST) } else { (10, VERSION) };
         e.array(length)?.str(NAME)?.u64(version)?.bytes(self.root.der())?;
         byte_strings(e, self.certificates.keys())?;
-        byte_strings(e, self.crls.keys())?;
+        byte_strings(e, self.crl_ders())?;
         byte_strings(e, targets)?;
         let statements: BTreeMap<_, _> =
             self.statements.values().map(|signed| (&signed.cose, signed)).collect();
@@ -147,23 +147,15 @@ impl SignedObjects {
         }
         let root = Certificate::parse(pinned_root).map_err(|_| ChainError::NotARoot)?;
         let mut objects = Self::new(root)?;
-        let mut left_out = 0;
+        let certificates: Vec<_> =
+            file.certificates.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
+        let mut left_out = file.certificates.len() - certificates.len();
+        left_out += objects.add_certificates(certificates);
+        let crls = file.crls.iter().filter_map(|der| Crl::parse(der).ok());
+        let crls: Vec<_> = crls.filter(|crl| objects.verify_crl(crl).is_ok()).collect();
+        left_out += file.crls.len() - crls.len();
+        objects.keep_crls(crls);
         let mut count = |taken: bool| left_out += usize::from(!taken);
-        let certificates = file.certificates.iter().map(|der| Certificate::parse(der));
-        let mut certificates: Vec<_> = certificates
-            .filter_map(|parsed| {
-                count(parsed.is_ok());
-                parsed.ok()
-            })
-            .collect();
-        // Issuers first: they have the larger pathLenConstraint; an end entity has none.
-        certificates.sort_by_key(|certificate| std::cmp::Reverse(certificate.path_len()));
-        for certificate in certificates {
-            count(objects.add_certificate(certificate).is_ok());
-        }
-        for der in file.crls {
-            count(Crl::parse(der).is_ok_and(|crl| objects.add_crl(crl).is_ok()));
-        }
         for (cose, seed, leaves) in file.statements {
             count(objects.add_statement(cose.to_vec(), seed, leaves).is_ok());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry;
 
-use super::{SignedObjectError, SignedObjects};
+use super::{SignedObjectError, SignedObjects, authorities::name_of};
 use crate::{
     Certificate, Judgement, PublicKey, chain::verify_own_root, removal::verify_removal, tree::Hash,
 };
@@ -58,10 +58,8 @@ impl SignedObjects {
     /// # Errors
     /// The CA is not here, or did not sign it.
     pub fn add_own_root(&mut self, root: Certificate) -> Result<bool, SignedObjectError> {
-        let chains = self.issuers.get(&root.public_key().key_identifier());
-        let mut cas = chains.into_iter().flatten().filter_map(|chain| chain.first());
-        let ca = cas.find(|ca| **ca != self.root).ok_or(SignedObjectError::NoIssuer)?;
-        verify_own_root(&root, ca)?;
+        let ca = self.authorities.named(&name_of(&root)).find(|ca| **ca != self.root);
+        verify_own_root(&root, ca.ok_or(SignedObjectError::NoIssuer)?)?;
         Ok(self.keep_own_root(root))
     }
 

@@ -12,6 +12,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod authorities;
 mod cards;
 mod chains;
 #[path = "../common/mod.rs"]
