@@ -12,7 +12,7 @@ use crate::{
         Registry, RegistryError,
         records::{Issuer, LockEntry},
     },
-    trust::{self, Moment, members},
+    trust::{self, Moment},
 };
 
 /// The holder of a certificate.
@@ -165,18 +165,24 @@ fn of_keys(
     issuers: &BTreeMap<Id, Authority>,
 ) -> Result<(), RegistryError> {
     let revocations = registry.revocations(family)?;
+    let cas = registry.ca_certificates(family)?;
+    let cas: Vec<_> = cas.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
     let removed = registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
     let named: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
-    for (key, record) in members(registry, family)? {
-        let Some(own) = registry.membership(key, family)? else { continue };
+    for (key, own) in registry.members(family)? {
         let access = Certificate::parse(&own.certificate).ok();
-        let ca = record.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
+        let ca = own.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
         let ca = ca.and_then(|ca| issuers.get(&ca));
         let holder = Holder::Key(key);
         if named.contains(&key) && moment.statements(registry, key, family)?.is_revoked() {
             // Certificates that a revoked CA signed for itself need no CRL entry: they fall with it.
-            let certificates = access.iter().chain(ca.map(|ca| &ca.certificate));
-            certificates.for_each(|certificate| pending.entry(issuers, certificate, holder));
+            let access = registry.access_certificates(key, family)?;
+            let access = access.iter().filter_map(|der| Certificate::parse(der).ok());
+            access.for_each(|certificate| pending.entry(issuers, &certificate, holder));
+            let is_own = |certificate: &&Certificate| {
+                ca.is_some_and(|ca| ca.certificate.public_key() == certificate.public_key())
+            };
+            cas.iter().filter(is_own).for_each(|ca| pending.entry(issuers, ca, holder));
             continue;
         }
         if issuers.values().any(|ca| !ca.stands)

@@ -52,10 +52,13 @@ pub type RightRow = (String, String, String, u64);
 /// The registry cannot be read.
 pub fn keys(registry: &Registry, filter: &Filter, page: Page) -> Result<Rows<KeyRow>, Error> {
     let found = registry.keys_page(filter, page.after, page.limit as usize)?;
-    let rows = found.items.into_iter().map(|(id, key)| {
-        (id.to_string(), key.name, key.role.to_string(), key.family.to_string(), key.last_seen)
-    });
-    Ok((rows.collect(), cursor(found.next)))
+    let mut rows = Vec::with_capacity(found.items.len());
+    for (id, key) in found.items {
+        let role = registry.membership(id, key.family)?.map(|own| own.role.to_string());
+        let role = role.unwrap_or_default();
+        rows.push((id.to_string(), key.name, role, key.family.to_string(), key.last_seen));
+    }
+    Ok((rows, cursor(found.next)))
 }
 
 /// A Lock's certificate with its chain in PEM, as `AddLock` returns it; none if the Lock or its issuer is not known.

@@ -24,19 +24,16 @@ fn lock_id(number: u8) -> Id {
     Id::from_bytes([number; 16])
 }
 
-fn key(name: &str, role: Role) -> Key {
+fn key(name: &str) -> Key {
     Key {
         access_key: name.into(),
         label: name.into(),
         name: name.into(),
         family: FAMILY,
-        role,
-        issuing_key: None,
         guid: None,
         serial: String::new(),
         model: String::new(),
         last_seen: 7,
-        revoked: false,
         puk_tried: false,
     }
 }
@@ -45,14 +42,13 @@ fn entry(number: u8, allow: bool) -> LockEntry {
     LockEntry { lock: lock_id(number), key_hash: [number; 32], allow }
 }
 
+/// A statement that lists this many Locks, or allows every Lock.
 fn statement(scope: Scope) -> Statement {
-    Statement {
-        version: Some(5),
-        cose: b"cose".into(),
-        salt_seed: [3; 32],
-        scope,
-        allowed: 0,
-        issued: ISSUED,
+    let everywhere = (scope == Scope::All).then_some(true);
+    let new = Statement::new(Some(5), b"cose".into(), [3; 32], everywhere, &[], ISSUED);
+    match scope {
+        Scope::All => new,
+        Scope::Listed(listed) => Statement { listed, ..new },
     }
 }
 
@@ -68,8 +64,15 @@ fn registry() -> (Registry, tempfile::TempDir) {
     batch.put_issuer(FAMILY, Issuer { family: FAMILY, chain, crl, to_revoke: Vec::new() });
     for (id, name, role) in [(MASTER, "Mia", Role::Master), (SUB, "Sam", Role::Sub)] {
         let certificate = name.into();
-        batch.put_key(id, key(name, role));
-        let membership = Membership { role, certificate, issuer: FAMILY, container: 0x5f_c105 };
+        batch.put_key(id, key(name));
+        let membership = Membership {
+            role,
+            certificate,
+            issuer: FAMILY,
+            container: 0x5f_c105,
+            issuing_key: None,
+            revoked: false,
+        };
         batch.put_membership(id, FAMILY, membership);
     }
     for number in 1..=5 {

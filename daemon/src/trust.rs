@@ -4,25 +4,25 @@
 //! Every function that returns a `RegistryError` fails only if the registry cannot be read.
 
 pub mod confirmation;
+pub mod membership;
 mod superseded;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_base::clock;
 use keywright_proto::{
-    Certificate, Effect, Facts, Id, Judgement, Standing,
+    Certificate, Effect, Facts, Id, Judgement, Role, Standing,
+    family::Authorities,
     rights::{VersionedEffect, newest},
     statement::{Claimed, claimed},
     tree::Hash,
     trust::Revocation,
 };
-use sha2::{Digest, Sha256};
-
 pub use superseded::without_superseded;
 
 use crate::registry::{
-    Filter, Registry, RegistryError, StatementWithEntries,
-    records::{Key, LockEntry, Scope, Statement},
+    Registry, RegistryError, StatementWithEntries,
+    records::{self, LockEntry, Statement},
 };
 
 /// The time at which trust is judged.
@@ -48,7 +48,8 @@ impl Moment {
         family: Id,
     ) -> Result<Option<Statements>, RegistryError> {
         let alone = registry.revocations(family)?.is_empty()
-            && !registry.has_older_statements(key, family)?;
+            && !registry.has_older_statements(key, family)?
+            && !registry.statement(key, family)?.is_some_and(|newest| newest.is_mixed());
         if alone {
             return Ok(None);
         }
@@ -73,21 +74,40 @@ impl Moment {
     }
 }
 
-/// What is known of a family's issuing keys and revocations, and whose the access keys of revoked issuers and of these
-/// `keys` are; none if the family is not pinned here.
-pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Facts>, RegistryError> {
+/// The CAs of a family, as they were verified when they were put into the registry; none if the family is not pinned here.
+pub fn authorities(registry: &Registry, family: Id) -> Result<Option<Authorities>, RegistryError> {
     let Some(known) = registry.family(family)? else { return Ok(None) };
     let Ok(root) = Certificate::parse(&known.root) else { return Ok(None) };
-    let mut facts = Facts::new(root.public_key());
-    for (_, issuer) in registry.issuers_of(family)? {
-        facts.learn_chain(&parsed(&issuer.chain));
+    let mut authorities = Authorities::new(root);
+    for der in registry.ca_certificates(family)? {
+        if let Ok(ca) = Certificate::parse(&der) {
+            authorities.insert(ca);
+        }
+    }
+    Ok(Some(authorities))
+}
+
+/// What is known of a family's issuing keys and revocations, and whose the access keys of revoked issuers and of these
+/// `keys` are; none if the family is not pinned here. The records of Keys are not read: a revocation is in force whether or
+/// not the record of its Key can be read.
+pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Facts>, RegistryError> {
+    let Some(authorities) = authorities(registry, family)? else { return Ok(None) };
+    let mut facts = Facts::new(authorities.root().public_key());
+    let routes = authorities.routes();
+    for chain in authorities.certificates().flat_map(|ca| routes.of(ca)) {
+        facts.learn_chain(&chain);
     }
     let revocations = registry.revocations(family)?;
-    for key in revocations.iter().map(|revocation| revocation.key).chain(keys.iter().copied()) {
-        let own = registry.membership(key, family)?.filter(|own| own.role.is_issuer());
-        let Some(own) = own else { continue };
-        let chain = registry.issuer(own.issuer)?.map(|issuer| issuer.chain).unwrap_or_default();
-        facts.learn_chain(&parsed(&[&[own.certificate][..], &chain].concat()));
+    let named: BTreeSet<Id> =
+        revocations.iter().map(|r| r.key).chain(keys.iter().copied()).collect();
+    for key in named {
+        for der in registry.access_certificates(key, family)? {
+            let access = Certificate::parse(&der).ok();
+            let access = access.filter(|access| access.role().is_some_and(Role::is_issuer));
+            for chain in access.iter().flat_map(|access| routes.of(access)) {
+                facts.learn_chain(&chain);
+            }
+        }
     }
     for revocation in revocations {
         // It was verified on import.
@@ -97,16 +117,6 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
         }
     }
     Ok(Some(facts))
-}
-
-/// Every Key of a family.
-pub fn members(registry: &Registry, family: Id) -> Result<Vec<(Id, Key)>, RegistryError> {
-    let filter = Filter { family: Some(family), query: None };
-    Ok(registry.keys_page(&filter, None, usize::MAX)?.items)
-}
-
-fn parsed(chain: &[Vec<u8>]) -> Vec<Certificate> {
-    chain.iter().filter_map(|der| Certificate::parse(der).ok()).collect()
 }
 
 /// One statement or revocation of a Key.
@@ -120,6 +130,7 @@ pub struct Source {
     pub signer: Option<Hash>,
     /// The digest by which confirmations refer to it.
     pub digest: Option<Hash>,
+    subject: Option<Hash>,
 }
 
 /// All statements on one Key in one family.
@@ -134,21 +145,21 @@ impl Source {
     fn new(statement: Statement, entries: Vec<LockEntry>) -> Self {
         let claimed = claimed(&statement.cose);
         let (signer, digest) = (claimed.map(|said| said.signer), claimed.map(|said| said.digest));
-        Self { statement, entries, signer, digest }
+        Self { statement, entries, signer, digest, subject: claimed.map(|said| said.subject) }
     }
 
-    /// Its effect at a Lock; none if it does not list the Lock.
+    /// Its effect at a Lock; none if it does not name the Lock. Of two leaves for a Lock the one that denies decides.
     fn effect_at(&self, lock: Id) -> Option<VersionedEffect> {
-        let version = self.statement.version;
-        let effect = match self.statement.scope {
-            Scope::All if version.is_some() => Effect::Allow,
-            Scope::All => Effect::Deny,
-            Scope::Listed(_) => {
-                let place = self.entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
-                if self.entries.get(place)?.allow { Effect::Allow } else { Effect::Deny }
-            }
-        };
-        Some(VersionedEffect { version, effect })
+        let listed = self.entries.binary_search_by_key(&lock, |entry| entry.lock).ok();
+        let listed = listed.and_then(|place| self.entries.get(place)).map(|entry| entry.allow);
+        let allow = listed.into_iter().chain(self.statement.everywhere).min()?;
+        Some(VersionedEffect { version: self.statement.version, effect: Effect::of(allow) })
+    }
+
+    /// Its effect at every Lock of the family, if it has one.
+    fn effect_everywhere(&self) -> Option<VersionedEffect> {
+        let effect = Effect::of(self.statement.everywhere?);
+        Some(VersionedEffect { version: self.statement.version, effect })
     }
 }
 
@@ -160,7 +171,6 @@ impl Statements {
         family: Id,
         judgement: Option<Judgement>,
     ) -> Result<Self, RegistryError> {
-        let access_key = registry.key(key)?.map(|key| key.access_key).unwrap_or_default();
         let mut sources = Vec::new();
         if let Some(statement) = registry.statement(key, family)? {
             sources.push(Source::new(statement, registry.statement_entries(key, family)?));
@@ -169,23 +179,18 @@ impl Statements {
             sources.push(Source::new(statement, entries));
         }
         for revocation in registry.revocations(family)?.into_iter().filter(|r| r.key == key) {
-            let statement = Statement {
-                version: None,
-                cose: revocation.cose,
-                salt_seed: revocation.salt_seed,
-                scope: Scope::All,
-                allowed: 0,
-                issued: revocation.first_seen,
-            };
+            let records::Revocation { cose, salt_seed, first_seen, .. } = revocation;
+            let statement = Statement::new(None, cose, salt_seed, Some(false), &[], first_seen);
             sources.push(Source::new(statement, Vec::new()));
         }
-        Ok(Self { sources, subject: Sha256::digest(access_key).into(), judgement })
+        let subject = sources.iter().find_map(|source: &Source| source.subject).unwrap_or_default();
+        Ok(Self { sources, subject, judgement })
     }
 
     /// Whether the newest statement alone decides, so that nothing has to be compared.
     pub fn is_single(&self) -> bool {
         let [only] = self.sources.as_slice() else { return self.sources.is_empty() };
-        only.signer.is_none_or(|signer| self.stands(&signer))
+        !only.statement.is_mixed() && only.signer.is_none_or(|signer| self.stands(&signer))
     }
 
     fn stands(&self, signer: &Hash) -> bool {
@@ -221,15 +226,13 @@ impl Statements {
 
     /// Whether a right is void because its signer was revoked. Rights at `removed` Locks are ignored.
     pub fn lacks_signer(&self, removed: &BTreeSet<Id>) -> bool {
-        let allows = |source: &Source| source.statement.version.is_some();
-        let mut everywhere =
-            self.sources.iter().filter(|source| source.statement.scope == Scope::All);
+        let allowed = self.sources.iter().any(|source| source.statement.everywhere == Some(true));
         let void = |lock: &Id| {
             !removed.contains(lock)
                 && self.in_effect_at(*lock).is_none()
                 && self.void_at(*lock).is_some_and(|(said, _)| said.effect == Effect::Allow)
         };
-        (everywhere.any(allows) && !self.has_every_lock()) || self.listed().keys().any(void)
+        (allowed && self.everywhere().is_none()) || self.listed().keys().any(void)
     }
 
     /// Whether a revocation of this Key is in force.
@@ -250,20 +253,19 @@ impl Statements {
         })
     }
 
-    /// Whether a statement that allows every Lock is in force.
-    pub fn has_every_lock(&self) -> bool {
-        self.sources.iter().any(|source| {
-            let version = source.statement.version;
-            source.statement.scope == Scope::All
-                && version.is_some()
-                && self.weigh(source, VersionedEffect { version, effect: Effect::Allow }).is_some()
-        })
+    /// The effect in force at every Lock of the family, if there is one.
+    pub fn everywhere(&self) -> Option<VersionedEffect> {
+        newest(
+            self.sources
+                .iter()
+                .filter_map(|source| self.weigh(source, source.effect_everywhere()?)),
+        )
     }
 
     /// Every Lock that a statement is about, by id. A revocation ends existing rights and adds no Lock.
     pub fn locks(&self, registry: &Registry, family: Id) -> Result<Vec<Id>, RegistryError> {
         let everywhere = |source: &Source| {
-            source.statement.scope == Scope::All && source.statement.version.is_some()
+            source.statement.everywhere.is_some() && source.statement.version.is_some()
         };
         if self.sources.iter().any(everywhere) {
             return Ok(registry.lock_entries(family)?.into_iter().map(|e| e.lock).collect());

@@ -33,7 +33,7 @@ pub enum KeyClass {
     Sub,
     /// It holds keys or certificates that Keywright did not make.
     Foreign,
-    /// It was revoked.
+    /// The family that is shown for it revoked it.
     Revoked,
     /// It cannot be used.
     Unusable,
@@ -48,6 +48,8 @@ pub struct PresentKey<'a> {
     pub class: KeyClass,
     /// When it was plugged in.
     pub plugged: Plugged,
+    /// The families that revoked it.
+    pub revoked_in: &'a [Id],
 }
 
 /// What happened to a pair since both Keys were plugged in.
@@ -100,6 +102,16 @@ pub fn decide<'a>(keys: &[PresentKey<'a>], history: History<'_>) -> Vec<Ruling<'
     rulings
 }
 
+/// Returns what a Key is to an issuer: a family's revocation ends what the Key is in that family, and nothing in others.
+pub fn class_for(issuer: KeyClass, key: KeyClass, revoked_in: &[Id]) -> KeyClass {
+    match (issuer, key) {
+        (_, KeyClass::Unusable) => key,
+        (KeyClass::Issuer { family, .. }, _) if revoked_in.contains(&family) => KeyClass::Revoked,
+        (KeyClass::Issuer { .. }, KeyClass::Revoked) if !revoked_in.is_empty() => KeyClass::Sub,
+        _ => key,
+    }
+}
+
 /// Returns the kinds that `candidate` may become if `issuer` issues, or the reason why there are none. Considers these two
 /// Keys alone: [`decide`] adds other possible issuers and the history of the pair.
 pub fn allowed_kinds(issuer: KeyClass, candidate: KeyClass) -> Result<&'static [Kind], Reason> {
@@ -129,7 +141,8 @@ fn rule<'a>(
     let named = matches!(issuer.class, KeyClass::Issuer { .. }).then_some(issuer.label);
     let none =
         |reason| Ruling { issuer: named, other: other.label, verdict: Verdict::None(reason) };
-    let kinds = match allowed_kinds(issuer.class, other.class) {
+    let candidate = class_for(issuer.class, other.class, other.revoked_in);
+    let kinds = match allowed_kinds(issuer.class, candidate) {
         Ok(kinds) => kinds,
         Err(reason) => return Some(none(reason)),
     };

@@ -26,6 +26,7 @@ fn in_turn(classes: &[KeyClass]) -> Vec<PresentKey<'static>> {
             label,
             class: *class,
             plugged: Plugged::Later(n as u64),
+            revoked_in: &[],
         })
         .collect()
 }
@@ -146,6 +147,18 @@ fn each_candidate_gets_an_offer() {
         "b>d:sub",
     ];
     assert_eq!(rulings(&decide(&keys, &[])), expected);
+}
+
+/// A Sub Key that F revoked and that shows F, and an issuer of G that F revoked as its guest.
+#[test]
+fn revocation_counts_in_the_family_that_made_it() {
+    let in_f = [Id::from_bytes([F; 16])];
+    let mut keys = in_turn(&[issuer(F), issuer(G), KeyClass::Revoked]);
+    keys[1].revoked_in = &in_f;
+    keys[2].revoked_in = &in_f;
+    assert_eq!(rulings(&decide(&keys, &[])), ["a>b:revoked", "a>c:revoked", "b>c:sub"]);
+    let keys = [keys[2], in_turn(&[issuer(G), KeyClass::Blank])[1]];
+    assert_eq!(rulings(&decide(&keys, &[])), ["/>c:revoked"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::decision::KeyClass;
 pub struct Known {
     /// A cancelled job left keys or certificates on it that never got a right; they are ignored.
     pub leftover: bool,
-    /// It was revoked.
+    /// The family that is shown for it revoked it.
     pub revoked: bool,
     /// The highest role that it has in any family of this station.
     pub role: Option<Role>,

@@ -19,6 +19,8 @@ pub struct Facts {
     pub name: Option<String>,
     /// Its families. The one to show first comes first.
     pub memberships: Vec<(Id, Role)>,
+    /// The families that revoked it.
+    pub revoked_in: Vec<Id>,
     /// Active and pending rights.
     pub rights: (u32, u32),
 }
@@ -39,7 +41,14 @@ impl Families {
             None => None,
         };
         // A token with copied certificates may have been seen first, and have the label.
-        let revoked = record.as_ref().is_some_and(|record| record.revoked);
+        let owns = match id {
+            Some(id) => self.registry.memberships(id)?,
+            None => Vec::new(),
+        };
+        let revoked_in = owns.iter().filter(|(_, own)| own.revoked).map(|(family, _)| *family);
+        let revoked_in: Vec<Id> = revoked_in.collect();
+        let shown = record.as_ref().map(|record| record.family);
+        let revoked = shown.map_or(!revoked_in.is_empty(), |shown| revoked_in.contains(&shown));
         let record = record.filter(|record| record.label == label);
         let leftover = match guid {
             Some(guid) => self.registry.leftover(guid)?.is_some(),
@@ -47,10 +56,10 @@ impl Families {
         };
         let (Some(id), Some(record)) = (id, record) else {
             let known = Known { leftover, revoked, ..Known::default() };
-            return Ok(Facts { known, ..Facts::default() });
+            return Ok(Facts { known, revoked_in, ..Facts::default() });
         };
-        let memberships = self.registry.memberships(id)?.into_iter();
-        let mut memberships: Vec<_> = memberships.map(|(family, own)| (family, own.role)).collect();
+        let mut memberships: Vec<_> =
+            owns.iter().map(|(family, own)| (*family, own.role)).collect();
         memberships.sort_by_key(|(family, _)| *family != record.family);
         let mut rights = (0u32, 0u32);
         for (family, _) in &memberships {
@@ -59,7 +68,7 @@ impl Families {
         }
         let role = memberships.iter().map(|(_, role)| *role).max();
         let known = Known { leftover: false, revoked, role };
-        Ok(Facts { known, name: Some(record.name), memberships, rights })
+        Ok(Facts { known, name: Some(record.name), memberships, revoked_in, rights })
     }
 
     /// Whether the family of a Key has a Lock, here or on the Key's card.

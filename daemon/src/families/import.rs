@@ -3,7 +3,7 @@
 
 mod statements;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keywright_base::clock;
 use keywright_proto::{Certificate, Crl, Id, PublicKey, Role, SignedObjects};
@@ -18,8 +18,9 @@ use crate::{
     queries,
     registry::{
         Batch,
-        records::{self, Issuer, Lock, Membership},
+        records::{self, Lock, Membership},
     },
+    serialization::new_issuer,
 };
 
 impl Families {
@@ -37,8 +38,8 @@ impl Families {
     ) -> Result<u32, Error> {
         let mut batch = Batch::new();
         let mut new = self.put_issuers(&mut batch, family, objects)?;
-        let keys = self.put_keys(&mut batch, family, objects, label_of)?;
-        new += keys.len();
+        let (access, keys) = self.put_keys(&mut batch, family, objects, label_of)?;
+        new += access;
         new += self.put_locks(&mut batch, family, objects)?;
         new += self.put_statements(&mut batch, family, objects)?;
         new += self.put_removals(&mut batch, family, objects)?;
@@ -56,7 +57,7 @@ impl Families {
         Ok(u32::try_from(new).unwrap_or(u32::MAX))
     }
 
-    /// CAs and their CRLs. A CRL that lacks a known entry never displaces one that has it.
+    /// CAs and their CRLs. Every CA certificate is kept. A CRL that lacks a known entry never displaces one that has it.
     fn put_issuers(
         &self,
         batch: &mut Batch,
@@ -66,30 +67,30 @@ impl Families {
         let mut mine = queries::authorities(&self.registry, family)?;
         let known: BTreeSet<Vec<u8>> = mine.certificates().map(|c| c.der().to_vec()).collect();
         let mut new = mine.merge_crls(objects);
-        let cas = objects.certificates().filter(|certificate| certificate.is_ca());
-        for ca in cas.chain([objects.root()]) {
-            let id = ca.public_key().id();
-            let is_new = ca != objects.root() && !known.contains(ca.der());
-            new += usize::from(is_new);
+        let cas = || objects.certificates().filter(|certificate| certificate.is_ca());
+        for ca in cas().filter(|ca| !known.contains(ca.der())) {
+            new += 1;
+            batch.put_ca_certificate(family, ca.der().to_vec());
+        }
+        let keys: BTreeMap<Id, &Certificate> =
+            cas().chain([objects.root()]).map(|ca| (ca.public_key().id(), ca)).collect();
+        for (id, ca) in keys {
             let record = self.registry.issuer(id)?;
-            let chain = objects.chain(ca).unwrap_or_default();
-            let chain: Vec<_> = chain.iter().map(|ca| ca.der().to_vec()).collect();
             let mut issuer = match record.clone() {
-                // Of several certificates of one key, keep the one nearest to the root.
-                Some(known) if known.chain.len() <= chain.len() => known,
-                Some(known) => Issuer { chain, ..known },
-                None => Issuer { family, chain, crl: Vec::new(), to_revoke: Vec::new() },
+                // Which of its chains is shown is settled once everything is kept.
+                Some(known) => known,
+                None => {
+                    let chain = objects.authorities().chain_of(ca.public_key(), |_| true);
+                    new_issuer(family, &chain.unwrap_or_default())
+                }
             };
             if let Some((crl, lacking)) = mine.crl(ca) {
                 issuer.crl = crl.der().to_vec();
                 let listed: BTreeSet<&[u8]> =
                     crl.revoked().iter().map(|entry| entry.serial.as_slice()).collect();
                 issuer.to_revoke.retain(|serial| !listed.contains(serial.as_slice()));
-                for serial in lacking {
-                    if !issuer.to_revoke.contains(&serial) {
-                        issuer.to_revoke.push(serial);
-                    }
-                }
+                let waiting: BTreeSet<Vec<u8>> = issuer.to_revoke.iter().cloned().collect();
+                issuer.to_revoke.extend(lacking.into_iter().filter(|s| !waiting.contains(s)));
             }
             if record.as_ref() != Some(&issuer) {
                 batch.put_issuer(id, issuer);
@@ -98,40 +99,51 @@ impl Families {
         Ok(new)
     }
 
-    /// Puts Keys that are new here, under a generated name.
+    /// Puts the access certificates that are new here, and their Keys where they are new too, under a generated name.
+    /// Returns how many certificates are new, and the Keys that are new in the registry or the family.
     fn put_keys(
         &self,
         batch: &mut Batch,
         family: Id,
         objects: &SignedObjects,
         label_of: &dyn Fn(&PublicKey) -> Option<Label>,
-    ) -> Result<Vec<Id>, Error> {
-        let mut new = Vec::new();
+    ) -> Result<(usize, Vec<Id>), Error> {
+        let mut by_key = BTreeMap::<Id, Vec<&Certificate>>::new();
         for certificate in objects.certificates() {
-            let Some(role) = certificate.role().filter(|role| *role != Role::Lock) else {
-                continue;
-            };
-            let key = certificate.public_key();
-            let id = key.id();
-            if self.membership(id, family)?.is_some() || new.contains(&id) {
-                continue;
+            if certificate.role().is_some_and(|role| role != Role::Lock) {
+                by_key.entry(certificate.public_key().id()).or_default().push(certificate);
             }
-            let Some(issuer) = issuer_of(certificate, objects) else { continue };
-            let membership = Membership {
-                role,
-                certificate: certificate.der().to_vec(),
-                issuer: issuer.id(),
-                container: FIRST_CONTAINER,
-            };
-            batch.put_membership(id, family, membership);
-            if self.registry.key(id)?.is_none() {
-                let label = label_of(key).map_or_else(new_label, Ok)?;
-                let issuing_key = role.is_issuer().then(|| issuer.spki_der().to_vec());
-                batch.put_key(id, new_key(key, label, role, family, issuing_key));
-            }
-            new.push(id);
         }
-        Ok(new)
+        let (mut count, mut keys) = (0, Vec::new());
+        for (id, certificates) in by_key {
+            let known: BTreeSet<_> =
+                self.registry.access_certificates(id, family)?.into_iter().collect();
+            let new = certificates.iter().filter(|access| !known.contains(access.der()));
+            let mut new: Vec<&Certificate> = new.copied().collect();
+            count += new.len();
+            if known.is_empty() {
+                // The best one is chosen once everything is kept.
+                let Some(access) = new.pop() else { continue };
+                let Some(issuer) = issuer_of(access, objects) else { continue };
+                let role = access.role().unwrap_or(Role::Sub);
+                let certificate = access.der().to_vec();
+                let membership =
+                    Membership::new(role, certificate, issuer.spki_der(), FIRST_CONTAINER);
+                batch.put_membership(id, family, membership);
+                if self.registry.key(id)?.is_none() {
+                    let label = label_of(access.public_key()).map_or_else(new_label, Ok)?;
+                    let role = certificates.iter().filter_map(|c| c.role()).max();
+                    let record =
+                        new_key(access.public_key(), label, role.unwrap_or(Role::Sub), family);
+                    batch.put_key(id, record);
+                }
+                keys.push(id);
+            }
+            for access in new {
+                batch.put_access_certificate(id, family, access.der().to_vec());
+            }
+        }
+        Ok((count, keys))
     }
 
     fn put_locks(
@@ -169,37 +181,29 @@ impl Families {
         Ok(new.len())
     }
 
-    /// Keeps certificates that replace those by CAs that are no longer standing. Returns how many.
+    /// Keeps certificates of Locks that replace those by CAs that are no longer standing. Returns how many.
     fn keep_renewed(&self, family: Id, objects: &SignedObjects) -> Result<usize, Error> {
         let pending = self.pending_signatures(family)?;
+        let void = pending.certificates.iter().filter_map(|void| match void.holder {
+            Holder::Lock(lock) if !void.is_ca => Some(lock),
+            _ => None,
+        });
+        let void: BTreeSet<Id> = void.collect();
+        let mut renewed = BTreeSet::new();
         let mut batch = Batch::new();
-        let mut new = 0;
-        for void in pending.certificates.iter().filter(|void| !void.is_ca) {
-            for certificate in objects.certificates() {
-                let id = certificate.public_key().id();
-                let Some(issuer) = self.standing_issuer(family, certificate, objects)? else {
-                    continue;
-                };
-                let is_lock = certificate.role() == Some(Role::Lock);
-                let certificate = certificate.der().to_vec();
-                match void.holder {
-                    Holder::Lock(lock) if lock == id && is_lock => {
-                        let Some(known) = self.registry.lock(lock)? else { continue };
-                        batch.put_lock(lock, Lock { certificate, issuer, ..known });
-                    }
-                    Holder::Key(key) if key == id && !is_lock => {
-                        let Some(own) = self.membership(key, family)? else { continue };
-                        let renewed = Membership { certificate, issuer, ..own };
-                        batch.put_membership(key, family, renewed);
-                    }
-                    _ => continue,
-                }
-                new += 1;
-                break;
+        for certificate in objects.certificates().filter(|c| c.role() == Some(Role::Lock)) {
+            let lock = certificate.public_key().id();
+            if !void.contains(&lock) || renewed.contains(&lock) {
+                continue;
             }
+            let issuer = self.standing_issuer(family, certificate, objects)?;
+            let (Some(issuer), Some(known)) = (issuer, self.registry.lock(lock)?) else { continue };
+            let certificate = certificate.der().to_vec();
+            batch.put_lock(lock, Lock { certificate, issuer, ..known });
+            renewed.insert(lock);
         }
         self.registry.commit(batch)?;
-        Ok(new)
+        Ok(renewed.len())
     }
 
     /// The CA that issued a certificate, if it is standing and has not revoked the certificate.
@@ -228,13 +232,7 @@ fn issuer_of(certificate: &Certificate, objects: &SignedObjects) -> Option<Publi
 }
 
 /// The record of a Key that was made at another station.
-fn new_key(
-    access_key: &PublicKey,
-    label: Label,
-    role: Role,
-    family: Id,
-    issuing_key: Option<Vec<u8>>,
-) -> records::Key {
+fn new_key(access_key: &PublicKey, label: Label, role: Role, family: Id) -> records::Key {
     let kind = match role {
         Role::Master => "Master",
         Role::Backup => "Backup",
@@ -246,13 +244,10 @@ fn new_key(
         label,
         name: format!("{kind} Key {}", short(access_key.id())),
         family,
-        role,
-        issuing_key,
         guid: None,
         serial: String::new(),
         model: if role == Role::Soft { SOFT_KEY.into() } else { String::new() },
         last_seen: 0,
-        revoked: false,
         puk_tried: false,
     }
 }

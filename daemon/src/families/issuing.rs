@@ -158,22 +158,15 @@ impl Families {
             label: issuer.label.clone(),
             name: issuer.name.clone(),
             family,
-            role,
-            issuing_key: Some(own.public_key().spki_der().to_vec()),
             guid: issuer.guid,
             serial: issuer.serial.clone(),
             model: issuer.model.clone(),
             last_seen: clock::unix_seconds(),
-            revoked: false,
             puk_tried: false,
         });
         batch.put_key(id, record);
-        let membership = Membership {
-            role,
-            certificate: access.der().to_vec(),
-            issuer: own.public_key().id(),
-            container: FIRST_CONTAINER,
-        };
+        let (certificate, issuing_key) = (access.der().to_vec(), own.public_key().spki_der());
+        let membership = Membership::new(role, certificate, issuing_key, FIRST_CONTAINER);
         batch.put_membership(id, family, membership);
         self.log(batch, &AuditEvent::FamilyPinned { family }, by);
         Ok(())

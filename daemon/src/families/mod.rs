@@ -10,7 +10,7 @@
 //! | `issuing` `chains` | who may sign for a family, and under which chain |
 //! | `locks` `rights` `revocations` `removals` `soft_keys` | what AddLock, ChangeRights, RevokeKey, RemoveLock and IssueSoftKey prepare |
 //! | `statements` `reissue` | a new statement on a Key; signing again what a revoked issuer had signed |
-//! | `settle` | updates records to the current judgement: which Keys are revoked, which Locks removed |
+//! | `settle` | updates records to the current judgement: which Keys are revoked, which Locks removed, which certificates count |
 //! | `confirmations` `import` | confirmations of Locks, objects of other stations |
 //! | `cards` | what Keys carry of families that are not known here |
 //! | `names` `groups` `selection` | labels of this station, groups of Locks, which Locks a caller names |
@@ -48,7 +48,7 @@ use std::{
 };
 
 use keywright_base::clock;
-use keywright_proto::{Id, PublicKey, check_name, profile::Validity, read_csr};
+use keywright_proto::{Certificate, Id, PublicKey, check_name, profile::Validity, read_csr};
 use keywright_rules::presence::Claims;
 
 pub use facts::Facts;
@@ -62,10 +62,7 @@ use crate::{
     config::Config,
     error::Error,
     queries::CompletedRightRow,
-    registry::{
-        Registry, RegistryError,
-        records::{self, Membership},
-    },
+    registry::{Registry, RegistryError, records::Membership},
     serialization::{random_serial, validity},
     trust::Moment,
 };
@@ -143,11 +140,10 @@ impl Families {
         self.judges_at.values().min().copied()
     }
 
-    /// A Key that is a member of a family.
-    fn member(&self, key: Id, family: Id) -> Result<records::Key, Error> {
+    /// The membership of a Key that is a member of a family.
+    fn member(&self, key: Id, family: Id) -> Result<Membership, Error> {
         let missing = || Error::NotFound(format!("Key {key} in the issuer's family"));
-        let record = self.registry.key(key)?.ok_or_else(missing)?;
-        self.membership(key, family)?.map(|_| record).ok_or_else(missing)
+        self.membership(key, family)?.ok_or_else(missing)
     }
 
     /// The membership of a Key in a family.
@@ -210,12 +206,12 @@ fn public_key(spki: &[u8]) -> Result<PublicKey, Error> {
     PublicKey::from_spki_der(spki).map_err(unsupported)
 }
 
-/// The access key (slot 9A) of a Key.
-fn access_key(record: &records::Key) -> Result<PublicKey, Error> {
-    public_key(&record.access_key)
+/// The access key (slot 9A) of a member.
+fn access_key(own: &Membership) -> Result<PublicKey, Error> {
+    Ok(Certificate::parse(&own.certificate).map_err(unsupported)?.public_key().clone())
 }
 
 /// The issuing key (slot 9C) of a Master or Backup Key.
-fn issuing_key(record: &records::Key) -> Result<Option<PublicKey>, Error> {
-    record.issuing_key.as_deref().map(public_key).transpose()
+fn issuing_key(own: &Membership) -> Result<Option<PublicKey>, Error> {
+    own.issuing_key.as_deref().map(public_key).transpose()
 }

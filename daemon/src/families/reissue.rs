@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     error::Error,
-    registry::records,
-    trust::{Statements, members},
+    registry::records::{self, Membership},
+    trust::Statements,
 };
 
 /// The most signatures of one call: a token makes a few a second.
@@ -50,14 +50,14 @@ impl Families {
         if !out.is_empty() {
             self.plan_locks(plan, issuing, &out, after)?;
         }
-        for (key, record) in members(&self.registry, family)? {
+        for (key, own) in self.registry.members(family)? {
             if plan.is_full() {
                 tracing::info!(%family, "more has to be signed again than one call signs");
                 break;
             }
-            let planned = self.due_statement(key, family, &record, after).and_then(|new| {
+            let planned = self.due_statement(key, family, &own, after).and_then(|new| {
                 let Some(new) = new else { return Ok(None) };
-                let unsigned = self.unsigned_statement(issuing, &new, &access_key(&record)?)?;
+                let unsigned = self.unsigned_statement(issuing, &new, &access_key(&own)?)?;
                 Ok(Some((ToSign::Statement(Box::new(new)), unsigned)))
             });
             match planned {
@@ -114,7 +114,7 @@ impl Families {
         &self,
         key: Id,
         family: Id,
-        record: &records::Key,
+        own: &Membership,
         after: &Judgement,
     ) -> Result<Option<NewStatement>, Error> {
         let now = self.moment().statements(&self.registry, key, family)?;
@@ -122,10 +122,10 @@ impl Families {
         if then.is_single() || then.is_revoked() || now.is_revoked() {
             return Ok(None);
         }
-        if let Some(own) = issuing_key(record)? {
-            let standing = after.standing(&own.hash());
+        if let Some(issuing_key) = issuing_key(own)?.filter(|_| own.role.is_issuer()) {
+            let standing = after.standing(&issuing_key.hash());
             let stays = standing.is_none_or(|s| matches!(s, Standing::Stands | Standing::Orphaned));
-            if then.has_every_lock() || !stays {
+            if then.everywhere().is_some() || !stays {
                 return Ok(None);
             }
             return self.new_statement(key, family, &then, None).map(Some);

@@ -20,7 +20,7 @@ use crate::{
     pending_signatures::{PendingSignatures, pending_signatures},
     registry::RegistryError,
     serialization::validity,
-    trust::{self, Statements, members},
+    trust::{self, Statements},
 };
 
 /// Reasons that prevent automatic re-issue: a thief may have made some of the revoked Key's signatures.
@@ -47,7 +47,7 @@ impl Families {
             )));
         }
         let family = issuing.family;
-        let record = self.member(key, family)?;
+        let member = self.member(key, family)?;
         if issuer.id == Some(key) {
             return Err(Error::InvalidArgument(
                 "a Key does not revoke itself; let another Master or Backup Key do it".into(),
@@ -59,7 +59,7 @@ impl Families {
         let mut facts = facts.ok_or(Error::Unverified(family))?;
         let mut plan = Plan::new(Purpose::RevokeKey(key), issuing);
         let mut serials = Vec::new();
-        let (subject, issuing_key) = (access_key(&record)?, issuing_key(&record)?);
+        let (subject, issuing_key) = (access_key(&member)?, issuing_key(&member)?);
         let done = facts
             .revocations()
             .any(|(known, _)| known.signer == signer && known.subject == subject.hash());
@@ -106,7 +106,7 @@ impl Families {
     fn revoked_issuer(&self, family: Id, own: &PublicKey) -> Result<RevokedIssuer, Error> {
         let signer = own.hash();
         let mut versions = Vec::new();
-        for (key, _) in members(&self.registry, family)? {
+        for (key, _) in self.registry.members(family)? {
             versions
                 .extend(Statements::read(&self.registry, key, family, None)?.versions_of(&signer));
         }
@@ -123,21 +123,17 @@ impl Families {
         key: Id,
         issuing_key: Option<&PublicKey>,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let mut certificates = Vec::new();
-        if let Some(own) = self.membership(key, issuing.family)? {
-            certificates.push((own.issuer, own.certificate));
-        }
-        if let Some(own) = issuing_key
-            && let Some(issuer) = self.registry.issuer(own.id())?
-            && let [ca, above, ..] = issuer.chain.as_slice()
-            && let Ok(above) = Certificate::parse(above)
-        {
-            certificates.push((above.public_key().id(), ca.clone()));
-        }
+        let family = issuing.family;
+        let authorities = trust::authorities(&self.registry, family)?;
+        let authorities = authorities.ok_or(Error::Unverified(family))?;
+        let access = self.registry.access_certificates(key, family)?;
+        let access: Vec<_> = access.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
+        let is_own = |ca: &&Certificate| Some(ca.public_key()) == issuing_key;
         let own = issuing.own()?.public_key().id();
         let mut mine = Vec::new();
-        for (by, der) in certificates {
-            let Ok(certificate) = Certificate::parse(&der) else { continue };
+        for certificate in access.iter().chain(authorities.certificates().filter(is_own)) {
+            let by = authorities.above(certificate).unwrap_or_default();
+            let Some(by) = by.first().map(|ca| ca.public_key().id()) else { continue };
             // A certificate that a revoked issuer signed for itself falls with its CA certificate.
             if by == own {
                 mine.push(certificate.serial().to_vec());

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    registry::records::{self, LockEntry},
+    registry::records::{LockEntry, Membership},
 };
 
 impl Families {
@@ -30,11 +30,11 @@ impl Families {
         present: &Present<'_>,
     ) -> Result<Prepared, Error> {
         let family = issuing.family;
-        let record = self.member(key, family)?;
-        let new = self.changed_rights(family, key, &record, add, remove, present)?;
+        let own = self.member(key, family)?;
+        let new = self.changed_rights(family, key, &own, add, remove, present)?;
         let mut plan = Plan::new(Purpose::ChangeRights(key), issuing);
         if let Some(new) = new {
-            let unsigned = self.unsigned_statement(issuing, &new, &access_key(&record)?)?;
+            let unsigned = self.unsigned_statement(issuing, &new, &access_key(&own)?)?;
             let (allowed, denied) = new.effects();
             plan.event = Some(AuditEvent::RightsChanged { family, key, allowed, denied });
             plan.objects.push((ToSign::Statement(Box::new(new)), unsigned));
@@ -46,12 +46,12 @@ impl Families {
         &self,
         family: Id,
         key: Id,
-        record: &records::Key,
+        own: &Membership,
         add: &LockNames,
         remove: &LockNames,
         present: &Present<'_>,
     ) -> Result<Option<NewStatement>, Error> {
-        if record.issuing_key.is_some() {
+        if own.role.is_issuer() {
             return Err(Error::InvalidArgument(
                 "a Master or Backup Key may access every Lock of its family; revoke it to end that"
                     .into(),

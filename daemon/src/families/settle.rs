@@ -3,27 +3,42 @@
 
 use std::collections::BTreeSet;
 
-use keywright_proto::{Id, tree::Hash};
+use keywright_proto::{Certificate, Crl, Id, Judgement, PublicKey, Standing, tree::Hash};
 
 use super::{
     Asker, AuditEvent, Changes, Families,
     removals::{is_effective, key_hash},
 };
-use crate::registry::{
-    Batch, RegistryError,
-    records::{self, Lock, LockRemoval},
+use crate::{
+    registry::{
+        Batch, RegistryError,
+        records::{self, Lock, LockRemoval},
+    },
+    trust::{self, membership},
 };
 
 impl Families {
     /// Settles all families, because the delay of a revocation may have ended.
     pub fn settle_all_revocations(&mut self, by: Asker, changes: &mut Changes) {
-        let families = self.registry.families().unwrap_or_default();
+        let families = match self.registry.families() {
+            Ok(families) => families,
+            Err(error) => return tracing::error!(%error, "revocations cannot be judged"),
+        };
         for (family, _) in families {
-            let any = self.registry.revocations(family).is_ok_and(|all| !all.is_empty());
-            if any && let Err(error) = self.settle_revocations(family, by, changes) {
+            let settled = self.has_to_settle(family).and_then(|has_to| match has_to {
+                true => self.settle_revocations(family, by, changes),
+                false => Ok(()),
+            });
+            if let Err(error) = settled {
                 tracing::error!(%error, %family, "revocations cannot be judged");
             }
         }
+    }
+
+    /// Whether a family has a revocation, or a Key of whose certificates one has to be chosen.
+    fn has_to_settle(&self, family: Id) -> Result<bool, RegistryError> {
+        Ok(!self.registry.revocations(family)?.is_empty()
+            || !self.registry.keys_with_several_certificates(family)?.is_empty())
     }
 
     /// Settles the Keys and Locks of one family, and notes when its next delayed revocation takes effect.
@@ -33,22 +48,10 @@ impl Families {
         by: Asker,
         changes: &mut Changes,
     ) -> Result<(), RegistryError> {
-        let revocations = self.registry.revocations(family)?;
-        let keys: BTreeSet<Id> = revocations.into_iter().map(|revocation| revocation.key).collect();
         let mut batch = Batch::new();
-        let mut changed = false;
-        for key in keys {
-            let Some(record) = self.registry.key(key)? else { continue };
-            let mut revoked = false;
-            for (of, _) in self.registry.memberships(key)? {
-                revoked |= self.moment().statements(&self.registry, key, of)?.is_revoked();
-            }
-            if record.revoked != revoked {
-                self.log(&mut batch, &AuditEvent::KeyJudged { family, key, revoked }, by);
-                batch.put_key(key, records::Key { revoked, ..record });
-                changed = true;
-            }
-        }
+        let judgement = self.judgement(family)?;
+        let changed = self.settle_chains(&mut batch, family, judgement.as_ref())?
+            | self.settle_memberships(&mut batch, family, judgement.as_ref(), by)?;
         if changed {
             self.registry.commit(batch)?;
         }
@@ -59,6 +62,94 @@ impl Families {
             None => self.judges_at.remove(&family),
         };
         Ok(())
+    }
+
+    /// Shows each CA by its best chain: by CAs that stand, where there is one.
+    fn settle_chains(
+        &self,
+        batch: &mut Batch,
+        family: Id,
+        judgement: Option<&Judgement>,
+    ) -> Result<bool, RegistryError> {
+        let Some(authorities) = trust::authorities(&self.registry, family)? else {
+            return Ok(false);
+        };
+        let stands = |ca: &Certificate| {
+            let standing =
+                judgement.and_then(|judgement| judgement.standing(&ca.public_key().hash()));
+            standing.is_none_or(|standing| standing == Standing::Stands)
+        };
+        let mut changed = false;
+        for (id, issuer) in self.registry.issuers_of(family)? {
+            let own = issuer.chain.first().and_then(|der| Certificate::parse(der).ok());
+            let best = own.and_then(|own| authorities.chain_of(own.public_key(), stands));
+            let Some(best) = best else { continue };
+            let chain: Vec<_> = best.iter().map(|ca| ca.der().to_vec()).collect();
+            if chain != issuer.chain {
+                batch.put_issuer(id, records::Issuer { chain, ..issuer });
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Settles the memberships of Keys that are named by a revocation or have several access certificates.
+    fn settle_memberships(
+        &self,
+        batch: &mut Batch,
+        family: Id,
+        judgement: Option<&Judgement>,
+        by: Asker,
+    ) -> Result<bool, RegistryError> {
+        let revocations = self.registry.revocations(family)?;
+        let revoked: BTreeSet<Id> = revocations.into_iter().map(|r| r.key).collect();
+        let several = self.registry.keys_with_several_certificates(family)?;
+        let mut changed = false;
+        let listed = match several.is_empty() {
+            true => BTreeSet::new(),
+            false => self.listed_certificates(family)?,
+        };
+        let authorities = match several.is_empty() {
+            true => None,
+            false => trust::authorities(&self.registry, family)?,
+        };
+        for key in revoked.union(&several) {
+            let Some(known) = self.registry.membership(*key, family)? else { continue };
+            let mut own = match &authorities {
+                Some(authorities) if several.contains(key) => {
+                    let all = self.registry.access_certificates(*key, family)?;
+                    let is_listed = |access: &Certificate, issuer: &PublicKey| {
+                        listed.contains(&(issuer.id(), access.serial().to_vec()))
+                    };
+                    membership::updated(&known, &all, authorities, judgement, is_listed)
+                }
+                _ => known.clone(),
+            };
+            if revoked.contains(key) {
+                let statements = self.moment().statements(&self.registry, *key, family)?;
+                own.revoked = statements.is_revoked();
+            }
+            if own.revoked != known.revoked {
+                let (key, revoked) = (*key, own.revoked);
+                self.log(batch, &AuditEvent::KeyJudged { family, key, revoked }, by);
+            }
+            if own != known {
+                batch.put_membership(*key, family, own);
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The certificates that CRLs of a family list, by CA and serial number.
+    fn listed_certificates(&self, family: Id) -> Result<BTreeSet<(Id, Vec<u8>)>, RegistryError> {
+        let mut listed = BTreeSet::new();
+        for (ca, issuer) in self.registry.issuers_of(family)? {
+            let crl = Crl::parse(&issuer.crl).ok();
+            let entries = crl.iter().flat_map(|crl| crl.revoked());
+            listed.extend(entries.map(|entry| (ca, entry.serial.clone())));
+        }
+        Ok(listed)
     }
 
     /// Settles the Locks of one family.

@@ -68,24 +68,21 @@ impl Families {
         name: String,
         certificate: Vec<u8>,
     ) -> Result<(), Error> {
-        let (id, family, role) = (key.id(), issuing.family, Role::Soft);
+        let (id, family) = (key.id(), issuing.family);
         let record = records::Key {
             access_key: key.spki_der().to_vec(),
             label: new_label()?,
             name,
             family,
-            role,
-            issuing_key: None,
             guid: None,
             serial: String::new(),
             model: MODEL.into(),
             last_seen: clock::unix_seconds(),
-            revoked: false,
             puk_tried: false,
         };
         batch.put_key(id, record);
-        let issuer = issuing.own()?.public_key().id();
-        let membership = Membership { role, certificate, issuer, container: NO_CONTAINER };
+        let issuer = issuing.own()?.public_key().spki_der();
+        let membership = Membership::new(Role::Soft, certificate, issuer, NO_CONTAINER);
         batch.put_membership(id, family, membership);
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     registry::{
         Batch,
-        records::{LockEntry, Scope, Statement},
+        records::{LockEntry, Statement},
     },
     trust::Statements,
 };
@@ -26,8 +26,8 @@ pub(super) struct NewStatement {
     family: Id,
     version: u64,
     salt_seed: [u8; 32],
-    scope: Scope,
-    entries: Vec<LockEntry>,
+    /// The Locks that it lists, by id; `None` if it allows every Lock.
+    entries: Option<Vec<LockEntry>>,
     /// The newest statement when this one was prepared. Another one may be committed first.
     before: Option<Vec<u8>>,
 }
@@ -35,14 +35,15 @@ pub(super) struct NewStatement {
 impl NewStatement {
     /// The numbers of allowed and of denied Locks.
     pub(super) fn effects(&self) -> (usize, usize) {
-        let allowed = self.entries.iter().filter(|entry| entry.allow).count();
-        (allowed, self.entries.len() - allowed)
+        let listed = self.entries.as_deref().unwrap_or_default();
+        let allowed = listed.iter().filter(|entry| entry.allow).count();
+        (allowed, listed.len() - allowed)
     }
 
     fn leaves(&self) -> Vec<(Target, Effect)> {
-        match self.scope {
-            Scope::All => vec![(Target::All, Effect::Allow)],
-            Scope::Listed(_) => self.entries.iter().map(LockEntry::leaf).collect(),
+        match &self.entries {
+            None => vec![(Target::All, Effect::Allow)],
+            Some(listed) => listed.iter().map(LockEntry::leaf).collect(),
         }
     }
 }
@@ -60,14 +61,8 @@ impl Families {
         let newest = self.newest_among(key, statements)?;
         let version = next_version(newest, clock::unix_millis())
             .map_err(|error| Error::LimitExceeded(error.to_string()))?;
-        let (scope, entries) = match entries {
-            None => (Scope::All, Vec::new()),
-            Some(listed) => {
-                (Scope::Listed(u32::try_from(listed.len()).unwrap_or(u32::MAX)), listed)
-            }
-        };
         let before = self.registry.statement(key, family)?.map(|statement| statement.cose);
-        Ok(NewStatement { key, family, version, salt_seed: random()?, scope, entries, before })
+        Ok(NewStatement { key, family, version, salt_seed: random()?, entries, before })
     }
 
     /// The newest version of a statement on a Key that this station knows or a Lock has reported.
@@ -108,21 +103,19 @@ impl Families {
         new: NewStatement,
         cose: Vec<u8>,
     ) -> Result<(), Error> {
-        let (allowed, _) = new.effects();
-        let NewStatement { key, family, version, salt_seed, scope, entries, before } = new;
+        let NewStatement { key, family, version, salt_seed, entries, before } = new;
         let newest = self.registry.statement(key, family)?.map(|statement| statement.cose);
         if newest != before {
             return Err(Error::Stale(format!("the rights of Key {key}")));
         }
         let statements = self.moment().statements(&self.registry, key, family)?;
-        let statement = Statement {
-            version: Some(version),
-            cose,
-            salt_seed,
-            scope,
-            allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
-            issued: clock::unix_seconds(),
+        let (everywhere, entries) = match entries {
+            None => (Some(true), Vec::new()),
+            Some(listed) => (None, listed),
         };
+        let issued = clock::unix_seconds();
+        let statement =
+            Statement::new(Some(version), cose, salt_seed, everywhere, &entries, issued);
         batch.put_older_statements(key, family, statements.to_keep_beside(&statement, &entries));
         batch.put_statement(key, family, statement, entries);
         Ok(())

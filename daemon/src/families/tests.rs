@@ -2,6 +2,7 @@
 
 #[path = "../../../proto/tests/common/mod.rs"]
 mod common;
+mod knowledge;
 
 use common::{Ca, Key, NOW, leaf};
 use keywright_proto::{
@@ -274,7 +275,7 @@ fn revoked_key_is_in_the_crl_and_gets_no_rights() {
     assert_eq!(revocation.unsigned().len(), 2, "itself and the CRL");
     assert!(!revocation.all_or_nothing());
     bench.keep(revocation);
-    assert!(bench.families.registry().key(id(SUB)).unwrap().unwrap().revoked);
+    assert!(bench.families.membership(id(SUB), bench.family()).unwrap().unwrap().revoked);
     assert_eq!(bench.listed(), [vec![SUB]]);
     assert_eq!(nothing(bench.prepare_revocation(SUB, "stolen").unwrap()), Kept::Nothing);
     assert!(matches!(bench.prepare_rights(&[100], &[]), Err(Error::Pair(_))));
@@ -301,7 +302,7 @@ fn rights_by_a_revoked_backup_are_signed_again_by_the_next_call() {
     let (kept, changes) = bench.keep_first(revocation, 2);
     assert_eq!(kept.unwrap(), Kept::Nothing);
     assert!(changes.families.contains(&bench.family()));
-    assert!(bench.families.registry().key(id(BACKUP)).unwrap().unwrap().revoked);
+    assert!(bench.families.membership(id(BACKUP), bench.family()).unwrap().unwrap().revoked);
     assert_eq!(bench.effect(100), None, "the statement waits");
     let again = plan(bench.prepare_revocation(BACKUP, "lost").unwrap());
     assert_eq!(again.unsigned().len(), 1);

@@ -134,7 +134,10 @@ impl Jobs {
         let known = || {
             let record = registry.key(id)?;
             let first = registry.memberships(id)?;
-            let issuing = match record.as_ref().and_then(|record| record.issuing_key.as_ref()) {
+            let shown = record
+                .as_ref()
+                .and_then(|record| first.iter().find(|(family, _)| *family == record.family));
+            let issuing = match shown.and_then(|(_, own)| own.issuing_key.as_ref()) {
                 Some(spki) => registry.issuer(Id::of_spki(spki))?,
                 None => None,
             };
@@ -149,12 +152,10 @@ impl Jobs {
         let parse = |der: &Vec<u8>| Certificate::parse(der).ok();
         // A member of several families keeps showing its first family.
         if key.id.is_none() {
+            let shown = memberships.iter().find(|(family, _)| *family == record.family);
             key.claims = Claims {
-                family: Some((record.family, record.role)),
-                access: memberships
-                    .iter()
-                    .find(|(family, _)| *family == record.family)
-                    .and_then(|(_, first)| parse(&first.certificate)),
+                family: shown.map(|(family, own)| (*family, own.role)),
+                access: shown.and_then(|(_, own)| parse(&own.certificate)),
                 issuing: issuing.and_then(|issuer| issuer.chain.first().and_then(parse)),
                 ..Claims::default()
             };

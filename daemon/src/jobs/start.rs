@@ -103,8 +103,10 @@ impl Jobs {
             ));
         }
         let key = keys.key(issuer)?;
-        let class = |key| keys::classify(key, families);
-        let kinds = match decision::allowed_kinds(class(key), class(other)) {
+        let class = keys::classify(key, families);
+        let other_class =
+            decision::class_for(class, keys::classify(other, families), &other.revoked_in);
+        let kinds = match decision::allowed_kinds(class, other_class) {
             Err(decision::Reason::Unusable) => {
                 let which = if key.state == KeyState::Unusable { key } else { other };
                 return Err(which.unusable());

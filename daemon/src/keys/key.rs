@@ -33,6 +33,8 @@ pub struct Key {
     pub name: String,
     /// Its families. The first one is shown first.
     pub memberships: Vec<(Id, Role)>,
+    /// The families that revoked it.
+    pub revoked_in: Vec<Id>,
     /// The CHUID's GUID.
     pub guid: Option<[u8; 16]>,
     /// The USB serial number.
@@ -160,7 +162,7 @@ impl Key {
             id: self.id,
             name: self.name.clone(),
             called: self.called(),
-            is_revoked: self.state == KeyState::Revoked,
+            is_revoked: self.claims.family.is_some_and(|(of, _)| self.revoked_in.contains(&of)),
             guid: self.guid,
             serial: self.serial.clone(),
             model: self.model.clone(),
@@ -224,6 +226,7 @@ impl Key {
         }
         self.rights = facts.rights;
         self.memberships = facts.memberships;
+        self.revoked_in = facts.revoked_in;
         if self.memberships.is_empty() {
             self.memberships.extend(self.claims.family);
         }

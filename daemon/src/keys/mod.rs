@@ -133,6 +133,7 @@ impl Keys {
             label,
             class: classify(key, families),
             plugged: key.plugged,
+            revoked_in: &key.revoked_in,
         });
         present.collect()
     }
@@ -222,7 +223,11 @@ impl Keys {
         let Some(key) = self.map.get_mut(label) else { return };
         match families.facts(label, key.id, key.guid) {
             Ok(facts) => key.take(facts),
-            Err(error) => tracing::error!(%error, label, "what is known of a Key cannot be read"),
+            Err(error) => {
+                // It may have been revoked, so nothing is made with it.
+                key.state = presence::KeyState::Unusable;
+                tracing::error!(%error, label, "what is known of a Key cannot be read");
+            }
         }
     }
 

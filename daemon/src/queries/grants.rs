@@ -1,5 +1,7 @@
 //! Makes the grants of one Key for many Locks: the tree and the chain that they share are built once.
 
+use std::collections::HashMap;
+
 use keywright_proto::{Effect, Grant, Id, Leaf, Tree};
 
 use super::{damaged, rights::access_chain};
@@ -7,7 +9,7 @@ use crate::{
     error::Error,
     registry::{
         Registry,
-        records::{LockEntry, Scope, Statement},
+        records::{LockEntry, Statement},
     },
     trust::Moment,
 };
@@ -20,6 +22,8 @@ pub struct Grants {
     /// Sorted by Lock.
     entries: Vec<LockEntry>,
     tree: Tree,
+    /// The index in the tree of each entry's leaf.
+    indexes: Vec<u64>,
     access_chain: Vec<Vec<u8>>,
 }
 
@@ -36,16 +40,19 @@ impl Grants {
         moment: Moment,
     ) -> Result<Option<Self>, Error> {
         let Some(statement) = registry.statement(key, family)? else { return Ok(None) };
-        if statement.scope == Scope::All
+        if statement.everywhere.is_some()
             || moment.competing_statements(registry, key, family)?.is_some()
         {
             return Ok(None);
         }
         let entries = registry.statement_entries(key, family)?;
-        let tree = Tree::of_statement(&statement.salt_seed, entries.iter().map(LockEntry::leaf));
-        let tree = tree.map_err(damaged)?;
+        let leaves = statement.leaves(&entries);
+        let indexes: HashMap<_, _> = leaves.iter().map(|(target, _)| *target).zip(0..).collect();
+        let index = |entry: &LockEntry| indexes.get(&entry.leaf().0).copied().unwrap_or_default();
+        let indexes = entries.iter().map(index).collect();
+        let tree = Tree::of_statement(&statement.salt_seed, leaves).map_err(damaged)?;
         let access_chain = access_chain(registry, key, family)?;
-        Ok(Some(Self { key, family, statement, entries, tree, access_chain }))
+        Ok(Some(Self { key, family, statement, entries, tree, indexes, access_chain }))
     }
 
     /// Whether these are the grants of this Key, and no statement on it has come since.
@@ -62,7 +69,7 @@ impl Grants {
     pub fn at(&self, lock: Id) -> Option<Vec<u8>> {
         let place = self.entries.binary_search_by_key(&lock, |entry| entry.lock).ok()?;
         let (target, effect) = self.entries.get(place)?.leaf();
-        let index = place as u64;
+        let index = *self.indexes.get(place)?;
         let grant = Grant {
             statement: self.statement.cose.clone(),
             leaf: Leaf::new(&self.statement.salt_seed, target, effect),

@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     pending_signatures::{self, Holder},
     registry::Registry,
-    trust::{Moment, members},
+    trust::Moment,
 };
 
 /// What has to be signed, the id and the name of the Key or Lock that it is about, the certificate's serial number in hex,
@@ -34,11 +34,11 @@ pub fn pending_signatures(
         return Err(Error::NotFound(format!("family {family}")));
     }
     let pending = pending_signatures::pending_signatures(registry, family, moment)?;
-    let keys = members(registry, family)?;
+    let keys = registry.members(family)?;
     let signer = |ca: &Id| {
         let by = keys
             .iter()
-            .find(|(_, key)| key.issuing_key.as_ref().is_some_and(|spki| Id::of_spki(spki) == *ca));
+            .find(|(_, own)| own.issuing_key.as_ref().is_some_and(|spki| Id::of_spki(spki) == *ca));
         by.map(|(key, _)| key.to_string()).unwrap_or_default()
     };
     let mut rows: BTreeMap<Id, Vec<Row>> = BTreeMap::new();

@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     registry::{
         Filter, Registry, RegistryError,
-        records::{Confirmation, LockEntry, Scope, Statement},
+        records::{Confirmation, LockEntry, Statement},
     },
     trust::{Moment, Source, Statements, confirmation::confirmed_effect},
 };
@@ -110,17 +110,17 @@ fn plain(
     let (limit, filter) = (page.limit as usize, Filter { family: Some(family), query: None });
     let said =
         |allow| Some(VersionedEffect { version: statement.version, effect: Effect::of(allow) });
-    Ok(match statement.scope {
-        Scope::All => {
+    Ok(match statement.everywhere {
+        Some(allow) => {
             let locks = registry.locks_page(&filter, page.after, limit)?;
-            let said = said(statement.version.is_some());
+            let said = said(allow);
             found.extend(locks.items.into_iter().map(|(lock, summary)| {
                 let (name, issued) = (summary.name, statement.issued);
                 Found { lock, family, name, said, issued }
             }));
             locks.next.is_some()
         }
-        Scope::Listed(_) => {
+        None => {
             let entries = registry.statement_entries_page(key, family, page.after, limit)?;
             for (lock, entry) in entries.items {
                 let name = name_of(registry, family, lock)?;
@@ -140,9 +140,9 @@ fn plain_on(
     statement: &Statement,
     lock: Id,
 ) -> Result<Option<(VersionedEffect, u64)>, RegistryError> {
-    let allow = match statement.scope {
-        Scope::All => Some(statement.version.is_some()),
-        Scope::Listed(_) => registry.statement_entry(key, family, lock)?.map(|entry| entry.allow),
+    let allow = match statement.everywhere {
+        Some(allow) => Some(allow),
+        None => registry.statement_entry(key, family, lock)?.map(|entry| entry.allow),
     };
     let said = |allow| VersionedEffect { version: statement.version, effect: Effect::of(allow) };
     Ok(allow.map(|allow| (said(allow), statement.issued)))
@@ -207,18 +207,12 @@ pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<V
             (source.statement.clone(), source.entries.clone())
         }
     };
-    let grant = match statement.scope {
-        Scope::All => whole_family(registry, key, family, statement)?,
-        Scope::Listed(_) => {
-            let place = entries.binary_search_by_key(&lock, |entry| entry.lock);
-            let mut grant = one_lock(statement, &entries, place.map_err(|_| nothing())?)?;
-            if grant.leaf.effect == Effect::Allow {
-                // TLS servers behind the Lock know a Key by its certificate.
-                grant.access_chain = access_chain(registry, key, family)?;
-            }
-            grant
-        }
-    };
+    let mut grant = at_lock(statement, &entries, lock)?.ok_or_else(nothing)?;
+    if grant.leaf.effect == Effect::Allow {
+        // TLS servers behind the Lock know a Key by its certificate. A right at every Lock is accepted only from a Key
+        // whose chain proves that it is a Master or Backup.
+        grant.access_chain = access_chain(registry, key, family)?;
+    }
     Ok(grant.encode())
 }
 
@@ -248,8 +242,11 @@ pub fn needs_delayed_revocation(
     moment: Moment,
 ) -> Result<bool, RegistryError> {
     // Only revocations of Masters and Backups are delayed: for all other Keys this is quick.
-    let is_issuer = registry.key(key)?.is_some_and(|key| key.issuing_key.is_some());
-    let Some(known) = registry.lock(lock)?.filter(|_| is_issuer) else { return Ok(false) };
+    let Some(known) = registry.lock(lock)? else { return Ok(false) };
+    let own = registry.membership(key, known.family)?;
+    if own.is_none_or(|own| own.issuing_key.is_none()) {
+        return Ok(false);
+    }
     let Some(statements) = moment.competing_statements(registry, key, known.family)? else {
         return Ok(false);
     };
@@ -258,22 +255,6 @@ pub fn needs_delayed_revocation(
     let word = registry.signed_confirmation(key, lock)?;
     let about = word.and_then(|word| LockSaid::claimed(&word.cose).ok());
     Ok(waiting.is_some_and(|waiting| about.is_none_or(|about| about.statement != waiting)))
-}
-
-fn whole_family(
-    registry: &Registry,
-    key: Id,
-    family: Id,
-    statement: Statement,
-) -> Result<Grant, Error> {
-    let effect = Effect::of(statement.version.is_some());
-    // A Lock accepts a right at every Lock only from a Key whose chain proves that it is a Master or Backup.
-    let access_chain = match effect {
-        Effect::Allow => access_chain(registry, key, family)?,
-        Effect::Deny => Vec::new(),
-    };
-    let leaf = Leaf::new(&statement.salt_seed, Target::All, effect);
-    Ok(Grant { statement: statement.cose, leaf, index: 0, path: Vec::new(), access_chain })
 }
 
 /// A Key's access certificate in a family, up to the root.
@@ -289,14 +270,21 @@ pub(super) fn access_chain(
     Ok([vec![membership.certificate], above].concat())
 }
 
-fn one_lock(statement: Statement, entries: &[LockEntry], place: usize) -> Result<Grant, Error> {
-    let tree = Tree::of_statement(&statement.salt_seed, entries.iter().map(LockEntry::leaf));
-    let index = place as u64;
-    let entry = entries.get(place).ok_or_else(|| damaged("a Lock is missing"))?;
-    let path = tree.map_err(damaged)?.path(index).ok_or_else(|| damaged("a Lock is missing"))?;
-    let (target, effect) = entry.leaf();
+/// The statement with the leaf that is about a Lock; none if no leaf is. Of two, the one that denies.
+fn at_lock(statement: Statement, entries: &[LockEntry], lock: Id) -> Result<Option<Grant>, Error> {
+    let listed = entries.binary_search_by_key(&lock, |entry| entry.lock).ok();
+    let listed = listed.and_then(|place| entries.get(place)).map(LockEntry::leaf);
+    let everywhere = statement.everywhere.map(|allow| (Target::All, Effect::of(allow)));
+    let about = listed.into_iter().chain(everywhere).min_by_key(|(_, effect)| *effect);
+    let Some((target, effect)) = about else { return Ok(None) };
+    let leaves = statement.leaves(entries);
+    let index = leaves.iter().position(|leaf| *leaf == (target, effect));
+    let tree = Tree::of_statement(&statement.salt_seed, leaves).map_err(damaged)?;
+    let missing = || damaged("a leaf is missing");
+    let index = index.ok_or_else(missing)? as u64;
+    let path = tree.path(index).ok_or_else(missing)?;
     let leaf = Leaf::new(&statement.salt_seed, target, effect);
-    Ok(Grant { statement: statement.cose, leaf, index, path, access_chain: Vec::new() })
+    Ok(Some(Grant { statement: statement.cose, leaf, index, path, access_chain: Vec::new() }))
 }
 
 fn state(said: Option<VersionedEffect>, confirmed: Option<VersionedEffect>) -> RightState {

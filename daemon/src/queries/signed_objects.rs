@@ -6,7 +6,7 @@ use keywright_proto::{
 };
 
 use super::damaged;
-use crate::{error::Error, registry::Registry, trust::members};
+use crate::{error::Error, registry::Registry};
 
 /// The file of `ExportFamily`. If not all objects fit, some of the Locks' confirmations are left out.
 ///
@@ -66,11 +66,8 @@ pub fn authorities(registry: &Registry, family: Id) -> Result<SignedObjects, Err
     let root = registry.family(family)?.ok_or_else(missing)?.root;
     let root = Certificate::parse(&root).map_err(damaged)?;
     let mut objects = SignedObjects::new(root).map_err(damaged)?;
+    add_certificates(&mut objects, registry.ca_certificates(family)?);
     for (_, issuer) in registry.issuers_of(family)? {
-        // From the root down, so that each issuer is there before what it issued.
-        for der in issuer.chain.iter().rev() {
-            add_certificate(&mut objects, der);
-        }
         if let Ok(crl) = Crl::parse(&issuer.crl)
             && let Err(error) = objects.add_crl(crl)
         {
@@ -86,20 +83,16 @@ pub fn authorities(registry: &Registry, family: Id) -> Result<SignedObjects, Err
 /// `NotFound`: no such family. The registry cannot be read.
 pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
     let mut objects = authorities(registry, family)?;
-    let members = members(registry, family)?;
+    let members = registry.members(family)?;
+    let mut certificates = Vec::new();
     for (key, _) in &members {
-        if let Some(own) = registry.membership(*key, family)? {
-            add_certificate(&mut objects, &own.certificate);
-        }
+        certificates.extend(registry.access_certificates(*key, family)?);
     }
     for entry in registry.lock_entries(family)? {
-        if let Some(lock) = registry.lock(entry.lock)? {
-            add_certificate(&mut objects, &lock.certificate);
-        }
+        certificates.extend(registry.lock(entry.lock)?.map(|lock| lock.certificate));
     }
-    for (_, lock) in registry.removed_locks(family)? {
-        add_certificate(&mut objects, &lock.certificate);
-    }
+    certificates.extend(registry.removed_locks(family)?.into_iter().map(|(_, l)| l.certificate));
+    add_certificates(&mut objects, certificates);
     let mut statements = Vec::new();
     for (key, _) in &members {
         if let Some(statement) = registry.statement(*key, family)? {
@@ -146,12 +139,12 @@ fn left_out(what: &str, error: &dyn std::fmt::Display) {
     tracing::warn!(what, %error, "a signed object is left out of what other stations get");
 }
 
-fn add_certificate(objects: &mut SignedObjects, der: &[u8]) {
-    let added = Certificate::parse(der)
-        .map_err(|error| error.to_string())
-        .and_then(|ca| objects.add_certificate(ca).map_err(|error| error.to_string()));
-    if let Err(error) = added {
-        left_out("certificate", &error);
+fn add_certificates(objects: &mut SignedObjects, ders: Vec<Vec<u8>>) {
+    let parsed: Vec<_> = ders.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
+    let unreadable = ders.len() - parsed.len();
+    let number = unreadable + objects.add_certificates(parsed);
+    if number > 0 {
+        left_out("certificate", &format!("{number} do not verify"));
     }
 }
 

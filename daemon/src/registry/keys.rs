@@ -1,6 +1,9 @@
 //! Keys, and their memberships in families.
 
+use std::collections::BTreeSet;
+
 use keywright_proto::Id;
+use sha2::{Digest, Sha256};
 
 use super::{
     Batch, Registry,
@@ -36,6 +39,41 @@ impl Registry {
         self.view()?.record(&Table::Memberships.of_two(key, family))
     }
 
+    /// The memberships in a family, by Key. The records of the Keys are not read.
+    pub fn members(&self, family: Id) -> Result<Vec<(Id, Membership)>, RegistryError> {
+        let view = self.view()?;
+        let member = |record: Result<(sled::IVec, sled::IVec), RegistryError>| {
+            let key = id_at_end(&record?.0)?;
+            let own = view.record(&Table::Memberships.of_two(key, family))?;
+            let own = own.ok_or_else(|| {
+                RegistryError::damaged(format!("the membership of Key {key} is missing"))
+            });
+            Ok((key, own?))
+        };
+        view.all(Table::KeysByFamily.of(family)).map(member).collect()
+    }
+
+    /// The access certificates (DER) of a Key in a family: the one of its membership first.
+    pub fn access_certificates(&self, key: Id, family: Id) -> Result<Vec<Vec<u8>>, RegistryError> {
+        let view = self.view()?;
+        let own: Option<Membership> = view.record(&Table::Memberships.of_two(key, family))?;
+        let others = view.records(Table::OtherCertificates.of_two(family, key))?;
+        Ok(own.map(|own| own.certificate).into_iter().chain(others).collect())
+    }
+
+    /// The Keys of a family that have several access certificates in it.
+    pub fn keys_with_several_certificates(
+        &self,
+        family: Id,
+    ) -> Result<BTreeSet<Id>, RegistryError> {
+        let key = |place: &[u8]| {
+            let id = place.get(17..33).and_then(|id| id.first_chunk().copied());
+            let short = || RegistryError::damaged("the key of an access certificate is too short");
+            id.map(Id::from_bytes).ok_or_else(short)
+        };
+        self.view()?.all(Table::OtherCertificates.of(family)).map(|r| key(&r?.0)).collect()
+    }
+
     /// Keys after the id `after`, in the order of ids.
     pub fn keys_page(
         &self,
@@ -69,13 +107,45 @@ impl Batch {
         })
     }
 
-    /// Puts the membership of a Key in a family.
+    /// Puts the membership of a Key in a family. The access certificate that it had before is kept beside the new one.
     pub fn put_membership(&mut self, key: Id, family: Id, membership: Membership) -> &mut Self {
-        self.exchanged().write(move |_, changes| {
+        self.exchanged().write(move |view, changes| {
+            let place = Table::Memberships.of_two(key, family);
+            let old: Option<Membership> = changes.record(view, &place)?;
+            if let Some(old) = old.filter(|old| old.certificate != membership.certificate) {
+                changes.put(other_place(key, family, &old.certificate), &old.certificate)?;
+            }
+            let other = other_place(key, family, &membership.certificate);
+            if changes.get(view, &other)?.is_some() {
+                changes.remove(other);
+            }
             changes.put_bytes(Table::KeysByFamily.of_two(family, key), Vec::new());
-            changes.put(Table::Memberships.of_two(key, family), &membership)
+            changes.put(place, &membership)
         })
     }
+
+    /// Puts an access certificate (DER) of a member of a family, beside those that it has.
+    pub fn put_access_certificate(
+        &mut self,
+        key: Id,
+        family: Id,
+        certificate: Vec<u8>,
+    ) -> &mut Self {
+        self.exchanged().write(move |view, changes| {
+            let place = Table::Memberships.of_two(key, family);
+            let own: Option<Membership> = changes.record(view, &place)?;
+            match own.is_some_and(|own| own.certificate == certificate) {
+                true => Ok(()),
+                false => changes.put(other_place(key, family, &certificate), &certificate),
+            }
+        })
+    }
+}
+
+/// Where an access certificate is stored beside the one of the membership.
+fn other_place(key: Id, family: Id, certificate: &[u8]) -> Vec<u8> {
+    let digest = Sha256::digest(certificate);
+    Table::OtherCertificates.with(&[family.as_bytes(), key.as_bytes(), &digest])
 }
 
 /// Where a Key is in the order of last seen Keys.

@@ -19,6 +19,8 @@ pub(super) enum Table {
     Families = 0x10,
     /// issuing key → [`super::records::Issuer`]
     Issuers = 0x11,
+    /// family, SHA-256 of the certificate → a CA certificate, DER: all of them, the root included
+    CaCertificates = 0x12,
     /// Key → [`super::records::Key`]
     Keys = 0x20,
     /// complement of last_seen, Key → nothing: the index of Keys by last seen, newest first
@@ -27,6 +29,8 @@ pub(super) enum Table {
     Memberships = 0x22,
     /// family, Key → nothing: the index of Keys by family
     KeysByFamily = 0x23,
+    /// family, Key, SHA-256 of the certificate → an access certificate, DER, beside the one in the membership
+    OtherCertificates = 0x24,
     /// Lock → [`super::records::Lock`]
     Locks = 0x30,
     /// family, Lock → [`super::records::LockSummary`]

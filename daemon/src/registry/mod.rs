@@ -118,6 +118,12 @@ impl Registry {
         Ok(())
     }
 
+    /// Damages every record whose key has this prefix, as a bad sector does.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, prefix: &[u8]) {
+        self.0.store.damage(prefix);
+    }
+
     fn view(&self) -> Result<view::View<'_>, RegistryError> {
         self.0.store.view()
     }

@@ -25,7 +25,8 @@ pub struct Family {
 pub struct Issuer {
     /// The family.
     pub family: Id,
-    /// CA certificates, DER: from its own to the root.
+    /// The chain that is shown and sent, DER: from its own CA certificate to the root. It may have other certificates,
+    /// which are stored apart.
     pub chain: Vec<Vec<u8>>,
     /// Its newest CRL, DER.
     pub crl: Vec<u8>,
@@ -44,10 +45,6 @@ pub struct Key {
     pub name: String,
     /// The family that is shown first.
     pub family: Id,
-    /// The role in that family.
-    pub role: Role,
-    /// The issuing key (slot 9C), DER SubjectPublicKeyInfo, on Master and Backup Keys.
-    pub issuing_key: Option<Vec<u8>>,
     /// The CHUID's GUID.
     pub guid: Option<[u8; 16]>,
     /// The token's serial number, or the GUID in hex where it has none.
@@ -56,8 +53,6 @@ pub struct Key {
     pub model: String,
     /// When it was last plugged in here.
     pub last_seen: UnixTime,
-    /// It is revoked and will never be admitted again.
-    pub revoked: bool,
     /// The factory PUK was tried on it. It is never tried again.
     pub puk_tried: bool,
 }
@@ -65,14 +60,33 @@ pub struct Key {
 /// The membership of a Key in a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The role in this family.
+    /// The highest role that an access certificate gives it in this family.
     pub role: Role,
-    /// The access certificate, DER.
+    /// The access certificate that is shown and sent, DER. It may have others, which are stored apart.
     pub certificate: Vec<u8>,
     /// The issuing key that signed it.
     pub issuer: Id,
     /// The PIV container that holds it on the token (5FC105 for the first family).
     pub container: u32,
+    /// Its issuing key (slot 9C), DER SubjectPublicKeyInfo, where an access certificate of a Master or Backup shows one.
+    pub issuing_key: Option<Vec<u8>>,
+    /// It is revoked in this family and will never be admitted there again.
+    pub revoked: bool,
+}
+
+impl Membership {
+    /// The membership of a Key whose access certificate (DER) of this role was signed by the issuing key with this
+    /// SubjectPublicKeyInfo (DER). A Master or Backup has that issuing key itself.
+    pub fn new(role: Role, certificate: Vec<u8>, issuing_key: &[u8], container: u32) -> Self {
+        Self {
+            role,
+            certificate,
+            issuer: Id::of_spki(issuing_key),
+            container,
+            issuing_key: role.is_issuer().then(|| issuing_key.to_vec()),
+            revoked: false,
+        }
+    }
 }
 
 /// A Lock of a family.
@@ -105,7 +119,7 @@ pub struct Group {
     pub locks: u32,
 }
 
-/// Which Locks a statement covers.
+/// Which Locks a job's statement covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     /// Every Lock of the family, now and later (leaf `*`).
@@ -123,12 +137,18 @@ pub struct Statement {
     pub cose: Vec<u8>,
     /// The seed from which the salts of its leaves are derived.
     pub salt_seed: [u8; 32],
-    /// The Locks that it covers.
-    pub scope: Scope,
+    /// Whether it allows or denies the Key at every Lock of the family, now and later (leaf `*`); `None` if it has no such
+    /// leaf.
+    pub everywhere: Option<bool>,
+    /// How many Locks it lists, as [`LockEntry`]s.
+    pub listed: u32,
     /// How many of the listed Locks it allows. It denies the others.
     pub allowed: u32,
     /// When it was signed.
     pub issued: UnixTime,
+    /// The order of its leaves in the tree, which whoever made it was free to choose: for each leaf three bytes,
+    /// big-endian, the position of its entry; `*` is after the last entry. Empty for the order in which entries are stored.
+    pub order: Vec<u8>,
 }
 
 /// One Lock that a statement lists. Entries are stored sorted by `lock`.
@@ -150,12 +170,48 @@ impl LockEntry {
 }
 
 impl Statement {
-    /// What the leaves of its tree say, in their order. `entries` are the Locks that it lists.
-    pub fn leaves(&self, entries: &[LockEntry]) -> Vec<(Target, Effect)> {
-        match self.scope {
-            Scope::All => vec![(Target::All, Effect::of(self.version.is_some()))],
-            Scope::Listed(_) => entries.iter().map(LockEntry::leaf).collect(),
+    /// A statement that has its leaves in the order of its entries, with `*` after them.
+    pub fn new(
+        version: Option<u64>,
+        cose: Vec<u8>,
+        salt_seed: [u8; 32],
+        everywhere: Option<bool>,
+        entries: &[LockEntry],
+        issued: UnixTime,
+    ) -> Self {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let allowed = entries.iter().filter(|entry| entry.allow).count();
+        let (listed, allowed) = (count(entries.len()), count(allowed));
+        Self { version, cose, salt_seed, everywhere, listed, allowed, issued, order: Vec::new() }
+    }
+
+    /// Notes the order of the leaves, each by the position of its entry.
+    pub fn set_order(&mut self, positions: &[usize]) {
+        self.order.clear();
+        if !positions.is_sorted() {
+            let bytes = |position: &usize| (*position as u32).to_be_bytes();
+            let three =
+                positions.iter().map(bytes).flat_map(|[_, high, middle, low]| [high, middle, low]);
+            self.order = three.collect();
         }
+    }
+
+    /// The leaves of its tree, in their order. `entries` are the Locks that it lists.
+    pub fn leaves(&self, entries: &[LockEntry]) -> Vec<(Target, Effect)> {
+        let everywhere = self.everywhere.map(|allow| (Target::All, Effect::of(allow)));
+        let leaves: Vec<_> = entries.iter().map(LockEntry::leaf).chain(everywhere).collect();
+        if self.order.is_empty() {
+            return leaves;
+        }
+        let (positions, _) = self.order.as_chunks::<3>();
+        let position =
+            |[high, middle, low]: &[u8; 3]| u32::from_be_bytes([0, *high, *middle, *low]);
+        positions.iter().filter_map(|bytes| leaves.get(position(bytes) as usize).copied()).collect()
+    }
+
+    /// Whether it has a leaf `*` and leaves of single Locks, which have to be compared.
+    pub const fn is_mixed(&self) -> bool {
+        self.everywhere.is_some() && self.listed > 0
     }
 }
 

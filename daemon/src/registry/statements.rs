@@ -10,7 +10,7 @@ use super::{
     error::RegistryError,
     layout::{Table, end_of},
     page::{Page, page},
-    records::{LockEntry, Scope, Statement},
+    records::{LockEntry, Statement},
     removed_rights::update_removed_rights,
     statement_digests::index_digest,
     view::View,
@@ -27,8 +27,8 @@ impl Registry {
         let view = self.view()?;
         let statement: Option<Statement> = view.record(&Table::Statements.of_two(key, family))?;
         let entries: Vec<_> = read_list(&view, Table::StatementEntries.of_two(key, family))?;
-        match statement.map(|statement| statement.scope) {
-            Some(Scope::Listed(count)) if count as usize != entries.len() => Err(
+        match statement {
+            Some(statement) if statement.listed as usize != entries.len() => Err(
                 RegistryError::damaged(format!("the statement on Key {key} has lost some Locks")),
             ),
             _ => Ok(entries),

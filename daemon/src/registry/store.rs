@@ -129,6 +129,19 @@ impl Store {
         }
     }
 
+    /// Flips a bit in each stored value whose key has this prefix.
+    #[cfg(test)]
+    pub(super) fn damage(&self, prefix: &[u8]) {
+        let stored: Vec<_> = self.db.scan_prefix(prefix).map(Result::unwrap).collect();
+        assert!(!stored.is_empty());
+        for (key, value) in stored {
+            let mut flipped = value.to_vec();
+            let at = flipped.len() / 2;
+            flipped[at] ^= 1;
+            self.db.insert(key, flipped).unwrap();
+        }
+    }
+
     /// The lengths of all stored values.
     #[cfg(test)]
     pub(super) fn stored_sizes(&self) -> Vec<usize> {

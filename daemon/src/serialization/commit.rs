@@ -12,7 +12,7 @@ use crate::{
     audit::AuditEvent,
     registry::{
         Batch, Registry, RegistryError,
-        records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Scope, Statement},
+        records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Statement},
     },
     trust::Statements,
 };
@@ -24,11 +24,13 @@ impl Write {
     /// Commits the write. Returns the id of the Key.
     pub(super) fn commit(&mut self) -> Result<Id, Stop> {
         let (intent, now) = (&self.order.intent, clock::unix_seconds());
+        let incomplete = || Stop::from(Failure::Profile("the job is not complete".into()));
         let (Some(family), Some(spki), Some(cose)) =
             (intent.family, &intent.made.access_key, &intent.made.statement)
         else {
-            return Err(Failure::Profile("the job is not complete".into()).into());
+            return Err(incomplete());
         };
+        let above = self.order.chain.first().map(|ca| ca.public_key().spki_der());
         let key = PublicKey::from_spki_der(spki)
             .map_err(|error| Failure::Profile(error.to_string()))?
             .id();
@@ -36,38 +38,27 @@ impl Write {
         self.add_issuer(&mut batch, family, now)?;
         batch.put_key(key, self.key_record(key, family, spki, now)?);
         if let Some(certificate) = &intent.made.access_certificate {
-            let issuer = match &intent.made.issuing_key {
-                Some(own) => Id::of_spki(own),
-                None => self.order.chain.first().map_or(family, |ca| ca.public_key().id()),
-            };
+            let issuer = intent.made.issuing_key.as_deref().or(above).ok_or_else(incomplete)?;
             let container = intent.made.container.unwrap_or(Container::AccessCertificate.number());
             let role = intent.kind.role();
-            let certificate = certificate.clone();
-            batch.put_membership(key, family, Membership { role, certificate, issuer, container });
+            let membership = Membership::new(role, certificate.clone(), issuer, container);
+            batch.put_membership(key, family, membership);
         } else if let Some(own) = &self.order.membership {
-            let issuer = self.order.chain.first().map_or(family, |ca| ca.public_key().id());
             let container = Container::AccessCertificate.number();
-            let certificate = own.der().to_vec();
             let role = own.role().unwrap_or(intent.kind.role());
             if self.tools.registry.membership(key, family)?.is_none() {
-                let membership = Membership { role, certificate, issuer, container };
+                let (certificate, issuer) = (own.der().to_vec(), above.ok_or_else(incomplete)?);
+                let membership = Membership::new(role, certificate, issuer, container);
                 batch.put_membership(key, family, membership);
             }
         }
-        let (scope, locks) = match intent.kind {
-            Kind::Sub => (intent.scope, self.order.locks.to_vec()),
-            _ => (Scope::All, Vec::<LockEntry>::new()),
+        let (everywhere, locks) = match intent.kind {
+            Kind::Sub => (None, self.order.locks.to_vec()),
+            _ => (Some(true), Vec::<LockEntry>::new()),
         };
         let (version, salt_seed) = (intent.made.version, intent.made.salt_seed);
         let allowed = locks.iter().filter(|entry| entry.allow).count();
-        let statement = Statement {
-            version,
-            cose: cose.clone(),
-            salt_seed,
-            scope,
-            allowed: u32::try_from(allowed).unwrap_or(u32::MAX),
-            issued: now,
-        };
+        let statement = Statement::new(version, cose.clone(), salt_seed, everywhere, &locks, now);
         let statements = Statements::read(&self.tools.registry, key, family, None)?;
         batch.put_older_statements(key, family, statements.to_keep_beside(&statement, &locks));
         batch.put_statement(key, family, statement, locks);
@@ -123,13 +114,10 @@ impl Write {
             label: candidate.label.clone(),
             name: intent.name.clone(),
             family,
-            role: intent.kind.role(),
-            issuing_key: intent.made.issuing_key.clone(),
             guid,
             serial,
             model: candidate.model.clone(),
             last_seen: now,
-            revoked: false,
             puk_tried: intent.made.puk_begun || self.order.puk_tried,
         })
     }

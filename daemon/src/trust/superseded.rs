@@ -10,7 +10,7 @@ use keywright_proto::{Id, statement::claimed, tree::Hash};
 
 use crate::registry::{
     StatementWithEntries,
-    records::{LockEntry, Scope, Statement},
+    records::{LockEntry, Statement},
 };
 
 /// Decides between two statements of one signer on one Lock: the newer version, then the one that denies, then their
@@ -26,8 +26,8 @@ pub fn without_superseded(mut all: Vec<StatementWithEntries>) -> Vec<StatementWi
     let mut everywhere = BTreeMap::<Hash, (Rank<'_>, usize)>::new();
     for (at, ((statement, entries), signer)) in all.iter().zip(&signers).enumerate() {
         let Some(signer) = *signer else { continue };
-        if statement.scope == Scope::All {
-            let rank = rank(statement, false);
+        if let Some(allow) = statement.everywhere {
+            let rank = rank(statement, !allow);
             let known = everywhere.entry(signer).or_insert((rank, at));
             *known = (*known).max((rank, at));
         }

@@ -82,17 +82,13 @@ fn put(batch: &mut Batch, id: Id, access_key: &[u8], label: String, last_seen: u
         label,
         name: String::new(),
         family,
-        role: Role::Sub,
-        issuing_key: None,
         guid: None,
         serial: String::new(),
         model: String::new(),
         last_seen,
-        revoked: false,
         puk_tried: false,
     };
-    let membership =
-        Membership { role: Role::Sub, certificate: vec![1], issuer: family, container: 0 };
+    let membership = Membership::new(Role::Sub, vec![1], b"issuer", 0);
     batch.put_key(id, key).put_membership(id, family, membership);
 }
 

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     registry::{
         Batch, StatementWithEntries,
-        records::{LockEntry, LockRemoval, Revocation, Scope, Statement},
+        records::{LockEntry, LockRemoval, Revocation, Statement},
     },
     trust::without_superseded,
 };
@@ -44,8 +44,9 @@ impl Families {
             }
         }
         for (key, signed) in by_key {
-            let received = signed.into_iter().filter_map(|signed| as_record(signed, now));
-            let (received, mut known): (Vec<_>, Vec<_>) = (received.collect(), Vec::new());
+            let received: Vec<_> =
+                signed.into_iter().map(|signed| as_record(signed, now)).collect();
+            let mut known = Vec::new();
             if let Some(statement) = self.registry.statement(key, family)? {
                 known.push((statement, self.registry.statement_entries(key, family)?));
             }
@@ -126,32 +127,33 @@ impl Families {
     }
 }
 
-/// The registry's record of a statement. `None` if its leaves are in another order than a station's, because no proof
-/// could be made from it.
-fn as_record(signed: &SignedStatement, received_at: u64) -> Option<StatementWithEntries> {
-    let mut entries = Vec::new();
-    let mut scope = Scope::All;
-    if signed.leaves.iter().all(|(target, _)| *target != Target::All) {
-        for (target, effect) in &signed.leaves {
-            let Target::Lock(key_hash) = target else { continue };
-            let (lock, allow) = (Id::of_hash(key_hash), *effect == Effect::Allow);
-            entries.push(LockEntry { lock, key_hash: *key_hash, allow });
+/// The registry's record of a statement, whose leaves may be in any order.
+fn as_record(signed: &SignedStatement, received_at: u64) -> StatementWithEntries {
+    let mut everywhere = None;
+    let mut placed = Vec::new();
+    for (place, (target, effect)) in signed.leaves.iter().enumerate() {
+        let allow = *effect == Effect::Allow;
+        match target {
+            Target::All => everywhere = Some((allow, place)),
+            Target::Lock(key_hash) => {
+                let (lock, key_hash) = (Id::of_hash(key_hash), *key_hash);
+                placed.push((LockEntry { lock, key_hash, allow }, place));
+            }
         }
-        scope = Scope::Listed(u32::try_from(entries.len()).ok()?);
-        if !entries.is_sorted() {
-            return None;
-        }
-    } else if signed.leaves != [(Target::All, Effect::Allow)] {
-        return None;
     }
-    let allowed = entries.iter().filter(|entry| entry.allow).count();
-    let statement = Statement {
-        version: signed.statement.version,
-        cose: signed.cose.clone(),
-        salt_seed: signed.seed,
-        scope,
-        allowed: u32::try_from(allowed).ok()?,
-        issued: received_at,
-    };
-    Some((statement, entries))
+    placed.sort_unstable();
+    let mut positions = vec![0; signed.leaves.len()];
+    let places = placed.iter().map(|(_, place)| *place).chain(everywhere.map(|(_, place)| place));
+    for (position, place) in places.enumerate() {
+        if let Some(of_leaf) = positions.get_mut(place) {
+            *of_leaf = position;
+        }
+    }
+    let entries: Vec<_> = placed.into_iter().map(|(entry, _)| entry).collect();
+    let (version, cose) = (signed.statement.version, signed.cose.clone());
+    let everywhere = everywhere.map(|(allow, _)| allow);
+    let mut statement =
+        Statement::new(version, cose, signed.seed, everywhere, &entries, received_at);
+    statement.set_order(&positions);
+    (statement, entries)
 }

@@ -11,7 +11,7 @@ use super::{right_at, state};
 use crate::{
     registry::{
         Registry, RegistryError,
-        records::{Confirmation, Scope, Statement},
+        records::{Confirmation, Statement},
     },
     trust::{
         Moment, Statements,
@@ -111,9 +111,9 @@ fn count_single(
     let effect = |allow| Some(VersionedEffect { version, effect: Effect::of(allow) });
     let confirmed = |lock| confirmations.get(&lock).copied().map(effect_of);
     let mut tally = Tally::default();
-    match statement.scope {
-        Scope::All => {
-            let effect = effect(version.is_some());
+    match statement.everywhere {
+        Some(allow) => {
+            let effect = effect(allow);
             confirmations.retain(|_, kept| matters(effect, *kept));
             let mut unconfirmed = registry.family(family)?.map_or(0, |family| family.locks);
             for (lock, kept) in confirmations {
@@ -125,13 +125,16 @@ fn count_single(
             }
             tally.add(state(effect, None), unconfirmed);
         }
-        Scope::Listed(listed) => {
+        None => {
             let both = [effect(true), effect(false)];
             let is_unconfirmed =
                 !confirmations.values().any(|kept| both.iter().any(|e| matters(*e, *kept)));
             if is_unconfirmed && removed.is_empty() {
                 tally.add(state(effect(true), None), statement.allowed);
-                tally.add(state(effect(false), None), listed.saturating_sub(statement.allowed));
+                tally.add(
+                    state(effect(false), None),
+                    statement.listed.saturating_sub(statement.allowed),
+                );
             } else {
                 for entry in registry.statement_entries(key, family)? {
                     if !removed.contains(&entry.lock) {

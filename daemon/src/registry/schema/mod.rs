@@ -23,6 +23,7 @@
 pub(super) mod v1;
 pub(super) mod v2;
 pub(super) mod v3;
+pub(super) mod v4;
 
 use super::{changes::Changes, error::RegistryError, layout::Table, store::Store, view::View};
 
@@ -30,7 +31,7 @@ use super::{changes::Changes, error::RegistryError, layout::Table, store::Store,
 pub(super) type Migration = fn(&View<'_>, &mut Changes) -> Result<(), RegistryError>;
 
 /// `MIGRATIONS[n]` leads from format `n + 1` to format `n + 2`.
-pub(super) const MIGRATIONS: &[Migration] = &[v1::migrate, v2::migrate, v3::migrate];
+pub(super) const MIGRATIONS: &[Migration] = &[v1::migrate, v2::migrate, v3::migrate, v4::migrate];
 
 /// The newest format known with these migrations.
 pub(super) const fn newest(migrations: &[Migration]) -> u32 {

@@ -29,7 +29,7 @@ pub(in crate::registry) enum Scope {
     Listed(u32),
 }
 
-/// As formats 2 to 4 have it.
+/// As formats 2 to 5 have it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::registry) struct StatementRef {
     pub(in crate::registry) key: [u8; 16],

@@ -35,7 +35,7 @@ pub(in crate::registry) enum Scope {
     Listed(u32),
 }
 
-/// As formats 1 to 4 have it.
+/// As formats 1 to 5 have it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::registry) struct LockEntry {
     pub(in crate::registry) lock: [u8; 16],
@@ -43,7 +43,7 @@ pub(in crate::registry) struct LockEntry {
     pub(in crate::registry) allow: bool,
 }
 
-/// As formats 3 and 4 have it.
+/// As formats 3 to 5 have it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::registry) struct RemovedRight {
     pub(in crate::registry) lock: [u8; 16],

@@ -15,7 +15,7 @@ pub(in crate::registry) const AUDIT: u8 = 0x60;
 /// Key of the only [`AuditExtent`], which format 4 adds.
 pub(in crate::registry) const AUDIT_EXTENT: u8 = 0x61;
 
-/// As formats 1 to 4 have it; what `previous` is a hash of changes with format 4.
+/// As formats 1 to 5 have it; what `previous` is a hash of changes with format 4.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::registry) struct AuditRecord {
     pub(in crate::registry) time: u64,
@@ -24,7 +24,7 @@ pub(in crate::registry) struct AuditRecord {
     pub(in crate::registry) previous: [u8; 32],
 }
 
-/// As format 4 has it.
+/// As formats 4 and 5 have it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::registry) struct AuditExtent {
     pub(in crate::registry) first: u64,

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use keywright_proto::Role;
+
 use super::{
     damage::copy,
-    schema::{Migration, v1, v2, v3},
+    schema::{Migration, v1, v2, v3, v4},
     *,
 };
 
@@ -36,7 +38,7 @@ fn format_3_is_read() {
     let place = TestDir::new();
     copy(&fixture("registry-v3"), &place.dir());
     let registry = place.open();
-    check_everything(&registry).unwrap();
+    check_everything_of_format_4(&registry).unwrap();
     check_rechained_log(&registry);
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
 }
@@ -92,7 +94,7 @@ fn format_4_is_read() {
     let place = TestDir::new();
     copy(&fixture("registry-v4"), &place.dir());
     let registry = place.open();
-    check_everything(&registry).unwrap();
+    check_everything_of_format_4(&registry).unwrap();
     let head = registry.audit_tail(1).unwrap()[0].hash();
     assert_eq!(
         hex::encode(head),
@@ -100,6 +102,89 @@ fn format_4_is_read() {
         "an end of the log that was noted elsewhere still verifies"
     );
     assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// Format 5 added further certificates of Keys and CAs.
+#[test]
+fn format_5_is_read() {
+    let place = TestDir::new();
+    copy(&fixture("registry-v5"), &place.dir());
+    let registry = place.open();
+    check_everything(&registry).unwrap();
+    assert_eq!(registry.take_serialization_number().unwrap(), 65);
+}
+
+/// Format 4 had one role, issuing key and revocation for all families of a Key.
+#[test]
+fn memberships_of_format_4_get_their_own_role_issuing_key_and_revocation() {
+    let place = TestDir::new();
+    let (home, guest, other) = (id(10), id(11), id(12));
+    put_as_before(&place, &schema::MIGRATIONS[..3], |changes| {
+        let key = v4::OldKey {
+            access_key: vec![1; 91],
+            label: "k1".into(),
+            name: "Bea".into(),
+            family: *home.as_bytes(),
+            role: Role::Backup,
+            issuing_key: Some(b"issuing key".to_vec()),
+            guid: None,
+            serial: "7".into(),
+            model: "Virtual Key".into(),
+            last_seen: 5,
+            revoked: true,
+            puk_tried: true,
+        };
+        changes.put([&[v4::KEYS], &id(1).as_bytes()[..]].concat(), &key)?;
+        for (family, role, issuer) in [
+            (home, Role::Backup, Id::of_spki(b"issuing key")),
+            (guest, Role::Sub, id(3)),
+            (other, Role::Sub, id(3)),
+        ] {
+            let (certificate, issuer) = (vec![4; 700], *issuer.as_bytes());
+            let own = v4::OldMembership { role, certificate, issuer, container: 7 };
+            let ids = [*id(1).as_bytes(), *family.as_bytes()].concat();
+            changes.put([&[v4::MEMBERSHIPS], &*ids].concat(), &own)?;
+        }
+        let chain = vec![vec![1; 600], vec![2; 600]];
+        let (family, crl, to_revoke) = (*home.as_bytes(), vec![], vec![]);
+        let issuer = v4::Issuer { family, chain, crl, to_revoke };
+        changes.put([&[v4::ISSUERS], &id(3).as_bytes()[..]].concat(), &issuer)?;
+        let Revocation { cose, salt_seed, first_seen, reason, .. } = revocation();
+        let key = *id(1).as_bytes();
+        let revoked = v4::Revocation { key, cose, salt_seed, first_seen, reason };
+        changes.put([&[v4::REVOCATIONS], &guest.as_bytes()[..], &[9; 32]].concat(), &revoked)?;
+        let statement = |version, scope| {
+            let (cose, salt_seed) = (vec![6; 400], [8; 32]);
+            v4::OldStatement { version, cose, salt_seed, scope, allowed: 2, issued: 3 }
+        };
+        for (family, statement) in [
+            (home, statement(Some(1), v4::Scope::All)),
+            (guest, statement(Some(2), v4::Scope::Listed(0))),
+            (other, statement(None, v4::Scope::All)),
+        ] {
+            let ids = [*id(1).as_bytes(), *family.as_bytes()].concat();
+            changes.put([&[v4::STATEMENTS], &*ids].concat(), &statement)?;
+        }
+        Ok(())
+    });
+    let registry = place.open();
+    let key = registry.key(id(1)).unwrap().unwrap();
+    assert_eq!((&*key.name, key.family, key.puk_tried, key.last_seen), ("Bea", home, true, 5));
+    let own = |family| registry.membership(id(1), family).unwrap().unwrap();
+    assert_eq!(own(home).issuing_key.as_deref(), Some(&b"issuing key"[..]));
+    assert_eq!(own(guest).issuing_key, None);
+    assert_eq!((own(home).role, own(guest).role), (Role::Backup, Role::Sub));
+    assert_eq!([home, guest, other].map(|family| own(family).revoked), [false, true, false]);
+    assert_eq!(registry.ca_certificates(home).unwrap().len(), 2);
+    let said = |family| {
+        let statement = registry.statement(id(1), family).unwrap().unwrap();
+        (statement.everywhere, statement.listed)
+    };
+    assert_eq!(
+        (said(home), said(guest), said(other)),
+        ((Some(true), 0), (None, 0), (Some(false), 0))
+    );
+    registry.verify().unwrap();
 }
 
 /// The end of the log in the fixture of format 4, as any other program takes it from its lines.
@@ -173,23 +258,46 @@ fn frozen_records_read_the_fixtures_of_their_format() {
     let events: Vec<v3::AuditRecord> = view.records(vec![v3::AUDIT]).unwrap();
     let extent: Vec<v3::AuditExtent> = view.records(vec![v3::AUDIT_EXTENT]).unwrap();
     assert_eq!((events.len(), extent[0].first), (2, 0));
+    let keys: Vec<v4::OldKey> = view.records(vec![v4::KEYS]).unwrap();
+    assert_eq!((&*keys[0].label, keys[0].role, keys.len()), ("k1", Role::Sub, 1));
+    let members: Vec<v4::OldMembership> = view.records(vec![v4::MEMBERSHIPS]).unwrap();
+    assert_eq!((members[0].container, members[0].role), (0x5f_c105, Role::Sub));
+    let issuers: Vec<v4::Issuer> = view.records(vec![v4::ISSUERS]).unwrap();
+    assert_eq!(issuers[0].chain, vec![vec![1; 600]; 2]);
+    let statements: Vec<v4::OldStatement> = view.records(vec![v4::STATEMENTS]).unwrap();
+    assert!(statements.iter().any(|statement| statement.scope == v4::Scope::Listed(300)));
+    let older: Vec<v4::OldStatement> = view.records(vec![v4::OLDER_STATEMENTS]).unwrap();
+    assert_eq!(older.len(), 1);
+    let revocations: Vec<v4::Revocation> = view.records(vec![v4::REVOCATIONS]).unwrap();
+    assert_eq!(revocations[0].reason, "lost");
+    drop(view);
+
+    let place = TestDir::new();
+    let registry = frozen_registry(&place, 5);
+    let view = registry.view().unwrap();
+    let keys: Vec<v4::Key> = view.records(vec![v4::KEYS]).unwrap();
+    assert_eq!((&*keys[0].label, keys.len()), ("k1", 1));
+    let members: Vec<v4::Membership> = view.records(vec![v4::MEMBERSHIPS]).unwrap();
+    assert_eq!((members[0].role, members[0].revoked), (Role::Sub, false));
+    let statements: Vec<v4::Statement> = view.records(vec![v4::STATEMENTS]).unwrap();
+    assert!(statements.iter().any(|statement| statement.listed == 300));
 }
 
 /// A statement with one more field. bincode stores a struct in a struct like its fields.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct WiderStatement {
-    old: v2::Statement,
+    old: v4::Statement,
     reason: String,
 }
 
-/// A migration to format 5 that adds a field to `Statement`, made by the recipe in `schema`.
+/// A migration to format 6 that adds a field to `Statement`, made by the recipe in `schema`.
 fn widen_statements(
     view: &view::View<'_>,
     changes: &mut changes::Changes,
 ) -> Result<(), RegistryError> {
-    for record in view.all(vec![v2::STATEMENTS]) {
+    for record in view.all(vec![v4::STATEMENTS]) {
         let (place, payload) = record?;
-        let old: v2::Statement = codec::decode(&payload)?;
+        let old: v4::Statement = codec::decode(&payload)?;
         changes.put(place.to_vec(), &WiderStatement { old, reason: "lost".into() })?;
     }
     Ok(())
@@ -204,10 +312,10 @@ fn registries_of_every_format_survive_a_new_field() {
         copy(&fixture(&format!("registry-v{format}")), &place.dir());
         let registry = Registry::open_with(&place.dir(), &migrations).unwrap();
         let view = registry.view().unwrap();
-        let statements: Vec<WiderStatement> = view.records(vec![v2::STATEMENTS]).unwrap();
+        let statements: Vec<WiderStatement> = view.records(vec![v4::STATEMENTS]).unwrap();
         assert!(!statements.is_empty(), "{format}");
         assert!(statements.iter().all(|statement| statement.reason == "lost"), "{format}");
-        let narrow = view.records::<v2::Statement>(vec![v2::STATEMENTS]);
+        let narrow = view.records::<v4::Statement>(vec![v4::STATEMENTS]);
         assert!(matches!(narrow, Err(RegistryError::Damaged { .. })), "{format}");
         drop(view);
         registry.verify().unwrap();
@@ -225,7 +333,7 @@ fn freeze() {
     registry.commit(batch).unwrap();
     registry.take_serialization_number().unwrap();
     drop(registry);
-    let fixture = fixture("registry-v4");
+    let fixture = fixture("registry-v5");
     assert!(!fixture.exists(), "a fixture is frozen");
     copy(&place.dir(), &fixture);
     // Zeros only, and put back when a registry is opened.
@@ -287,13 +395,13 @@ fn failed_migration_changes_nothing() {
 #[test]
 fn newer_format_is_refused_and_left_unchanged() {
     let place = TestDir::new();
-    let later = [STEPS, STEPS].concat();
+    let later = [STEPS, STEPS, &STEPS[..1]].concat();
     drop(Registry::open_with(&place.dir(), &later).unwrap());
     let refused = Registry::open(&place.dir()).err().unwrap();
-    assert!(matches!(refused, RegistryError::NewerSchema { found: 5, known: 4, .. }));
+    assert!(matches!(refused, RegistryError::NewerSchema { found: 6, known: 5, .. }));
     let text = refused.to_string();
     assert!(
-        text.contains("has format 5 and this program knows formats up to 4: install"),
+        text.contains("has format 6 and this program knows formats up to 5: install"),
         "{text}"
     );
     Registry::open_with(&place.dir(), &later).unwrap().verify().unwrap();

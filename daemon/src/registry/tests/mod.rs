@@ -50,6 +50,8 @@ fn put_everything(batch: &mut Batch) {
         .put_issuer(id(0), issuer(id(0)))
         .put_key(id(1), key(1, id(0)))
         .put_membership(id(1), id(0), membership(id(0)))
+        .put_ca_certificate(id(0), vec![8; 500])
+        .put_access_certificate(id(1), id(0), vec![9; 500])
         .put_lock(id(2), lock(2, id(0)))
         .put_statement(id(1), id(0), statement(300), entries(0..300))
         .put_confirmation(id(1), id(2), Confirmation { version: Some(3), allow: true, time: 4 })
@@ -73,6 +75,17 @@ fn put_everything(batch: &mut Batch) {
 }
 
 fn check_everything(registry: &Registry) -> Result<(), RegistryError> {
+    let mut cas = registry.ca_certificates(id(0))?;
+    cas.sort();
+    assert_eq!(cas, [vec![1; 600], vec![8; 500]]);
+    assert_eq!(registry.access_certificates(id(1), id(0))?, [vec![4; 700], vec![9; 500]]);
+    assert_eq!(registry.keys_with_several_certificates(id(0))?, [id(1)].into());
+    check_everything_of_format_4(registry)
+}
+
+fn check_everything_of_format_4(registry: &Registry) -> Result<(), RegistryError> {
+    assert_eq!(registry.members(id(0))?, [(id(1), membership(id(0)))]);
+    assert!(registry.ca_certificates(id(0))?.contains(&vec![1; 600]));
     assert_eq!(registry.roots(id(0))?, [(id(3), vec![7; 500])]);
     assert_eq!(registry.lock_removals(id(0))?, [removal(4)]);
     assert_eq!(registry.removals_of_lock(id(0), id(4))?, [removal(4)]);

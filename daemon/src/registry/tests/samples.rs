@@ -22,19 +22,23 @@ pub fn key(number: u32, family: Id) -> Key {
         label: format!("k{number}"),
         name: format!("Key {number}"),
         family,
-        role: Role::Sub,
-        issuing_key: None,
         guid: Some([7; 16]),
         serial: number.to_string(),
         model: "Virtual Key".into(),
         last_seen: 1_700_000_000 + u64::from(number),
-        revoked: false,
         puk_tried: false,
     }
 }
 
 pub fn membership(issuer: Id) -> Membership {
-    Membership { role: Role::Sub, certificate: vec![4; 700], issuer, container: 0x5f_c105 }
+    Membership {
+        role: Role::Sub,
+        certificate: vec![4; 700],
+        issuer,
+        container: 0x5f_c105,
+        issuing_key: None,
+        revoked: false,
+    }
 }
 
 pub fn lock(number: u32, family: Id) -> Lock {
@@ -62,9 +66,11 @@ pub fn statement(locks: u32) -> Statement {
         version: Some(1_700_000_000_000),
         cose: vec![6; 400],
         salt_seed: [8; 32],
-        scope: Scope::Listed(locks),
+        everywhere: None,
+        listed: locks,
         allowed: locks,
         issued: 1_700_000_000,
+        order: Vec::new(),
     }
 }
 

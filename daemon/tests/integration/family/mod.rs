@@ -90,11 +90,8 @@ pub fn add_statement(objects: &mut SignedObjects, by: usize, saying: &ToState) -
     let everywhere = vec![(Target::All, Effect::Deny)];
     let (cose, leaves) = match saying {
         ToState::Rights(about, version, words) => {
-            let mut words: Vec<_> = words.iter().map(|(n, e)| (lock(*n), *e)).collect();
-            // In the order that a station uses.
-            words.sort_by_key(|(hash, _)| Id::of_hash(hash));
-            let leaves: Vec<_> =
-                words.into_iter().map(|(hash, effect)| (Target::Lock(hash), effect)).collect();
+            let said = |(number, effect): &(u8, Effect)| (Target::Lock(lock(*number)), *effect);
+            let leaves: Vec<_> = words.iter().map(said).collect();
             let tree = Tree::new(leaves.iter().map(|(to, effect)| leaf(*to, *effect))).unwrap();
             (CAS[by].statement(&Key::new(*about), Some(*version), &tree), leaves)
         }

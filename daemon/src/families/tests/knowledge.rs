@@ -1,0 +1,310 @@
+//! What a station knows of a family does not depend on what it heard first, and belongs to one family.
+
+use keywright_proto::{
+    RevokedIssuer, Standing, VerifiedStatement, statement::claimed, tree::Hash, verify_grant,
+};
+
+use super::*;
+use crate::queries::{self, Grants, Page};
+
+/// The seed of statements of another implementation, as [`leaf`] has it.
+const SEED: [u8; 32] = [9; 32];
+
+fn lock_hash(number: u8) -> Hash {
+    Key::new(number).public().hash()
+}
+
+fn everywhere(effect: Effect) -> Vec<(Target, Effect)> {
+    vec![(Target::All, effect)]
+}
+
+fn at(number: u8, effect: Effect) -> (Target, Effect) {
+    (Target::Lock(lock_hash(number)), effect)
+}
+
+/// A statement of another implementation, with its leaves in this order.
+fn say(by: &Ca, about: u8, version: Option<u64>, leaves: &[(Target, Effect)]) -> Vec<u8> {
+    let tree = Tree::new(leaves.iter().map(|(to, effect)| leaf(*to, *effect))).unwrap();
+    by.statement(&Key::new(about), version, &tree)
+}
+
+/// The revocation of a Key by a CA, with its leaf.
+fn revoke(by: &Ca, about: u8, issuing_key: Option<&Ca>) -> (Vec<u8>, Vec<(Target, Effect)>) {
+    let revokes = issuing_key.map(|ca| {
+        let issuing_key = ca.key.public().hash();
+        RevokedIssuer { issuing_key, denials_until: u64::from(u32::MAX) }
+    });
+    (by.revocation(&Key::new(about), revokes).statement, everywhere(Effect::Deny))
+}
+
+impl Bench {
+    /// A file of the family with these certificates and nothing else.
+    fn file(&self, certificates: &[&Certificate]) -> SignedObjects {
+        let mut objects = SignedObjects::new(self.master.certificate().clone()).unwrap();
+        let left_out = objects.add_certificates(certificates.iter().copied().cloned());
+        assert_eq!(left_out, 0);
+        objects
+    }
+
+    fn access(&self, by: &Ca, key: u8, role: Role, serial: u8) -> Certificate {
+        by.issue(&Key::new(key), role, &[serial]).remove(0)
+    }
+
+    fn standing(&self, ca: &Ca) -> Option<Standing> {
+        let judgement = self.families.judgement(self.family()).unwrap().unwrap();
+        judgement.standing(&ca.key.public().hash())
+    }
+
+    fn own(&self, key: u8) -> Membership {
+        self.families.membership(id(key), self.family()).unwrap().unwrap()
+    }
+
+    fn export(&self) -> SignedObjects {
+        let file = queries::export(self.families.registry(), self.family()).unwrap();
+        let (objects, left_out) = SignedObjects::decode(&file, self.master.root()).unwrap();
+        assert_eq!(left_out, 0);
+        objects
+    }
+
+    /// What the Lock takes of the grant that is made for it.
+    fn granted(&self, key: u8, lock: u8) -> (VerifiedStatement, Effect) {
+        let moment = self.families.moment();
+        let grant = queries::grant(self.families.registry(), id(key), id(lock), moment).unwrap();
+        let verified = verify_grant(&grant, self.master.root(), &lock_hash(lock)).unwrap();
+        (verified.statement, verified.effect)
+    }
+}
+
+/// A Backup is certified by a second issuer too: both certificates are kept, exchanged and judged, and the chain that
+/// stands is shown.
+#[test]
+fn every_ca_certificate_of_an_issuing_key_is_kept() {
+    let three = Bench::empty().master.backup(Key::new(3), 3);
+    let two = Bench::empty().backup;
+    let (four, again) = (two.backup(Key::new(4), 4), three.backup(Key::new(4), 5));
+    let through_two = [two.certificate(), four.certificate()];
+    let through_three = [three.certificate(), again.certificate()];
+    for order in [[through_two, through_three], [through_three, through_two]] {
+        let mut bench = Bench::start();
+        for certificates in &order {
+            bench.import(&bench.file(certificates));
+        }
+        let exported = bench.export();
+        for ca in order.concat() {
+            assert!(exported.certificates().any(|known| known == ca), "{:?}", ca.serial());
+        }
+        assert_eq!(bench.standing(&four), Some(Standing::Stands));
+        bench.keep(plan(bench.prepare_revocation(BACKUP, "stolen").unwrap()));
+        assert_eq!(bench.standing(&two), Some(Standing::Revoked));
+        assert_eq!(bench.standing(&four), Some(Standing::Stands), "the other issuer stands");
+        let shown = bench.families.registry().issuer(four.key.public().id()).unwrap().unwrap();
+        let shown = Certificate::parse(&shown.chain[1]).unwrap();
+        assert_eq!(shown.public_key(), three.certificate().public_key());
+    }
+}
+
+/// A thief's CA certifies the Backup's own access key as that of a Sub Key, and a new station hears of that first.
+#[test]
+fn revocation_names_the_issuing_key_that_any_certificate_shows() {
+    for thief_first in [true, false] {
+        let mut bench = Bench::start();
+        // The Backup 5 has the access key 15.
+        let backup = bench.master.backup(Key::new(5), 50);
+        let thief = backup.backup(Key::new(6), 60);
+        let lie = bench.access(&thief, 15, Role::Sub, 61);
+        let truth = bench.access(&backup, 15, Role::Backup, 51);
+        let cas = [backup.certificate(), thief.certificate()];
+        let mut files = vec![bench.file(&[cas[0], cas[1], &lie]), bench.file(&[cas[0], &truth])];
+        if !thief_first {
+            files.reverse();
+        }
+        for file in &files {
+            bench.import(file);
+        }
+        assert_eq!(bench.own(15).role, Role::Backup, "the highest role counts");
+        assert_eq!(
+            bench
+                .export()
+                .certificates()
+                .filter(|c| c.public_key() == &Key::new(15).public())
+                .count(),
+            2
+        );
+        bench.keep(plan(bench.prepare_revocation(15, "stolen").unwrap()));
+        let revocation = bench.families.registry().revocations(bench.family()).unwrap().remove(0);
+        let named = claimed(&revocation.cose).unwrap().revokes.map(|revoked| revoked.issuing_key);
+        assert_eq!(named, Some(backup.key.public().hash()));
+        assert_eq!(bench.standing(&backup), Some(Standing::Revoked));
+        assert_ne!(bench.standing(&thief), Some(Standing::Stands));
+        assert!(bench.own(15).revoked);
+    }
+}
+
+/// A thief's CA certifies a Sub Key as a Backup: once the thief is revoked it is a Sub Key again.
+#[test]
+fn role_that_a_revoked_issuer_gave_is_taken_back() {
+    let mut bench = Bench::start();
+    let thief = bench.backup.backup(Key::new(6), 60);
+    let lie = bench.access(&thief, SUB, Role::Backup, 61);
+    bench.import(&bench.file(&[bench.backup.certificate(), thief.certificate(), &lie]));
+    assert_eq!(bench.own(SUB).role, Role::Backup);
+    bench.keep(plan(bench.prepare_revocation(BACKUP, "stolen").unwrap()));
+    assert_eq!(bench.own(SUB).role, Role::Sub);
+    bench.add_lock(100);
+    bench.keep(plan(bench.prepare_rights(&[100], &[]).unwrap()));
+    assert_eq!(bench.effect(100), Some(Effect::Allow));
+}
+
+/// The Sub Key and the Backup are Sub Keys of another family too, which revokes both.
+#[test]
+fn revocation_in_one_family_changes_nothing_in_another() {
+    let mut bench = Bench::start();
+    bench.add_lock(100);
+    let (home, other) = (bench.family(), Ca::master(Key::new(7)));
+    let guests = other.certificate().family();
+    let root = other.certificate().der().to_vec();
+    let mut batch = Batch::new();
+    batch.put_family(guests, Family { root, pinned: NOW, locks: 0 });
+    bench.families.registry.commit(batch).unwrap();
+    let mut objects = SignedObjects::new(other.certificate().clone()).unwrap();
+    for key in [SUB, BACKUP] {
+        let guest = other.issue(&Key::new(key), Role::Sub, &[key]).remove(0);
+        objects.add_certificate(guest).unwrap();
+    }
+    let import = |bench: &mut Bench, objects: &SignedObjects| {
+        let mut changes = Changes::default();
+        bench.families.import(guests, objects, &nobody, BY, &mut changes).unwrap();
+    };
+    import(&mut bench, &objects);
+    let guest = bench.families.membership(id(BACKUP), guests).unwrap().unwrap();
+    assert_eq!((guest.role, guest.issuing_key), (Role::Sub, None));
+    assert_eq!(
+        bench.own(BACKUP).issuing_key.as_deref(),
+        Some(bench.backup.key.public().spki_der())
+    );
+    for key in [SUB, BACKUP] {
+        let (cose, leaves) = revoke(&other, key, None);
+        objects.add_statement(cose, SEED, leaves).unwrap();
+    }
+    import(&mut bench, &objects);
+    for key in [SUB, BACKUP] {
+        assert!(bench.families.membership(id(key), guests).unwrap().unwrap().revoked);
+        assert!(!bench.own(key).revoked);
+        let label = bench.families.registry().key(id(key)).unwrap().unwrap().label;
+        let facts = bench.families.facts(&label, Some(id(key)), None).unwrap();
+        assert!(!facts.known.revoked, "its shown family did not revoke it");
+        assert_eq!(facts.revoked_in, [guests]);
+    }
+    assert_eq!(bench.standing(&bench.backup), Some(Standing::Stands));
+    bench.keep(plan(bench.prepare_rights(&[100], &[]).unwrap()));
+    assert_eq!(bench.effect(100), Some(Effect::Allow));
+    // The other way round: shown as revoked, and not so in the other family.
+    bench.keep(plan(bench.prepare_revocation(SUB, "lost").unwrap()));
+    let label = bench.families.registry().key(id(SUB)).unwrap().unwrap().label;
+    let facts = bench.families.facts(&label, Some(id(SUB)), None).unwrap();
+    assert!(facts.known.revoked);
+    assert_eq!(facts.revoked_in.len(), 2);
+    assert!(facts.revoked_in.contains(&home));
+}
+
+/// Another implementation puts leaves in any order, suspends a Key everywhere, and mixes both.
+#[test]
+fn statements_of_another_implementation_are_shown_exported_and_granted() {
+    let mut bench = Bench::start();
+    let locks: Vec<u8> = (100..107).collect();
+    locks.iter().for_each(|number| drop(bench.add_lock(*number)));
+    let mut descending: Vec<_> = locks.iter().map(|n| (id(*n), *n)).collect();
+    descending.sort_unstable_by(|one, other| other.cmp(one));
+    let effect = |number: u8| Effect::of(number.is_multiple_of(2));
+    let unsorted: Vec<_> = descending.iter().map(|(_, n)| at(*n, effect(*n))).collect();
+    let mixed = vec![at(103, Effect::Allow), (Target::All, Effect::Deny), at(100, Effect::Allow)];
+    let mut objects = bench.objects();
+    for (key, version, leaves) in
+        [(SUB, 5, &unsorted), (BACKUP, 6, &everywhere(Effect::Deny)), (MASTER, 7, &mixed)]
+    {
+        let cose = say(&bench.master, key, Some(version), leaves);
+        objects.add_statement(cose, SEED, leaves.clone()).unwrap();
+    }
+    bench.import(&objects);
+    let registry = bench.families.registry();
+    let rows = |key: u8| {
+        let page = Page { after: None, limit: 100 };
+        let rows = queries::rights(registry, id(key), page, bench.families.moment()).unwrap().0;
+        rows.into_iter().map(|row| row.2).collect::<Vec<_>>()
+    };
+    let pending = rows(SUB).iter().filter(|state| *state == "pending").count();
+    assert_eq!((pending, rows(SUB).len()), (4, 7));
+    assert_eq!(rows(BACKUP), ["removing"; 7]);
+    assert_eq!(rows(MASTER), ["removing"; 7]);
+    let exported = bench.export();
+    let statements = |objects: &SignedObjects| objects.statements().cloned().collect::<Vec<_>>();
+    assert_eq!(statements(&exported), statements(&objects));
+    let grants = Grants::of(registry, id(SUB), bench.family(), bench.families.moment());
+    let grants = grants.unwrap().unwrap();
+    for number in locks {
+        assert_eq!(bench.granted(SUB, number).1, effect(number));
+        let together = grants.at(id(number)).unwrap();
+        let verified = verify_grant(&together, bench.master.root(), &lock_hash(number)).unwrap();
+        assert_eq!(verified.effect, effect(number));
+        for (key, version) in [(BACKUP, 6), (MASTER, 7)] {
+            let (statement, effect) = bench.granted(key, number);
+            assert_eq!((statement.version, effect), (Some(version), Effect::Deny));
+        }
+    }
+    let again = Bench::start();
+    let mut again = again;
+    again.import(&exported);
+    assert_eq!(statements(&again.export()), statements(&objects));
+}
+
+/// The record of a revoked Backup is damaged, then its membership.
+#[test]
+fn damaged_record_of_a_revoked_backup_brings_nothing_back() {
+    let mut bench = Bench::start();
+    bench.add_lock(100);
+    bench.keep(plan(bench.prepare_revocation(BACKUP, "stolen").unwrap()));
+    let registry = bench.families.registry().clone();
+    let backup = bench.backup.clone();
+    // The record of the Key: everything that depends on the revocation goes on.
+    registry.damage(&[&[0x20], &id(BACKUP).as_bytes()[..]].concat());
+    assert!(registry.key(id(BACKUP)).is_err());
+    assert_eq!(bench.standing(&backup), Some(Standing::Revoked));
+    let own = backup.certificate();
+    let claims = Claims {
+        family: Some((bench.family(), Role::Backup)),
+        issuing: Some(own.clone()),
+        ..Claims::default()
+    };
+    let issuer = Issuer { claims, ..Issuer::default() };
+    assert!(matches!(bench.families.issuing(&issuer), Err(Error::Pair(_))));
+    let exported = bench.export();
+    let revocation = exported.statements().find(|signed| signed.statement.version.is_none());
+    let revocation = revocation.map(|signed| signed.statement.subject.id());
+    assert_eq!(revocation, Some(id(BACKUP)), "others hear of it");
+    bench.keep(plan(bench.prepare_revocation(SUB, "lost").unwrap()));
+    bench.keep(plan(bench.prepare_lock(101)));
+    let mut changes = Changes::default();
+    bench.families.settle_revocations(bench.family(), BY, &mut changes).unwrap();
+    assert!(bench.own(BACKUP).revoked && bench.own(SUB).revoked);
+    assert!(bench.families.facts("k", Some(id(BACKUP)), None).is_err());
+    // What the judgement needs is damaged: nothing is decided without it.
+    for place in [
+        [&[0x22], &id(BACKUP).as_bytes()[..]].concat(),
+        [&[0x45], &bench.family().as_bytes()[..]].concat(),
+    ] {
+        let damaged = Bench::start_again(&bench);
+        damaged.families.registry().damage(&place);
+        assert!(damaged.families.judgement(damaged.family()).is_err(), "{place:02x?}");
+        assert!(damaged.families.issuing(&issuer).is_err());
+        assert!(damaged.families.stands(damaged.family(), own.public_key().id()).is_err());
+    }
+}
+
+impl Bench {
+    /// Another station that imports what this one exports.
+    fn start_again(other: &Self) -> Self {
+        let mut bench = Self::start();
+        bench.import(&other.export());
+        bench
+    }
+}
