@@ -257,6 +257,35 @@ fn statements_of_another_implementation_are_shown_exported_and_granted() {
     assert_eq!(statements(&again.export()), statements(&objects));
 }
 
+/// A Backup denies a right and then allows it again. Once the Backup is revoked, what it allowed is void, and what it
+/// denied before is not: an older right by the Master stays denied, at Locks and here.
+#[test]
+fn denial_below_a_later_allow_is_in_force_once_its_signer_falls() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut bench = Bench::start();
+        bench.add_lock(100);
+        let backup = bench.backup.clone();
+        let said = [
+            (&bench.master.clone(), 1, Effect::Allow),
+            (&backup, 2, Effect::Deny),
+            (&backup, 3, Effect::Allow),
+        ];
+        for place in order {
+            let (by, version, effect) = said[place];
+            let leaves = [at(100, effect)];
+            let mut objects = bench.objects();
+            let cose = say(by, SUB, Some(version), &leaves);
+            objects.add_statement(cose, SEED, leaves.to_vec()).unwrap();
+            bench.import(&objects);
+        }
+        assert_eq!(bench.effect(100), Some(Effect::Allow));
+        assert_eq!(bench.export().statements().count(), 3, "all are needed");
+        bench.keep(plan(bench.prepare_revocation(BACKUP, "stolen").unwrap()));
+        assert_eq!(bench.effect(100), Some(Effect::Deny), "{order:?}");
+        assert_eq!(bench.granted(SUB, 100).0.version, Some(2));
+    }
+}
+
 /// The record of a revoked Backup is damaged, then its membership.
 #[test]
 fn damaged_record_of_a_revoked_backup_brings_nothing_back() {
