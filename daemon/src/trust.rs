@@ -156,6 +156,17 @@ impl Source {
         Some(VersionedEffect { version: self.statement.version, effect: Effect::of(allow) })
     }
 
+    /// Whether it is newer than another statement of its signer at every Lock that the other one names.
+    fn outdoes(&self, other: &Self) -> bool {
+        let names = |lock: Id| self.entries.binary_search_by_key(&lock, |entry| entry.lock).is_ok();
+        other.statement.version.is_some()
+            && other.statement.version < self.statement.version
+            && other.signer == self.signer
+            && (self.statement.everywhere.is_some()
+                || (other.statement.everywhere.is_none()
+                    && other.entries.iter().all(|entry| names(entry.lock))))
+    }
+
     /// Its effect at every Lock of the family, if it has one.
     fn effect_everywhere(&self) -> Option<VersionedEffect> {
         let effect = Effect::of(self.statement.everywhere?);
@@ -189,8 +200,10 @@ impl Statements {
 
     /// Whether the newest statement alone decides, so that nothing has to be compared.
     pub fn is_single(&self) -> bool {
-        let [only] = self.sources.as_slice() else { return self.sources.is_empty() };
-        !only.statement.is_mixed() && only.signer.is_none_or(|signer| self.stands(&signer))
+        let [newest, others @ ..] = self.sources.as_slice() else { return true };
+        !newest.statement.is_mixed()
+            && newest.signer.is_none_or(|signer| self.stands(&signer))
+            && others.iter().all(|other| newest.outdoes(other))
     }
 
     fn stands(&self, signer: &Hash) -> bool {

@@ -5,7 +5,11 @@ use keywright_proto::{
 };
 
 use super::*;
-use crate::queries::{self, Grants, Page};
+use crate::{
+    keys::Keys,
+    outbox::Outbox,
+    queries::{self, Grants, Page},
+};
 
 /// The seed of statements of another implementation, as [`leaf`] has it.
 const SEED: [u8; 32] = [9; 32];
@@ -284,6 +288,45 @@ fn denial_below_a_later_allow_is_in_force_once_its_signer_falls() {
         assert_eq!(bench.effect(100), Some(Effect::Deny), "{order:?}");
         assert_eq!(bench.granted(SUB, 100).0.version, Some(2));
     }
+}
+
+/// A right that was given back after a removal is read as quickly as any other: the older denial decides nothing yet.
+#[test]
+fn newest_statement_alone_decides_while_its_signer_stands() {
+    let mut bench = Bench::start();
+    bench.add_lock(100);
+    bench.add_lock(101);
+    for (add, remove) in [(&[100, 101][..], &[][..]), (&[], &[100]), (&[100], &[])] {
+        bench.keep(plan(bench.prepare_rights(add, remove).unwrap()));
+    }
+    let (registry, family, moment) =
+        (bench.families.registry(), bench.family(), bench.families.moment());
+    assert_eq!(registry.older_statements(id(SUB), family).unwrap().len(), 1);
+    assert!(moment.competing_statements(registry, id(SUB), family).unwrap().is_none());
+    assert!(Grants::of(registry, id(SUB), family, moment).unwrap().is_some());
+    assert_eq!(bench.effect(100), Some(Effect::Allow));
+    // A statement that lists less decides nothing about the other Locks.
+    let leaves = [at(101, Effect::Deny)];
+    let mut objects = bench.objects();
+    let cose = say(&bench.master, SUB, Some(u64::from(u32::MAX) << 10), &leaves);
+    objects.add_statement(cose, SEED, leaves.to_vec()).unwrap();
+    bench.import(&objects);
+    let registry = bench.families.registry();
+    assert!(moment.competing_statements(registry, id(SUB), family).unwrap().is_some());
+    assert_eq!(bench.effect(100), Some(Effect::Allow));
+}
+
+/// What a new plug would need to know of a Key cannot be read: it is not taken for a blank one.
+#[test]
+fn key_of_which_nothing_can_be_read_is_shown_as_unusable() {
+    let bench = Bench::start();
+    let registry = bench.families.registry();
+    let record = registry.key(id(BACKUP)).unwrap().unwrap();
+    registry.damage(&[&[0x22], &id(BACKUP).as_bytes()[..]].concat());
+    let (outbox, _outputs) = Outbox::new();
+    let mut keys = Keys::new(outbox, true);
+    keys.recall(id(BACKUP), &record, &bench.families);
+    assert_eq!(keys.get(&record.label).unwrap().view().state, "unusable");
 }
 
 /// The record of a revoked Backup is damaged, then its membership.
