@@ -130,12 +130,7 @@ pub fn pending_signatures(
     family: Id,
     moment: Moment,
 ) -> Result<PendingSignatures, RegistryError> {
-    let judgement = trust::facts(registry, family, &[])?.map(|facts| moment.judge(&facts));
-    let issuers = registry.issuers_of(family)?;
-    let issuers: BTreeMap<Id, Authority> = issuers
-        .iter()
-        .filter_map(|(ca, issuer)| Some((*ca, Authority::new(issuer, judgement.as_ref())?)))
-        .collect();
+    let issuers = issuers(registry, family, moment)?;
     let mut pending = PendingSignatures::default();
     for (ca, known) in issuers.iter().filter(|(_, known)| known.stands) {
         let waiting = known.waiting.iter().filter(|serial| !known.listed.contains(*serial));
@@ -149,12 +144,36 @@ pub fn pending_signatures(
             pending.entry(&issuers, &certificate, Holder::Lock(lock));
         }
     }
-    if issuers.values().any(|known| !known.stands) {
-        for (lock, certificate) in void_locks(registry, family, &issuers)? {
-            pending.void(&certificate, Holder::Lock(lock));
-        }
+    for (lock, certificate) in void_certificates(registry, family, &issuers)? {
+        pending.void(&certificate, Holder::Lock(lock));
     }
     Ok(pending)
+}
+
+/// The Locks of a family whose certificate has to be re-issued.
+///
+/// # Errors
+/// The registry cannot be read.
+pub fn void_locks(
+    registry: &Registry,
+    family: Id,
+    moment: Moment,
+) -> Result<BTreeSet<Id>, RegistryError> {
+    let void = void_certificates(registry, family, &issuers(registry, family, moment)?)?;
+    Ok(void.into_iter().map(|(lock, _)| lock).collect())
+}
+
+/// The CAs of a family.
+fn issuers(
+    registry: &Registry,
+    family: Id,
+    moment: Moment,
+) -> Result<BTreeMap<Id, Authority>, RegistryError> {
+    let judgement = trust::facts(registry, family, &[])?.map(|facts| moment.judge(&facts));
+    let issuers = registry.issuers_of(family)?.into_iter();
+    let known =
+        issuers.filter_map(|(ca, issuer)| Some((ca, Authority::new(&issuer, judgement.as_ref())?)));
+    Ok(known.collect())
 }
 
 fn of_keys(
@@ -204,13 +223,16 @@ fn of_keys(
     Ok(())
 }
 
-/// The Locks whose certificate has to be re-issued: a revoked CA signed it, or a CRL lists it although the removal of
-/// the Lock is void.
-fn void_locks(
+/// The certificates of Locks that have to be re-issued: a revoked CA signed it, or a CRL lists it although the removal of
+/// the Lock is void. None while every CA stands.
+fn void_certificates(
     registry: &Registry,
     family: Id,
     issuers: &BTreeMap<Id, Authority>,
 ) -> Result<Vec<(Id, Certificate)>, RegistryError> {
+    if issuers.values().all(|known| known.stands) {
+        return Ok(Vec::new());
+    }
     let removals = registry.lock_removals(family)?;
     let removed: BTreeSet<Id> = removals.into_iter().map(|removal| removal.lock).collect();
     let mut found = Vec::new();

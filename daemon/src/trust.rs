@@ -119,6 +119,19 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
     Ok(Some(facts))
 }
 
+/// The Keys that are revoked by one of these revocations, which are of one family.
+pub fn revoked(revocations: &[records::Revocation], judgement: Option<&Judgement>) -> BTreeSet<Id> {
+    let said = VersionedEffect { version: None, effect: Effect::Deny };
+    let in_force = revocations.iter().filter(|revocation| {
+        let weighed = match (judgement, claimed(&revocation.cose)) {
+            (Some(judgement), Some(by)) => judgement.weigh(&by.signer, &by.subject, said),
+            _ => Some(said),
+        };
+        weighed.is_some_and(|weighed| weighed.version.is_none())
+    });
+    in_force.map(|revocation| revocation.key).collect()
+}
+
 /// One statement or revocation of a Key.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -182,13 +195,8 @@ impl Statements {
         family: Id,
         judgement: Option<Judgement>,
     ) -> Result<Self, RegistryError> {
-        let mut sources = Vec::new();
-        if let Some(statement) = registry.statement(key, family)? {
-            sources.push(Source::new(statement, registry.statement_entries(key, family)?));
-        }
-        for (statement, entries) in registry.older_statements(key, family)? {
-            sources.push(Source::new(statement, entries));
-        }
+        let all = registry.all_statements(key, family)?.into_iter();
+        let mut sources: Vec<_> = all.map(|(said, entries)| Source::new(said, entries)).collect();
         for revocation in registry.revocations(family)?.into_iter().filter(|r| r.key == key) {
             let records::Revocation { cose, salt_seed, first_seen, .. } = revocation;
             let statement = Statement::new(None, cose, salt_seed, Some(false), &[], first_seen);

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     error::Error,
-    pending_signatures::Holder,
+    pending_signatures::void_locks,
     queries,
     registry::{
-        Batch,
+        Batch, RegistryError,
         records::{self, Lock, Membership},
     },
     serialization::new_issuer,
@@ -38,6 +38,10 @@ impl Families {
     ) -> Result<u32, Error> {
         let mut batch = Batch::new();
         let mut new = self.put_issuers(&mut batch, family, objects)?;
+        new += self.put_revocations(&mut batch, family, objects)?;
+        // Whatever else cannot be read or written keeps no revocation out.
+        self.registry.commit(batch)?;
+        let mut batch = Batch::new();
         let (access, keys) = self.put_keys(&mut batch, family, objects, label_of)?;
         new += access;
         new += self.put_locks(&mut batch, family, objects)?;
@@ -116,8 +120,10 @@ impl Families {
         }
         let (mut count, mut keys) = (0, Vec::new());
         for (id, certificates) in by_key {
-            let known: BTreeSet<_> =
-                self.registry.access_certificates(id, family)?.into_iter().collect();
+            let known = self.registry.access_certificates(id, family);
+            let known = RegistryError::skip_damaged(known, format_args!("Key {id}"))?;
+            let Some(known) = known else { continue };
+            let known: BTreeSet<_> = known.into_iter().collect();
             let new = certificates.iter().filter(|access| !known.contains(access.der()));
             let mut new: Vec<&Certificate> = new.copied().collect();
             count += new.len();
@@ -130,7 +136,9 @@ impl Families {
                 let membership =
                     Membership::new(role, certificate, issuer.spki_der(), FIRST_CONTAINER);
                 batch.put_membership(id, family, membership);
-                if self.registry.key(id)?.is_none() {
+                let record = self.registry.key(id);
+                let record = RegistryError::skip_damaged(record, format_args!("Key {id}"))?;
+                if record == Some(None) {
                     let label = label_of(access.public_key()).map_or_else(new_label, Ok)?;
                     let role = certificates.iter().filter_map(|c| c.role()).max();
                     let record =
@@ -183,12 +191,7 @@ impl Families {
 
     /// Keeps certificates of Locks that replace those by CAs that are no longer standing. Returns how many.
     fn keep_renewed(&self, family: Id, objects: &SignedObjects) -> Result<usize, Error> {
-        let pending = self.pending_signatures(family)?;
-        let void = pending.certificates.iter().filter_map(|void| match void.holder {
-            Holder::Lock(lock) if !void.is_ca => Some(lock),
-            _ => None,
-        });
-        let void: BTreeSet<Id> = void.collect();
+        let void = void_locks(&self.registry, family, self.moment())?;
         let mut renewed = BTreeSet::new();
         let mut batch = Batch::new();
         for certificate in objects.certificates().filter(|c| c.role() == Some(Role::Lock)) {

@@ -102,33 +102,34 @@ impl Families {
         by: Asker,
     ) -> Result<bool, RegistryError> {
         let revocations = self.registry.revocations(family)?;
-        let revoked: BTreeSet<Id> = revocations.into_iter().map(|r| r.key).collect();
+        let in_force = trust::revoked(&revocations, judgement);
+        let named: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
         let several = self.registry.keys_with_several_certificates(family)?;
+        let (listed, authorities) = match several.is_empty() {
+            true => (BTreeSet::new(), None),
+            false => {
+                let authorities = trust::authorities(&self.registry, family)?;
+                (self.listed_certificates(family)?, authorities)
+            }
+        };
+        let is_listed = |access: &Certificate, issuer: &PublicKey| {
+            listed.contains(&(issuer.id(), access.serial().to_vec()))
+        };
         let mut changed = false;
-        let listed = match several.is_empty() {
-            true => BTreeSet::new(),
-            false => self.listed_certificates(family)?,
-        };
-        let authorities = match several.is_empty() {
-            true => None,
-            false => trust::authorities(&self.registry, family)?,
-        };
-        for key in revoked.union(&several) {
-            let Some(known) = self.registry.membership(*key, family)? else { continue };
+        for key in named.union(&several) {
+            let own = self.registry.membership(*key, family).and_then(|own| match own {
+                Some(own) => Ok(Some((own, self.registry.access_certificates(*key, family)?))),
+                None => Ok(None),
+            });
+            let own = RegistryError::skip_damaged(own, format_args!("Key {key}"))?;
+            let Some((known, all)) = own.flatten() else { continue };
             let mut own = match &authorities {
                 Some(authorities) if several.contains(key) => {
-                    let all = self.registry.access_certificates(*key, family)?;
-                    let is_listed = |access: &Certificate, issuer: &PublicKey| {
-                        listed.contains(&(issuer.id(), access.serial().to_vec()))
-                    };
                     membership::updated(&known, &all, authorities, judgement, is_listed)
                 }
                 _ => known.clone(),
             };
-            if revoked.contains(key) {
-                let statements = self.moment().statements(&self.registry, *key, family)?;
-                own.revoked = statements.is_revoked();
-            }
+            own.revoked = in_force.contains(key);
             if own.revoked != known.revoked {
                 let (key, revoked) = (*key, own.revoked);
                 self.log(batch, &AuditEvent::KeyJudged { family, key, revoked }, by);

@@ -6,7 +6,10 @@ use keywright_proto::{
 };
 
 use super::damaged;
-use crate::{error::Error, registry::Registry};
+use crate::{
+    error::Error,
+    registry::{Registry, RegistryError},
+};
 
 /// The file of `ExportFamily`. If not all objects fit, some of the Locks' confirmations are left out.
 ///
@@ -77,33 +80,34 @@ pub fn authorities(registry: &Registry, family: Id) -> Result<SignedObjects, Err
     Ok(objects)
 }
 
-/// All signed objects of a family.
+/// All signed objects of a family. Those of a Key or Lock whose record is damaged are left out: the others have to get
+/// out, above all revocations.
 ///
 /// # Errors
 /// `NotFound`: no such family. The registry cannot be read.
 pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, Error> {
     let mut objects = authorities(registry, family)?;
-    let members = registry.members(family)?;
+    let keys = registry.member_ids(family)?;
     let mut certificates = Vec::new();
-    for (key, _) in &members {
-        certificates.extend(registry.access_certificates(*key, family)?);
+    for key in &keys {
+        let access = registry.access_certificates(*key, family);
+        certificates.extend(of_key(access, *key)?.unwrap_or_default());
     }
     for entry in registry.lock_entries(family)? {
-        certificates.extend(registry.lock(entry.lock)?.map(|lock| lock.certificate));
+        let (lock, what) = (registry.lock(entry.lock), format_args!("Lock {}", entry.lock));
+        let lock = RegistryError::skip_damaged(lock, what)?.flatten();
+        certificates.extend(lock.map(|lock| lock.certificate));
     }
     certificates.extend(registry.removed_locks(family)?.into_iter().map(|(_, l)| l.certificate));
     add_certificates(&mut objects, certificates);
-    let mut statements = Vec::new();
-    for (key, _) in &members {
-        if let Some(statement) = registry.statement(*key, family)? {
-            statements.push((statement, registry.statement_entries(*key, family)?));
-        }
-        statements.extend(registry.older_statements(*key, family)?);
-    }
-    for (statement, entries) in statements {
-        let leaves = statement.leaves(&entries);
-        if let Err(error) = objects.add_statement(statement.cose, statement.salt_seed, leaves) {
-            left_out("statement", &error);
+    for key in &keys {
+        for (statement, entries) in
+            of_key(registry.all_statements(*key, family), *key)?.unwrap_or_default()
+        {
+            let leaves = statement.leaves(&entries);
+            if let Err(error) = objects.add_statement(statement.cose, statement.salt_seed, leaves) {
+                left_out("statement", &error);
+            }
         }
     }
     for revocation in registry.revocations(family)? {
@@ -112,8 +116,9 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
             left_out("revocation", &error);
         }
     }
-    for (key, _) in &members {
-        for (_, word) in registry.signed_confirmations(*key)? {
+    for key in &keys {
+        let confirmations = of_key(registry.signed_confirmations(*key), *key)?;
+        for (_, word) in confirmations.unwrap_or_default() {
             // A Key of several families has confirmations of other families' Locks.
             let _ = objects.add_confirmation(word.cose);
         }
@@ -132,6 +137,10 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
         }
     }
     Ok(objects)
+}
+
+fn of_key<T>(read: Result<T, RegistryError>, key: Id) -> Result<Option<T>, RegistryError> {
+    RegistryError::skip_damaged(read, format_args!("something of Key {key}"))
 }
 
 /// Logs an object that does not verify. The others are exchanged all the same.

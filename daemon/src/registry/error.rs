@@ -1,6 +1,6 @@
 //! Errors of the registry. Each says what happened and what to do.
 
-use std::{io, path::PathBuf};
+use std::{fmt::Display, io, path::PathBuf};
 
 /// A registry that cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,21 @@ pub enum RegistryError {
 impl RegistryError {
     pub(super) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
+    }
+
+    /// Takes a record that is lost or altered for one that is not there, after logging it. Whoever calls this must not
+    /// decide anything by the record, only do without what it belongs to.
+    ///
+    /// # Errors
+    /// Every error but `Damaged`.
+    pub fn skip_damaged<T>(read: Result<T, Self>, what: impl Display) -> Result<Option<T>, Self> {
+        match read {
+            Err(error @ Self::Damaged { .. }) => {
+                tracing::error!(%error, "{what} is left out");
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
     }
 
     /// What the operating system refused, with the verb and path of [`RegistryError::Io`]. A full disk is `DiskFull`.

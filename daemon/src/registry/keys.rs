@@ -53,6 +53,12 @@ impl Registry {
         view.all(Table::KeysByFamily.of(family)).map(member).collect()
     }
 
+    /// The Keys of a family. Neither their records nor their memberships are read.
+    pub fn member_ids(&self, family: Id) -> Result<Vec<Id>, RegistryError> {
+        let keys = self.view()?.all(Table::KeysByFamily.of(family)).collect::<Vec<_>>();
+        keys.into_iter().map(|record| id_at_end(&record?.0)).collect()
+    }
+
     /// The access certificates (DER) of a Key in a family: the one of its membership first.
     pub fn access_certificates(&self, key: Id, family: Id) -> Result<Vec<Vec<u8>>, RegistryError> {
         let view = self.view()?;

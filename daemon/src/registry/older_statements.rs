@@ -39,6 +39,20 @@ impl Registry {
             .collect()
     }
 
+    /// All statements on a Key that are kept, the newest first; revocations are kept apart.
+    pub fn all_statements(
+        &self,
+        key: Id,
+        family: Id,
+    ) -> Result<Vec<StatementWithEntries>, RegistryError> {
+        let mut all = Vec::new();
+        if let Some(newest) = self.statement(key, family)? {
+            all.push((newest, self.statement_entries(key, family)?));
+        }
+        all.extend(self.older_statements(key, family)?);
+        Ok(all)
+    }
+
     /// Whether statements on a Key are kept beside the newest one.
     pub fn has_older_statements(&self, key: Id, family: Id) -> Result<bool, RegistryError> {
         self.view()?.has_any(Table::OlderStatements.of_two(key, family))

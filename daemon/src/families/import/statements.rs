@@ -11,15 +11,37 @@ use super::super::{Asker, Changes, Families, confirmations::Confirming};
 use crate::{
     error::Error,
     registry::{
-        Batch, StatementWithEntries,
+        Batch, RegistryError, StatementWithEntries,
         records::{LockEntry, LockRemoval, Revocation, Statement},
     },
     trust::without_superseded,
 };
 
 impl Families {
-    /// Puts statements and revocations. A statement that a newer one by the same signer supersedes is known by its
-    /// digest only. Returns how many are new.
+    /// Puts revocations. Returns how many are new.
+    pub(super) fn put_revocations(
+        &self,
+        batch: &mut Batch,
+        family: Id,
+        objects: &SignedObjects,
+    ) -> Result<usize, Error> {
+        let mut new = 0;
+        for signed in objects.statements().filter(|signed| signed.statement.version.is_none()) {
+            if self.registry.statement_by_digest(&signed.statement.digest)?.is_some() {
+                continue;
+            }
+            let (key, cose) = (signed.statement.subject.id(), signed.cose.clone());
+            let (salt_seed, first_seen) = (signed.seed, clock::unix_seconds());
+            let reason = String::new();
+            let revocation = Revocation { key, cose, salt_seed, first_seen, reason };
+            batch.put_revocation(family, revocation);
+            new += 1;
+        }
+        Ok(new)
+    }
+
+    /// Puts statements with a version. One that a newer one by the same signer supersedes is known by its digest only.
+    /// Returns how many are new. Those on a Key of which a record is damaged are left out.
     pub(super) fn put_statements(
         &self,
         batch: &mut Batch,
@@ -28,29 +50,18 @@ impl Families {
     ) -> Result<usize, Error> {
         let (now, mut new) = (clock::unix_seconds(), 0);
         let mut by_key: BTreeMap<Id, Vec<&SignedStatement>> = BTreeMap::new();
-        for signed in objects.statements() {
-            if self.registry.statement_by_digest(&signed.statement.digest)?.is_some() {
-                continue;
-            }
-            let key = signed.statement.subject.id();
-            if signed.statement.version.is_none() {
-                new += 1;
-                let (cose, salt_seed) = (signed.cose.clone(), signed.seed);
-                let reason = String::new();
-                let revocation = Revocation { key, cose, salt_seed, first_seen: now, reason };
-                batch.put_revocation(family, revocation);
-            } else {
-                by_key.entry(key).or_default().push(signed);
+        for signed in objects.statements().filter(|signed| signed.statement.version.is_some()) {
+            if self.registry.statement_by_digest(&signed.statement.digest)?.is_none() {
+                by_key.entry(signed.statement.subject.id()).or_default().push(signed);
             }
         }
         for (key, signed) in by_key {
             let received: Vec<_> =
                 signed.into_iter().map(|signed| as_record(signed, now)).collect();
-            let mut known = Vec::new();
-            if let Some(statement) = self.registry.statement(key, family)? {
-                known.push((statement, self.registry.statement_entries(key, family)?));
-            }
-            known.extend(self.registry.older_statements(key, family)?);
+            let known = self.registry.all_statements(key, family);
+            let known =
+                RegistryError::skip_damaged(known, format_args!("what is said of Key {key}"))?;
+            let Some(known) = known else { continue };
             // A Lock may have confirmed a superseded statement, and the next file contains it again.
             for (statement, _) in &received {
                 batch.put_statement_digest(key, family, statement);

@@ -316,6 +316,31 @@ fn newest_statement_alone_decides_while_its_signer_stands() {
     assert_eq!(bench.effect(100), Some(Effect::Allow));
 }
 
+/// A damaged record of one Key keeps no revocation of another from coming in and going out.
+#[test]
+fn damaged_statement_keeps_no_revocation_out() {
+    for table in [0x20, 0x22, 0x40] {
+        let mut bench = Bench::start();
+        bench.add_lock(100);
+        bench.keep(plan(bench.prepare_rights(&[100], &[]).unwrap()));
+        bench.families.registry().damage(&[&[table], &id(SUB).as_bytes()[..]].concat());
+        let mut objects = bench.objects();
+        let leaves = [at(100, Effect::Deny)];
+        for (cose, leaves) in [
+            revoke(&bench.master, BACKUP, Some(&bench.backup)),
+            (say(&bench.master, SUB, Some(u64::from(u32::MAX) << 10), &leaves), leaves.to_vec()),
+        ] {
+            objects.add_statement(cose, SEED, leaves).unwrap();
+        }
+        bench.import(&objects);
+        assert_eq!(bench.standing(&bench.backup.clone()), Some(Standing::Revoked));
+        assert!(bench.own(BACKUP).revoked);
+        let exported = bench.export();
+        let revocation = exported.statements().find(|signed| signed.statement.version.is_none());
+        assert_eq!(revocation.unwrap().statement.subject.id(), id(BACKUP));
+    }
+}
+
 /// What a new plug would need to know of a Key cannot be read: it is not taken for a blank one.
 #[test]
 fn key_of_which_nothing_can_be_read_is_shown_as_unusable() {
