@@ -107,6 +107,53 @@ fn every_ca_certificate_of_an_issuing_key_is_kept() {
     }
 }
 
+/// The same certificates, in files that come in any order: every station exports the same file, and decides the same.
+#[test]
+fn certificates_are_a_set_in_any_order_and_with_duplicates() {
+    let master = Ca::master(Key::new(1));
+    let (two, three) = (master.backup(Key::new(2), 2), master.backup(Key::new(3), 3));
+    let (two_by_three, four) = (three.backup(Key::new(2), 4), two.backup(Key::new(4), 6));
+    let four_by_three = three.backup(Key::new(4), 7);
+    let access = |by: &Ca, key, role, serial| by.issue(&Key::new(key), role, &[serial]);
+    let chains = [
+        two_by_three.chain.clone(),
+        four.chain.clone(),
+        four_by_three.chain.clone(),
+        access(&two, 12, Role::Backup, 20),
+        access(&three, 12, Role::Sub, 21),
+        access(&four, 31, Role::Sub, 24),
+        access(&four_by_three, 31, Role::Backup, 25),
+        access(&four, 14, Role::Backup, 26),
+    ];
+    let mut found = Vec::new();
+    for rotation in 0..chains.len() {
+        let mut bench = Bench::start();
+        let mut order: Vec<_> = chains.iter().collect();
+        order.rotate_left(rotation);
+        if rotation % 2 == 1 {
+            order.reverse();
+        }
+        for chain in order.iter().chain(&order[..3]) {
+            let chain: Vec<_> = chain.iter().filter(|ca| *ca != master.certificate()).collect();
+            bench.import(&bench.file(&chain));
+        }
+        let state = |bench: &Bench| {
+            let shown = |ca: u8| bench.families.registry().issuer(id(ca)).unwrap().unwrap().chain;
+            let own = |key| {
+                let Membership { role, issuing_key, revoked, .. } = bench.own(key);
+                (role, issuing_key, revoked)
+            };
+            let file = bench.export().encode().unwrap();
+            (file, [2, 3, 4].map(shown), [12, 14, 31].map(own))
+        };
+        let before = state(&bench);
+        bench.keep(plan(bench.prepare_revocation(14, "stolen").unwrap()));
+        let [_, _, four_shown] = state(&bench).1;
+        found.push((before, four_shown, bench.own(31).role));
+    }
+    assert!(found.iter().all(|other| *other == found[0]));
+}
+
 /// A thief's CA certifies the Backup's own access key as that of a Sub Key, and a new station hears of that first.
 #[test]
 fn revocation_names_the_issuing_key_that_any_certificate_shows() {

@@ -46,6 +46,8 @@ pub enum ToState {
     Rights(u8, u64, Words),
     /// The Master may access every Lock.
     Everywhere,
+    /// A denial at every Lock: the Key, the version.
+    Suspend(u8, u64),
     /// A Sub Key is revoked.
     RevokeSub(u8),
     /// Another CA is revoked; its denials stay in effect up to this version.
@@ -99,6 +101,10 @@ pub fn add_statement(objects: &mut SignedObjects, by: usize, saying: &ToState) -
             let tree = Tree::new([leaf(Target::All, Effect::Allow)]).unwrap();
             let cose = CAS[by].statement(&Key::new(MASTERS_KEY), Some(1), &tree);
             (cose, vec![(Target::All, Effect::Allow)])
+        }
+        ToState::Suspend(about, version) => {
+            let tree = Tree::new([leaf(Target::All, Effect::Deny)]).unwrap();
+            (CAS[by].statement(&Key::new(*about), Some(*version), &tree), everywhere)
         }
         ToState::RevokeSub(about) => {
             (CAS[by].revocation(&Key::new(*about), None).statement, everywhere)
