@@ -94,7 +94,7 @@ impl Authority {
         let standing = judgement.and_then(|judgement| judgement.standing(&key.hash()));
         Some(Self {
             key_identifier: key.key_identifier(),
-            stands: standing.is_none_or(|standing| standing == Standing::Stands),
+            stands: trust::stands(judgement, &key.hash()),
             standing,
             listed: serials(&issuer.crl),
             waiting: issuer.to_revoke.clone(),

@@ -119,6 +119,12 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
     Ok(Some(facts))
 }
 
+/// Whether an issuing key is trusted. One that is not judged, because too many are below its first-level CA, is not; all are
+/// where nothing is judged, because the family is not pinned here.
+pub fn stands(judgement: Option<&Judgement>, issuing_key: &Hash) -> bool {
+    judgement.is_none_or(|judgement| judgement.standing(issuing_key) == Some(Standing::Stands))
+}
+
 /// The Keys that are revoked by one of these revocations, which are of one family.
 pub fn revoked(revocations: &[records::Revocation], judgement: Option<&Judgement>) -> BTreeSet<Id> {
     let said = VersionedEffect { version: None, effect: Effect::Deny };
@@ -215,8 +221,7 @@ impl Statements {
     }
 
     fn stands(&self, signer: &Hash) -> bool {
-        let Some(judgement) = &self.judgement else { return true };
-        judgement.standing(signer).is_none_or(|standing| standing == Standing::Stands)
+        stands(self.judgement.as_ref(), signer)
     }
 
     fn weigh(&self, source: &Source, said: VersionedEffect) -> Option<VersionedEffect> {

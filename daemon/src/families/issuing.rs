@@ -116,8 +116,7 @@ impl Families {
         let key = self.registry.issuer(ca)?.and_then(|issuer| {
             Some(Certificate::parse(issuer.chain.first()?).ok()?.public_key().hash())
         });
-        let standing = key.and_then(|key| judgement.standing(&key));
-        Ok(standing.is_none_or(|standing| standing == Standing::Stands))
+        Ok(key.is_none_or(|key| trust::stands(Some(&judgement), &key)))
     }
 
     /// Puts the CA of an issuing Key that was made at another station, when it first signs here.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use keywright_proto::{Certificate, Crl, Id, Judgement, PublicKey, Standing, tree::Hash};
+use keywright_proto::{Certificate, Crl, Id, Judgement, PublicKey, tree::Hash};
 
 use super::{
     Asker, AuditEvent, Changes, Families,
@@ -74,11 +74,7 @@ impl Families {
         let Some(authorities) = trust::authorities(&self.registry, family)? else {
             return Ok(false);
         };
-        let stands = |ca: &Certificate| {
-            let standing =
-                judgement.and_then(|judgement| judgement.standing(&ca.public_key().hash()));
-            standing.is_none_or(|standing| standing == Standing::Stands)
-        };
+        let stands = |ca: &Certificate| trust::stands(judgement, &ca.public_key().hash());
         let mut changed = false;
         for (id, issuer) in self.registry.issuers_of(family)? {
             let own = issuer.chain.first().and_then(|der| Certificate::parse(der).ok());

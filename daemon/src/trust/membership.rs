@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use keywright_proto::{Certificate, Judgement, PublicKey, Role, Standing, family::Authorities};
+use keywright_proto::{Certificate, Judgement, PublicKey, Role, family::Authorities};
 
 use crate::registry::records::Membership;
 
@@ -59,8 +59,7 @@ fn access<'a>(
     let certificate = Certificate::parse(der).ok()?;
     let above = authorities.above(&certificate)?;
     let issuer = above.first()?.public_key().clone();
-    let standing = judgement.and_then(|judgement| judgement.standing(&issuer.hash()));
-    let stands = standing.is_none_or(|standing| standing == Standing::Stands);
+    let stands = super::stands(judgement, &issuer.hash());
     let depth = judgement.and_then(|judgement| judgement.depth(&issuer.hash()));
     Some(Access {
         der,
