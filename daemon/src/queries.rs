@@ -140,10 +140,11 @@ pub fn family_bundle(
 }
 
 fn known_key(registry: &Registry, key: Id) -> Result<(), Error> {
-    match registry.key(key)? {
-        Some(_) => Ok(()),
-        None => Err(Error::NotFound(format!("Key {key}"))),
+    // The record of a member may be damaged: what is said of the Key counts all the same.
+    if registry.memberships(key)?.is_empty() && registry.key(key)?.is_none() {
+        return Err(Error::NotFound(format!("Key {key}")));
     }
+    Ok(())
 }
 
 fn cursor(next: Option<Id>) -> String {

@@ -33,7 +33,7 @@ use super::refusals::Refusals;
 use crate::{
     error::Error,
     queries::{self, Grants, Page},
-    registry::{Filter, Registry},
+    registry::Registry,
     station::Handle,
     trust::Moment,
 };
@@ -273,18 +273,13 @@ impl LocksChannel {
 
     fn want_all(&mut self) -> Result<(), Error> {
         self.all_wanted = true;
-        let mut after = None;
-        loop {
-            let page = self.registry.keys_page(&Filter::default(), after, PAGE as usize)?;
-            for (key, _) in page.items {
+        for (family, _) in self.registry.families()? {
+            for key in self.registry.member_ids(family)? {
                 self.want(Work::Key(key));
             }
-            after = page.next;
-            if after.is_none() {
-                self.all_wanted = false;
-                return Ok(());
-            }
         }
+        self.all_wanted = false;
+        Ok(())
     }
 
     fn presence(&mut self, lock: Id, online: bool) -> Result<(), Error> {
@@ -405,10 +400,14 @@ impl LocksChannel {
     /// Queues the unconfirmed rights at one Lock, for one page of Keys.
     fn at_lock(&mut self, lock: Id, after: Option<Id>) -> Result<Option<Id>, Error> {
         let Some(known) = self.registry.lock(lock)? else { return Ok(None) };
-        let filter = Filter { family: Some(known.family), query: None };
-        let keys = self.registry.keys_page(&filter, after, PAGE as usize)?;
-        for (key, _) in keys.items {
-            self.unconfirmed(key, Page { after: before(lock), limit: 1 }, Some(lock))?;
+        let keys = self.registry.member_ids_page(known.family, after, PAGE as usize)?;
+        for (key, ()) in keys.items {
+            let page = Page { after: before(lock), limit: 1 };
+            if let Err(error) = self.unconfirmed(key, page, Some(lock)) {
+                // What cannot be read of one Key keeps no other from its Lock.
+                self.failed_work.push(Walk { work: Work::Key(key), after: None });
+                self.note(Err(error));
+            }
         }
         Ok(keys.next)
     }

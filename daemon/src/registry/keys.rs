@@ -59,6 +59,19 @@ impl Registry {
         keys.into_iter().map(|record| id_at_end(&record?.0)).collect()
     }
 
+    /// Like [`Self::member_ids`], at most `limit` after the id `after`.
+    pub fn member_ids_page(
+        &self,
+        family: Id,
+        after: Option<Id>,
+        limit: usize,
+    ) -> Result<Page<(Id, ())>, RegistryError> {
+        let view = self.view()?;
+        let prefix = Table::KeysByFamily.of(family);
+        let keys = view.scan(start_after(&prefix, after), end_of(&prefix));
+        page(keys.map(|record| Ok((id_at_end(&record?.0)?, ()))), limit)
+    }
+
     /// The access certificates (DER) of a Key in a family: the one of its membership first.
     pub fn access_certificates(&self, key: Id, family: Id) -> Result<Vec<Vec<u8>>, RegistryError> {
         let view = self.view()?;

@@ -406,6 +406,11 @@ fn key_of_which_nothing_can_be_read_is_shown_as_unusable() {
 fn damaged_record_of_a_revoked_backup_brings_nothing_back() {
     let mut bench = Bench::start();
     bench.add_lock(100);
+    let mut objects = bench.objects();
+    let leaves = everywhere(Effect::Allow);
+    let cose = say(&bench.master, BACKUP, Some(1), &leaves);
+    objects.add_statement(cose, SEED, leaves).unwrap();
+    bench.import(&objects);
     bench.keep(plan(bench.prepare_revocation(BACKUP, "stolen").unwrap()));
     let registry = bench.families.registry().clone();
     let backup = bench.backup.clone();
@@ -421,6 +426,9 @@ fn damaged_record_of_a_revoked_backup_brings_nothing_back() {
     };
     let issuer = Issuer { claims, ..Issuer::default() };
     assert!(matches!(bench.families.issuing(&issuer), Err(Error::Pair(_))));
+    assert_eq!(registry.member_ids_page(bench.family(), None, 9).unwrap().items.len(), 3);
+    let (told, effect) = bench.granted(BACKUP, 100);
+    assert_eq!((told.version, effect), (None, Effect::Deny), "Locks hear of it");
     let exported = bench.export();
     let revocation = exported.statements().find(|signed| signed.statement.version.is_none());
     let revocation = revocation.map(|signed| signed.statement.subject.id());
