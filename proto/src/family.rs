@@ -77,7 +77,7 @@ pub enum SignedObjectError {
     /// The statement does not verify.
     #[error(transparent)]
     Statement(#[from] StatementError),
-    /// The leaves are not the statement's, name a Lock twice, or say what it must not say.
+    /// The leaves are not the statement's, or say what it must not say.
     #[error("the leaves are not those of the statement, or not what such a statement may say")]
     Leaves,
     /// The CRL does not verify.
@@ -211,7 +211,6 @@ impl SignedObjects {
         let tree = Tree::of_statement(&seed, leaves.iter().copied());
         let everywhere = [(Target::All, Effect::Deny)];
         if tree.map_err(|_| SignedObjectError::Leaves)?.head() != statement.tree
-            || has_double(&leaves)
             || (statement.version.is_none() && leaves != everywhere)
             || (leaves.contains(&(Target::All, Effect::Allow))
                 && !self.masters.contains(&statement.subject.hash()))
@@ -343,10 +342,4 @@ impl PartialEq for SignedObjects {
             && self.removals == other.removals
             && self.own_roots == other.own_roots
     }
-}
-
-fn has_double(leaves: &[(Target, Effect)]) -> bool {
-    let mut targets: Vec<_> = leaves.iter().map(|(target, _)| *target).collect();
-    targets.sort_unstable();
-    targets.windows(2).any(|pair| pair.first() == pair.last())
 }

@@ -47,8 +47,8 @@ impl Grants {
         }
         let entries = registry.statement_entries(key, family)?;
         let leaves = statement.leaves(&entries);
-        let indexes: HashMap<_, _> = leaves.iter().map(|(target, _)| *target).zip(0..).collect();
-        let index = |entry: &LockEntry| indexes.get(&entry.leaf().0).copied().unwrap_or_default();
+        let indexes: HashMap<_, _> = leaves.iter().copied().zip(0..).collect();
+        let index = |entry: &LockEntry| indexes.get(&entry.leaf()).copied().unwrap_or_default();
         let indexes = entries.iter().map(index).collect();
         let tree = Tree::of_statement(&statement.salt_seed, leaves).map_err(damaged)?;
         let access_chain = access_chain(registry, key, family)?;

@@ -3,6 +3,8 @@
 //! They are stored without field names: whoever changes one follows the recipe in `schema`. Nothing here is secret: no
 //! PIN, PUK or management key is ever written to disk.
 
+use std::collections::HashMap;
+
 use keywright_proto::{Effect, Id, Kind, Role, Target};
 use serde::{Deserialize, Serialize};
 
@@ -146,10 +148,14 @@ pub struct Statement {
     pub allowed: u32,
     /// When it was signed.
     pub issued: UnixTime,
-    /// The order of its leaves in the tree, which whoever made it was free to choose: for each leaf three bytes,
-    /// big-endian, the position of its entry; `*` is after the last entry. Empty for the order in which entries are stored.
+    /// The leaves of its tree, which whoever made it was free to order: for each leaf three bytes, big-endian, the position of
+    /// its entry; `*` is after the last entry. The highest bit is set on a leaf that says the opposite of the entry. Empty
+    /// where the leaves are the entries in their order.
     pub order: Vec<u8>,
 }
+
+/// The bit of a leaf in [`Statement::order`] that says the opposite of its entry. A tree has at most 2^20 leaves.
+const OTHER_EFFECT: u32 = 1 << 23;
 
 /// One Lock that a statement lists. Entries are stored sorted by `lock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -185,14 +191,20 @@ impl Statement {
         Self { version, cose, salt_seed, everywhere, listed, allowed, issued, order: Vec::new() }
     }
 
-    /// Notes the order of the leaves, each by the position of its entry.
-    pub fn set_order(&mut self, positions: &[usize]) {
+    /// Notes the order of the leaves in its tree. Each target is in `entries` or is `*`.
+    pub fn set_order(&mut self, leaves: &[(Target, Effect)], entries: &[LockEntry]) {
         self.order.clear();
-        if !positions.is_sorted() {
-            let bytes = |position: &usize| (*position as u32).to_be_bytes();
-            let three =
-                positions.iter().map(bytes).flat_map(|[_, high, middle, low]| [high, middle, low]);
-            self.order = three.collect();
+        let stored = self.leaves(entries);
+        if leaves == stored {
+            return;
+        }
+        let positions: HashMap<_, _> =
+            stored.into_iter().zip(0_u32..).map(|((to, effect), n)| (to, (n, effect))).collect();
+        for (target, effect) in leaves {
+            let (position, stored) = positions.get(target).copied().unwrap_or((0, *effect));
+            let other = if *effect == stored { 0 } else { OTHER_EFFECT };
+            let [_, bytes @ ..] = (position | other).to_be_bytes();
+            self.order.extend(bytes);
         }
     }
 
@@ -203,10 +215,16 @@ impl Statement {
         if self.order.is_empty() {
             return leaves;
         }
-        let (positions, _) = self.order.as_chunks::<3>();
-        let position =
-            |[high, middle, low]: &[u8; 3]| u32::from_be_bytes([0, *high, *middle, *low]);
-        positions.iter().filter_map(|bytes| leaves.get(position(bytes) as usize).copied()).collect()
+        let (places, _) = self.order.as_chunks::<3>();
+        let leaf = |[high, middle, low]: &[u8; 3]| {
+            let place = u32::from_be_bytes([0, *high, *middle, *low]);
+            let (target, effect) = *leaves.get((place & !OTHER_EFFECT) as usize)?;
+            match place & OTHER_EFFECT {
+                0 => Some((target, effect)),
+                _ => Some((target, Effect::of(effect == Effect::Deny))),
+            }
+        };
+        places.iter().filter_map(leaf).collect()
     }
 
     /// Whether it has a leaf `*` and leaves of single Locks, which have to be compared.

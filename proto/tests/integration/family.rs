@@ -351,9 +351,8 @@ fn object_without_a_chain_to_the_root_is_refused() {
         // A Master's access certificate is the root's to issue, a Backup's is not.
         Object::Certificate(family.cas[1].issue(&Key::new(31), Role::Master, &[1])[0].clone()),
         Object::Certificate(family.cas[0].issue(&Key::new(31), Role::Backup, &[1])[0].clone()),
-        // Every Lock, for a Sub Key; two answers for one Lock; not the leaves that were signed.
+        // Every Lock, for a Sub Key; not the leaves that were signed.
         family.sign(0, 31, Some(1), vec![(Target::All, Effect::Allow)]),
-        family.say(0, 31, 1, &[(100, Effect::Allow), (100, Effect::Deny)]),
         family.sign(0, 31, None, vec![(Target::Lock(lock(100)), Effect::Deny)]),
         confirm(100, &family.say(0, 31, 1, &[(100, Effect::Allow)]), Effect::Allow, 1),
     ] {

@@ -138,33 +138,27 @@ impl Families {
     }
 }
 
-/// The registry's record of a statement, whose leaves may be in any order.
+/// The registry's record of a statement, whose leaves may be in any order. Of several leaves for one target those that
+/// deny decide, as at a Lock that gets them all.
 fn as_record(signed: &SignedStatement, received_at: u64) -> StatementWithEntries {
     let mut everywhere = None;
-    let mut placed = Vec::new();
-    for (place, (target, effect)) in signed.leaves.iter().enumerate() {
+    let mut listed = BTreeMap::new();
+    for (target, effect) in &signed.leaves {
         let allow = *effect == Effect::Allow;
         match target {
-            Target::All => everywhere = Some((allow, place)),
-            Target::Lock(key_hash) => {
-                let (lock, key_hash) = (Id::of_hash(key_hash), *key_hash);
-                placed.push((LockEntry { lock, key_hash, allow }, place));
+            Target::All => everywhere = everywhere.into_iter().chain([allow]).min(),
+            Target::Lock(hash) => {
+                let known = listed.entry((Id::of_hash(hash), *hash)).or_insert(allow);
+                *known &= allow;
             }
         }
     }
-    placed.sort_unstable();
-    let mut positions = vec![0; signed.leaves.len()];
-    let places = placed.iter().map(|(_, place)| *place).chain(everywhere.map(|(_, place)| place));
-    for (position, place) in places.enumerate() {
-        if let Some(of_leaf) = positions.get_mut(place) {
-            *of_leaf = position;
-        }
-    }
-    let entries: Vec<_> = placed.into_iter().map(|(entry, _)| entry).collect();
+    let listed = listed.into_iter();
+    let entries: Vec<_> =
+        listed.map(|((lock, key_hash), allow)| LockEntry { lock, key_hash, allow }).collect();
     let (version, cose) = (signed.statement.version, signed.cose.clone());
-    let everywhere = everywhere.map(|(allow, _)| allow);
     let mut statement =
         Statement::new(version, cose, signed.seed, everywhere, &entries, received_at);
-    statement.set_order(&positions);
+    statement.set_order(&signed.leaves, &entries);
     (statement, entries)
 }

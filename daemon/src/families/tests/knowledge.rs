@@ -258,7 +258,7 @@ fn revocation_in_one_family_changes_nothing_in_another() {
     assert!(facts.revoked_in.contains(&home));
 }
 
-/// Another implementation puts leaves in any order, suspends a Key everywhere, and mixes both.
+/// Another implementation puts leaves in any order, suspends a Key everywhere, mixes both, and contradicts itself.
 #[test]
 fn statements_of_another_implementation_are_shown_exported_and_granted() {
     let mut bench = Bench::start();
@@ -269,10 +269,21 @@ fn statements_of_another_implementation_are_shown_exported_and_granted() {
     let effect = |number: u8| Effect::of(number.is_multiple_of(2));
     let unsorted: Vec<_> = descending.iter().map(|(_, n)| at(*n, effect(*n))).collect();
     let mixed = vec![at(103, Effect::Allow), (Target::All, Effect::Deny), at(100, Effect::Allow)];
+    let twice = vec![
+        at(101, Effect::Allow),
+        at(102, Effect::Allow),
+        at(101, Effect::Deny),
+        at(102, Effect::Allow),
+    ];
     let mut objects = bench.objects();
-    for (key, version, leaves) in
-        [(SUB, 5, &unsorted), (BACKUP, 6, &everywhere(Effect::Deny)), (MASTER, 7, &mixed)]
-    {
+    let other = bench.access(&bench.master, 32, Role::Sub, 32);
+    objects.add_certificate(other).unwrap();
+    for (key, version, leaves) in [
+        (SUB, 5, &unsorted),
+        (32, 4, &twice),
+        (BACKUP, 6, &everywhere(Effect::Deny)),
+        (MASTER, 7, &mixed),
+    ] {
         let cose = say(&bench.master, key, Some(version), leaves);
         objects.add_statement(cose, SEED, leaves.clone()).unwrap();
     }
@@ -285,6 +296,9 @@ fn statements_of_another_implementation_are_shown_exported_and_granted() {
     };
     let pending = rows(SUB).iter().filter(|state| *state == "pending").count();
     assert_eq!((pending, rows(SUB).len()), (4, 7));
+    assert_eq!(rows(32).iter().filter(|state| *state == "pending").count(), 1);
+    assert_eq!(bench.granted(32, 101).1, Effect::Deny);
+    assert_eq!(bench.granted(32, 102).1, Effect::Allow);
     assert_eq!(rows(BACKUP), ["removing"; 7]);
     assert_eq!(rows(MASTER), ["removing"; 7]);
     let exported = bench.export();
