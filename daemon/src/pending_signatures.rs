@@ -188,12 +188,14 @@ fn of_keys(
     let cas: Vec<_> = cas.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
     let removed = registry.removed_locks(family)?.into_iter().map(|(lock, _)| lock).collect();
     let named: BTreeSet<Id> = revocations.iter().map(|revocation| revocation.key).collect();
-    for (key, own) in registry.members(family)? {
+    let members = registry.members(family)?;
+    let statements = moment.family_statements(registry, family, &members)?;
+    for (key, own) in members {
         let access = Certificate::parse(&own.certificate).ok();
         let ca = own.issuing_key.as_ref().map(|spki| Id::of_spki(spki));
         let ca = ca.and_then(|ca| issuers.get(&ca));
         let holder = Holder::Key(key);
-        if named.contains(&key) && moment.statements(registry, key, family)?.is_revoked() {
+        if named.contains(&key) && statements.of(key)?.is_revoked() {
             // Certificates that a revoked CA signed for itself need no CRL entry: they fall with it.
             let access = registry.access_certificates(key, family)?;
             let access = access.iter().filter_map(|der| Certificate::parse(der).ok());
@@ -206,7 +208,7 @@ fn of_keys(
         }
         if issuers.values().any(|ca| !ca.stands)
             && ca.is_none_or(|ca| ca.standing != Some(Standing::Deposed))
-            && moment.statements(registry, key, family)?.lacks_signer(&removed)
+            && statements.of(key)?.lacks_signer(&removed)
         {
             pending.rights.insert(key);
         }

@@ -7,7 +7,10 @@ pub mod confirmation;
 pub mod membership;
 mod superseded;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use keywright_base::clock;
 use keywright_proto::{
@@ -66,6 +69,19 @@ impl Moment {
     ) -> Result<Statements, RegistryError> {
         let judgement = facts(registry, family, &[key])?.map(|facts| self.judge(&facts));
         Statements::read(registry, key, family, judgement)
+    }
+
+    /// The statements of a family, to be read Key by Key: its issuers are judged once. `members` are those of the family.
+    pub fn family_statements<'a>(
+        self,
+        registry: &'a Registry,
+        family: Id,
+        members: &[(Id, records::Membership)],
+    ) -> Result<FamilyStatements<'a>, RegistryError> {
+        let issuers = members.iter().filter(|(_, own)| own.issuing_key.is_some());
+        let issuers: Vec<Id> = issuers.map(|(key, _)| *key).collect();
+        let judgement = facts(registry, family, &issuers)?.map(|facts| self.judge(&facts));
+        FamilyStatements::new(registry, family, judgement)
     }
 
     /// Judges which issuers are trusted.
@@ -157,7 +173,36 @@ pub struct Statements {
     /// The newest statement first, then others of other signers, then revocations.
     pub sources: Vec<Source>,
     subject: Hash,
-    judgement: Option<Judgement>,
+    judgement: Option<Arc<Judgement>>,
+}
+
+/// The statements of a family under one judgement.
+pub struct FamilyStatements<'a> {
+    registry: &'a Registry,
+    family: Id,
+    judgement: Option<Arc<Judgement>>,
+    revocations: BTreeMap<Id, Vec<records::Revocation>>,
+}
+
+impl<'a> FamilyStatements<'a> {
+    /// Prepares the statements of a family. Without a judgement every signer is trusted.
+    pub fn new(
+        registry: &'a Registry,
+        family: Id,
+        judgement: Option<Judgement>,
+    ) -> Result<Self, RegistryError> {
+        let mut revocations = BTreeMap::<Id, Vec<_>>::new();
+        for revocation in registry.revocations(family)? {
+            revocations.entry(revocation.key).or_default().push(revocation);
+        }
+        Ok(Self { registry, family, judgement: judgement.map(Arc::new), revocations })
+    }
+
+    /// All statements on one Key.
+    pub fn of(&self, key: Id) -> Result<Statements, RegistryError> {
+        let revocations = self.revocations.get(&key).cloned().unwrap_or_default();
+        Statements::with(self.registry, key, self.family, self.judgement.clone(), revocations)
+    }
 }
 
 impl Source {
@@ -201,9 +246,20 @@ impl Statements {
         family: Id,
         judgement: Option<Judgement>,
     ) -> Result<Self, RegistryError> {
+        let revocations = registry.revocations(family)?.into_iter().filter(|r| r.key == key);
+        Self::with(registry, key, family, judgement.map(Arc::new), revocations)
+    }
+
+    fn with(
+        registry: &Registry,
+        key: Id,
+        family: Id,
+        judgement: Option<Arc<Judgement>>,
+        revocations: impl IntoIterator<Item = records::Revocation>,
+    ) -> Result<Self, RegistryError> {
         let all = registry.all_statements(key, family)?.into_iter();
         let mut sources: Vec<_> = all.map(|(said, entries)| Source::new(said, entries)).collect();
-        for revocation in registry.revocations(family)?.into_iter().filter(|r| r.key == key) {
+        for revocation in revocations {
             let records::Revocation { cose, salt_seed, first_seen, .. } = revocation;
             let statement = Statement::new(None, cose, salt_seed, Some(false), &[], first_seen);
             sources.push(Source::new(statement, Vec::new()));
@@ -221,7 +277,7 @@ impl Statements {
     }
 
     fn stands(&self, signer: &Hash) -> bool {
-        stands(self.judgement.as_ref(), signer)
+        stands(self.judgement.as_deref(), signer)
     }
 
     fn weigh(&self, source: &Source, said: VersionedEffect) -> Option<VersionedEffect> {

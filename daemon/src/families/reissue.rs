@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::Error,
     registry::records::{self, Membership},
-    trust::Statements,
+    trust::{FamilyStatements, Statements},
 };
 
 /// The most signatures of one call: a token makes a few a second.
@@ -50,12 +50,17 @@ impl Families {
         if !out.is_empty() {
             self.plan_locks(plan, issuing, &out, after)?;
         }
-        for (key, own) in self.registry.members(family)? {
+        let members = self.registry.members(family)?;
+        let now = self.moment().family_statements(&self.registry, family, &members)?;
+        let then = FamilyStatements::new(&self.registry, family, Some(after.clone()))?;
+        for (key, own) in members {
             if plan.is_full() {
                 tracing::info!(%family, "more has to be signed again than one call signs");
                 break;
             }
-            let planned = self.due_statement(key, family, &own, after).and_then(|new| {
+            let said = now.of(key).and_then(|now| Ok((now, then.of(key)?)));
+            let planned = said.map_err(Error::from).and_then(|(now, then)| {
+                let new = self.due_statement((key, &own), family, &now, &then, after)?;
                 let Some(new) = new else { return Ok(None) };
                 let unsigned = self.unsigned_statement(issuing, &new, &access_key(&own)?)?;
                 Ok(Some((ToSign::Statement(Box::new(new)), unsigned)))
@@ -112,13 +117,12 @@ impl Families {
     /// The statement to re-issue on a Key, if one is pending.
     fn due_statement(
         &self,
-        key: Id,
+        (key, own): (Id, &Membership),
         family: Id,
-        own: &Membership,
+        now: &Statements,
+        then: &Statements,
         after: &Judgement,
     ) -> Result<Option<NewStatement>, Error> {
-        let now = self.moment().statements(&self.registry, key, family)?;
-        let then = Statements::read(&self.registry, key, family, Some(after.clone()))?;
         if then.is_single() || then.is_revoked() || now.is_revoked() {
             return Ok(None);
         }
@@ -128,22 +132,22 @@ impl Families {
             if then.everywhere().is_some() || !stays {
                 return Ok(None);
             }
-            return self.new_statement(key, family, &then, None).map(Some);
+            return self.new_statement(key, family, then, None).map(Some);
         }
-        let mut entries = in_force(&now, true);
+        let mut entries = in_force(now, true);
         self.forget_removed(family, &mut entries)?;
         let effect = |statements: &Statements, lock| {
             statements.in_effect_at(lock).map(|(newest, _)| newest.effect)
         };
         let holds = entries.keys().all(|lock| {
-            let then = effect(&then, *lock);
-            then.is_some() && then == effect(&now, *lock)
+            let then = effect(then, *lock);
+            then.is_some() && then == effect(now, *lock)
         });
         if holds || entries.is_empty() {
             return Ok(None);
         }
         let listed = Some(entries.into_values().collect());
-        self.new_statement(key, family, &then, listed).map(Some)
+        self.new_statement(key, family, then, listed).map(Some)
     }
 }
 

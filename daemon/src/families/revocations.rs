@@ -20,7 +20,7 @@ use crate::{
     pending_signatures::{PendingSignatures, pending_signatures},
     registry::RegistryError,
     serialization::validity,
-    trust::{self, Statements},
+    trust::{self, FamilyStatements},
 };
 
 /// Reasons that prevent automatic re-issue: a thief may have made some of the revoked Key's signatures.
@@ -106,9 +106,12 @@ impl Families {
     fn revoked_issuer(&self, family: Id, own: &PublicKey) -> Result<RevokedIssuer, Error> {
         let signer = own.hash();
         let mut versions = Vec::new();
-        for (key, _) in self.registry.members(family)? {
-            versions
-                .extend(Statements::read(&self.registry, key, family, None)?.versions_of(&signer));
+        let statements = FamilyStatements::new(&self.registry, family, None)?;
+        for key in self.registry.member_ids(family)? {
+            let of_key = statements.of(key);
+            let of_key =
+                RegistryError::skip_damaged(of_key, format_args!("what is said of Key {key}"))?;
+            versions.extend(of_key.iter().flat_map(|of_key| of_key.versions_of(&signer)));
         }
         let denials_until = denials_until(versions, clock::unix_millis());
         Ok(RevokedIssuer { issuing_key: signer, denials_until })

@@ -39,18 +39,18 @@ impl Registry {
         self.view()?.record(&Table::Memberships.of_two(key, family))
     }
 
-    /// The memberships in a family, by Key. The records of the Keys are not read.
+    /// The memberships in a family, by Key. The records of the Keys are not read. A membership whose record is damaged is left
+    /// out, so nothing that has to be complete may rely on this.
     pub fn members(&self, family: Id) -> Result<Vec<(Id, Membership)>, RegistryError> {
         let view = self.view()?;
         let member = |record: Result<(sled::IVec, sled::IVec), RegistryError>| {
             let key = id_at_end(&record?.0)?;
-            let own = view.record(&Table::Memberships.of_two(key, family))?;
-            let own = own.ok_or_else(|| {
-                RegistryError::damaged(format!("the membership of Key {key} is missing"))
-            });
-            Ok((key, own?))
+            let own = view.record(&Table::Memberships.of_two(key, family));
+            let own =
+                RegistryError::skip_damaged(own, format_args!("the membership of Key {key}"))?;
+            Ok(own.flatten().map(|own| (key, own)))
         };
-        view.all(Table::KeysByFamily.of(family)).map(member).collect()
+        view.all(Table::KeysByFamily.of(family)).filter_map(|key| member(key).transpose()).collect()
     }
 
     /// The Keys of a family. Neither their records nor their memberships are read.

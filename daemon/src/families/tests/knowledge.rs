@@ -381,10 +381,19 @@ fn newest_statement_alone_decides_while_its_signer_stands() {
 #[test]
 fn damaged_statement_keeps_no_revocation_out() {
     for table in [0x20, 0x22, 0x40] {
-        let mut bench = Bench::start();
-        bench.add_lock(100);
-        bench.keep(plan(bench.prepare_rights(&[100], &[]).unwrap()));
-        bench.families.registry().damage(&[&[table], &id(SUB).as_bytes()[..]].concat());
+        let damaged = || {
+            let mut bench = Bench::start();
+            bench.add_lock(100);
+            bench.keep(plan(bench.prepare_rights(&[100], &[]).unwrap()));
+            bench.families.registry().damage(&[&[table], &id(SUB).as_bytes()[..]].concat());
+            bench
+        };
+        for reason in ["stolen", "lost"] {
+            let mut bench = damaged();
+            bench.keep(plan(bench.prepare_revocation(BACKUP, reason).unwrap()));
+            assert!(bench.own(BACKUP).revoked, "{reason}");
+        }
+        let mut bench = damaged();
         let mut objects = bench.objects();
         let leaves = [at(100, Effect::Deny)];
         for (cose, leaves) in [
