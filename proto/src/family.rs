@@ -25,10 +25,11 @@ mod authorities;
 mod crls;
 pub(crate) mod file;
 mod removed;
+mod within;
 
 pub use authorities::{Authorities, Routes};
 use crls::Crls;
-pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES};
+pub use file::{FileError, MAX_FAMILY_FILE, MAX_FILE_LEAVES, MAX_REVOCATIONS_FILE};
 
 /// The verified signed objects of one family. All of them are public.
 #[derive(Debug, Clone)]

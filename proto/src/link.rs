@@ -9,9 +9,12 @@
 //!                                                        as in a family's file, for stations that do not know it
 //! keywright/1/<name of the Lock>/presence                retained, by the Lock and its last will: `online`, `offline`
 //! keywright/1/stations/<family id>/<station>/here        retained, by a station: send me the file of this family
+//! keywright/1/stations/<family id>/<station>/revocations/<number>
+//!                                                        retained, by a station: a piece of the file with the family's
+//!                                                        revocations alone, which is published first
 //! keywright/1/stations/<family id>/<station>/<number>    retained, by a station: a piece of the family's file
 //! ```
-//! Only stations may read the last two topics, because the file says who may access which Lock. A station's name is derived
+//! Only stations may read the last three topics, because the file says who may access which Lock. A station's name is derived
 //! from the certificate that it shows to the broker.
 //!
 //! The name of a Lock is the common name of its certificate, so that the broker can restrict a Lock to its own topics with
@@ -35,6 +38,7 @@ pub const HERE: &[u8] = b"here";
 const LOCK: &str = "Keywright lock ";
 /// No Lock has such a name, so no Lock may use the topics below it.
 const STATIONS: &str = "stations";
+const REVOCATIONS: &str = "revocations";
 
 /// A topic of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +79,15 @@ pub enum Topic {
         /// The station.
         station: Id,
     },
+    /// A piece of the file with a family's revocations.
+    RevocationPiece {
+        /// The family.
+        family: Id,
+        /// The station that has it.
+        station: Id,
+        /// Which piece.
+        number: u32,
+    },
     /// A piece of a family's file.
     Piece {
         /// The family.
@@ -97,6 +110,9 @@ impl Topic {
             Self::Presence { lock } => format!("{PREFIX}/{LOCK}{lock}/presence"),
             Self::Here { family, station } => {
                 format!("{PREFIX}/{STATIONS}/{family}/{station}/here")
+            }
+            Self::RevocationPiece { family, station, number } => {
+                format!("{PREFIX}/{STATIONS}/{family}/{station}/{REVOCATIONS}/{number}")
             }
             Self::Piece { family, station, number } => {
                 format!("{PREFIX}/{STATIONS}/{family}/{station}/{number}")
@@ -127,14 +143,18 @@ impl Topic {
         let (family, station) = (levels.next()?.parse().ok()?, levels.next()?.parse().ok()?);
         let topic = match levels.next()? {
             "here" => Self::Here { family, station },
-            number => {
-                // Without leading zeros: each piece has one topic.
-                let parsed = number.parse::<u32>().ok().filter(|n| n.to_string() == number)?;
-                Self::Piece { family, station, number: parsed }
+            REVOCATIONS => {
+                Self::RevocationPiece { family, station, number: number(levels.next()?)? }
             }
+            piece => Self::Piece { family, station, number: number(piece)? },
         };
         levels.next().is_none().then_some(topic)
     }
+}
+
+/// The number of a piece, without leading zeros: each piece has one topic.
+fn number(text: &str) -> Option<u32> {
+    text.parse::<u32>().ok().filter(|number| number.to_string() == text)
 }
 
 /// The topics that a Lock subscribes to: the grants for it, and its certificate.
@@ -142,9 +162,10 @@ pub fn lock_subscriptions(lock: Id) -> [String; 2] {
     ["grant/+", "chain"].map(|what| format!("{PREFIX}/{LOCK}{lock}/{what}"))
 }
 
-/// The topics of other stations that a station of this family subscribes to.
-pub fn family_subscription(family: Id) -> String {
-    format!("{PREFIX}/{STATIONS}/{family}/+/+")
+/// The topics of other stations that a station of this family subscribes to: revocations first, because the broker
+/// sends its retained messages in this order.
+pub fn family_subscriptions(family: Id) -> [String; 2] {
+    ["+/revocations/+", "+/+"].map(|below| format!("{PREFIX}/{STATIONS}/{family}/{below}"))
 }
 
 /// The id of the station that shows this certificate (PEM or DER) to the broker. It is a label and proves nothing.
@@ -180,9 +201,11 @@ mod tests {
             Topic::Here { family, station },
             Topic::Piece { family, station, number: 0 },
             Topic::Piece { family, station, number: 1092 },
+            Topic::RevocationPiece { family, station, number: 68 },
         ] {
             assert_eq!(Topic::parse(&topic.name()), Some(topic));
-            assert!(topic.name().starts_with(family_subscription(family).trim_end_matches("/+/+")));
+            let [_, all] = family_subscriptions(family);
+            assert!(topic.name().starts_with(all.trim_end_matches("/+/+")));
             for bad in [topic.name() + "/x", topic.name() + " ", topic.name() + "99999999999"] {
                 assert_eq!(Topic::parse(&bad), None, "{bad}");
             }

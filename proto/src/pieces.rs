@@ -6,12 +6,17 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::{family::MAX_FAMILY_FILE, tree::Hash};
+use crate::{
+    family::{MAX_FAMILY_FILE, MAX_REVOCATIONS_FILE},
+    tree::Hash,
+};
 
 /// How many bytes of the file a piece has.
 pub const PIECE: usize = 60 << 10;
 /// The most pieces of a file.
 pub const MAX_PIECES: u32 = MAX_FAMILY_FILE.div_ceil(PIECE) as u32;
+/// The most pieces of a file of revocations.
+pub const MAX_REVOCATION_PIECES: u32 = MAX_REVOCATIONS_FILE.div_ceil(PIECE) as u32;
 /// How many incomplete files are collected at once, and how many of them from one sender: its last file, and the one that
 /// replaces it meanwhile.
 const MAX_SETS: usize = 64;
@@ -86,6 +91,8 @@ pub fn count(file: &[u8]) -> u32 {
 /// to make room, it drops the incomplete files that got no piece for longest.
 #[derive(Debug)]
 pub struct Collector<S> {
+    /// The most pieces of a file.
+    most: u32,
     /// Longest untouched first.
     sets: Vec<Set<S>>,
     dropped: usize,
@@ -99,19 +106,22 @@ struct Set<S> {
     bytes: usize,
 }
 
-impl<S> Default for Collector<S> {
-    fn default() -> Self {
-        Self { sets: Vec::new(), dropped: 0 }
-    }
-}
-
 impl<S: PartialEq> Collector<S> {
+    /// Collects files of at most so many pieces.
+    pub const fn new(most: u32) -> Self {
+        Self { most, sets: Vec::new(), dropped: 0 }
+    }
+
     /// Adds a piece; returns the file when it is complete.
     ///
     /// # Errors
-    /// [`PieceError::OtherFile`]: all pieces of the file are dropped.
+    /// [`PieceError::Malformed`]: of a longer file than this collects. [`PieceError::OtherFile`]: all pieces of the file
+    /// are dropped.
     pub fn add(&mut self, sender: S, piece: Piece) -> Result<Option<Vec<u8>>, PieceError> {
         let Piece { digest, number, count, bytes } = piece;
+        if count > self.most {
+            return Err(PieceError::Malformed);
+        }
         let is_it = |set: &Set<S>| {
             set.sender == sender && set.digest == digest && set.pieces.len() == count as usize
         };
@@ -149,7 +159,8 @@ impl<S: PartialEq> Collector<S> {
             oldest.map(|oldest| self.sets.remove(oldest));
             self.dropped += 1;
         }
-        while self.sets.len() >= MAX_SETS || self.bytes() + new.bytes > MAX_FAMILY_FILE + PIECE {
+        let room = (self.most as usize + 1) * PIECE;
+        while self.sets.len() >= MAX_SETS || self.bytes() + new.bytes > room {
             if self.sets.is_empty() {
                 return;
             }

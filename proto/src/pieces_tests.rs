@@ -12,7 +12,7 @@ fn pieces(file: &[u8]) -> Vec<Piece> {
 
 /// The files that a collector completes from these pieces, with their senders.
 fn collect(all: impl IntoIterator<Item = (u8, Piece)>) -> Vec<(u8, Vec<u8>)> {
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(MAX_PIECES);
     let add = |(sender, piece)| Some((sender, collector.add(sender, piece).unwrap()?));
     all.into_iter().filter_map(add).collect()
 }
@@ -65,7 +65,7 @@ fn pieces_that_do_not_match_their_digest_are_dropped() {
     let right = pieces(&whole);
     let mut wrong = right[0].clone();
     wrong.bytes[7] ^= 1;
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(MAX_PIECES);
     assert_eq!(collector.add(0, wrong), Ok(None));
     assert_eq!(collector.add(0, right[1].clone()), Err(PieceError::OtherFile));
     // The right pieces are accepted when they arrive again.
@@ -84,7 +84,7 @@ fn an_old_and_a_new_file_of_one_sender_do_not_mix() {
 
 #[test]
 fn number_of_incomplete_files_is_bounded() {
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(MAX_PIECES);
     for sender in 0..2 * MAX_SETS {
         for seed in 0..5 {
             let first = pieces(&file(PIECE + 1 + sender, seed)).remove(0);
@@ -109,12 +109,12 @@ fn number_of_incomplete_files_is_bounded() {
 
 #[test]
 fn bytes_of_incomplete_files_are_bounded() {
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(MAX_PIECES);
     let one = Piece { digest: [1; 32], number: 0, count: MAX_PIECES, bytes: vec![0; PIECE] };
     for sender in 0..4u8 {
         for number in 0..MAX_PIECES / 2 {
             assert_eq!(collector.add(sender, Piece { number, ..one.clone() }), Ok(None));
-            assert!(collector.bytes() <= MAX_FAMILY_FILE + PIECE);
+            assert!(collector.bytes() <= (MAX_PIECES as usize + 1) * PIECE);
         }
     }
     assert_eq!(collector.take_dropped(), 2);
@@ -139,4 +139,14 @@ proptest! {
         found.sort();
         prop_assert_eq!(found, files);
     }
+}
+
+#[test]
+fn a_collector_of_short_files_takes_no_long_ones() {
+    let mut collector = Collector::new(1);
+    let long = pieces(&file(PIECE + 1, 1));
+    assert_eq!(collector.add(0, long[0].clone()), Err(PieceError::Malformed));
+    assert_eq!(collector.bytes(), 0);
+    let short = file(PIECE, 2);
+    assert_eq!(collector.add(0, pieces(&short)[0].clone()), Ok(Some(short)));
 }

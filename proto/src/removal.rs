@@ -98,6 +98,12 @@ pub fn claimed_removal(bytes: &[u8]) -> Option<(Hash, Hash)> {
     Some((decode(&received.payload)?.0, signer))
 }
 
+/// The signer's chain of a removal. Nothing is verified: for removals that were verified before.
+pub(crate) fn claimed_chain(bytes: &[u8]) -> Option<Vec<Certificate>> {
+    let received = Received::parse(bytes, cose::LOCK_REMOVAL, MAX_REMOVAL)?;
+    parse_chain(&received.chain).ok()
+}
+
 fn encode(lock: &Hash, family: &Hash) -> Option<Vec<u8>> {
     let mut e = Encoder::new(Vec::new());
     e.map(2).ok()?.u8(1).ok()?.bytes(lock).ok()?.u8(2).ok()?.bytes(family).ok()?;

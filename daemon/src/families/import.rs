@@ -1,6 +1,7 @@
 //! ImportFamily: imports what another station of a family has signed. The caller has verified every object up to the
 //! pinned root; which signers are effective is judged after the import.
 
+mod revocations_first;
 mod statements;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,11 +25,11 @@ use crate::{
 };
 
 impl Families {
-    /// Imports a family's signed objects. Returns how many were new. `label_of` finds the shown Key with an access key.
+    /// Imports a family's signed objects in one commit, and confirmations in another one. Returns how many were new.
     ///
     /// # Errors
     /// The registry failed; what was committed before stands.
-    pub fn import(
+    fn import_together(
         &mut self,
         family: Id,
         objects: &SignedObjects,

@@ -250,6 +250,7 @@ impl LocksChannel {
                     Topic::Grant { .. }
                     | Topic::Chain { .. }
                     | Topic::Here { .. }
+                    | Topic::RevocationPiece { .. }
                     | Topic::Piece { .. },
                 )
                 | None => self.refusals.note("not a topic for a station"),

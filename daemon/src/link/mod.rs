@@ -7,6 +7,7 @@
 //! | `locks_channel/confirmations` | stores confirmations, and retries those that could not be stored |
 //! | `locks_channel/own_certificates` | imports Locks that were claimed with a Key in their own port |
 //! | `station_exchange` | exchanges families' files with other stations |
+//! | `station_exchange/part` `publishing` | the file of revocations and the whole file, and how they are published |
 //! | `station_exchange/retry` | retries failed imports and exports, with back-off |
 //! | `station_exchange/stale_pieces` | removes stale pieces of this station's files from the broker |
 //! | `refusals` | logs refused messages, rate-limited |
@@ -120,7 +121,11 @@ fn is_for_stations(event: &LinkEvent) -> bool {
     match event {
         LinkEvent::Published(number) => *number >= FIRST_NUMBER,
         LinkEvent::Message { topic, .. } => {
-            matches!(Topic::parse(topic), Some(Topic::Here { .. } | Topic::Piece { .. }))
+            let topic = Topic::parse(topic);
+            matches!(
+                topic,
+                Some(Topic::Here { .. } | Topic::RevocationPiece { .. } | Topic::Piece { .. })
+            )
         }
         LinkEvent::Up | LinkEvent::Down => false,
     }

@@ -2,27 +2,50 @@
 
 use keywright_proto::{
     Certificate, Crl, Effect, Id, SignedObjects, Target,
-    family::{FileError, MAX_FAMILY_FILE},
+    family::{FileError, MAX_FAMILY_FILE, MAX_REVOCATIONS_FILE},
 };
 
 use super::damaged;
 use crate::{
     error::Error,
-    registry::{Registry, RegistryError},
+    registry::{Registry, RegistryError, records::Revocation},
 };
 
-/// The file of `ExportFamily`. If not all objects fit, some of the Locks' confirmations are left out.
+/// The file of `ExportFamily`. If not all objects fit, some are left out: see `SignedObjects::encode_most`.
 ///
 /// # Errors
-/// `NotFound`: no such family. `LimitExceeded`: it is too large for a file. The registry cannot be
-/// read.
+/// `NotFound`: no such family. The registry cannot be read.
 pub fn export(registry: &Registry, family: Id) -> Result<Vec<u8>, Error> {
     let (file, left_out) =
         signed_objects(registry, family)?.encode_most(MAX_FAMILY_FILE).map_err(file_error)?;
     if left_out > 0 {
-        tracing::warn!(%family, left_out, "the exported family is too large: some confirmations of Locks are left out");
+        tracing::warn!(%family, left_out, "the exported family is too large: some objects are left out; revocations are not");
     }
     Ok(file)
+}
+
+/// The file with a family's revocations alone; none if there are none. Of too many, those that exceed the share of their
+/// first-level CA are left out.
+///
+/// # Errors
+/// `NotFound`: no such family. The registry cannot be read.
+pub fn export_revocations(registry: &Registry, family: Id) -> Result<Option<Vec<u8>>, Error> {
+    let mut objects = authorities(registry, family)?;
+    for revocation in registry.revocations(family)? {
+        let access = registry.access_certificates(revocation.key, family);
+        add_certificates(&mut objects, of_key(access, revocation.key)?.unwrap_or_default());
+        add_revocation(&mut objects, revocation);
+    }
+    add_removals(registry, family, &mut objects)?;
+    if !objects.has_revocations() {
+        return Ok(None);
+    }
+    let mut revocations = objects.revocations().map_err(damaged)?;
+    let (file, left_out) = revocations.encode_most(MAX_REVOCATIONS_FILE).map_err(file_error)?;
+    if left_out > 0 {
+        tracing::warn!(%family, left_out, "some revocations are published with the whole family only: their signer signed too many");
+    }
+    Ok(Some(file))
 }
 
 /// Reads a file that another station exported. Its objects are verified up to the root that is pinned here; those that do
@@ -111,10 +134,7 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
         }
     }
     for revocation in registry.revocations(family)? {
-        let leaves = vec![(Target::All, Effect::Deny)];
-        if let Err(error) = objects.add_statement(revocation.cose, revocation.salt_seed, leaves) {
-            left_out("revocation", &error);
-        }
+        add_revocation(&mut objects, revocation);
     }
     for key in &keys {
         let confirmations = of_key(registry.signed_confirmations(*key), *key)?;
@@ -123,11 +143,7 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
             let _ = objects.add_confirmation(word.cose);
         }
     }
-    for removal in registry.lock_removals(family)? {
-        if let Err(error) = objects.add_removal(removal.cose) {
-            left_out("removal of a Lock", &error);
-        }
-    }
+    add_removals(registry, family, &mut objects)?;
     for (_, root) in registry.roots(family)? {
         let added = Certificate::parse(&root)
             .map_err(|error| error.to_string())
@@ -141,6 +157,22 @@ pub fn signed_objects(registry: &Registry, family: Id) -> Result<SignedObjects, 
 
 fn of_key<T>(read: Result<T, RegistryError>, key: Id) -> Result<Option<T>, RegistryError> {
     RegistryError::skip_damaged(read, format_args!("something of Key {key}"))
+}
+
+fn add_revocation(objects: &mut SignedObjects, revocation: Revocation) {
+    let leaves = vec![(Target::All, Effect::Deny)];
+    if let Err(error) = objects.add_statement(revocation.cose, revocation.salt_seed, leaves) {
+        left_out("revocation", &error);
+    }
+}
+
+fn add_removals(registry: &Registry, family: Id, objects: &mut SignedObjects) -> Result<(), Error> {
+    for removal in registry.lock_removals(family)? {
+        if let Err(error) = objects.add_removal(removal.cose) {
+            left_out("removal of a Lock", &error);
+        }
+    }
+    Ok(())
 }
 
 /// Logs an object that does not verify. The others are exchanged all the same.

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use keywright_proto::{Effect, SignedObjects, rights::VersionedEffect};
+use keywright_proto::{Effect, SignedObjects, crl::Revoked, rights::VersionedEffect};
+use keywrightd::registry::{Batch, records::Issuer};
 use proptest::{prelude::*, sample::Index};
 
 use crate::family::{
-    Bench, Key, LOCKS, MOMENT, SUBS, ToState, add_statement, lock, nothing_stated,
+    Bench, CAS, Key, LOCKS, MOMENT, NOW, SUBS, ToState, add_statement, lock, nothing_stated, root,
 };
 
 /// Like [`Bench::said`], from signed objects of which nothing was left out.
@@ -59,6 +60,26 @@ fn superseded_statement_is_not_merged_again() {
     let log = bench.registry.audit_page(0, 100).unwrap();
     let imports = log.iter().filter(|event| event.event == "family-imported").count();
     assert_eq!(imports, 1, "{log:?}");
+}
+
+/// A CA with more entries than a record can hold does not keep a revocation away.
+#[test]
+fn revocations_are_kept_where_the_rest_of_a_file_cannot_be() {
+    let mut bench = Bench::start();
+    let chain = CAS[1].chain.iter().map(|ca| ca.der().to_vec()).collect();
+    let full = vec![vec![7; 4 * 1024 * 1024 - 8192]];
+    let family = root().family();
+    let issuer = Issuer { family, chain, crl: Vec::new(), to_revoke: full };
+    let mut batch = Batch::new();
+    batch.put_issuer(CAS[1].key.public().id(), issuer);
+    bench.registry.commit(batch).unwrap();
+    let mut objects = nothing_stated();
+    let revoked: Vec<_> =
+        (1..500u32).map(|n| Revoked { serial: n.to_be_bytes().to_vec(), since: NOW }).collect();
+    objects.add_crl(CAS[1].crl(1, &revoked)).unwrap();
+    add_statement(&mut objects, 0, &ToState::RevokeSub(31));
+    assert!(bench.try_import(objects).is_err());
+    assert_eq!(bench.registry.revocations(family).unwrap().len(), 1);
 }
 
 fn any_to_state() -> impl Strategy<Value = (usize, ToState)> {

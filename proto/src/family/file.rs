@@ -10,7 +10,9 @@ use crate::{Certificate, Crl, Effect, Target, chain::ChainError, tree::Hash};
 
 /// The longest file, in bytes.
 pub const MAX_FAMILY_FILE: usize = 64 << 20;
-/// The most leaves in a file, over all its statements.
+/// The longest file of revocations alone ([`SignedObjects::revocations`]), in bytes.
+pub const MAX_REVOCATIONS_FILE: usize = 4 << 20;
+/// The most leaves in a file, over all its statements with more than one.
 pub const MAX_FILE_LEAVES: usize = 1 << 22;
 /// What a file begins with.
 const NAME: &str = "keywright-family";
@@ -48,37 +50,44 @@ impl SignedObjects {
         self.encode_within(MAX_FAMILY_FILE)
     }
 
-    /// The file in at most `limit` bytes, and how many confirmations were left out for that, those of denials last. Locks
-    /// send confirmations again; they must not keep a file from being sent that carries a revocation.
+    /// The file in at most `limit` bytes, and how many objects were left out for that: confirmations first, those of
+    /// denials last, because Locks send them again; then what exceeds the share of its first-level CA. Every first-level CA
+    /// has the same share, and revocations come first in it: so a thief who signs without end fills one share.
     ///
     /// # Errors
-    /// [`FileError::TooLarge`].
+    /// [`FileError::TooLarge`]: not even the root fits.
     pub fn encode_most(&mut self, limit: usize) -> Result<(Vec<u8>, usize), FileError> {
         if let Ok(bytes) = self.encode_within(limit) {
             return Ok((bytes, 0));
         }
+        let before = self.count();
         let all = std::mem::take(&mut self.confirmations);
-        let mut room = limit.saturating_sub(self.encode_within(limit)?.len());
+        let length = match self.encode_within(limit) {
+            Ok(bytes) => bytes.len(),
+            Err(_) => {
+                *self = self.within(limit)?;
+                self.encode_within(limit)?.len()
+            }
+        };
+        let mut room = limit.saturating_sub(length);
         let (allows, denials): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|((_, _, allow, _), _)| *allow);
-        let mut left_out = 0;
         for (said, bytes) in denials.into_iter().chain(allows) {
             // 8: the CBOR heads of its length, and of the number of confirmations.
-            match room.checked_sub(bytes.len() + 8) {
-                Some(left) => {
-                    room = left;
-                    self.confirmations.insert(said, bytes);
-                }
-                None => left_out += 1,
+            let left = room.checked_sub(bytes.len() + 8);
+            if let Some(left) = left.filter(|_| self.locks.contains_key(&said.0)) {
+                room = left;
+                self.confirmations.insert(said, bytes);
             }
         }
-        Ok((self.encode_within(limit)?, left_out))
+        Ok((self.encode_within(limit)?, before.saturating_sub(self.count())))
     }
 
     fn encode_within(&self, limit: usize) -> Result<Vec<u8>, FileError> {
         let targets: BTreeSet<Hash> = self.statements().flat_map(SignedStatement::locks).collect();
         let numbers: BTreeMap<&Hash, u64> = targets.iter().zip(0u64..).collect();
-        let leaves: usize = self.statements().map(|signed| signed.leaves.len()).sum();
+        let leaves: usize =
+            self.statements().map(|signed| signed.leaves.len()).filter(|leaves| *leaves > 1).sum();
         let mut e = Encoder::new(Vec::new());
         // Writing to a Vec cannot fail.
         let _ = self.write(&mut e, &targets, &numbers);
@@ -149,7 +158,7 @@ impl SignedObjects {
         let mut objects = Self::new(root)?;
         let certificates: Vec<_> =
             file.certificates.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
-        let mut left_out = file.certificates.len() - certificates.len();
+        let mut left_out = file.too_many + file.certificates.len() - certificates.len();
         left_out += objects.add_certificates(certificates);
         let crls = file.crls.iter().filter_map(|der| Crl::parse(der).ok());
         let crls: Vec<_> = crls.filter(|crl| objects.verify_crl(crl).is_ok()).collect();
@@ -192,51 +201,61 @@ struct File<'a> {
     confirmations: Vec<&'a [u8]>,
     removals: Vec<&'a [u8]>,
     own_roots: Vec<&'a [u8]>,
+    /// How many statements were skipped because the file has more than [`MAX_FILE_LEAVES`].
+    too_many: usize,
 }
 
 impl<'a> File<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, FileError> {
         let mut d = Decoder::new(bytes);
         let (root, version) = header(&mut d)?;
-        let file = Self::read_lists(&mut d, root, version)?;
-        let all = file.ok_or(FileError::Malformed)?;
+        let all = Self::read_lists(&mut d, root, version).ok_or(FileError::Malformed)?;
         if d.position() == bytes.len() { Ok(all) } else { Err(FileError::Malformed) }
     }
 
-    fn read_lists(
-        d: &mut Decoder<'a>,
-        root: &'a [u8],
-        version: u64,
-    ) -> Result<Option<Self>, FileError> {
-        let (Some(certificates), Some(crls), Some(targets)) =
-            (sorted(d), sorted(d), sorted(d).and_then(as_hashes))
-        else {
-            return Ok(None);
-        };
+    fn read_lists(d: &mut Decoder<'a>, root: &'a [u8], version: u64) -> Option<Self> {
+        let (certificates, crls, targets) = (sorted(d)?, sorted(d)?, as_hashes(sorted(d)?)?);
         let mut statements: Vec<FileStatement<'a>> = Vec::new();
-        let mut room = MAX_FILE_LEAVES;
-        let Some(count) = length(d) else { return Ok(None) };
-        for _ in 0..count {
-            let Some((cose, seed, length)) = statement(d) else { return Ok(None) };
-            room = room.checked_sub(length).ok_or(FileError::TooLarge)?;
-            let leaves: Option<Vec<_>> = (0..length).map(|_| leaf(d, &targets)).collect();
-            let Some(leaves) = leaves else { return Ok(None) };
-            if statements.last().is_some_and(|(before, ..)| *before >= cose) {
-                return Ok(None);
+        let mut last: Option<&[u8]> = None;
+        let (mut room, mut too_many) = (MAX_FILE_LEAVES, 0);
+        for _ in 0..length(d)? {
+            let (cose, seed, length) = statement(d)?;
+            if last.replace(cose).is_some_and(|before| before >= cose) {
+                return None;
             }
-            statements.push((cose, seed, leaves));
+            // A revocation has one leaf, and is read whatever else is in the file.
+            let counted = if length > 1 { length } else { 0 };
+            match room.checked_sub(counted) {
+                Some(left) => {
+                    room = left;
+                    let leaves: Option<Vec<_>> = (0..length).map(|_| leaf(d, &targets)).collect();
+                    statements.push((cose, seed, leaves?));
+                }
+                None => {
+                    (0..length).try_for_each(|_| leaf(d, &targets).map(drop))?;
+                    too_many += 1;
+                }
+            }
         }
-        let Some(confirmations) = sorted(d) else { return Ok(None) };
+        let confirmations = sorted(d)?;
         let (mut removals, mut own_roots) = (Vec::new(), Vec::new());
         if version > FIRST {
-            let (Some(removed), Some(roots)) = (sorted(d), sorted(d)) else { return Ok(None) };
+            (removals, own_roots) = (sorted(d)?, sorted(d)?);
             // One encoding only: without removals and own roots it has to be FIRST.
-            if removed.is_empty() && roots.is_empty() {
-                return Ok(None);
+            if removals.is_empty() && own_roots.is_empty() {
+                return None;
             }
-            (removals, own_roots) = (removed, roots);
         }
-        Ok(Some(Self { root, certificates, crls, statements, confirmations, removals, own_roots }))
+        Some(Self {
+            root,
+            certificates,
+            crls,
+            statements,
+            confirmations,
+            removals,
+            own_roots,
+            too_many,
+        })
     }
 }
 

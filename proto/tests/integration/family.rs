@@ -8,7 +8,7 @@ use keywright_proto::{
     Certificate, Confirmation, Crl, Effect, Facts, PublicKey, RevokedIssuer, Role, Standing,
     Target, Tree,
     crl::Revoked,
-    family::{FileError, SignedObjectError, SignedObjects},
+    family::{FileError, MAX_FILE_LEAVES, SignedObjectError, SignedObjects},
     profile, removal,
     rights::VersionedEffect,
     trust::REVOKE_DELAY,
@@ -325,7 +325,119 @@ fn a_file_that_is_too_long_leaves_confirmations_out() {
     assert_eq!(read.encode().unwrap(), most);
     let (least, left_out) = objects.encode_most(most.len() - 1).unwrap();
     assert_eq!((least.len(), left_out), (without_both, 1));
-    assert_eq!(objects.encode_most(without_both - 1), Err(FileError::TooLarge));
+}
+
+/// What the thief of a Backup signs, until its own share is full: rights, revocations, and certificates of more CAs.
+fn stolen(thief: &Ca, count: u64) -> Vec<Object> {
+    let mut all = Vec::new();
+    for version in 1..count {
+        let leaves = vec![(Target::Lock(lock(100)), Effect::Allow)];
+        let tree = Tree::new([leaf(Target::Lock(lock(100)), Effect::Allow)]).unwrap();
+        all.push(Stated(thief.statement(&Key::new(31), Some(version), &tree), leaves));
+        let issuing_key = Key::new(200).public().hash();
+        let revokes = RevokedIssuer { issuing_key, denials_until: version };
+        let grant = thief.revocation(&Key::new(201), Some(revokes));
+        all.push(Stated(grant.statement, vec![(Target::All, Effect::Deny)]));
+    }
+    all
+}
+
+/// Two valid files of the largest size must not end the exchange of a family.
+#[test]
+fn a_thief_who_signs_too_much_crowds_out_nobody_else() {
+    use Effect::{Allow, Deny};
+    let family = &*FAMILY;
+    let (mut honest, mut theirs) = (family.objects(), family.objects());
+    for object in family.certificates() {
+        add(&mut honest, &object).unwrap();
+        let Object::Certificate(certificate) = &object else { continue };
+        let chain = honest.chain(certificate).unwrap_or_default();
+        // What the thief's Key had certified before is in the thief's share.
+        if !chain.iter().any(|ca| ca == family.cas[1].certificate()) {
+            add(&mut theirs, &object).unwrap();
+        }
+    }
+    // A right and a denial by another Backup, and the Master's revocation of the thief.
+    let said = family.say(2, 31, 50, &[(100, Allow), (101, Deny)]);
+    for object in [said, family.revoke_issuer(0, 1, 7), family.remove(2, 102)] {
+        add(&mut honest, &object).unwrap();
+        add(&mut theirs, &object).unwrap();
+    }
+    let limit = 3 * honest.encode().unwrap().len();
+    let mut all = honest.clone();
+    for object in stolen(&family.cas[1], 200) {
+        add(&mut all, &object).unwrap();
+    }
+    assert!(all.encode().unwrap().len() > 3 * limit);
+    let (file, left_out) = all.clone().encode_most(limit).unwrap();
+    assert!(file.len() <= limit && left_out > 0, "{} of {limit} bytes", file.len());
+    let (read, broken) = SignedObjects::decode(&file, family.cas[0].root()).unwrap();
+    assert_eq!((broken, read.encode().unwrap() == file), (0, true));
+    assert_eq!(read.clone().merge(theirs.clone()), 0, "nothing of the others is missing");
+    // The choice depends on the set alone.
+    let mut again = SignedObjects::decode(&file, family.cas[0].root()).unwrap().0;
+    again.merge(all.clone());
+    assert_eq!(again.encode_most(limit).unwrap().0, file);
+    // The file of revocations, too, has those of everybody.
+    let mut revocations = all.revocations().unwrap();
+    let (file, left_out) = revocations.encode_most(limit / 2).unwrap();
+    assert!(file.len() <= limit / 2 && left_out > 0);
+    let (read, broken) = SignedObjects::decode(&file, family.cas[0].root()).unwrap();
+    assert_eq!(broken, 0);
+    assert_eq!(read.clone().merge(theirs.revocations().unwrap()), 0);
+    let judged = read.facts(|_| 0).judge(0, NOW);
+    assert_eq!(judged.standing(&Key::new(2).public().hash()), Some(Standing::Revoked));
+}
+
+#[test]
+fn the_revocations_of_a_family_are_a_file_of_their_own() {
+    let family = &*FAMILY;
+    let mut objects = family.objects();
+    for object in family.certificates() {
+        add(&mut objects, &object).unwrap();
+    }
+    add(&mut objects, &family.say(0, 31, 50, &[(100, Effect::Allow)])).unwrap();
+    assert!(!objects.has_revocations());
+    add(&mut objects, &family.revoke_issuer(0, 1, 7)).unwrap();
+    add(&mut objects, &family.revoke_sub(2, 31)).unwrap();
+    add(&mut objects, &family.remove(3, 102)).unwrap();
+    assert!(objects.has_revocations());
+    let file = objects.revocations().unwrap().encode().unwrap();
+    assert!(file.len() < objects.encode().unwrap().len() * 3 / 4);
+    let (read, broken) = SignedObjects::decode(&file, family.cas[0].root()).unwrap();
+    assert_eq!((broken, read.statements().count(), read.removals().count()), (0, 2, 1));
+    // Whose access key the revoked one is, and by whom its CA was certified.
+    for number in [2, 12] {
+        let key = Key::new(number).public();
+        assert!(read.certificates().any(|known| *known.public_key() == key), "{number}");
+    }
+    let (mine, theirs) = (objects.facts(|_| 0).judge(0, NOW), read.facts(|_| 0).judge(0, NOW));
+    for number in [1, 2, 4] {
+        let key = Key::new(number).public().hash();
+        assert_eq!(mine.standing(&key), theirs.standing(&key), "{number}");
+    }
+}
+
+/// A file with more rights than are read still brings its revocations.
+#[test]
+fn revocations_are_read_from_a_file_with_too_many_rights() {
+    let family = &*FAMILY;
+    let Stated(revocation, _) = family.revoke_sub(0, 31) else { panic!("a statement") };
+    let mut e = minicbor::Encoder::new(Vec::new());
+    e.array(8).unwrap().str("keywright-family").unwrap().u64(1).unwrap();
+    e.bytes(family.cas[0].root()).unwrap();
+    e.array(0).unwrap().array(0).unwrap().array(0).unwrap();
+    e.array(2).unwrap();
+    e.array(3).unwrap().bytes(b"of any text").unwrap().bytes(&SEED).unwrap();
+    e.array(MAX_FILE_LEAVES as u64 + 1).unwrap();
+    for _ in 0..=MAX_FILE_LEAVES {
+        e.bool(false).unwrap();
+    }
+    e.array(3).unwrap().bytes(&revocation).unwrap().bytes(&SEED).unwrap();
+    e.array(1).unwrap().bool(false).unwrap();
+    e.array(0).unwrap();
+    let (read, left_out) = SignedObjects::decode(&e.into_writer(), family.cas[0].root()).unwrap();
+    assert_eq!((left_out, read.statements().count()), (1, 1));
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::{
 use keywright_base::BackOff;
 use keywright_proto::Id;
 
+use super::part::File;
+
 /// The first and the longest wait. Each wait is twice the one before, because the broker sends whole files again.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
@@ -16,8 +18,8 @@ const BACK_OFF: BackOff = BackOff::new(Duration::from_secs(60), Duration::from_s
 pub(super) struct Failed {
     /// Families whose received file could not be imported. A new subscription makes the broker send it again.
     pub(super) unimported: BTreeSet<Id>,
-    /// Families whose own file could not be exported.
-    pub(super) unpublished: BTreeSet<Id>,
+    /// Own files that could not be exported.
+    pub(super) unpublished: BTreeSet<File>,
     /// The list of families could not be read.
     pub(super) unjoined: bool,
 }

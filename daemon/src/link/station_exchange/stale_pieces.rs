@@ -3,29 +3,29 @@
 
 use std::collections::BTreeSet;
 
-use keywright_proto::{Id, pieces::MAX_PIECES};
+use super::part::File;
 
 /// The most removals that the broker has not acknowledged yet.
 const WINDOW: usize = 8;
 
-/// Stale pieces that are not removed yet, by family and number.
+/// Stale pieces that are not removed yet, by file and number.
 #[derive(Default)]
 pub(super) struct StalePieces {
-    waiting: BTreeSet<(Id, u32)>,
+    waiting: BTreeSet<(File, u32)>,
     /// The numbers of the messages that remove pieces.
     in_flight: BTreeSet<u64>,
 }
 
 impl StalePieces {
     /// The broker holds this stale piece.
-    pub(super) fn note(&mut self, family: Id, number: u32) {
-        if number < MAX_PIECES {
-            self.waiting.insert((family, number));
+    pub(super) fn note(&mut self, file: File, number: u32) {
+        if number < file.0.max_pieces() {
+            self.waiting.insert((file, number));
         }
     }
 
     /// The next piece to remove, if the window allows one.
-    pub(super) fn next(&mut self) -> Option<(Id, u32)> {
+    pub(super) fn next(&mut self) -> Option<(File, u32)> {
         if self.in_flight.len() < WINDOW { self.waiting.pop_first() } else { None }
     }
 
@@ -42,14 +42,16 @@ impl StalePieces {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use keywright_proto::{Id, pieces::MAX_PIECES};
+
+    use super::{super::part::Part, *};
 
     #[test]
     fn a_broker_that_never_takes_anything_gets_a_windowful() {
         let (mut behind, mut sent) = (StalePieces::default(), 0);
-        let family = Id::from_bytes([1; 16]);
+        let file = (Part::Whole, Id::from_bytes([1; 16]));
         for number in (0..10_000).chain(0..10_000) {
-            behind.note(family, number);
+            behind.note(file, number);
             while behind.next().is_some() {
                 behind.sent(sent);
                 sent += 1;

@@ -153,8 +153,12 @@ impl Bench {
 
     /// Imports signed objects; returns how many were new.
     pub fn import(&mut self, objects: SignedObjects) -> u32 {
+        self.try_import(objects).unwrap()
+    }
+
+    pub fn try_import(&mut self, objects: SignedObjects) -> Result<u32, Error> {
         let family = root().family();
-        self.ask(move |station, reply| station.import_family(family, objects, reply)).unwrap()
+        self.ask(move |station, reply| station.import_family(family, objects, reply))
     }
 
     /// Applies a Lock's confirmation.

@@ -39,7 +39,7 @@ struct Listener {
 impl Listener {
     /// Connects with a station's certificate, which may read and write every topic.
     fn start(broker: &Broker, family: Id) -> Self {
-        Self::with(broker, broker.station(), vec![link::family_subscription(family)])
+        Self::with(broker, broker.station(), link::family_subscriptions(family).to_vec())
     }
 
     fn with(broker: &Broker, shown: (PathBuf, PathBuf), subscriptions: Vec<String>) -> Self {
