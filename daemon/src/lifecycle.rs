@@ -2,7 +2,6 @@
 
 use std::{future::pending, time::Duration};
 
-use keywright_base::clock;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -43,14 +42,20 @@ pub async fn until_idle(
     }
 }
 
-/// Applies delayed revocations when their delay is over. Delays are in wall-clock time, which may be set and which goes
-/// on during a suspend: so the clock is checked every hour while a revocation waits, and never otherwise.
-pub async fn act_after_delays(station: Handle, mut activity: watch::Receiver<Activity>) {
+/// Applies delayed revocations when their delay is over. Delays are in uptime (`uptime`, in seconds), which goes on during
+/// a suspend, and which has to be saved now and then: so it is looked at every hour while a revocation waits, and never
+/// otherwise.
+pub async fn act_after_delays(
+    station: Handle,
+    mut activity: watch::Receiver<Activity>,
+    uptime: impl Fn() -> u64,
+) {
     while activity.wait_for(|activity| activity.judges_at.is_some()).await.is_ok() {
         let Some(at) = activity.borrow_and_update().judges_at else { continue };
-        let left = at.saturating_sub(clock::unix_seconds());
+        let left = at.saturating_sub(uptime());
         if left > 0 {
             let _ = timeout(Duration::from_secs(left).min(HOUR), activity.changed()).await;
+            station.tell(|station| station.keep_uptime());
             continue;
         }
         let judged = station.ask(|station, reply| {

@@ -152,7 +152,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     );
     let mut service = opened?;
     if let Some(config) = &linked {
-        link::start(config, registry, delay, station.clone())?;
+        link::start(config, registry.clone(), delay, station.clone())?;
     }
     #[cfg(feature = "virtual-reader")]
     let _reader =
@@ -171,7 +171,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             tracing::warn!(%error, "a suspend does not wait for a Key that is being written");
         }
     });
-    spawn(lifecycle::act_after_delays(station.clone(), service.activity()));
+    let uptime = move || registry.uptime();
+    spawn(lifecycle::act_after_delays(station.clone(), service.activity(), uptime));
     let (calls, activity) = (service.calls(), service.activity());
     let watched = lifecycle::run_watchdog(&supervisor, &station, service.activity());
     let idle = async {

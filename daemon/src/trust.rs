@@ -10,7 +10,6 @@ mod superseded;
 
 use std::collections::BTreeSet;
 
-use keywright_base::clock;
 use keywright_proto::{
     Certificate, Effect, Facts, Id, Judgement, Role, Standing,
     family::Authorities,
@@ -27,7 +26,7 @@ use crate::registry::{Registry, RegistryError, records};
 /// The time at which trust is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Unix seconds.
+    /// The uptime of this station, in seconds ([`Registry::uptime`]): a wall clock can be set.
     pub now: u64,
     /// How long a Backup's revocation of the Master or of a Backup above it is delayed, in seconds.
     pub delay: u64,
@@ -35,8 +34,8 @@ pub struct Moment {
 
 impl Moment {
     /// The present; `delay` in seconds.
-    pub fn now(delay: u64) -> Self {
-        Self { now: clock::unix_seconds(), delay }
+    pub fn now(registry: &Registry, delay: u64) -> Self {
+        Self { now: registry.uptime(), delay }
     }
 
     /// The statements on a Key, if several have to be compared; none if the newest one alone decides.
@@ -121,11 +120,14 @@ pub fn facts(registry: &Registry, family: Id, keys: &[Id]) -> Result<Option<Fact
             }
         }
     }
+    let seen = registry.revocation_uptimes(family)?;
     for revocation in revocations {
         // It was verified on import.
-        if let Some(Claimed { signer, subject, revokes, .. }) = claimed(&revocation.cose) {
+        if let Some(Claimed { signer, subject, revokes, digest, .. }) = claimed(&revocation.cose) {
             let issuer = revokes;
-            facts.learn_revocation(Revocation { signer, subject, issuer }, revocation.first_seen);
+            // Without an uptime its delay has not begun: `Families::date_revocations` begins it.
+            let seen = seen.get(&digest).copied().unwrap_or(u64::MAX);
+            facts.learn_revocation(Revocation { signer, subject, issuer }, seen);
         }
     }
     Ok(Some(facts))

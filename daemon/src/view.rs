@@ -74,7 +74,7 @@ pub struct Activity {
     pub working: bool,
     /// Whether a Key is being written.
     pub writing: bool,
-    /// When the next delayed revocation acts, in Unix seconds.
+    /// When the next delayed revocation acts, in seconds of uptime.
     pub judges_at: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What keywrightd and keywright-lockd share: logging, clock, atomic files, instance lock, and back-off. Nothing here
+//! What keywrightd and keywright-lockd share: logging, clock, uptime, atomic files, instance lock, and back-off. Nothing here
 //! knows about Keys.
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ mod config;
 pub mod files;
 mod instance_lock;
 mod log;
+pub mod uptime;
 
 pub use back_off::{BackOff, jitter};
 pub use config::toml_error_in_one_line;

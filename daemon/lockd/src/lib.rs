@@ -48,6 +48,6 @@ pub mod run;
 pub mod service;
 pub mod ssh;
 pub mod store;
-pub mod uptime;
 
 use keywright_base::files;
+pub use keywright_base::uptime;

@@ -237,7 +237,7 @@ impl Service {
         let now = self.now();
         self.gate.judge(now);
         if self.gate.is_delayed() {
-            self.uptime.save()?;
+            self.uptime.save().map_err(Error::file(self.uptime.path()))?;
         }
         let now = now.unix;
         // If this fails, some lists may be written without the hook having run for them.

@@ -327,7 +327,7 @@ impl Context {
 
     /// The time at which trust is judged: now.
     fn moment(&self) -> Moment {
-        Moment::now(self.revoke_delay)
+        Moment::now(&self.registry, self.revoke_delay)
     }
 
     /// Reads from the registry, on a thread that may block on the disk.

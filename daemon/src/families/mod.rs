@@ -11,6 +11,7 @@
 //! | `locks` `rights` `revocations` `removals` `soft_keys` | what AddLock, ChangeRights, RevokeKey, RemoveLock and IssueSoftKey prepare |
 //! | `statements` `reissue` | a new statement on a Key; signing again what a revoked issuer had signed |
 //! | `settle` | updates records to the current judgement: which Keys are revoked, which Locks removed, which certificates count |
+//! | `delays` | the uptime from which the delay of a revocation counts |
 //! | `confirmations` `import` | confirmations of Locks, objects of other stations |
 //! | `cards` | what Keys carry of families that are not known here |
 //! | `names` `groups` `selection` | labels of this station, groups of Locks, which Locks a caller names |
@@ -23,6 +24,7 @@
 mod cards;
 mod chains;
 mod confirmations;
+mod delays;
 mod facts;
 mod groups;
 mod import;
@@ -82,7 +84,7 @@ pub struct Families {
     crl_years: u32,
     /// How long the revocation of a senior issuer is delayed, in seconds.
     revoke_delay: u64,
-    /// When the next delayed revocation takes effect, by family, in Unix seconds.
+    /// When the next delayed revocation takes effect, by family, in seconds of uptime.
     judges_at: BTreeMap<Id, u64>,
 }
 
@@ -130,12 +132,12 @@ impl Families {
         &self.registry
     }
 
-    /// The current time and the delay of revocations, by which rights are judged.
+    /// The uptime and the delay of revocations, by which rights are judged.
     pub fn moment(&self) -> Moment {
-        Moment::now(self.revoke_delay)
+        Moment::now(&self.registry, self.revoke_delay)
     }
 
-    /// When the first waiting revocation acts, in Unix seconds; none where none waits.
+    /// When the first waiting revocation acts, in seconds of uptime; none where none waits.
     pub fn judges_at(&self) -> Option<u64> {
         self.judges_at.values().min().copied()
     }

@@ -20,6 +20,9 @@ use crate::{
 impl Families {
     /// Settles all families, because the delay of a revocation may have ended.
     pub fn settle_all_revocations(&mut self, by: Asker, changes: &mut Changes) {
+        if let Err(error) = self.date_revocations() {
+            tracing::error!(%error, "the delay of old revocations cannot begin");
+        }
         let families = match self.registry.families() {
             Ok(families) => families,
             Err(error) => return tracing::error!(%error, "revocations cannot be judged"),
@@ -61,6 +64,7 @@ impl Families {
             Some(at) => self.judges_at.insert(family, at),
             None => self.judges_at.remove(&family),
         };
+        self.keep_uptime();
         Ok(())
     }
 

@@ -345,7 +345,7 @@ impl LocksChannel {
     }
 
     fn moment(&self) -> Moment {
-        Moment::now(self.delay)
+        Moment::now(&self.registry, self.delay)
     }
 
     fn next_pair(&mut self) -> Result<Option<(Id, Id)>, Error> {

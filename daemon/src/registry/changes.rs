@@ -11,6 +11,8 @@ use super::{
 /// What a commit is going to change.
 #[derive(Default)]
 pub(super) struct Changes {
+    /// The uptime of this station, in seconds.
+    pub(super) uptime: u64,
     /// Payloads by key; `None` removes the record.
     pub(super) payloads: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Certificates that differ from those that were stored before.

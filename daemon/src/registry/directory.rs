@@ -6,6 +6,7 @@
 //!                   mark                       the number of the newest acknowledged commit
 //!                   ballast                    room to open again when the disk is full
 //! registry.lock     held while a process uses the registry
+//! registry.uptime   the uptime of this station, see `uptime`
 //! registry.new      a registry being created; it never held anything acknowledged
 //! registry.damaged-<unix time>                 set aside, never deleted
 //! ```
@@ -256,7 +257,7 @@ fn parent(dir: &Path) -> &Path {
     }
 }
 
-fn beside(dir: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(dir);
     name.push(suffix);
     name.into()

@@ -63,6 +63,8 @@ pub(super) enum Table {
     LockRemovals = 0x4a,
     /// family, Lock → [`super::records::Lock`]; the Lock has no record in `Locks` and `LocksByFamily` then
     RemovedLocks = 0x4b,
+    /// family, digest of a revocation → the uptime of this station when it first saw it, in seconds
+    RevocationUptimes = 0x4c,
     /// number → [`super::records::Intent`]
     Intents = 0x50,
     /// number, first Lock of the chunk → entries

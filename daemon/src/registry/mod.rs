@@ -5,7 +5,7 @@
 //!
 //! - One module a subject holds its reads and writes: `families`, `keys`, `locks`, `groups`, `statements`,
 //!   `older_statements`, `statement_digests`, `revocations`, `confirmations`, `removed_rights`, `lock_removals`,
-//!   `intents`, `audit_log`, `serialization_numbers`. The records are in [`records`], their keys in `layout`, long
+//!   `intents`, `audit_log`, `serialization_numbers`, `uptime`. The records are in [`records`], their keys in `layout`, long
 //!   lists in `chunks`.
 //! - A [`Batch`] becomes `changes`, and those one durable commit in `store`; `watchers` are told of it.
 //! - Below: `view` (reads), `pieces` (large values), `codec` (bytes), `directory` (files), `engine` (sled).
@@ -40,6 +40,7 @@ mod statements;
 mod store;
 #[cfg(test)]
 mod tests;
+mod uptime;
 mod view;
 mod watchers;
 
@@ -55,6 +56,7 @@ pub use page::{Filter, Page};
 pub use watchers::CertificateChanges;
 
 use directory::{Files, Found};
+use keywright_base::uptime::Uptime;
 use schema::Migration;
 use serialization_numbers::ReservedNumbers;
 use store::Store;
@@ -68,13 +70,14 @@ struct Open {
     store: Store,
     numbers: Mutex<ReservedNumbers>,
     watchers: Watchers,
+    uptime: Mutex<Uptime>,
     // Last: the lock goes when the database is closed.
     _lock: keywright_base::InstanceLock,
 }
 
 impl Registry {
-    /// Opens the registry in `dir`, or creates it. Beside it, in its parent, it needs room for a lock file and,
-    /// if it is damaged, for its new name.
+    /// Opens the registry in `dir`, or creates it. Beside it, in its parent, it needs room for a lock file, for the
+    /// uptime and, if it is damaged, for its new name.
     ///
     /// # Errors
     /// `InUse`, `NewerSchema`, `NotARegistry`, `DiskFull`, `Io`: nothing was changed. `Quarantined`: it was
@@ -89,10 +92,11 @@ impl Registry {
             directory::create(dir, |new| engine::initialize(new, schema::newest(migrations)))?;
         }
         match engine::without_panic_output(|| open_store(dir, migrations)) {
-            Ok(store) => Ok(Self(Arc::new(Open {
+            Ok((store, uptime)) => Ok(Self(Arc::new(Open {
                 store,
                 numbers: Mutex::default(),
                 watchers: Watchers::default(),
+                uptime: Mutex::new(uptime),
                 _lock: lock,
             }))),
             Err(RegistryError::Damaged { what }) => {
@@ -110,7 +114,9 @@ impl Registry {
     /// batch was written is then known after opening again.
     pub fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
         let mut notices = Notices::default();
+        let uptime = self.uptime();
         self.0.store.commit(|view, changes| {
+            changes.uptime = uptime;
             notices = batch.apply(view, changes)?;
             Ok(())
         })?;
@@ -129,7 +135,7 @@ impl Registry {
     }
 }
 
-fn open_store(dir: &Path, migrations: &[Migration]) -> Result<Store, RegistryError> {
+fn open_store(dir: &Path, migrations: &[Migration]) -> Result<(Store, Uptime), RegistryError> {
     let files = Files::open(dir)?;
     files.acknowledged()?;
     let db = match engine::open_sled(dir) {
@@ -144,5 +150,6 @@ fn open_store(dir: &Path, migrations: &[Migration]) -> Result<Store, RegistryErr
     schema::migrate(&store, migrations)?;
     layout::SMALL.iter().try_for_each(|table| store.verify_table(*table as u8))?;
     store.files().restore_ballast()?;
-    Ok(store)
+    let uptime = uptime::open(dir, &store.view()?)?;
+    Ok((store, uptime))
 }

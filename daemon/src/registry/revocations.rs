@@ -4,7 +4,7 @@ use keywright_proto::{Id, statement};
 
 use super::{
     Batch, Registry, error::RegistryError, layout::Table, records::Revocation,
-    statement_digests::index_digest,
+    statement_digests::index_digest, uptime::put_uptime,
 };
 
 impl Registry {
@@ -26,6 +26,7 @@ impl Batch {
                 return Ok(());
             }
             index_digest(changes, revocation.key, family, None, &revocation.cose)?;
+            put_uptime(changes, family, &digest, changes.uptime)?;
             changes.put(place, &revocation)
         })
     }

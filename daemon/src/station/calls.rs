@@ -248,6 +248,11 @@ impl Station {
         });
     }
 
+    /// Saves the uptime while a revocation waits.
+    pub fn keep_uptime(&self) {
+        self.families.keep_uptime();
+    }
+
     /// Logs a call whose caller was not authorized.
     pub fn refused_call(&mut self, uid: Option<u32>, action: &str) {
         self.refused.refused_call(&self.families, uid, action);

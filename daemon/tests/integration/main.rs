@@ -8,6 +8,7 @@
 )]
 
 mod confirmations;
+mod delays;
 mod family;
 mod known_keys;
 mod merge;

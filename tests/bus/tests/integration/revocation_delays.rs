@@ -11,7 +11,7 @@ use keywright_bus_tests::{
     pins::{self, PIN},
 };
 use keywright_proto::Confirmation;
-use keywrightd::registry::{Batch, Registry, records::Revocation};
+use keywrightd::registry::{Batch, Registry};
 
 const DAY: u64 = 86_400;
 
@@ -54,9 +54,14 @@ async fn running_daemon_acts_when_a_revocation_delay_ends() {
     std::fs::remove_dir_all(&state).unwrap();
     copy(&before, &state);
     let ends = now() + 20;
+    let registry = of(&state);
+    let seen = registry.uptime() + 20 - 7 * DAY;
     let mut batch = Batch::new();
-    batch.put_revocation(family, Revocation { first_seen: ends - 7 * DAY, ..revocation });
-    of(&state).commit(batch).unwrap();
+    batch.put_revocation(family, revocation.clone());
+    batch.put_revocation_uptime(family, &revocation, seen);
+    registry.commit(batch).unwrap();
+    registry.save_uptime();
+    drop(registry);
     station.daemon.restart(station.client.connection()).await;
     station.until_state(&path, "master").await;
     assert!(now() < ends, "it was shown before the end");

@@ -1,11 +1,13 @@
-//! Uptime: time that has certainly passed while this Lock's machine was up, whatever its wall clock says.
+//! Uptime: time that has certainly passed while this machine was up, whatever its wall clock says.
 //!
-//! Setting a clock must not end the delay of a revocation. A Lock without a battery starts in 1970 and is set years
+//! Setting a clock must not end the delay of a revocation. A machine without a battery starts in 1970 and is set years
 //! ahead a minute later; one that was off may have any time. So the delay is counted in uptime, which is added up
 //! over reboots from the boot-time clock that nobody can set. Time while the machine is off is not counted, so a
 //! delay can only end later.
 //!
-//! The file is called `lived.cbor` (its format is stable):
+//! The process need not run meanwhile: what the machine was up since the file was written counts too, if it is certain.
+//!
+//! The file (its format is stable; a Lock's is called `lived.cbor`):
 //!
 //! ```cddl
 //! lived = [1, uptime: uint, up: uint]
@@ -13,16 +15,16 @@
 //! in CBOR, followed by its SHA-256; both in milliseconds. `up` is the boot-time clock at that uptime. The file is
 //! written once an hour while a delay runs: at most that hour is lost at a power cut.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use minicbor::{Decoder, Encoder};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    error::Error,
-    files::{self, Readers},
-};
+use crate::files::{self, Readers};
 
 const FILE: &str = "lived.cbor";
 const VERSION: u8 = 1;
@@ -30,7 +32,7 @@ const LONGEST: usize = 128;
 /// How often the file is written while a delay runs, in milliseconds.
 pub const SAVE_EVERY_MS: u64 = 3_600_000;
 
-/// The uptime of this Lock.
+/// The uptime of this machine, as far as it is known.
 #[derive(Debug)]
 pub struct Uptime {
     path: PathBuf,
@@ -42,13 +44,17 @@ pub struct Uptime {
 }
 
 impl Uptime {
-    /// Reads the saved uptime; a missing or damaged file counts as zero.
+    /// Reads the uptime that a Lock saved in its state directory; a missing or damaged file counts as zero.
     pub fn open(state: &Path) -> Self {
-        Self::open_at(state, up())
+        Self::open_file(state.join(FILE))
     }
 
-    fn open_at(state: &Path, up: u64) -> Self {
-        let path = state.join(FILE);
+    /// Reads the uptime that was saved in a file; a missing or damaged one counts as zero.
+    pub fn open_file(path: PathBuf) -> Self {
+        Self::open_at(path, up())
+    }
+
+    fn open_at(path: PathBuf, up: u64) -> Self {
         let known = files::read(&path, LONGEST).ok().and_then(|bytes| decode(&bytes));
         let uptime = known.map_or(0, |(uptime, then)| uptime.saturating_add(since(then, up)));
         Self { path, uptime, up, saved: None }
@@ -63,7 +69,7 @@ impl Uptime {
         self.uptime.saturating_add(up.saturating_sub(self.up))
     }
 
-    /// Raises the uptime to that of a record: the Lock was up at least that long when it wrote the record.
+    /// Raises the uptime to that of a record: the machine was up at least that long when the record was written.
     pub fn raise_to(&mut self, uptime: u64) {
         let up = up();
         if self.at(up) < uptime {
@@ -71,17 +77,21 @@ impl Uptime {
         }
     }
 
+    /// The file in which it is saved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Saves the uptime, unless it was saved less than [`SAVE_EVERY_MS`] ago.
     ///
     /// # Errors
     /// The operating system refuses; less uptime is counted after the next start.
-    pub fn save(&mut self) -> Result<(), Error> {
+    pub fn save(&mut self) -> io::Result<()> {
         let (up, now) = (up(), self.now());
         if self.saved.is_some_and(|saved| now < saved.saturating_add(SAVE_EVERY_MS)) {
             return Ok(());
         }
-        files::replace(&self.path, &encode(now, up), Readers::Owner)
-            .map_err(Error::file(&self.path))?;
+        files::replace(&self.path, &encode(now, up), Readers::Owner)?;
         self.saved = Some(now);
         Ok(())
     }
@@ -141,7 +151,7 @@ mod tests {
     #[test]
     fn uptime_never_exceeds_the_time_passed() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Uptime::open_at(dir.path(), 500).at(700), 200);
+        assert_eq!(Uptime::open_at(dir.path().join(FILE), 500).at(700), 200);
         for (uptime, then, up, counted) in [
             // The same boot.
             (200, 700, 900, 400),
@@ -152,7 +162,7 @@ mod tests {
             (u64::MAX, 0, 9, u64::MAX),
         ] {
             std::fs::write(dir.path().join(FILE), encode(uptime, then)).unwrap();
-            assert_eq!(Uptime::open_at(dir.path(), up).at(up), counted);
+            assert_eq!(Uptime::open_at(dir.path().join(FILE), up).at(up), counted);
         }
     }
 
