@@ -11,7 +11,7 @@ use zbus::{
 
 use crate::{
     error::{Error, Result},
-    model::{GroupRow, KeyRow, LockRow, RightRow, State, WaitingRow},
+    model::{GroupRow, IssuerRow, KeyRow, LockRow, RightRow, State, WaitingRow},
     pin::Pin,
     proxy::{KeyProxy, ManagerProxy, Options},
     snapshot,
@@ -194,6 +194,15 @@ impl Client {
     pub async fn list_waiting(&self, family: &str) -> Result<Vec<WaitingRow>> {
         let manager = &self.manager;
         all_pages(async |after| manager.list_waiting(family, &after, PAGE).await).await
+    }
+
+    /// Lists the issuing keys of a family, whether they are believed or revoked.
+    ///
+    /// # Errors
+    /// NotFound, NotAuthorized.
+    pub async fn list_issuers(&self, family: &str) -> Result<Vec<IssuerRow>> {
+        let manager = &self.manager;
+        all_pages(async |after| manager.list_issuers(family, &after, PAGE).await).await
     }
 
     /// Starts a serialization and returns its object path; returns the path of the open one if the pair already has

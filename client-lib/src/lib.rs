@@ -34,7 +34,8 @@ pub use client::{Bus, Client};
 pub use error::{DaemonError, Error, Result};
 pub use events::{ConfirmedRight, Watch, WatchEvent};
 pub use model::{
-    Decision, GroupRow, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State, WaitingRow,
+    Decision, GroupRow, IssuerRow, Key, KeyRow, LockRow, Outcome, RightRow, Serialization, State,
+    WaitingRow,
 };
 pub use pin::Pin;
 pub use wizard::{Situation, Wizard};

@@ -15,6 +15,8 @@ pub type LockRowWire = (String, String, String, bool, u64);
 pub type RightRowWire = (String, String, String, u64);
 /// A row of `ListWaiting`: what, id, name, serial number, signer.
 pub type WaitingRowWire = (String, String, String, String, String);
+/// A row of `ListIssuers`: id, Key's id, Key's name, depth, ids of its issuers, standing, since (Unix seconds), origin.
+pub type IssuerRowWire = (String, String, String, i32, Vec<String>, String, u64, String);
 /// A row of `ListGroups`: family, name, number of Locks.
 pub type GroupRowWire = (String, String, u32);
 /// An `a{sv}` argument.
@@ -65,6 +67,14 @@ pub trait Manager {
         after: &str,
         limit: u32,
     ) -> zbus::Result<(Vec<WaitingRowWire>, String)>;
+
+    /// Returns one page of the issuing keys of a family.
+    fn list_issuers(
+        &self,
+        family: &str,
+        after: &str,
+        limit: u32,
+    ) -> zbus::Result<(Vec<IssuerRowWire>, String)>;
 
     /// Returns one page of the known Keys.
     fn list_keys(

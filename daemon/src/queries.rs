@@ -3,6 +3,7 @@
 
 mod grants;
 mod groups;
+mod issuers;
 mod log;
 mod pending_signatures;
 mod rights;
@@ -10,6 +11,10 @@ mod signed_objects;
 
 pub use grants::Grants;
 pub use groups::{GroupRow, groups, locks_in_group};
+pub use issuers::{
+    IssuerRow, believed_by_lock, issuer_without_key, issuers, revoked_issuers,
+    unaware_of_revoked_issuer,
+};
 pub use log::export_log;
 pub use pending_signatures::{PendingSignatureRow, pending_signatures};
 pub use rights::{

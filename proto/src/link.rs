@@ -7,6 +7,7 @@
 //!                                                        to the root, PEM, as AddLock answers it
 //! keywright/1/<name of the Lock>/papers                  retained, by a Lock that knows no Key yet: its certificate,
 //!                                                        as in a family's file, for stations that do not know it
+//! keywright/1/<name of the Lock>/issuers                 retained, by the Lock: the CA certificates that it believes, PEM
 //! keywright/1/<name of the Lock>/presence                retained, by the Lock and its last will: `online`, `offline`
 //! keywright/1/stations/<family id>/<station>/here        retained, by a station: send me the file of this family
 //! keywright/1/stations/<family id>/<station>/revocations/<number>
@@ -67,6 +68,11 @@ pub enum Topic {
         /// The Lock.
         lock: Id,
     },
+    /// The CA certificates that a Lock believes, by the Lock.
+    Issuers {
+        /// The Lock.
+        lock: Id,
+    },
     /// Whether a Lock is connected.
     Presence {
         /// The Lock.
@@ -107,6 +113,7 @@ impl Topic {
             Self::Confirmation { lock, key } => format!("{PREFIX}/{LOCK}{lock}/confirmation/{key}"),
             Self::Chain { lock } => format!("{PREFIX}/{LOCK}{lock}/chain"),
             Self::OwnCertificate { lock } => format!("{PREFIX}/{LOCK}{lock}/papers"),
+            Self::Issuers { lock } => format!("{PREFIX}/{LOCK}{lock}/issuers"),
             Self::Presence { lock } => format!("{PREFIX}/{LOCK}{lock}/presence"),
             Self::Here { family, station } => {
                 format!("{PREFIX}/{STATIONS}/{family}/{station}/here")
@@ -133,6 +140,7 @@ impl Topic {
             ("confirmation", Some(key)) => Self::Confirmation { lock, key: key.parse().ok()? },
             ("chain", None) => Self::Chain { lock },
             ("papers", None) => Self::OwnCertificate { lock },
+            ("issuers", None) => Self::Issuers { lock },
             ("presence", None) => Self::Presence { lock },
             _ => return None,
         };
@@ -174,8 +182,8 @@ pub fn station_id(certificate: &[u8]) -> Id {
 }
 
 /// The topics of Locks that a station subscribes to.
-pub fn station_subscriptions() -> [String; 3] {
-    ["confirmation/+", "papers", "presence"].map(|what| format!("{PREFIX}/+/{what}"))
+pub fn station_subscriptions() -> [String; 4] {
+    ["confirmation/+", "papers", "issuers", "presence"].map(|what| format!("{PREFIX}/+/{what}"))
 }
 
 #[cfg(test)]
@@ -190,6 +198,7 @@ mod tests {
             Topic::Confirmation { lock, key },
             Topic::Chain { lock },
             Topic::OwnCertificate { lock },
+            Topic::Issuers { lock },
             Topic::Presence { lock },
         ] {
             assert_eq!(Topic::parse(&topic.name()), Some(topic));

@@ -22,7 +22,7 @@ use crate::{
 
 pub use key::{Key, Membership};
 pub use keywright_proto::words::{KeyState, PinState, Reason, Stage, Step, Who};
-pub use rows::{GroupRow, KeyRow, LockRow, RightRow, WaitingRow};
+pub use rows::{GroupRow, IssuerRow, KeyRow, LockRow, RightRow, WaitingRow};
 pub use serialization::{Outcome, Progress, Review, Serialization};
 
 /// All properties of an object, or the changed ones.

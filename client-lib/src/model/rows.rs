@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     model::word_or_empty,
-    proxy::{GroupRowWire, KeyRowWire, LockRowWire, RightRowWire, WaitingRowWire},
+    proxy::{GroupRowWire, IssuerRowWire, KeyRowWire, LockRowWire, RightRowWire, WaitingRowWire},
 };
 
 /// A Key in `ListKeys`.
@@ -61,6 +61,34 @@ pub struct WaitingRow {
 impl From<WaitingRowWire> for WaitingRow {
     fn from((what, id, name, serial, signer): WaitingRowWire) -> Self {
         Self { what, id, name, serial, signer }
+    }
+}
+
+/// An issuing key in `ListIssuers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "columns of docs/dbus.md, by their names")]
+pub struct IssuerRow {
+    pub id: String,
+    /// The id of its Key; empty if nobody knows that Key here.
+    pub key_id: String,
+    pub key_name: String,
+    /// How many certificates it is from the root; -1 if no believed issuing key certified it.
+    pub depth: i32,
+    /// The ids of the issuing keys that certified it.
+    pub certified_by: Vec<String>,
+    /// `believed`, `deposed`, `revoked` or `orphaned`.
+    pub standing: String,
+    /// Unix seconds; 0 if that was not noted.
+    pub since: u64,
+    /// `job`, `key`, `import`, `link`, `lock`, or empty if that was not noted.
+    pub origin: String,
+}
+
+impl From<IssuerRowWire> for IssuerRow {
+    fn from(
+        (id, key_id, key_name, depth, certified_by, standing, since, origin): IssuerRowWire,
+    ) -> Self {
+        Self { id, key_id, key_name, depth, certified_by, standing, since, origin }
     }
 }
 

@@ -37,6 +37,7 @@ pub enum AuditEvent {
     FamilyPinned { family: Id },
     FamilyExported { family: Id },
     FamilyImported { family: Id, new: usize },
+    IssuerFound { family: Id, issuer: Id, by: &'static str },
     JobSaved { serialization: u64, kind: Kind, issuer: Option<Id>, token: Token, locks: usize },
     JobFailed { serialization: u64, error: ErrorName, token: Token },
     JobInterrupted { serialization: u64, error: ErrorName, token: Token },
@@ -75,6 +76,7 @@ impl AuditEvent {
             Self::FamilyPinned { .. } => "family-pinned",
             Self::FamilyExported { .. } => "family-exported",
             Self::FamilyImported { .. } => "family-imported",
+            Self::IssuerFound { .. } => "issuer-found",
             Self::JobSaved { .. } => "job-saved",
             Self::JobFailed { .. } => "job-failed",
             Self::JobInterrupted { .. } => "job-interrupted",
@@ -115,6 +117,9 @@ impl AuditEvent {
                 fields.put("family", family)
             }
             Self::FamilyImported { family, new } => fields.put("family", family).put("new", new),
+            Self::IssuerFound { family, issuer, by } => {
+                fields.put("family", family).put("issuer", issuer).put("by", by)
+            }
             Self::JobSaved { serialization, kind, issuer, token, locks } => fields
                 .put("serialization", serialization)
                 .put("kind", kind)

@@ -20,6 +20,7 @@ fn of_token(token: Token) -> Vec<AuditEvent> {
         AuditEvent::FamilyPinned { family },
         AuditEvent::FamilyExported { family },
         AuditEvent::FamilyImported { family, new: 3 },
+        AuditEvent::IssuerFound { family, issuer: key, by: "lock" },
         AuditEvent::JobSaved {
             serialization,
             kind: Kind::Sub,

@@ -142,6 +142,7 @@ const SIGNATURES: &[&str] = &[
     "Manager.StartSerialization (ooa{sv}) → (o)",
     "Manager.AddLock (ossh) → (ss)",
     "Manager.RemoveLock (osh) → ()",
+    "Manager.ListIssuers (ssu) → (a(sssiassts)s)",
     "Manager.ListWaiting (ssu) → (a(sssss)s)",
     "Manager.ListKeys (a{sv}su) → (a(sssst)s)",
     "Manager.ListLocks (a{sv}su) → (a(sssbt)s)",

@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     families::Brought,
-    queries::{self, CompletedRightRow, GroupRow, KeyRow, LockRow, PendingSignatureRow, RightRow},
+    queries::{
+        self, CompletedRightRow, GroupRow, IssuerRow, KeyRow, LockRow, PendingSignatureRow,
+        RightRow,
+    },
     view::DecisionView,
 };
 
@@ -161,6 +164,32 @@ impl Manager {
         Ok(waiting.await?)
     }
 
+    /// Returns a page of the issuing keys of a family, whether they are believed or not: nobody can sign for the family
+    /// unseen. A row has: the id of the issuing key; the id and name of its Key, empty if nobody knows that Key here;
+    /// how many certificates it is from the root, -1 if no believed issuing key certified it; the ids of the issuing
+    /// keys that certified it; `believed`, `deposed` (revoked by juniors), `revoked` or `orphaned` (certified by revoked
+    /// ones only); since when it is known here, in Unix seconds, 0 if that was not noted; and how it came here: a `job`
+    /// made it, its `key` was plugged in, with an `import`, over the `link`, from a `lock`, or empty if that was not
+    /// noted. RevokeKey also revokes one without a Key. For pages see ListKeys.
+    ///
+    /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
+    #[zbus(out_args("issuers", "next"))]
+    async fn list_issuers(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        family: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<IssuerRow>, String)> {
+        let _call = self.context.authorize(&call, INSPECT).await?;
+        let family = arguments::id("family", family)?;
+        let page = arguments::page(after, limit)?;
+        let moment = self.context.moment();
+        let issuers =
+            self.context.read(move |registry| queries::issuers(registry, family, page, moment));
+        Ok(issuers.await?)
+    }
+
     /// Returns a page of the known Keys. Filter: `family` s, `query` s (a part of the name, or the beginning of the
     /// id). `after` is empty for the first page, then `next` of the page before. `next` is empty on the last page.
     ///
@@ -245,7 +274,8 @@ impl Manager {
         Ok(changed.await?)
     }
 
-    /// Revokes a Key for good; it need not be plugged in. The revocation of a Master, or of a Backup nearer to the
+    /// Revokes a Key for good; it need not be plugged in. `key_id` may also be the id of an issuing key that ListIssuers
+    /// shows without a Key. The revocation of a Master, or of a Backup nearer to the
     /// Master than the issuer, takes effect after a delay (`revoke_delay_days`), and not at all if that Key revokes
     /// the issuer meanwhile. Statements and certificates that a revoked Master or Backup had signed are signed again
     /// by the issuer in the same call, up to 200 signatures. Whatever is not signed, because the issuer was pulled

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     queries::LockRow,
     registry::{
-        Batch, Filter,
+        Batch, Filter, Origin,
         records::{Family, LockEntry},
     },
     serialization::card::CardOrder,
@@ -134,7 +134,7 @@ impl Families {
         if pinned.is_none_or(|known| known.root != card.root().der()) {
             return tracing::warn!(%family, "a card with another root is ignored");
         }
-        match self.import(family, card.objects(), label_of, by, changes) {
+        match self.import_from(Origin::Key, family, card.objects(), label_of, by, changes) {
             Ok(new) => tracing::info!(%family, new, "a Key's card was imported"),
             Err(error) => tracing::warn!(%family, %error, "a Key's card cannot be imported"),
         }

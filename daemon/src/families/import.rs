@@ -1,7 +1,7 @@
 //! ImportFamily: imports what another station of a family has signed. The caller has verified every object up to the
 //! pinned root; which signers are effective is judged after the import.
 
-mod revocations_first;
+mod outer;
 mod statements;
 
 use std::collections::{BTreeMap, BTreeSet};

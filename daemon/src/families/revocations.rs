@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::Error,
     pending_signatures::{PendingSignatures, pending_signatures},
+    queries,
     registry::RegistryError,
     serialization::validity,
     trust::{self, FamilyStatements},
@@ -47,19 +48,18 @@ impl Families {
             )));
         }
         let family = issuing.family;
-        let member = self.member(key, family)?;
-        if issuer.id == Some(key) {
+        let own = issuing.own()?;
+        let (subject, issuing_key) = self.to_revoke(key, family)?;
+        if issuer.id == Some(key) || issuing_key.as_ref() == Some(own.public_key()) {
             return Err(Error::InvalidArgument(
                 "a Key does not revoke itself; let another Master or Backup Key do it".into(),
             ));
         }
-        let own = issuing.own()?;
         let (ca, signer) = (own.public_key().id(), own.public_key().hash());
         let facts = trust::facts(&self.registry, family, &[key])?;
         let mut facts = facts.ok_or(Error::Unverified(family))?;
         let mut plan = Plan::new(Purpose::RevokeKey(key), issuing);
         let mut serials = Vec::new();
-        let (subject, issuing_key) = (access_key(&member)?, issuing_key(&member)?);
         let done = facts
             .revocations()
             .any(|(known, _)| known.signer == signer && known.subject == subject.hash());
@@ -93,6 +93,19 @@ impl Families {
             self.plan_reissue(&mut plan, issuing, &after)?;
         }
         plan.prepared()
+    }
+
+    /// The key that a revocation names, and the issuing key that it revokes: the access key of a Key; or an issuing key
+    /// itself, whose Key nobody knows.
+    fn to_revoke(&self, id: Id, family: Id) -> Result<(PublicKey, Option<PublicKey>), Error> {
+        match self.member(id, family) {
+            Ok(record) => Ok((access_key(&record)?, issuing_key(&record)?)),
+            Err(error @ Error::NotFound(_)) => {
+                let own = queries::issuer_without_key(&self.registry, family, id)?.ok_or(error)?;
+                Ok((own.clone(), Some(own)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The pending signatures of a family.

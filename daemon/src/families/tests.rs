@@ -2,6 +2,8 @@
 
 #[path = "../../../proto/tests/common/mod.rs"]
 mod common;
+#[path = "issuer_tests.rs"]
+mod issuers;
 mod knowledge;
 
 use common::{Ca, Key, NOW, leaf};

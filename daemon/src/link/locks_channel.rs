@@ -7,6 +7,7 @@
 
 mod chains;
 mod confirmations;
+mod issuers;
 mod own_certificates;
 
 use std::{
@@ -24,6 +25,7 @@ use keywright_proto::{
     Id,
     link::{ONLINE, Topic},
     rights::RightState,
+    tree::Hash,
 };
 
 pub(super) use chains::ChangedCertificates;
@@ -101,6 +103,8 @@ pub(super) struct LocksChannel {
     grants: Option<Grants>,
     next_number: u64,
     chains: Chains,
+    /// The digest of the issuing keys that each Lock said last.
+    heard_issuers: BTreeMap<Id, Hash>,
     refusals: Refusals,
 }
 
@@ -138,6 +142,7 @@ impl LocksChannel {
             grants: None,
             next_number: 0,
             chains: Chains::new(certified),
+            heard_issuers: BTreeMap::new(),
             refusals,
         })
     }
@@ -245,6 +250,7 @@ impl LocksChannel {
                 Some(Topic::Confirmation { lock, key }) => self.confirmation(lock, key, payload)?,
                 Some(Topic::Presence { lock }) => self.presence(lock, payload == ONLINE)?,
                 Some(Topic::OwnCertificate { lock }) => self.own_certificate(lock, payload)?,
+                Some(Topic::Issuers { lock }) => self.issuers(lock, &payload)?,
                 // Messages between stations go to the station exchange.
                 Some(
                     Topic::Grant { .. }
@@ -277,6 +283,11 @@ impl LocksChannel {
         for (family, _) in self.registry.families()? {
             for key in self.registry.member_ids(family)? {
                 self.want(Work::Key(key));
+            }
+        }
+        for (family, _) in self.registry.families()? {
+            for issuer in queries::revoked_issuers(&self.registry, family)? {
+                self.want(Work::Key(issuer));
             }
         }
         self.all_wanted = false;
@@ -381,7 +392,7 @@ impl LocksChannel {
     /// Queues the unconfirmed rights on one page of a Key's rights. Returns the id after which the next page begins.
     fn unconfirmed(&mut self, key: Id, page: Page, only: Option<Id>) -> Result<Option<Id>, Error> {
         let (rows, next) = match queries::rights(&self.registry, key, page, self.moment()) {
-            Err(Error::NotFound(_)) => return Ok(None),
+            Err(Error::NotFound(_)) => return self.unaware(key, page, only),
             found => found?,
         };
         for (lock, _, state, _) in rows {
@@ -402,6 +413,11 @@ impl LocksChannel {
     fn at_lock(&mut self, lock: Id, after: Option<Id>) -> Result<Option<Id>, Error> {
         let Some(known) = self.registry.lock(lock)? else { return Ok(None) };
         let keys = self.registry.member_ids_page(known.family, after, PAGE as usize)?;
+        if after.is_none() {
+            for issuer in queries::revoked_issuers(&self.registry, known.family)? {
+                self.unaware(issuer, Page { after: before(lock), limit: 1 }, Some(lock))?;
+            }
+        }
         for (key, ()) in keys.items {
             let page = Page { after: before(lock), limit: 1 };
             if let Err(error) = self.unconfirmed(key, page, Some(lock)) {

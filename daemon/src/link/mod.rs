@@ -5,6 +5,7 @@
 //! | `locks_channel` | publishes grants to the Locks and receives their confirmations |
 //! | `locks_channel/chains` | publishes each Lock's certificate chain |
 //! | `locks_channel/confirmations` | stores confirmations, and retries those that could not be stored |
+//! | `locks_channel/issuers` | imports issuing keys that Locks believe; publishes the revocation of one without a Key |
 //! | `locks_channel/own_certificates` | imports Locks that were claimed with a Key in their own port |
 //! | `station_exchange` | exchanges families' files with other stations |
 //! | `station_exchange/part` `publishing` | the file of revocations and the whole file, and how they are published |

@@ -12,7 +12,7 @@ use keywright_proto::{
     tree::{Effect, Leaf, Target, Tree},
 };
 
-use super::{Page, RightRow, Rows, cursor, damaged, known_key};
+use super::{Page, RightRow, Rows, cursor, damaged, issuers::issuer_revocation, known_key};
 use crate::{
     error::Error,
     registry::{
@@ -191,9 +191,11 @@ fn name_of(registry: &Registry, family: Id, lock: Id) -> Result<String, Error> {
 /// # Errors
 /// `NotFound`: no such Key or Lock, or no statement about the two. The registry cannot be read.
 pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<Vec<u8>, Error> {
-    known_key(registry, key)?;
     let missing = || Error::NotFound(format!("Lock {lock}"));
     let family = registry.lock(lock)?.ok_or_else(missing)?.family;
+    if registry.key(key)?.is_none() {
+        return Ok(issuer_revocation(registry, key, family, lock, moment)?.encode());
+    }
     let nothing = || Error::NotFound(format!("right of Key {key} at Lock {lock}"));
     let (statement, entries) = match moment.competing_statements(registry, key, family)? {
         None => {
@@ -271,7 +273,11 @@ pub(super) fn access_chain(
 }
 
 /// The statement with the leaf that is about a Lock; none if no leaf is. Of two, the one that denies.
-fn at_lock(statement: Statement, entries: &[LockEntry], lock: Id) -> Result<Option<Grant>, Error> {
+pub(super) fn at_lock(
+    statement: Statement,
+    entries: &[LockEntry],
+    lock: Id,
+) -> Result<Option<Grant>, Error> {
     let listed = entries.binary_search_by_key(&lock, |entry| entry.lock).ok();
     let listed = listed.and_then(|place| entries.get(place)).map(LockEntry::leaf);
     let everywhere = statement.everywhere.map(|allow| (Target::All, Effect::of(allow)));

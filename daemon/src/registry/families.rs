@@ -7,6 +7,7 @@ use super::{
     Batch, Registry,
     changes::Changes,
     error::RegistryError,
+    found_issuers::{self, Origin},
     layout::Table,
     records::{Family, Issuer},
     view::View,
@@ -58,8 +59,12 @@ impl Batch {
         self.exchanged().write(move |view, changes| {
             let old: Option<Issuer> = changes.record(view, &Table::Issuers.of(ca))?;
             // Every certificate below a new CA is new itself, so only another chain is noted.
-            if old.is_some_and(|old| old.chain != issuer.chain) {
-                changes.certificates.issuers.insert(ca);
+            match old {
+                Some(old) if old.chain != issuer.chain => {
+                    changes.certificates.issuers.insert(ca);
+                }
+                Some(_) => {}
+                None => found_issuers::note(view, changes, issuer.family, ca, Origin::Key)?,
             }
             for certificate in &issuer.chain {
                 keep_ca_certificate(view, changes, issuer.family, certificate)?;

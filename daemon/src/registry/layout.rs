@@ -65,6 +65,8 @@ pub(super) enum Table {
     RemovedLocks = 0x4b,
     /// family, digest of a revocation → the uptime of this station when it first saw it, in seconds
     RevocationUptimes = 0x4c,
+    /// family, issuing key → [`super::found_issuers::FoundIssuer`]
+    FoundIssuers = 0x4d,
     /// number → [`super::records::Intent`]
     Intents = 0x50,
     /// number, first Lock of the chunk → entries

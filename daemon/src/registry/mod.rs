@@ -3,7 +3,7 @@
 //! Only this module uses sled and bincode. Reads and commits block while the disk works. Every read method fails with
 //! `Damaged` if a record is lost or altered, and with `Io` if the disk cannot be read.
 //!
-//! - One module a subject holds its reads and writes: `families`, `keys`, `locks`, `groups`, `statements`,
+//! - One module a subject holds its reads and writes: `families`, `found_issuers`, `keys`, `locks`, `groups`, `statements`,
 //!   `older_statements`, `statement_digests`, `revocations`, `confirmations`, `removed_rights`, `lock_removals`,
 //!   `intents`, `audit_log`, `serialization_numbers`, `uptime`. The records are in [`records`], their keys in `layout`, long
 //!   lists in `chunks`.
@@ -21,6 +21,7 @@ mod directory;
 mod engine;
 mod error;
 mod families;
+mod found_issuers;
 mod groups;
 mod intents;
 mod keys;
@@ -51,6 +52,7 @@ use std::{
 
 pub use batch::Batch;
 pub use error::RegistryError;
+pub use found_issuers::{FoundIssuer, Origin};
 pub use older_statements::StatementWithEntries;
 pub use page::{Filter, Page};
 pub use watchers::CertificateChanges;

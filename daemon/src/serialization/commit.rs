@@ -11,7 +11,7 @@ use super::{
 use crate::{
     audit::AuditEvent,
     registry::{
-        Batch, Registry, RegistryError,
+        Batch, Origin, Registry, RegistryError,
         records::{Family, Intent, Issuer, Key, Leftover, LockEntry, Membership, Statement},
     },
     trust::Statements,
@@ -84,7 +84,9 @@ impl Write {
         chain.extend(self.order.chain.iter().map(|ca| ca.der().to_vec()));
         let crl = made.crl.clone().unwrap_or_default();
         let issuer = Issuer { family, chain, crl, to_revoke: Vec::new() };
-        batch.put_issuer(Id::of_spki(issuing_key), issuer);
+        let id = Id::of_spki(issuing_key);
+        batch.put_found_issuer(family, id, Origin::Job);
+        batch.put_issuer(id, issuer);
         if self.order.intent.kind == Kind::Master {
             batch.put_family(family, Family { root: ca.clone(), pinned: now, locks: 0 });
             let pinned = AuditEvent::FamilyPinned { family };

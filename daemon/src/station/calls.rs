@@ -10,7 +10,7 @@ use crate::{
     families::{Asker, Brought, LockNames},
     jobs::LockChoice,
     queries::LockRow,
-    registry::Filter,
+    registry::{Filter, Origin},
     view::{Label, Summary},
 };
 
@@ -231,6 +231,16 @@ impl Station {
         let by = reply.by();
         let new = self.change_families(|families, keys, changes| {
             families.import(family, &objects, &|key| keys.label_of(key), by, changes)
+        });
+        reply.answer(self, new);
+    }
+
+    /// Imports the issuing keys that a Lock believes, after they were verified. Returns how many were new.
+    pub fn import_issuers(&mut self, family: Id, objects: SignedObjects, reply: Reply<u32>) {
+        let by = reply.by();
+        let new = self.change_families(|families, keys, changes| {
+            let label_of = |key: &_| keys.label_of(key);
+            families.import_from(Origin::Lock, family, &objects, &label_of, by, changes)
         });
         reply.answer(self, new);
     }

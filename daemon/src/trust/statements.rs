@@ -146,6 +146,11 @@ impl Statements {
         stands(self.judgement.as_deref(), signer)
     }
 
+    /// Whether a statement's signer is trusted.
+    pub fn is_by_standing_signer(&self, source: &Source) -> bool {
+        source.signer.is_some_and(|signer| self.stands(&signer))
+    }
+
     pub(super) fn weigh(&self, source: &Source, said: VersionedEffect) -> Option<VersionedEffect> {
         match (&self.judgement, source.signer) {
             (Some(judgement), Some(signer)) => judgement.weigh(&signer, &self.subject, said),

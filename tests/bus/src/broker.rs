@@ -35,6 +35,7 @@ impl Broker {
              pattern read keywright/1/%u/chain\n\
              pattern write keywright/1/%u/confirmation/+\n\
              pattern write keywright/1/%u/papers\n\
+             pattern write keywright/1/%u/issuers\n\
              pattern write keywright/1/%u/presence\n",
         );
         fs::write(directory.join("acl"), acl).unwrap();

@@ -302,10 +302,24 @@ pub enum GroupCommand {
 /// `family …`.
 #[derive(Debug, Subcommand)]
 pub enum FamilyCommand {
-    /// Show the signatures that are pending in a family, and which Key has to sign
+    /// Show who can sign for a family, and the signatures that are pending in it
     Show {
         /// The family, or a Key of it; default: the only one
         id: Option<String>,
+    },
+    /// Revoke an issuing key whose Key nobody knows, for good
+    RevokeIssuer {
+        /// The issuing key: its id, or at least the first 4 digits of its id
+        id: String,
+        /// Why: `stolen` or `compromised` if a thief may have it; then nothing of it is re-issued automatically
+        #[arg(long, value_name = "TEXT", default_value = "compromised")]
+        reason: String,
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
+        /// The Key that signs
+        #[command(flatten)]
+        issuer: Issuer,
     },
     /// Print a family's roots and CRLs as PEM: what a server needs to verify its Keys
     Bundle {
@@ -393,6 +407,7 @@ mod tests {
             "keywrightctl lock rename 1234 Door",
             "keywrightctl lock remove 1234 --yes",
             "keywrightctl family show",
+            "keywrightctl family revoke-issuer 1234 --yes",
             "keywrightctl family bundle",
             "keywrightctl family export out",
             "keywrightctl family import in",

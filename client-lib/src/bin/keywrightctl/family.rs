@@ -1,13 +1,21 @@
-//! `family …`: shows, prints, exports and imports what a family has signed.
+//! `family …`: shows, prints, exports and imports what a family has signed; revokes an issuing key without a Key.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use keywright_client::{Client, ErrorName, WaitingRow};
+use keywright_client::{Client, ErrorName, IssuerRow, WaitingRow};
 use serde::Serialize;
 
 use crate::{
-    args::FamilyCommand, failure::Failure, lock::file_error, lookup, lookup::short, output::Output,
+    args::{FamilyCommand, Issuer},
+    failure::Failure,
+    key::signer,
+    lock::file_error,
+    lookup,
+    lookup::short,
+    output::Output,
     table::Table,
+    terminal,
+    times::local,
 };
 
 /// Output of `family bundle --json`.
@@ -21,6 +29,7 @@ struct Bundle<'a> {
 #[derive(Serialize)]
 struct Shown<'a> {
     family: &'a str,
+    issuers: &'a [IssuerRow],
     waiting: &'a [WaitingRow],
 }
 
@@ -32,6 +41,9 @@ pub async fn run(
 ) -> Result<(), Failure> {
     match command {
         FamilyCommand::Show { id } => show(client, id.as_deref(), output).await,
+        FamilyCommand::RevokeIssuer { id, reason, yes, issuer } => {
+            revoke_issuer(client, &id, &reason, yes, &issuer, output).await
+        }
         FamilyCommand::Bundle { id, roots, crls } => {
             let family = family(client, id.as_deref()).await?;
             let (roots_pem, crls_pem) = client.family_bundle(&family).await?;
@@ -66,11 +78,13 @@ pub async fn run(
 
 async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<(), Failure> {
     let family = family(client, id).await?;
+    let issuers = client.list_issuers(&family).await?;
     let waiting = client.list_waiting(&family).await?;
     let keys = lookup::keys(client).await?;
-    output.show(&Shown { family: &family, waiting: &waiting }, || {
+    output.show(&Shown { family: &family, issuers: &issuers, waiting: &waiting }, || {
+        let shown = issuers_table(&issuers);
         if waiting.is_empty() {
-            return format!("No signatures are pending in family {family}.");
+            return format!("{shown}\nNo signatures are pending in family {family}.");
         }
         let mut table = Table::new(["PENDING", "FOR", "ID", "SIGNED BY"]);
         for row in &waiting {
@@ -91,8 +105,79 @@ async fn show(client: &Client, id: Option<&str>, output: &mut Output) -> Result<
                 if row.id.is_empty() { "a cancelled job".to_owned() } else { row.name.clone() };
             table.row([what.into(), name, short(&row.id), signer]);
         }
-        table.to_string()
+        format!("{shown}\n{table}")
     })
+}
+
+/// Formats who can sign for a family.
+fn issuers_table(issuers: &[IssuerRow]) -> String {
+    let mut table =
+        Table::new(["ISSUING KEY", "OF", "STANDING", "DEPTH", "CERTIFIED BY", "SINCE", "CAME BY"]);
+    for row in issuers {
+        let key = if row.key_id.is_empty() { "an unknown Key" } else { &row.key_name };
+        let depth = if row.depth < 0 { String::new() } else { row.depth.to_string() };
+        let by: Vec<_> = row.certified_by.iter().map(|id| short(id)).collect();
+        let since = if row.since == 0 { String::new() } else { local(row.since) };
+        table.row([
+            short(&row.id),
+            key.into(),
+            row.standing.clone(),
+            depth,
+            by.join(" "),
+            since,
+            row.origin.clone(),
+        ]);
+    }
+    let unknown = issuers.iter().any(|row| row.key_id.is_empty() && row.standing == "believed");
+    let advice = "If nobody made the unknown Key, revoke it: keywrightctl family revoke-issuer\n";
+    format!("{table}{}", if unknown { advice } else { "" })
+}
+
+async fn revoke_issuer(
+    client: &Client,
+    id: &str,
+    reason: &str,
+    yes: bool,
+    issuer: &Issuer,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for family in families(client).await? {
+        let issuers = client.list_issuers(&family).await?;
+        found.extend(issuers.into_iter().filter(|row| id.len() >= 4 && row.id.starts_with(id)));
+    }
+    found.dedup_by(|one, other| one.id == other.id);
+    let row = match found.as_slice() {
+        [row] => row,
+        [] => {
+            return Err(Failure::named(
+                ErrorName::NotFound,
+                "there is no such issuing key; `keywrightctl family show` lists them",
+            ));
+        }
+        _ => return Err(Failure::refused("several issuing keys match; give more digits")),
+    };
+    if !row.key_id.is_empty() {
+        return Err(Failure::named(
+            ErrorName::InvalidArgument,
+            format!("it is the issuing key of {}; use `keywrightctl key revoke`", row.key_name),
+        ));
+    }
+    let question = format!("Revoke the issuing key {}? This cannot be undone.", row.id);
+    terminal::confirm_irreversible(yes, &question, "nothing was revoked, as you answered").await?;
+    let signer = signer(client, issuer).await?;
+    client.revoke_key(&signer.key.path, &row.id, reason, &signer.pin).await?;
+    output.show(&serde_json::json!({ "id": row.id }), || {
+        format!(
+            "{} is revoked; each Lock denies what it signed as soon as the Lock receives the revocation",
+            row.id
+        )
+    })
+}
+
+async fn families(client: &Client) -> Result<BTreeSet<String>, Failure> {
+    let keys = lookup::keys(client).await?;
+    Ok(keys.iter().flat_map(|key| &key.memberships).map(|m| m.family.clone()).collect())
 }
 
 async fn export(client: &Client, family: &str, file: &Path) -> Result<(), Failure> {
