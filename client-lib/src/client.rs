@@ -205,6 +205,22 @@ impl Client {
         all_pages(async |after| manager.list_issuers(family, &after, PAGE).await).await
     }
 
+    /// Where an earlier registry is that was damaged and set aside; none if nothing is lost, or it was acknowledged.
+    ///
+    /// # Errors
+    /// The daemon cannot be reached.
+    pub async fn lost_registry(&self) -> Result<Option<String>> {
+        Ok(Some(self.manager.lost_registry().await?).filter(|path| !path.is_empty()))
+    }
+
+    /// Acknowledges that it is lost: the daemon signs again by what it knows now.
+    ///
+    /// # Errors
+    /// NotAuthorized, StoreFailed.
+    pub async fn acknowledge_lost_registry(&self) -> Result<()> {
+        Ok(self.manager.acknowledge_lost_registry().await?)
+    }
+
     /// Starts a serialization and returns its object path; returns the path of the open one if the pair already has
     /// one. Without an issuer the candidate becomes a new Master.
     ///

@@ -37,6 +37,14 @@ pub trait Manager {
     #[zbus(property)]
     fn decisions(&self) -> zbus::Result<Vec<(OwnedObjectPath, OwnedObjectPath, String)>>;
 
+    /// Where a damaged registry was set aside, until somebody acknowledges it.
+    #[zbus(property)]
+    fn lost_registry(&self) -> zbus::Result<String>;
+
+    /// Acknowledges that it is lost.
+    #[zbus(allow_interactive_auth)]
+    fn acknowledge_lost_registry(&self) -> zbus::Result<()>;
+
     /// Starts a serialization.
     #[zbus(allow_interactive_auth)]
     fn start_serialization(

@@ -135,6 +135,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         tokio::join!(spawn_blocking(move || open_registry(&state_dir)), bus.connect());
     let registry = opened.map_err(io::Error::other)??;
     let connection = connected?;
+    if let Err(lost) = registry.check_nothing_is_lost() {
+        tracing::error!("nothing is signed or offered: {lost}");
+    }
     publish_events(&registry);
     let delay = config.revoke_delay();
     let (station, outputs) = Station::start(registry.clone(), config)?;

@@ -67,6 +67,7 @@ pub enum AuditEvent {
     NotVerified { what: String, calls: u64 },
     GroupChanged { family: Id, group: String, locks: usize },
     GroupRemoved { family: Id, group: String },
+    LossAcknowledged { path: String },
 }
 
 impl AuditEvent {
@@ -106,6 +107,7 @@ impl AuditEvent {
             Self::NotVerified { .. } => NOT_VERIFIED,
             Self::GroupChanged { .. } => "group-changed",
             Self::GroupRemoved { .. } => "group-removed",
+            Self::LossAcknowledged { .. } => "loss-acknowledged",
         }
     }
 
@@ -186,6 +188,7 @@ impl AuditEvent {
             Self::GroupRemoved { family, group } => {
                 fields.put("family", family).put("group", group)
             }
+            Self::LossAcknowledged { path } => fields.put("path", path),
             Self::NotAuthorized { action, calls } => fields.put(ACTION, action).put("calls", calls),
             Self::NotVerified { what, calls } => fields.put(WHAT, what).put("calls", calls),
         };

@@ -71,6 +71,7 @@ fn of_token(token: Token) -> Vec<AuditEvent> {
         AuditEvent::WrongKey { serialization, token },
         AuditEvent::GroupChanged { family, group: "Hall".into(), locks: 9 },
         AuditEvent::GroupRemoved { family, group: "Hall".into() },
+        AuditEvent::LossAcknowledged { path: "/var/lib/keywright/registry.damaged-1".into() },
         AuditEvent::NotAuthorized { action: "org.keywright1.inspect".into(), calls: 9 },
         AuditEvent::NotVerified { what: "import".into(), calls: 9 },
     ]

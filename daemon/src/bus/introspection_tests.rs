@@ -142,6 +142,8 @@ const SIGNATURES: &[&str] = &[
     "Manager.StartSerialization (ooa{sv}) → (o)",
     "Manager.AddLock (ossh) → (ss)",
     "Manager.RemoveLock (osh) → ()",
+    "Manager.LostRegistry s",
+    "Manager.AcknowledgeLostRegistry () → ()",
     "Manager.ListIssuers (ssu) → (a(sssiassts)s)",
     "Manager.ListWaiting (ssu) → (a(sssss)s)",
     "Manager.ListKeys (a{sv}su) → (a(sssst)s)",

@@ -60,6 +60,31 @@ impl Manager {
         lists::decisions(&self.decisions.borrow())
     }
 
+    /// Where an earlier registry is that was damaged and set aside, until somebody acknowledges it; empty if there is
+    /// none. Until then revocations may be unknown here, nothing is offered, and whatever signs fails with StoreFailed;
+    /// except that AddLock can prove a family, so that its export can be imported.
+    #[zbus(property)]
+    fn lost_registry(&self) -> String {
+        let lost = self.context.registry.lost();
+        lost.map(|lost| lost.display().to_string()).unwrap_or_default()
+    }
+
+    /// Acknowledges that the registry at LostRegistry is lost: the caller has imported what other stations know, or does
+    /// without it. Does nothing if none is lost.
+    ///
+    /// Errors: NotAuthorized, StoreFailed.
+    async fn acknowledge_lost_registry(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> Result<()> {
+        let caller = self.context.authorize(&call, MANAGE_KEYS).await?;
+        self.context.ask(&caller, |station, reply| station.acknowledge_loss(reply)).await?;
+        // The bus may be gone; then nobody needs the signal.
+        let _ = self.lost_registry_changed(&emitter).await;
+        Ok(())
+    }
+
     /// Starts a serialization of this pair without an offer. With issuer `/`, a blank Key becomes a new Master.
     /// Options: `kind` s, `name` s. Returns the running serialization of the pair if there is one.
     ///

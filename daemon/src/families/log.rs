@@ -80,6 +80,19 @@ impl Families {
         Ok(self.registry.commit(batch)?)
     }
 
+    /// Notes and logs that somebody knows of a registry that was set aside.
+    ///
+    /// # Errors
+    /// The registry cannot be written.
+    pub fn acknowledge_loss(&self, by: Asker) -> Result<(), Error> {
+        let Some(path) = self.registry.lost() else { return Ok(()) };
+        let mut batch = Batch::new();
+        let path = path.display().to_string();
+        self.log(&mut batch, &AuditEvent::LossAcknowledged { path }, by);
+        self.registry.commit(batch)?;
+        Ok(self.registry.acknowledge_loss()?)
+    }
+
     /// The error for a signature that failed. Logs a token that does not hold the keys that its certificates claim.
     pub fn failure(&self, token: Token, called: &str, why: Failure, by: Asker) -> Error {
         if matches!(why, Failure::NotGenuine(_)) {

@@ -15,8 +15,9 @@ use crate::{
 impl Jobs {
     /// Makes the offers that are due.
     pub fn make_offers(&mut self, keys: &mut Keys, families: &Families) {
-        // A token that is not identified yet may change which Key is the issuer.
-        if keys.is_reading() {
+        // A token that is not identified yet may change which Key is the issuer. Without what a lost registry knew, it is
+        // not known who may issue.
+        if keys.is_reading() || families.registry().lost().is_some() {
             return;
         }
         let offers: Vec<_> =

@@ -27,6 +27,7 @@ impl Jobs {
         if let Some(name) = &name {
             checked(name)?;
         }
+        families.registry().check_nothing_is_lost()?;
         let live = self
             .map
             .iter()

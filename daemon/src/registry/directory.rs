@@ -8,7 +8,7 @@
 //! registry.lock     held while a process uses the registry
 //! registry.uptime   the uptime of this station, see `uptime`
 //! registry.new      a registry being created; it never held anything acknowledged
-//! registry.damaged-<unix time>                 set aside, never deleted
+//! registry.damaged-<unix time>                 set aside, never deleted; see `lost`
 //! ```
 
 use std::{
@@ -30,6 +30,9 @@ const BALLAST: usize = 2 * 1024 * 1024;
 const RESERVE: u64 = 2 * 1024 * 1024;
 
 const MARK_LEN: usize = 12;
+
+/// What the name of a registry that was set aside ends with, before the time.
+pub(super) const DAMAGED: &str = ".damaged-";
 
 /// What the directory holds before it is opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,10 +114,10 @@ pub(super) fn create(
 pub(super) fn quarantine(dir: &Path) -> Result<PathBuf, RegistryError> {
     // A rename onto a directory that is not empty fails: take the next free name.
     let mut time = clock::unix_seconds();
-    let mut moved_to = beside(dir, &format!(".damaged-{time}"));
+    let mut moved_to = beside(dir, &format!("{DAMAGED}{time}"));
     while moved_to.exists() {
         time += 1;
-        moved_to = beside(dir, &format!(".damaged-{time}"));
+        moved_to = beside(dir, &format!("{DAMAGED}{time}"));
     }
     fs::rename(dir, &moved_to).context("rename", dir)?;
     sync(parent(dir))?;
@@ -233,7 +236,7 @@ fn free(dir: &Path) -> Result<u64, RegistryError> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn sync(path: &Path) -> Result<(), RegistryError> {
+pub(super) fn sync(path: &Path) -> Result<(), RegistryError> {
     File::open(path).and_then(|f| f.sync_all()).context("write", path)
 }
 
@@ -250,7 +253,7 @@ fn private() -> OpenOptions {
     options
 }
 
-fn parent(dir: &Path) -> &Path {
+pub(super) fn parent(dir: &Path) -> &Path {
     match dir.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

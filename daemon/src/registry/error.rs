@@ -41,6 +41,16 @@ pub enum RegistryError {
         /// Where its files are now.
         moved_to: PathBuf,
     },
+    /// An earlier registry was damaged and set aside, and nobody has acknowledged that.
+    #[error(
+        "an earlier registry was damaged and is in {}, so revocations may be unknown here: import what another \
+         station exported (keywrightctl family import), then: keywrightctl registry acknowledge",
+        moved_to.display()
+    )]
+    Lost {
+        /// Where its files are.
+        moved_to: PathBuf,
+    },
     /// Written by a newer version of the program.
     #[error(
         "the registry in {} has format {found} and this program knows formats up to {known}: \

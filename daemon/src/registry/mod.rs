@@ -28,6 +28,7 @@ mod keys;
 mod layout;
 mod lock_removals;
 mod locks;
+mod lost;
 mod older_statements;
 mod page;
 mod pieces;
@@ -46,7 +47,7 @@ mod view;
 mod watchers;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -73,6 +74,8 @@ struct Open {
     numbers: Mutex<ReservedNumbers>,
     watchers: Watchers,
     uptime: Mutex<Uptime>,
+    /// Registries that were set aside, see `lost`.
+    lost: Mutex<Vec<PathBuf>>,
     // Last: the lock goes when the database is closed.
     _lock: keywright_base::InstanceLock,
 }
@@ -99,6 +102,7 @@ impl Registry {
                 numbers: Mutex::default(),
                 watchers: Watchers::default(),
                 uptime: Mutex::new(uptime),
+                lost: Mutex::new(lost::find(dir)?),
                 _lock: lock,
             }))),
             Err(RegistryError::Damaged { what }) => {

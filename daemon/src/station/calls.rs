@@ -245,6 +245,12 @@ impl Station {
         reply.answer(self, new);
     }
 
+    /// AcknowledgeLostRegistry.
+    pub fn acknowledge_loss(&mut self, reply: Reply<()>) {
+        let result = self.families.acknowledge_loss(reply.by());
+        reply.answer(self, result);
+    }
+
     /// Logs an export before it is given out. Nothing is exported if the log entry fails.
     pub fn log_export(&mut self, family: Id, reply: Reply<()>) {
         let logged = self.families.log_export(family, reply.by());

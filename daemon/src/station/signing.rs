@@ -38,7 +38,11 @@ impl Station {
         reply: Reply<(Id, String)>,
     ) {
         let prepared = check_request(&name, &csr_pem).and_then(|key| {
-            let signer = self.signer(&issuer)?;
+            let signer = self.signer_even_if_lost(&issuer)?;
+            // Only what is pinned can be imported: so the call that pins a family is the way out of a loss.
+            if !signer.issuing.unpinned {
+                self.families.registry().check_nothing_is_lost()?;
+            }
             self.keys.may_try(&issuer)?;
             let renewals = self.keys.key(&issuer)?.card_renewals;
             let renews_card = renewals < CARD_RENEWALS;
@@ -125,6 +129,11 @@ impl Station {
     /// A plugged-in Master or Backup that is standing, with a chain to the pinned root or to the root that its own
     /// signature will pin.
     fn signer(&self, label: &Label) -> Result<Signer, Error> {
+        self.families.registry().check_nothing_is_lost()?;
+        self.signer_even_if_lost(label)
+    }
+
+    fn signer_even_if_lost(&self, label: &Label) -> Result<Signer, Error> {
         let issuer = self.keys.key(label)?.as_issuer(label);
         self.families.may_issue(&issuer)?;
         let device = self.keys.present_key(label)?.1.clone();

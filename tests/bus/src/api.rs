@@ -54,13 +54,16 @@ pub trait Manager {
         pin: Fd<'_>,
     ) -> Result<(String, String)>;
     fn remove_lock(&self, issuer: &ObjectPath<'_>, lock_id: &str, pin: Fd<'_>) -> Result<()>;
+    #[zbus(property)]
+    fn lost_registry(&self) -> Result<String>;
+    fn acknowledge_lost_registry(&self) -> Result<()>;
     #[allow(clippy::type_complexity, reason = "the row is as docs/dbus.md has it")]
     fn list_issuers(
         &self,
         family: &str,
         after: &str,
         limit: u32,
-    ) -> zbus::Result<(Vec<(String, String, String, i32, Vec<String>, String, u64, String)>, String)>;
+    ) -> Result<(Vec<(String, String, String, i32, Vec<String>, String, u64, String)>, String)>;
     fn list_waiting(
         &self,
         family: &str,

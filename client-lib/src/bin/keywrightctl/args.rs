@@ -61,6 +61,9 @@ pub enum Command {
     /// Show, print, export or import what a family has signed
     #[command(subcommand)]
     Family(FamilyCommand),
+    /// Acknowledge that a damaged registry was set aside
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Export or verify the log of security-relevant events
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -347,6 +350,17 @@ pub enum FamilyCommand {
     },
 }
 
+/// `registry …`.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Go on with what this station knows now: whatever only the lost registry knew is gone
+    Acknowledge {
+        /// Do not ask for confirmation
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
 /// `audit …`.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
@@ -416,6 +430,7 @@ mod tests {
             "keywrightctl group show Hall --family 1234",
             "keywrightctl group set Hall --add a --add b --remove group:Old",
             "keywrightctl group remove Hall",
+            "keywrightctl registry acknowledge --yes",
             "keywrightctl audit export",
             "keywrightctl audit export --out f",
             "keywrightctl audit verify",

@@ -54,6 +54,8 @@ pub struct Facts {
     pub polkit: Option<Result<Vec<String>, String>>,
     /// The daemon's state.
     pub state: Option<State>,
+    /// Where a damaged registry was set aside, if nobody has acknowledged it.
+    pub lost_registry: Option<String>,
     /// The daemon's unit; only on the system bus.
     pub unit: Option<Unit>,
     /// The installed files; only on the system bus.
@@ -79,6 +81,7 @@ pub const CHECKS: &[Check] = &[
     daemon_answers,
     machine_checks::files,
     machine_checks::state_directory,
+    lost_registry,
     polkit,
     machine_checks::tokens,
     keys,
@@ -104,6 +107,19 @@ fn bus_reachable(facts: &Facts) -> Vec<Finding> {
         }
         None => Vec::new(),
     }
+}
+
+fn lost_registry(facts: &Facts) -> Vec<Finding> {
+    let lost = facts.lost_registry.as_ref().map(|path| {
+        finding(
+            "registry",
+            Health::Fail,
+            format!("a damaged registry was set aside in {path}: revocations may be unknown, nothing is signed"),
+            "import what another station exported: keywrightctl family import FILE (add a Lock with the family's Master \
+             Key first, which proves the family); then: keywrightctl registry acknowledge",
+        )
+    });
+    lost.into_iter().collect()
 }
 
 fn daemon_answers(facts: &Facts) -> Vec<Finding> {

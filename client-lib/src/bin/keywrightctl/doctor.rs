@@ -55,6 +55,7 @@ async fn facts(bus: &Bus) -> Facts {
     // Another call would wait half a minute for a daemon that does not start.
     if matches!(facts.version, Some(Ok(_))) {
         facts.state = client.state().await.ok();
+        facts.lost_registry = client.lost_registry().await.ok().flatten();
     }
     facts
 }

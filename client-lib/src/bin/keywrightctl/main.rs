@@ -19,6 +19,7 @@ mod lock;
 mod lookup;
 mod machine_checks;
 mod output;
+mod registry;
 mod secrets;
 mod serialize;
 mod soft_key;
@@ -91,6 +92,7 @@ async fn dispatch(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Group(command) => group::run(&client, command, output).await,
         Command::SoftKey(command) => soft_key::run(&client, command, output).await,
         Command::Family(command) => family::run(&client, command, output).await,
+        Command::Registry(command) => registry::run(&client, command, output).await,
         Command::Doctor | Command::Audit(_) | Command::Serialize(_) => Ok(()), // handled above
     }
 }
