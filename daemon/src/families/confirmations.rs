@@ -1,12 +1,18 @@
 //! ApplyConfirmation: keeps what a Lock has confirmed about a Key, received as a file or over the link. Only a
 //! confirmation moves a right from `pending` to `active`, or ends `removing`.
+//!
+//! A Lock may send as many confirmations as it likes: one that changes nothing is not written, and of those that only
+//! report another newest version, [`MAX_REPORTS`] of one Lock a minute are.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    time::{Duration, Instant},
+};
 
 use keywright_base::clock;
 use keywright_proto::{Confirmation, Effect, Id, PublicKey, rights::VersionedEffect};
 
-use super::{Asker, Changes, Families, log::Confirmed};
+use super::{Asker, Changes, Families, log::ConfirmedLocks};
 use crate::{
     error::Error,
     queries,
@@ -23,11 +29,47 @@ use crate::{
 /// The most rights in one signal.
 const MAX_RIGHTS_PER_SIGNAL: usize = 1_000;
 
+/// How many confirmations of one Lock a minute are written that only report another newest version.
+const MAX_REPORTS: u32 = 60;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What a confirmation changed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confirmed {
+    /// Nothing.
+    Nothing,
+    /// The newest version that the Lock has reported.
+    Report,
+    /// What the Lock does.
+    Right,
+}
+
+/// How many reports of each Lock were written in the minute that began then. Only Locks in the registry are here.
+#[derive(Debug, Default)]
+pub(super) struct Reports(BTreeMap<Id, (Instant, u32)>);
+
+impl Reports {
+    fn may_report(&self, lock: Id) -> bool {
+        self.0
+            .get(&lock)
+            .is_none_or(|(began, count)| *count < MAX_REPORTS || began.elapsed() >= MINUTE)
+    }
+
+    fn note(&mut self, lock: Id) {
+        let (began, count) = self.0.entry(lock).or_insert_with(|| (Instant::now(), 0));
+        if began.elapsed() >= MINUTE {
+            (*began, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+    }
+}
+
 /// State that is collected while many confirmations are kept.
-#[derive(Default)]
 pub(super) struct Confirming {
+    /// Whether a confirmation that only reports another newest version is written.
+    may_report: bool,
     /// Confirmed effects that are not logged yet.
-    confirmed: Confirmed,
+    confirmed: ConfirmedLocks,
     /// Locks whose confirmation may have changed a right, by Key and family.
     changed: BTreeMap<(Id, Id), Vec<Id>>,
     /// The statements on a Key in a family. `None` if they need not be compared.
@@ -51,13 +93,14 @@ impl Families {
         for bytes in all {
             match self.read_confirmation(&bytes) {
                 Ok((lock, known, statement, confirmation)) => {
-                    if !rights.insert((statement.key, lock)) {
+                    if rights.contains(&(statement.key, lock)) {
                         // Of two confirmations of one right the newer is found by comparing with what is committed.
                         self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
                         self.registry.commit(std::mem::take(&mut batch))?;
-                        rights = BTreeSet::from([(statement.key, lock)]);
+                        rights.clear();
                     }
-                    self.confirm(
+                    confirming.may_report = self.reports.may_report(lock);
+                    let confirmed = self.confirm(
                         &mut batch,
                         &mut confirming,
                         lock,
@@ -65,6 +108,12 @@ impl Families {
                         confirmation,
                         bytes,
                     )?;
+                    match confirmed {
+                        Confirmed::Nothing => continue,
+                        Confirmed::Report => self.reports.note(lock),
+                        Confirmed::Right => {}
+                    }
+                    rights.insert((statement.key, lock));
                     batch.put_lock(lock, Lock { last_seen: clock::unix_seconds(), ..known });
                     keys.insert(statement.key);
                 }
@@ -73,8 +122,8 @@ impl Families {
                 Err(error) => refused.push(error),
             }
         }
-        if !keys.is_empty() {
-            self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
+        self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
+        if !batch.is_empty() {
             self.registry.commit(batch)?;
         }
         changes.keys.extend(keys);
@@ -82,7 +131,7 @@ impl Families {
         Ok(refused)
     }
 
-    /// Puts a verified confirmation, unless a newer one is known. Returns whether it is new.
+    /// Puts a verified confirmation, unless a newer one is known.
     pub(super) fn confirm(
         &self,
         batch: &mut Batch,
@@ -91,8 +140,9 @@ impl Families {
         statement: &StatementRef,
         confirmation: Confirmation,
         cose: Vec<u8>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Confirmed, Error> {
         let (key, family) = (statement.key, statement.family);
+        let may_report = confirming.may_report;
         let allow = confirmation.effect == Effect::Allow;
         let statements = match confirming.statements.entry((key, family)) {
             Entry::Occupied(known) => known.into_mut(),
@@ -103,14 +153,15 @@ impl Families {
         let statements = statements.as_ref();
         // A Lock that repeats that it admits this Key changes no right.
         let stays = allow && self.is_admitted(statements, key, lock)?;
-        let is_new = self.put_confirmed(batch, statements, lock, statement, confirmation, cose)?;
-        if is_new {
+        let confirmed =
+            self.put_confirmed(batch, statements, lock, statement, confirmation, cose, may_report)?;
+        if confirmed == Confirmed::Right {
             confirming.confirmed.entry((key, allow)).or_default().push(lock);
             if !stays {
                 confirming.changed.entry((key, family)).or_default().push(lock);
             }
         }
-        Ok(is_new)
+        Ok(confirmed)
     }
 
     /// Whether the Lock has confirmed that it admits this Key.
@@ -168,8 +219,8 @@ impl Families {
         Ok((lock, known, statement, confirmation))
     }
 
-    /// Puts a confirmation, unless a newer one is known: the broker may send an old one again. Returns whether it is
-    /// new.
+    /// Puts a confirmation, unless a newer one is known: the broker may send an old one again.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one confirmation")]
     fn put_confirmed(
         &self,
         batch: &mut Batch,
@@ -178,7 +229,8 @@ impl Families {
         statement: &StatementRef,
         confirmation: Confirmation,
         cose: Vec<u8>,
-    ) -> Result<bool, Error> {
+        may_report: bool,
+    ) -> Result<Confirmed, Error> {
         let key = statement.key;
         let new = VersionedEffect { version: statement.version, effect: confirmation.effect };
         let old = match self.registry.confirmation(key, lock)?.map(confirmation::effect_of) {
@@ -205,20 +257,33 @@ impl Families {
                 lock,
                 SignedConfirmation { cose, newest_version: reported },
             );
-        } else if let Some(known) = known {
-            batch.put_signed_confirmation(
-                key,
-                lock,
-                SignedConfirmation { newest_version: reported, ..known },
-            );
+            return Ok(Confirmed::Right);
         }
-        Ok(is_new)
+        match known.filter(|known| may_report && known.newest_version < reported) {
+            Some(known) => {
+                let reported = SignedConfirmation { newest_version: reported, ..known };
+                batch.put_signed_confirmation(key, lock, reported);
+                Ok(Confirmed::Report)
+            }
+            None => Ok(Confirmed::Nothing),
+        }
+    }
+}
+
+impl Default for Confirming {
+    fn default() -> Self {
+        Self {
+            may_report: true,
+            confirmed: ConfirmedLocks::default(),
+            changed: BTreeMap::new(),
+            statements: BTreeMap::new(),
+        }
     }
 }
 
 impl Confirming {
     /// Takes the effects to log with the next commit.
-    pub(super) fn take_confirmed(&mut self) -> Confirmed {
+    pub(super) fn take_confirmed(&mut self) -> ConfirmedLocks {
         std::mem::take(&mut self.confirmed)
     }
 }

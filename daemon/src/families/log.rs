@@ -20,7 +20,7 @@ use crate::{
 const SEARCHED: usize = 1_000;
 
 /// Locks that confirmed an effect for a Key, by Key and whether it is allowed: one event for many Locks.
-pub(super) type Confirmed = BTreeMap<(Id, bool), Vec<Id>>;
+pub(super) type ConfirmedLocks = BTreeMap<(Id, bool), Vec<Id>>;
 
 /// The source of an object that did not verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Families {
     }
 
     /// Logs the confirmations of Locks.
-    pub(super) fn log_confirmed(&self, batch: &mut Batch, confirmed: Confirmed, by: Asker) {
+    pub(super) fn log_confirmed(&self, batch: &mut Batch, confirmed: ConfirmedLocks, by: Asker) {
         for ((key, allow), locks) in confirmed {
             for locks in locks.chunks(MAX_LOCKS_PER_EVENT) {
                 let event = AuditEvent::RightsConfirmed { key, allow, locks: locks.to_vec() };

@@ -84,6 +84,7 @@ pub struct Families {
     crl_years: u32,
     /// How long the revocation of a senior issuer is delayed, in seconds.
     revoke_delay: u64,
+    reports: confirmations::Reports,
     /// When the next delayed revocation takes effect, by family, in seconds of uptime.
     judges_at: BTreeMap<Id, u64>,
 }
@@ -123,6 +124,7 @@ impl Families {
             certificate_years: config.certificate_years,
             crl_years: config.crl_years,
             revoke_delay: config.revoke_delay(),
+            reports: confirmations::Reports::default(),
             judges_at: BTreeMap::new(),
         }
     }

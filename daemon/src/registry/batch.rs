@@ -33,6 +33,11 @@ impl Batch {
         Self::default()
     }
 
+    /// Whether nothing would be written.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.events.is_empty()
+    }
+
     /// Appends an event to the audit log: its name, which is stable, and its fields as names and values.
     pub fn audit(
         &mut self,

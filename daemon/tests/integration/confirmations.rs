@@ -1,6 +1,11 @@
 //! Confirmations of statements whose signers are revoked later no longer count, so that newer statements, above all
 //! denials, are published to the Locks.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use keywright_proto::Effect::{Allow, Deny};
 
 use crate::family::{self, Bench, ToState, add_statement, confirm, nothing_stated};
@@ -120,4 +125,37 @@ fn new_lock_gets_the_masters_right_before_its_revocation() {
     // It still admits the Master.
     bench.confirm(confirm(GATE, theft, Allow, 1));
     assert_eq!((given(&bench), needs_delayed_revocation(&bench)), (theft, false));
+}
+
+/// A Lock that confirms without end costs no write for each confirmation.
+#[test]
+fn endless_confirmations_of_a_lock_are_not_written() {
+    let (mut bench, mut objects) = (Bench::start(), nothing_stated());
+    let granted = add_statement(&mut objects, MASTER, &rights(5, Allow));
+    bench.import(objects);
+    let writes = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&writes);
+    bench.registry.watch_signed_objects(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    for _ in 0..20 {
+        bench.confirm(confirm(GATE, granted, Allow, 5));
+    }
+    assert_eq!(writes.swap(0, Ordering::Relaxed), 1, "it says the same");
+    // Another newest version each time.
+    for version in 6..206 {
+        bench.confirm(confirm(GATE, granted, Allow, version));
+    }
+    let reports = writes.swap(0, Ordering::Relaxed);
+    assert!((1..=60).contains(&reports), "{reports}");
+    // Another Lock is heard, and so is this one when it confirms another statement.
+    let mut more = nothing_stated();
+    let words = vec![(GATE, Deny), (101, Allow)];
+    let next = add_statement(&mut more, MASTER, &ToState::Rights(SUB, 7, words));
+    bench.import(more);
+    writes.store(0, Ordering::Relaxed);
+    bench.confirm(confirm(101, next, Allow, 7));
+    bench.confirm(confirm(GATE, next, Deny, 7));
+    assert_eq!(writes.load(Ordering::Relaxed), 2);
+    assert_eq!(bench.rights(SUB), [(101, "active".to_owned())]);
 }

@@ -7,7 +7,10 @@ use keywright_proto::{
     Effect, Id, SignedObjects, Target, claimed_removal, family::SignedStatement,
 };
 
-use super::super::{Asker, Changes, Families, confirmations::Confirming};
+use super::super::{
+    Asker, Changes, Families,
+    confirmations::{Confirmed, Confirming},
+};
 use crate::{
     error::Error,
     registry::{
@@ -95,12 +98,14 @@ impl Families {
                 .filter(|s| s.family == family);
             let Some(statement) = statement else { continue };
             let (lock, cose) = (Id::of_hash(&lock), cose.to_vec());
-            let is_new =
+            let confirmed =
                 self.confirm(&mut batch, &mut confirming, lock, &statement, confirmation, cose)?;
-            new += usize::from(is_new);
+            new += usize::from(confirmed == Confirmed::Right);
         }
         self.log_confirmed(&mut batch, confirming.take_confirmed(), by);
-        self.registry.commit(batch)?;
+        if !batch.is_empty() {
+            self.registry.commit(batch)?;
+        }
         self.tell_confirmed(confirming, changes);
         Ok(new)
     }
