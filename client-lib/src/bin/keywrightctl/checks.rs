@@ -346,6 +346,18 @@ pub mod tests {
     }
 
     #[test]
+    fn lost_registry_fails_until_it_is_acknowledged() {
+        let lost =
+            Facts { lost_registry: Some("/v/registry.damaged-1".into()), ..Facts::default() };
+        let findings = lost_registry(&lost);
+        let (health, fix) = worst(&findings);
+        assert_eq!(health, Health::Fail);
+        assert!(fix.contains("family import") && fix.contains("registry acknowledge"), "{fix}");
+        assert!(findings[0].text.contains("/v/registry.damaged-1"), "{}", findings[0].text);
+        assert!(lost_registry(&Facts::default()).is_empty());
+    }
+
+    #[test]
     fn issuer_without_a_lock_and_authorized_key_are_warned_about() {
         let mut key = here("master");
         key.locks = 0;

@@ -14,8 +14,6 @@ pub const USER: &str = "keywright";
 pub const STATE_DIR: &str = "/var/lib/keywright";
 /// Reinstalls the package from its file, because no apt repository need have it.
 pub const REINSTALL: &str = "sudo apt install --reinstall ./keywrightd_*.deb";
-/// Prefix of the directories to which the daemon moves a damaged registry.
-const DAMAGED: &str = "registry.damaged-";
 
 /// The state of the packaged files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,8 +51,6 @@ pub struct StateDir {
     pub free: u64,
     /// The owner's user id.
     pub owner: u32,
-    /// Damaged registries that the daemon moved away; only root can see them.
-    pub damaged: Vec<PathBuf>,
 }
 
 /// Inspects the machine below `root`, which is `/` except in tests.
@@ -66,7 +62,7 @@ pub fn inspect(root: &Path) -> Installed {
         rule: rule(root),
         user: entry(&root.join("etc/passwd")).and_then(|fields| fields.get(2)?.parse().ok()),
         group: entry(&root.join("etc/group")).is_some(),
-        state: state(root, &root.join(STATE_DIR.trim_start_matches('/'))),
+        state: state(&root.join(STATE_DIR.trim_start_matches('/'))),
     }
 }
 
@@ -94,20 +90,13 @@ fn entry(file: &Path) -> Option<Vec<String>> {
     lines.find(|fields| fields.first().is_some_and(|name| name == USER))
 }
 
-fn state(root: &Path, directory: &Path) -> Option<StateDir> {
+fn state(directory: &Path) -> Option<StateDir> {
     let metadata = fs::metadata(directory).ok()?;
     let system = statvfs(directory).ok()?;
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut damaged: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(DAMAGED))
-        .filter_map(|entry| Some(Path::new("/").join(entry.path().strip_prefix(root).ok()?)))
-        .collect();
-    damaged.sort();
     Some(StateDir {
         read_only: system.f_flag.contains(StatVfsMountFlags::RDONLY),
         free: system.f_bavail.saturating_mul(system.f_frsize),
         owner: metadata.uid(),
-        damaged,
     })
 }
 
@@ -142,13 +131,12 @@ pub mod tests {
             "root:x:0:0::/root:/bin/sh\nkeywright:!:996:995:K:/var/lib/keywright:/bin/false\n",
         );
         put(root, "etc/group", "keywrights:x:1:\n");
-        put(root, "var/lib/keywright/registry.damaged-17/db", "");
+        put(root, "var/lib/keywright/registry/db", "");
         let found = inspect(root);
         assert!(found.policy && found.rule == Rule::Installed && !found.group);
         assert_eq!(found.user, Some(996));
         let state = found.state.unwrap();
         assert!(!state.read_only && state.free > 0);
-        assert_eq!(state.damaged, [Path::new("/var/lib/keywright/registry.damaged-17")]);
 
         // Masked by an administrator.
         fs::create_dir_all(root.join("etc/udev/rules.d")).unwrap();

@@ -75,11 +75,6 @@ pub fn state_directory(facts: &Facts) -> Vec<Finding> {
         let text = format!("{STATE_DIR} does not belong to {USER}");
         findings.push(fail(text, format!("sudo chown -R {USER}:{USER} {STATE_DIR}")));
     }
-    for damaged in &state.damaged {
-        let text = format!("a damaged registry was moved to {}", damaged.display());
-        let fix = "import another station's export with `keywrightctl family import FILE`, then move the damaged registry away";
-        findings.push(finding("registry", Health::Warn, text, fix));
-    }
     findings
 }
 
@@ -229,8 +224,6 @@ mod tests {
         assert_found(&of(|s| s.read_only = true), &[("state", Health::Fail, "remount")]);
         assert_found(&of(|s| s.free = MIN_FREE - 1), &[("state", Health::Fail, "df -h")]);
         assert_found(&of(|s| s.owner = 0), &[("state", Health::Fail, "chown")]);
-        let damaged = of(|s| s.damaged = vec!["/var/lib/keywright/registry.damaged-1".into()]);
-        assert_found(&damaged, &[("registry", Health::Warn, "import")]);
         assert!(state_directory(&machine(Installed { state: None, ..whole() })).is_empty());
     }
 

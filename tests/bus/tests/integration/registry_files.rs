@@ -3,7 +3,14 @@
 
 use std::{fs, os::unix::net::UnixListener, path::Path, process::Output};
 
-use keywright_bus_tests::{Answers, Client, Station, api::Options, bus::Bus, daemon::Launch};
+use keywright_bus_tests::{
+    Answers, Client, Gate, Station,
+    api::{NONE, Options},
+    bus::Bus,
+    client::assert_refused as refused,
+    daemon::Launch,
+    pins::{self, PIN},
+};
 use tempfile::TempDir;
 
 const GARBAGE: [u8; 4096] = [0xA5; 4096];
@@ -96,6 +103,56 @@ async fn damaged_registry_is_set_aside_and_the_next_start_is_empty() {
     let _daemon = launch.start(client.connection()).await;
     let keys = client.manager().await.list_keys(Options::new(), "", 10).await.unwrap();
     assert_eq!(keys, (Vec::new(), String::new()));
+}
+
+/// Revocations that only the damaged registry knew are gone: the daemon says so and signs nothing, over restarts too, until
+/// somebody acknowledges it.
+#[tokio::test]
+async fn loss_of_a_registry_is_said_until_it_is_acknowledged() {
+    let (mut station, master) = Station::with_master().await;
+    let family = station.family(&master.path).await;
+    Gate::add(&station, &master, "gate", 21).await;
+    let exported = station.export(&family).await;
+    station.unplug(master).await;
+    assert!(station.daemon.stop().await.success());
+    let state = station.launch.state_dir.clone();
+    fs::write(state.join("registry/db"), GARBAGE).unwrap();
+    let moved_to = state.join("registry.damaged-");
+    assert_refused(&station.launch.run_to_end().await, &moved_to);
+
+    for _ in 0..2 {
+        station.daemon.restart(station.client.connection()).await;
+        let manager = station.client.manager().await;
+        let lost = manager.lost_registry().await.unwrap();
+        assert!(lost.starts_with(moved_to.to_str().unwrap()), "{lost:?}");
+        assert!(station.daemon.log().contains("registry acknowledge"));
+        assert!(station.daemon.stop().await.success());
+    }
+    station.daemon.restart(station.client.connection()).await;
+    let (blank, master) = (station.plug("blank").await, station.plug("master").await);
+    station.until_state(&blank.path, "blank").await;
+    station.until_state(&master.path, "master").await;
+    let manager = station.client.manager().await;
+    let options = || Options::from([("kind", "master".into())]);
+    let start = async || manager.start_serialization(&NONE, &blank.path, options()).await;
+    refused(start().await, "StoreFailed");
+    // The Master proves its family, so that the export of another station can be imported.
+    Gate::add(&station, &master, "barn", 22).await;
+    let request = Gate::request(23);
+    refused(
+        manager.add_lock(&master.path, "attic", &request, pins::pipe(PIN)).await,
+        "StoreFailed",
+    );
+    assert!(station.import(&exported).await > 0);
+    refused(start().await, "StoreFailed");
+    manager.acknowledge_lost_registry().await.unwrap();
+    assert_eq!(manager.lost_registry().await.unwrap(), "");
+    manager.add_lock(&master.path, "attic", &request, pins::pipe(PIN)).await.unwrap();
+    start().await.unwrap();
+    drop((blank, master));
+    assert!(station.daemon.stop().await.success());
+    station.daemon.restart(station.client.connection()).await;
+    assert_eq!(station.client.manager().await.lost_registry().await.unwrap(), "");
 }
 
 /// Whether the garbage is still in a file below this path.

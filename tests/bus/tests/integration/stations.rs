@@ -349,6 +349,58 @@ async fn forged_station_messages_change_nothing() {
     assert!((1..=1 + begun.elapsed().as_secs() / 60).contains(&lines), "{log}");
 }
 
+/// Whatever keeps the whole file away, however long it is, revocations come.
+#[tokio::test]
+async fn revocations_reach_a_station_without_the_whole_file() {
+    let mut two = Two::start().await;
+    let (family, gate) = (two.family.clone(), two.gate.id.clone());
+    let sub = two.here.plug("sub").await;
+    two.here.make(&two.master, &sub, &Answers::sub("Sub", &[&gate])).await;
+    let key = two.here.id(&sub.path).await;
+    until_rights(&two.there, &key, &[(&gate, "pending")]).await;
+    let file = until_equal(&two.here, &two.there, &family).await;
+    assert!(!has_revocations(&file));
+    assert!(two.there.daemon.stop().await.success());
+
+    let mut listener = Listener::start(&two.broker, family.parse().unwrap());
+    let manager = two.here.client.manager().await;
+    manager.revoke_key(&two.master.path, &key, "lost", pins::pipe(PIN)).await.unwrap();
+    let (mut revocations, mut whole) = (None, None);
+    while revocations.is_none() || whole.is_none() {
+        let event = listener.next(LIMIT).expect("both files come");
+        let LinkEvent::Message { topic, payload, retained: false } = event else { continue };
+        match Topic::parse(&topic) {
+            Some(Topic::RevocationPiece { station, number: 0, .. }) => {
+                assert!(whole.is_none(), "revocations are published first");
+                revocations = Some((station, payload));
+            }
+            Some(Topic::Piece { station, .. }) => whole = Some(station),
+            _ => {}
+        }
+    }
+    // Only the revocations stay at the broker.
+    assert!(two.here.daemon.stop().await.success());
+    for station in [name(two.broker.station()), name(two.broker.other())] {
+        for number in 0..4 {
+            let family = family.parse().unwrap();
+            listener.say(Topic::Piece { family, station, number }, b"");
+        }
+    }
+    listener.flush();
+    two.there.daemon.restart(two.there.client.connection()).await;
+    let end = Instant::now() + LIMIT;
+    while !has_revocations(&two.there.export(&family).await) {
+        assert!(Instant::now() < end, "the revocation does not come");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether a file has revocations.
+fn has_revocations(file: &[u8]) -> bool {
+    let root = SignedObjects::claimed_root(file).unwrap();
+    SignedObjects::decode(file, root).unwrap().0.has_revocations()
+}
+
 /// Waits until the station's file differs from this one.
 async fn until_other(station: &Station, family: &str, known: &[u8]) -> Vec<u8> {
     let end = Instant::now() + LIMIT;
