@@ -21,6 +21,7 @@ use keywright_link::{Connection, LinkEvent, Settings};
 use keywright_proto::{
     Id, SignedObjects, link,
     link::{HERE, MAX_PACKET, Topic},
+    pem,
     pieces::cut,
 };
 use tokio::time::{Instant, sleep};
@@ -393,6 +394,47 @@ async fn revocations_reach_a_station_without_the_whole_file() {
         assert!(Instant::now() < end, "the revocation does not come");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A Lock believes an issuing key that no station here has met: it is listed, and logged.
+#[tokio::test]
+async fn issuer_that_only_a_lock_believes_is_seen() {
+    let (mut here, mut there) = (Station::start().await, Station::start().await);
+    let master = here.plug("master").await;
+    here.make_master(&master, "Master").await;
+    Gate::add(&here, &master, "gate", 21).await;
+    let backup = here.plug("backup").await;
+    here.make(&master, &backup, &Answers::backup("Backup")).await;
+    let family = here.family(&master.path).await;
+    let chain = here.client.key(&backup.path).await.get_certificate_chain("").await.unwrap();
+    let masters = here.client.key(&master.path).await.get_certificate_chain("").await.unwrap();
+    here.unplug(master).await;
+    fs::copy(here.memory("master"), there.memory("master")).unwrap();
+    let visitor = there.plug("master").await;
+    there.until_state(&visitor.path, "master").await;
+    let barn = Gate::add(&there, &visitor, "barn", 22).await;
+    let client = there.client.clone();
+    let issuers = async || {
+        let manager = client.manager().await;
+        manager.list_issuers(&family, "", 100).await.unwrap().0
+    };
+    assert_eq!(issuers().await.len(), 1, "the Master alone");
+
+    let broker = there.link(&masters).await;
+    let mut lock = Listener::start(&broker, family.parse().unwrap());
+    let cas = pem::from_pem(pem::Label::Certificate, &chain).unwrap();
+    let believed = pem::to_pem(pem::Label::Certificate, &cas[1..]).unwrap();
+    lock.say(Topic::Issuers { lock: barn.id.parse().unwrap() }, believed.as_bytes());
+    let end = Instant::now() + LIMIT;
+    while issuers().await.len() < 2 {
+        assert!(Instant::now() < end, "it is not seen");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let rows = issuers().await;
+    let found = rows.iter().find(|row| row.0 != family).unwrap();
+    assert_eq!((&*found.1, found.3, &*found.5, &*found.7), ("", 1, "believed", "lock"));
+    assert_eq!(found.4, std::slice::from_ref(&family));
+    assert!(there.daemon.log().contains("issuer-found"));
 }
 
 /// Whether a file has revocations.
