@@ -412,7 +412,7 @@ async fn issuer_that_only_a_lock_believes_is_seen() {
     fs::copy(here.memory("master"), there.memory("master")).unwrap();
     let visitor = there.plug("master").await;
     there.until_state(&visitor.path, "master").await;
-    let barn = Gate::add(&there, &visitor, "barn", 22).await;
+    let mut barn = Gate::add(&there, &visitor, "barn", 22).await;
     let client = there.client.clone();
     let issuers = async || {
         let manager = client.manager().await;
@@ -420,7 +420,10 @@ async fn issuer_that_only_a_lock_believes_is_seen() {
     };
     assert_eq!(issuers().await.len(), 1, "the Master alone");
 
+    there.unplug(visitor).await;
     let broker = there.link(&masters).await;
+    let visitor = there.plug("master").await;
+    there.until_state(&visitor.path, "master").await;
     let mut lock = Listener::start(&broker, family.parse().unwrap());
     let cas = pem::from_pem(pem::Label::Certificate, &chain).unwrap();
     let believed = pem::to_pem(pem::Label::Certificate, &cas[1..]).unwrap();
@@ -435,6 +438,26 @@ async fn issuer_that_only_a_lock_believes_is_seen() {
     assert_eq!((&*found.1, found.3, &*found.5, &*found.7), ("", 1, "believed", "lock"));
     assert_eq!(found.4, std::slice::from_ref(&family));
     assert!(there.daemon.log().contains("issuer-found"));
+
+    // It is revoked without its Key, and every Lock gets that.
+    let issuer = found.0.clone();
+    let grants = vec!["keywright/1/+/grant/+".into()];
+    let mut locks = Listener::with(&broker, broker.station(), grants);
+    let manager = there.client.manager().await;
+    manager.revoke_key(&visitor.path, &issuer, "compromised", pins::pipe(PIN)).await.unwrap();
+    let row = issuers().await.into_iter().find(|row| row.0 == issuer).unwrap();
+    assert_eq!(row.5, "revoked");
+    let wanted = Topic::Grant { lock: barn.id.parse().unwrap(), key: issuer.parse().unwrap() };
+    let grant = loop {
+        match locks.next(LIMIT).expect("the Lock gets the revocation") {
+            LinkEvent::Message { topic, payload, .. } if Topic::parse(&topic) == Some(wanted) => {
+                break payload;
+            }
+            _ => {}
+        }
+    };
+    let confirmation = barn.hear(&grant);
+    manager.apply_confirmation(&confirmation).await.unwrap();
 }
 
 /// Whether a file has revocations.
