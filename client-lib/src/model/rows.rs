@@ -76,7 +76,7 @@ pub struct IssuerRow {
     pub depth: i32,
     /// The ids of the issuing keys that certified it.
     pub certified_by: Vec<String>,
-    /// `believed`, `deposed`, `revoked` or `orphaned`.
+    /// `believed`, `deposed`, `revoked`, `orphaned` or `ignored`.
     pub standing: String,
     /// Unix seconds; 0 if that was not noted.
     pub since: u64,

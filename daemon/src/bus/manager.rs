@@ -192,10 +192,11 @@ impl Manager {
     /// Returns a page of the issuing keys of a family, whether they are believed or not: nobody can sign for the family
     /// unseen. A row has: the id of the issuing key; the id and name of its Key, empty if nobody knows that Key here;
     /// how many certificates it is from the root, -1 if no believed issuing key certified it; the ids of the issuing
-    /// keys that certified it; `believed`, `deposed` (revoked by juniors), `revoked` or `orphaned` (certified by revoked
-    /// ones only); since when it is known here, in Unix seconds, 0 if that was not noted; and how it came here: a `job`
-    /// made it, its `key` was plugged in, with an `import`, over the `link`, from a `lock`, or empty if that was not
-    /// noted. RevokeKey also revokes one without a Key. For pages see ListKeys.
+    /// keys that certified it; its standing: `believed`, `deposed` (revoked by juniors), `revoked`, `orphaned`
+    /// (certified by revoked ones only) or `ignored` (one of more than 256 below one that the root certified); since
+    /// when it is known here, in Unix seconds, 0 if that was not noted; and how it came here: a `job` made it, its `key`
+    /// was plugged in, with an `import`, over the `link`, from a `lock`, or empty if that was not noted. RevokeKey also
+    /// revokes one without a Key. For pages see ListKeys.
     ///
     /// Errors: NotAuthorized, InvalidArgument, NotFound, StoreFailed.
     #[zbus(out_args("issuers", "next"))]

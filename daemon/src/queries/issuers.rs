@@ -30,7 +30,8 @@ pub fn issuers(
     moment: Moment,
 ) -> Result<Rows<IssuerRow>, Error> {
     let missing = || Error::NotFound(format!("family {family}"));
-    let judgement = moment.judge(&facts(registry, family, &[])?.ok_or_else(missing)?);
+    let facts = facts(registry, family, &[])?.ok_or_else(missing)?;
+    let (judgement, issuers) = (moment.judge(&facts), facts.issuers());
     let mut keys = BTreeMap::new();
     for (id, own) in registry.members(family)? {
         if let Some(issuing_key) = &own.issuing_key {
@@ -44,10 +45,10 @@ pub fn issuers(
     let mut rows = Vec::new();
     let mut last = None;
     for (id, issuer) in wanted.by_ref().take(limit) {
-        let chain = issuer.chain.iter().filter_map(|der| Certificate::parse(der).ok());
-        let mut chain = chain.map(|ca| ca.public_key().clone());
-        let own = chain.next().map(|key| key.hash()).unwrap_or_default();
-        let certified_by: Vec<String> = chain.next().iter().map(|by| by.id().to_string()).collect();
+        let own = issuer.chain.first().and_then(|der| Certificate::parse(der).ok());
+        let own = own.map(|own| own.public_key().hash()).unwrap_or_default();
+        let by = issuers.get(&own).into_iter().flat_map(|issuer| &issuer.certified_by);
+        let certified_by: Vec<String> = by.map(|by| Id::of_hash(by).to_string()).collect();
         let (key, name) = match keys.get(&id) {
             Some((key, name)) => (key.to_string(), name.clone()),
             None => Default::default(),
@@ -69,7 +70,8 @@ const fn standing_word(standing: Option<Standing>) -> &'static str {
         Some(Standing::Stands) => "believed",
         Some(Standing::Deposed) => "deposed",
         Some(Standing::Revoked) => "revoked",
-        Some(Standing::Orphaned) | None => "orphaned",
+        Some(Standing::Orphaned) => "orphaned",
+        None => "ignored",
     }
 }
 

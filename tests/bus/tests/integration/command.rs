@@ -97,6 +97,21 @@ async fn script_makes_a_whole_family() {
     let said = station.ctl(&["decisions"]).await.done().stdout;
     assert!(said.contains("both Keys are issuers of one family"), "{said}");
 
+    let family = station.ctl(&["--json", "family", "show"]).await.json();
+    let issuers = family["issuers"].as_array().unwrap();
+    let of = |name: &str| issuers.iter().find(|row| row["key_name"] == name).unwrap();
+    assert_eq!(issuers.len(), 2, "{family}");
+    assert_eq!((&of("Root")["depth"], &of("Spare")["depth"]), (&0.into(), &1.into()));
+    assert_eq!(of("Spare")["certified_by"][0], of("Root")["id"]);
+    assert!(issuers.iter().all(|row| row["standing"] == "believed" && row["origin"] == "job"));
+    let said = station.ctl(&["family", "show"]).await.done().stdout;
+    assert!(said.contains("CERTIFIED BY") && said.contains("Spare"), "{said}");
+    let spare = of("Spare")["id"].as_str().unwrap();
+    let refused = station.ctl(&["family", "revoke-issuer", spare, "--yes"]).await;
+    assert!(refused.status == 1 && refused.stderr.contains("key revoke"), "{}", refused.stderr);
+    let said = station.ctl(&["registry", "acknowledge", "--yes"]).await.done().stdout;
+    assert!(said.contains("nothing is lost"), "{said}");
+
     station.ctl(&["key", "rename", "Travel", "Holiday"]).await.done();
     let chain = station.ctl(&["key", "certificate", "Holiday"]).await.done().stdout;
     let bundle = station.ctl(&["--json", "family", "bundle"]).await.json();
