@@ -20,7 +20,9 @@ pub use pending_signatures::{PendingSignatureRow, pending_signatures};
 pub use rights::{
     CompletedRightRow, completed_rights, count_rights, grant, needs_delayed_revocation, rights,
 };
-pub use signed_objects::{authorities, export, export_revocations, read_export, verified_export};
+pub use signed_objects::{
+    authorities, export, export_revocations, fitting, read_export, verified_export,
+};
 
 use keywright_proto::{
     Certificate, Id, Standing,

@@ -25,7 +25,8 @@ use std::{
 
 use keywright_link::{Connection, LinkEvent};
 use keywright_proto::{
-    Id,
+    Id, SignedObjects,
+    family::MAX_FAMILY_FILE,
     link::{HERE, Topic, family_subscriptions},
     pieces::Piece,
     tree::Hash,
@@ -73,6 +74,8 @@ pub(super) struct StationExchange {
     held: BTreeMap<File, u32>,
     /// Pieces beyond the last one.
     stale_pieces: StalePieces,
+    /// The length of this station's whole file, with what was imported since.
+    lengths: BTreeMap<Id, usize>,
     next_number: u64,
     lanes: [Lane; 2],
     /// The last files received, by digest, and whether the broker has sent them on the current connection.
@@ -106,6 +109,7 @@ impl StationExchange {
             piece_counts: BTreeMap::new(),
             held: BTreeMap::new(),
             stale_pieces: StalePieces::default(),
+            lengths: BTreeMap::new(),
             next_number: FIRST_NUMBER,
             lanes: Part::ALL.map(Lane::new),
             received: VecDeque::new(),
@@ -305,10 +309,7 @@ impl StationExchange {
                 if left_out > 0 {
                     self.refusals.note("objects of a family's file that do not verify");
                 }
-                let imported = self
-                    .station
-                    .ask(move |station, reply| station.import_family(family, objects, reply));
-                if let Err(error) = self.runtime.block_on(imported) {
+                if let Err(error) = self.import_fitting(family, objects, file.len()) {
                     if matches!(error, Error::Store(_)) {
                         self.retry.note(|failed| failed.unimported.extend([family]));
                     }
@@ -328,5 +329,28 @@ impl StationExchange {
         }
         self.received.push_back((digest, true));
         Ok(())
+    }
+
+    /// Imports objects, as far as there is room for them beside this station's own. Other stations, and the thief of a
+    /// Backup behind them, could fill the disk otherwise.
+    fn import_fitting(
+        &mut self,
+        family: Id,
+        objects: SignedObjects,
+        length: usize,
+    ) -> Result<(), Error> {
+        let own = match self.lengths.get(&family) {
+            Some(own) => *own,
+            None => queries::export(&self.registry, family)?.len(),
+        };
+        let objects = if own + length <= MAX_FAMILY_FILE {
+            objects
+        } else {
+            queries::fitting(&self.registry, family, &objects)?
+        };
+        self.lengths.insert(family, own + length);
+        let imported =
+            self.station.ask(move |station, reply| station.import_family(family, objects, reply));
+        self.runtime.block_on(imported).map(drop)
     }
 }

@@ -48,6 +48,20 @@ pub fn export_revocations(registry: &Registry, family: Id) -> Result<Option<Vec<
     Ok(Some(file))
 }
 
+/// Those of another station's objects for which this one has room: all of them, unless its own and these exceed the largest
+/// file. Then those that exceed the share of their first-level CA are left out.
+///
+/// # Errors
+/// `NotFound`: no such family. The registry cannot be read.
+pub fn fitting(
+    registry: &Registry,
+    family: Id,
+    objects: &SignedObjects,
+) -> Result<SignedObjects, Error> {
+    let own = signed_objects(registry, family)?;
+    own.fitting(objects, MAX_FAMILY_FILE).map_err(damaged)
+}
+
 /// Reads a file that another station exported. Its objects are verified up to the root that is pinned here; those that do
 /// not verify are left out and logged.
 ///

@@ -83,7 +83,7 @@ impl SignedObjects {
         Ok((self.encode_within(limit)?, before.saturating_sub(self.count())))
     }
 
-    fn encode_within(&self, limit: usize) -> Result<Vec<u8>, FileError> {
+    pub(super) fn encode_within(&self, limit: usize) -> Result<Vec<u8>, FileError> {
         let targets: BTreeSet<Hash> = self.statements().flat_map(SignedStatement::locks).collect();
         let numbers: BTreeMap<&Hash, u64> = targets.iter().zip(0u64..).collect();
         let leaves: usize =

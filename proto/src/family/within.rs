@@ -98,6 +98,42 @@ impl SignedObjects {
         self.only(kept)
     }
 
+    /// Those of other objects that a file of `limit` bytes with the union would have, and confirmations: so whoever signs
+    /// without end fills a share here, and not a disk. Everything if all of it fits. What a later file displaces in its share
+    /// is not removed here: with n times as many objects as fit, about 1 + ln n times as many are kept.
+    ///
+    /// # Errors
+    /// The root is none.
+    pub fn fitting(mut self, others: &Self, limit: usize) -> Result<Self, ChainError> {
+        self.merge(others.clone());
+        self.confirmations.clear();
+        if self.encode_within(limit).is_ok() {
+            return Ok(others.clone());
+        }
+        let kept = self.within(limit)?;
+        let groups = others.groups();
+        let mut fitting = others.only(groups.values().flatten().filter(|item| kept.has(item)))?;
+        let of_kept_lock = |(lock, ..): &(Hash, Hash, bool, u64)| kept.locks.contains_key(lock);
+        let confirmations = others.confirmations.iter().filter(|(said, _)| of_kept_lock(said));
+        fitting.confirmations = confirmations.map(|(said, by)| (*said, by.clone())).collect();
+        Ok(fitting)
+    }
+
+    fn has(&self, item: &Item<'_>) -> bool {
+        match item.object {
+            Object::Certificate => item
+                .chain
+                .first()
+                .is_some_and(|certificate| self.certificates.contains_key(certificate.der())),
+            Object::Crl(crl) => self.crls.contains_key(crl.der()),
+            Object::Statement(signed) => self.statements.contains_key(&signed.statement.digest),
+            Object::Removal(said, _) => self.removals.contains_key(&said),
+            Object::OwnRoot(root) => {
+                self.own_roots.contains_key(&root.public_key().key_identifier())
+            }
+        }
+    }
+
     /// How many objects there are.
     pub(super) fn count(&self) -> usize {
         self.certificates.len()

@@ -374,6 +374,19 @@ fn a_thief_who_signs_too_much_crowds_out_nobody_else() {
     let (read, broken) = SignedObjects::decode(&file, family.cas[0].root()).unwrap();
     assert_eq!((broken, read.encode().unwrap() == file), (0, true));
     assert_eq!(read.clone().merge(theirs.clone()), 0, "nothing of the others is missing");
+    // A station takes what fits beside its own. What the next file displaces stays there, so it grows a little.
+    let mut station = theirs.clone();
+    let mut lengths = Vec::new();
+    for count in [50, 100, 200] {
+        let mut received = theirs.clone();
+        for object in stolen(&family.cas[1], count) {
+            add(&mut received, &object).unwrap();
+        }
+        let fitting = station.clone().fitting(&received, limit).unwrap();
+        station.merge(fitting);
+        lengths.push(station.encode().unwrap().len());
+    }
+    assert!(lengths.iter().all(|length| *length < 2 * limit), "{lengths:?} of {limit} bytes");
     // The choice depends on the set alone.
     let mut again = SignedObjects::decode(&file, family.cas[0].root()).unwrap().0;
     again.merge(all.clone());

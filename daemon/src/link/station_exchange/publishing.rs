@@ -55,7 +55,11 @@ impl StationExchange {
         let bytes = exported.inspect_err(|_| {
             self.retry.note(|failed| failed.unpublished.extend([file]));
         })?;
-        self.put_out(file, &bytes.unwrap_or_default());
+        let bytes = bytes.unwrap_or_default();
+        if part == Part::Whole {
+            self.lengths.insert(file.1, bytes.len());
+        }
+        self.put_out(file, &bytes);
         self.go_on();
         Ok(())
     }
