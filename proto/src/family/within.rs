@@ -125,7 +125,9 @@ impl SignedObjects {
                 .chain
                 .first()
                 .is_some_and(|certificate| self.certificates.contains_key(certificate.der())),
-            Object::Crl(crl) => self.crls.contains_key(crl.der()),
+            Object::Crl(crl) => {
+                self.crls.get(&crl_issuer(crl)).is_some_and(|of_ca| of_ca.contains_key(crl.der()))
+            }
             Object::Statement(signed) => self.statements.contains_key(&signed.statement.digest),
             Object::Removal(said, _) => self.removals.contains_key(&said),
             Object::OwnRoot(root) => {
