@@ -35,7 +35,7 @@ pub fn issuers(
     let mut keys = BTreeMap::new();
     for (id, own) in registry.members(family)? {
         if let Some(issuing_key) = &own.issuing_key {
-            let name = registry.key(id)?.map(|key| key.name).unwrap_or_default();
+            let name = name_of(registry, id);
             keys.insert(Id::of_spki(issuing_key), (id, name));
         }
     }
@@ -65,6 +65,11 @@ pub fn issuers(
     Ok((rows, cursor(last.filter(|_| more))))
 }
 
+/// The name of a Key. A damaged record hides no issuing key and keeps no revocation from a Lock.
+fn name_of(registry: &Registry, key: Id) -> String {
+    registry.key(key).ok().flatten().map(|key| key.name).unwrap_or_default()
+}
+
 const fn standing_word(standing: Option<Standing>) -> &'static str {
     match standing {
         Some(Standing::Stands) => "believed",
@@ -90,7 +95,7 @@ pub fn issuer_without_key(
     let is_own = |spki: &Vec<u8>| Id::of_spki(spki) == id;
     let mut members = registry.members(family)?.into_iter();
     if let Some((key, _)) = members.find(|(_, own)| own.issuing_key.as_ref().is_some_and(is_own)) {
-        let name = registry.key(key)?.map(|key| key.name).unwrap_or_default();
+        let name = name_of(registry, key);
         return Err(Error::InvalidArgument(format!(
             "{id} is the issuing key of \"{name}\"; revoke that Key ({key})"
         )));
@@ -106,8 +111,10 @@ pub fn issuer_without_key(
 pub fn revoked_issuers(registry: &Registry, family: Id) -> Result<Vec<Id>, RegistryError> {
     let mut found = Vec::new();
     for revocation in registry.revocations(family)? {
-        let known = registry.key(revocation.key)?.is_some();
-        if !known && !found.contains(&revocation.key) && registry.issuer(revocation.key)?.is_some()
+        let is_issuer = registry.issuer(revocation.key)?.is_some();
+        if is_issuer
+            && !found.contains(&revocation.key)
+            && registry.membership(revocation.key, family)?.is_none()
         {
             found.push(revocation.key);
         }

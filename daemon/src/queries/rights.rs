@@ -191,9 +191,13 @@ fn name_of(registry: &Registry, family: Id, lock: Id) -> Result<String, Error> {
 /// # Errors
 /// `NotFound`: no such Key or Lock, or no statement about the two. The registry cannot be read.
 pub fn grant(registry: &Registry, key: Id, lock: Id, moment: Moment) -> Result<Vec<u8>, Error> {
+    let is_issuer = registry.issuer(key)?.is_some();
+    if !is_issuer {
+        known_key(registry, key)?;
+    }
     let missing = || Error::NotFound(format!("Lock {lock}"));
     let family = registry.lock(lock)?.ok_or_else(missing)?.family;
-    if registry.key(key)?.is_none() {
+    if is_issuer && registry.membership(key, family)?.is_none() {
         return Ok(issuer_revocation(registry, key, family, lock, moment)?.encode());
     }
     let nothing = || Error::NotFound(format!("right of Key {key} at Lock {lock}"));
