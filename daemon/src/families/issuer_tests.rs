@@ -152,3 +152,26 @@ fn issuer_that_a_lock_believes_is_imported_if_it_verifies() {
     assert_eq!(bench.issuer_row(&hidden).5, "believed");
     assert!(read(&pem(&[&hidden])).unwrap().is_none());
 }
+
+/// The records of Keys are damaged, not what was signed: every issuing key is listed, and the revocation comes to the Locks.
+#[test]
+fn damaged_record_of_a_key_hides_no_issuer_and_keeps_no_revocation_back() {
+    let mut bench = Bench::start();
+    bench.add_lock(21);
+    let hidden = bench.hidden();
+    let objects = bench.with_hidden();
+    bench.import(&objects);
+    let plan = plan(bench.prepare_issuer_revocation(&hidden).unwrap());
+    bench.keep(plan);
+    bench.keep(super::plan(bench.prepare_revocation(BACKUP, "lost").unwrap()));
+    let (registry, family) = (bench.families.registry.clone(), bench.family());
+    for number in [MASTER, BACKUP] {
+        registry.damage(&[&[0x20], id(number).as_bytes().as_slice()].concat());
+    }
+    assert!(registry.key(id(BACKUP)).is_err());
+    assert_eq!(bench.issuers(PAGE).0.len(), 3);
+    let issuer = hidden.key.public().id();
+    assert_eq!(queries::revoked_issuers(&registry, family).unwrap(), [issuer]);
+    let moment = bench.families.moment();
+    queries::grant(&registry, issuer, id(21), moment).unwrap();
+}
