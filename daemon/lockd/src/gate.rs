@@ -2,6 +2,7 @@
 
 mod chain;
 mod confirmations;
+mod issuers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,12 +10,8 @@ use std::{
 };
 
 use keywright_proto::{
-    Certificate, Effect, Facts, Judgement, PublicKey, Standing, VerifiedGrant,
-    grant::GrantError,
-    pem::{self, Label},
-    statement::PARK_AHEAD_MS,
-    tree::Hash,
-    verify_chain, verify_grant,
+    Certificate, Effect, Facts, Judgement, PublicKey, Standing, VerifiedGrant, grant::GrantError,
+    statement::PARK_AHEAD_MS, tree::Hash, verify_chain, verify_grant,
 };
 
 use crate::{
@@ -53,6 +50,8 @@ pub struct Gate {
     judgement: Judgement,
     /// The newest certificate of each CA by each of its issuers.
     authorities: BTreeMap<(Hash, Hash), Certificate>,
+    /// The issuing keys that are believed; none before all records are read.
+    believed: Option<BTreeSet<Hash>>,
     uptime: u64,
     /// The newest version that was ever due here.
     floor: u64,
@@ -99,6 +98,7 @@ impl Gate {
             facts,
             judgement,
             authorities: BTreeMap::new(),
+            believed: None,
             uptime: now.uptime,
             floor: 0,
         };
@@ -111,6 +111,7 @@ impl Gate {
         let chain = gate.membership.chain().to_vec();
         gate.learn_authorities(&chain);
         gate.judge(now);
+        gate.believed = Some(gate.believed_keys());
         gate.reconfirm_revoked();
         Ok(gate)
     }
@@ -239,20 +240,6 @@ impl Gate {
         verify_grant(grant, self.root_der(), &self.identity.public().hash())
     }
 
-    fn learn_authorities(&mut self, chain: &[Certificate]) {
-        let age = |ca: &Certificate| (ca.not_before(), ca.serial().len(), ca.serial().to_vec());
-        for pair in chain.windows(2) {
-            let [ca, issuer] = pair else { continue };
-            if ca.is_ca() {
-                let names = (issuer.public_key().hash(), ca.public_key().hash());
-                let newest = self.authorities.entry(names).or_insert_with(|| ca.clone());
-                if age(ca) > age(newest) {
-                    *newest = ca.clone();
-                }
-            }
-        }
-    }
-
     /// Judges again after some time has passed.
     pub fn judge(&mut self, now: Now) {
         let is_over = self.judgement.next_change().is_some_and(|at| at <= now.uptime / 1_000);
@@ -260,6 +247,7 @@ impl Gate {
         self.judgement = self.facts.judge(self.limits.revoke_delay, now.uptime / 1_000);
         let is_known = |ca: &Hash| self.judgement.standing(ca).is_some();
         self.authorities.retain(|(issuer, ca), _| is_known(issuer) && is_known(ca));
+        self.report_new_issuers();
         self.mark_due(now.unix);
         // No station asks at the end of a delay, so each Key whose effect changed is confirmed again.
         if let Some(before) = before {
@@ -514,22 +502,6 @@ impl Gate {
             now.unix.saturating_add(left)
         });
         due.chain(judged).min()
-    }
-
-    /// The family's CA certificates that hold, as PEM, the root first.
-    pub fn authorities(&self) -> String {
-        let ders =
-            std::iter::once(self.membership.root()).chain(self.certifying()).map(Certificate::der);
-        pem::to_pem(Label::Certificate, ders).unwrap_or_default()
-    }
-
-    /// The certificates of the CAs whose certificates hold: those that stand or were deposed.
-    fn certifying(&self) -> impl Iterator<Item = &Certificate> {
-        let holds = |ca: &Hash| {
-            matches!(self.judgement.standing(ca), Some(Standing::Stands | Standing::Deposed))
-        };
-        let holding = self.authorities.iter().filter(move |((by, ca), _)| holds(by) && holds(ca));
-        holding.map(|(_, certificate)| certificate)
     }
 
     /// This Lock's identity key.

@@ -20,8 +20,10 @@ use crate::{
     service::{Origin, OutgoingConfirmation, Service},
 };
 
-/// The message number of this Lock's own certificate; every other number is a confirmation's.
+/// The message number of this Lock's own certificate; every number below [`ISSUERS`] is a confirmation's.
 const OWN_CERTIFICATE: u64 = u64::MAX;
+/// The message number of the issuing keys that this Lock believes.
+const ISSUERS: u64 = u64::MAX - 1;
 
 /// The settings of a Lock's connection to its broker, with this client certificate and its key.
 pub(crate) fn settings(
@@ -53,6 +55,10 @@ pub struct LockLink {
     /// Counts the connections, so that an event of an earlier one is recognised.
     generation: u64,
     connection: Option<Connection>,
+    /// Whether the connection is up.
+    is_up: bool,
+    /// The issuing keys that were published on this connection.
+    published_issuers: Option<String>,
     refusals: Refusals,
 }
 
@@ -62,8 +68,16 @@ impl LockLink {
         let lock = gate.identity().public().id();
         let settings = settings(config, lock, &state.join(CHAIN), &state.join(KEY))?;
         let signed_objects = gate.membership().signed_objects()?;
-        let (generation, connection, refusals) = (0, None, Refusals::default());
-        Ok(Self { lock, settings, signed_objects, generation, connection, refusals })
+        Ok(Self {
+            lock,
+            settings,
+            signed_objects,
+            generation: 0,
+            connection: None,
+            is_up: false,
+            published_issuers: None,
+            refusals: Refusals::default(),
+        })
     }
 
     /// Connects, or replaces the connection that is there: the broker then sends its retained messages again.
@@ -77,6 +91,7 @@ impl LockLink {
         let connection = connection.map_err(|error| Error::System(error.to_string()))?;
         // Only now: if the new connection failed, the old one is still used.
         (self.generation, self.connection) = (generation, Some(connection));
+        self.is_up = false;
         Ok(())
     }
 
@@ -96,6 +111,7 @@ impl LockLink {
         match event {
             LinkEvent::Up => {
                 to.set_link_up(true);
+                (self.is_up, self.published_issuers) = (true, None);
                 // A Lock that has grants is known to the stations already.
                 if let Some(connection) = self.connection.as_ref().filter(|_| to.gate().is_empty())
                 {
@@ -103,7 +119,10 @@ impl LockLink {
                     connection.publish(topic.name(), self.signed_objects.clone(), OWN_CERTIFICATE);
                 }
             }
-            LinkEvent::Down => to.set_link_up(false),
+            LinkEvent::Down => {
+                self.is_up = false;
+                to.set_link_up(false);
+            }
             LinkEvent::Published(number) => return to.published(number),
             LinkEvent::Message { topic, payload, retained } => {
                 // The Key is the one named in the signed grant, whatever the topic says.
@@ -143,6 +162,18 @@ impl LockLink {
             self.settings.certificate = certificate;
         }
         Ok(())
+    }
+
+    /// Publishes the certificates of the issuing keys that this Lock believes, if they have changed: stations show those that
+    /// they did not know.
+    pub fn send_issuers(&mut self, gate: &Gate) {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.is_up) else { return };
+        let issuers = gate.believed_issuers();
+        if self.published_issuers.as_ref() != Some(&issuers) {
+            let topic = Topic::Issuers { lock: self.lock };
+            connection.publish(topic.name(), issuers.clone().into_bytes(), ISSUERS);
+            self.published_issuers = Some(issuers);
+        }
     }
 
     /// Publishes confirmations.

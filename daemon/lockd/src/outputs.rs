@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
-use keywright_proto::PublicKey;
+use keywright_proto::{Id, PublicKey, Standing, tree::Hash};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -48,6 +48,7 @@ pub fn write(gate: &Gate, state: &Path, now: u64, rewrite_all: bool) -> Result<b
         ("fingerprints.sha1", fingerprints(&keys, |key| hex::encode(key.sha1))),
         ("ca.pem", gate.authorities()),
         ("keys.json", keys_json(gate, &keys)),
+        ("issuers.json", issuers_json(gate)),
     ] {
         let path = directory.join(name);
         if rewrite_all || files::read(&path, MAX_LIST).map_or(true, |old| old != text.as_bytes()) {
@@ -128,6 +129,36 @@ fn keys_json(gate: &Gate, keys: &[&Key]) -> String {
         "lock": gate.identity().public().id().to_string(),
         "family": gate.membership().root().family().to_string(),
         "keys": keys,
+    });
+    format!("{all:#}\n")
+}
+
+fn issuers_json(gate: &Gate) -> String {
+    let id = |hash: &Hash| Id::of_hash(hash).to_string();
+    let issuers: Vec<_> = gate
+        .issuers()
+        .iter()
+        .map(|known| {
+            let standing = match known.standing {
+                Standing::Stands => "stands",
+                Standing::Deposed => "deposed",
+                Standing::Orphaned => "orphaned",
+                Standing::Revoked => "revoked",
+            };
+            json!({
+                "id": id(&known.key),
+                "spki_sha256": hex::encode(known.key),
+                "standing": standing,
+                "depth": known.depth,
+                "keys": known.issuer.access_keys.iter().map(id).collect::<Vec<_>>(),
+                "certified_by": known.issuer.certified_by.iter().map(id).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let all = json!({
+        "lock": gate.identity().public().id().to_string(),
+        "family": gate.membership().root().family().to_string(),
+        "issuers": issuers,
     });
     format!("{all:#}\n")
 }

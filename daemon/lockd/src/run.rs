@@ -114,8 +114,9 @@ impl Running {
     fn settle(&mut self) {
         match self.service.settle() {
             Ok(confirmations) => {
-                if let Some(link) = &self.link {
+                if let Some(link) = &mut self.link {
                     link.send(confirmations);
+                    link.send_issuers(self.service.gate());
                 }
                 self.retry.succeeded();
             }

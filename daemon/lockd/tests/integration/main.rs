@@ -14,6 +14,7 @@ mod common;
 mod delay;
 mod descriptors;
 mod grants;
+mod issuers;
 mod link;
 mod nginx;
 mod service;
