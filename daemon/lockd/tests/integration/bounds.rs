@@ -1,6 +1,11 @@
 //! Limits on what a broker can make a Lock keep in memory by replaying grants and never acknowledging.
 
-use std::fs;
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use keywright_lockd::{config::Config, service::Service};
 use keywright_proto::{
@@ -78,4 +83,41 @@ fn replays_while_the_hook_fails_are_confirmed_once() {
     assert_eq!(service.pending_confirmations(), 1);
     fs::write(gate, "").unwrap();
     assert_eq!(service.settle().unwrap().len(), 1);
+}
+
+/// Whoever asks without end for what is confirmed already costs the Lock a signature, and no write to the disk.
+#[test]
+fn replayed_grant_writes_nothing() {
+    let (ca, bob) = (Ca::at_depth(1), Key::new(30));
+    let lock = Lock::of(&ca);
+    let mut service = lock.service();
+    service.set_link_up(true);
+    let (allow, deny) = (lock.grant(&ca, &bob, 5, Allow), lock.grant(&ca, &bob, 6, Deny));
+    let ask = |service: &mut Service| {
+        for grant in [&allow, &deny] {
+            let _ = take(service, grant);
+            for answer in service.settle().unwrap() {
+                service.published(answer.number).unwrap();
+            }
+        }
+    };
+    ask(&mut service);
+    let before = written(&lock.state());
+    for _ in 0..REPLAYS {
+        ask(&mut service);
+    }
+    assert_eq!(written(&lock.state()), before);
+}
+
+/// The number of each file below a directory: a file that is replaced has another one.
+fn written(directory: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(written(&entry.path())),
+            false => drop(files.insert(entry.path(), entry.metadata().unwrap().ino())),
+        }
+    }
+    files
 }

@@ -16,6 +16,7 @@ mod descriptors;
 mod grants;
 mod issuers;
 mod link;
+mod memory;
 mod nginx;
 mod service;
 mod ssh;
