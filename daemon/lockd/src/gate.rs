@@ -3,6 +3,7 @@
 mod chain;
 mod confirmations;
 mod issuers;
+mod room;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,8 +29,8 @@ use crate::{
 /// Limits of a gate.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How many Keys it keeps that signers below one first-level CA let in. Denials have room for as many again, and
-    /// revocations for as many once more: a thief fills only the room of the Backup that was stolen.
+    /// How many Keys it keeps that signers below one first-level CA let in; Keys that are only denied have twice as much
+    /// room. A thief fills only the room of the Backup that was stolen.
     pub max_keys: usize,
     /// Seconds before the revocation of a Master, or of another senior Key, takes effect.
     pub revoke_delay: u64,
@@ -136,6 +137,7 @@ impl Gate {
         let known =
             |record: &Record, copy: &Entry| record.entries.iter().any(|e| e.grant == copy.grant);
         let missing: Vec<_> = copies.iter().filter(|copy| !known(&record, copy)).cloned().collect();
+        let restored = !missing.is_empty();
         record.entries.extend(missing);
         let bad = |what: String| damaged(self.store.path(&hash), what);
         let mut key: Option<Key> = None;
@@ -165,6 +167,10 @@ impl Gate {
         for chain in &chains {
             self.facts.learn_chain(chain);
             self.learn_authorities(chain);
+        }
+        if restored {
+            // The record has to have what is kept in memory, in the same order.
+            self.store.write(&hash, &record)?;
         }
         self.floor = self.floor.max(newest_due(&key));
         let revoked = key.statements.iter().filter(|kept| kept.content.version.is_none()).count();
@@ -322,7 +328,7 @@ impl Gate {
             }
             Placement::Kept(displaced) => displaced,
         };
-        self.make_room(&hash, &new)?;
+        self.make_room(&hash, &new, &grant, now)?;
         let mut record = self.store.read(&hash).map_err(not_saved)?;
         let mut key = match self.keys.get(&hash) {
             Some(key) => key.clone(),
@@ -406,34 +412,6 @@ impl Gate {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Finds room for a new Key below the signer's first-level CA, if necessary that of a Key about which nothing said there
-    /// carries weight any more.
-    fn make_room(&mut self, hash: &Hash, new: &KeptStatement) -> Result<(), Refusal> {
-        let share = match (new.content.effect, new.content.version) {
-            (Effect::Allow, _) => 1,
-            (Effect::Deny, Some(_)) => 2,
-            (Effect::Deny, None) => 3,
-        };
-        let max = self.limits.max_keys.saturating_mul(share);
-        let of_group = |key: &Key| key.statements.iter().any(|kept| kept.group == new.group);
-        let held = || self.keys.iter().filter(|(_, key)| of_group(key));
-        if self.keys.get(hash).is_some_and(of_group) || held().count() < max {
-            return Ok(());
-        }
-        let has_weight = |hash: &Hash, key: &Key| {
-            let weigh =
-                |kept: &KeptStatement| self.judgement.weigh(&kept.signer, hash, kept.content);
-            key.statements
-                .iter()
-                .any(|kept| kept.content.version.is_none() || weigh(kept).is_some())
-        };
-        let void = held().find(|(hash, key)| !has_weight(hash, key)).map(|(hash, _)| *hash);
-        let void = void.ok_or(Refusal::TooManyKeys(self.limits.max_keys))?;
-        self.store.delete(&void).map_err(not_saved)?;
-        self.keys.remove(&void);
-        Ok(())
     }
 
     /// Adds the certificate of a known grant, if the certificate is new.

@@ -76,8 +76,15 @@ fn fingerprints(der: &[u8]) -> Fingerprints {
 pub(crate) fn kept_statement(grant: &VerifiedGrant) -> Result<KeptStatement, GrantError> {
     let signer = grant.statement.signer().ok_or(StatementError::NotACa)?.hash();
     let content = VersionedEffect { version: grant.statement.version, effect: grant.effect };
-    let group = first_level(&grant.statement.chain);
-    Ok(KeptStatement { signer, content, digest: grant.statement.digest, group, due: false })
+    Ok(KeptStatement {
+        signer,
+        content,
+        digest: grant.statement.digest,
+        group: first_level(&grant.statement.chain),
+        distance: grant.statement.chain.len(),
+        names: grant.statement.revokes.map(|revoked| revoked.issuing_key),
+        due: false,
+    })
 }
 
 /// Adds an access certificate to the record, the newest first; returns whether that changed the record.

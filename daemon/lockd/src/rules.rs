@@ -39,6 +39,10 @@ pub struct KeptStatement {
     pub digest: Hash,
     /// The first-level CA of its signer ([`keywright_proto::trust::first_level`]).
     pub group: Hash,
+    /// How many certificates the chain of its signer has: 1 for the root.
+    pub distance: usize,
+    /// In a revocation: the issuing key that it names.
+    pub names: Option<Hash>,
     /// Whether it was once due. It stays so.
     pub due: bool,
 }
@@ -175,6 +179,30 @@ pub fn evictable(
     candidates.min().map(|(.., at)| at)
 }
 
+/// Whether a Key may be forgotten to make room for a new statement by a signer that stands. All statements about it are of
+/// the new one's first-level CA, and:
+///
+/// - they allow, and their signers do not stand any more; or
+/// - they deny, and a signer nearer to the root needs the room: for a denial, or because their signers do not stand.
+///
+/// `names_issuer` says whether a revocation takes part in the judgement of issuing keys. Such a one is never forgotten.
+pub fn is_expendable(
+    kept: &[KeptStatement],
+    new: &KeptStatement,
+    judgement: &Judgement,
+    names_issuer: impl Fn(&KeptStatement) -> bool,
+) -> bool {
+    kept.iter().all(|one| {
+        let fallen = judgement.standing(&one.signer) >= Some(Standing::Orphaned);
+        let nearer = new.distance < one.distance;
+        let goes = match one.content.effect {
+            Effect::Allow => fallen,
+            Effect::Deny => nearer && (fallen || new.content.effect == Effect::Deny),
+        };
+        one.group == new.group && goes && !names_issuer(one)
+    })
+}
+
 /// Whether the Lock admits the Key.
 pub fn effect(
     kept: &[KeptStatement],
@@ -216,6 +244,8 @@ mod tests {
             content: VersionedEffect { version, effect },
             digest: filled,
             group: [signer; 32],
+            distance: 2,
+            names: None,
             due: false,
         }
     }
@@ -352,6 +382,65 @@ mod tests {
             ("and those it had certified", true, &[deny(2, 9), allow(3, 8)], allow(0, 10), Some(1)),
         ] {
             assert_eq!(goes(revoked, kept, new), expected, "{what}");
+        }
+    }
+
+    /// A statement by this signer, which is this far from the root.
+    fn at(distance: usize, statement: KeptStatement) -> KeptStatement {
+        KeptStatement { distance, group: [1; 32], ..statement }
+    }
+
+    #[test]
+    fn only_what_has_no_weight_makes_room() {
+        let (master, thief) = (Ca::master(Key::new(1)), Key::new(2));
+        let backup = master.backup(thief.clone(), 2);
+        let below = backup.backup(Key::new(3), 3);
+        let hash = |key: &Key| key.public().hash();
+        let mut facts = Facts::new(&master.key.public());
+        facts.learn_chain(&below.backup(Key::new(4), 4).chain);
+        let judge = |facts: &Facts| facts.judge(0, 0);
+        let standing = judge(&facts);
+        facts.learn_revocation(
+            Revocation {
+                signer: hash(&thief),
+                subject: [88; 32],
+                issuer: Some(RevokedIssuer { issuing_key: hash(&below.key), denials_until: 0 }),
+            },
+            0,
+        );
+        let fallen = judge(&facts);
+        let by = |key: &Key, distance, statement| KeptStatement {
+            signer: hash(key),
+            ..at(distance, statement)
+        };
+        let of_below = |statement| by(&below.key, 3, statement);
+        let of_backup = |statement| by(&thief, 2, statement);
+        for (what, kept, new, while_standing, once_fallen) in [
+            ("an allow", of_below(allow(0, 5)), of_backup(allow(0, 6)), false, true),
+            (
+                "for a sibling too",
+                of_below(allow(0, 5)),
+                by(&Key::new(4), 3, allow(0, 6)),
+                false,
+                true,
+            ),
+            ("a denial, for an allow", of_below(deny(0, 5)), of_backup(allow(0, 6)), false, true),
+            ("a denial, for a denial", of_below(deny(0, 5)), of_backup(deny(0, 6)), true, true),
+            (
+                "not for a sibling's",
+                of_below(deny(0, 5)),
+                by(&Key::new(4), 3, deny(0, 6)),
+                false,
+                false,
+            ),
+            ("of another group", allow(0, 5), of_backup(deny(0, 6)), false, false),
+        ] {
+            let expendable = |judgement| is_expendable(&[kept], &new, judgement, |_| false);
+            assert_eq!(expendable(&standing), while_standing, "{what}");
+            assert_eq!(expendable(&fallen), once_fallen, "{what}");
+            assert!(!is_expendable(&[kept], &new, &fallen, |_| true));
+            let with_another = [kept, of_backup(allow(0, 1))];
+            assert!(!is_expendable(&with_another, &new, &fallen, |_| false));
         }
     }
 

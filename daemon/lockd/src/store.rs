@@ -80,13 +80,13 @@ impl Store {
         files::replace(&path, &record.encode(), Readers::Owner).map_err(Error::file(&path))
     }
 
-    /// Deletes a Key's record.
+    /// Deletes a Key's record, if there is one, durably.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn delete(&self, key: &Hash) -> Result<(), Error> {
         let path = self.path(key);
-        fs::remove_file(&path).map_err(Error::file(&path))
+        files::remove(&path).map_err(Error::file(&path))
     }
 }
 

@@ -189,3 +189,57 @@ fn denial_that_arrives_late_counts_when_its_signer_falls() {
     let own = backup.grant(&stolen, Some(9), &everywhere, 0, &access).encode();
     assert!(matches!(gate.take(&own, NOW), Err(Refusal::RevokedSigner)));
 }
+
+/// A stolen Backup below another one: whatever it signs, the one above it can revoke it and every Key here, and gets room.
+#[test]
+fn revocation_by_a_backup_above_the_thief_finds_room() {
+    let (master, backup) = (Ca::at_depth(1), Ca::at_depth(2));
+    let (thief, stolen) = (backup.backup(Key::new(8), 0x91), Key::new(40));
+    let (admitted, unknown) = (Key::new(30), Key::new(31));
+    let lock = Lock::of(&master);
+    let mut gate = lock.gate(LIMITS, NOW);
+    gate.take(&lock.grant(&master, &admitted, 5, Allow), NOW).unwrap();
+    let mut refused = 0;
+    for number in 100..130 {
+        let invented = RevokedIssuer { issuing_key: [number; 32], denials_until: 0 };
+        let revocation = thief.revocation(&Key::new(number), Some(invented)).encode();
+        refused += usize::from(gate.take(&revocation, NOW).is_err());
+    }
+    assert!(refused > 0, "its room is full");
+    // By the Backup above, of a Key that is here, of one that is not, and of the thief.
+    gate.take(&lock.grant(&backup, &admitted, 6, Deny), NOW).unwrap();
+    assert!(!admits(&gate, &admitted, NOW));
+    gate.take(&backup.revocation(&unknown, None).encode(), NOW).unwrap();
+    gate.take(&revocation_of_issuer(&backup, &stolen, revokes(&thief)), NOW).unwrap();
+    assert!(matches!(
+        gate.take(&lock.grant(&thief, &unknown, 7, Allow), NOW),
+        Err(Refusal::RevokedSigner)
+    ));
+    // What the thief had filled makes room for those that the Backup admits.
+    gate.take(&lock.grant(&backup, &Key::new(32), 5, Allow), NOW).unwrap();
+    drop(gate);
+    let gate = lock.gate(LIMITS, NOW);
+    assert!(admits(&gate, &Key::new(32), NOW) && !admits(&gate, &admitted, NOW));
+}
+
+/// What a removed record said besides is not mixed up with the revocation that is restored.
+#[test]
+fn restored_revocation_is_in_the_record_again() {
+    let (master, other) = (Ca::at_depth(1), Ca::at_depth(2));
+    let (stolen, lock) = (Key::new(40), Lock::of(&Ca::at_depth(1)));
+    let record = lock.state().join("keys").join(hex::encode(stolen.public().hash()) + ".cbor");
+    let mut gate = lock.gate(LIMITS, NOW);
+    let revocation = revocation_of_issuer(&master, &stolen, revokes(&other));
+    gate.take(&revocation, NOW).unwrap();
+    drop(gate);
+    fs::remove_file(&record).unwrap();
+    let mut gate = lock.gate(LIMITS, NOW);
+    assert!(gate.take(&revocation, NOW).unwrap().known);
+    gate.take(&master.revocation(&stolen, None).encode(), NOW).unwrap();
+    for directory in ["keys", "revocations"] {
+        let path = lock.state().join(directory).join(record.file_name().unwrap());
+        let kept = keywright_lockd::record::Record::decode(&fs::read(path).unwrap()).unwrap();
+        assert!(kept.entries.iter().any(|entry| entry.grant == revocation), "{directory}");
+        assert_eq!(kept.entries.len(), 2, "{directory}");
+    }
+}
