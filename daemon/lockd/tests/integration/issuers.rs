@@ -93,7 +93,6 @@ fn new_issuing_key_is_logged_and_published() {
     let _running = lock.start_with_log(&config, File::create(&log).unwrap());
     let mut station = Station::start(&broker);
     let topic = Topic::Issuers { lock: lock.key.id() };
-    station.connection.subscribe(topic.name());
     let both = pem_of(&[backup.certificate().clone(), hidden.certificate().clone()]);
     station.grant(&lock, &Key::new(30), &lock.grant(&hidden, &Key::new(30), 5, Allow));
     station.until(topic, |payload| payload == both.as_bytes());
