@@ -13,7 +13,7 @@ use x509_cert::{
 
 use crate::{
     Id, PublicKey, Role, Uri,
-    profile::{extended_key_usage, key_usage},
+    profile::{extended_key_usage, key_usage, subject},
     public_key::BadSignature,
     unsigned::{ECDSA_WITH_SHA256, SignedDer},
 };
@@ -51,8 +51,10 @@ pub enum CertificateError {
     /// The serial number is not positive or has more than 20 bytes.
     #[error("the certificate's serial number is not a positive number of at most 20 bytes")]
     Serial,
-    /// Subject or issuer is empty.
-    #[error("the certificate has an empty subject or issuer")]
+    /// The subject is not what key and URI make it, or the issuer is empty.
+    #[error(
+        "the certificate's subject is not the name that its key and its URI give it, or it has no issuer"
+    )]
     Name,
     /// An extension of the profile is missing, doubled, not as critical as it has to be, or
     /// malformed.
@@ -105,13 +107,14 @@ impl Certificate {
         }
         let spki = tbs.subject_public_key_info().to_der().map_err(|_| CertificateError::Key)?;
         let public_key = PublicKey::from_spki_der(&spki).map_err(|_| CertificateError::Key)?;
-        if tbs.subject().is_empty() || tbs.issuer().is_empty() {
-            return Err(CertificateError::Name);
-        }
         let uri = the_uri(&tbs)?;
         let path_len = check_use(&tbs, &uri)?;
         if matches!(uri, Uri::EndEntity { id, .. } if id != public_key.id()) {
             return Err(CertificateError::Mismatch);
+        }
+        let expected = subject(&uri, &public_key).map_err(|_| CertificateError::Name)?;
+        if *tbs.subject() != expected || tbs.issuer().is_empty() {
+            return Err(CertificateError::Name);
         }
         let ski: SubjectKeyIdentifier = extension(&tbs, false, "subjectKeyIdentifier")?;
         if ski.0.as_bytes() != public_key.key_identifier() {

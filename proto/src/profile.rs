@@ -78,8 +78,8 @@ pub fn master_ca(
     serial: &[u8],
     validity: Validity,
 ) -> Result<Unsigned, ProfileError> {
-    let subject = ca_name(key)?;
     let uri = Uri::Ca { family: key.id() };
+    let subject = subject(&uri, key)?;
     make(key, uri, Some(MASTER_PATH_LEN), (subject.clone(), subject, key), serial, validity)
 }
 
@@ -97,7 +97,7 @@ pub fn backup_ca(
     let path_len = issuer.path_len().ok_or(ProfileError::NotACa)?;
     let path_len = path_len.checked_sub(1).ok_or(ProfileError::ChainTooLong)?;
     let uri = Uri::Ca { family: issuer.family() };
-    make(key, uri, Some(path_len), issued_by(ca_name(key)?, issuer)?, serial, validity)
+    make(key, uri, Some(path_len), issued_by(subject(&uri, key)?, issuer)?, serial, validity)
 }
 
 /// A self-signed certificate of a Backup's CA, with the same name and key: servers trust it as the family's root once the
@@ -112,7 +112,7 @@ pub fn own_root(
 ) -> Result<Unsigned, ProfileError> {
     let path_len = ca.path_len().ok_or(ProfileError::NotACa)?;
     let (key, uri) = (ca.public_key(), Uri::Ca { family: ca.family() });
-    let subject = ca_name(key)?;
+    let subject = subject(&uri, key)?;
     make(key, uri, Some(path_len), (subject.clone(), subject, key), serial, validity)
 }
 
@@ -132,8 +132,8 @@ pub fn end_entity(
         return Err(ProfileError::NotACa);
     }
     let id = key.id();
-    let subject = name(&format!("CN=Keywright {role} {id}"))?;
     let uri = Uri::EndEntity { family: issuer.family(), role, id };
+    let subject = subject(&uri, key)?;
     make(key, uri, None, issued_by(subject, issuer)?, serial, validity)
 }
 
@@ -158,13 +158,15 @@ pub(crate) fn x509_time(unix: u64) -> der::Result<Time> {
     DateTime::from_unix_duration(Duration::from_secs(unix)).map(Time::from)
 }
 
-fn name(text: &str) -> Result<Name, ProfileError> {
-    Name::from_str(text).map_err(|_| ProfileError::Encoding)
-}
-
-/// Unique for each CA, as the issuer's name is what chains are built by.
-fn ca_name(key: &PublicKey) -> Result<Name, ProfileError> {
-    name(&format!("CN=Keywright CA {}", key.id()))
+/// The subject of a certificate with this URI. Unique for each CA, as the issuer's name is what chains are built by; and
+/// brokers know a Lock by it.
+pub(crate) fn subject(uri: &Uri, key: &PublicKey) -> Result<Name, ProfileError> {
+    let what = match uri {
+        Uri::Ca { .. } => "CA",
+        Uri::EndEntity { role, .. } => role.as_str(),
+    };
+    let name = Name::from_str(&format!("CN=Keywright {what} {}", key.id()));
+    name.map_err(|_| ProfileError::Encoding)
 }
 
 /// The subject's name, the issuer's name and the issuer's key.

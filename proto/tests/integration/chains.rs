@@ -316,7 +316,11 @@ fn extensions_are_those_of_the_profile() {
         // extKeyUsage: there already, or not for a CA.
         assert_eq!(more("2.5.29.37", false), Err(Extension("extKeyUsage")));
     }
-    // Issuer and subject, after version, serial number and algorithm.
+    // A name that a broker would take for a Lock's; and none at all. Issuer and subject come after version, serial number and
+    // algorithm.
+    let sub = ca.issue(&Key::new(30), Role::Sub, &[9]);
+    let as_lock = replaced(sub[0].der(), &ca.key, b"Keywright sub ", b"Keywright lock");
+    assert_eq!(Certificate::parse(&as_lock), Err(CertificateError::Name));
     for name in [3, 5] {
         let der = signed_anew(leaf.der(), &ca.key, |elements| {
             elements[name] = der::Any::new(der::Tag::Sequence, []).unwrap();
