@@ -170,13 +170,8 @@ impl Families {
         let known = self.registry.issuer(ca.public_key().id())?;
         let last = known.as_ref().and_then(|known| Crl::parse(&known.crl).ok());
         // If the last CRL is only known at another station, so is its number: the time is higher than that.
-        let above = last.as_ref().map_or(Some(now), |last| last.number().checked_add(1));
-        let number = above.ok_or_else(|| {
-            Error::LimitExceeded(
-                "this Key's list of revoked certificates has the largest number; revoke with another Master or Backup Key"
-                    .into(),
-            )
-        })?;
+        // It never wraps: a thief may have signed the largest one, and a list with more entries wins all the same.
+        let number = last.as_ref().map_or(now, |last| last.number().saturating_add(1));
         let mut entries = last.map(|last| last.revoked().to_vec()).unwrap_or_default();
         let waiting = known.map(|known| known.to_revoke).unwrap_or_default();
         for serial in waiting.into_iter().chain(serials) {
