@@ -138,7 +138,9 @@ impl Gate {
             |record: &Record, copy: &Entry| record.entries.iter().any(|e| e.grant == copy.grant);
         let missing: Vec<_> = copies.iter().filter(|copy| !known(&record, copy)).cloned().collect();
         let restored = !missing.is_empty();
-        record.entries.extend(missing);
+        // A record with more entries than that could not be read again.
+        let room = MAX_ENTRIES.saturating_sub(record.entries.len());
+        record.entries.extend(missing.into_iter().take(room));
         let bad = |what: String| damaged(self.store.path(&hash), what);
         let mut key: Option<Key> = None;
         let mut verified = Vec::new();
@@ -221,7 +223,11 @@ impl Gate {
         let is_revocation = |kept: &KeptStatement| kept.content.version.is_none();
         let pairs = key.statements.iter().zip(&record.entries);
         let entries = pairs.filter(|(kept, _)| is_revocation(kept)).map(|(_, entry)| entry.clone());
-        self.revocations.write(hash, &Record { entries: entries.collect(), chains: Vec::new() })
+        let entries: Vec<_> = entries.collect();
+        if entries.is_empty() {
+            return self.revocations.delete(hash);
+        }
+        self.revocations.write(hash, &Record { entries, chains: Vec::new() })
     }
 
     fn parse_access(
@@ -334,15 +340,20 @@ impl Gate {
             Some(key) => key.clone(),
             None => Key::new(grant.statement.subject.clone()),
         };
+        let is_revocation = |kept: &KeptStatement| kept.content.version.is_none();
+        let mut copies_change = is_revocation(&new);
         for at in displaced.iter().rev() {
             let gone = key.statements.remove(*at);
+            copies_change |= is_revocation(&gone);
             key.unconfirmed.remove(&gone.digest);
             record.entries.remove(*at);
         }
         if record.entries.len() >= MAX_ENTRIES {
             let at = rules::evictable(&key.statements, &new, &hash, &self.judged_with(&grant, now));
             let at = at.ok_or(Refusal::TooManySigners)?;
-            key.unconfirmed.remove(&key.statements.remove(at).digest);
+            let gone = key.statements.remove(at);
+            copies_change |= is_revocation(&gone);
+            key.unconfirmed.remove(&gone.digest);
             record.entries.remove(at);
         }
         key.statements.push(new);
@@ -353,7 +364,7 @@ impl Gate {
         add_chain(&mut record, &grant.access_chain);
         let chains = self.parse_chains(&record, key.subject())?;
         key.set_chains(&chains);
-        if new.content.version.is_none() {
+        if copies_change {
             self.write_copies(&hash, &key, &record).map_err(not_saved)?;
         }
         self.store.write(&hash, &record).map_err(not_saved)?;

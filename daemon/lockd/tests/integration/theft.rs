@@ -243,3 +243,26 @@ fn restored_revocation_is_in_the_record_again() {
         assert_eq!(kept.entries.len(), 2, "{directory}");
     }
 }
+
+/// The thief's CAs revoke a Key as often as its record takes; what the Master says later takes the place of some of that.
+#[test]
+fn full_record_stays_readable_after_restarts() {
+    let (master, thief) = (Ca::at_depth(1), Ca::at_depth(2));
+    let (sub, stolen) = (Key::new(30), Key::new(40));
+    let lock = Lock::of(&master);
+    let mut gate = lock.gate(LIMITS, NOW);
+    for number in 50..65 {
+        let soft = thief.backup(Key::new(number), number);
+        for named in 0..3 {
+            let issuer = RevokedIssuer { issuing_key: [named; 32], denials_until: 1 };
+            let _ = gate.take(&soft.revocation(&sub, Some(issuer)).encode(), NOW);
+        }
+    }
+    gate.take(&revocation_of_issuer(&master, &stolen, revokes(&thief)), NOW).unwrap();
+    gate.take(&lock.grant(&master, &sub, 101, Allow), NOW).unwrap();
+    for _ in 0..3 {
+        assert!(admits(&gate, &sub, NOW));
+        drop(gate);
+        gate = lock.gate(LIMITS, NOW);
+    }
+}
