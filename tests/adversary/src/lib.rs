@@ -168,13 +168,15 @@ impl<'a> Known<'a> {
         bounds?.into_iter().max()
     }
 
-    /// What the revocations of the smallest depth say of it.
+    /// What the revocations say that revoked it, those of the smallest depth.
     fn named_bound(&self, ca: u8) -> Option<u64> {
         let deposed = self.worth(ca) == Some(Worth::Deposed);
         let mut words = self.words_on(ca);
         words.retain(|said| {
-            let junior = self.depth(said.signer[0]) > self.depth(ca) && self.is_due(said);
-            self.acts(said.signer[0]) && said.names.is_some() && (!deposed || junior)
+            let (signer, own) = (self.depth(said.signer[0]), self.depth(ca));
+            let is_junior = own.is_some() && signer > own;
+            let revoked_it = if deposed { is_junior && self.is_due(said) } else { !is_junior };
+            self.acts(said.signer[0]) && said.names.is_some() && revoked_it
         });
         let nearest = words.iter().map(|said| self.depth(said.signer[0])).min()?;
         words.retain(|said| self.depth(said.signer[0]) == nearest);
