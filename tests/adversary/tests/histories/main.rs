@@ -101,7 +101,16 @@ proptest! {
             _ => None,
         });
         for key in SUBS {
+            // Whom a revocation named here before it signed is no standing issuer here, even if others know better.
+            let fell_before = |denial: &Said| heard.iter().any(|heard| match heard {
+                Heard::Said(Said { names: Some((ca, bound)), .. }) => {
+                    denial.signer.contains(ca) && Some(*bound) < denial.version
+                }
+                _ => false,
+            });
+            let counts = |said: &&Said| stands(said.signer[0]) || !fell_before(said);
             let denied = words(key).filter(|said| honest.contains(said) && !said.allow);
+            let denied = denied.filter(counts);
             for denial in denied {
                 let newer = words(key).any(|said| {
                     said.allow && said.version > denial.version && stands(said.signer[0])
