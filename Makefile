@@ -48,7 +48,7 @@ test-faults: deps ## play 100,000 histories of an attacker against the trust rul
 # The packages, the guest and the programs for it are built beside each other: linking a release and unpacking a Debian
 # each keep one processor busy.
 test-machine: deps deps-deb deps-machine ## the packages on a Debian guest in QEMU: real kernel, udev, systemd, polkit, and Keys on USB; ARGS picks tests
-	@$(MAKE) --no-print-directory -j3 check-deb machine-image machine-programs
+	@$(MAKE) --no-print-directory -j3 check-deb machine-booted
 	@tests/machine/run $(ARGS)
 
 soak: deps deb ## the same with 300 plug cycles of two Keys, and nothing else
@@ -82,8 +82,12 @@ deps-machine:
 machine-image:
 	@tests/machine/run --prepare
 
+# With the features of the tests, so that nothing is built a second time for them.
 machine-programs:
-	@$(CARGO) build --locked -p keywright-machine -p keywright-virtual-key
+	@$(CARGO) build --locked --workspace $(FEATURES) --bin machine --bin machine-tests --bin virtual-key
+
+machine-booted: machine-image machine-programs
+	@tests/machine/run --boot
 
 deps-test:
 	@tests/install-packages $(TEST_PACKAGES)
