@@ -47,7 +47,7 @@ impl Jobs {
         job.intent = None;
         job.result = Some(candidate.clone());
         // Keep a recovery code that may be in force.
-        if made.puk == PukOutcome::Left {
+        if matches!(made.puk, PukOutcome::Left | PukOutcome::Fixed) {
             job.recovery_code = None;
         }
         tracing::info!(number, key = %made.key, "a Key was made");
@@ -76,6 +76,10 @@ impl Jobs {
             PukOutcome::Replaced => (
                 "replaced",
                 "the recovery code that was handed out before the interruption is in force; if nobody took it, it is lost",
+            ),
+            PukOutcome::Fixed => (
+                "left",
+                "the token does not let its PUK be changed: it stays as it was, and whoever knows it can set a new PIN",
             ),
             PukOutcome::Left => ("left", "the PUK was not the factory's and stays as it was"),
             PukOutcome::Unknown => (
@@ -183,8 +187,23 @@ impl Jobs {
         tracing::warn!(number, ?stopped, "a write stopped");
         let stays = [stopped.issuer_authorized, stopped.candidate_authorized];
         self.note_authorized(number, stays, used, keys);
+        self.note_new_pin(number, &stopped.stop, keys, families);
         self.take_stop(number, stopped.stop, used, keys, families, by);
         self.ask_for_replug(number, keys);
+    }
+
+    /// Shows that the candidate has its new PIN, although the job stopped later.
+    fn note_new_pin(&self, number: u64, stop: &Stop, keys: &mut Keys, families: &Families) {
+        // A token that was interrupted is read again.
+        if matches!(stop, Stop::Interrupted { .. }) {
+            return;
+        }
+        let intent = families.registry().intent(number);
+        let is_changed = intent.is_ok_and(|intent| intent.is_some_and(|job| job.made.pin_begun));
+        let candidate = self.map.get(&number).and_then(|job| keys.get_mut(&job.candidate));
+        if let (true, Some(key)) = (is_changed, candidate) {
+            key.details.pin = PinState::Set;
+        }
     }
 
     /// Notes that the write was refused when its turn came, or was lost. An answered Cancel is still carried out.

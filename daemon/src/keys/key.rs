@@ -206,7 +206,9 @@ impl Key {
             TokenError::CodeRefused { retries } => Error::CodeInvalid { key: called, retries },
             TokenError::PinBlocked => Error::PinBlocked(called),
             TokenError::CodeBlocked => Error::CodeBlocked(called),
-            TokenError::PinFormat => Error::InvalidArgument(error.to_string()),
+            TokenError::PinFormat | TokenError::NewPinRefused => {
+                Error::InvalidArgument(error.to_string())
+            }
             TokenError::Transport(TransportError::Busy { holder }) => {
                 Error::KeyBusy { key: called, holder }
             }

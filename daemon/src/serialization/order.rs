@@ -88,6 +88,8 @@ pub enum PukOutcome {
     /// The PUK was not the factory's, or no recovery code was requested.
     #[default]
     Left,
+    /// The token does not let its PUK be changed.
+    Fixed,
     /// The recovery code is the PUK now.
     Replaced,
     /// The write was interrupted while it replaced the PUK: the recovery code may be the PUK.
@@ -114,7 +116,7 @@ pub struct FinishedWrite {
 pub enum Stop {
     /// A person cancelled; the job can be rolled back.
     Cancelled,
-    /// A token refused a PIN that it had accepted before.
+    /// A token refused a PIN that it had accepted before, or its new PIN.
     Pin {
         /// Which of the two tokens.
         who: Who,
@@ -206,6 +208,7 @@ impl Stop {
         match error {
             TokenError::Transport(_) | TokenError::SessionEnded => Self::Interrupted { who, error },
             TokenError::PinRefused { .. } | TokenError::PinBlocked => Self::Pin { who, error },
+            TokenError::NewPinRefused => Self::Pin { who: Who::CandidateNew, error },
             error => Self::Failed(Failure::Token { who, error }),
         }
     }

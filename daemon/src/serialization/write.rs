@@ -10,8 +10,8 @@ use keywright_proto::{
     words::{Stage, Who},
 };
 use keywright_token::{
-    CardOutcome, Cleared, Container, Pin, PukReplacement, Session, Slot, Token, TokenError,
-    TransportError, Usage, challenge, random_serial,
+    CardOutcome, Cleared, Container, KeyOrigin, Pin, PukReplacement, Session, Slot, Token,
+    TokenError, TransportError, Usage, challenge, random_serial,
 };
 
 use super::{
@@ -131,7 +131,10 @@ impl Write {
             });
         }
         if self.writes_token() {
-            self.on_candidate(Token::authenticate_management)?;
+            let origin = self.on_candidate(Token::authenticate_management)?;
+            if origin == KeyOrigin::Factory {
+                self.on_candidate(Token::check_management_key_can_change)?;
+            }
         }
         let made = &mut self.order.intent.made;
         // While the job waited for its Keys, another job may have issued a statement on the same Key.
@@ -273,7 +276,12 @@ impl Write {
             self.order.intent.made.pin_begun = true;
             self.save()?;
             let (old, fresh) = (self.pin(), new.clone());
-            self.on_candidate(move |token| token.change_pin(&old, &fresh))?;
+            let changed = self.on_candidate(move |token| token.change_pin(&old, &fresh));
+            if matches!(changed, Err(Stop::Pin { .. } | Stop::Failed(_))) {
+                self.order.intent.made.pin_begun = false;
+                self.save()?;
+            }
+            changed?;
             self.order.candidate.pin = new;
         }
         if !self.writes_token() {
@@ -303,9 +311,10 @@ impl Write {
         let Some(code) = self.order.recovery_code.clone() else { return Ok(PukOutcome::Left) };
         self.order.intent.made.puk_begun = true;
         self.save()?;
-        let offer = self.on_candidate(move |token| token.replace_factory_puk(&code))?;
-        if offer != PukReplacement::Replaced {
-            return Ok(PukOutcome::Left);
+        match self.on_candidate(move |token| token.replace_factory_puk(&code))? {
+            PukReplacement::Replaced => {}
+            PukReplacement::Fixed => return Ok(PukOutcome::Fixed),
+            PukReplacement::Kept { .. } => return Ok(PukOutcome::Left),
         }
         self.order.intent.made.puk_replaced = true;
         self.save()?;

@@ -60,10 +60,16 @@ impl Response {
 
 /// Sends a command, split into as many APDUs as the reader needs, and assembles the response.
 ///
+/// A token that refuses extended APDUs, which its reader accepts, gets short ones from then on: `limits` remembers that.
+///
 /// # Errors
 /// [`TransportError::Protocol`] if the response has no status word, is too long or never ends.
-pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Response, TokenError> {
-    let mut pieces = command.encode(transport.limits())?;
+pub fn exchange(
+    transport: &mut dyn Transport,
+    limits: &mut Limits,
+    command: &Command,
+) -> Result<Response, TokenError> {
+    let mut pieces = command.encode(*limits)?;
     let last = pieces.pop().unwrap_or_default();
     for piece in pieces {
         let answer = transmit(transport, &piece)?;
@@ -72,6 +78,10 @@ pub fn exchange(transport: &mut dyn Transport, command: &Command) -> Result<Resp
         }
     }
     let mut answer = transmit(transport, &last)?;
+    if answer.status == Status::WrongLength && is_extended(&last) {
+        limits.extended = false;
+        return exchange(transport, limits, command);
+    }
     for _ in 0..MAX_GET_RESPONSES {
         let Status::MoreAvailable(length) = answer.status else { return Ok(answer) };
         let get = [0x00, Instruction::GetResponse.into(), 0, 0, length];
@@ -112,6 +122,11 @@ impl Command<'_> {
             .map(|piece| piece.serialize_to_vec().into())
             .collect())
     }
+}
+
+/// Whether the length fields have three and two bytes (ISO/IEC 7816-4, 5.1).
+fn is_extended(apdu: &[u8]) -> bool {
+    apdu.len() > 5 && apdu[4] == 0
 }
 
 fn short(
@@ -195,7 +210,8 @@ mod tests {
     fn responses_are_assembled() {
         let fits = |steps: &[Step]| {
             let mut token = Scripted::new(SHORT, steps.iter().cloned());
-            let answer = exchange(&mut token, &command(&[9], ExpectedLength::Object));
+            let answer =
+                exchange(&mut token, &mut SHORT.clone(), &command(&[9], ExpectedLength::Object));
             assert!(token.is_done(), "{steps:?}");
             answer.map(|a| (hex::encode(&*a.data), a.status.to_u16())).map_err(|e| e.to_string())
         };
@@ -234,6 +250,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn token_that_refuses_extended_apdus_gets_short_ones_from_then_on() {
+        let (extended, short) = ("00cb3fff00000109 0000", "00cb3fff010900");
+        let steps = [(extended, Ok("6700")), (short, Ok("aa9000")), (short, Ok("6700"))];
+        let mut token = Scripted::new(EXTENDED, steps);
+        let mut limits = EXTENDED;
+        for status in [0x9000, 0x6700] {
+            let command = command(&[9], ExpectedLength::Object);
+            let answer = exchange(&mut token, &mut limits, &command).unwrap();
+            assert_eq!(answer.status.to_u16(), status);
+        }
+        assert!(token.is_done());
+    }
+
     /// A token that always announces more: 0 or 256 bytes each time.
     struct Endless(usize);
 
@@ -252,7 +282,8 @@ mod tests {
         for (piece, expected) in
             [(0, "an answer that never ends"), (256, "an answer of more than 16 KiB")]
         {
-            let error = exchange(&mut Endless(piece), &command(&[], ExpectedLength::Object)).err();
+            let command = command(&[], ExpectedLength::Object);
+            let error = exchange(&mut Endless(piece), &mut SHORT.clone(), &command).err();
             assert_eq!(error, Some(protocol(expected)), "{piece}");
         }
     }
@@ -261,7 +292,8 @@ mod tests {
     fn refused_chain_is_not_continued() {
         let data = vec![7; 300];
         let mut token = Scripted::new(SHORT, [("10cb3fff..", Ok("6884"))]);
-        let answer = exchange(&mut token, &command(&data, ExpectedLength::Nothing)).unwrap();
+        let command = command(&data, ExpectedLength::Nothing);
+        let answer = exchange(&mut token, &mut SHORT.clone(), &command).unwrap();
         assert_eq!(answer.status.to_u16(), 0x6884);
     }
 

@@ -23,6 +23,11 @@ pub enum TokenError {
     /// The token does not accept a PIN or code of this form. This costs no try.
     #[error("the token does not accept a PIN or code of this form; use 6 to 8 digits")]
     PinFormat,
+    /// The token does not accept this new PIN, by a rule of its own. This costs no try.
+    #[error(
+        "the token does not take this new PIN; choose another one: up to 8 digits, neither repeated nor in a row"
+    )]
+    NewPinRefused,
     /// The token refused the recovery code (PUK).
     #[error("the token refused the recovery code{}", left(*.retries))]
     CodeRefused {

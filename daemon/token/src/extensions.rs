@@ -26,6 +26,8 @@ pub struct Metadata {
     pub factory: Option<bool>,
     /// The tries that are left.
     pub retries: Option<u8>,
+    /// It names an algorithm or a public key.
+    pub key: bool,
 }
 
 /// The result of GET METADATA.
@@ -52,6 +54,15 @@ impl Piv {
             .map(drop)
     }
 
+    /// SET MANAGEMENT KEY without data: whether the token has the command. It changes nothing.
+    pub fn sets_management_key(&mut self) -> Result<bool, TokenError> {
+        const NAME: &str = "SET MANAGEMENT KEY (query)";
+        let answer =
+            self.send(NAME, SET_MANAGEMENT_KEY, 0xFF, 0xFF, &[], ExpectedLength::Nothing)?;
+        let missing = [Status::InstructionNotSupportedOrInvalid, Status::ClassNotSupported];
+        Ok(!missing.contains(&answer.status))
+    }
+
     /// GET METADATA for the PIN.
     pub fn pin_metadata(&mut self) -> Result<MetadataAnswer, TokenError> {
         self.metadata("GET METADATA (PIN)", PIN)
@@ -62,9 +73,12 @@ impl Piv {
         self.metadata("GET METADATA (PUK)", PUK)
     }
 
-    /// GET METADATA for the key in a slot.
+    /// GET METADATA for the key in a slot. Some firmware tells policy and origin of an empty slot, too.
     pub fn key_metadata(&mut self, slot: Slot) -> Result<MetadataAnswer, TokenError> {
-        self.metadata("GET METADATA (key)", slot.reference())
+        self.metadata("GET METADATA (key)", slot.reference()).map(|answer| match answer {
+            MetadataAnswer::Known(Metadata { key: false, .. }) => MetadataAnswer::Empty,
+            answer => answer,
+        })
     }
 
     /// GET VERSION; `None` if the token does not support it.
@@ -105,6 +119,7 @@ impl Piv {
                 MetadataAnswer::Known(Metadata {
                     factory: one(tlv::find(0x05, &answer.data)).map(|flag| flag != 0),
                     retries: one(tlv::find(0x06, &answer.data)),
+                    key: [0x01, 0x04].iter().any(|tag| tlv::find(*tag, &answer.data).is_some()),
                 })
             }
             Status::KeyReferenceNotFound | Status::NotFound => MetadataAnswer::Empty,

@@ -74,6 +74,7 @@ pub use details::{Details, PinState};
 pub use error::TokenError;
 pub use family_card::{CardContents, CardOutcome, OldCard, unlock_for_card};
 pub use identity_claims::{Claims, claims};
+pub use management::KeyOrigin;
 pub use object::{Container, Retired, Slot, decode_card, random_guid};
 pub use pin::{Pin, PinFormat, RecoveryCode};
 pub use route::Route;

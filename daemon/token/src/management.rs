@@ -71,6 +71,20 @@ impl Token {
         }
     }
 
+    /// Checks that the token lets its management key be replaced, before anything is written. 1 command, which changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`TokenError::Unsupported`].
+    pub fn check_management_key_can_change(&mut self) -> Result<(), TokenError> {
+        if self.piv.sets_management_key()? {
+            return Ok(());
+        }
+        Err(TokenError::Unsupported(
+            "it cannot change its management key, which everybody knows; nothing was written; take another token",
+        ))
+    }
+
     fn candidate(
         &mut self,
         origin: KeyOrigin,

@@ -11,7 +11,7 @@ use super::apdu::{Command, ExpectedLength, Response, exchange};
 use super::management_key::{KeyType, ManagementKey};
 use super::object::{Container, Slot};
 use super::pin::{Pin, RecoveryCode};
-use super::{TokenError, Transport, tlv};
+use super::{Limits, TokenError, Transport, tlv};
 
 /// The full application identifier (part 1, 2.2); some firmware refuses a shorter one.
 const AID: [u8; 11] = [0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0, 1, 0];
@@ -59,6 +59,8 @@ pub enum SignAttempt {
 /// A token with the PIV application.
 pub struct Piv {
     transport: Box<dyn Transport>,
+    /// The reader's, or less, where the token accepts less.
+    limits: Limits,
     commands: u32,
     just_verified: bool,
 }
@@ -66,7 +68,7 @@ pub struct Piv {
 impl Piv {
     /// Creates a client. It sends nothing yet.
     pub fn new(transport: Box<dyn Transport>) -> Self {
-        Piv { transport, commands: 0, just_verified: false }
+        Piv { limits: transport.limits(), transport, commands: 0, just_verified: false }
     }
 
     /// Returns the number of commands sent. A chain and its GET RESPONSE commands count as one.
@@ -109,9 +111,11 @@ impl Piv {
         let answer = self.send("VERIFY (query)", 0x20, 0, PIN, &[], ExpectedLength::Nothing)?;
         match answer.status {
             Status::Success => Ok(PinStatus::Verified),
-            Status::RemainingRetries(0) | Status::OperationBlocked => Ok(PinStatus::Blocked),
-            Status::RemainingRetries(retries) => Ok(PinStatus::Retries(retries)),
-            status => Err(refused("VERIFY (query)", status)),
+            status => match tries_left(status) {
+                Some(0) => Ok(PinStatus::Blocked),
+                Some(retries) => Ok(PinStatus::Retries(retries)),
+                None => Err(refused("VERIFY (query)", status)),
+            },
         }
     }
 
@@ -128,11 +132,14 @@ impl Piv {
     /// CHANGE REFERENCE DATA for the PIN (part 2, 3.2.2).
     ///
     /// # Errors
-    /// As [`Piv::verify`], for the old PIN.
+    /// As [`Piv::verify`], for the old PIN; [`TokenError::NewPinRefused`].
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         let data = concatenate(old.padded(), new.padded());
         let answer = self.send("CHANGE PIN", 0x24, 0, PIN, &*data, ExpectedLength::Nothing)?;
-        self.pin_answer("CHANGE PIN", answer.status)
+        match answer.status {
+            status if refuses_new_value(status) => Err(TokenError::NewPinRefused),
+            status => self.pin_answer("CHANGE PIN", status),
+        }
     }
 
     /// CHANGE REFERENCE DATA for the PUK.
@@ -148,12 +155,15 @@ impl Piv {
     /// RESET RETRY COUNTER: sets a new PIN with the PUK (part 2, 3.2.3).
     ///
     /// # Errors
-    /// As [`Piv::change_puk`].
+    /// As [`Piv::change_puk`]; [`TokenError::NewPinRefused`].
     pub fn unblock(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
         let data = concatenate(code.padded(), new.padded());
         let answer =
             self.send("RESET RETRY COUNTER", 0x2C, 0, PIN, &*data, ExpectedLength::Nothing)?;
-        code_answer("RESET RETRY COUNTER", answer.status)
+        match answer.status {
+            status if refuses_new_value(status) => Err(TokenError::NewPinRefused),
+            status => code_answer("RESET RETRY COUNTER", status),
+        }
     }
 
     /// GENERAL AUTHENTICATE, first half of the mutual authentication (part 2, A.1): requests a witness. Costs no try.
@@ -329,8 +339,6 @@ impl Piv {
     fn pin_answer(&mut self, command: &'static str, status: Status) -> Result<(), TokenError> {
         match status {
             Status::Success => Ok(()),
-            Status::RemainingRetries(0) | Status::OperationBlocked => Err(TokenError::PinBlocked),
-            Status::RemainingRetries(retries) => Err(TokenError::PinRefused { retries }),
             // Some firmware does not report the tries left. They can be queried only while the PIN is not verified.
             Status::VerificationFailed => {
                 match self.clear_pin() {
@@ -344,7 +352,11 @@ impl Piv {
                 }
             }
             Status::IncorrectDataParameter => Err(TokenError::PinFormat),
-            status => Err(refused(command, status)),
+            status => match tries_left(status) {
+                Some(0) => Err(TokenError::PinBlocked),
+                Some(retries) => Err(TokenError::PinRefused { retries }),
+                None => Err(refused(command, status)),
+            },
         }
     }
 
@@ -365,7 +377,7 @@ impl Piv {
         self.commands += 1;
         self.just_verified = false;
         let command = Command { instruction, p1, p2, data, expected };
-        let answer = exchange(&mut *self.transport, &command);
+        let answer = exchange(&mut *self.transport, &mut self.limits, &command);
         match &answer {
             Ok(answer) => {
                 tracing::debug!(command = name, status = %format_args!("{:04X}", answer.status.to_u16()));
@@ -383,6 +395,20 @@ fn concatenate(first: &[u8; 8], second: &[u8; 8]) -> Zeroizing<[u8; 16]> {
     data
 }
 
+/// The tries that a status tells: 63CX, 6983, or 630X of some older firmware, whose 6300 tells nothing.
+fn tries_left(status: Status) -> Option<u8> {
+    match status.to_u16() {
+        0x6983 => Some(0),
+        status @ (0x6301..=0x630F | 0x63C0..=0x63CF) => Some(status.to_be_bytes()[1] & 0x0F),
+        _ => None,
+    }
+}
+
+/// Whether the status says that a new PIN breaks a rule of the token: its length or form (6A80), its complexity (6985).
+fn refuses_new_value(status: Status) -> bool {
+    matches!(status, Status::IncorrectDataParameter | Status::ConditionsOfUseNotSatisfied)
+}
+
 fn refused(command: &'static str, status: Status) -> TokenError {
     TokenError::Refused { command, status: status.into() }
 }
@@ -391,12 +417,12 @@ fn refused(command: &'static str, status: Status) -> TokenError {
 fn code_answer(command: &'static str, status: Status) -> Result<(), TokenError> {
     match status {
         Status::Success => Ok(()),
-        Status::RemainingRetries(0) | Status::OperationBlocked => Err(TokenError::CodeBlocked),
-        Status::RemainingRetries(retries) => {
-            Err(TokenError::CodeRefused { retries: Some(retries) })
-        }
         Status::VerificationFailed => Err(TokenError::CodeRefused { retries: None }),
         Status::IncorrectDataParameter => Err(TokenError::PinFormat),
-        status => Err(refused(command, status)),
+        status => match tries_left(status) {
+            Some(0) => Err(TokenError::CodeBlocked),
+            retries @ Some(_) => Err(TokenError::CodeRefused { retries }),
+            None => Err(refused(command, status)),
+        },
     }
 }

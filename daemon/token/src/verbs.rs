@@ -46,6 +46,8 @@ pub enum CardSlot {
 pub enum PukReplacement {
     /// The code had its factory value and was replaced.
     Replaced,
+    /// The token does not let its code be changed.
+    Fixed,
     /// The code does not have its factory value and was kept.
     Kept {
         /// The tries that are left, if the token reports them.
@@ -148,7 +150,7 @@ impl Token {
     /// Changes the PIN. 1 command (3 if a refusal does not report the tries left).
     ///
     /// # Errors
-    /// As [`Token::verify_pin`], for the old PIN.
+    /// As [`Token::verify_pin`], for the old PIN; [`TokenError::NewPinRefused`].
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         // Tokens differ in whether the new PIN counts as verified.
         self.forget_pin_state();
@@ -158,7 +160,7 @@ impl Token {
     /// Sets a new PIN with the recovery code. 1 command.
     ///
     /// # Errors
-    /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`].
+    /// [`TokenError::CodeRefused`], [`TokenError::CodeBlocked`], [`TokenError::NewPinRefused`].
     pub fn unblock_pin(&mut self, code: &RecoveryCode, new: &Pin) -> Result<(), TokenError> {
         self.forget_pin_state();
         self.piv.unblock(code, new)
@@ -182,6 +184,7 @@ impl Token {
             Ok(()) => Ok(PukReplacement::Replaced),
             Err(TokenError::CodeRefused { retries }) => Ok(PukReplacement::Kept { retries }),
             Err(TokenError::CodeBlocked) => Ok(PukReplacement::Kept { retries: Some(0) }),
+            Err(TokenError::Refused { .. } | TokenError::PinFormat) => Ok(PukReplacement::Fixed),
             Err(error) => Err(error),
         }
     }

@@ -1,13 +1,15 @@
 //! The card layer between a reader and the firmware's PIV application: SELECT, command chaining and
 //! GET RESPONSE (ISO 7816-4, 5.3), with the limits and status words of the product.
 
-use std::{thread, time::Duration};
+use std::{cell::RefCell, thread, time::Duration};
 
 use iso7816::{
     Data, Instruction, Status,
     command::{Command, CommandView},
 };
 use piv_authenticator::{Authenticator, Client, constants::PIV_AID};
+
+use crate::habits::Habits;
 
 /// Longest command data and longest answer in bytes, as in the product.
 const MAX_LEN: usize = 7609;
@@ -17,6 +19,7 @@ const MANAGEMENT_KEY: u8 = 0x9B;
 /// A card with one application.
 pub struct Card<T> {
     piv: Authenticator<T>,
+    habits: Habits,
     selected: bool,
     /// Pieces of a chained command received so far.
     pieces: Option<Box<Command<MAX_LEN>>>,
@@ -27,15 +30,16 @@ pub struct Card<T> {
 
 impl<T: Client> Card<T> {
     /// Makes a card that delays each use of a private key by this time.
-    pub fn new(piv: Authenticator<T>, private_key_delay: Duration) -> Self {
-        Self { piv, selected: false, pieces: None, unread: Vec::new(), private_key_delay }
+    pub fn new(piv: Authenticator<T>, private_key_delay: Duration, habits: Habits) -> Self {
+        Self { piv, habits, selected: false, pieces: None, unread: Vec::new(), private_key_delay }
     }
 
     /// Executes a command APDU; the answer ends with the status word.
     pub fn transmit(&mut self, command: &[u8]) -> Vec<u8> {
-        let answer = match CommandView::try_from(command) {
-            Ok(command) => self.receive(command),
-            Err(_) => Err(Status::UnspecifiedCheckingError),
+        let answer = match (self.habits.refuses(command), CommandView::try_from(command)) {
+            (Some(status), _) => Err(status),
+            (None, Ok(command)) => self.receive(command),
+            (None, Err(_)) => Err(Status::UnspecifiedCheckingError),
         };
         answer.unwrap_or_else(|status| {
             self.unread.clear();
@@ -57,6 +61,7 @@ impl<T: Client> Card<T> {
             self.unread = self.execute(command)?;
             return Ok(self.next_piece(expected));
         }
+        self.habits.piece(command);
         let whole = match self.pieces.take() {
             None => Box::new(command.to_owned().map_err(|_| Status::WrongLength)?),
             Some(mut pieces) => {
@@ -80,8 +85,17 @@ impl<T: Client> Card<T> {
         if !self.selected {
             return Err(Status::NotFound);
         }
-        let mut answer = Box::new(Data::<MAX_LEN>::new());
-        self.piv.respond(command, &mut *answer)?;
+        let piv = RefCell::new(&mut self.piv);
+        let respond = |command: CommandView<'_>| {
+            let mut answer = Box::new(Data::<MAX_LEN>::new());
+            piv.borrow_mut().respond(command, &mut *answer)?;
+            Ok(answer.to_vec())
+        };
+        let mut of_bytes = |command: &[u8]| {
+            let command = CommandView::try_from(command);
+            respond(command.map_err(|_| Status::UnspecifiedCheckingError)?)
+        };
+        let answer = self.habits.execute(command, &mut of_bytes, || respond(command))?;
         let uses_private_key = match command.instruction() {
             Instruction::GenerateAsymmetricKeyPair => true,
             Instruction::GeneralAuthenticate => command.p2 != MANAGEMENT_KEY,
@@ -90,7 +104,7 @@ impl<T: Client> Card<T> {
         if uses_private_key {
             thread::sleep(self.private_key_delay);
         }
-        Ok(answer.to_vec())
+        Ok(answer)
     }
 
     /// Returns at most `expected` unread bytes, with status 61xx if more remain.

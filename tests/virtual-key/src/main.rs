@@ -4,10 +4,12 @@
 //! Ending or killing the program pulls it out.
 #![forbid(unsafe_code)]
 
+mod aes192;
 mod card;
 mod command_name;
 mod firmware;
 mod flash;
+mod habits;
 mod vpcd;
 
 use std::{
@@ -21,6 +23,7 @@ use std::{
 };
 
 use clap::Parser;
+use habits::{Habit, Habits};
 use keywright_virtual_key::usb::{
     ccid::{Card, Reader},
     descriptors::{Descriptors, Identity, ccid_interface},
@@ -74,6 +77,9 @@ struct Options {
     /// Answer GET METADATA of the PIN with "factory PIN", as other vendors' firmware does
     #[arg(long)]
     tells_factory_pin: bool,
+    /// Behave as the firmware of other tokens; may be given several times
+    #[arg(long = "habit", value_enum)]
+    habits: Vec<Habit>,
     /// Append each command's name, status word and time in microseconds to this file
     #[arg(long)]
     log: Option<PathBuf>,
@@ -110,10 +116,12 @@ fn run(options: &Options) -> Result<(), Error> {
     let mut log = options.log.as_deref().map(open_log).transpose()?;
     let mut flash = flash::Flash::open(&options.state)
         .map_err(|error| Error::State(options.state.clone(), error))?;
+    let habits = Habits::new(&options.habits, options.state.with_extension("habits"))
+        .map_err(|error| Error::State(options.state.clone(), error))?;
     let delay = Duration::from_millis(options.sign_delay_ms);
     flash.with_store(|store| {
         let piv = firmware::boot(store, &options.serial).ok_or(Error::Running)?;
-        let mut card = card::Card::new(piv, delay);
+        let mut card = card::Card::new(piv, delay, habits);
         let transmit = |command: &[u8]| {
             let start = Instant::now();
             let answer = match command {

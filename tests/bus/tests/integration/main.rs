@@ -16,6 +16,7 @@ mod decisions;
 mod demo;
 mod family_files;
 mod groups;
+mod habits;
 mod harness;
 mod hostile_broker;
 mod idle;

@@ -33,7 +33,8 @@ fn changes(commands: &[Vec<u8>]) -> Vec<String> {
             Some(format!("generate {slot:02X} {:02X}", command[policy + 2]))
         }
         [_, 0x24, _, which, ..] => Some(format!("change {which:02X}")),
-        [_, 0xFF, ..] => Some("management key".into()),
+        // Without data it only asks whether the command exists.
+        [_, 0xFF, _, _, _, ..] => Some("management key".into()),
         _ => None,
     };
     commands.iter().filter_map(change).collect()
